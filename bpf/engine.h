@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What differs between the two ways to compile the programs: sections, maps, and what can be asked of the
+ * running kernel.
+ *
+ * core: clang and libbpf; kernel types are those of kernel.h, moved into place at load time (CO-RE).
+ * bcc:  OOMTRACE_BCC.  Maps are made by the daemon beforehand and named by MAP_FD_<name>; EXISTS_<type>_<field>,
+ *       SIZE_<...>, ENUM_<...> and settings come as macros in kernel_bcc.h, written by
+ *       tracer/kernel_types.py.  OOMTRACE_HEADERS: types come from the headers of the running kernel, else they are in
+ *       kernel_bcc.h, too: kernel.h with this kernel's offsets.
+ */
+#ifndef OOMTRACE_ENGINE_H
+#define OOMTRACE_ENGINE_H
+
+#ifdef OOMTRACE_BCC
+
+#ifdef OOMTRACE_HEADERS
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/cred.h>
+#include <linux/nsproxy.h>
+#include <net/net_namespace.h>
+#include <linux/mm_types.h>
+#include <linux/memcontrol.h>
+#include <linux/oom.h>
+#include <linux/pid.h>
+#include <linux/kernfs.h>
+#include <linux/cgroup.h>
+#include <linux/percpu_counter.h>
+#include <linux/bpf.h>
+#undef READ
+#endif
+#include "kernel_bcc.h"
+
+#undef SEC
+#define SEC(name)
+#define setting(name) SETTING_##name
+#define MAP(name) bpf_pseudo_fd(1, MAP_FD_##name)
+#define map_lookup(map, key) bpf_map_lookup_elem_(MAP(map), key)
+#define map_update(map, key, value, flags) bpf_map_update_elem_(MAP(map), key, value, flags)
+#define map_delete(map, key) bpf_map_delete_elem_(MAP(map), key)
+#define ringbuf_output(map, data, size) bpf_ringbuf_output((void *)MAP(map), data, size, 0)
+#define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem((void *)MAP(map), key, cpu)
+#define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)
+#define DEFINE_RING(map_name, bytes)
+
+#define EXISTS(type, field) EXISTS_##type##_##field
+#define EXISTS_ENUM(type, name) EXISTS_ENUM_##name
+#define ENUM(type, name) ENUM_##name
+#define SIZE(type) SIZE_##type
+#define OFFSET(type, field) OFFSET_##type##_##field
+#define FIELD_SIZE(type, field) SIZE_##type##_##field
+
+#else /* core */
+
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "kernel.h"
+
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+typedef _Bool bool;
+#define true 1
+#define false 0
+
+#define setting(name) settings.name
+#define map_lookup(map, key) bpf_map_lookup_elem(&map, key)
+#define map_update(map, key, value, flags) bpf_map_update_elem(&map, key, value, flags)
+#define map_delete(map, key) bpf_map_delete_elem(&map, key)
+#define ringbuf_output(map, data, size) bpf_ringbuf_output(&map, data, size, 0)
+#define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem(&map, key, cpu)
+#define MAP(name) &name
+#define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)                                                  \
+	struct {                                                                                                       \
+		__uint(type, map_type);                                                                                \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
+		__uint(max_entries, entries);                                                                          \
+	} map_name SEC(".maps")
+#define DEFINE_RING(map_name, bytes)                                                                                   \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
+		__uint(max_entries, bytes);                                                                            \
+	} map_name SEC(".maps")
+
+#define EXISTS(type, field) bpf_core_field_exists(((struct type *)0)->field)
+#define EXISTS_ENUM(type, name) bpf_core_enum_value_exists(enum type, name)
+#define ENUM(type, name) bpf_core_enum_value(enum type, name)
+#define SIZE(type) bpf_core_type_size(struct type)
+#define OFFSET(type, field) __builtin_preserve_field_info(((struct type *)0)->field, BPF_FIELD_BYTE_OFFSET)
+#define FIELD_SIZE(type, field) bpf_core_field_size(((struct type *)0)->field)
+
+/* Written by tracer/engine_core.py before the programs are loaded. */
+const volatile struct {
+	u64 stats_index; /* address of mem_cgroup_stats_index, where /proc/kallsyms shows it, else 0 */
+	u32 cpus;	 /* how many are possible; a loop over them is verified for just so many */
+	u32 kprobes;	 /* whether the functions of the OOM path are hooked */
+} settings SEC(".rodata.settings");
+
+#endif
+
+#ifndef OOMTRACE_HEADERS
+/* Registers at a function's entry, as the kernel pushes them; not in every architecture's BTF by this name. */
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+struct pt_regs {
+	unsigned long regs[31];
+	unsigned long sp;
+	unsigned long pc;
+	unsigned long pstate;
+};
+#else
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
+	unsigned long ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+#endif
+#endif
+
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+#define ARG1(ctx) ((ctx)->regs[0])
+#define ARG2(ctx) ((ctx)->regs[1])
+#define RETURNED(ctx) ((ctx)->regs[0])
+#else
+#define ARG1(ctx) ((ctx)->di)
+#define ARG2(ctx) ((ctx)->si)
+#define RETURNED(ctx) ((ctx)->ax)
+#endif
+
+#define inline_always static inline __attribute__((always_inline))
+
+/* The compiler must not see through the bound, or the verifier will not see it. */
+inline_always u64 at_most(u64 value, u64 bound)
+{
+	asm volatile("" : "+r"(value));
+	if (value > bound)
+		value = bound;
+	return value;
+}
+
+/* One field of a kernel structure; zero where the memory cannot be read. */
+#define READ(pointer, field)                                                                                           \
+	({                                                                                                             \
+		__typeof__((pointer)->field) value_;                                                                   \
+		__builtin_memset(&value_, 0, sizeof(value_));                                                          \
+		bpf_probe_read_kernel(&value_, sizeof(value_), &(pointer)->field);                                     \
+		value_;                                                                                                \
+	})
+
+/* The same for an address that was computed. */
+#define READ_AT(type, address)                                                                                         \
+	({                                                                                                             \
+		type value_ = 0;                                                                                       \
+		bpf_probe_read_kernel(&value_, sizeof(value_), (const void *)(address));                               \
+		value_;                                                                                                \
+	})
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the BPF programs write into the ring buffer and tracer/wire.py reads.
+ *
+ * Native byte order, natural alignment, no holes.  -1 in a signed field and 0 in an id mean "unknown".  Sizes are
+ * in pages where the name says so: the page size is user space's to know.  Strings of variable length follow the
+ * fixed part in the order of their *_len fields, without separators.  Paths are lists of names from the leaf to
+ * the root, each ended by a NUL: that is the order in which the kernel's trees can be walked.
+ */
+#ifndef OOMTRACE_EVENT_H
+#define OOMTRACE_EVENT_H
+
+#define COMM_LEN 16
+#define CANDIDATES_MAX 10
+#define LEVELS_MAX 16
+#define NAME_LEN 256	 /* one name of a path: NAME_MAX and its NUL */
+#define PATH_LEN 4096	 /* longer paths lose their root end, see the *_CUT flags */
+#define CMDLINE_LEN 1024 /* bytes of a command line that are kept */
+#define LOG_LEN 1024	 /* LOG_LINE_MAX of printk */
+#define MESSAGE_LEN 64
+
+enum event_type {
+	EVENT_VICTIM = 1,
+	EVENT_INCIDENT = 2, /* closes an incident: its victims and their sharers came before */
+	EVENT_SHARER = 3,
+	EVENT_EXIT = 4,
+	EVENT_LEVELS = 5, /* tracepoint mode only: the victim's memcg and those above it */
+	EVENT_LOG = 6,	  /* tracepoint mode only: a line of the kernel log about this incident */
+};
+
+struct event {
+	__u32 type;
+	__u32 tid;	     /* thread in whose context it happened: the trigger */
+	__u64 time_ns;	     /* CLOCK_BOOTTIME */
+	__u64 incident_ns;   /* when the incident began: names it, as the kernel runs one at a time (oom_lock);
+			      * time_ns itself where the beginning was not seen */
+};
+
+enum victim_flags {
+	VICTIM_TASK = 1 << 0, /* the task could be read: without it only tid is known */
+	VICTIM_CMDLINE = 1 << 1,
+	VICTIM_EXE = 1 << 2,
+	VICTIM_CGROUP = 1 << 3,
+	VICTIM_CGROUP_CUT = 1 << 4,
+	VICTIM_EXE_CUT = 1 << 5,
+	VICTIM_CMDLINE_CUT = 1 << 6,
+	VICTIM_RSS_EXACT = 1 << 7, /* the per-CPU parts are in, or this kernel has none */
+	VICTIM_GROUP = 1 << 8,	   /* memory.oom.group is set in its cgroup or above */
+	VICTIM_FORKED = 1 << 9,	   /* the command line is an ancestor's: no exec since the fork */
+};
+
+struct victim_event {
+	struct event event;
+	__u64 started_ns; /* CLOCK_BOOTTIME */
+	__s64 anon_rss_pages;
+	__s64 file_rss_pages;
+	__s64 shmem_rss_pages;
+	__s64 swap_pages;
+	__s64 total_vm_pages;
+	__s64 peak_rss_pages;
+	__s64 page_tables_bytes;
+	__u32 pid; /* thread group id */
+	__u32 tid;
+	__u32 ppid;
+	__u32 uid;
+	__s32 oom_score_adj;
+	__u32 namespace_pid;
+	__u32 namespace_level; /* 0: the host's PID namespace */
+	__u32 net_namespace;   /* inode number */
+	__u32 mm_users;
+	__u32 threads;
+	__u32 flags;
+	char comm[COMM_LEN];
+	__u16 cgroup_len;
+	__u16 exe_len;
+	__u16 cmdline_len;
+	__u16 pad[3];
+	char strings[PATH_LEN + PATH_LEN + CMDLINE_LEN];
+};
+
+struct candidate {
+	__s64 points;
+	__s64 rss_pages;
+	__u32 pid;
+	__s32 oom_score_adj;
+	char comm[COMM_LEN];
+};
+
+/* What a memory cgroup's counters say; -1: not counted on this kernel or this cgroup version. */
+struct memcg_counters {
+	__s64 usage_pages;
+	__s64 limit_pages;
+	__s64 failcnt;
+	__s64 swap_usage_pages;
+	__s64 swap_limit_pages;
+	__s64 memsw_usage_pages;
+	__s64 memsw_limit_pages;
+	__s64 oom_group; /* memory.oom.group: 0 or 1 */
+};
+
+struct memcg_stat {
+	__s64 anon_pages;
+	__s64 file_pages;
+	__s64 shmem_pages;
+	__s64 slab_bytes;
+	__s64 kernel_pages;
+	__s64 sock_pages;
+};
+
+enum incident_flags {
+	INCIDENT_OC = 1 << 0,	 /* struct oom_control was seen: kprobes */
+	INCIDENT_MEMCG = 1 << 1, /* a memcg's limit was hit */
+	INCIDENT_STAT = 1 << 2,
+	INCIDENT_LIMIT_CUT = 1 << 3,
+	INCIDENT_TRIGGER_CUT = 1 << 4,
+	INCIDENT_TRIGGER_CGROUP = 1 << 5,
+	INCIDENT_GROUP = 1 << 6,
+};
+
+struct incident_event {
+	struct event event;
+	__u64 total_pages;
+	__u64 gfp_mask;
+	__s64 chosen_points;
+	__s32 order;
+	__s32 constraint; /* enum oom_constraint */
+	__u32 chosen_pid;
+	__u32 victims;
+	__u32 scored;
+	__u32 candidates_len;
+	__u32 trigger_pid;
+	__u32 trigger_uid;
+	char trigger_comm[COMM_LEN];
+	__u32 flags;
+	__u16 message_len;
+	__u16 limit_len;
+	__u16 trigger_len;
+	__u16 pad[3];
+	struct memcg_counters limit;
+	struct memcg_stat stat;
+	struct candidate candidates[CANDIDATES_MAX];
+	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN];
+};
+
+struct sharer_event {
+	struct event event;
+	__u32 victim_pid;
+	__u32 pid;
+	char comm[COMM_LEN];
+};
+
+struct exit_event {
+	struct event event;
+	__u64 killed_ns;
+	__u32 pid;
+	__u32 pad;
+};
+
+struct levels_event {
+	struct event event;
+	__u32 levels_len; /* that are filled: [0] is the victim's own memcg, the last one the root's child */
+	__u32 pad;
+	struct memcg_counters levels[LEVELS_MAX];
+};
+
+struct log_event {
+	struct event event;
+	__u32 len;
+	char text[LOG_LEN];
+};
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Paths of cgroups and executables, walked from the leaf: names, each ended by a NUL. */
+#ifndef OOMTRACE_PATH_H
+#define OOMTRACE_PATH_H
+
+#include "engine.h"
+#include "event.h"
+
+/* As many names as fit into PATH_LEN when a name has about 60 bytes; deeper paths are cut and flagged. */
+#define DEPTH_MAX 64
+#define EXE_DEPTH_MAX 40
+/* Where a path begins at the latest: behind another one. */
+#define START_MAX (MESSAGE_LEN + PATH_LEN)
+
+inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
+{
+	struct css_set *cgroups = READ(task, cgroups);
+
+	if (!EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id))
+		return 0;
+	return READ_AT(struct cgroup_subsys_state *,
+		       (char *)&cgroups->subsys + ENUM(cgroup_subsys_id, memory_cgrp_id) * sizeof(void *));
+}
+
+/* Since Linux commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.") (in v6.15) it is __parent. */
+inline_always struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
+{
+	if (EXISTS(kernfs_node, __parent))
+		return READ(kn, __parent);
+	return READ(kn, parent);
+}
+
+/*
+ * Append name to the path at strings, of which *len bytes are written; false where it is full or unreadable.
+ *
+ * *len lies in a map and is read anew for every name, so that the verifier knows nothing of it: else each turn of
+ * the loops below looks different to it, and it walks through all their combinations.
+ */
+inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, const void *name)
+{
+	u64 at = *len;
+	long copied;
+
+	if (at > PATH_LEN - NAME_LEN)
+		return false;
+	copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX) + at, NAME_LEN, name);
+	if (copied <= 0)
+		return false;
+	*len = at + copied;
+	return true;
+}
+
+/* Append the path of css's cgroup at start.  Returns whether it is whole. */
+inline_always bool append_cgroup(char *strings, u64 start, struct cgroup_subsys_state *css, volatile __u16 *len)
+{
+	struct cgroup *cgroup = READ(css, cgroup);
+	struct kernfs_node *kn = READ(cgroup, kn);
+	int i;
+
+	*len = 0;
+	for (i = 0; i < DEPTH_MAX; i++) {
+		struct kernfs_node *parent = kernfs_parent(kn);
+
+		if (!parent)
+			return true;
+		if (!append_name(strings, start, len, READ(kn, name)))
+			return false;
+		kn = parent;
+	}
+	return false;
+}
+
+#ifndef OOMTRACE_HEADERS /* struct mount is private to the kernel's fs/ */
+/* The executable's path up to the root of its mount namespace, as processes inside see it. */
+inline_always bool append_exe(char *strings, u64 start, struct mm_struct *mm, volatile __u16 *len)
+{
+	struct file *file = READ(mm, exe_file);
+	struct dentry *dentry = READ(file, f_path.dentry);
+	struct vfsmount *vfsmount = READ(file, f_path.mnt);
+	struct mount *mount = (struct mount *)((char *)vfsmount - OFFSET(mount, mnt));
+	int i;
+
+	*len = 0;
+	for (i = 0; file && i < EXE_DEPTH_MAX; i++) {
+		if (dentry == READ(mount, mnt.mnt_root)) {
+			struct mount *parent = READ(mount, mnt_parent);
+
+			if (parent == mount)
+				return true;
+			dentry = READ(mount, mnt_mountpoint);
+			mount = parent;
+		} else {
+			if (!append_name(strings, start, len, READ(dentry, d_name.name)))
+				return false;
+			dentry = READ(dentry, d_parent);
+		}
+	}
+	return !file;
+}
+#endif
+
+#endif

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the memory eater (eat.c) and listens to it."""
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup
+from .environment import ROOT, attempts, wait_until
+
+SOURCE = Path(__file__).with_name("eat.c")
+CC = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+
+FLAGS = {
+    "comm": "-n",
+    "thread_comm": "-T",
+    "adj": "-a",
+    "uid": "-u",
+    "life": "-l",
+    "gate": "-G",
+    "wait_ms": "-w",
+    "kill_first": "-K",
+    "hold": "-H",
+    "thread": "-t",
+    "zombie_leader": "-z",
+    "share_mm": "-m",
+    "file": "-f",
+    "shared": "-s",
+    "node": "-N",
+    "chunk_kib": "-k",
+    "pause_us": "-p",
+    "children": "-c",
+    "jobs": "-j",
+    "namespace": "-P",
+    "inner_namespace": "-PP",
+}
+"""Options of the eater by their names in the tests; eat.c says what they do."""
+
+Option = str | bytes | int | Path | None
+Words = Sequence[str | bytes]
+
+
+def binary() -> Path:
+    """The eater: $OOMTRACE_EAT, or build/eat, compiled when it is missing or older than its source."""
+    if given := os.environ.get("OOMTRACE_EAT"):
+        return Path(given).resolve()
+    built = ROOT / "build" / "eat"
+    if not built.exists() or built.stat().st_mtime < SOURCE.stat().st_mtime:
+        built.parent.mkdir(exist_ok=True)
+        scratch = built.with_name(f"eat.{os.getpid()}")
+        subprocess.run([*CC, "-static", "-o", scratch, SOURCE], check=True)
+        scratch.rename(built)
+    return built
+
+
+class Eater:
+    """A running eater; its pid is that of the process started here, the first of those it makes."""
+
+    def __init__(
+        self,
+        mib: int,
+        groups: Sequence[Cgroup] = (),
+        *,
+        extra: Words = (),
+        argv0: str | None = None,
+        **options: Option,
+    ) -> None:
+        program = binary()
+        arguments: list[str | bytes] = [str(program) if argv0 is None else argv0]
+        for name, value in {"adj": 0, **options}.items():
+            if value is None or value is False:
+                continue
+            arguments.append(FLAGS[name])
+            if value is not True:
+                arguments.append(value if isinstance(value, bytes) else str(value))
+        for group in groups:
+            arguments += ["-g", os.fsencode(group.path)]
+        self.arguments = [*arguments, str(mib), *extra]
+        self.process = subprocess.Popen(
+            self.arguments, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self.pid = self.process.pid
+        self._said = b""
+        self._end_of_speech = False
+
+    def _listen(self, seconds: float) -> None:
+        stdout = self.process.stdout
+        assert stdout is not None
+        if not self._end_of_speech and select.select([stdout], [], [], seconds)[0]:
+            said = os.read(stdout.fileno(), 65536)
+            self._end_of_speech = not said
+            self._said += said
+
+    def _lines(self, word: str, count: int = 1) -> list[list[int]]:
+        """The numbers of the first `count` lines that begin with the word; waits for them."""
+        for left in attempts(pause=0):
+            found = [line.split()[1:] for line in self._said.decode().splitlines() if line.startswith(word)]
+            if len(found) >= count:
+                return [[int(number) for number in numbers] for numbers in found]
+            if self._end_of_speech:
+                break
+            self._listen(left)
+        pytest.fail(f"the eater {self.pid} did not say {word!r} {count} times, but {self._said!r}")
+
+    def start(self) -> tuple[int, int]:
+        """Wait until it is set up; the pid and tid of what eats, as it sees them itself."""
+        pid, tid = self._lines("start")[0]
+        return pid, tid
+
+    def children(self, count: int = 1) -> list[int]:
+        """Wait for so many children; all their pids, as their parent sees them."""
+        return [pid for (pid,) in self._lines("child", count)]
+
+    def full(self, count: int = 1) -> "Eater":
+        """Wait until so many processes have eaten everything."""
+        self._lines("ate", count)
+        return self
+
+    def go(self) -> None:
+        """Open the gate."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+
+    def ended(self) -> bool:
+        """Whether it is gone; what it said until now was heard."""
+        self._listen(0.01)
+        return self.process.poll() is not None
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status, negative for a signal."""
+        wait_until(f"the end of the eater {self.pid}", self.ended)
+        return self.process.returncode
+
+    def die(self) -> "Eater":
+        """Wait for its end by SIGKILL."""
+        assert -signal.SIGKILL == self.wait()
+        return self
+
+    def close(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.communicate()

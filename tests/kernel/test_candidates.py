@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why this victim: the processes that the kernel scored.  Only kprobes show them."""
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat
+from .environment import MIB
+from .watch import Watch
+
+
+def test_all_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Every process of the cgroup that could be chosen is a candidate; the chosen one is first."""
+    group = cgroup.child("limit", 40)
+    sizes = {f"holder{mib}": mib for mib in (12, 4, 8)}
+    holders = [eat(mib, group, hold=True, comm=comm).full() for comm, mib in sizes.items()]
+    outside = eat(1, cgroup.child("elsewhere"), hold=True).full()
+    eater = eat(60, group, comm="eater").die()
+    record = watch.kill(eater)
+    if not kprobes:
+        assert record["candidates"] is record["candidates_scored"] is None
+        return
+    candidates = record["candidates"]
+    points = [candidate["points"] for candidate in candidates]
+    assert 4 == record["candidates_scored"]
+    assert ["eater", "holder12", "holder8", "holder4"] == [candidate["comm"] for candidate in candidates]
+    assert sorted(points, reverse=True) == points
+    assert record["victim"]["points"] == points[0]
+    assert {eater.pid, *(holder.pid for holder in holders)} == {candidate["pid"] for candidate in candidates}
+    assert outside.pid not in {candidate["pid"] for candidate in candidates}
+    for candidate in candidates[1:]:
+        assert sizes[candidate["comm"]] * MIB <= candidate["rss_bytes"] <= (sizes[candidate["comm"]] + 2) * MIB
+
+
+def test_no_more_than_ten(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Of many candidates the ten with the most points are kept, and the number of all of them."""
+    group = cgroup.child("limit", 32)
+    holders = eat(1, group, hold=True, children=13, jobs=13)
+    pids = holders.children(13)
+    holders.full(13)
+    eater = eat(60, group).die()
+    record = watch.kill(eater)
+    if not kprobes:
+        return
+    candidates = record["candidates"]
+    assert 14 == record["candidates_scored"]
+    assert 10 == len(candidates)
+    assert eater.pid == candidates[0]["pid"]
+    assert {candidate["pid"] for candidate in candidates[1:]} < set(pids)
+    assert 10 == len({candidate["pid"] for candidate in candidates})
+
+
+def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """oom_score_adj moves the points, and so the order."""
+    group = cgroup.child("limit", 32)
+    favoured = eat(4, group, hold=True, adj=1000, comm="favoured").full()
+    second = eat(8, group, hold=True, adj=300, comm="second").full()
+    eater = eat(22, group, adj=0, comm="eater")
+    favoured.die()
+    record = watch.kill(favoured)
+    assert 0 == eater.wait()
+    if not kprobes:
+        return
+    adjustments = {candidate["comm"]: candidate["oom_score_adj"] for candidate in record["candidates"]}
+    assert {"favoured": 1000, "eater": 0, "second": 300} == adjustments
+    assert "favoured" == next(iter(adjustments))
+    assert second.pid in {candidate["pid"] for candidate in record["candidates"]}
+
+
+@pytest.mark.vm
+def test_spared_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """A low oom_score_adj makes points negative; -1000 makes a process no candidate."""
+    group = cgroup.child("limit", 32)
+    spared = eat(8, group, hold=True, adj=-900, comm="spared").full()
+    protected = eat(1, group, hold=True, adj=-1000).full()
+    eater = eat(60, group, comm="eater").die()
+    record = watch.kill(eater)
+    if not kprobes:
+        return
+    assert 2 == record["candidates_scored"]
+    assert [eater.pid, spared.pid] == [candidate["pid"] for candidate in record["candidates"]]
+    assert record["candidates"][1]["points"] < 0
+    assert protected.process.poll() is None
+
+
+def test_reading_a_score_is_no_candidate(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Readers of /proc/PID/oom_score run the same kernel function, and leave no trace."""
+    group = cgroup.child("limit", 16)
+    eater = eat(32, group, gate=True)
+    eater.start()
+    with open("/proc/self/oom_score") as score:
+        for _ in range(20):
+            score.seek(0)
+            score.read()
+    eater.go()
+    record = watch.kill(eater.die())
+    assert (1 if kprobes else None) == record["candidates_scored"]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracer from start to stop, and its output files.  Each test runs a tracer of its own."""
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from . import oracles
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .environment import wait_until
+from .kernel_log import KernelLog
+from .watch import Watch
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_stop(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, by: signal.Signals) -> None:
+    """Told to stop, the tracer writes what the kernel has already seen, then a stop record, and succeeds."""
+    daemon = make_daemon()
+    start = daemon.start()
+    watch = Watch(daemon, kernel_log)
+    eater = eat(16, cgroup.child("limit", 8)).die()
+    stop = daemon.stop(by)
+    assert eater.pid == watch.kill(eater)["victim"]["pid"]
+    assert len(daemon.of_type("oom_kill")) == stop["records"]
+    assert 0 == stop["lost"]
+    assert start["oom_kills"] < stop["oom_kills"] <= oracles.vmstat_oom_kills()
+    assert list(range(len(daemon.records))) == [record["seq"] for record in daemon.records]
+
+
+def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """Two outputs get the same lines; a new file is not for everybody, an old one keeps what it has."""
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    old.write_bytes(b"kept\n")
+    old.chmod(0o600)
+    umask = os.umask(0)
+    try:
+        daemon = make_daemon(new, old)
+        daemon.start()
+    finally:
+        os.umask(umask)
+    record = Watch(daemon, kernel_log).kill(eat(16, cgroup.child("limit", 8)).die())
+    daemon.stop()
+    assert b"kept\n" + new.read_bytes() == old.read_bytes()
+    assert record in [json.loads(line) for line in new.read_bytes().splitlines()]
+    assert "-rw-r-----" == stat.filemode(new.stat().st_mode)
+    assert "-rw-------" == stat.filemode(old.stat().st_mode)
+
+
+def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
+    """After logrotate's copytruncate, lines begin at the start of the file."""
+    daemon = make_daemon()
+    daemon.start()
+    (output,) = daemon.outputs
+    os.truncate(output, 0)
+    eater = eat(16, cgroup.child("limit", 8)).die()
+    wait_until("the records", lambda: output.read_bytes().count(b"\n") >= 2)
+    assert eater.pid in [json.loads(line).get("victim", {}).get("pid") for line in output.read_bytes().splitlines()]
+
+
+def test_no_kills(make_daemon: MakeDaemon) -> None:
+    """Without kills there are a start and a stop record, and no failure on stderr."""
+    daemon = make_daemon()
+    daemon.start()
+    daemon.stop()
+    kills = len(daemon.of_type("oom_kill"))  # others may make some
+    assert kills == daemon.records[-1]["oom_kills"] - daemon.records[0]["oom_kills"]
+    if not kills:
+        assert ["start", "stop"] == [record["type"] for record in daemon.records]
+    assert "Traceback" not in daemon.errors.read_text()

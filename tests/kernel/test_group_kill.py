@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""memory.oom.group: the kernel kills a whole cgroup, for one reason."""
+
+import pytest
+
+from . import oracles
+from .cgroups import Cgroup
+from .conftest import Eat, Fence
+from .environment import not_applicable
+from .watch import Watch
+
+
+@pytest.fixture(autouse=True)
+def on_cgroup2(cgroup: Cgroup) -> None:
+    """Only cgroup v2 has memory.oom.group."""
+    if cgroup.hierarchy.version == 1:
+        not_applicable("cgroup v1 has no memory.oom.group")
+
+
+def test_all_die(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Each process of the group has a record, all of one incident; the kernel's counters say one more."""
+    group = cgroup.child("group", 24)
+    group.write("memory.oom.group", 1)
+    before = oracles.vmstat_oom_kills()
+    eaters = [eat(1, group, hold=True, comm=f"bystander{n}").full() for n in range(3)]
+    eaters.append(eat(48, group, comm="main"))
+    records = watch.kills([eater.die().pid for eater in eaters])
+    incidents = [record["incident"] for record in records]
+    assert [incidents[0]["id"]] * 4 == [incident["id"] for incident in incidents]
+    assert [True] * 4 == [incident["group_kill"] for incident in incidents]
+    assert [4] * 4 == [incident["victims"] for incident in incidents]
+    assert [eaters[3].pid] * 4 == [record["trigger"]["pid"] for record in records]
+    assert [group.name] * 4 == [record["limit"]["cgroup"] for record in records]
+    assert 4 == len({record["id"] for record in records})
+    assert 5 == oracles.vmstat_oom_kills() - before
+    assert 5 == group.oom_kills()
+    points = [record["victim"]["points"] for record in records]
+    assert [None, None, None, not kprobes] == [*points[:3], points[3] is None]
+    assert [group.name] * 5 == [kill.group for kill in watch.logged()]
+
+
+def test_flag_above_the_victim(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The flag of a cgroup above takes the victim's relatives along, with the cgroups they are in."""
+    parent = cgroup.child("parent", 24)
+    parent.write("memory.oom.group", 1)
+    left, right = parent.child("left"), parent.child("right")
+    bystander = eat(1, left, hold=True).full()
+    eater = eat(48, right)
+    records = watch.kills([bystander.die().pid, eater.die().pid])
+    assert [left.name, right.name] == [record["victim"]["cgroup"] for record in records]
+    assert [parent.name] * 2 == [record["limit"]["cgroup"] for record in records]
+    assert [2] * 2 == [record["incident"]["victims"] for record in records]
+
+
+@pytest.mark.vm
+def test_the_protected_survive(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A process with oom_score_adj -1000 is no victim of a group kill, and not counted as one."""
+    group = cgroup.child("group", 24)
+    group.write("memory.oom.group", 1)
+    protected = eat(1, group, hold=True, adj=-1000).full()
+    bystander = eat(1, group, hold=True).full()
+    eater = eat(48, group)
+    records = watch.kills([bystander.die().pid, eater.die().pid])
+    assert [2] * 2 == [record["incident"]["victims"] for record in records]
+    assert protected.process.poll() is None
+
+
+def test_group_of_one(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """With the flag set, a single process makes an incident of one victim, which the kernel counts twice."""
+    group = cgroup.child("group", 16)
+    group.write("memory.oom.group", 1)
+    record = watch.kill(eat(32, group).die())
+    assert 1 == record["incident"]["victims"]
+    assert record["incident"]["group_kill"] is True
+    assert 2 == group.oom_kills()
+
+
+def test_next_incident_is_another(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
+    """A kill after a group kill is an incident of its own, and no group kill."""
+    group = cgroup.child("group", 16)
+    group.write("memory.oom.group", 1)
+    record = watch.kill(eat(32, group).die())
+    after = fence()
+    assert record["incident"]["id"] != after["incident"]["id"]
+    assert after["incident"]["group_kill"] is False

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills because the host, or some of its NUMA nodes, ran out of memory; and those that somebody asked for."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup, Hierarchy
+from .conftest import Eat
+from .environment import MIB, PAGE, not_applicable, require
+from .watch import Watch
+
+pytestmark = pytest.mark.vm
+
+MORE_THAN_ALL = 8192
+ALLOCATING_TASK = Path("/proc/sys/vm/oom_kill_allocating_task")
+NODES = Path("/sys/devices/system/node/online")
+
+
+@pytest.fixture
+def allocating_task() -> Iterator[None]:
+    """Let the kernel kill whoever asks for memory."""
+    before = ALLOCATING_TASK.read_text()
+    ALLOCATING_TASK.write_text("1")
+    yield
+    ALLOCATING_TASK.write_text(before)
+
+
+@pytest.fixture
+def on_node_1(cgroup: Cgroup) -> Iterator[list[Cgroup]]:
+    """Cgroups that allow memory of NUMA node 1 only; an eater is to enter all of them."""
+    require("0-1" == NODES.read_text().strip(), "two NUMA nodes")
+    if cgroup.hierarchy.version == 2:
+        for path in cgroup.hierarchy.mount, cgroup.path:
+            (path / "cgroup.subtree_control").write_text("+cpuset")
+        group = cgroup.child("nodes")
+        group.write("cpuset.mems", 1)
+        yield [group]
+        return
+    other = Hierarchy.find("cpuset").make(f"oomtrace-test-{os.getpid()}")
+    other.write("cpuset.cpus", 0)
+    other.write("cpuset.mems", 1)
+    yield [cgroup.child("nodes"), other]
+    other.remove()
+
+
+def memory_pages() -> int:
+    """RAM and swap in pages, as the kernel weighs scores against them."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return (sizes["MemTotal"] + sizes["SwapTotal"] << 10) // PAGE
+
+
+def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """When the host is out of memory, no limit was hit, and the victim's cgroup is known all the same."""
+    group = cgroup.child("unlimited")
+    eater = eat(MORE_THAN_ALL, group, adj=1000, life=600).die()
+    record = watch.kill(eater)
+    assert "host" == record["incident"]["scope"]
+    assert record["limit"] is None
+    assert group.name == record["victim"]["cgroup"]
+    assert record["victim"]["rss_bytes"] > 100 * MIB
+    if kprobes:
+        assert "Out of memory" == record["incident"]["message"]
+        assert memory_pages() == record["incident"]["total_pages"]
+        assert eater.pid == record["candidates"][0]["pid"]
+        assert record["candidates_scored"] >= 1
+
+
+def test_host_kills_a_group(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """memory.oom.group takes the victim's cgroup along, when the host is out of memory, too."""
+    if cgroup.hierarchy.version == 1:
+        not_applicable("cgroup v1 has no memory.oom.group")
+    group = cgroup.child("group")
+    group.write("memory.oom.group", 1)
+    bystander = eat(1, group, hold=True, life=600).full()
+    eater = eat(MORE_THAN_ALL, group, adj=1000, life=600)
+    records = watch.kills([eater.die().pid, bystander.die().pid])
+    assert [("host", True, 2)] * 2 == [
+        tuple(record["incident"][key] for key in ("scope", "group_kill", "victims")) for record in records
+    ]
+    assert [None, None] == [record["limit"] for record in records]
+
+
+def test_memory_policy(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A process bound to a NUMA node can run out of memory while other nodes have plenty."""
+    require("0-1" == NODES.read_text().strip(), "two NUMA nodes")
+    eater = eat(MORE_THAN_ALL, cgroup.child("bound"), adj=1000, node=1, life=600).die()
+    record = watch.kill(eater)
+    assert "mempolicy" == record["incident"]["scope"]
+    assert record["limit"] is None
+
+
+def test_cpuset(watch: Watch, eat: Eat, on_node_1: list[Cgroup]) -> None:
+    """So can one whose cpuset has a part of the nodes."""
+    eater = eat(MORE_THAN_ALL, *on_node_1, adj=1000, life=600).die()
+    record = watch.kill(eater)
+    assert "cpuset" == record["incident"]["scope"]
+    assert record["limit"] is None
+    assert on_node_1[0].name == record["victim"]["cgroup"]
+
+
+def test_sysrq(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """SysRq-f kills the largest process without need; a kernel thread does it."""
+    eater = eat(20, cgroup.child("unlimited"), adj=1000, hold=True).full()
+    Path("/proc/sysrq-trigger").write_text("f")
+    record = watch.kill(eater.die())
+    assert "sysrq" == record["incident"]["scope"]
+    assert -1 == record["incident"]["order"]
+    assert record["limit"] is None
+    assert record["trigger"]["comm"].startswith("kworker/")
+
+
+@pytest.mark.usefixtures("allocating_task")
+def test_allocating_task(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """With vm.oom_kill_allocating_task the kernel scores nobody and kills the trigger."""
+    eater = eat(MORE_THAN_ALL, cgroup.child("unlimited"), adj=0, life=600).die()
+    record = watch.kill(eater)
+    assert "host" == record["incident"]["scope"]
+    assert eater.pid == record["trigger"]["pid"]
+    if kprobes:
+        assert "Out of memory (oom_kill_allocating_task)" == record["incident"]["message"]
+        assert not record["candidates"]
+        assert not record["candidates_scored"]

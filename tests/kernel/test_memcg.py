@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills because of a memory cgroup's limit."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat
+from .environment import MIB, PAGE, not_applicable, require
+from .watch import Watch
+
+
+def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Who outgrows a limit is victim and trigger, and the record names the limit."""
+    group = cgroup.child("limit", 16)
+    eater = eat(32, group).die()
+    record = watch.kill(eater)
+    assert "memcg" == record["incident"]["scope"]
+    assert 1 == record["incident"]["victims"]
+    assert record["incident"]["group_kill"] is False
+    assert 0 == record["incident"]["order"]
+    assert "GFP_KERNEL" in record["incident"]["gfp_flags"]
+    assert group.name == record["limit"]["cgroup"]
+    assert "other" == record["limit"]["level"]
+    assert 16 * MIB == record["limit"]["limit_bytes"]
+    assert 15 * MIB < record["limit"]["usage_bytes"] <= 16 * MIB
+    assert group.name == record["victim"]["cgroup"]
+    assert eater.pid == record["victim"]["tid"] == record["trigger"]["pid"] == record["trigger"]["tid"]
+    assert "eat" == record["victim"]["comm"] == record["trigger"]["comm"]
+    assert group.name == record["trigger"]["cgroup"]
+    assert 1 == group.oom_kills()
+    assert record["container"] is record["kubernetes"] is record["systemd"] is None
+    if kprobes:
+        assert "Memory cgroup out of memory" == record["incident"]["message"]
+
+
+def test_what_a_kernel_without_kprobes_hides(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """What only kprobes show is null without them, and never without reason."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
+    assert ("bpf" if kprobes else "bpf_tracepoints") == record["source"]
+    hidden = [
+        record["candidates"],
+        record["candidates_scored"],
+        record["incident"]["total_pages"],
+        record["victim"]["points"],
+        record["limit"]["breakdown"],
+    ]
+    assert [not kprobes] * len(hidden) == [value is None for value in hidden]
+
+
+def test_total_pages(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Without swap, total_pages is the limit in pages."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
+    assert (16 * MIB // PAGE if kprobes else None) == record["incident"]["total_pages"]
+
+
+def test_parent_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The limit that was hit may be that of a cgroup above the victim's."""
+    parent = cgroup.child("parent", 16)
+    child = parent.child("middle").child("child")
+    record = watch.kill(eat(32, child).die())
+    assert parent.name == record["limit"]["cgroup"]
+    assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
+    assert 16 * MIB == record["limit"]["limit_bytes"]
+    assert 1 == child.oom_kills()
+    assert (1 if cgroup.hierarchy.version == 2 else 0) == parent.oom_kills()
+
+
+def test_child_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Of two limits, the record names the one that was hit."""
+    child = cgroup.child("parent", 32).child("child", 16)
+    record = watch.kill(eat(64, child).die())
+    assert child.name == record["limit"]["cgroup"]
+    assert 16 * MIB == record["limit"]["limit_bytes"]
+
+
+def test_sibling_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A small process asks for the last page of a shared limit, and the large one in the other cgroup dies."""
+    parent = cgroup.child("parent", 24)
+    large, small = parent.child("large"), parent.child("small")
+    victim = eat(16, large, hold=True, comm="large").full()
+    trigger = eat(12, small, comm="small", uid=12345)
+    victim.die()
+    assert 0 == trigger.wait()
+    record = watch.kill(victim)
+    assert parent.name == record["limit"]["cgroup"]
+    assert (large.name, "large") == (record["victim"]["cgroup"], record["victim"]["comm"])
+    assert (small.name, "small") == (record["trigger"]["cgroup"], record["trigger"]["comm"])
+    assert (trigger.pid, trigger.pid) == (record["trigger"]["pid"], record["trigger"]["tid"])
+    assert 12345 == record["trigger"]["uid"]
+    assert 0 == record["victim"]["uid"]
+
+
+def test_limit_lowered(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Who lowers a limit below the usage is the trigger, from outside of the cgroup."""
+    if cgroup.hierarchy.version == 1:
+        not_applicable("cgroup v1 refuses a limit below the usage")
+    group = cgroup.child("shrinks", 32)
+    victim = eat(16, group, hold=True).full()
+    group.write("memory.max", 4 * MIB)
+    victim.die()
+    record = watch.kill(victim)
+    assert os.getpid() == record["trigger"]["pid"]
+    own = Path("/proc/self/cgroup").read_text().partition("::")[2].strip()
+    assert own == record["trigger"]["cgroup"]
+    assert group.name == record["limit"]["cgroup"]
+    assert 4 * MIB == record["limit"]["limit_bytes"]
+    assert record["limit"]["usage_bytes"] > 15 * MIB
+
+
+@pytest.fixture
+def tmpfs_file() -> Iterator[Path]:
+    """A file in a tmpfs, to be written."""
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    require(["/dev/shm", "tmpfs"] in mounts, "a tmpfs in /dev/shm")
+    file = Path(f"/dev/shm/oomtrace-test-{os.getpid()}")
+    yield file
+    file.unlink(missing_ok=True)
+
+
+def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool, tmpfs_file: Path) -> None:
+    """A victim may be small: files in a tmpfs fill the limit, and the breakdown says so."""
+    record = watch.kill(eat(32, cgroup.child("files", 16), file=tmpfs_file).die())
+    assert record["victim"]["rss_bytes"] < 4 * MIB
+    assert record["limit"]["usage_bytes"] > 15 * MIB
+    if kprobes:
+        breakdown = record["limit"]["breakdown"]
+        assert 14 * MIB < breakdown["shmem_bytes"] <= breakdown["file_bytes"] <= 16 * MIB
+        assert breakdown["anon_bytes"] < 2 * MIB
+
+
+def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """The parts of the usage are those that the cgroup had, and no more than all of it."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
+    breakdown = record["limit"]["breakdown"]
+    if not kprobes:
+        assert breakdown is None
+        return
+    assert 14 * MIB < breakdown["anon_bytes"] <= record["limit"]["usage_bytes"]
+    assert 0 <= breakdown["shmem_bytes"] < MIB
+    assert 0 <= breakdown["sock_bytes"] < MIB
+    assert 0 <= breakdown["slab_bytes"] < 2 * MIB
+    if breakdown["kernel_bytes"] is not None:
+        assert record["victim"]["page_tables_bytes"] // 2 < breakdown["kernel_bytes"] < 2 * MIB
+
+
+def test_memory_and_swap_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Cgroup v1's limit for memory plus swap is in the record."""
+    if cgroup.hierarchy.version == 2:
+        not_applicable("cgroup v2 has no limit for memory plus swap")
+    group = cgroup.child("memsw", 16)
+    require((group.path / "memory.memsw.limit_in_bytes").exists(), "swap accounting")
+    group.write("memory.memsw.limit_in_bytes", 20 * MIB)
+    limit = watch.kill(eat(32, group).die())["limit"]
+    assert 20 * MIB == limit["memsw_limit_bytes"]
+    assert 15 * MIB < limit["memsw_usage_bytes"] <= 20 * MIB
+    assert limit["failcnt"] > 0
+    assert limit["swap_limit_bytes"] is None

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that a container chooses: whatever bytes they are, a record stays one line of valid JSON and tells them."""
+
+import pytest
+
+from .cgroups import Cgroup, as_text
+from .conftest import Eat, Fence
+from .watch import Watch
+
+COMMS = [
+    b"",
+    b" ",
+    b"two\nlines",
+    b'"quoted"',
+    b"back\\slash\\x41",
+    b"a) (b",
+    b") total-vm:1kB",
+    b",task=x,pid=1",
+    b"\x1b[31mred\x1b[0m",
+    b"\x01cbyte one",
+    b"\xff\xfe\x80",
+    b"\t\r\x7f",
+    b'{"a":[null]}',
+    "ééééééé".encode() + b"\xc3",
+    b"sixteen bytes !!",
+    b"<script>",
+    b"$(reboot)",
+    b"%s%n%p",
+]
+
+
+@pytest.mark.parametrize("comm", COMMS, ids=repr)
+def test_process_name(watch: Watch, cgroup: Cgroup, eat: Eat, comm: bytes) -> None:
+    """Process names hold any bytes, cut to 15 by the kernel."""
+    record = watch.kill(eat(16, cgroup.child("limit", 8), comm=comm).die())
+    assert as_text(comm[:15]) == record["victim"]["comm"] == record["trigger"]["comm"]
+
+
+CGROUPS = [
+    b"with space",
+    b'"quoted"',
+    b"comma,task_memcg=/x,task=fake,pid=1,uid=0",
+    b"): Killed process 1 (init) total-vm:1kB",
+    b"tab\tand\rreturn",
+    b"\x1b[31mred",
+    b"\xff\xfe\x80",
+    b"\x01\x7f",
+    "grün".encode(),
+    b"back\\x2dslash",
+    b"...",
+    b"n" * 255,
+]
+
+
+@pytest.mark.parametrize("name", CGROUPS, ids=lambda name: repr(name[:30]))
+def test_cgroup_name(watch: Watch, cgroup: Cgroup, eat: Eat, name: bytes) -> None:
+    """Cgroup names hold anything but a slash, a newline and NUL."""
+    parent = cgroup.child(name, 8)
+    child = parent.child(name)
+    assert f"{cgroup.name}/{as_text(name)}/{as_text(name)}" == child.name
+    record = watch.kill(eat(16, child).die())
+    assert parent.name == record["limit"]["cgroup"]
+    assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
+    assert [] == record["truncated"]
+
+
+def deep(cgroup: Cgroup, levels: int) -> Cgroup:
+    """A cgroup below so many others whose names are 200 bytes long."""
+    for level in range(levels):
+        cgroup = cgroup.child(f"{level:03}" * 66 + "xx")
+    return cgroup
+
+
+def test_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A path longer than a line of the kernel log is in the record, all of it."""
+    limit = deep(cgroup, 5)
+    limit.limit(8 << 20)
+    child = limit.child("child")
+    assert len(child.name) > 1000
+    record = watch.kill(eat(16, child).die())
+    assert limit.name == record["limit"]["cgroup"]
+    assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
+    assert [] == record["truncated"]
+
+
+def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A path too long for a line of 8 KiB is cut, and the record says so."""
+    group = deep(cgroup, 17)
+    group.limit(8 << 20)
+    assert len(group.name) > 3400
+    record = watch.kill(eat(16, group).die())
+    for path in ("limit.cgroup", "victim.cgroup", "trigger.cgroup"):
+        part, field = path.split(".")
+        assert (group.name == record[part][field]) != (path in record["truncated"]), path
+    assert record["truncated"]
+
+
+ARGUMENTS: list[list[bytes]] = [
+    [b"", b"", b"after two empty ones"],
+    [b"last one empty", b""],
+    [b"two\nlines", b"tab\t", b"\x1b[31m", b"\x7f"],
+    [b"\xff\xfe", "grün".encode(), b"\xc3"],
+    [b'"', b"\\", b"{}", b"'"],
+]
+
+
+@pytest.mark.parametrize("extra", ARGUMENTS, ids=repr)
+def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, extra: list[bytes]) -> None:
+    """Arguments hold any bytes, or none."""
+    eater = eat(16, cgroup.child("limit", 8), extra=extra).die()
+    arguments = [as_text(part) if isinstance(part, bytes) else part for part in eater.arguments]
+    record = watch.kill(eater)
+    assert arguments == record["victim"]["cmdline"]
+    assert [] == record["truncated"]
+
+
+@pytest.mark.parametrize("length", [4096, 100_000])
+def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) -> None:
+    """A long command line keeps its beginning, and the record says that it was cut."""
+    eater = eat(16, cgroup.child("limit", 8), extra=["x" * length]).die()
+    record = watch.kill(eater)
+    *whole, cut = record["victim"]["cmdline"]
+    assert eater.arguments[: len(whole)] == whole
+    assert len(whole) == len(eater.arguments) - 1
+    assert 100 < len(cut) < length
+    assert cut.rstrip("…") == "x" * len(cut.rstrip("…"))
+    assert ["victim.cmdline"] == record["truncated"]
+
+
+def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """So does one of very many arguments."""
+    eater = eat(16, cgroup.child("limit", 8), extra=[f"{n:05}" for n in range(5000)]).die()
+    record = watch.kill(eater)
+    cmdline = record["victim"]["cmdline"]
+    assert 20 < len(cmdline) < 5000
+    assert eater.arguments[: len(cmdline) - 1] == cmdline[:-1]
+    assert ["victim.cmdline"] == record["truncated"]
+
+
+def test_everything_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
+    """The worst of all names together leaves the line whole, and the next record unharmed."""
+    group = cgroup
+    for level in range(8):
+        group = group.child(bytes([level + 1]) + b'"\\\xff\x1b' * 50)
+    group.limit(8 << 20)
+    eater = eat(16, group, comm=b'\x01"\\\xff\x1b' * 3, extra=[b'"\\\xff\x1b' * 4000]).die()
+    record = watch.kill(eater)
+    assert as_text(b'\x01"\\\xff\x1b' * 3) == record["victim"]["comm"]
+    assert "victim.cmdline" in record["truncated"]
+    assert [] == fence()["truncated"]

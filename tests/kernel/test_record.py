@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers and names of a record against what /proc said while the victim still lived."""
+
+import os
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat
+from .daemon import Daemon
+from .eater import binary
+from .environment import KERNEL, MIB, PAGE
+from .oracles import rss_slack_pages, vmstat_oom_kills
+from .watch import Watch
+
+CLOCK_SLACK_S = 0.1
+
+
+def seconds(rfc3339: str) -> float:
+    """A record's time as seconds since the epoch."""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", rfc3339), rfc3339
+    return datetime.fromisoformat(rfc3339[:26] + "+00:00").timestamp()
+
+
+def status(pid: int, *fields: str, file: str = "status") -> list[int]:
+    """Values in bytes of fields of /proc/PID/status, or of another file of that shape."""
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    values = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    return [int(values[field][0]) << 10 for field in fields]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_resident_memory_is_exact(watch: Watch, cgroup: Cgroup, eat: Eat, shared: bool) -> None:
+    """Resident anonymous and shared memory are those of the page tables, to the page."""
+    group = cgroup.child("limit", 60)
+    victim = eat(50, group, hold=True, shared=shared).full()
+    anonymous, rss = status(victim.pid, "Anonymous", "Rss", file="smaps_rollup")
+    trigger = eat(20, group)
+    victim.die()
+    assert 0 == trigger.wait()
+    memory = watch.kill(victim)["victim"]
+    assert anonymous == memory["anon_rss_bytes"]
+    eaten = memory["shmem_rss_bytes" if shared else "anon_rss_bytes"]
+    assert 50 * MIB <= eaten <= 51 * MIB
+    assert eaten <= memory["rss_bytes"] <= rss  # clean pages of the program may have been dropped since
+    assert 0 == memory["swap_bytes"]
+
+
+def test_sizes(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Virtual size, page tables and the peak are what /proc said before."""
+    group = cgroup.child("limit", 40)
+    victim = eat(30, group, hold=True).full()
+    virtual, tables, peak = status(victim.pid, "VmSize", "VmPTE", "VmHWM")
+    trigger = eat(20, group)
+    victim.die()
+    assert 0 == trigger.wait()
+    memory = watch.kill(victim)["victim"]
+    assert virtual == memory["total_vm_bytes"]
+    # VmPTE counts the lowest level only.
+    assert tables <= memory["page_tables_bytes"] <= tables + 16 * PAGE
+    assert peak - MIB <= memory["peak_rss_bytes"] <= peak + MIB
+
+
+def test_freed_memory_stays_in_the_peak(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The largest resident size is never below the present one."""
+    memory = watch.kill(eat(32, cgroup.child("limit", 16)).die())["victim"]
+    assert 15 * MIB < memory["rss_bytes"] <= memory["peak_rss_bytes"] < 17 * MIB
+
+
+def test_identity(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Parent, executable, command line and start of the victim are known."""
+    before = time.time()
+    eater = eat(32, cgroup.child("limit", 16), extra=["some", "words"])
+    after = time.time()
+    victim = watch.kill(eater.die())["victim"]
+    assert os.getpid() == victim["ppid"]
+    assert str(binary()) == victim["exe"]
+    assert eater.arguments == victim["cmdline"]
+    assert before - CLOCK_SLACK_S <= seconds(victim["started_at"]) <= after + CLOCK_SLACK_S
+
+
+def test_time(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The record's time is that of the kill."""
+    before = time.time()
+    eater = eat(32, cgroup.child("limit", 16)).die()
+    after = time.time()
+    record = watch.kill(eater)
+    assert before - CLOCK_SLACK_S <= seconds(record["time"]) <= after + CLOCK_SLACK_S
+    assert seconds(record["victim"]["started_at"]) <= seconds(record["time"])
+
+
+def test_host(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The record says on which host, boot and kernel it was made."""
+    host = watch.kill(eat(32, cgroup.child("limit", 16)).die())["host"]
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert {"name": os.uname().nodename, "boot_id": boot_id, "kernel": KERNEL} == host
+
+
+def test_ids(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Two kills have two ids and are two incidents, numbered in the order in which they happened."""
+    group = cgroup.child("limit", 16)
+    first, second = (watch.kill(eat(32, group).die()) for _ in range(2))
+    assert first["id"] != second["id"]
+    assert first["incident"]["id"] != second["incident"]["id"]
+    assert first["seq"] < second["seq"]
+    assert first["time"] < second["time"]
+    assert [] == first["truncated"] == second["truncated"]
+
+
+def test_points(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """Points are the kernel's formula: resident, swapped and page table pages, moved by oom_score_adj."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), adj=300).die())
+    if not kprobes:
+        assert record["victim"]["points"] is None
+        return
+    memory = record["victim"]
+    size = memory["rss_bytes"] + memory["swap_bytes"] + memory["page_tables_bytes"]
+    adjustment = 300 * (record["incident"]["total_pages"] // 1000)
+    assert abs(size // PAGE + adjustment - memory["points"]) <= 3 * rss_slack_pages()
+
+
+def test_start(tracer: Daemon) -> None:
+    """The first record says what is attached."""
+    start = tracer.start()
+    assert 0 == start["seq"]
+    assert start is tracer.records[0]
+    assert start["hooks"]
+    assert start["oom_kills"] <= vmstat_oom_kills()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Victims that were swapped out in part."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat
+from .environment import MIB, PAGE, require
+from .watch import Watch
+
+pytestmark = pytest.mark.vm
+
+AREA = b"/dev/vm-swap"
+
+
+def call(function: str, *arguments: object) -> None:
+    """Call a function of the C library; raise what it says."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), function)
+
+
+@pytest.fixture
+def swap() -> Iterator[None]:
+    """Swap space, for as long as the test runs."""
+    require(Path(os.fsdecode(AREA)).exists(), "a swap area")
+    call("swapon", AREA, 0)
+    yield
+    call("swapoff", AREA)
+
+
+@pytest.mark.usefixtures("swap")
+def test_swapped_out(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """What was swapped out counts for the victim, and the limit's swap is in the record."""
+    group = cgroup.child("swaps", 16, swap=True)
+    if cgroup.hierarchy.version == 2:
+        group.write("memory.swap.max", 8 * MIB)
+    else:
+        require((group.path / "memory.memsw.limit_in_bytes").exists(), "swap accounting")
+        group.write("memory.memsw.limit_in_bytes", 24 * MIB)
+    record = watch.kill(eat(64, group).die())
+    limit, victim = record["limit"], record["victim"]
+    assert 6 * MIB < victim["swap_bytes"] <= 8 * MIB
+    assert 20 * MIB < victim["swap_bytes"] + victim["rss_bytes"] < 26 * MIB
+    if cgroup.hierarchy.version == 2:
+        assert 8 * MIB == limit["swap_limit_bytes"]
+        assert 6 * MIB < limit["swap_usage_bytes"] <= 8 * MIB
+    else:
+        assert 24 * MIB == limit["memsw_limit_bytes"]
+        assert 22 * MIB < limit["memsw_usage_bytes"] <= 24 * MIB
+    if kprobes:
+        assert 24 * MIB // PAGE == record["incident"]["total_pages"]
+
+
+@pytest.mark.usefixtures("swap")
+def test_no_swap_allowed(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Where a cgroup may not swap, nothing of the victim is in swap."""
+    record = watch.kill(eat(64, cgroup.child("dry", 16)).die())
+    assert 0 == record["victim"]["swap_bytes"]
+    if cgroup.hierarchy.version == 2:
+        assert (0, 0) == (record["limit"]["swap_usage_bytes"], record["limit"]["swap_limit_bytes"])

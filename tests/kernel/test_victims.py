@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who the victim was: threads, shared memory, users, namespaces; and who is none."""
+
+import os
+import signal
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat, Fence
+from .daemon import Daemon
+from .environment import PATIENCE_S, wait_until
+from .oracles import marked_victims
+from .watch import Watch
+
+
+def test_thread_asks(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """When a thread asks for memory, the trigger is the thread and the victim is its process."""
+    eater = eat(32, cgroup.child("limit", 16), thread=True, comm="leader", thread_comm="thread").die()
+    _, thread = eater.start()
+    record = watch.kill(eater)
+    assert (eater.pid, eater.pid, "leader") == tuple(record["victim"][key] for key in ("pid", "tid", "comm"))
+    assert (eater.pid, thread, "thread") == tuple(record["trigger"][key] for key in ("pid", "tid", "comm"))
+
+
+def test_leader_is_gone(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """When the first thread has ended, the kernel names another; pid is still the process."""
+    eater = eat(32, cgroup.child("limit", 16), zombie_leader=True, wait_ms=50, thread_comm="thread").die()
+    _, thread = eater.start()
+    record = watch.kill(eater)
+    assert (eater.pid, thread, "thread") == tuple(record["victim"][key] for key in ("pid", "tid", "comm"))
+    assert eater.pid == watch.exit_of(record)["pid"]
+
+
+def test_shared_memory_map(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+    """A process that shares the victim's memory dies with it, and only the record tells."""
+    eater = eat(32, cgroup.child("limit", 16), share_mm=True).die()
+    (sharer,) = eater.children()
+    comms = {eater.pid: "eat", sharer: "eat-sharer"}
+    wait_until("the record", lambda: [r for r in watch.records() if r["victim"]["pid"] in comms])
+    (victim,) = [record["victim"]["pid"] for record in watch.records() if record["victim"]["pid"] in comms]
+    record = watch.kill(victim)
+    other = next(pid for pid in comms if pid != victim)
+    assert [{"pid": other, "comm": comms[other]}] == record["victim"]["shared_mm"]
+    wait_until("the sharer's end", lambda: not os.path.exists(f"/proc/{sharer}"))
+
+
+def test_nothing_shared(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Threads and children do not share memory in that sense."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), thread=True).die())
+    assert not record["victim"]["shared_mm"]
+
+
+def test_user(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Victim and trigger have the user id of the process."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), uid=4_000_000_000).die())
+    assert 4_000_000_000 == record["victim"]["uid"] == record["trigger"]["uid"]
+
+
+def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A high oom_score_adj makes a small process the victim."""
+    group = cgroup.child("limit", 24)
+    small = eat(4, group, adj=1000, hold=True, comm="small").full()
+    large = eat(22, group, comm="large")
+    small.die()
+    assert 0 == large.wait()
+    record = watch.kill(small)
+    assert 1000 == record["victim"]["oom_score_adj"]
+    assert large.pid == record["trigger"]["pid"]
+
+
+@pytest.mark.vm
+def test_negative_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A low oom_score_adj does not save the only process."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), adj=-999).die())
+    assert -999 == record["victim"]["oom_score_adj"]
+
+
+def test_host_namespace(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """In the host's PID namespace, the namespace's pid is the pid, and nobody is a container's init."""
+    eater = eat(32, cgroup.child("limit", 16)).die()
+    victim = watch.kill(eater)["victim"]
+    assert (eater.pid, False) == (victim["namespace_pid"], victim["is_container_init"])
+
+
+def test_container_init(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The first process of a PID namespace is known as a container's init, by its pid on the host."""
+    eater = eat(32, cgroup.child("limit", 16), namespace=True)
+    (init,) = eater.children()
+    assert 128 + signal.SIGKILL == eater.wait()
+    victim = watch.kill(init)["victim"]
+    assert (1, True, eater.pid) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
+
+
+def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A child of a PID namespace's first process is not its init."""
+    group = cgroup.child("limit", 16)
+    eater = eat(32, group, inner_namespace=True, gate=True)
+    init = eater.children()[0]
+    eater.start()
+    (pid,) = group.processes()
+    eater.go()
+    eater.wait()
+    victim = watch.kill(pid)["victim"]
+    assert (2, False, init) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
+
+
+def test_exit_follows(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The victim's end has a record, later than that of the kill."""
+    eater = eat(32, cgroup.child("limit", 16)).die()
+    record = watch.kill(eater)
+    gone = watch.exit_of(record)
+    assert eater.pid == gone["pid"]
+    assert record["incident"]["id"] == gone["incident_id"]
+    assert 0 < gone["after_ns"] < PATIENCE_S * 1e9
+    assert record["seq"] < gone["seq"]
+    assert record["time"] < gone["time"]
+
+
+def test_sigkill_is_no_oom_kill(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
+    """A SIGKILL that somebody sends to a process near its limit leaves no record."""
+    eater = eat(14, cgroup.child("limit", 16), hold=True).full()
+    os.kill(eater.pid, signal.SIGKILL)
+    eater.die()
+    assert [fence()] == watch.records()
+
+
+def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
+    """A process that was dying already is marked as a victim but not killed, so it leaves no record."""
+    group = cgroup.child("limit", 40)
+    dying = eat(24, group, hold=True).full()
+    hungry = eat(28, group, kill_first=dying.pid, gate=True)
+    hungry.start()
+    # On the same CPU and with priority: the dying process cannot finish before memory runs out.
+    for pid in dying.pid, hungry.pid:
+        os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+    os.sched_setscheduler(hungry.pid, os.SCHED_FIFO, os.sched_param(10))
+    with marked_victims() as marked:
+        hungry.go()
+        dying.die()
+        assert 0 == hungry.wait()
+        assert [dying.pid] == marked.tids()
+    assert [fence()] == watch.records()
+
+
+def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, eat: Eat, tracer: Daemon) -> None:
+    """The command line of a process that is older than the tracer is known, too."""
+    eater = tracer.early_eater
+    cgroup.child("limit", 16).write("cgroup.procs", eater.pid)
+    eater.go()
+    eater.die()
+    record = watch.kill(eater)
+    assert eater.arguments == record["victim"]["cmdline"]
+    assert "early" == record["victim"]["comm"]
+
+
+def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A child that executed nothing has its parent's command line."""
+    eater = eat(32, cgroup.child("limit", 16), children=1, extra=["of", "the", "parent"])
+    assert 0 == eater.wait()
+    (child,) = eater.children()
+    victim = watch.kill(child)["victim"]
+    assert eater.arguments == victim["cmdline"]
+    assert eater.pid == victim["ppid"]
+
+
+def test_renamed_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The command line is what the process was executed with, not its file's name."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), argv0="worker: idle").die())
+    assert "worker: idle" == record["victim"]["cmdline"][0]
+    assert record["victim"]["exe"].endswith("/eat")

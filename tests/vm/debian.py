@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: this machine's apt configuration.  Out: Debian mirrors, and a private apt that reads any Debian suite from them.
+
+The suites wanted here are mostly not those of this machine (which may be an Ubuntu), so the system's own apt
+lists, preferences and package states must neither be read nor changed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+BUILD = Path(__file__).resolve().parents[2] / "build" / "vm"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class LabError(Exception):
+    """The lab cannot be built or used on this machine; the message says why."""
+
+
+@cache
+def mirrors() -> tuple[str, str]:
+    """The archive's URI and that of the security archive.
+
+    $OOMTRACE_DEBIAN_MIRROR goes first, for machines that are no Debian.
+    """
+    if chosen := os.environ.get("OOMTRACE_DEBIAN_MIRROR"):
+        return chosen.rstrip("/"), chosen.rstrip("/") + "-security"
+    # Origin is known from the release files only, that is after an `apt-get update`.
+    listing = output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages")
+    archive, security = "", ""
+    for uri, release, *origin in map(str.split, listing.splitlines()):
+        if origin not in ([], ["Debian"]) or not Path(uri.rstrip("/")).name.startswith("debian"):
+            continue
+        if release.endswith("-security"):
+            security = security or uri.rstrip("/")
+        elif "-" not in release:
+            archive = archive or uri.rstrip("/")
+    if not archive:
+        raise LabError("apt knows no Debian mirror here: set OOMTRACE_DEBIAN_MIRROR to the URI of one")
+    return archive, security or archive + "-security"
+
+
+def sources(suites: Sequence[str], arch: str = "amd64") -> str:
+    """Lines of a sources.list for these suites, signed by Debian's own keys."""
+    if not KEYRING.exists():
+        raise LabError(f"{KEYRING} is missing: install debian-archive-keyring")
+    archive, security = mirrors()
+    return "".join(
+        f"deb [arch={arch} signed-by={KEYRING}] {security if suite.endswith('-security') else archive} {suite} main\n"
+        for suite in suites
+    )
+
+
+def output(*command: str | Path, cwd: Path | None = None, stdin: str = "") -> str:
+    """Standard output of a command; its failure is a LabError that holds what it wrote to stderr."""
+    try:
+        done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise LabError(f"{error.filename} is missing: see docs/testing.md for the packages needed") from error
+    if done.returncode:
+        raise LabError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Apt:
+    """apt-get and apt-cache with a root of their own in a folder; no package counts as installed."""
+
+    def __init__(self, folder: Path, suites: Sequence[str], pins: str = "", arch: str = "amd64") -> None:
+        for sub in ("state/lists/partial", "cache/archives/partial"):
+            (folder / sub).mkdir(parents=True, exist_ok=True)
+        (folder / "status").touch()
+        (folder / "sources.list").write_text(sources(suites, arch))
+        (folder / "preferences").write_text(pins)
+        self._options = [
+            f"-oDir::State={folder}/state",
+            f"-oDir::State::status={folder}/status",
+            f"-oDir::Cache={folder}/cache",
+            f"-oDir::Etc::sourcelist={folder}/sources.list",
+            "-oDir::Etc::sourceparts=-",
+            f"-oDir::Etc::preferences={folder}/preferences",
+            "-oDir::Etc::preferencesparts=-",
+            f"-oAPT::Architecture={arch}",
+            f"-oAPT::Architectures={arch}",
+            # The user _apt cannot write below a home folder, and would only make apt warn.
+            "-oAPT::Sandbox::User=root",
+            "-oAPT::Update::Post-Invoke-Success=",
+            "-oAcquire::Languages=none",
+        ]
+        output("apt-get", *self._options, "-qq", "update")
+
+    def cache(self, *words: str) -> str:
+        return output("apt-cache", *self._options, *words)
+
+    def download(self, packages: Sequence[str], folder: Path) -> list[Path]:
+        """Fetch these packages' candidates into a folder; apt checks them against the signed index."""
+        folder.mkdir(parents=True, exist_ok=True)
+        output("apt-get", *self._options, "-qq", "download", *packages, cwd=folder)
+        return sorted(folder.glob("*.deb"))

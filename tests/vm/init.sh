@@ -1,0 +1,101 @@
+#!/.vm/busybox sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# PID 1 of a guest, twice: in the initramfs, and after switch_root in the Debian of root.ext4.
+# In: VM_OUT, VM_STATUS (serial ports), VM_CGROUP and VM_BTF from the kernel command line, /.vm/command, /host.
+# Out: the command's output on one port, "boot SECONDS" and "exit STATUS" on the other, /out as a tar on /dev/vm-out.
+# busybox does what it can: starting it takes half as long under emulation as Debian's own tools.
+
+b=/.vm/busybox
+
+find_disks() { # NVMe disks are probed in no certain order, so they carry their names as serial numbers
+	for disk in /sys/block/nvme*n1; do
+		read -r serial <"$disk/device/serial" && $b ln -s "${disk##*/}" "/dev/vm-${serial%% *}"
+	done
+}
+
+mount_cgroups() {
+	if [ "$VM_CGROUP" = 2 ]; then
+		$b mount -t cgroup2 cgroup2 /sys/fs/cgroup
+		echo "+memory +pids +cpu +cpuset" >/sys/fs/cgroup/cgroup.subtree_control
+		return
+	fi
+	$b mount -t tmpfs -o size=1M cgroup /sys/fs/cgroup
+	while read -r controller hierarchy cgroups enabled; do
+		case $controller$enabled in '#'* | *0) continue ;; esac
+		$b mkdir "/sys/fs/cgroup/$controller"
+		$b mount -t cgroup -o "$controller" "$controller" "/sys/fs/cgroup/$controller" ||
+			$b rmdir "/sys/fs/cgroup/$controller"
+	done </proc/cgroups
+}
+
+# A global OOM kill comes only when nothing is left to reclaim.  Until then the kernel drops program text that runs,
+# and reads it again from the disk, over and over: minutes under emulation.  ramfs pages are never reclaimed, and
+# count as file memory like those of a disk (not so tmpfs).  mlock does not do: 7.3 drops large folios all the same.
+pin() {
+	libs=/usr/lib/x86_64-linux-gnu
+	set -- /usr/bin/python3.11 /usr/bin/dash /usr/lib/python3.11/lib-dynload /opt/site/orjson
+	for name in ld-linux-x86-64.so.2 libc.so.6 libm.so.6 libz.so.1 libffi.so.8 libexpat.so.1 libelf.so.1 libbpf.so.1; do
+		set -- "$@" $libs/$name
+	done
+	$b mkdir /pinned
+	$b mount -t ramfs ramfs /pinned
+	$b cp -rL "$@" /pinned
+	for path in "$@"; do $b mount --bind "/pinned/${path##*/}" "$path"; done
+}
+
+mount_headers() { # as if the packages of /dev/vm-headers were installed
+	$b mkdir -p /opt/headers "/lib/modules/$($b uname -r)"
+	$b mount -t ext4 -o ro /dev/vm-headers /opt/headers
+	$b ln -s /opt/headers/usr/src/* /usr/src/
+	$b ln -s /opt/headers/usr/lib/* /usr/lib/ 2>/dev/null
+	$b ln -s /opt/headers/lib/modules/*/* "/lib/modules/$($b uname -r)/"
+}
+
+if [ "$1" != second ]; then
+	$b mkdir -p /dev /proc /sys /new
+	$b mount -t devtmpfs dev /dev
+	$b mount -t proc proc /proc
+	$b mount -t sysfs sys /sys
+	echo -1000 >/proc/self/oom_score_adj # inherited by all that follows: tests raise it for their victims
+	find_disks
+	$b mount -t ext4 -o noatime /dev/vm-root /new || $b poweroff -f
+	for folder in .vm host; do
+		$b mkdir -p /new/$folder
+		$b mount -t tmpfs $folder /new/$folder
+		$b cp -a /$folder/. /new/$folder
+	done
+	for folder in dev proc sys; do $b mount --move /$folder /new/$folder; done
+	exec $b switch_root /new /.vm/init second
+fi
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONPATH=/opt/site
+$b mkdir -p /dev/pts /dev/shm /out
+for folder in /tmp /run /dev/shm /out; do $b mount -t tmpfs tmpfs $folder; done
+$b mount -t devpts devpts /dev/pts
+$b mount -t tracefs tracefs /sys/kernel/tracing
+$b mount -t debugfs debugfs /sys/kernel/debug
+$b mount -t bpf bpf /sys/fs/bpf
+$b ln -s /proc/self/fd /dev/fd
+mount_cgroups
+$b ip link set lo up
+$b hostname vm
+[ -e /dev/vm-headers ] && mount_headers
+[ "$VM_BTF" = no ] && $b mount -t tmpfs -o ro none /sys/kernel/btf
+pin
+out=/dev/$VM_OUT status=/dev/$VM_STATUS
+unset VM_OUT VM_STATUS VM_CGROUP VM_BTF
+$b stty -F "$out" raw -echo
+read -r up idle </proc/uptime
+echo "boot $up" >"$status"
+(cd /host && exec $b setsid /bin/sh /.vm/command) </dev/null >"$out" 2>&1
+code=$?
+if [ -e /dev/vm-out ]; then
+	$b dmesg >/out/dmesg.txt
+	$b tar -cf /dev/vm-out -C /out .
+	$b sync
+fi
+$b stty -F "$out" -echo # waits until all of the output has left
+echo "exit $code" >"$status"
+echo o >/proc/sysrq-trigger
+$b sleep 100

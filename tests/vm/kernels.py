@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: labels such as 6.1.  Out: build/vm/kernels/LABEL/{root,headers}, Debian's current kernel of that series, unpacked.
+
+python3 -m tests.vm.kernels [LABEL]...      fetch these, or all; those already there are left alone
+
+The cloud flavour is used because NVMe, ext4 and the serial ports are built in: it boots without modules.
+Remove build/vm/kernels to get newer versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .debian import BUILD, Apt, LabError, output
+from .disks import write_ext4
+
+KERNELS = BUILD / "kernels"
+# What a kernel is made of.  Since 7.x linux-image-V only depends on linux-binary-V and linux-modules-V.
+PARTS = {"root": "image|binary|modules", "headers": "headers|kbuild"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A label, the Debian suites that may have it, and what its version must begin with."""
+
+    label: str
+    suites: tuple[str, ...]
+    version: str
+    headers: bool = False
+    arch: str = "amd64"
+
+    @property
+    def folder(self) -> Path:
+        return KERNELS / self.label
+
+    def image(self) -> Path:
+        """The bootable file; LabError if it was not fetched."""
+        found = [*self.folder.glob("root/boot/vmlinuz-*"), *self.folder.glob("root/usr/lib/modules/*/vmlinuz")]
+        if len(found) != 1:
+            raise LabError(f"no kernel {self.label} below {KERNELS}: run python3 -m tests.vm.kernels {self.label}")
+        return found[0]
+
+    def headers_image(self) -> Path:
+        """A disk with linux-headers and what they need; LabError if none was fetched."""
+        if not (self.folder / "headers.ext4").exists():
+            raise LabError(f"kernel {self.label} was fetched without its headers")
+        return self.folder / "headers.ext4"
+
+
+ALL = {
+    kernel.label: kernel
+    for kernel in (
+        # Frozen when bullseye became an LTS release: here oom:mark_victim passes nothing but a pid.
+        Kernel("5.10-old", ("bullseye",), "5.10."),
+        Kernel("5.10", ("bullseye", "bullseye-security"), "5.10.", headers=True),
+        Kernel("6.1", ("bookworm", "bookworm-security"), "6.1.", headers=True),
+        Kernel("6.12", ("trixie", "trixie-security"), "6.12."),
+        Kernel("7.x", ("sid", "trixie-backports", "trixie"), "7."),
+    )
+}
+
+
+def fetch(kernel: Kernel) -> None:
+    """Download and unpack one kernel, unless it is there; LabError when the mirror does not have it."""
+    if (kernel.folder / "packages").exists():
+        return
+    metas = {"root": f"linux-image-cloud-{kernel.arch}"}
+    if kernel.headers:
+        metas["headers"] = f"linux-headers-cloud-{kernel.arch}"
+    # Only the meta packages need a pin (which overrides that backports are never taken by default):
+    # the packages they depend on carry the version in their names.
+    pins = f"Package: {' '.join(metas.values())}\nPin: version {kernel.version}*\nPin-Priority: 990\n"
+    KERNELS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=KERNELS, prefix=".fetch-") as name:
+        work = Path(name)
+        apt = Apt(work / "apt", kernel.suites, pins, kernel.arch)
+        listed: list[str] = []
+        for part, meta in metas.items():
+            packages = _dependencies(apt, meta, PARTS[part])
+            (work / "new" / part).mkdir(parents=True)
+            for deb in apt.download(packages, work / part):
+                output("dpkg-deb", "-x", deb, work / "new" / part)
+                listed.append(output("dpkg-deb", "-W", deb).replace("\t", " "))
+        if not any(line.split()[1].startswith(kernel.version) for line in listed):
+            raise LabError(f"no kernel {kernel.version}* in {', '.join(kernel.suites)}, but {''.join(listed)}")
+        if kernel.headers:
+            write_ext4(work / "new" / "headers", work / "new" / "headers.ext4")
+        (work / "new" / "packages").write_text("".join(listed))
+        shutil.rmtree(kernel.folder, ignore_errors=True)
+        (work / "new").rename(kernel.folder)
+    kernel.image()
+
+
+def _dependencies(apt: Apt, meta: str, kinds: str) -> list[str]:
+    """Names of the packages of these kinds that a meta package leads to."""
+    names = apt.cache("depends", "--recurse", "--important", meta).splitlines()
+    found = sorted({name for name in names if re.fullmatch(rf"linux-({kinds})-\d\S*", name)})
+    if not found:
+        raise LabError(f"{meta} depends on no linux-({kinds})-VERSION: has Debian split its kernel packages anew?")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.vm.kernels", description=__doc__.split("\n")[0])
+    parser.add_argument("labels", nargs="*", metavar="LABEL", help=f"of {', '.join(ALL)}; default: all")
+    labels = parser.parse_args().labels or list(ALL)
+    if unknown := [label for label in labels if label not in ALL]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(ALL)}")
+    try:
+        for label in labels:
+            fetch(ALL[label])
+            print(f"{label}: {ALL[label].image().relative_to(BUILD)}")
+    except LabError as error:
+        print(f"kernels: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: a kernel label and a shell command.  Out: the command's output and exit status, run as root in a throw-away VM.
+
+python3 -m tests.vm.vm -k 6.1 -- 'uname -r; exit 7'
+python3 -m tests.vm.vm -k 5.10 --cgroup 1 --put DIR --get DIR -- 'python3 /host/x.py >/out/x.txt'
+
+QEMU emulates the processor (no KVM), so it runs wherever QEMU does, a few times slower.  What the guest writes to
+its disks is lost, but for /out.  Everything in it starts with oom_score_adj -1000.  There are two NUMA nodes, and
+/dev/vm-swap is a swap area that is off.
+
+Status 124: the time was up; 125: the guest died (its last console lines go to stderr); 2: wrong usage or no lab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from . import disks, kernels, root
+from .debian import BUILD, LabError, output
+
+TIMEOUT, DIED = 124, 125
+SWAP = BUILD / "swap.img"
+SWAP_BYTES = 128 << 20
+OUT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What QEMU needs to know about a processor architecture."""
+
+    qemu: str
+    machine: str
+    cpu: str
+    # serial ports for the kernel's console, the command's output and its status
+    ports: tuple[str, str, str]
+
+
+MACHINES = {"amd64": Machine("qemu-system-x86_64", "q35", "max,la57=off", ("ttyS0", "ttyS1", "ttyS2"))}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A machine to boot; the defaults are those of the command line."""
+
+    kernel: str
+    memory_mib: int = 640
+    cgroup: int = 2
+    headers: bool = False
+    btf: bool = True
+    put: Sequence[tuple[Path, str]] = ()  # (folder, where below /host its content goes)
+    get: Path | None = None
+    timeout: float = 300
+    # More than one CPU is not safe with QEMU 7.2, which handles code that patches itself wrongly on several
+    # threads: kprobes, tracepoints and static keys end in "Oops: int3" or soft lockups.
+    cpus: int = 1
+
+    def run(self, command: str, out: BinaryIO, errors: BinaryIO) -> int:
+        """Boot, run a shell command, return its status, TIMEOUT or DIED.  Its output appears on out at once."""
+        with tempfile.TemporaryDirectory(prefix="vm-") as name:
+            work = Path(name)
+            arguments = self._prepare(command, work)
+            # QEMU puts the overlays of snapshot=on into TMPDIR.
+            environment = {**os.environ, "TMPDIR": name}
+            qemu = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=environment)
+            try:
+                qemu.wait(self.timeout)
+            except subprocess.TimeoutExpired:
+                return self._explain(f"no end after {self.timeout:g} s", work, errors, TIMEOUT)
+            finally:
+                qemu.kill()
+                qemu.wait()
+            said = dict(line.split() for line in (work / "status").read_text().splitlines() if " " in line)
+            if "exit" not in said:
+                return self._explain("the guest died", work, errors, DIED)
+            if self.get:
+                self.get.mkdir(parents=True, exist_ok=True)
+                output("tar", "-x", "--no-same-owner", "-f", work / "out", "-C", self.get)
+            return int(said["exit"])
+
+    def _prepare(self, command: str, work: Path) -> list[str]:
+        kernel = kernels.ALL[self.kernel]
+        machine = MACHINES[kernel.arch]
+        disks.write_initramfs(work / "initramfs", self._initramfs(command))
+        images = {"root": (root.IMAGE, "snapshot=on"), "swap": (SWAP, "snapshot=on")}
+        if self.headers:
+            images["headers"] = (kernel.headers_image(), "readonly=on")
+        if self.get:
+            images["out"] = (work / "out", "cache=unsafe")
+            with (work / "out").open("wb") as file:
+                file.truncate(OUT_BYTES)
+        console, out, status = machine.ports
+        half = self.memory_mib // 2
+        arguments = [machine.qemu, "-accel", "tcg", "-machine", machine.machine, "-cpu", machine.cpu]
+        arguments += ["-smp", str(self.cpus), "-m", f"{2 * half}M"]
+        for node in "01":
+            arguments += ["-object", f"memory-backend-ram,id=mem{node},size={half}M", "-numa", f"node,memdev=mem{node}"]
+        arguments += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        arguments += ["-kernel", str(kernel.image()), "-initrd", f"{work}/initramfs"]
+        # Words without a dot reach init as its environment.  loglevel=4 keeps OOM reports, which take long to print
+        # on an emulated serial port, off the console.
+        parameters = (
+            f"console={console} loglevel=4 panic=-1 oops=panic mitigations=off nokaslr tsc=reliable no_timer_check "
+            f"random.trust_cpu=on VM_OUT={out} VM_STATUS={status} VM_CGROUP={self.cgroup} "
+            f"VM_BTF={'yes' if self.btf else 'no'}"
+        )
+        arguments += ["-append", parameters]
+        arguments += ["-serial", f"file:{work}/console", "-chardev", "stdio,id=out", "-serial", "chardev:out"]
+        arguments += ["-serial", f"file:{work}/status"]
+        for serial, (image, option) in images.items():
+            arguments += ["-drive", f"if=none,id={serial},format=raw,file={image},{option}"]
+            arguments += ["-device", f"nvme,drive={serial},serial={serial}"]
+        return arguments
+
+    def _initramfs(self, command: str) -> list[disks.Entry]:
+        init = Path(__file__).with_name("init.sh").read_bytes()
+        entries: dict[str, disks.Entry] = {}
+
+        def add(name: str, mode: int, data: bytes = b"") -> None:
+            entries.setdefault(name, (name, mode, data))
+
+        for name in (".vm", "host", "dev"):
+            add(name, 0o40755)
+        add("dev/console", 0o20600)
+        add(".vm/busybox", 0o100755, disks.static_busybox())
+        add("init", 0o100755, init)  # busybox's switch_root wants this file, or thinks it does not run in an initramfs
+        add(".vm/init", 0o100755, init)
+        add(".vm/command", 0o100644, command.encode() + b"\n")
+        for folder, where in self.put:
+            prefix = "host"
+            for part in Path(where).parts:
+                prefix += f"/{part}"
+                add(prefix, 0o40755)
+            for name, mode, data in disks.tree(folder, prefix):
+                add(name, mode, data)
+        return list(entries.values())
+
+    def _explain(self, reason: str, work: Path, errors: BinaryIO, status: int) -> int:
+        console = (work / "console").read_bytes() if (work / "console").exists() else b""
+        errors.write(f"\nvm {self.kernel}: {reason}; its last console lines:\n".encode())
+        errors.write(b"\n".join(console.splitlines()[-30:]) + b"\n")
+        errors.flush()
+        return status
+
+
+def prepare(labels: Sequence[str]) -> None:
+    """Fetch and build all that guests with these kernels need; quick when it is there."""
+    for label in labels:
+        kernels.fetch(kernels.ALL[label])
+    root.build()
+    if not SWAP.exists():
+        disks.write_swap(SWAP, SWAP_BYTES)
+
+
+def exit_on_signals() -> None:
+    """Turn SIGTERM and SIGHUP into exceptions, so that no QEMU is left behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, leave)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.vm.vm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-k", "--kernel", choices=kernels.ALL, required=True)
+    parser.add_argument("-m", "--memory", type=int, default=640, metavar="MIB")
+    parser.add_argument("-t", "--timeout", type=float, default=300, metavar="SECONDS")
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--headers", action="store_true", help="linux-headers lie where the packages put them")
+    parser.add_argument("--no-btf", action="store_true", help="hide /sys/kernel/btf")
+    parser.add_argument("--put", action="append", type=Path, default=[], metavar="DIR", help="content goes to /host")
+    parser.add_argument("--get", type=Path, metavar="DIR", help="receives the content of /out, and dmesg.txt")
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args()
+    exit_on_signals()
+    guest = Guest(
+        kernel=options.kernel,
+        memory_mib=options.memory,
+        cgroup=options.cgroup,
+        headers=options.headers,
+        btf=not options.no_btf,
+        put=[(folder, "") for folder in options.put],
+        get=options.get,
+        timeout=options.timeout,
+        cpus=options.cpus,
+    )
+    try:
+        prepare([options.kernel])
+        return guest.run(" ".join(options.command), sys.stdout.buffer, sys.stderr.buffer)
+    except LabError as error:
+        print(f"vm: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

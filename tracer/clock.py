@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds."""
+
+import time
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def at_boottime(boot_ns: int) -> str:
+    """The wall-clock time of a moment of CLOCK_BOOTTIME, by what the wall clock says now."""
+    return rfc3339(time.time_ns() - boottime_ns() + boot_ns)
+
+
+def rfc3339(unix_ns: int) -> str:
+    seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: the only place that composes the stages.
+
+    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> sinks
+
+Started by ``python -m tracer.daemon``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is
+replaced by this one, so that what it imported (typer) weighs on nobody.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections import Counter
+from typing import Literal, NamedTuple
+
+import orjson
+
+from tracer import __version__, enrich, features, host, line, process, record, sinks, source, wire
+from tracer.clock import rfc3339
+from tracer.engine import COUNTER_LOST, RingBuffer, read_counter
+from tracer.errors import TracerError
+from tracer.event import Lost, OomKill, Record, Start, Stop
+from tracer.gfp import GfpNames
+from tracer.incident import QUIET_NS, Incidents, Kill
+
+OPTIONS = "OOMTRACE_OPTIONS"
+
+
+class Options(NamedTuple):
+    engine: Literal["auto", "core", "bcc"] = "auto"
+    outputs: tuple[str, ...] = ("stdout",)
+    max_record_bytes: int = line.MAX_BYTES
+
+
+class Daemon:
+    """Reads events and writes records until told to stop."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._host = host.read_host()
+        self._sinks = [sinks.open_sink(uri) for uri in options.outputs]
+        self._incidents = Incidents()
+        self._events: list[bytes] = []
+        self._seq = 0
+        self._kills = 0
+        self._lost: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
+        self._complete_until_ns = time.time_ns()
+        self._capture = source.attach(options.engine)
+        boot = (self._host["boot_id"] or "0").split("-")[0]
+        gfp = GfpNames(features.tracefs())
+        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores)
+
+    def run(self) -> None:
+        """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
+        attached = self._capture.attached
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        ring = RingBuffer(attached.maps["events"], self._events.append)
+        poll = select.poll()
+        poll.register(ring.fileno(), select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        self._emit(self._start())
+        stopping = False
+        while not stopping:
+            timeout_ms = QUIET_NS // 1_000_000 if self._incidents.pending() else None
+            ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
+            stopping = wake_read in ready
+            ring.consume()
+            self._handle_events()
+            self._account()
+        attached.detach()
+        ring.consume()
+        self._handle_events()
+        for kill in self._incidents.end():
+            self._emit_kill(kill)
+        self._account()
+        self._emit(self._stop())
+        ring.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _handle_events(self) -> None:
+        events, self._events[:] = list(self._events), []
+        now_ns = time.monotonic_ns()
+        for data in events:
+            try:
+                event = wire.decode(data)
+            except wire.DecodeError as error:
+                self._lost["decode"] += 1
+                print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
+                continue
+            if isinstance(event, wire.ExitEvent):
+                self._emit(self._records.oom_exit(event))
+                continue
+            for kill in self._incidents.feed(event, now_ns):
+                self._emit_kill(kill)
+        for kill in self._incidents.flush(now_ns):
+            self._emit_kill(kill)
+
+    def _emit_kill(self, kill: Kill) -> None:
+        built: OomKill = self._records.oom_kill(kill)
+        enrich.enrich(built, kill.victim.started_ns)
+        self._kills += 1
+        self._emit(built)
+
+    def _emit(self, written: Record) -> None:
+        written["seq"], written["host"] = self._seq, self._host
+        self._seq += 1
+        encoded = line.encode(written, self._options.max_record_bytes)
+        for sink in self._sinks:
+            try:
+                sink.write(encoded)
+            except OSError as error:
+                stage = f"output:{sink.uri}"
+                if stage not in self._lost:
+                    print(f"oomtrace: cannot write to {sink.uri}: {error}; such losses are counted", file=sys.stderr)
+                self._lost[stage] += 1
+
+    def _account(self) -> None:
+        """Report what was lost since the last time, in the stream itself."""
+        self._lost["ring_buffer"] = read_counter(self._capture.attached.maps, COUNTER_LOST)
+        now_ns = time.time_ns()
+        for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
+            count = self._lost[stage] - self._reported[stage]
+            self._reported[stage] = self._lost[stage]
+            lost: Lost = {**self._base(), "type": "lost", "stage": stage, "count": count,
+                          "since": rfc3339(self._complete_until_ns)}  # fmt: skip
+            self._emit(lost)
+        self._complete_until_ns = now_ns
+
+    def _base(self) -> dict[str, object]:
+        return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
+
+    def _start(self) -> Start:
+        attached = self._capture.attached
+        return {
+            **self._base(),
+            "type": "start",
+            "version": __version__,
+            "source": self._capture.source,
+            "engine": attached.engine,
+            "hooks": [f"{hook.kind}:{hook.target}" for hook in attached.hooks],
+            "oom_kills": process.oom_kills(),
+        }
+
+    def _stop(self) -> Stop:
+        return {
+            **self._base(),
+            "type": "stop",
+            "oom_kills": process.oom_kills(),
+            "records": self._kills,
+            "lost": sum(self._lost.values()),
+        }
+
+
+def main() -> int:
+    """Run with the options of the environment; the exit code."""
+    try:
+        options = Options(**orjson.loads(os.environ.pop(OPTIONS, "{}")))
+        Daemon(options).run()
+    except TracerError as error:
+        print(f"oomtrace: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine is: the programs attached, and their events as bytes.
+
+Both engines end in the same thing: maps, known by descriptor, and links that hold the programs in place.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from tracer import libbpf
+
+EngineName = Literal["core", "bcc"]
+
+
+COUNTER_LOST = 0
+COUNTER_MISREAD = 1
+"""enum counter in bpf/oomtrace.bpf.c."""
+
+
+class Settings(NamedTuple):
+    """What the programs are told before they are loaded (SETTING in bpf/*.h)."""
+
+    cpus: int
+    kprobes: int
+    stats_index: int
+
+
+class Hook(NamedTuple):
+    """Where a program goes: a function of the kernel, its return, or a raw tracepoint."""
+
+    program: str
+    kind: Literal["kprobe", "kretprobe", "raw_tp"]
+    target: str
+
+
+class Attached(NamedTuple):
+    """Programs at work."""
+
+    engine: EngineName
+    hooks: tuple[Hook, ...]
+    maps: dict[str, int]
+    """Name -> descriptor."""
+    detach: Callable[[], None]
+    """Ends the capture; what is in the maps stays readable."""
+
+
+class RingBuffer:
+    """Reads the events' map; ``fileno()`` becomes readable when there is something."""
+
+    def __init__(self, descriptor: int, on_event: Callable[[bytes], None]) -> None:
+        self._library = libbpf.library()
+
+        def sample(_context: int, data: int, size: int) -> int:
+            on_event(ctypes.string_at(data, size))
+            return 0
+
+        self._sample = libbpf.SAMPLE_FN(sample)  # must outlive the ring buffer
+        self._ring = self._library.ring_buffer__new(descriptor, self._sample, None, None)
+        if not self._ring:
+            raise libbpf.last_error()
+
+    def fileno(self) -> int:
+        return int(self._library.ring_buffer__epoll_fd(self._ring))
+
+    def consume(self) -> None:
+        """Hand every event that is there to ``on_event``."""
+        self._library.ring_buffer__consume(self._ring)
+
+    def close(self) -> None:
+        self._library.ring_buffer__free(self._ring)
+
+
+def read_counter(maps: dict[str, int], counter: int) -> int:
+    """One of the programs' counters."""
+    descriptor, key, value = maps["counters"], ctypes.c_uint32(counter), ctypes.c_uint64()
+    if libbpf.library().bpf_map_lookup_elem(descriptor, ctypes.byref(key), ctypes.byref(value)):
+        raise libbpf.last_error()
+    return value.value

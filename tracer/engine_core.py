@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``core`` engine: the CO-RE object that is shipped compiled, loaded by libbpf on kernels with BTF."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+
+from tracer import libbpf
+from tracer.engine import Attached, Hook, Settings
+from tracer.errors import EXIT_UNSUPPORTED, TracerError
+
+OBJECTS = os.path.join(os.path.dirname(__file__), "objects")
+_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+
+class _RawSettings(ctypes.Structure):
+    """``settings`` in bpf/engine.h."""
+
+    _fields_ = [("stats_index", ctypes.c_uint64), ("cpus", ctypes.c_uint32), ("kprobes", ctypes.c_uint32)]
+
+
+def object_path() -> str:
+    """The compiled programs for this machine.
+
+    Raises TracerError (exit code 3) where there are none.
+    """
+    machine = platform.machine()
+    path = os.path.join(OBJECTS, f"oomtrace.{_ARCHITECTURES.get(machine, machine)}.bpf.o")
+    if not os.path.exists(path):
+        raise TracerError(
+            f"no compiled BPF programs for {machine} ({path})",
+            "in a checkout run: make bpf; or use --engine bcc",
+            EXIT_UNSUPPORTED,
+        )
+    return path
+
+
+def open_object() -> int:
+    """A libbpf object, opened and not loaded."""
+    opened = libbpf.library().bpf_object__open_file(object_path().encode(), None)
+    if not opened:
+        raise libbpf.last_error()
+    return int(opened)
+
+
+def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int) -> Attached:
+    """Load the programs of ``hooks`` and attach them; hooks that are not required may fail.
+
+    Raises OSError where the kernel refuses.
+    """
+    library = libbpf.library()
+    opened = open_object()
+    links: list[int] = []
+
+    def detach() -> None:
+        while links:
+            library.bpf_link__destroy(links.pop())
+
+    try:
+        _configure(opened, settings, cmdlines)
+        programs: dict[str, int] = {}
+        wanted = {hook.program for hook in hooks}
+        program = library.bpf_object__next_program(opened, None)
+        while program:
+            name = library.bpf_program__name(program).decode()
+            programs[name] = program
+            if name not in wanted:
+                library.bpf_program__set_autoload(program, False)
+            program = library.bpf_object__next_program(opened, program)
+        if library.bpf_object__load(opened):
+            raise libbpf.last_error()
+        attached: list[Hook] = []
+        for hook in hooks:
+            link = _attach(programs[hook.program], hook)
+            if link:
+                links.append(link)
+                attached.append(hook)
+            elif hook.program in required:
+                error = libbpf.last_error()
+                raise OSError(error.errno, f"{hook.kind} {hook.target}: {error.strerror}")
+    except BaseException:
+        detach()
+        library.bpf_object__close(opened)
+        raise
+    maps = {}
+    found = library.bpf_object__next_map(opened, None)
+    while found:
+        maps[library.bpf_map__name(found).decode()] = library.bpf_map__fd(found)
+        found = library.bpf_object__next_map(opened, found)
+    return Attached("core", tuple(attached), maps, detach)
+
+
+def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
+    library = libbpf.library()
+    size = ctypes.c_size_t()
+    section = library.bpf_object__find_map_by_name(opened, b".rodata.settings")
+    value = library.bpf_map__initial_value(section, ctypes.byref(size)) if section else None
+    if not value or size.value != ctypes.sizeof(_RawSettings):
+        raise TracerError(f"{object_path()} does not fit this version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
+    raw = _RawSettings(settings.stats_index, settings.cpus, settings.kprobes)
+    ctypes.memmove(value, ctypes.byref(raw), size.value)
+    library.bpf_map__set_max_entries(library.bpf_object__find_map_by_name(opened, b"cmdlines"), cmdlines)
+
+
+def _attach(program: int, hook: Hook) -> int | None:
+    library = libbpf.library()
+    link: int | None
+    if hook.kind == "raw_tp":
+        link = library.bpf_program__attach_raw_tracepoint(program, hook.target.encode())
+    else:
+        link = library.bpf_program__attach_kprobe(program, hook.kind == "kretprobe", hook.target.encode())
+    return link

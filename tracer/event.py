@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event model: every record that oomtrace writes, as it stands in the JSON.
+
+Records are plain dictionaries, typed here and nowhere else; the JSON Schema and the output reference are
+generated from these annotations.  TypedDict instead of dataclasses keeps 3 MB out of the daemon.
+
+Conventions: integers in base units with the unit in the name, ``None`` for "unknown", RFC 3339 UTC time
+with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are decoded as UTF-8 with
+``backslashreplace``, so that they are valid JSON whatever they hold.
+"""
+
+from typing import Annotated, Literal, NamedTuple, TypedDict
+
+SCHEMA = 1
+
+Scope = Literal["memcg", "host", "cpuset", "mempolicy", "sysrq"]
+Level = Literal["root", "slice", "qos", "pod", "container", "unit", "other"]
+Source = Literal["bpf", "bpf_tracepoints"]
+
+NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
+"""What the kernel shows for "no limit" (PAGE_COUNTER_MAX, 4 KiB pages)."""
+
+
+class Host(TypedDict):
+    name: Annotated[str, "Host name, as `uname -n` gives it."]
+    boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
+    kernel: Annotated[str, "Kernel release, as `uname -r` gives it."]
+
+
+class Incident(TypedDict):
+    id: Annotated[str, "Names one run of the OOM killer: all victims of one group kill share it."]
+    scope: Annotated[
+        Scope | None,
+        "What ran out: a memory cgroup's limit, the host, the nodes of a cpuset or of a memory policy; "
+        "`sysrq` when somebody asked for a kill with SysRq-f.",
+    ]
+    group_kill: Annotated[bool | None, "Whether `memory.oom.group` made the kernel kill a whole cgroup."]
+    victims: Annotated[int | None, "Processes killed in this incident; each has a record of its own."]
+    gfp_mask: Annotated[int | None, "Allocation flags of the request that failed, as a number of this kernel."]
+    gfp_flags: Annotated[str | None, "The same by name, as the kernel log spells them (`GFP_KERNEL|__GFP_ZERO`)."]
+    order: Annotated[int | None, "The request was for 2^order pages; -1 for SysRq-f."]
+    total_pages: Annotated[
+        int | None,
+        "Pages that the kernel weighed scores against: the limit that was hit, or RAM plus swap. "
+        "Never the victim's size.",
+    ]
+    message: Annotated[str | None, "The kernel's own words for the incident (`Memory cgroup out of memory`)."]
+
+
+class Breakdown(TypedDict):
+    anon_bytes: Annotated[int | None, "Anonymous memory: heaps and stacks."]
+    file_bytes: Annotated[int | None, "Page cache, tmpfs and shared memory included."]
+    shmem_bytes: Annotated[int | None, "tmpfs and shared memory: cannot be dropped like other page cache."]
+    slab_bytes: Annotated[int | None, "Kernel objects (dentries, inodes, ...)."]
+    kernel_bytes: Annotated[int | None, "All kernel memory, slab included; Linux 5.18 and later, or cgroup v1."]
+    sock_bytes: Annotated[int | None, "Network buffers."]
+
+
+class Limit(TypedDict):
+    cgroup: Annotated[str, "The cgroup whose limit was hit."]
+    level: Annotated[Level, "What that cgroup is: the container's own, its pod's, a slice's, ..."]
+    usage_bytes: Annotated[int | None, "Memory charged to it when the OOM killer started."]
+    limit_bytes: Annotated[int | None, "Its limit; 9223372036854771712 is the kernel's way to say none."]
+    failcnt: Annotated[int | None, "How often a charge had failed; only cgroup v1 counts."]
+    swap_usage_bytes: Annotated[int | None, "Swap charged to it."]
+    swap_limit_bytes: Annotated[int | None, "Its swap limit (cgroup v2)."]
+    memsw_usage_bytes: Annotated[int | None, "Memory plus swap charged to it (cgroup v1)."]
+    memsw_limit_bytes: Annotated[int | None, "Its limit for memory plus swap (cgroup v1)."]
+    breakdown: Annotated[Breakdown | None, "What the memory in it was."]
+
+
+class Sharer(TypedDict):
+    pid: Annotated[int, "Process id in the host's PID namespace."]
+    comm: Annotated[str, "Its name."]
+
+
+class Victim(TypedDict):
+    pid: Annotated[int | None, "Process id (thread group id) in the host's PID namespace."]
+    tid: Annotated[int, "The thread that the kernel named; differs from pid when the leader was gone."]
+    ppid: Annotated[int | None, "Parent's process id."]
+    comm: Annotated[str | None, "Process name, cut to 15 bytes by the kernel."]
+    cmdline: Annotated[list[str] | None, "Command line."]
+    exe: Annotated[str | None, "Path of the executable, inside the victim's mount namespace."]
+    uid: Annotated[int | None, "User id in the host's user namespace."]
+    namespace_pid: Annotated[int | None, "Process id inside its own PID namespace."]
+    is_container_init: Annotated[bool | None, "Whether it was PID 1 of a PID namespace that is not the host's."]
+    started_at: Annotated[str | None, "When the process started."]
+    oom_score_adj: Annotated[int | None, "Its /proc/PID/oom_score_adj: -1000 never to 1000 first."]
+    points: Annotated[int | None, "The kernel's badness score, in pages; null for further members of a group kill."]
+    rss_bytes: Annotated[int | None, "Resident memory when it was killed: anon + file + shmem."]
+    anon_rss_bytes: Annotated[int | None, "Resident anonymous memory."]
+    file_rss_bytes: Annotated[int | None, "Resident file mappings."]
+    shmem_rss_bytes: Annotated[int | None, "Resident shared memory."]
+    swap_bytes: Annotated[int | None, "Swapped-out memory."]
+    total_vm_bytes: Annotated[int | None, "Virtual size."]
+    page_tables_bytes: Annotated[int | None, "Page tables."]
+    peak_rss_bytes: Annotated[int | None, "Largest resident size so far."]
+    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    shared_mm: Annotated[
+        list[Sharer] | None,
+        "Other processes on the same memory (vfork, CLONE_VM): they die too, unlogged and uncounted by the kernel.",
+    ]
+
+
+class Trigger(TypedDict):
+    pid: Annotated[int, "The process whose request for memory failed; not always the victim."]
+    tid: Annotated[int, "Its thread."]
+    comm: Annotated[str, "The thread's name."]
+    uid: Annotated[int | None, "User id in the host's user namespace."]
+    cgroup: Annotated[str | None, "Its memory cgroup."]
+
+
+class Candidate(TypedDict):
+    pid: Annotated[int, "Process id."]
+    comm: Annotated[str, "Process name."]
+    points: Annotated[int | None, "The kernel's badness score, in pages; the highest is killed."]
+    rss_bytes: Annotated[int | None, "Resident memory."]
+    oom_score_adj: Annotated[int, "Its oom_score_adj."]
+
+
+class Container(TypedDict):
+    id: Annotated[str, "Container id, in full; the name where a runtime has no other id (LXC, nspawn)."]
+    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where the path does not tell."]
+    name: Annotated[str | None, "Container name."]
+    image: Annotated[str | None, "Image name."]
+    labels: Annotated[dict[str, str] | None, "Labels."]
+    node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
+    ip_addresses: Annotated[list[str] | None, "Addresses."]
+
+
+class Kubernetes(TypedDict):
+    pod_name: Annotated[str | None, "Pod name."]
+    namespace: Annotated[str | None, "Kubernetes namespace."]
+    pod_uid: Annotated[str | None, "Pod uid; for static pods the hash of their configuration."]
+    container_name: Annotated[str | None, "Container name in the pod."]
+    qos_class: Annotated[
+        Literal["Guaranteed", "Burstable", "BestEffort"] | None, "Quality of service, by the cgroup's place."
+    ]
+
+
+class Systemd(TypedDict):
+    unit: Annotated[str | None, "systemd unit (service or scope), unescaped as in the cgroup tree."]
+    slice: Annotated[str | None, "Innermost slice."]
+
+
+class Identity(NamedTuple):
+    """Whose a cgroup is; each part is None where the path does not show one."""
+
+    container: Container | None
+    kubernetes: Kubernetes | None
+    systemd: Systemd | None
+
+
+class Base(TypedDict):
+    schema: Annotated[int, "Version of this format; grows only when a field changes its meaning."]
+    time: Annotated[str, "When it happened, RFC 3339, UTC, nanoseconds."]
+    seq: Annotated[int, "Counts the records of one run of oomtrace, from 0; a hole is a lost line."]
+    host: Host
+
+
+class OomKill(Base):
+    """A process was killed by the kernel's OOM killer."""
+
+    type: Literal["oom_kill"]
+    id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
+    source: Annotated[Source, "What saw it: `bpf` all hooks, `bpf_tracepoints` a kernel without kprobes."]
+    incident: Incident
+    limit: Annotated[Limit | None, "The limit that was hit; null when no cgroup's was, or unknown."]
+    victim: Victim
+    trigger: Trigger | None
+    candidates: Annotated[list[Candidate] | None, "The ten highest scores; the first was chosen."]
+    candidates_scored: Annotated[int | None, "How many processes the kernel scored."]
+    container: Annotated[Container | None, "The victim's container; null when it was in none."]
+    kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
+    systemd: Annotated[Systemd | None, "The victim's unit."]
+    truncated: Annotated[list[str], "Fields that were cut, by path (`victim.cmdline`)."]
+
+
+class OomExit(Base):
+    """A victim is gone."""
+
+    type: Literal["oom_exit"]
+    id: Annotated[str, "The id of its oom_kill record."]
+    incident_id: str
+    pid: int
+    after_ns: Annotated[int, "From the kill to the exit of its last thread."]
+
+
+class Lost(Base):
+    """Events that were seen but could not be written."""
+
+    type: Literal["lost"]
+    stage: Annotated[str, "Where: `ring_buffer` (full), `decode` (malformed), `output:URI` (failed write)."]
+    count: Annotated[int, "How many."]
+    since: Annotated[str, "From when on, the latest time at which none was lost."]
+
+
+class Start(Base):
+    """The tracer is attached: kills from here on are recorded."""
+
+    type: Literal["start"]
+    version: str
+    source: Source
+    engine: Literal["core", "bcc"]
+    hooks: Annotated[list[str], "What it is attached to."]
+    oom_kills: Annotated[int | None, "The kernel's own count since boot (`oom_kill` in /proc/vmstat)."]
+
+
+class Stop(Base):
+    """The tracer stopped in order."""
+
+    type: Literal["stop"]
+    oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
+    records: Annotated[int, "oom_kill records written by this run."]
+    lost: Annotated[int, "Events lost by this run."]
+
+
+Record = OomKill | OomExit | Lost | Start | Stop

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel's own report of an OOM kill says, for hosts where struct oom_control cannot be read.
+
+Formats: mm/oom_kill.c, dump_header() and dump_oom_victim(), Linux 5.0 and later.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tracer.event import Scope
+
+_INVOKED = re.compile(rb"invoked oom-killer: gfp_mask=(0x[0-9a-f]+)\(([^)]*)\).*?, order=(-?\d+)")
+_CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
+_KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
+
+_SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_POLICY": "mempolicy", b"NONE": "host"}
+
+
+class Report(NamedTuple):
+    """None where the line is missing: the kernel limits the rate of all but the last one."""
+
+    scope: Scope | None
+    gfp_mask: int | None
+    gfp_flags: str | None
+    order: int | None
+    message: str | None
+    limit_cgroup: str | None
+    """The cgroup whose limit was hit."""
+
+
+def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
+    """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it)."""
+    gfp_mask = gfp_flags = order = message = limit_cgroup = None
+    scope: Scope | None = None
+    summary = b""
+    for piece in pieces:
+        if match := _INVOKED.search(piece):
+            gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode(), int(match[3])
+        elif match := _KILLED.match(piece):
+            message = match[1].decode("utf-8", "backslashreplace")
+        else:
+            summary += piece.rstrip(b"\n")
+    if match := _CONSTRAINT.match(summary):
+        scope = _SCOPES.get(match[1])
+        limit_cgroup = _limit_cgroup(summary, victim_cgroup)
+    if order == -1:
+        scope = "sysrq"
+    if scope is None and message is not None and message.startswith("Memory cgroup"):
+        scope = "memcg"
+    return Report(scope, gfp_mask, gfp_flags, order, message, limit_cgroup)
+
+
+def _limit_cgroup(summary: bytes, victim_cgroup: bytes) -> str | None:
+    """A cgroup's name may hold anything, ``,task_memcg=`` too; but the limit is the victim's cgroup or one above it."""
+    above = victim_cgroup
+    while True:
+        if b",oom_memcg=" + above + b",task_memcg=" + victim_cgroup + b"," in summary:
+            return above.decode("utf-8", "backslashreplace")
+        if above == b"/":
+            return None
+        above = above.rpartition(b"/")[0] or b"/"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/proc: command lines of what runs already, and what a victim still shows while it dies.
+
+Everything here is best effort: a process may be gone at any moment, so what cannot be read is None.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+
+from tracer import libbpf
+
+CMDLINE_LEN = 1024
+BPF_NOEXIST = 1
+
+
+class _Cmdline(ctypes.Structure):
+    """``struct cmdline`` in bpf/oomtrace.bpf.c."""
+
+    _fields_ = [("arg_start", ctypes.c_uint64), ("len", ctypes.c_uint32), ("bytes", ctypes.c_char * CMDLINE_LEN)]
+
+
+def pids() -> Iterator[int]:
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal():
+                yield int(entry.name)
+
+
+def seed_cmdlines(descriptor: int) -> None:
+    """Tell the programs the command lines of all processes; those that they saw start meanwhile stay as they are."""
+    update = libbpf.library().bpf_map_update_elem
+    entry, key = _Cmdline(), ctypes.c_uint32()
+    for pid in pids():
+        cmdline, arg_start = read_cmdline(pid), read_arg_start(pid)
+        if not cmdline or not arg_start:
+            continue
+        entry.arg_start, entry.len = arg_start, min(len(cmdline), CMDLINE_LEN)
+        ctypes.memmove(ctypes.addressof(entry) + _Cmdline.bytes.offset, cmdline, entry.len)
+        key.value = pid
+        update(descriptor, ctypes.byref(key), ctypes.byref(entry), BPF_NOEXIST)
+
+
+def read_cmdline(pid: int) -> bytes | None:
+    """At most CMDLINE_LEN + 1 bytes, NUL after each argument."""
+    return _read(f"/proc/{pid}/cmdline", CMDLINE_LEN + 1)
+
+
+def read_arg_start(pid: int) -> int | None:
+    """Where the command line lies in the process's memory (field 48 of /proc/PID/stat, proc(5))."""
+    stat = _read(f"/proc/{pid}/stat", 4096)
+    if stat is None:
+        return None
+    fields = stat.rpartition(b")")[2].split()  # comm may hold spaces and parentheses
+    return int(fields[45]) if len(fields) > 45 else None
+
+
+def read_exe(pid: int) -> str | None:
+    try:
+        return os.fsencode(os.readlink(f"/proc/{pid}/exe")).decode("utf-8", "backslashreplace")
+    except OSError:
+        return None
+
+
+def read_cgroup(pid: int) -> str | None:
+    """The text of /proc/PID/cgroup."""
+    raw = _read(f"/proc/{pid}/cgroup", 1 << 16)
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")
+
+
+def read_start_ns(pid: int) -> int | None:
+    """Start of the process, CLOCK_BOOTTIME, in the clock ticks that /proc shows (field 22)."""
+    stat = _read(f"/proc/{pid}/stat", 4096)
+    if stat is None:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
+def oom_kills() -> int | None:
+    """The kernel's count of OOM kills since boot; a group kill's first victim counts twice."""
+    for line in (_read("/proc/vmstat", 1 << 16) or b"").splitlines():
+        if line.startswith(b"oom_kill "):
+            return int(line.split()[1])
+    return None
+
+
+def _read(path: str, size: int) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, size)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where lines go: ``stdout`` and ``file:PATH``."""
+
+import errno
+import os
+from typing import Protocol
+
+from tracer.errors import EXIT_USAGE, TracerError
+
+FILE_MODE = 0o640
+
+
+class Sink(Protocol):
+    uri: str
+
+    def write(self, line: bytes) -> None:
+        """Write one line, whole.
+
+        Raises OSError where it could not.
+        """
+
+    def close(self) -> None: ...
+
+
+class Descriptor:
+    """Lines to an open file descriptor."""
+
+    def __init__(self, uri: str, descriptor: int) -> None:
+        self.uri = uri
+        self._descriptor = descriptor
+
+    def write(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def close(self) -> None:
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+
+
+def open_sink(uri: str) -> Sink:
+    """The sink that ``uri`` names.
+
+    Raises TracerError where there is none such or it cannot be opened.
+    """
+    if uri in ("stdout", "-"):
+        return Descriptor(uri, 1)
+    if uri.startswith("file:"):
+        return _open_file(uri, uri.removeprefix("file:"))
+    raise TracerError(f"unknown output {uri!r}", "use stdout or file:PATH", EXIT_USAGE)
+
+
+def _open_file(uri: str, path: str) -> Sink:
+    if not path:
+        raise TracerError("output file: without a path", "use file:PATH", EXIT_USAGE)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise TracerError(f"{path} is a symbolic link", "name the file itself: links are not followed") from error
+        if error.errno == errno.ENOENT:
+            raise TracerError(f"{path}: its directory does not exist", "create it first, or name another") from error
+        raise TracerError(f"cannot write to {path} ({error.strerror})", "name a file that can be created") from error
+    return Descriptor(uri, descriptor)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chooses engine and hooks for this host and attaches them."""
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from tracer import engine_bcc, engine_core, features, libbpf, process
+from tracer.engine import Attached, EngineName, Settings
+from tracer.errors import EXIT_UNSUPPORTED, TracerError
+from tracer.event import Source
+
+CMDLINES_MIN, CMDLINES_MAX = 4096, 32768
+
+
+class Capture(NamedTuple):
+    attached: Attached
+    source: Source
+    scores: bool
+    """Whether the kernel's scoring of candidates is seen."""
+
+
+def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> EngineName:
+    """Raises TracerError (exit code 3) where the engine that is asked for cannot work here."""
+    if wanted == "core" and not has_btf:
+        raise TracerError(
+            "engine core needs the kernel's type information (BTF), and /sys/kernel/btf/vmlinux is not there",
+            "use --engine bcc, or a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+            EXIT_UNSUPPORTED,
+        )
+    if wanted == "auto":
+        return "core" if has_btf else "bcc"
+    return wanted
+
+
+def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
+    """Attach to all that this kernel offers, or else to the tracepoints alone.
+
+    Raises TracerError (exit code 3) where not even that works.
+    """
+    found = features.detect()
+    engine = choose_engine(wanted, found.btf)
+    settings = Settings(
+        cpus=libbpf.library().libbpf_num_possible_cpus(), kprobes=0, stats_index=found.stats_index
+    )
+    cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
+    attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
+    for kprobes in attempts:
+        hooks = features.hooks(found, kprobes)
+        required = features.REQUIRED | (features.REQUIRED_KPROBES if kprobes else frozenset())
+        try:
+            attached = (engine_core if engine == "core" else engine_bcc).attach(
+                hooks, settings._replace(kprobes=int(kprobes)), required, cmdlines
+            )
+        except OSError as error:
+            if kprobes and not libbpf.lacks_privilege(error):
+                continue
+            raise _explain(error) from error
+        process.seed_cmdlines(attached.maps["cmdlines"])
+        scores = any(hook.program == "on_oom_badness_return" for hook in attached.hooks)
+        return Capture(attached, "bpf" if kprobes else "bpf_tracepoints", scores)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _explain(error: OSError) -> TracerError:
+    if libbpf.lacks_privilege(error):
+        if os.geteuid() != 0:
+            return TracerError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED)
+        return TracerError(
+            f"the kernel refuses to load the programs ({error})",
+            "give the process CAP_BPF, CAP_PERFMON and CAP_SYSLOG (or CAP_SYS_ADMIN), outside of kernel lockdown",
+            EXIT_UNSUPPORTED,
+        )
+    if error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOENT, errno.ESRCH):
+        return TracerError(
+            f"this kernel cannot run the programs ({error})", "see: oomtrace doctor", EXIT_UNSUPPORTED
+        )
+    return TracerError(f"attaching failed ({error})", "see: oomtrace doctor")

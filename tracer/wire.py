@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of the ring buffer -> events: the mirror of bpf/event.h.
+
+Names, units and the meaning of -1 and 0 are told there; a test compiles that header and compares every offset.
+"""
+
+import struct
+from typing import NamedTuple
+
+VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG = range(1, 7)
+
+CANDIDATES_MAX = 10
+LEVELS_MAX = 16
+
+# enum victim_flags
+VICTIM_TASK = 1 << 0
+VICTIM_CMDLINE = 1 << 1
+VICTIM_EXE = 1 << 2
+VICTIM_CGROUP = 1 << 3
+VICTIM_CGROUP_CUT = 1 << 4
+VICTIM_EXE_CUT = 1 << 5
+VICTIM_CMDLINE_CUT = 1 << 6
+VICTIM_RSS_EXACT = 1 << 7
+VICTIM_GROUP = 1 << 8
+VICTIM_FORKED = 1 << 9
+
+# enum incident_flags
+INCIDENT_OC = 1 << 0
+INCIDENT_MEMCG = 1 << 1
+INCIDENT_STAT = 1 << 2
+INCIDENT_LIMIT_CUT = 1 << 3
+INCIDENT_TRIGGER_CUT = 1 << 4
+INCIDENT_TRIGGER_CGROUP = 1 << 5
+INCIDENT_GROUP = 1 << 6
+
+HEADER = struct.Struct("=IIQQ")
+VICTIM_FIXED = struct.Struct("=Q7q4Ii6I16sHHH6x")
+INCIDENT_FIXED = struct.Struct("=QQqiiIIIIII16sIHHH6x")
+COUNTERS = struct.Struct("=8q")
+STAT = struct.Struct("=6q")
+CANDIDATE = struct.Struct("=qqIi16s")
+SHARER_FIXED = struct.Struct("=II16s")
+EXIT_FIXED = struct.Struct("=QI4x")
+LEVELS_FIXED = struct.Struct("=I4x")
+LOG_FIXED = struct.Struct("=I")
+
+
+class DecodeError(ValueError):
+    """An event that is not what bpf/event.h says."""
+
+
+class Header(NamedTuple):
+    type: int
+    tid: int
+    time_ns: int
+    incident_ns: int
+
+
+class VictimEvent(NamedTuple):
+    header: Header
+    started_ns: int
+    anon_rss_pages: int
+    file_rss_pages: int
+    shmem_rss_pages: int
+    swap_pages: int
+    total_vm_pages: int
+    peak_rss_pages: int
+    page_tables_bytes: int
+    pid: int
+    tid: int
+    ppid: int
+    uid: int
+    oom_score_adj: int
+    namespace_pid: int
+    namespace_level: int
+    net_namespace: int
+    mm_users: int
+    threads: int
+    flags: int
+    comm: bytes
+    cgroup: bytes
+    exe: bytes
+    cmdline: bytes
+
+
+class Counters(NamedTuple):
+    usage_pages: int
+    limit_pages: int
+    failcnt: int
+    swap_usage_pages: int
+    swap_limit_pages: int
+    memsw_usage_pages: int
+    memsw_limit_pages: int
+    oom_group: int
+
+
+class Stat(NamedTuple):
+    anon_pages: int
+    file_pages: int
+    shmem_pages: int
+    slab_bytes: int
+    kernel_pages: int
+    sock_pages: int
+
+
+class CandidateEntry(NamedTuple):
+    points: int
+    rss_pages: int
+    pid: int
+    oom_score_adj: int
+    comm: bytes
+
+
+class IncidentEvent(NamedTuple):
+    header: Header
+    total_pages: int
+    gfp_mask: int
+    chosen_points: int
+    order: int
+    constraint: int
+    chosen_pid: int
+    victims: int
+    scored: int
+    candidates_len: int
+    trigger_pid: int
+    trigger_uid: int
+    trigger_comm: bytes
+    flags: int
+    limit: Counters
+    stat: Stat
+    candidates: tuple[CandidateEntry, ...]
+    message: bytes
+    limit_cgroup: bytes
+    trigger_cgroup: bytes
+
+
+class SharerEvent(NamedTuple):
+    header: Header
+    victim_pid: int
+    pid: int
+    comm: bytes
+
+
+class ExitEvent(NamedTuple):
+    header: Header
+    killed_ns: int
+    pid: int
+
+
+class LevelsEvent(NamedTuple):
+    header: Header
+    levels: tuple[Counters, ...]
+
+
+class LogEvent(NamedTuple):
+    header: Header
+    text: bytes
+
+
+Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent
+
+
+def decode(data: bytes) -> Event:
+    """One event.
+
+    Raises DecodeError where the type is unknown or the length does not fit.
+    """
+    try:
+        header = Header(*HEADER.unpack_from(data))
+        return _DECODERS[header.type](header, memoryview(data)[HEADER.size :])
+    except (struct.error, KeyError) as error:
+        raise DecodeError(f"{len(data)} bytes: {error}") from error
+
+
+def join_path(names: bytes) -> str:
+    """``leaf\\0parent\\0`` -> ``/parent/leaf``."""
+    return join_path_bytes(names).decode("utf-8", "backslashreplace")
+
+
+def join_path_bytes(names: bytes) -> bytes:
+    return b"/" + b"/".join(reversed(names.split(b"\0")[:-1]))
+
+
+def text(raw: bytes) -> str:
+    """Bytes that somebody chose, up to the first NUL, as a string that is valid JSON."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+def _strings(data: memoryview, at: int, *lengths: int) -> list[bytes]:
+    found = []
+    for length in lengths:
+        if at + length > len(data):
+            raise struct.error("a string ends outside")
+        found.append(bytes(data[at : at + length]))
+        at += length
+    return found
+
+
+def _victim(header: Header, data: memoryview) -> VictimEvent:
+    *fields, cgroup_len, exe_len, cmdline_len = VICTIM_FIXED.unpack_from(data)
+    return VictimEvent(header, *fields, *_strings(data, VICTIM_FIXED.size, cgroup_len, exe_len, cmdline_len))
+
+
+def _incident(header: Header, data: memoryview) -> IncidentEvent:
+    *fields, message_len, limit_len, trigger_len = INCIDENT_FIXED.unpack_from(data)
+    at = INCIDENT_FIXED.size
+    limit = Counters(*COUNTERS.unpack_from(data, at))
+    at += COUNTERS.size
+    stat = Stat(*STAT.unpack_from(data, at))
+    at += STAT.size
+    candidates = tuple(
+        CandidateEntry(*CANDIDATE.unpack_from(data, at + i * CANDIDATE.size)) for i in range(CANDIDATES_MAX)
+    )
+    at += CANDIDATES_MAX * CANDIDATE.size
+    strings = _strings(data, at, message_len, limit_len, trigger_len)
+    event = IncidentEvent(header, *fields, limit, stat, candidates, *strings)
+    return event._replace(candidates=candidates[: event.candidates_len])
+
+
+def _sharer(header: Header, data: memoryview) -> SharerEvent:
+    return SharerEvent(header, *SHARER_FIXED.unpack_from(data))
+
+
+def _exit(header: Header, data: memoryview) -> ExitEvent:
+    return ExitEvent(header, *EXIT_FIXED.unpack_from(data))
+
+
+def _levels(header: Header, data: memoryview) -> LevelsEvent:
+    (count,) = LEVELS_FIXED.unpack_from(data)
+    at = LEVELS_FIXED.size
+    levels = (Counters(*COUNTERS.unpack_from(data, at + i * COUNTERS.size)) for i in range(min(count, LEVELS_MAX)))
+    return LevelsEvent(header, tuple(levels))
+
+
+def _log(header: Header, data: memoryview) -> LogEvent:
+    (length,) = LOG_FIXED.unpack_from(data)
+    return LogEvent(header, *_strings(data, LOG_FIXED.size, length))
+
+
+_DECODERS = {VICTIM: _victim, INCIDENT: _incident, SHARER: _sharer, EXIT: _exit, LEVELS: _levels, LOG: _log}
