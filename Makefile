@@ -1,1 +1,120 @@
-# placeholder
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets.  Two matter to everybody: demo and test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KERNEL ?= 6.1
+CGROUP ?= 2
+ENGINE ?= core
+
+BPF_SOURCES := $(wildcard bpf/*.h bpf/*.bpf.c)
+OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
+C_FILES := $(wildcard bpf/*.h bpf/*.c tests/kernel/*.c)
+
+# What a fresh Debian or Ubuntu lacks.
+DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
+TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev clang-format python3-bpfcc qemu-system-x86 busybox-static mmdebstrap \
+	e2fsprogs debian-archive-keyring
+BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
+
+.DEFAULT_GOAL := build
+
+.PHONY: help
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: bpf $(VENV)/ready  ## Compile the BPF programs and install into .venv (default)
+
+.PHONY: bpf
+bpf: $(OBJECTS)  ## Compile the BPF programs for x86-64 and arm64
+
+tracer/objects/oomtrace.x86_64.bpf.o: TARGET_ARCH := x86
+tracer/objects/oomtrace.arm64.bpf.o: TARGET_ARCH := arm64
+$(OBJECTS): $(BPF_SOURCES)
+	@mkdir -p $(@D)
+	clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -D__TARGET_ARCH_$(TARGET_ARCH) \
+		-I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
+	llvm-strip -g $@
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+.PHONY: demo
+demo:  ## Trace a real OOM kill on this machine, and explain its record
+	@$(MAKE) --no-print-directory packages PACKAGES="$(DEMO_PACKAGES)"
+	@$(MAKE) --no-print-directory build
+	@$(AS_ROOT) $(BIN)/python -m tests.demo
+
+.PHONY: test
+test:  ## Everything: lint, unit tests, real kills on this kernel, real kills on other kernels
+	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES)"
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-vm
+
+.PHONY: lint
+lint: build  ## ruff, mypy --strict, clang-format
+	$(BIN)/ruff check tracer tests
+	$(BIN)/ruff format --check tracer tests
+	$(BIN)/mypy
+	clang-format --dry-run -Werror $(C_FILES)
+
+.PHONY: format
+format: build  ## Format Python and C
+	$(BIN)/ruff check --fix --unsafe-fixes tracer tests
+	$(BIN)/ruff format tracer tests
+	clang-format -i $(C_FILES)
+
+.PHONY: test-unit
+test-unit: build  ## Tests that need no root
+	$(BIN)/pytest tests/unit -q
+
+.PHONY: test-kernel
+test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs root
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=core $(BIN)/pytest tests/kernel -q
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=bcc $(BIN)/pytest tests/kernel -q
+
+.PHONY: test-vm
+test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, in QEMU
+	$(BIN)/python -m tests.vm.run --all
+	$(BIN)/python -m tests.vm.table
+
+.PHONY: vm-test
+vm-test: build  ## One kernel: make vm-test KERNEL=6.1 CGROUP=2 ENGINE=core ARGS='-k storm'
+	$(BIN)/python -m tests.vm.run --kernel $(KERNEL) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
+
+.PHONY: bench
+bench:  ## Measure start, size, latency and losses beside other tools
+	@$(MAKE) --no-print-directory packages PACKAGES="$(BENCH_PACKAGES)"
+	@$(MAKE) --no-print-directory build
+	$(AS_ROOT) $(BIN)/python -m tests.bench
+
+.PHONY: docs
+docs: build  ## Write the parts of docs/ and README.md that come from the code
+	$(BIN)/python -m tests.docs
+
+.PHONY: wheel
+wheel: bpf  ## Build the package, BPF objects inside, into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+.PHONY: clean
+clean:  ## Remove what was built (downloads in build/vm stay)
+	rm -rf $(VENV) dist tracer/objects build/eat
+
+# Root only where the kernel asks for it.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: packages
+packages:
+	@missing=""; for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		$(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -y $$missing >/dev/null; \
+	fi

@@ -30,10 +30,10 @@ enum event_type {
 
 struct event {
 	__u32 type;
-	__u32 tid;	     /* thread in whose context it happened: the trigger */
-	__u64 time_ns;	     /* CLOCK_BOOTTIME */
-	__u64 incident_ns;   /* when the incident began: names it, as the kernel runs one at a time (oom_lock);
-			      * time_ns itself where the beginning was not seen */
+	__u32 tid;	   /* thread in whose context it happened: the trigger */
+	__u64 time_ns;	   /* CLOCK_BOOTTIME */
+	__u64 incident_ns; /* when the incident began: names it, as the kernel runs one at a time (oom_lock);
+			    * time_ns itself where the beginning was not seen */
 };
 
 enum victim_flags {

@@ -43,7 +43,8 @@ struct stat_items {
 
 /*
  * Since Linux commit ff48c71c26aa ("memcg: reduce memory for the lruvec and memcg stats") (in v6.11) the statistics
- * are kept for chosen items only, at the place that a table names, plus one.  The table's elements have one byte or two.
+ * are kept for chosen items only, at the place that a table names, plus one.  The table's elements have one byte or
+ * two.
  */
 inline_always u32 table_entry(struct stat_items *items, u32 item)
 {
@@ -78,7 +79,8 @@ inline_always bool find_stats(struct stat_items *items, struct mem_cgroup *memcg
 	}
 	if (!EXISTS(memcg_vmstats, state))
 		return false;
-	/* Since Linux commit 410f8e82689e ("memcg: extract memcg_vmstats from struct mem_cgroup") (in v6.1) a pointer. */
+	/* Since Linux commit 410f8e82689e ("memcg: extract memcg_vmstats from struct mem_cgroup") (in v6.1) a pointer.
+	 */
 	if (EXISTS(mem_cgroup___pointer, vmstats))
 		items->state = (const char *)READ((struct mem_cgroup___pointer *)memcg, vmstats);
 	else

@@ -72,7 +72,7 @@ enum counter {
 	COUNTERS,
 };
 
-DEFINE_RING(events, 2 << 20);
+DEFINE_RING(events, 1 << 20);
 DEFINE_MAP(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS);
 DEFINE_MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, 1);
 DEFINE_MAP(scans, BPF_MAP_TYPE_ARRAY, u32, struct scan, 1);
@@ -86,7 +86,8 @@ DEFINE_MAP(cmdlines, BPF_MAP_TYPE_LRU_HASH, u32, struct cmdline, 4096);
 DEFINE_MAP(no_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
 
 #ifndef OOMTRACE_BCC
-char LICENSE[] SEC("license") = "GPL";
+char LICENSE[] SEC("license")
+= "GPL";
 #endif
 
 inline_always u32 current_tid(void)
@@ -220,8 +221,7 @@ inline_always void fill_candidate(struct candidate *candidate, struct task_struc
 	candidate->rss_pages = -1;
 	if (mm) { /* a leader that is gone has none, though its threads live */
 		read_rss(&rss, mm);
-		candidate->rss_pages =
-			rss.pages[MM_FILEPAGES] + rss.pages[MM_ANONPAGES] + rss.pages[MM_SHMEMPAGES];
+		candidate->rss_pages = rss.pages[MM_FILEPAGES] + rss.pages[MM_ANONPAGES] + rss.pages[MM_SHMEMPAGES];
 	}
 }
 
@@ -465,7 +465,8 @@ inline_always void clear_victim(struct victim_event *event)
 	event->total_vm_pages = event->peak_rss_pages = event->page_tables_bytes = -1;
 }
 
-/* The highest cgroup from css up to limit that is killed as a whole, as mem_cgroup_get_oom_group() finds it; v2 only. */
+/* The highest cgroup from css up to limit that is killed as a whole, as mem_cgroup_get_oom_group() finds it; v2 only.
+ */
 inline_always struct mem_cgroup *find_oom_group(struct cgroup_subsys_state *css, struct mem_cgroup *limit)
 {
 	struct mem_cgroup *group = 0;
@@ -502,7 +503,8 @@ inline_always void send_levels(struct state *state, struct cgroup_subsys_state *
 		css = parent;
 	}
 	stamp(&levels->event, EVENT_LEVELS, state->incident_ns);
-	send(levels, sizeof(*levels));
+	send(levels, __builtin_offsetof(struct levels_event, levels) +
+			     at_most(levels->levels_len, LEVELS_MAX) * sizeof(levels->levels[0]));
 }
 
 /* In tracepoint mode one victim after another tells what the incident is. */
@@ -580,8 +582,10 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 			event->flags |= VICTIM_GROUP;
 		}
 		incident->victims++;
-		/* The figures are freshest now: the kernel's own report, if it is not rate-limited, has just summed up. */
-		if (state->limit && !(incident->flags & INCIDENT_STAT) && read_memcg_stat(&incident->stat, state->limit))
+		/* The figures are freshest now: the kernel's own report, if it is not rate-limited, has just summed up.
+		 */
+		if (state->limit && !(incident->flags & INCIDENT_STAT) &&
+		    read_memcg_stat(&incident->stat, state->limit))
 			incident->flags |= INCIDENT_STAT;
 	}
 	stamp(&event->event, EVENT_VICTIM, state ? state->incident_ns : 0);
@@ -665,7 +669,7 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	struct incident_event *incident;
 	struct log_event *log;
 	u32 zero = 0;
-	long copied;
+	u64 len;
 
 	if (line == LOG_INVOKED || (line == LOG_SUMMARY && (!state || state->victim_pid))) {
 		if (!open_incident())
@@ -681,10 +685,12 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	/* Of the other lines only the one right after a mark tells something: "MESSAGE: Killed process". */
 	if (line == LOG_OTHER && (state->victim_pid ? state->reported : !state->summary))
 		return 0;
-	copied = bpf_probe_read_kernel_str(log->text, sizeof(log->text), text);
-	log->len = copied > 0 ? copied - 1 : 0;
+	len = at_most(ctx->args[1], LOG_LEN); /* not ended by a NUL */
+	if (bpf_probe_read_kernel(log->text, len, text))
+		return 0;
+	log->len = len;
 	stamp(&log->event, EVENT_LOG, state->incident_ns);
-	send(log, __builtin_offsetof(struct log_event, text) + at_most(log->len, LOG_LEN));
+	send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
 	if (state->victim_pid) {
 		state->reported = 1;
 		end_incident(state, incident);

@@ -5,7 +5,8 @@
 
 #include "engine.h"
 
-/* enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES }, since Linux v4.5; anonymous, so not in BTF by name. */
+/* enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES }, since Linux v4.5; anonymous, so not in BTF by name.
+ */
 #define MM_FILEPAGES 0
 #define MM_ANONPAGES 1
 #define MM_SWAPENTS 2

@@ -1,15 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """The child of the ``bcc`` engine: compiles, attaches, hands the descriptors over, and is gone.
 
-A script of its own, run by the system's Python: it imports bcc and the standard library, nothing of oomtrace.
-In: JSON on stdin.  Out: JSON and descriptors on the socket whose number is its argument.
+A script, run by the system's Python, which has bcc but perhaps none of what oomtrace depends on: it imports bcc, the
+standard library, and those modules of oomtrace that need no more.
+In: JSON on the socket whose number is its argument.  Out: JSON and descriptors on the same.
 """
 
 import json
 import os
+import platform
 import socket
 import sys
+import tempfile
 from typing import Any
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from tracer import kernel_types  # noqa: E402 - only now it can be found
+
+NO_BCC = 42
+
+_TYPES = """#pragma once
+typedef signed char __s8; typedef unsigned char __u8; typedef short __s16; typedef unsigned short __u16;
+typedef int __s32; typedef unsigned int __u32; typedef long long __s64; typedef unsigned long long __u64;
+typedef __s8 s8; typedef __u8 u8; typedef __s16 s16; typedef __u16 u16;
+typedef __s32 s32; typedef __u32 u32; typedef __s64 s64; typedef __u64 u64;
+typedef __u16 __be16; typedef __u32 __be32; typedef __u64 __be64; typedef __u16 __sum16; typedef __u32 __wsum;
+typedef unsigned long uintptr_t; typedef unsigned long size_t; typedef int pid_t;
+typedef _Bool bool;
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+#define __aligned_u64 __u64 __attribute__((aligned(8)))
+"""
+_STAND_IN: dict[str, str] = {
+    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_CC_STACKPROTECTOR 1\n",
+    "linux/types.h": _TYPES,
+    "uapi/linux/types.h": "#include <linux/types.h>\n",
+    "uapi/linux/bpf.h": '#include <linux/types.h>\n#include "/virtual/include/bcc/bpf.h"\n',
+    "linux/version.h": "#define LINUX_VERSION_CODE 0\n#define KERNEL_VERSION(a, b, c) 0\n",
+    **dict.fromkeys(
+        ("linux/bpf_common.h", "linux/log2.h", "linux/compiler_types.h", "linux/sched.h", "asm/page.h",
+         "uapi/linux/if_packet.h", "uapi/linux/ptrace.h", "linux/ptrace.h"),
+        "",
+    ),
+}  # fmt: skip
+"""Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
 
 
 def flatten(descriptors: dict[Any, Any]) -> list[int]:
@@ -20,13 +56,43 @@ def flatten(descriptors: dict[Any, Any]) -> list[int]:
     return found
 
 
-def main() -> None:
-    request = json.load(sys.stdin)
-    os.environ["BCC_KERNEL_SOURCE"] = request["kernel_source"]
-    from bcc import BPF  # it reads the environment when it is imported
+def prepare(folder: str, request: dict[str, Any]) -> tuple[str, list[str]]:
+    """Write what bcc includes; the kernel source that it is to use, and the compiler's flags."""
+    sources, headers = request["sources"], request["headers"]
+    arch = "arm64" if platform.machine() == "aarch64" else "x86"
+    flags = [f"-I{sources}", f"-I{folder}", "-DOOMTRACE_BCC", f"-D__TARGET_ARCH_{arch}", "-Wno-unused-function"]
+    flags += [f"-DMAP_FD_{name}={descriptor}" for name, descriptor in request["maps"].items()]
+    flags += [f"-DSETTING_{name}={value}ULL" for name, value in request["settings"].items()]
+    if headers is None:
+        with open(f"{sources}/kernel.h", encoding="utf-8") as file:
+            types = kernel_types.from_btf(file.read(), kernel_types.Btf())
+        for name, text in _STAND_IN.items():
+            os.makedirs(os.path.dirname(f"{folder}/include/{name}"), exist_ok=True)
+            write(f"{folder}/include/{name}", text)
+    else:
+        types = kernel_types.from_headers(headers)
+        flags.append("-DOOMTRACE_HEADERS")
+    write(f"{folder}/kernel_bcc.h", types)
+    return headers or folder, flags
 
+
+def write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def main() -> None:
+    parent = socket.socket(fileno=int(sys.argv[1]))
+    request = json.loads(parent.recv(1 << 16))
     reply: dict[str, Any] = {"attached": [], "error": None, "errno": 0}
-    programs = BPF(src_file=request["source"].encode(), cflags=request["flags"])
+    with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
+        kernel_source, flags = prepare(folder, request)
+        os.environ["BCC_KERNEL_SOURCE"] = kernel_source
+        try:
+            from bcc import BPF  # it reads the environment when it is imported
+        except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
+            sys.exit(NO_BCC)
+        programs = BPF(src_file=f"{request['sources']}/oomtrace.bpf.c".encode(), cflags=flags)
     for program, kind, target, required in request["hooks"]:
         try:
             if kind == "raw_tp":
@@ -43,8 +109,7 @@ def main() -> None:
         else:
             reply["attached"].append((program, kind, target))
     descriptors = flatten(programs.kprobe_fds) + flatten(programs.raw_tracepoint_fds)
-    with socket.socket(fileno=int(sys.argv[1])) as parent:
-        socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
+    socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
     # bcc's own clean-up at exit would detach what the parent has just received.
     os._exit(0)
 

@@ -5,11 +5,11 @@ In goes a path as the kernel builds it, from the root of the hierarchy that has 
 or v2); out come the container, the pod and the systemd unit on it (``identify``), or what the cgroup itself is
 (``level``).  Nothing is looked up: an OOM victim's cgroup is often removed before anybody can read it.
 
-No manager documents its paths, so the table below follows what they create and what others test against:
-runc and crun (``slice:prefix:name``), kubelet (``pkg/kubelet/cm``), containerd, CRI-O, podman and BuildKit sources;
-the test vectors of cilium/tetragon, coroot-node-agent, falcosecurity/plugins, netdata, google/cadvisor,
-opentelemetry-ebpf-profiler, DataDog/dd-trace-go, elastic/apm and hashicorp/nomad; systemd's CGROUP_DELEGATION
-document; the LXC 4.0 release notes.
+Hardly a manager documents its paths.  The table below follows what was seen on real hosts and in real kernel logs;
+the sources of hashicorp/nomad (``client/lib/cgroupslib``) and cloudfoundry/bpm-release (``jobid``); and what
+cilium/tetragon, coroot-node-agent, falcosecurity/plugins, netdata, google/cadvisor, grafana/beyla,
+opentelemetry-ebpf-profiler, DataDog/dd-trace-go and elastic/apm test their own parsers against.  Where those
+disagree, the comments say what is done here and why.
 
 Whoever may write to a cgroup (a container with a subtree of its own, a user below user@UID.service) may create
 children of any name below it; what they are called is that somebody's claim.  So the path is read from the root
@@ -188,7 +188,7 @@ def parse_proc_cgroup(text: str) -> str | None:
         path = path.removesuffix(" (deleted)")
         if "memory" in controllers.split(","):
             return path
-        if hierarchy == "0" and not controllers:
+        if hierarchy == "0":
             unified = path
     return unified
 
@@ -212,7 +212,7 @@ def _walk(path: str) -> _Place:
         groups = match.groups()[place_of_groups]
         name = match[0][1:]
         # SLICE:PREFIX:NAME is one directory, and a token of several components is in none of systemd's trees.
-        whole = match[0][0] == "/" and "/" not in name and path[match.end() : match.end() + 1] != ":"
+        whole = "/" not in name and path[match.end() : match.end() + 1] != ":"
         suffix = name.rpartition(".")[2] if whole and managed else ""
         is_unit = suffix in _UNIT_TYPES
         # init.scope is where a systemd keeps itself: the unit or the container around it tells more.
@@ -236,7 +236,7 @@ def _walk(path: str) -> _Place:
             place = "pod"
         elif is_unit or suffix == "slice":
             place = "unit" if is_unit else "slice"
-        elif place not in ("container", "unit"):
+        elif place != "unit":
             place = "container" if inner else "other"
 
         if kind == "container":

@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 import orjson
 import typer
 
-from tracer import __version__, daemon, sinks
-from tracer.errors import EXIT_USAGE, TracerError
+from tracer import __version__, doctor, sinks
+from tracer.daemon import OPTIONS, Options
+from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
+from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES
+from tracer.schema import json_schema
 
 app = typer.Typer(
     name="oomtrace",
@@ -22,6 +25,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"oomtrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 @app.command()
 def run(
@@ -31,25 +51,94 @@ def run(
     ] = "auto",
     output: Annotated[
         list[str] | None,
-        typer.Option("--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again.  [default: stdout]"),
+        typer.Option("--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again. Default: stdout."),
     ] = None,
     max_record: Annotated[
-        int, typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; what is longer is trimmed and says so.")
+        int,
+        typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
     ] = MAX_BYTES,
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
     outputs = tuple(output or ["stdout"])
     for uri in outputs:
         sinks.check(uri)
-    options = daemon.Options(engine, outputs, max_record)
+    options = Options(engine, outputs, max_record)
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
-    environment = {**os.environ, daemon.OPTIONS: orjson.dumps(options._asdict()).decode()}
-    os.execve(sys.executable, ["oomtrace", "-m", "tracer.daemon"], environment)
+    environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
+    package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
+    sys.stdout.flush()
+    try:
+        os.execve(sys.executable, ["oomtrace", "-m", "tracer.daemon"], environment)
+    except OSError as error:
+        raise TracerError(f"cannot run {sys.executable} ({error.strerror})", "run it as root (sudo)") from error
+
+
+@app.command(name="resolve")
+def resolve_command(
+    target: Annotated[str, typer.Argument(metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid.")],
+    as_json: Json = False,
+) -> None:
+    """Tell whose a cgroup or a process is: container, pod, systemd unit."""
+    resolved = resolve(target)
+    if as_json:
+        _print_json(resolved)
+    else:
+        print(_describe(resolved), end="")
+
+
+@app.command(name="doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """Tell what this host can trace, what it cannot, and what to do about it."""
+    checks = doctor.examine()
+    if as_json:
+        _print_json({"can_trace": doctor.can_trace(checks), "checks": [check._asdict() for check in checks]})
+    else:
+        for check in checks:
+            mark = "ok     " if check.ok else "MISSING" if check.needed else "without"
+            print(f"{mark}  {check.name}: {check.finding}")
+            if not check.ok:
+                print(f"         {check.remedy}")
+        print(doctor.summary(checks))
+    if not doctor.can_trace(checks):
+        raise typer.Exit(EXIT_UNSUPPORTED)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the records."""
+    _print_json(json_schema())
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
+def _describe(resolved: Resolved) -> str:
+    lines = [f"cgroup      {resolved['cgroup']} ({resolved['level']})"]
+    for part in ("container", "kubernetes", "systemd"):
+        fields = resolved[part]  # type: ignore[literal-required]
+        shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
+        lines.append(f"{part:11} {shown or 'none'}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def main() -> None:
+    """The command ``oomtrace``: every foreseeable error ends in one line on stderr and an exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = EXIT_FAILED
+    except Exception as error:
+        say = getattr(error, "format_message", None)  # what typer raises for wrong usage, whichever click it brings
+        if say is None:
+            raise
+        if say():
+            print(f"oomtrace: {say()} Try: oomtrace --help", file=sys.stderr)
+        code = EXIT_USAGE
+    sys.exit(code)

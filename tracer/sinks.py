@@ -39,21 +39,22 @@ class Descriptor:
             os.close(self._descriptor)
 
 
+def check(uri: str) -> None:
+    """Raises TracerError (exit code 2) where ``uri`` names no output."""
+    if uri != "stdout" and not (uri.startswith("file:") and len(uri) > len("file:")):
+        raise TracerError(f"unknown output {uri!r}", "use stdout or file:PATH", EXIT_USAGE)
+
+
 def open_sink(uri: str) -> Sink:
     """The sink that ``uri`` names.
 
     Raises TracerError where there is none such or it cannot be opened.
     """
-    if uri in ("stdout", "-"):
-        return Descriptor(uri, 1)
-    if uri.startswith("file:"):
-        return _open_file(uri, uri.removeprefix("file:"))
-    raise TracerError(f"unknown output {uri!r}", "use stdout or file:PATH", EXIT_USAGE)
+    check(uri)
+    return Descriptor(uri, 1) if uri == "stdout" else _open_file(uri, uri.removeprefix("file:"))
 
 
 def _open_file(uri: str, path: str) -> Sink:
-    if not path:
-        raise TracerError("output file: without a path", "use file:PATH", EXIT_USAGE)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     except OSError as error:

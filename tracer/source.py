@@ -50,9 +50,11 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
         hooks = features.hooks(found, kprobes)
         required = features.REQUIRED | (features.REQUIRED_KPROBES if kprobes else frozenset())
         try:
-            attached = (engine_core if engine == "core" else engine_bcc).attach(
-                hooks, settings._replace(kprobes=int(kprobes)), required, cmdlines
-            )
+            told = settings._replace(kprobes=int(kprobes))
+            if engine == "core":
+                attached = engine_core.attach(hooks, told, required, cmdlines)
+            else:
+                attached = engine_bcc.attach(hooks, told, required, cmdlines, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):
                 continue

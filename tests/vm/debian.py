@@ -30,10 +30,12 @@ def mirrors() -> tuple[str, str]:
     if chosen := os.environ.get("OOMTRACE_DEBIAN_MIRROR"):
         return chosen.rstrip("/"), chosen.rstrip("/") + "-security"
     # Origin is known from the release files only, that is after an `apt-get update`.
-    listing = output("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages")
+    fields = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
+    listing = output("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
     archive, security = "", ""
-    for uri, release, *origin in map(str.split, listing.splitlines()):
-        if origin not in ([], ["Debian"]) or not Path(uri.rstrip("/")).name.startswith("debian"):
+    for uri, release, component, *origin in map(str.split, listing.splitlines()):
+        named_debian = Path(uri.rstrip("/")).name.startswith("debian")
+        if component != "main" or origin not in ([], ["Debian"]) or not named_debian:
             continue
         if release.endswith("-security"):
             security = security or uri.rstrip("/")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: folders and bytes.  Out: what a guest boots from: ext4 and swap images, and the initramfs.  Nothing is mounted."""
+"""In: folders and bytes.  Out: what a guest boots from: ext4 and swap images, the initramfs.  Nothing is mounted."""
 
 from __future__ import annotations
 
@@ -45,20 +45,18 @@ def write_initramfs(image: Path, entries: Iterable[Entry]) -> None:
             put(data)
 
 
-def tree(top: Path, prefix: str, skip: frozenset[str] = frozenset({"__pycache__"})) -> Iterator[Entry]:
-    """Entries for what lies in a folder, parents before children; names in skip are left out with all below."""
-    for path in sorted(top.iterdir()):
-        if path.name in skip:
-            continue
-        mode = path.lstat().st_mode
-        name = f"{prefix}/{path.name}"
-        if stat.S_ISLNK(mode):
-            yield name, mode, os.fsencode(path.readlink())
-        elif stat.S_ISDIR(mode):
-            yield name, mode, b""
-            yield from tree(path, name, skip)
-        elif stat.S_ISREG(mode):
-            yield name, mode, path.read_bytes()
+def tree(path: Path, name: str) -> Iterator[Entry]:
+    """Entries for a file, or for a folder and what lies in it; byte code of the host's Python is left out."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        yield name, mode, os.fsencode(path.readlink())
+    elif stat.S_ISREG(mode):
+        yield name, mode, path.read_bytes()
+    elif stat.S_ISDIR(mode):
+        yield name, mode, b""
+        for inner in sorted(path.iterdir()):
+            if inner.name != "__pycache__":
+                yield from tree(inner, f"{name}/{inner.name}")
 
 
 def static_busybox() -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: labels such as 6.1.  Out: build/vm/kernels/LABEL/{root,headers}, Debian's current kernel of that series, unpacked.
+"""In: labels such as 6.1.  Out: build/vm/kernels/LABEL/{root,headers}, Debian's current kernel of it, unpacked.
 
 python3 -m tests.vm.kernels [LABEL]...      fetch these, or all; those already there are left alone
 
@@ -38,6 +38,11 @@ class Kernel:
     @property
     def folder(self) -> Path:
         return KERNELS / self.label
+
+    def fetched(self) -> str:
+        """The package and version that was fetched, or "not fetched"."""
+        packages = self.folder / "packages"
+        return packages.read_text().splitlines()[0] if packages.exists() else "not fetched"
 
     def image(self) -> Path:
         """The bootable file; LabError if it was not fetched."""

@@ -52,11 +52,12 @@ class Guest:
     """A machine to boot; the defaults are those of the command line."""
 
     kernel: str
-    memory_mib: int = 640
+    # Every MiB more makes a global OOM kill take longer; bcc compiles well in this.
+    memory_mib: int = 512
     cgroup: int = 2
     headers: bool = False
     btf: bool = True
-    put: Sequence[tuple[Path, str]] = ()  # (folder, where below /host its content goes)
+    put: Sequence[tuple[Path, str]] = ()  # (file or folder, the name it gets below /host)
     get: Path | None = None
     timeout: float = 300
     # More than one CPU is not safe with QEMU 7.2, which handles code that patches itself wrongly on several
@@ -134,19 +135,18 @@ class Guest:
         add("init", 0o100755, init)  # busybox's switch_root wants this file, or thinks it does not run in an initramfs
         add(".vm/init", 0o100755, init)
         add(".vm/command", 0o100644, command.encode() + b"\n")
-        for folder, where in self.put:
-            prefix = "host"
-            for part in Path(where).parts:
-                prefix += f"/{part}"
-                add(prefix, 0o40755)
-            for name, mode, data in disks.tree(folder, prefix):
+        for source, where in self.put:
+            path = Path("host", where)
+            for parent in reversed(path.parents[:-2]):
+                add(str(parent), 0o40755)
+            for name, mode, data in disks.tree(source, str(path)):
                 add(name, mode, data)
         return list(entries.values())
 
     def _explain(self, reason: str, work: Path, errors: BinaryIO, status: int) -> int:
         console = (work / "console").read_bytes() if (work / "console").exists() else b""
         errors.write(f"\nvm {self.kernel}: {reason}; its last console lines:\n".encode())
-        errors.write(b"\n".join(console.splitlines()[-30:]) + b"\n")
+        errors.write(b"\n".join(console.splitlines()[-60:]) + b"\n")
         errors.flush()
         return status
 
@@ -170,13 +170,18 @@ def exit_on_signals() -> None:
     signal.signal(signal.SIGHUP, leave)
 
 
+def mebibytes(text: str) -> int:
+    """640, 640M or 1G as a number of MiB."""
+    return int(text[:-1]) << 10 if text[-1:] in "Gg" else int(text.rstrip("Mm"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m tests.vm.vm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-k", "--kernel", choices=kernels.ALL, required=True)
-    parser.add_argument("-m", "--memory", type=int, default=640, metavar="MIB")
-    parser.add_argument("-t", "--timeout", type=float, default=300, metavar="SECONDS")
+    parser.add_argument("-m", "--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB", help="or 1G")
+    parser.add_argument("-t", "--timeout", type=float, default=Guest.timeout, metavar="SECONDS")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
     parser.add_argument("--headers", action="store_true", help="linux-headers lie where the packages put them")
@@ -185,6 +190,8 @@ def main() -> int:
     parser.add_argument("--get", type=Path, metavar="DIR", help="receives the content of /out, and dmesg.txt")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
+    if missing := [str(folder) for folder in options.put if not folder.is_dir()]:
+        parser.error(f"no folder: {', '.join(missing)}")
     exit_on_signals()
     guest = Guest(
         kernel=options.kernel,
@@ -192,7 +199,7 @@ def main() -> int:
         cgroup=options.cgroup,
         headers=options.headers,
         btf=not options.no_btf,
-        put=[(folder, "") for folder in options.put],
+        put=[(folder, ".") for folder in options.put],
         get=options.get,
         timeout=options.timeout,
         cpus=options.cpus,

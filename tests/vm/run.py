@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
+
+python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [pytest arguments]
+python3 -m tests.vm.run --all               every VM of MATRIX, two at a time
+python3 -m tests.vm.run --list              the kernels
+
+The exit status of a single VM is that of its pytest, or 124 and 125 as in tests.vm.vm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from . import kernels
+from .debian import BUILD, LabError, output
+from .vm import DIED, TIMEOUT, Guest, exit_on_signals, mebibytes, prepare
+
+PROJECT = BUILD.parents[1]
+RESULTS = BUILD / "results"
+# What the tests need of the project.
+PARTS = ("tracer", "bpf", "tests", "pyproject.toml")
+AT_ONCE = 2
+TIMEOUT_S = 1200.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """The tests on one VM."""
+
+    kernel: str
+    cgroup: int = 2
+    engine: str = "core"
+    btf: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}-cgroup{self.cgroup}-{self.engine}{'' if self.btf else '-nobtf'}"
+
+    @property
+    def junit(self) -> Path:
+        return RESULTS / f"{self.name}.xml"
+
+    @property
+    def log(self) -> Path:
+        return RESULTS / f"{self.name}.log"
+
+    def arguments(self) -> list[str]:
+        words = ["--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
+        return words if self.btf else [*words, "--no-btf"]
+
+    def count(self) -> dict[str, int]:
+        """Tests by outcome; a VM that left no result counts as one failed test."""
+        if not self.junit.exists():
+            return {"passed": 0, "failed": 1, "skipped": 0}
+        suites = list(ElementTree.parse(self.junit).getroot().iter("testsuite"))
+        total = {
+            key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")
+        }
+        failed = total["failures"] + total["errors"]
+        return {"passed": total["tests"] - failed - total["skipped"], "failed": failed, "skipped": total["skipped"]}
+
+
+# The longest first, so that the end is not spent waiting for one of them.
+MATRIX = [
+    # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
+    Run("6.1", engine="bcc", btf=False),
+    Run("5.10", engine="bcc", btf=False),
+    Run("7.x", engine="bcc"),
+    Run("6.1", engine="bcc"),
+    Run("7.x"),
+    Run("6.12"),
+    Run("6.1"),
+    Run("5.10"),
+    Run("5.10-old"),
+    # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
+    Run("6.1", cgroup=1),
+    Run("5.10", cgroup=1),
+]
+
+
+def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
+    """Run the tests in a VM of their own; pytest's status, or the VM's."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    run.junit.unlink(missing_ok=True)
+    prepare([run.kernel])
+    with tempfile.TemporaryDirectory(prefix="vm-run-") as name:
+        work = Path(name)
+        output("cc", "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/kernel/eat.c")
+        guest = Guest(
+            kernel=run.kernel,
+            memory_mib=memory_mib,
+            cgroup=run.cgroup,
+            headers=run.engine == "bcc" and not run.btf,
+            btf=run.btf,
+            put=[
+                *((PROJECT / part, f"oomtrace/{part}") for part in PARTS if (PROJECT / part).exists()),
+                (work / "eat", "eat"),
+            ],
+            get=work / "out",
+            timeout=timeout,
+        )
+        status = guest.run(command(run, arguments), sys.stdout.buffer, sys.stderr.buffer)
+        if (work / "out/junit.xml").exists():
+            shutil.copyfile(work / "out/junit.xml", run.junit)
+            shutil.copyfile(work / "out/dmesg.txt", run.log.with_suffix(".dmesg"))
+    return status
+
+
+def command(run: Run, arguments: Sequence[str]) -> str:
+    """What the guest's shell is to run."""
+    environment = {
+        "OOMTRACE_VM": "1",
+        "OOMTRACE_REQUIRE": "all",
+        "OOMTRACE_ENGINE": run.engine,
+        "OOMTRACE_EAT": "/host/eat",
+        "PYTHONPATH": "/opt/site:/host/oomtrace",
+        # Importing hypothesis costs seconds here, and these tests do without.
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "COLUMNS": "120",
+    }
+    pytest = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=5"]
+    pytest += ["--junitxml=/out/junit.xml", *arguments]
+    if not any(argument.startswith("tests/") for argument in arguments):
+        pytest.append("tests/kernel")
+    assignments = [f"{name}={value}" for name, value in environment.items()]
+    return f"cd /host/oomtrace && exec {shlex.join(['env', *assignments, *pytest])}"
+
+
+def run_all(arguments: Sequence[str]) -> int:
+    """Run the matrix; 1 when a test failed or a VM did not come to its end."""
+    prepare(sorted({run.kernel for run in MATRIX}))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    waiting = list(MATRIX)
+    running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
+    lines = []
+    total = {"passed": 0, "failed": 0, "skipped": 0}
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                run = waiting.pop(0)
+                words = [sys.executable, "-m", "tests.vm.run", *run.arguments(), *arguments]
+                with run.log.open("wb") as log:
+                    process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=PROJECT)
+                running[process] = run, time.monotonic()
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                run, began = running.pop(process)
+                lines.append(_report(run, process.returncode, time.monotonic() - began, total))
+    finally:
+        for process in running:
+            process.terminate()  # it ends its QEMU, and then itself
+        for process in running:
+            process.wait()
+    print("\n" + "\n".join(lines))
+    print(f"{total['passed']} passed, {total['failed']} failed")
+    return 1 if total["failed"] else 0
+
+
+def _report(run: Run, status: int, seconds: float, total: dict[str, int]) -> str:
+    """Print a VM's log; add its tests to the total; the line that sums it up."""
+    print(f"===== {run.name}\n{run.log.read_text(errors='replace')}", flush=True)
+    count = run.count()
+    if status and not count["failed"]:
+        count["failed"] = 1
+    for key, number in count.items():
+        total[key] += number
+    end = {TIMEOUT: ", time was up", DIED: ", the guest died"}.get(status, "")
+    outcome = ", ".join(f"{number} {key}" for key, number in count.items())
+    line = f"{run.name:<24}{outcome}, status {status}{end}, {seconds:.0f} s"
+    print(line, flush=True)
+    return line
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.vm.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--kernel", choices=kernels.ALL)
+    parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--engine", choices=("core", "bcc"), default="core")
+    parser.add_argument("--no-btf", action="store_true")
+    parser.add_argument("--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
+    options, arguments = parser.parse_known_args()
+    exit_on_signals()
+    try:
+        if options.list:
+            print("\n".join(f"{label:<10}{kernel.fetched()}" for label, kernel in kernels.ALL.items()))
+            return 0
+        if options.all:
+            return run_all(["--timeout", str(options.timeout), "--memory", str(options.memory), *arguments])
+        if not options.kernel:
+            parser.error("one of --all, --list and --kernel is needed")
+        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf)
+        return run_one(run, arguments, options.timeout, options.memory)
+    except LabError as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

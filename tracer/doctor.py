@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host can and cannot trace, and what to do about each missing thing."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tracer import engine_bcc, engine_core, features, libbpf
+from tracer.errors import TracerError
+
+CAP_SYSLOG, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 34, 21, 38, 39
+"""include/uapi/linux/capability.h"""
+
+
+class Check(NamedTuple):
+    name: str
+    ok: bool
+    needed: bool
+    """Without it nothing is traced at all."""
+    finding: str
+    remedy: str
+
+
+def examine() -> list[Check]:
+    found = features.detect()
+    bcc = _bcc()
+    core = _core(found.btf)
+    checks = [
+        _privileges(),
+        _libbpf(),
+        core._replace(needed=not bcc.ok),
+        bcc._replace(needed=not core.ok),
+        _kprobes(found),
+        _scores(found),
+        _statistics(found),
+        _tracefs(),
+        _memory_controller(),
+    ]
+    return checks
+
+
+def can_trace(checks: Sequence[Check]) -> bool:
+    return all(check.ok for check in checks if check.needed)
+
+
+def summary(checks: Sequence[Check]) -> str:
+    if not can_trace(checks):
+        return "This host cannot be traced yet: see MISSING."
+    if all(check.ok for check in checks):
+        return "This host can be traced, with every field."
+    return "This host can be traced; what is without stays null in the records."
+
+
+def _privileges() -> Check:
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+
+    def has(capability: int) -> bool:
+        return bool(effective >> capability & 1)
+
+    ok = has(CAP_SYS_ADMIN) or (has(CAP_BPF) and has(CAP_PERFMON) and has(CAP_SYSLOG))
+    finding = "enough" if ok else "this process may not load BPF programs"
+    return Check("privileges", ok, True, finding, "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_SYSLOG")
+
+
+def _libbpf() -> Check:
+    try:
+        libbpf.library()
+    except TracerError as error:
+        return Check("libbpf", False, True, error.message, error.hint)
+    return Check("libbpf", True, True, "libbpf.so.1 loads", "")
+
+
+def _core(btf: bool) -> Check:
+    name = "engine core"
+    if not btf:
+        return Check(
+            name, False, True, f"the kernel shows no BTF ({features.BTF})", "a kernel with CONFIG_DEBUG_INFO_BTF=y"
+        )
+    try:
+        path = engine_core.object_path()
+    except TracerError as error:
+        return Check(name, False, True, error.message, error.hint)
+    return Check(name, True, True, f"BTF and {os.path.basename(path)} are there", "")
+
+
+def _bcc() -> Check:
+    name = "engine bcc"
+    probe = "from bcc import BPF"
+    python = engine_bcc.SYSTEM_PYTHON
+    # Not imported here: bcc takes 75 MB, and the distribution's is for the distribution's Python.
+    if subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+        return Check(name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc")
+    if not os.path.exists(features.BTF):
+        try:
+            engine_bcc.kernel_headers()
+        except TracerError as error:
+            return Check(name, False, False, error.message, error.hint)
+    return Check(name, True, False, f"{python} has bcc", "")
+
+
+def _kprobes(found: features.Features) -> Check:
+    if found.kprobes:
+        return Check("kprobes", True, False, "the functions of the OOM path can be hooked", "")
+    if not os.path.exists(features.KPROBE_PMU):
+        finding = "this kernel has none (CONFIG_KPROBES, CONFIG_KPROBE_EVENTS)"
+    else:
+        finding = f"oom_kill_process is not in {features.KALLSYMS}"
+    remedy = "tracepoints alone: limit and scope come from the kernel log's words; candidates and points stay null"
+    return Check("kprobes", False, False, finding, remedy)
+
+
+def _scores(found: features.Features) -> Check:
+    ok = found.kprobes and "oom_badness" in found.symbols
+    finding = ", ".join(found.symbols.get("oom_badness", ())) if ok else "the kernel's scoring cannot be seen"
+    return Check("candidates", ok, False, finding, "candidates and points stay null")
+
+
+def _statistics(found: features.Features) -> Check:
+    name = "memory breakdown"
+    if not found.kprobes:
+        return Check(name, False, False, "needs kprobes", "limit.breakdown stays null")
+    ok = found.stats_index != 0 or not _indexed_statistics()
+    finding = "readable" if ok else "the kernel hides mem_cgroup_stats_index (CONFIG_KALLSYMS_ALL)"
+    return Check(name, ok, False, finding, "limit.breakdown stays null")
+
+
+def _indexed_statistics() -> bool:
+    """Whether the kernel keeps memory statistics through a table, as it does since v6.11."""
+    try:
+        from tracer.kernel_types import Btf
+
+        btf = Btf()
+    except OSError:
+        return False
+    member = btf.member("memcg_vmstats", "state")
+    items = btf.enumerator("memcg_stat_item", "MEMCG_NR_STAT")
+    return member is not None and items is not None and btf.type_size(member.type_id) // 8 < items
+
+
+def _tracefs() -> Check:
+    path = features.tracefs()
+    remedy = "mount -t tracefs tracefs /sys/kernel/tracing; until then incident.gfp_flags stays null"
+    return Check("tracefs", path is not None, False, path or "not mounted", remedy)
+
+
+def _memory_controller() -> Check:
+    with open("/proc/cgroups", encoding="ascii") as file:
+        rows = [line.split() for line in file if line.startswith("memory")]
+    ok = bool(rows) and rows[0][3] == "1"
+    if not rows:  # since v6.13 v2-only controllers are not listed
+        try:
+            with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as file:
+                ok = "memory" in file.read().split()
+        except OSError:
+            ok = False
+    finding = "on" if ok else "off"
+    remedy = "boot with cgroup_enable=memory; without it only the host itself can run out of memory"
+    return Check("memory controller", ok, False, f"{finding} ({platform.release()})", remedy)

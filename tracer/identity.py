@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cgroup path or a pid, as a user types it -> container, pod, unit: what ``oomtrace resolve`` shows."""
+
+import os
+import re
+from typing import TypedDict
+
+from tracer import cgroup, process
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Container, Kubernetes, Level, Systemd
+
+_MOUNT = re.compile(r"^/sys/fs/cgroup(?:/(?:memory|unified|systemd|[a-z,_]*memory[a-z,_]*))?(?=/|$)")
+
+
+class Resolved(TypedDict):
+    cgroup: str
+    level: Level
+    container: Container | None
+    kubernetes: Kubernetes | None
+    systemd: Systemd | None
+
+
+def resolve(target: str) -> Resolved:
+    """The same objects as in a record.
+
+    Raises TracerError (exit code 2) where ``target`` is neither a path nor the pid of a process.
+    """
+    path = _path_of_pid(int(target)) if target.isdecimal() else _path_of(target)
+    identity = cgroup.identify(path)
+    return {"cgroup": path, "level": cgroup.level(path), **identity._asdict()}  # type: ignore[typeddict-item]
+
+
+def _path_of_pid(pid: int) -> str:
+    text = process.read_cgroup(pid)
+    if text is None:
+        raise TracerError(f"no process has the pid {pid}", "give the pid of a running process", EXIT_USAGE)
+    path = cgroup.parse_proc_cgroup(text)
+    if path is None:
+        raise TracerError(f"process {pid} is in no memory cgroup", "mount the memory controller", EXIT_USAGE)
+    return path
+
+
+def _path_of(target: str) -> str:
+    path = os.fsencode(target).decode("utf-8", "backslashreplace")
+    if not path.startswith("/"):
+        raise TracerError(
+            f"{path!r} is neither a cgroup path nor a pid", "give /sys/fs/cgroup/..., a path below it, or a pid", EXIT_USAGE
+        )
+    return _MOUNT.sub("", path) or "/"
