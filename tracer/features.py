@@ -17,6 +17,9 @@ _SYMBOL = re.compile(
     rb"([0-9a-f]+) [tTdDbBrR] (" + b"|".join(f.encode() for f in (*_FUNCTIONS, "mem_cgroup_stats_index")) + rb")(\.\S+)?\s"
 )
 
+_PARTS = (b"oom_", b"out_of_m", b"stats_index")
+"""What the symbols have in common: a search that is much faster than a match, in 150,000 lines."""
+
 _TRACEPOINTS = (
     Hook("on_mark_victim", "raw_tp", "mark_victim"),
     Hook("on_signal_generate", "raw_tp", "signal_generate"),
@@ -46,7 +49,7 @@ def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], int]
     try:
         with open(path, "rb", buffering=1 << 16) as lines:
             for line in lines:
-                if b"oom" not in line and b"stats_index" not in line:
+                if not any(part in line for part in _PARTS):
                     continue
                 match = _SYMBOL.fullmatch(line)
                 if match is None:

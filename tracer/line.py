@@ -5,6 +5,7 @@ rsyslog's default cuts messages at 8 KiB and leaves invalid JSON behind, so what
 first, and named in ``truncated``.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 import orjson
@@ -14,21 +15,28 @@ from tracer.event import OomKill, Record
 MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
 _CUT = "…"
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long."""
-    line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    line = _dump(record)
     if len(line) <= max_bytes or record["type"] != "oom_kill":
         return line
     for name, trim in _trimmers(record):
         if name not in record["truncated"]:
             record["truncated"].append(name)
         while trim(len(line) - max_bytes):
-            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+            line = _dump(record)
             if len(line) <= max_bytes:
                 return line
     return line
+
+
+def _dump(record: Record) -> bytes:
+    """JSON allows DEL and the C1 control characters as they are; a terminal that shows the line must not see them."""
+    line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), line)
 
 
 def _trimmers(record: OomKill) -> Iterator[tuple[str, Callable[[int], bool]]]:

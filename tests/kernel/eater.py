@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from .cgroups import Cgroup, as_text
 from .environment import ROOT, attempts, wait_until
 
 SOURCE = Path(__file__).with_name("eat.c")
@@ -59,7 +59,10 @@ def binary() -> Path:
 
 
 class Eater:
-    """A running eater; its pid is that of the process started here, the first of those it makes."""
+    """A running eater.
+
+    `pid` is that of the process started here, the first of those it makes; `command_line` is spelled as in records.
+    """
 
     def __init__(
         self,
@@ -80,9 +83,10 @@ class Eater:
                 arguments.append(value if isinstance(value, bytes) else str(value))
         for group in groups:
             arguments += ["-g", os.fsencode(group.path)]
-        self.arguments = [*arguments, str(mib), *extra]
+        arguments += [str(mib), *extra]
+        self.command_line = [as_text(os.fsencode(argument)) for argument in arguments]
         self.process = subprocess.Popen(
-            self.arguments, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            arguments, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         self.pid = self.process.pid
         self._said = b""

