@@ -61,7 +61,9 @@ def trace_a_kill(cgroup: Path) -> int:
                 return tracer.wait(WAIT_S)
             start = json.loads(started)
             print(f"attached (engine {start['engine']}, source {start['source']})")
-            print(f"now a process in {cgroup} eats 200 MiB, where {LIMIT_BYTES >> 20} MiB are allowed ...\n", flush=True)
+            print(
+                f"now a process in {cgroup} eats 200 MiB, where {LIMIT_BYTES >> 20} MiB are allowed ...\n", flush=True
+            )
             signal.alarm(int(WAIT_S))  # nothing here waits for ever
             eater = subprocess.run(
                 [sys.executable, "-c", EATER], env={**os.environ, "CGROUP": str(cgroup)}, timeout=WAIT_S, check=False

@@ -50,7 +50,7 @@ _STAND_IN: dict[str, str] = {
 
 def flatten(descriptors: dict[Any, Any]) -> list[int]:
     """bcc keeps its descriptors by name, in newer versions by name and program."""
-    found = []
+    found: list[int] = []
     for value in descriptors.values():
         found += flatten(value) if isinstance(value, dict) else [value]
     return found

@@ -76,7 +76,9 @@ def run(
 
 @app.command(name="resolve")
 def resolve_command(
-    target: Annotated[str, typer.Argument(metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid.")],
+    target: Annotated[
+        str, typer.Argument(metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Tell whose a cgroup or a process is: container, pod, systemd unit."""
@@ -118,7 +120,7 @@ def _print_json(value: object) -> None:
 def _describe(resolved: Resolved) -> str:
     lines = [f"cgroup      {resolved['cgroup']} ({resolved['level']})"]
     for part in ("container", "kubernetes", "systemd"):
-        fields = resolved[part]  # type: ignore[literal-required]
+        fields = resolved[part]
         shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
         lines.append(f"{part:11} {shown or 'none'}")
     return "".join(f"{line}\n" for line in lines)

@@ -23,7 +23,7 @@ from tracer import __version__, enrich, features, host, line, process, record, s
 from tracer.clock import rfc3339
 from tracer.engine import COUNTER_LOST, RingBuffer, read_counter
 from tracer.errors import TracerError
-from tracer.event import Lost, OomKill, Record, Start, Stop
+from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import QUIET_NS, Incidents, Kill
 
@@ -136,7 +136,7 @@ class Daemon:
             self._emit(lost)
         self._complete_until_ns = now_ns
 
-    def _base(self) -> dict[str, object]:
+    def _base(self) -> Base:
         return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
     def _start(self) -> Start:

@@ -92,7 +92,9 @@ def _bcc() -> Check:
     python = engine_bcc.SYSTEM_PYTHON
     # Not imported here: bcc takes 75 MB, and the distribution's is for the distribution's Python.
     if subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
-        return Check(name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc")
+        return Check(
+            name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc"
+        )
     if not os.path.exists(features.BTF):
         try:
             engine_bcc.kernel_headers()

@@ -6,12 +6,12 @@ the child compiles and attaches programs that use them, sends the links' descrip
 attached for as long as the descriptors are open, and the daemon stays as small as with the other engine.
 """
 
-import ctypes
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -59,9 +59,7 @@ def kernel_headers() -> str:
     return build
 
 
-def attach(
-    hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool
-) -> Attached:
+def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool) -> Attached:
     """Compile the programs of ``hooks`` and attach them; hooks that are not required may fail.
 
     Raises OSError where the kernel refuses, TracerError where there is nothing to compile with.
@@ -126,14 +124,14 @@ def _create_maps(cmdlines: int) -> dict[str, int]:
     return maps
 
 
-def _compile(request: dict[str, object], links: list[int]) -> dict[str, list[list[str]] | str | int]:
+def _compile(request: dict[str, Any], links: list[int]) -> dict[str, Any]:
     """The child's reply; ``links`` receives the descriptors of what it attached."""
     for python in dict.fromkeys((SYSTEM_PYTHON, sys.executable)):
         if not os.access(python, os.X_OK):
             continue
         status, answer, complaints = _run_child(python, request, links)
         if answer:
-            reply: dict[str, list[list[str]] | str | int] = orjson.loads(answer)
+            reply: dict[str, Any] = orjson.loads(answer)
             return reply
         if status != NO_BCC:
             raise TracerError(f"bcc failed: {_first_error(complaints)}", "use --engine core, or see: oomtrace doctor")
@@ -144,11 +142,11 @@ def _compile(request: dict[str, object], links: list[int]) -> dict[str, list[lis
     )
 
 
-def _run_child(python: str, request: dict[str, object], links: list[int]) -> tuple[int, bytes, bytes]:
+def _run_child(python: str, request: dict[str, Any], links: list[int]) -> tuple[int, bytes, bytes]:
     """Exit status, reply, and what was said on stderr."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     complaints = os.memfd_create("complaints")
-    inherited = [theirs.fileno(), *request["maps"].values()]  # type: ignore[attr-defined]
+    inherited = [theirs.fileno(), *request["maps"].values()]
     with ours, theirs:
         for descriptor in inherited:
             os.set_inheritable(descriptor, True)

@@ -22,12 +22,16 @@ NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
 
 
 class Host(TypedDict):
+    """The host that the record comes from."""
+
     name: Annotated[str, "Host name, as `uname -n` gives it."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
     kernel: Annotated[str, "Kernel release, as `uname -r` gives it."]
 
 
 class Incident(TypedDict):
+    """One run of the OOM killer."""
+
     id: Annotated[str, "Names one run of the OOM killer: all victims of one group kill share it."]
     scope: Annotated[
         Scope | None,
@@ -48,6 +52,8 @@ class Incident(TypedDict):
 
 
 class Breakdown(TypedDict):
+    """What the memory in a cgroup was."""
+
     anon_bytes: Annotated[int | None, "Anonymous memory: heaps and stacks."]
     file_bytes: Annotated[int | None, "Page cache, tmpfs and shared memory included."]
     shmem_bytes: Annotated[int | None, "tmpfs and shared memory: cannot be dropped like other page cache."]
@@ -57,11 +63,13 @@ class Breakdown(TypedDict):
 
 
 class Limit(TypedDict):
+    """The cgroup whose limit was hit."""
+
     cgroup: Annotated[str, "The cgroup whose limit was hit."]
     level: Annotated[Level, "What that cgroup is: the container's own, its pod's, a slice's, ..."]
     usage_bytes: Annotated[int | None, "Memory charged to it when the OOM killer started."]
     limit_bytes: Annotated[int | None, "Its limit; 9223372036854771712 is the kernel's way to say none."]
-    failcnt: Annotated[int | None, "How often a charge had failed; only cgroup v1 counts."]
+    failcnt: Annotated[int | None, "How often a charge had failed; since Linux 6.14 only cgroup v1 counts."]
     swap_usage_bytes: Annotated[int | None, "Swap charged to it."]
     swap_limit_bytes: Annotated[int | None, "Its swap limit (cgroup v2)."]
     memsw_usage_bytes: Annotated[int | None, "Memory plus swap charged to it (cgroup v1)."]
@@ -70,11 +78,15 @@ class Limit(TypedDict):
 
 
 class Sharer(TypedDict):
+    """A process on the same memory."""
+
     pid: Annotated[int, "Process id in the host's PID namespace."]
     comm: Annotated[str, "Its name."]
 
 
 class Victim(TypedDict):
+    """The process that was killed."""
+
     pid: Annotated[int | None, "Process id (thread group id) in the host's PID namespace."]
     tid: Annotated[int, "The thread that the kernel named; differs from pid when the leader was gone."]
     ppid: Annotated[int | None, "Parent's process id."]
@@ -94,7 +106,7 @@ class Victim(TypedDict):
     swap_bytes: Annotated[int | None, "Swapped-out memory."]
     total_vm_bytes: Annotated[int | None, "Virtual size."]
     page_tables_bytes: Annotated[int | None, "Page tables."]
-    peak_rss_bytes: Annotated[int | None, "Largest resident size so far."]
+    peak_rss_bytes: Annotated[int | None, "Largest resident size so far, as the kernel noted it."]
     cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
     shared_mm: Annotated[
         list[Sharer] | None,
@@ -103,6 +115,8 @@ class Victim(TypedDict):
 
 
 class Trigger(TypedDict):
+    """Who asked for the memory."""
+
     pid: Annotated[int, "The process whose request for memory failed; not always the victim."]
     tid: Annotated[int, "Its thread."]
     comm: Annotated[str, "The thread's name."]
@@ -111,6 +125,8 @@ class Trigger(TypedDict):
 
 
 class Candidate(TypedDict):
+    """A process that the kernel scored."""
+
     pid: Annotated[int, "Process id."]
     comm: Annotated[str, "Process name."]
     points: Annotated[int | None, "The kernel's badness score, in pages; the highest is killed."]
@@ -119,7 +135,9 @@ class Candidate(TypedDict):
 
 
 class Container(TypedDict):
-    id: Annotated[str, "Container id, in full; the name where a runtime has no other id (LXC, nspawn)."]
+    """A container, as far as the cgroup path shows it."""
+
+    id: Annotated[str, "Container id, in full; the name where a runtime has no other (LXC, nspawn, ctr)."]
     runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where the path does not tell."]
     name: Annotated[str | None, "Container name."]
     image: Annotated[str | None, "Image name."]
@@ -129,6 +147,8 @@ class Container(TypedDict):
 
 
 class Kubernetes(TypedDict):
+    """A pod, as far as the cgroup path shows it."""
+
     pod_name: Annotated[str | None, "Pod name."]
     namespace: Annotated[str | None, "Kubernetes namespace."]
     pod_uid: Annotated[str | None, "Pod uid; for static pods the hash of their configuration."]
@@ -139,7 +159,9 @@ class Kubernetes(TypedDict):
 
 
 class Systemd(TypedDict):
-    unit: Annotated[str | None, "systemd unit (service or scope), unescaped as in the cgroup tree."]
+    """A systemd unit."""
+
+    unit: Annotated[str | None, "systemd unit as systemctl takes it; of the container's own systemd where it runs one."]
     slice: Annotated[str | None, "Innermost slice."]
 
 
@@ -152,6 +174,8 @@ class Identity(NamedTuple):
 
 
 class Base(TypedDict):
+    """What every record has."""
+
     schema: Annotated[int, "Version of this format; grows only when a field changes its meaning."]
     time: Annotated[str, "When it happened, RFC 3339, UTC, nanoseconds."]
     seq: Annotated[int, "Counts the records of one run of oomtrace, from 0; a hole is a lost line."]
@@ -181,8 +205,8 @@ class OomExit(Base):
 
     type: Literal["oom_exit"]
     id: Annotated[str, "The id of its oom_kill record."]
-    incident_id: str
-    pid: int
+    incident_id: Annotated[str, "The incident's id, as in that record."]
+    pid: Annotated[int, "Process id (thread group id)."]
     after_ns: Annotated[int, "From the kill to the exit of its last thread."]
 
 
@@ -199,9 +223,9 @@ class Start(Base):
     """The tracer is attached: kills from here on are recorded."""
 
     type: Literal["start"]
-    version: str
-    source: Source
-    engine: Literal["core", "bcc"]
+    version: Annotated[str, "Version of oomtrace."]
+    source: Annotated[Source, "What will be seen: as in oom_kill."]
+    engine: Annotated[Literal["core", "bcc"], "How the programs were compiled."]
     hooks: Annotated[list[str], "What it is attached to."]
     oom_kills: Annotated[int | None, "The kernel's own count since boot (`oom_kill` in /proc/vmstat)."]
 

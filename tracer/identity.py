@@ -44,6 +44,8 @@ def _path_of(target: str) -> str:
     path = os.fsencode(target).decode("utf-8", "backslashreplace")
     if not path.startswith("/"):
         raise TracerError(
-            f"{path!r} is neither a cgroup path nor a pid", "give /sys/fs/cgroup/..., a path below it, or a pid", EXIT_USAGE
+            f"{path!r} is neither a cgroup path nor a pid",
+            "give /sys/fs/cgroup/..., a path below it, or a pid",
+            EXIT_USAGE,
         )
     return _MOUNT.sub("", path) or "/"

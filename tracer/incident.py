@@ -73,7 +73,8 @@ class Incidents:
     def feed(self, event: wire.Event, now_ns: int) -> Iterator[Kill]:
         """The kills that ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
         incident_ns = event.header.incident_ns
-        if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:  # the incident's beginning was not seen
+        # The beginning of its incident was not seen, so nothing can be joined to it.
+        if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
             yield Kill(event, None, None, (), (), ())
             return
         if self._open is not None and self._open.incident_ns != incident_ns:

@@ -21,8 +21,9 @@ _FIELD = re.compile(r"^\t(?P<type>.*?[ *])(?P<name>\w+)(?P<array>\[\d+\])?;$", r
 _ENUMERATOR = re.compile(r"^\t(\w+),$", re.MULTILINE)
 
 # BTF kinds, include/uapi/linux/btf.h
-_PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG = 2, 3, 4, 5, 6, 8, 9, 10, 11, 18
-_MODIFIERS = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
+_PTR, _ARRAY, _STRUCT, _UNION, _ENUM = 2, 3, 4, 5, 6
+_MODIFIERS = {8, 9, 10, 11, 18}
+"""typedef, volatile, const, restrict, type_tag."""
 
 
 class Member(NamedTuple):
@@ -36,18 +37,18 @@ class Btf:
 
     def __init__(self) -> None:
         self._library = libbpf.library()
-        self._btf = self._library.btf__load_vmlinux_btf()
+        self._btf: int | None = self._library.btf__load_vmlinux_btf()
         if not self._btf:
             raise libbpf.last_error()
 
     def _head(self, type_id: int) -> tuple[int, int, int, int, int]:
         """(address behind the head, kind, vlen, size or type, kind_flag) of struct btf_type."""
-        address = self._library.btf__type_by_id(self._btf, type_id)
+        address: int = self._library.btf__type_by_id(self._btf, type_id)
         _name, info, size = struct.unpack("=III", ctypes.string_at(address, 12))
         return address + 12, info >> 24 & 0x1F, info & 0xFFFF, size, info >> 31
 
     def _find(self, name: str, kind: int) -> int:
-        return max(0, self._library.btf__find_by_name_kind(self._btf, name.encode(), kind))
+        return max(0, int(self._library.btf__find_by_name_kind(self._btf, name.encode(), kind)))
 
     def has_struct(self, name: str) -> bool:
         return self._find(name, _STRUCT) > 0
@@ -210,7 +211,7 @@ def from_headers(source: str) -> str:
 
 
 def _read_header(source: str, pattern: str) -> str:
-    """The text of the headers of that name; a Debian package keeps them in a second directory, named in the Makefile."""
+    """The text of the headers of that name; Debian keeps some in a second directory, named in the Makefile."""
     directories = [source]
     try:
         with open(f"{source}/Makefile", encoding="utf-8", errors="replace") as makefile:

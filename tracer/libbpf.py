@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """libbpf through ctypes: declarations, nothing else.
 
-Functions keep libbpf's names, so that they can be looked up in its documentation.  libbpf 1.x reports errors by errno (NULL or a negative return value).
+Functions keep libbpf's names, so that they can be looked up in its documentation.  libbpf 1.x reports errors by errno
+(NULL or a negative return value).
 """
 
 import ctypes
@@ -74,7 +75,7 @@ def library() -> ctypes.CDLL:
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
-        loaded.libbpf_set_print(ctypes.cast(None, PRINT_FN))  # errors come back as codes, not on stderr
+        loaded.libbpf_set_print(PRINT_FN())  # errors come back as codes, not on stderr
         _library = loaded
     return _library
 

@@ -7,6 +7,7 @@ first, and named in ``truncated``.
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import orjson
 
@@ -61,9 +62,10 @@ def _trimmers(record: OomKill) -> Iterator[tuple[str, Callable[[int], bool]]]:
         yield "victim.cgroup", _path_trimmer(victim, "cgroup")
     if cmdline:
         yield "victim.cmdline", lambda excess: _shorten_list(cmdline, excess, 0)
-    for name in ("container", "systemd", "kubernetes"):
-        if record.get(name):
-            yield name, _strings_trimmer(record[name])  # type: ignore[literal-required]
+    parts: dict[str, Any] = {name: record[name] for name in ("container", "systemd", "kubernetes")}
+    for name, fields in parts.items():
+        if fields is not None:
+            yield name, _strings_trimmer(fields)
 
 
 def _shorten_list(strings: list[str], excess: int, keep: int) -> bool:

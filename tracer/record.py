@@ -151,7 +151,7 @@ def _limit(event: wire.IncidentEvent, truncated: list[str]) -> Limit | None:
 
 
 def _limit_depth(report: Report, levels: tuple[wire.Counters, ...], cgroup: str | None) -> int | None:
-    """How far above the victim the limit is that the kernel log names; or, where it names none, the only one there is."""
+    """How far above the victim the limit is that the kernel log names; else the only one that there is."""
     if report.scope != "memcg" or cgroup is None or not levels:
         return None
     names = cgroup.split("/")[1:]

@@ -41,9 +41,7 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
     """
     found = features.detect()
     engine = choose_engine(wanted, found.btf)
-    settings = Settings(
-        cpus=libbpf.library().libbpf_num_possible_cpus(), kprobes=0, stats_index=found.stats_index
-    )
+    settings = Settings(cpus=libbpf.library().libbpf_num_possible_cpus(), kprobes=0, stats_index=found.stats_index)
     cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:
@@ -75,7 +73,5 @@ def _explain(error: OSError) -> TracerError:
             EXIT_UNSUPPORTED,
         )
     if error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOENT, errno.ESRCH):
-        return TracerError(
-            f"this kernel cannot run the programs ({error})", "see: oomtrace doctor", EXIT_UNSUPPORTED
-        )
+        return TracerError(f"this kernel cannot run the programs ({error})", "see: oomtrace doctor", EXIT_UNSUPPORTED)
     return TracerError(f"attaching failed ({error})", "see: oomtrace doctor")

@@ -5,6 +5,7 @@ Names, units and the meaning of -1 and 0 are told there; a test compiles that he
 """
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG = range(1, 7)
@@ -213,7 +214,7 @@ def _incident(header: Header, data: memoryview) -> IncidentEvent:
     )
     at += CANDIDATES_MAX * CANDIDATE.size
     strings = _strings(data, at, message_len, limit_len, trigger_len)
-    event = IncidentEvent(header, *fields, limit, stat, candidates, *strings)
+    event = IncidentEvent._make((header, *fields, limit, stat, candidates, *strings))
     return event._replace(candidates=candidates[: event.candidates_len])
 
 
@@ -237,4 +238,11 @@ def _log(header: Header, data: memoryview) -> LogEvent:
     return LogEvent(header, *_strings(data, LOG_FIXED.size, length))
 
 
-_DECODERS = {VICTIM: _victim, INCIDENT: _incident, SHARER: _sharer, EXIT: _exit, LEVELS: _levels, LOG: _log}
+_DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
+    VICTIM: _victim,
+    INCIDENT: _incident,
+    SHARER: _sharer,
+    EXIT: _exit,
+    LEVELS: _levels,
+    LOG: _log,
+}
