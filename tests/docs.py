@@ -18,9 +18,9 @@ HEAD = """# Output reference
 <!-- Written by `make docs` from tracer/event.py. -->
 
 oomtrace writes JSON lines: one record a line, UTF-8, at most 8192 bytes (`--max-record`). Every record has `schema`,
-`type`, `time`, `seq` and `host`; `type` tells what else. Integers are in base units, named in the field (`_bytes`, `_ns`,
-`_pages`). `null` means unknown. Text that a container chose is decoded as UTF-8; what is no UTF-8 is written as `\\xNN`.
-What was too long is cut, and named in `truncated`. `oomtrace schema` prints the JSON Schema (draft 2020-12) of all this.
+`type`, `time`, `seq` and `host`; `type` tells what else. Integers are in base units, named in the field (`_bytes`,
+`_ns`, `_pages`). `null` means unknown. Text that a container chose is decoded as UTF-8; what is no UTF-8 is written as
+`\\xNN`. What was too long is cut, and named in `truncated`. `oomtrace schema` prints the JSON Schema of all this.
 
 Fields may be added in later versions; none changes its meaning without a new number in `schema`.
 """

@@ -27,7 +27,7 @@ def examine() -> list[Check]:
     found = features.detect()
     bcc = _bcc()
     core = _core(found.btf)
-    checks = [
+    return [
         _privileges(),
         _libbpf(),
         core._replace(needed=not bcc.ok),
@@ -38,7 +38,6 @@ def examine() -> list[Check]:
         _tracefs(),
         _memory_controller(),
     ]
-    return checks
 
 
 def can_trace(checks: Sequence[Check]) -> bool:

@@ -13,12 +13,8 @@ KPROBE_PMU = "/sys/bus/event_source/devices/kprobe/type"
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 _FUNCTIONS = ("out_of_memory", "oom_badness", "oom_kill_process", "__oom_kill_process", "mark_oom_victim")
-_SYMBOL = re.compile(
-    rb"([0-9a-f]+) [tTdDbBrR] ("
-    + b"|".join(f.encode() for f in (*_FUNCTIONS, "mem_cgroup_stats_index"))
-    + rb")(\.\S+)?\s"
-)
-
+_NAMES = "|".join((*_FUNCTIONS, "mem_cgroup_stats_index")).encode()
+_SYMBOL = re.compile(rb"([0-9a-f]+) [tTdDbBrR] (" + _NAMES + rb")(\.\S+)?\s")
 _PARTS = (b"oom_", b"out_of_m", b"stats_index")
 """What the symbols have in common: a search that is much faster than a match, in 150,000 lines."""
 

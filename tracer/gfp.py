@@ -11,7 +11,7 @@ from collections.abc import Iterator
 _FORMAT = "events/kmem/mm_page_alloc/format"
 _ENTRY = re.compile(r'\{((?:[^{}"])*),\s*"(\w+)"\s*\}')
 _CAST = re.compile(r"\(\s*(?:(?:unsigned\s+)?(?:long|int)|gfp_t|u32|__u32)\s*\)")
-_TOKEN = re.compile(r"\s*(0x[0-9a-fA-F]+|\d+|<<|[()|&~])[uUlL]*")
+_LEXEME = re.compile(r"\s*(0x[0-9a-fA-F]+|\d+|<<|[()|&~])[uUlL]*")
 
 
 class GfpNames:
@@ -56,16 +56,16 @@ def parse_table(text: str) -> list[tuple[int, str]]:
 
 
 def _evaluate(expression: str) -> int:
-    tokens = _tokens(_CAST.sub("", expression))
-    value, rest = _or(next(tokens), tokens)
+    lexemes = _lexemes(_CAST.sub("", expression))
+    value, rest = _or(next(lexemes), lexemes)
     if rest:
         raise ValueError(f"unexpected {rest!r} in {expression!r}")
     return value & 0xFFFFFFFF
 
 
-def _tokens(expression: str) -> Iterator[str]:
+def _lexemes(expression: str) -> Iterator[str]:
     at = 0
-    while match := _TOKEN.match(expression, at):
+    while match := _LEXEME.match(expression, at):
         yield match[1]
         at = match.end()
     if expression[at:].strip():
@@ -74,37 +74,37 @@ def _tokens(expression: str) -> Iterator[str]:
     yield ""
 
 
-def _or(token: str, tokens: Iterator[str]) -> tuple[int, str]:
-    value, token = _and(token, tokens)
-    while token == "|":
-        right, token = _and(next(tokens), tokens)
+def _or(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
+    value, lexeme = _and(lexeme, lexemes)
+    while lexeme == "|":
+        right, lexeme = _and(next(lexemes), lexemes)
         value |= right
-    return value, token
+    return value, lexeme
 
 
-def _and(token: str, tokens: Iterator[str]) -> tuple[int, str]:
-    value, token = _shift(token, tokens)
-    while token == "&":
-        right, token = _shift(next(tokens), tokens)
+def _and(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
+    value, lexeme = _shift(lexeme, lexemes)
+    while lexeme == "&":
+        right, lexeme = _shift(next(lexemes), lexemes)
         value &= right
-    return value, token
+    return value, lexeme
 
 
-def _shift(token: str, tokens: Iterator[str]) -> tuple[int, str]:
-    value, token = _term(token, tokens)
-    while token == "<<":
-        right, token = _term(next(tokens), tokens)
+def _shift(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
+    value, lexeme = _term(lexeme, lexemes)
+    while lexeme == "<<":
+        right, lexeme = _term(next(lexemes), lexemes)
         value <<= right
-    return value, token
+    return value, lexeme
 
 
-def _term(token: str, tokens: Iterator[str]) -> tuple[int, str]:
-    if token == "~":
-        value, token = _term(next(tokens), tokens)
-        return ~value, token
-    if token == "(":
-        value, token = _or(next(tokens), tokens)
-        if token != ")":
-            raise ValueError(f"expected ')', not {token!r}")
-        return value, next(tokens)
-    return int(token, 0), next(tokens)
+def _term(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
+    if lexeme == "~":
+        value, lexeme = _term(next(lexemes), lexemes)
+        return ~value, lexeme
+    if lexeme == "(":
+        value, lexeme = _or(next(lexemes), lexemes)
+        if lexeme != ")":
+            raise ValueError(f"expected ')', not {lexeme!r}")
+        return value, next(lexemes)
+    return int(lexeme, 0), next(lexemes)
