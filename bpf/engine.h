@@ -100,6 +100,8 @@ const volatile struct {
 	u64 stats_index; /* address of mem_cgroup_stats_index, where /proc/kallsyms shows it, else 0 */
 	u32 cpus;	 /* how many are possible; a loop over them is verified for just so many */
 	u32 kprobes;	 /* whether the functions of the OOM path are hooked */
+	u32 stats_index_size;
+	u32 pad;
 } settings SEC(".rodata.settings");
 
 #endif

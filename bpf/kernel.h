@@ -38,6 +38,7 @@ enum node_stat_item {
 	NR_ANON_MAPPED,
 	NR_FILE_PAGES,
 	NR_SHMEM,
+	NR_DIRTIED,
 };
 
 enum memcg_stat_item {

@@ -37,19 +37,12 @@ inline_always void read_counters(struct memcg_counters *to, struct mem_cgroup *m
 
 struct stat_items {
 	const char *state; /* array of long */
-	u32 count;	   /* its length where it is indexed through a table, else 0 */
-	u32 index_width;
+	u32 count;	   /* its length where a table tells which item is where, else 0 */
+	u32 base;	   /* what the table counts from */
 };
 
-/*
- * Since Linux commit ff48c71c26aa ("memcg: reduce memory for the lruvec and memcg stats") (in v6.11) the statistics
- * are kept for chosen items only, at the place that a table names, plus one.  The table's elements have one byte or
- * two.
- */
-inline_always u32 table_entry(struct stat_items *items, u32 item)
+inline_always u32 table_entry(u32 item)
 {
-	if (items->index_width == 2)
-		return READ_AT(u16, setting(stats_index) + 2 * item);
 	return READ_AT(__u8, setting(stats_index) + item);
 }
 
@@ -58,11 +51,9 @@ inline_always s64 read_stat(struct stat_items *items, u32 item)
 	s64 value;
 
 	if (items->count) {
-		u32 entry = table_entry(items, item);
-
-		if (!entry || entry > items->count)
+		item = table_entry(item) - items->base;
+		if (item >= items->count)
 			return -1;
-		item = entry - 1;
 	}
 	value = READ_AT(s64, items->state + item * sizeof(long));
 	return value < 0 ? 0 : value;
@@ -70,8 +61,7 @@ inline_always s64 read_stat(struct stat_items *items, u32 item)
 
 inline_always bool find_stats(struct stat_items *items, struct mem_cgroup *memcg)
 {
-	items->count = 0;
-	items->index_width = 2;
+	items->count = items->base = 0;
 	/* Before Linux commit 2d146aa3aa84 ("mm: memcontrol: switch to rstat") (in v5.13) the counters stood alone. */
 	if (EXISTS(mem_cgroup___array, vmstats)) {
 		items->state = (const char *)&((struct mem_cgroup___array *)memcg)->vmstats;
@@ -87,17 +77,16 @@ inline_always bool find_stats(struct stat_items *items, struct mem_cgroup *memcg
 		items->state = (const char *)&((struct mem_cgroup___struct *)memcg)->vmstats;
 	items->state += OFFSET(memcg_vmstats, state);
 
+	/*
+	 * Since Linux commit ff48c71c26aa ("memcg: reduce memory for the lruvec and memcg stats") (in v6.11) only some
+	 * items are kept, where the table mem_cgroup_stats_index says: one byte an item, counted from 1, and 0 for
+	 * items that are not kept; a little later counted from 0, and 255.
+	 */
 	if (FIELD_SIZE(memcg_vmstats, state) / sizeof(long) < ENUM(memcg_stat_item, MEMCG_NR_STAT)) {
-		u32 anon, shmem;
-
-		if (!setting(stats_index))
+		if (setting(stats_index_size) / ENUM(memcg_stat_item, MEMCG_NR_STAT) != 1)
 			return false;
 		items->count = FIELD_SIZE(memcg_vmstats, state) / sizeof(long);
-		/* Read two bytes wide, a table of bytes shows numbers that are no places. */
-		anon = table_entry(items, ENUM(node_stat_item, NR_ANON_MAPPED));
-		shmem = table_entry(items, ENUM(node_stat_item, NR_SHMEM));
-		if (!anon || !shmem || anon > items->count || shmem > items->count)
-			items->index_width = 1;
+		items->base = table_entry(ENUM(node_stat_item, NR_DIRTIED)) == 0;
 	}
 	return true;
 }

@@ -123,7 +123,7 @@ def _statistics(found: features.Features) -> Check:
     name = "memory breakdown"
     if not found.kprobes:
         return Check(name, False, False, "needs kprobes", "limit.breakdown stays null")
-    ok = found.stats_index != 0 or not _indexed_statistics()
+    ok = found.stats_index.address != 0 or not _indexed_statistics()
     finding = "readable" if ok else "the kernel hides mem_cgroup_stats_index (CONFIG_KALLSYMS_ALL)"
     return Check(name, ok, False, finding, "limit.breakdown stays null")
 

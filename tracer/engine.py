@@ -24,6 +24,7 @@ class Settings(NamedTuple):
     cpus: int
     kprobes: int
     stats_index: int
+    stats_index_size: int
 
 
 class Hook(NamedTuple):

@@ -17,7 +17,13 @@ _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 class _RawSettings(ctypes.Structure):
     """``settings`` in bpf/engine.h."""
 
-    _fields_ = [("stats_index", ctypes.c_uint64), ("cpus", ctypes.c_uint32), ("kprobes", ctypes.c_uint32)]
+    _fields_ = [
+        ("stats_index", ctypes.c_uint64),
+        ("cpus", ctypes.c_uint32),
+        ("kprobes", ctypes.c_uint32),
+        ("stats_index_size", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+    ]
 
 
 def object_path() -> str:
@@ -98,7 +104,7 @@ def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
     value = library.bpf_map__initial_value(section, ctypes.byref(size)) if section else None
     if not value or size.value != ctypes.sizeof(_RawSettings):
         raise TracerError(f"{object_path()} does not fit this version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
-    raw = _RawSettings(settings.stats_index, settings.cpus, settings.kprobes)
+    raw = _RawSettings(**settings._asdict())
     ctypes.memmove(value, ctypes.byref(raw), size.value)
     library.bpf_map__set_max_entries(library.bpf_object__find_map_by_name(opened, b"cmdlines"), cmdlines)
 

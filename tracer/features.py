@@ -30,23 +30,34 @@ REQUIRED = frozenset({"on_mark_victim", "on_signal_generate"})
 REQUIRED_KPROBES = frozenset({"on_oom_kill_process", "on_oom_kill_process_return", "on_do_oom_kill_process"})
 
 
+class Table(NamedTuple):
+    """Where mem_cgroup_stats_index is, and how far it reaches at most; 0 where /proc/kallsyms does not show it."""
+
+    address: int
+    size: int
+
+
+NO_TABLE = Table(0, 0)
+
+
 class Features(NamedTuple):
     btf: bool
     kprobes: bool
     """Kprobes can be attached and the functions of the OOM path are there."""
     symbols: dict[str, tuple[str, ...]]
     """Function -> its names in this kernel (compilers add .isra.0, .part.0, ...)."""
-    stats_index: int
-    """Address of mem_cgroup_stats_index; 0 where /proc/kallsyms does not show it."""
+    stats_index: Table
 
 
-def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], int]:
-    """The OOM path's functions and the address of the table of memory statistics; empty where unreadable."""
+def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], Table]:
+    """The OOM path's functions and the table of memory statistics; empty where they are hidden or unreadable."""
     names: dict[str, list[str]] = {}
-    stats_index = 0
+    address = size = 0
     try:
         with open(path, "rb", buffering=1 << 16) as lines:
             for line in lines:
+                if address and not size:  # symbols are in the order of their addresses
+                    size = int(line.split()[0], 16) - address
                 if not any(part in line for part in _PARTS):
                     continue
                 match = _SYMBOL.fullmatch(line)
@@ -54,12 +65,12 @@ def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], int]
                     continue
                 name, suffix = match[2].decode(), (match[3] or b"").decode()
                 if name == "mem_cgroup_stats_index":
-                    stats_index = int(match[1], 16)
+                    address = int(match[1], 16)
                 elif ".cold" not in suffix:  # the unlikely half of a function is never entered by a call
                     names.setdefault(name, []).append(name + suffix)
     except OSError:
-        return {}, 0
-    return {name: tuple(sorted(found)) for name, found in names.items()}, stats_index
+        return {}, NO_TABLE
+    return {name: tuple(sorted(found)) for name, found in names.items()}, Table(address, max(size, 0))
 
 
 def detect() -> Features:

@@ -41,7 +41,12 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
     """
     found = features.detect()
     engine = choose_engine(wanted, found.btf)
-    settings = Settings(cpus=libbpf.library().libbpf_num_possible_cpus(), kprobes=0, stats_index=found.stats_index)
+    settings = Settings(
+        cpus=libbpf.library().libbpf_num_possible_cpus(),
+        kprobes=0,
+        stats_index=found.stats_index.address,
+        stats_index_size=found.stats_index.size,
+    )
     cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a tool's BPF programs run in the kernel for a kill (kernel.bpf_stats_enabled)."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.kernel.cgroups import Cgroup
+
+from . import process
+from .kills import Victims
+from .measure import KILLS_S, QUIET_S, Samples
+from .running import Running, listen
+
+SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
+
+
+class Program(NamedTuple):
+    """What one BPF program did while there were kills."""
+
+    name: str
+    runs_per_kill: float
+    ns_per_run: float
+
+    @property
+    def us_per_kill(self) -> float:
+        return self.runs_per_kill * self.ns_per_run / 1000
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Have the kernel measure BPF programs; afterwards as before."""
+    before = SWITCH.read_text()
+    SWITCH.write_text("1")
+    try:
+        yield
+    finally:
+        SWITCH.write_text(before)
+
+
+def measure(running: Running, group: Cgroup, count: int, samples: Samples) -> list[Program]:
+    """Its programs' runs for so many kills; what others do on this machine meanwhile is among them."""
+    ids = process.bpf_programs(running.pid)
+    with counting():
+        before = _counters(ids)
+        with Victims([group], each=count) as victims:
+            listen([running], KILLS_S, victims.ended)
+        listen([running], QUIET_S)
+        after = _counters(ids)
+    found = []
+    for number, (name, runs, ns) in after.items():
+        _, runs_before, ns_before = before[number]
+        runs, ns = runs - runs_before, ns - ns_before
+        found.append(Program(name, runs / count, ns / runs if runs else 0.0))
+    samples.figures["bpf_us"] = sum(program.us_per_kill for program in found)
+    return sorted(found, key=lambda program: -program.us_per_kill)
+
+
+def _counters(ids: set[int]) -> dict[int, tuple[str, int, int]]:
+    """Program id -> name, run_cnt, run_time_ns."""
+    shown = subprocess.run(["bpftool", "prog", "show", "--json"], capture_output=True, check=True, timeout=30).stdout
+    return {
+        program["id"]: (program.get("name", "?"), program.get("run_cnt", 0), program.get("run_time_ns", 0))
+        for program in json.loads(shown)
+        if program["id"] in ids
+    }

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real OOM kills in memory cgroups of one's own, and when the kernel made them."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.kernel.cgroups import Cgroup, Hierarchy
+from tests.kernel.eater import binary
+
+TRACEFS = Path("/sys/kernel/tracing")
+LIMIT_BYTES = 512 << 10
+"""Small, so that a kill takes little time; the eaters want MIB."""
+MIB = 1
+LIFE_S = 600
+
+_MARK = re.compile(r" (\d+)\.(\d{6}): mark_victim: pid=(\d+)")
+
+
+class Marks:
+    """The kernel's own account: every oom:mark_victim, in an instance of ftrace that has nothing to do with the tools."""
+
+    def __init__(self, instance: Path) -> None:
+        self._trace = instance / "trace"
+
+    def clear(self) -> None:
+        self._trace.write_text("")
+
+    def times(self) -> dict[int, int]:
+        """Pid of a victim -> when it was marked, CLOCK_MONOTONIC in ns, to the microsecond."""
+        text = self._trace.read_text(errors="replace")
+        return {int(pid): 1000 * (1_000_000 * int(s) + int(us)) for s, us, pid in _MARK.findall(text)}
+
+
+@contextmanager
+def marks() -> Iterator[Marks]:
+    instance = TRACEFS / "instances" / f"oomtrace-bench-{os.getpid()}"
+    instance.mkdir()
+    event = instance / "events/oom/mark_victim/enable"
+    try:
+        (instance / "trace_clock").write_text("mono")
+        (instance / "buffer_size_kb").write_text("2048")
+        event.write_text("1")
+        yield Marks(instance)
+    finally:
+        event.write_text("0")
+        instance.rmdir()
+
+
+@contextmanager
+def groups(count: int) -> Iterator[list[Cgroup]]:
+    """So many cgroups with a small limit each."""
+    top = Hierarchy.find().make(f"oomtrace-bench-{os.getpid()}")
+    try:
+        made = [top.child(f"victims-{number}") for number in range(count)]
+        for group in made:
+            group.limit(LIMIT_BYTES)
+        yield made
+    finally:
+        top.remove()
+
+
+class Victims:
+    """Processes that the OOM killer kills: in each cgroup `each` of them, `jobs` at a time."""
+
+    def __init__(
+        self, groups: Sequence[Cgroup], each: int, *, wait_ms: int = 0, jobs: int = 1, mib: int = MIB, hold: bool = False
+    ) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._eaters: list[subprocess.Popen[bytes]] = []
+        for group in groups:
+            command = [str(binary()), "-a", "0", "-l", str(LIFE_S), "-g", str(group.path), "-c", str(each)]
+            command += ["-j", str(jobs), "-w", str(wait_ms), *(["-H"] if hold else []), str(mib)]
+            self._eaters.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._said))
+
+    def __enter__(self) -> "Victims":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for eater in self._eaters:
+            eater.kill()  # its children die with it
+            eater.wait()
+        self._said.close()
+
+    def ended(self) -> bool:
+        return all(eater.poll() is not None for eater in self._eaters)
+
+    def pids(self) -> set[int]:
+        said = os.pread(self._said.fileno(), 1 << 24, 0).decode()
+        return {int(line.split()[1]) for line in said.splitlines() if line.startswith("child ")}
+
+
+def oom_kills(groups: Sequence[Cgroup]) -> int:
+    """The kernel's count in these cgroups."""
+    return sum(group.oom_kills() for group in groups)
+
+
+def vmstat_oom_kills() -> int:
+    """The kernel's count on the whole host."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        name, value = line.split()
+        if name == "oom_kill":
+            return int(value)
+    raise LookupError("/proc/vmstat has no oom_kill")

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tool at work, and a consumer that notes when each of its lines can be read."""
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+from tests.kernel.environment import IN_VM, ROOT
+
+from .tools import Tool
+
+START_S = 180.0 if IN_VM else 30.0
+STOP_S = 60.0 if IN_VM else 15.0
+SLICE_S = 0.02
+"""How often a condition is looked at while output is waited for."""
+
+
+class BenchError(Exception):
+    """Something cannot be measured here; the message says why."""
+
+
+class Running:
+    """A started tool; leave the ``with`` block to stop it."""
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self.chunks: list[tuple[int, bytes]] = []
+        """What it wrote, and the CLOCK_MONOTONIC time right after it was read."""
+        self.ended = False
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        self.output, child = pty.openpty() if tool.terminal else os.pipe()
+        try:
+            self.began_ns = time.monotonic_ns()
+            self.process = subprocess.Popen(
+                tool.command,
+                cwd=ROOT,
+                env=tool.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=child,
+                stderr=self._errors,
+            )
+        except OSError as error:
+            raise BenchError(f"{tool.name} cannot be started: {error}") from error
+        finally:
+            os.close(child)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def take(self) -> None:
+        """Read what is there: call it when the descriptor is readable."""
+        try:
+            data = os.read(self.output, 1 << 16)
+        except OSError:  # how a terminal tells that its last writer has gone
+            data = b""
+        now_ns = time.monotonic_ns()
+        if data:
+            self.chunks.append((now_ns, data))
+        else:
+            self.ended = True
+
+    def wait_ready(self) -> float:
+        """Seconds from its start to the sign that it is ready."""
+        said = b""
+        seen = 0
+
+        def ready() -> bool:
+            nonlocal said, seen
+            said += b"".join(data for _, data in self.chunks[seen:])
+            seen = len(self.chunks)
+            return self.tool.ready in said
+
+        listen([self], START_S, lambda: ready() or self.ended)
+        if not ready():
+            raise BenchError(f"{self.tool.name} did not say {self.tool.ready!r}: {said[-500:]!r}, {self.complaints()}")
+        return (self.chunks[-1][0] - self.began_ns) / 1e9
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Whole lines, and when the last byte of each was read."""
+        rest = b""
+        for now_ns, data in self.chunks:
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                yield now_ns, line.rstrip(b"\r")
+
+    def victims(self) -> dict[int, int]:
+        """Pid -> when its line was read, CLOCK_MONOTONIC in ns."""
+        found: dict[int, int] = {}
+        for now_ns, line in self.lines():
+            pid = self.tool.read(line).pid
+            if pid is not None:
+                found.setdefault(pid, now_ns)
+        return found
+
+    def lost(self) -> int:
+        """Kills that it says it has missed."""
+        complaints = self.complaints().encode().splitlines()
+        return sum(self.tool.read(line).lost for line in [*(line for _, line in self.lines()), *complaints])
+
+    def complaints(self) -> str:
+        """What it wrote to stderr, from the beginning."""
+        return os.pread(self._errors.fileno(), 1 << 16, 0).decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End it in order, or else by force."""
+        if self._errors.closed:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGINT)
+        listen([self], STOP_S, lambda: self.ended or self.process.poll() is not None)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.output)
+        self._errors.close()
+
+
+def listen(tools: Sequence[Running], seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Read what the tools write, until the condition holds or the time is over."""
+    poll = select.poll()
+    by_descriptor = {running.output: running for running in tools if not running.ended}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    end = time.monotonic() + seconds
+    looked = 0.0
+    while True:
+        now = time.monotonic()
+        if now >= end:
+            return
+        if now - looked >= SLICE_S:
+            if until():
+                return
+            looked = now
+        for descriptor, _ in poll.poll(1000 * min(SLICE_S, end - now)):
+            running = by_descriptor[descriptor]
+            running.take()
+            if running.ended:
+                poll.unregister(descriptor)
+
+
+def listen_until_quiet(tools: Sequence[Running], quiet_s: float, seconds: float) -> None:
+    """Read what the tools write, until they have been silent for a while or the time is over."""
+    count = [-1]
+    changed = [time.monotonic()]
+
+    def quiet() -> bool:
+        chunks = sum(len(running.chunks) for running in tools)
+        if chunks != count[0]:
+            count[0], changed[0] = chunks, time.monotonic()
+        return time.monotonic() - changed[0] >= quiet_s
+
+    listen(tools, seconds, quiet)
