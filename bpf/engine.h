@@ -18,8 +18,6 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/cred.h>
-#include <linux/nsproxy.h>
-#include <net/net_namespace.h>
 #include <linux/mm_types.h>
 #include <linux/memcontrol.h>
 #include <linux/oom.h>
@@ -27,10 +25,13 @@
 #include <linux/kernfs.h>
 #include <linux/cgroup.h>
 #include <linux/percpu_counter.h>
-#include <linux/bpf.h>
 #undef READ
 #endif
 #include "kernel_bcc.h"
+#if defined(OOMTRACE_HEADERS) && !EXISTS_mm_struct___struct_rss_stat
+#include <linux/bpf.h> /* struct bpf_array; costs a second */
+#undef READ
+#endif
 
 #undef SEC
 #define SEC(name)

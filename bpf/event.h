@@ -66,7 +66,6 @@ struct victim_event {
 	__s32 oom_score_adj;
 	__u32 namespace_pid;
 	__u32 namespace_level; /* 0: the host's PID namespace */
-	__u32 net_namespace;   /* inode number */
 	__u32 mm_users;
 	__u32 threads;
 	__u32 flags;
@@ -74,7 +73,7 @@ struct victim_event {
 	__u16 cgroup_len;
 	__u16 exe_len;
 	__u16 cmdline_len;
-	__u16 pad[3];
+	__u16 pad;
 	char strings[PATH_LEN + PATH_LEN + CMDLINE_LEN];
 };
 

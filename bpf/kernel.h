@@ -47,18 +47,6 @@ enum memcg_stat_item {
 	MEMCG_NR_STAT,
 };
 
-struct ns_common {
-	unsigned int inum;
-};
-
-struct net {
-	struct ns_common ns;
-};
-
-struct nsproxy {
-	struct net *net_ns;
-};
-
 struct upid {
 	int nr;
 };
@@ -208,7 +196,6 @@ struct task_struct {
 	unsigned long long start_boottime;
 	const struct cred *real_cred;
 	char comm[16];
-	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 	struct mm_struct *mm;

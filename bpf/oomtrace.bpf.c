@@ -361,16 +361,13 @@ inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
 		event->flags |= VICTIM_RSS_EXACT;
 }
 
-inline_always void read_namespaces(struct victim_event *event, struct task_struct *task, struct signal_struct *signal)
+inline_always void read_namespace(struct victim_event *event, struct signal_struct *signal)
 {
 	struct pid *pid = READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
 	u32 level = READ(pid, level);
-	struct nsproxy *nsproxy = READ(task, nsproxy);
-	struct net *net = READ(nsproxy, net_ns);
 
 	event->namespace_level = level;
 	event->namespace_pid = READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr));
-	event->net_namespace = READ(net, ns.inum);
 }
 
 /*
@@ -452,7 +449,7 @@ inline_always void read_victim(struct victim_event *event, struct task_struct *t
 	event->threads = READ(signal, nr_threads);
 	event->started_ns = READ(leader, start_boottime);
 	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
-	read_namespaces(event, task, signal);
+	read_namespace(event, signal);
 	if (mm)
 		read_memory(event, mm);
 	read_strings(event, task, mm);

@@ -56,8 +56,8 @@ def flatten(descriptors: dict[Any, Any]) -> list[int]:
     return found
 
 
-def prepare(folder: str, request: dict[str, Any]) -> tuple[str, list[str]]:
-    """Write what bcc includes; the kernel source that it is to use, and the compiler's flags."""
+def prepare(folder: str, request: dict[str, Any]) -> list[str]:
+    """Write what bcc includes, tell it where; the compiler's flags."""
     sources, headers = request["sources"], request["headers"]
     arch = "arm64" if platform.machine() == "aarch64" else "x86"
     flags = [f"-I{sources}", f"-I{folder}", "-DOOMTRACE_BCC", f"-D__TARGET_ARCH_{arch}", "-Wno-unused-function"]
@@ -69,11 +69,12 @@ def prepare(folder: str, request: dict[str, Any]) -> tuple[str, list[str]]:
         for name, text in _STAND_IN.items():
             os.makedirs(os.path.dirname(f"{folder}/include/{name}"), exist_ok=True)
             write(f"{folder}/include/{name}", text)
-    else:
+        os.environ["BCC_KERNEL_SOURCE"] = folder
+    else:  # bcc finds them itself; told where, it would miss the half that Debian keeps apart
         types = kernel_types.from_headers(headers)
         flags.append("-DOOMTRACE_HEADERS")
     write(f"{folder}/kernel_bcc.h", types)
-    return headers or folder, flags
+    return flags
 
 
 def write(path: str, text: str) -> None:
@@ -86,8 +87,7 @@ def main() -> None:
     request = json.loads(parent.recv(1 << 16))
     reply: dict[str, Any] = {"attached": [], "error": None, "errno": 0}
     with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
-        kernel_source, flags = prepare(folder, request)
-        os.environ["BCC_KERNEL_SOURCE"] = kernel_source
+        flags = prepare(folder, request)
         try:
             from bcc import BPF  # it reads the environment when it is imported
         except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF

@@ -12,7 +12,7 @@ from tracer import __version__, doctor, sinks
 from tracer.daemon import OPTIONS, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
-from tracer.line import MAX_BYTES, MIN_MAX_BYTES
+from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
 from tracer.schema import json_schema
 
 app = typer.Typer(
@@ -113,7 +113,8 @@ def schema() -> None:
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    json = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    sys.stdout.buffer.write(escape_controls(json))
     sys.stdout.flush()
 
 
@@ -123,7 +124,12 @@ def _describe(resolved: Resolved) -> str:
         fields = resolved[part]
         shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
         lines.append(f"{part:11} {shown or 'none'}")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{_printable(line)}\n" for line in lines)
+
+
+def _printable(text: str) -> str:
+    """Whoever named a cgroup does not get to speak to the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def main() -> None:
@@ -133,14 +139,16 @@ def main() -> None:
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)
         code = error.exit_code
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again when it exits
+        if not isinstance(error, BrokenPipeError):  # a reader that has left needs no message
+            print(f"oomtrace: cannot write the output ({error.strerror})", file=sys.stderr)
         code = EXIT_FAILED
     except Exception as error:
         say = getattr(error, "format_message", None)  # what typer raises for wrong usage, whichever click it brings
         if say is None:
             raise
-        if say():
-            print(f"oomtrace: {say()} Try: oomtrace --help", file=sys.stderr)
+        help_asked = "\n" in say()  # without arguments
+        print(say() if help_asked else f"oomtrace: {say()} Try: oomtrace --help", file=sys.stderr)
         code = EXIT_USAGE
     sys.exit(code)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from tracer.event import Scope
 
-_INVOKED = re.compile(rb"invoked oom-killer: gfp_mask=(0x[0-9a-f]+)\(([^)]*)\).*?, order=(-?\d+)")
+_INVOKED = re.compile(rb".{0,15}? invoked oom-killer: gfp_mask=(0x[0-9a-f]+)\(([^)]*)\).*?, order=(-?\d+)", re.DOTALL)
 _CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
+_TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
 _KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
 
 _SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_POLICY": "mempolicy", b"NONE": "host"}
@@ -30,17 +31,21 @@ class Report(NamedTuple):
 
 
 def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
-    """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it)."""
+    """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it).
+
+    The order of the pieces tells what they are, not their text: names in them may look like anything.
+    """
+    rest = list(pieces)
     gfp_mask = gfp_flags = order = message = limit_cgroup = None
     scope: Scope | None = None
-    summary = b""
-    for piece in pieces:
-        if match := _INVOKED.search(piece):
-            gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode(), int(match[3])
-        elif match := _KILLED.match(piece):
-            message = match[1].decode("utf-8", "backslashreplace")
-        else:
-            summary += piece.rstrip(b"\n")
+    if rest and (match := _INVOKED.match(rest[0])):
+        gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode(), int(match[3])
+        del rest[0]
+    summary_ends = len(rest) < 2 or _TASK.search(b"".join(rest[:-1])) is not None
+    if rest and summary_ends and (match := _KILLED.match(rest[-1])):
+        message = match[1].decode("utf-8", "backslashreplace")
+        del rest[-1]
+    summary = b"".join(piece.rstrip(b"\n") for piece in rest)
     if match := _CONSTRAINT.match(summary):
         scope = _SCOPES.get(match[1])
         limit_cgroup = _limit_cgroup(summary, victim_cgroup)

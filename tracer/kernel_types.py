@@ -181,7 +181,11 @@ _HEADER_MACROS = """
 #define SIZE_percpu_counter sizeof(struct percpu_counter)
 #define OFFSET_percpu_counter_count __builtin_offsetof(struct percpu_counter, count)
 #define OFFSET_percpu_counter_counters __builtin_offsetof(struct percpu_counter, counters)
+#if EXISTS_mm_struct___struct_rss_stat
+#define OFFSET_bpf_array_pptrs 0
+#else
 #define OFFSET_bpf_array_pptrs __builtin_offsetof(struct bpf_array, pptrs)
+#endif
 #define SIZE_upid sizeof(struct upid)
 #define OFFSET_upid_nr __builtin_offsetof(struct upid, nr)
 #define EXISTS_ENUM_memory_cgrp_id 1

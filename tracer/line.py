@@ -16,95 +16,107 @@ from tracer.event import OomKill, Record
 MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
 _CUT = "…"
+_KEEP = (128, 32, 0)
+"""Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
+_ESCAPED_BYTES = 6
+"""What a character may take in JSON (``\\u001b``)."""
 _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
-    """The line, with its newline, at most ``max_bytes`` long."""
+    """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
     line = _dump(record)
-    if len(line) <= max_bytes or record["type"] != "oom_kill":
+    if record["type"] != "oom_kill":
         return line
-    for name, trim in _trimmers(record):
-        if name not in record["truncated"]:
-            record["truncated"].append(name)
-        while trim(len(line) - max_bytes):
-            line = _dump(record)
-            if len(line) <= max_bytes:
-                return line
+    for keep in _KEEP:
+        for name, trim in _trimmers(record, keep):
+            while len(line) > max_bytes and trim(len(line) - max_bytes):
+                if name not in record["truncated"]:
+                    record["truncated"].append(name)
+                line = _dump(record)
     return line
 
 
 def _dump(record: Record) -> bytes:
+    return escape_controls(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def escape_controls(json: bytes) -> bytes:
     """JSON allows DEL and the C1 control characters as they are; a terminal that shows the line must not see them."""
-    line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), line)
+    return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
 
 
-def _trimmers(record: OomKill) -> Iterator[tuple[str, Callable[[int], bool]]]:
-    """Name of a field and a function that takes about so many bytes off it; False: nothing is left to take."""
-    victim, container = record["victim"], record["container"]
-    if container is not None and container["labels"]:
-        labels = container["labels"]
-        yield "container.labels", lambda excess: bool(labels) and bool(labels.popitem())
-    cmdline = victim["cmdline"]
-    if cmdline:
-        yield "victim.cmdline", lambda excess: _shorten_list(cmdline, excess, 256)
-    if record["trigger"] is not None and record["trigger"]["cgroup"]:
-        yield "trigger.cgroup", _path_trimmer(record["trigger"], "cgroup")
-    candidates = record["candidates"]
-    if candidates:
-        yield "candidates", lambda excess: len(candidates) > 3 and bool(candidates.pop())
-    if victim["exe"]:
-        yield "victim.exe", _path_trimmer(victim, "exe")
-    if record["limit"] is not None:
-        yield "limit.cgroup", _path_trimmer(record["limit"], "cgroup")
-    if victim["cgroup"]:
-        yield "victim.cgroup", _path_trimmer(victim, "cgroup")
-    if cmdline:
-        yield "victim.cmdline", lambda excess: _shorten_list(cmdline, excess, 0)
-    parts: dict[str, Any] = {name: record[name] for name in ("container", "systemd", "kubernetes")}
-    for name, fields in parts.items():
-        if fields is not None:
-            yield name, _strings_trimmer(fields)
+def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    """Name of a field and a function that takes at most so many bytes off it; False: nothing is left to take."""
+    victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
+    container: dict[str, Any] = record["container"] or {}  # type: ignore[assignment]
+    trigger: dict[str, Any] = record["trigger"] or {}  # type: ignore[assignment]
+    limit: dict[str, Any] = record["limit"] or {}  # type: ignore[assignment]
+    whole: dict[str, Any] = record  # type: ignore[assignment]
+    yield "container.labels", lambda _excess: _drop_label(container, keep)
+    yield "victim.cmdline", lambda excess: _shorten_cmdline(victim["cmdline"], excess, 2 * keep)
+    yield "trigger.cgroup", lambda excess: _shorten_path(trigger, "cgroup", excess, keep)
+    yield "victim.shared_mm", lambda excess: _drop_items(victim, "shared_mm", excess, keep)
+    yield "candidates", lambda excess: _drop_items(whole, "candidates", excess, keep)
+    yield "victim.exe", lambda excess: _shorten_path(victim, "exe", excess, keep)
+    yield "limit.cgroup", lambda excess: _shorten_path(limit, "cgroup", excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_path(victim, "cgroup", excess, keep)
+    for part in ("container", "kubernetes", "systemd"):
+        fields = whole[part]
+        for field in [field for field, value in (fields or {}).items() if isinstance(value, str)]:
+            # An id that is cut names nothing: ids stay as long as anything else can go.
+            floor = max(keep, 128) if field in ("id", "node_container_id", "pod_uid") and keep else keep
+            yield (
+                f"{part}.{field}",
+                lambda excess, of=fields, name=field, least=floor: (  # type: ignore[misc]
+                    _shorten_path(of, name, excess, least)
+                ),
+            )
 
 
-def _shorten_list(strings: list[str], excess: int, keep: int) -> bool:
-    """Take characters off the end of a list of strings, down to ``keep`` in all."""
-    total = sum(map(len, strings))
-    if total <= keep or not strings:
+def _drop_label(container: dict[str, Any], keep: int) -> bool:
+    labels = container.get("labels")
+    if not labels or len(labels) <= keep // 16:
         return False
-    wanted = max(keep, total - max(excess, 16))
-    while strings and total - len(strings[-1]) >= wanted:
-        total -= len(strings.pop())
-    if strings and total > wanted:
-        strings[-1] = strings[-1][: len(strings[-1]) - (total - wanted)]
+    labels.popitem()
     return True
 
 
-def _path_trimmer(owner: object, key: str) -> Callable[[int], bool]:
+def _drop_items(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
+    """Take items off the end of a list."""
+    items = owner[key]
+    least = max(3, keep // 16) if key == "candidates" else keep // 16
+    if not items or len(items) <= least:
+        return False
+    longest = len(orjson.dumps(items)) // len(items) + 1
+    del items[max(least, len(items) - max(1, excess // (2 * longest))) :]
+    return True
+
+
+def _shorten_cmdline(strings: list[str] | None, excess: int, keep: int) -> bool:
+    """Take characters off the end of a list of strings; each string counts one more, for what surrounds it."""
+    if not strings:
+        return False
+    total = sum(len(string) + 1 for string in strings)
+    if total <= keep:
+        return False
+    target = max(keep, total - max(excess // _ESCAPED_BYTES, 16))
+    while strings and total > target:
+        last = strings.pop()
+        total -= len(last) + 1
+        if total + 1 < target and len(last) > target - total - 1:
+            strings.append(last[: target - total - 1])
+            break
+    return True
+
+
+def _shorten_path(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
     """The end of a path tells most: the beginning goes."""
-
-    def trim(excess: int) -> bool:
-        fields: dict[str, str] = owner  # type: ignore[assignment]
-        path = fields[key].removeprefix(_CUT)
-        if len(path) <= 128:
-            return False
-        fields[key] = _CUT + path[min(max(excess + len(_CUT.encode()), 16), len(path) - 128) :]
-        return True
-
-    return trim
-
-
-def _strings_trimmer(fields: dict[str, object]) -> Callable[[int], bool]:
-    def trim(excess: int) -> bool:
-        key, value = max(
-            ((key, value) for key, value in fields.items() if isinstance(value, str)),
-            key=lambda item: len(item[1]),
-            default=("", ""),
-        )
-        if len(value) <= 128:
-            return False
-        fields[key] = value[:127] + _CUT
-        return True
-
-    return trim
+    text = owner.get(key)
+    if not text:
+        return False
+    rest = text.removeprefix(_CUT)
+    if len(rest) <= keep:
+        return False
+    owner[key] = _CUT + rest[min(max(excess // _ESCAPED_BYTES, 16), len(rest) - keep) :]
+    return True

@@ -35,7 +35,7 @@ INCIDENT_TRIGGER_CGROUP = 1 << 5
 INCIDENT_GROUP = 1 << 6
 
 HEADER = struct.Struct("=IIQQ")
-VICTIM_FIXED = struct.Struct("=Q7q4Ii6I16sHHH6x")
+VICTIM_FIXED = struct.Struct("=Q7q4Ii5I16sHHH2x")
 INCIDENT_FIXED = struct.Struct("=QQqiiIIIIII16sIHHH6x")
 COUNTERS = struct.Struct("=8q")
 STAT = struct.Struct("=6q")
@@ -74,7 +74,6 @@ class VictimEvent(NamedTuple):
     oom_score_adj: int
     namespace_pid: int
     namespace_level: int
-    net_namespace: int
     mm_users: int
     threads: int
     flags: int

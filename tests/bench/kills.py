@@ -22,7 +22,7 @@ _MARK = re.compile(r" (\d+)\.(\d{6}): mark_victim: pid=(\d+)")
 
 
 class Marks:
-    """The kernel's own account: every oom:mark_victim, in an instance of ftrace that has nothing to do with the tools."""
+    """The kernel's own account: every oom:mark_victim, in an instance of ftrace that no tool uses."""
 
     def __init__(self, instance: Path) -> None:
         self._trace = instance / "trace"
@@ -68,7 +68,14 @@ class Victims:
     """Processes that the OOM killer kills: in each cgroup `each` of them, `jobs` at a time."""
 
     def __init__(
-        self, groups: Sequence[Cgroup], each: int, *, wait_ms: int = 0, jobs: int = 1, mib: int = MIB, hold: bool = False
+        self,
+        groups: Sequence[Cgroup],
+        each: int,
+        *,
+        wait_ms: int = 0,
+        jobs: int = 1,
+        mib: int = MIB,
+        hold: bool = False,
     ) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._eaters: list[subprocess.Popen[bytes]] = []

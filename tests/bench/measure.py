@@ -10,7 +10,7 @@ from tests.kernel.cgroups import Cgroup
 from tests.kernel.environment import IN_VM
 
 from . import process
-from .kills import MIB, Marks, Victims, vmstat_oom_kills
+from .kills import LIMIT_BYTES, MIB, Marks, Victims, vmstat_oom_kills
 from .running import BenchError, Running, listen, listen_until_quiet
 from .tools import Tool
 
@@ -113,9 +113,7 @@ def latencies_ms(tools: Sequence[Running], group: Cgroup, marks: Marks, count: i
         listen_until_quiet(tools, QUIET_S, KILLS_S)
         pids = victims.pids()
     killed = {pid: ns for pid, ns in marks.times().items() if pid in pids}
-    return [
-        [(ns - killed[pid]) / 1e6 for pid, ns in running.victims().items() if pid in killed] for running in tools
-    ]
+    return [[(ns - killed[pid]) / 1e6 for pid, ns in running.victims().items() if pid in killed] for running in tools]
 
 
 def storm(running: Running, groups: Sequence[Cgroup], marks: Marks, count: int, samples: Samples) -> None:
@@ -156,6 +154,7 @@ def group_kill(running: Running, group: Cgroup, marks: Marks, count: int, sample
             listen_until_quiet([running], QUIET_S, KILLS_S)
             pids = members.pids() | victims.pids()
     group.write("memory.oom.group", 0)
+    group.limit(LIMIT_BYTES)
     killed = pids & marks.times().keys()
     if len(killed) < count:
         raise BenchError(f"only {len(killed)} of {count} members of the group were killed")

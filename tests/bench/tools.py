@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+
 class Said(NamedTuple):
     """What one line of output tells."""
 

@@ -44,7 +44,7 @@ def hierarchy() -> Hierarchy:
 @pytest.fixture(scope="session", autouse=True)
 def spared() -> None:
     """In a VM, where tests let the whole host run out of memory, these tests and the tracer are not to die of it."""
-    assert 0 == os.geteuid(), "these tests make OOM kills and load BPF programs: run them as root"
+    assert os.geteuid() == 0, "these tests make OOM kills and load BPF programs: run them as root"
     if IN_VM:
         Path("/proc/self/oom_score_adj").write_text("-1000")
 
@@ -87,7 +87,7 @@ class Tracers:
             return
         stop = tracer.stop()
         assert len(tracer.of_type("oom_kill")) == stop["records"]
-        assert 0 == stop["lost"]
+        assert stop["lost"] == 0
         assert list(range(len(tracer.records))) == [record["seq"] for record in tracer.records]
 
 

@@ -82,10 +82,10 @@ class Daemon:
         """End it in order, as a service manager does; the stop record."""
         self.process.send_signal(by)
         self.end()
-        assert 0 == self.process.returncode, self.errors.read_text()[-4000:]
-        assert b"" == self._rest
+        assert self.process.returncode == 0, self.errors.read_text()[-4000:]
+        assert self._rest == b""
         stop = self.poll()[-1]
-        assert "stop" == stop["type"]
+        assert stop["type"] == "stop"
         return stop
 
     def end(self) -> None:

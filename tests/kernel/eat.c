@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/bpf.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,27 +28,27 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_CGROUPS	4
-#define MPOL_BIND	2
+#define MAX_CGROUPS 4
+#define MPOL_BIND 2
 
-static const char usage[] =
-	"usage: eat [options] MIB [ignored ...]\n"
-	"  -n NAME     process name, any bytes        -T NAME   name of the second thread\n"
-	"  -a ADJ      oom_score_adj                  -u UID    user and group id\n"
-	"  -g DIR      cgroup to enter, repeatable    -l LIFE   seconds until SIGALRM (120)\n"
-	"  -G          wait for a byte on stdin       -w MS     wait before eating\n"
-	"  -K PID      SIGKILL this process first     -H        hold: pause after eating\n"
-	"  -t          eat in a second thread         -z        same, and the leader exits first\n"
-	"  -m          share the memory with a CLONE_VM child\n"
-	"  -f FILE     write a file                   -s        shared anonymous memory\n"
-	"  -N NODE     bind the memory to a NUMA node\n"
-	"  -k KIB      size of a chunk (1024)         -p US     pause after each chunk\n"
-	"  -c COUNT    eat in COUNT children          -j JOBS   so many at once (1)\n"
-	"  -P          eat as pid 1 of a PID namespace; -PP as the child of its pid 1\n";
+static const char usage[] = "usage: eat [options] MIB [ignored ...]\n"
+			    "  -n NAME     process name, any bytes        -T NAME   name of the second thread\n"
+			    "  -a ADJ      oom_score_adj                  -u UID    user and group id\n"
+			    "  -g DIR      cgroup to enter, repeatable    -l LIFE   seconds until SIGALRM (120)\n"
+			    "  -G          wait for a byte on stdin       -w MS     wait before eating\n"
+			    "  -K PID      SIGKILL this process first     -H        hold: pause after eating\n"
+			    "  -t          eat in a second thread         -z        same, and the leader exits first\n"
+			    "  -m          share the memory with a CLONE_VM child\n"
+			    "  -f FILE     write a file                   -s        shared anonymous memory\n"
+			    "  -N NODE     bind the memory to a NUMA node\n"
+			    "  -k KIB      size of a chunk (1024)         -p US     pause after each chunk\n"
+			    "  -c COUNT    eat in COUNT children          -j JOBS   so many at once (1)\n"
+			    "  -P          eat as pid 1 of a PID namespace; -PP as the child of its pid 1\n"
+			    "  -B          do not eat but update a BPF map, over and over\n";
 
 static const char *comm, *thread_comm = "eat-thread", *adj, *file;
 static const char *cgroups[MAX_CGROUPS];
-static int n_cgroups, gate, hold, second_thread, leader_exits, share_mm, shared, namespaces;
+static int n_cgroups, gate, hold, second_thread, leader_exits, share_mm, shared, namespaces, update_map;
 static int node = -1, children, jobs = 1;
 static long uid = -1, wait_ms, pause_us, mib, chunk_kib = 1024, life = 120;
 static pid_t kill_first;
@@ -131,7 +132,7 @@ static void eat_memory(size_t size)
 
 	if (p == MAP_FAILED)
 		die("mmap");
-	madvise(p, size, MADV_NOHUGEPAGE);	/* fails without THP, where it is not needed */
+	madvise(p, size, MADV_NOHUGEPAGE); /* fails without THP, where it is not needed */
 	if (node >= 0) {
 		unsigned long mask = 1UL << node;
 
@@ -142,6 +143,31 @@ static void eat_memory(size_t size)
 		((volatile char *)p)[done] = 1;
 		breathe(done);
 	}
+}
+
+/* What other users of BPF do now and then: while a map is updated, kprobe programs do not run on that CPU. */
+static void busy_with_bpf(void)
+{
+	static char value[32768];
+	int key = 0;
+	union bpf_attr attr;
+	int fd;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_HASH;
+	attr.key_size = sizeof(key);
+	attr.value_size = sizeof(value);
+	attr.max_entries = 1;
+	fd = syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
+	if (fd < 0)
+		die("bpf");
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = fd;
+	attr.key = (unsigned long)&key;
+	attr.value = (unsigned long)value;
+	for (;;)
+		if (syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr)))
+			die("bpf");
 }
 
 static void *eat(void *name)
@@ -158,6 +184,8 @@ static void *eat(void *name)
 		usleep(wait_ms * 1000);
 	if (kill_first && kill(kill_first, SIGKILL))
 		die("kill");
+	if (update_map)
+		busy_with_bpf();
 	if (size && file)
 		eat_file(size);
 	else if (size)
@@ -260,12 +288,20 @@ int main(int argc, char **argv)
 {
 	int option;
 
-	while ((option = getopt(argc, argv, "+n:T:a:u:g:l:Gw:K:Htzmf:sN:k:p:c:j:P")) != -1) {
+	while ((option = getopt(argc, argv, "+n:T:a:u:g:l:Gw:K:Htzmf:sN:k:p:c:j:PB")) != -1) {
 		switch (option) {
-		case 'n': comm = optarg; break;
-		case 'T': thread_comm = optarg; break;
-		case 'a': adj = optarg; break;
-		case 'u': uid = atol(optarg); break;
+		case 'n':
+			comm = optarg;
+			break;
+		case 'T':
+			thread_comm = optarg;
+			break;
+		case 'a':
+			adj = optarg;
+			break;
+		case 'u':
+			uid = atol(optarg);
+			break;
 		case 'g':
 			if (n_cgroups == MAX_CGROUPS) {
 				fputs(usage, stderr);
@@ -273,22 +309,57 @@ int main(int argc, char **argv)
 			}
 			cgroups[n_cgroups++] = optarg;
 			break;
-		case 'l': life = atol(optarg); break;
-		case 'G': gate = 1; break;
-		case 'w': wait_ms = atol(optarg); break;
-		case 'K': kill_first = atol(optarg); break;
-		case 'H': hold = 1; break;
-		case 't': second_thread = 1; break;
-		case 'z': second_thread = leader_exits = 1; break;
-		case 'm': share_mm = 1; break;
-		case 'f': file = optarg; break;
-		case 's': shared = 1; break;
-		case 'N': node = atoi(optarg); break;
-		case 'k': chunk_kib = atol(optarg); break;
-		case 'p': pause_us = atol(optarg); break;
-		case 'c': children = atoi(optarg); break;
-		case 'j': jobs = atoi(optarg); break;
-		case 'P': namespaces++; break;
+		case 'l':
+			life = atol(optarg);
+			break;
+		case 'G':
+			gate = 1;
+			break;
+		case 'w':
+			wait_ms = atol(optarg);
+			break;
+		case 'K':
+			kill_first = atol(optarg);
+			break;
+		case 'H':
+			hold = 1;
+			break;
+		case 't':
+			second_thread = 1;
+			break;
+		case 'z':
+			second_thread = leader_exits = 1;
+			break;
+		case 'm':
+			share_mm = 1;
+			break;
+		case 'f':
+			file = optarg;
+			break;
+		case 's':
+			shared = 1;
+			break;
+		case 'N':
+			node = atoi(optarg);
+			break;
+		case 'k':
+			chunk_kib = atol(optarg);
+			break;
+		case 'p':
+			pause_us = atol(optarg);
+			break;
+		case 'c':
+			children = atoi(optarg);
+			break;
+		case 'j':
+			jobs = atoi(optarg);
+			break;
+		case 'P':
+			namespaces++;
+			break;
+		case 'B':
+			update_map = 1;
+			break;
 		default:
 			fputs(usage, stderr);
 			return 2;

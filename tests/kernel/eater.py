@@ -38,6 +38,7 @@ FLAGS = {
     "jobs": "-j",
     "namespace": "-P",
     "inner_namespace": "-PP",
+    "update_map": "-B",
 }
 """Options of the eater by their names in the tests; eat.c says what they do."""
 
@@ -142,7 +143,7 @@ class Eater:
 
     def die(self) -> "Eater":
         """Wait for its end by SIGKILL."""
-        assert -signal.SIGKILL == self.wait()
+        assert self.wait() == -signal.SIGKILL
         return self
 
     def close(self) -> None:

@@ -116,13 +116,17 @@ def check_limit(limit: Record, report: Report, kprobes: bool) -> None:
             check_near(report.usage_kb[counter] << 10, usage, slack, f"{prefix}usage_bytes")
     if "memory+swap" in report.failcnt:  # only cgroup v1 has them
         check_near(report.failcnt["memory"], limit["failcnt"], 1, "failcnt")
-    breakdown = limit["breakdown"]
-    if breakdown is not None and report.statistics:
-        names = {"anon_bytes": ("anon", "total_rss"), "shmem_bytes": ("shmem", "total_shmem")}
-        for name, (v2, v1) in names.items():
-            logged = report.statistics.get(v1, report.statistics.get(v2))
-            assert logged is not None
-            check_near(logged, breakdown[name], slack, name)
+
+
+def check_breakdown(record: Record, report: Report | None) -> None:
+    """The parts of the usage are those of the kernel's report."""
+    assert report is not None, "the kernel did not report this kill"
+    breakdown = record["limit"]["breakdown"]
+    names = {"anon_bytes": ("anon", "total_rss"), "shmem_bytes": ("shmem", "total_shmem")}
+    for name, (v2, v1) in names.items():
+        logged = report.statistics.get(v1, report.statistics.get(v2))
+        assert logged is not None, name
+        check_near(logged, breakdown[name], charge_slack_bytes(), name)
 
 
 class MarkedVictims:

@@ -22,8 +22,8 @@ def test_all_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -
         return
     candidates = record["candidates"]
     points = [candidate["points"] for candidate in candidates]
-    assert 4 == record["candidates_scored"]
-    assert ["eater", "holder12", "holder8", "holder4"] == [candidate["comm"] for candidate in candidates]
+    assert record["candidates_scored"] == 4
+    assert [candidate["comm"] for candidate in candidates] == ["eater", "holder12", "holder8", "holder4"]
     assert sorted(points, reverse=True) == points
     assert record["victim"]["points"] == points[0]
     assert {eater.pid, *(holder.pid for holder in holders)} == {candidate["pid"] for candidate in candidates}
@@ -43,11 +43,11 @@ def test_no_more_than_ten(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool)
     if not kprobes:
         return
     candidates = record["candidates"]
-    assert 14 == record["candidates_scored"]
-    assert 10 == len(candidates)
+    assert record["candidates_scored"] == 14
+    assert len(candidates) == 10
     assert eater.pid == candidates[0]["pid"]
     assert {candidate["pid"] for candidate in candidates[1:]} < set(pids)
-    assert 10 == len({candidate["pid"] for candidate in candidates})
+    assert len({candidate["pid"] for candidate in candidates}) == 10
 
 
 def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
@@ -62,8 +62,8 @@ def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bo
     if not kprobes:
         return
     adjustments = {candidate["comm"]: candidate["oom_score_adj"] for candidate in record["candidates"]}
-    assert {"favoured": 1000, "eater": 0, "second": 300} == adjustments
-    assert "favoured" == next(iter(adjustments))
+    assert adjustments == {"favoured": 1000, "eater": 0, "second": 300}
+    assert next(iter(adjustments)) == "favoured"
     assert second.pid in {candidate["pid"] for candidate in record["candidates"]}
 
 
@@ -77,7 +77,7 @@ def test_spared_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool
     record = watch.kill(eater)
     if not kprobes:
         return
-    assert 2 == record["candidates_scored"]
+    assert record["candidates_scored"] == 2
     assert [eater.pid, spared.pid] == [candidate["pid"] for candidate in record["candidates"]]
     assert record["candidates"][1]["points"] < 0
     assert protected.process.poll() is None

@@ -27,7 +27,7 @@ def test_stop(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, ea
     stop = daemon.stop(by)
     assert eater.pid == watch.kill(eater)["victim"]["pid"]
     assert len(daemon.of_type("oom_kill")) == stop["records"]
-    assert 0 == stop["lost"]
+    assert stop["lost"] == 0
     assert start["oom_kills"] < stop["oom_kills"] <= oracles.vmstat_oom_kills()
     assert list(range(len(daemon.records))) == [record["seq"] for record in daemon.records]
 
@@ -47,8 +47,8 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
     daemon.stop()
     assert b"kept\n" + new.read_bytes() == old.read_bytes()
     assert record in [json.loads(line) for line in new.read_bytes().splitlines()]
-    assert "-rw-r-----" == stat.filemode(new.stat().st_mode)
-    assert "-rw-------" == stat.filemode(old.stat().st_mode)
+    assert stat.filemode(new.stat().st_mode) == "-rw-r-----"
+    assert stat.filemode(old.stat().st_mode) == "-rw-------"
 
 
 def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
@@ -70,5 +70,5 @@ def test_no_kills(make_daemon: MakeDaemon) -> None:
     kills = len(daemon.of_type("oom_kill"))  # others may make some
     assert kills == daemon.records[-1]["oom_kills"] - daemon.records[0]["oom_kills"]
     if not kills:
-        assert ["start", "stop"] == [record["type"] for record in daemon.records]
+        assert [record["type"] for record in daemon.records] == ["start", "stop"]
     assert "Traceback" not in daemon.errors.read_text()

@@ -27,13 +27,13 @@ def test_all_die(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     records = watch.kills([eater.die().pid for eater in eaters])
     incidents = [record["incident"] for record in records]
     assert [incidents[0]["id"]] * 4 == [incident["id"] for incident in incidents]
-    assert [True] * 4 == [incident["group_kill"] for incident in incidents]
-    assert [4] * 4 == [incident["victims"] for incident in incidents]
+    assert [incident["group_kill"] for incident in incidents] == [True] * 4
+    assert [incident["victims"] for incident in incidents] == [4] * 4
     assert [eaters[3].pid] * 4 == [record["trigger"]["pid"] for record in records]
     assert [group.name] * 4 == [record["limit"]["cgroup"] for record in records]
-    assert 4 == len({record["id"] for record in records})
-    assert 5 == oracles.vmstat_oom_kills() - before
-    assert 5 == group.oom_kills()
+    assert len({record["id"] for record in records}) == 4
+    assert oracles.vmstat_oom_kills() - before == 5
+    assert group.oom_kills() == 5
     points = [record["victim"]["points"] for record in records]
     assert [None, None, None, not kprobes] == [*points[:3], points[3] is None]
     # The first line is written before the kernel says that it is a group.
@@ -50,7 +50,7 @@ def test_flag_above_the_victim(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     records = watch.kills([bystander.die().pid, eater.die().pid])
     assert [left.name, right.name] == [record["victim"]["cgroup"] for record in records]
     assert [parent.name] * 2 == [record["limit"]["cgroup"] for record in records]
-    assert [2] * 2 == [record["incident"]["victims"] for record in records]
+    assert [record["incident"]["victims"] for record in records] == [2] * 2
 
 
 @pytest.mark.vm
@@ -62,7 +62,7 @@ def test_the_protected_survive(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     bystander = eat(1, group, hold=True).full()
     eater = eat(48, group)
     records = watch.kills([bystander.die().pid, eater.die().pid])
-    assert [2] * 2 == [record["incident"]["victims"] for record in records]
+    assert [record["incident"]["victims"] for record in records] == [2] * 2
     assert protected.process.poll() is None
 
 
@@ -71,9 +71,9 @@ def test_group_of_one(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     group = cgroup.child("group", 16)
     group.write("memory.oom.group", 1)
     record = watch.kill(eat(32, group).die())
-    assert 1 == record["incident"]["victims"]
+    assert record["incident"]["victims"] == 1
     assert record["incident"]["group_kill"] is True
-    assert 2 == group.oom_kills()
+    assert group.oom_kills() == 2
 
 
 def test_next_incident_is_another(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:

@@ -31,7 +31,7 @@ def allocating_task() -> Iterator[None]:
 @pytest.fixture
 def on_node_1(cgroup: Cgroup) -> Iterator[list[Cgroup]]:
     """Cgroups that allow memory of NUMA node 1 only; an eater is to enter all of them."""
-    require("0-1" == NODES.read_text().strip(), "two NUMA nodes")
+    require(NODES.read_text().strip() == "0-1", "two NUMA nodes")
     if cgroup.hierarchy.version == 2:
         for path in cgroup.hierarchy.mount, cgroup.path:
             (path / "cgroup.subtree_control").write_text("+cpuset")
@@ -58,12 +58,12 @@ def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     group = cgroup.child("unlimited")
     eater = eat(MORE_THAN_ALL, group, adj=1000, life=600).die()
     record = watch.kill(eater)
-    assert "host" == record["incident"]["scope"]
+    assert record["incident"]["scope"] == "host"
     assert record["limit"] is None
     assert group.name == record["victim"]["cgroup"]
     assert record["victim"]["rss_bytes"] > 100 * MIB
     if kprobes:
-        assert "Out of memory" == record["incident"]["message"]
+        assert record["incident"]["message"] == "Out of memory"
         assert memory_pages() == record["incident"]["total_pages"]
         assert eater.pid == record["candidates"][0]["pid"]
         assert record["candidates_scored"] >= 1
@@ -78,18 +78,18 @@ def test_host_kills_a_group(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     bystander = eat(1, group, hold=True, life=600).full()
     eater = eat(MORE_THAN_ALL, group, adj=1000, life=600)
     records = watch.kills([eater.die().pid, bystander.die().pid])
-    assert [("host", True, 2)] * 2 == [
-        tuple(record["incident"][key] for key in ("scope", "group_kill", "victims")) for record in records
-    ]
-    assert [None, None] == [record["limit"] for record in records]
+    assert [tuple(record["incident"][key] for key in ("scope", "group_kill", "victims")) for record in records] == [
+        ("host", True, 2)
+    ] * 2
+    assert [record["limit"] for record in records] == [None, None]
 
 
 def test_memory_policy(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """A process bound to a NUMA node can run out of memory while other nodes have plenty."""
-    require("0-1" == NODES.read_text().strip(), "two NUMA nodes")
+    require(NODES.read_text().strip() == "0-1", "two NUMA nodes")
     eater = eat(MORE_THAN_ALL, cgroup.child("bound"), adj=1000, node=1, life=600).die()
     record = watch.kill(eater)
-    assert "mempolicy" == record["incident"]["scope"]
+    assert record["incident"]["scope"] == "mempolicy"
     assert record["limit"] is None
 
 
@@ -97,7 +97,7 @@ def test_cpuset(watch: Watch, eat: Eat, on_node_1: list[Cgroup]) -> None:
     """So can one whose cpuset has a part of the nodes."""
     eater = eat(MORE_THAN_ALL, *on_node_1, adj=1000, life=600).die()
     record = watch.kill(eater)
-    assert "cpuset" == record["incident"]["scope"]
+    assert record["incident"]["scope"] == "cpuset"
     assert record["limit"] is None
     assert on_node_1[0].name == record["victim"]["cgroup"]
 
@@ -107,8 +107,8 @@ def test_sysrq(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     eater = eat(20, cgroup.child("unlimited"), adj=1000, hold=True).full()
     Path("/proc/sysrq-trigger").write_text("f")
     record = watch.kill(eater.die())
-    assert "sysrq" == record["incident"]["scope"]
-    assert -1 == record["incident"]["order"]
+    assert record["incident"]["scope"] == "sysrq"
+    assert record["incident"]["order"] == -1
     assert record["limit"] is None
     assert record["trigger"]["comm"].startswith("kworker/")
 
@@ -118,9 +118,9 @@ def test_allocating_task(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) 
     """With vm.oom_kill_allocating_task the kernel scores nobody and kills the trigger."""
     eater = eat(MORE_THAN_ALL, cgroup.child("unlimited"), adj=0, life=600).die()
     record = watch.kill(eater)
-    assert "host" == record["incident"]["scope"]
+    assert record["incident"]["scope"] == "host"
     assert eater.pid == record["trigger"]["pid"]
     if kprobes:
-        assert "Out of memory (oom_kill_allocating_task)" == record["incident"]["message"]
+        assert record["incident"]["message"] == "Out of memory (oom_kill_allocating_task)"
         assert not record["candidates"]
         assert not record["candidates_scored"]

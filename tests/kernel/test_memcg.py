@@ -10,6 +10,7 @@ import pytest
 from .cgroups import Cgroup
 from .conftest import Eat
 from .environment import MIB, PAGE, not_applicable, require
+from .oracles import check_breakdown
 from .watch import Watch
 
 
@@ -18,23 +19,23 @@ def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     group = cgroup.child("limit", 16)
     eater = eat(32, group).die()
     record = watch.kill(eater)
-    assert "memcg" == record["incident"]["scope"]
-    assert 1 == record["incident"]["victims"]
+    assert record["incident"]["scope"] == "memcg"
+    assert record["incident"]["victims"] == 1
     assert record["incident"]["group_kill"] is False
-    assert 0 == record["incident"]["order"]
+    assert record["incident"]["order"] == 0
     assert "GFP_KERNEL" in record["incident"]["gfp_flags"]
     assert group.name == record["limit"]["cgroup"]
-    assert "other" == record["limit"]["level"]
-    assert 16 * MIB == record["limit"]["limit_bytes"]
+    assert record["limit"]["level"] == "other"
+    assert record["limit"]["limit_bytes"] == 16 * MIB
     assert 15 * MIB < record["limit"]["usage_bytes"] <= 16 * MIB
     assert group.name == record["victim"]["cgroup"]
     assert eater.pid == record["victim"]["tid"] == record["trigger"]["pid"] == record["trigger"]["tid"]
     assert "eat" == record["victim"]["comm"] == record["trigger"]["comm"]
     assert group.name == record["trigger"]["cgroup"]
-    assert 1 == group.oom_kills()
+    assert group.oom_kills() == 1
     assert record["container"] is record["kubernetes"] is record["systemd"] is None
     if kprobes:
-        assert "Memory cgroup out of memory" == record["incident"]["message"]
+        assert record["incident"]["message"] == "Memory cgroup out of memory"
 
 
 def test_what_a_kernel_without_kprobes_hides(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
@@ -64,8 +65,8 @@ def test_parent_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     record = watch.kill(eat(32, child).die())
     assert parent.name == record["limit"]["cgroup"]
     assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
-    assert 16 * MIB == record["limit"]["limit_bytes"]
-    assert 1 == child.oom_kills()
+    assert record["limit"]["limit_bytes"] == 16 * MIB
+    assert child.oom_kills() == 1
     assert (1 if cgroup.hierarchy.version == 2 else 0) == parent.oom_kills()
 
 
@@ -74,7 +75,7 @@ def test_child_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     child = cgroup.child("parent", 32).child("child", 16)
     record = watch.kill(eat(64, child).die())
     assert child.name == record["limit"]["cgroup"]
-    assert 16 * MIB == record["limit"]["limit_bytes"]
+    assert record["limit"]["limit_bytes"] == 16 * MIB
 
 
 def test_sibling_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -90,8 +91,8 @@ def test_sibling_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     assert (large.name, "large") == (record["victim"]["cgroup"], record["victim"]["comm"])
     assert (small.name, "small") == (record["trigger"]["cgroup"], record["trigger"]["comm"])
     assert (trigger.pid, trigger.pid) == (record["trigger"]["pid"], record["trigger"]["tid"])
-    assert 12345 == record["trigger"]["uid"]
-    assert 0 == record["victim"]["uid"]
+    assert record["trigger"]["uid"] == 12345
+    assert record["victim"]["uid"] == 0
 
 
 def test_limit_lowered(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -107,7 +108,7 @@ def test_limit_lowered(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     own = Path("/proc/self/cgroup").read_text().partition("::")[2].strip()
     assert own == record["trigger"]["cgroup"]
     assert group.name == record["limit"]["cgroup"]
-    assert 4 * MIB == record["limit"]["limit_bytes"]
+    assert record["limit"]["limit_bytes"] == 4 * MIB
     assert record["limit"]["usage_bytes"] > 15 * MIB
 
 
@@ -127,6 +128,7 @@ def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: 
     assert record["victim"]["rss_bytes"] < 4 * MIB
     assert record["limit"]["usage_bytes"] > 15 * MIB
     if kprobes:
+        check_breakdown(record, watch.logged_kill(record).report)
         breakdown = record["limit"]["breakdown"]
         assert 14 * MIB < breakdown["shmem_bytes"] <= breakdown["file_bytes"] <= 16 * MIB
         assert breakdown["anon_bytes"] < 2 * MIB
@@ -139,6 +141,7 @@ def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> Non
     if not kprobes:
         assert breakdown is None
         return
+    check_breakdown(record, watch.logged_kill(record).report)
     assert 14 * MIB < breakdown["anon_bytes"] <= record["limit"]["usage_bytes"]
     assert 0 <= breakdown["shmem_bytes"] < MIB
     assert 0 <= breakdown["sock_bytes"] < MIB
@@ -155,7 +158,7 @@ def test_memory_and_swap_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     require((group.path / "memory.memsw.limit_in_bytes").exists(), "swap accounting")
     group.write("memory.memsw.limit_in_bytes", 20 * MIB)
     limit = watch.kill(eat(32, group).die())["limit"]
-    assert 20 * MIB == limit["memsw_limit_bytes"]
+    assert limit["memsw_limit_bytes"] == 20 * MIB
     assert 15 * MIB < limit["memsw_usage_bytes"] <= 20 * MIB
     assert limit["failcnt"] > 0
     assert limit["swap_limit_bytes"] is None

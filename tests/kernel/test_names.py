@@ -62,7 +62,7 @@ def test_cgroup_name(watch: Watch, cgroup: Cgroup, eat: Eat, name: bytes) -> Non
     record = watch.kill(eat(16, child).die())
     assert parent.name == record["limit"]["cgroup"]
     assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
-    assert [] == record["truncated"]
+    assert record["truncated"] == []
 
 
 def eat_inside(eat: Eat, group: Cgroup) -> Eater:
@@ -90,7 +90,7 @@ def test_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     record = watch.kill(eat_inside(eat, child))
     assert limit.name == record["limit"]["cgroup"]
     assert child.name == record["victim"]["cgroup"] == record["trigger"]["cgroup"]
-    assert [] == record["truncated"]
+    assert record["truncated"] == []
 
 
 def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
@@ -123,7 +123,7 @@ def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, extra: list[bytes]
     eater = eat(16, cgroup.child("limit", 8), extra=extra).die()
     record = watch.kill(eater)
     assert eater.command_line == record["victim"]["cmdline"]
-    assert [] == record["truncated"]
+    assert record["truncated"] == []
 
 
 @pytest.mark.parametrize("length", [4096, 100_000])
@@ -136,7 +136,7 @@ def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) 
     assert len(whole) == len(eater.command_line) - 1
     assert 100 < len(cut) < length
     assert cut.rstrip("…") == "x" * len(cut.rstrip("…"))
-    assert ["victim.cmdline"] == record["truncated"]
+    assert record["truncated"] == ["victim.cmdline"]
 
 
 def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -146,7 +146,7 @@ def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     cmdline = record["victim"]["cmdline"]
     assert 20 < len(cmdline) < 5000
     assert eater.command_line[: len(cmdline) - 1] == cmdline[:-1]
-    assert ["victim.cmdline"] == record["truncated"]
+    assert record["truncated"] == ["victim.cmdline"]
 
 
 def test_everything_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
@@ -159,4 +159,4 @@ def test_everything_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence
     record = watch.kill(eater)
     assert as_text(b'\x01"\\\xff\x1b' * 3) == record["victim"]["comm"]
     assert "victim.cmdline" in record["truncated"]
-    assert [] == fence()["truncated"]
+    assert fence()["truncated"] == []

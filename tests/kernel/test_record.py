@@ -56,7 +56,7 @@ def test_resident_memory_is_exact(watch: Watch, cgroup: Cgroup, eat: Eat, shared
     eaten = memory["shmem_rss_bytes" if shared else "anon_rss_bytes"]
     assert 50 * MIB - unseen_pages() * PAGE <= eaten <= 51 * MIB
     assert eaten <= memory["rss_bytes"] <= rss  # clean pages of the program may have been dropped since
-    assert 0 == memory["swap_bytes"]
+    assert memory["swap_bytes"] == 0
 
 
 def test_sizes(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -135,7 +135,7 @@ def test_points(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 def test_start(tracer: Daemon) -> None:
     """The first record says what is attached."""
     start = tracer.start()
-    assert 0 == start["seq"]
+    assert start["seq"] == 0
     assert start is tracer.records[0]
     assert start["hooks"]
     assert start["oom_kills"] <= vmstat_oom_kills()

@@ -30,7 +30,7 @@ def check(watch: Watch, pids: list[int]) -> None:
     assert len(pids) == len({record["incident"]["id"] for record in records.values()})
     gone = {record["id"] for record in records.values()}
     wait_until("the records of all exits", lambda: gone <= {record["id"] for record in watch.records("oom_exit")})
-    assert [] == watch.records("lost")
+    assert watch.records("lost") == []
 
 
 def test_storm(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -50,6 +50,13 @@ def test_nobody_listens(watch: Watch, cgroup: Cgroup, eat: Eat, tracer: Daemon) 
     finally:
         tracer.process.send_signal(signal.SIGCONT)
     check(watch, pids)
+
+
+def test_others_use_bpf(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Other programs' use of BPF, during which the kernel skips kprobes, costs no records of kills."""
+    eat(0, update_map=True, life=600).start()
+    pids = weather(watch, eat(16, cgroup.child("storm", 8), children=200, jobs=4, life=600), 200)
+    assert sorted(pids) == sorted(record["victim"]["pid"] for record in watch.kills(pids, steady=False))
 
 
 def test_two_limits_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:

@@ -48,19 +48,19 @@ def test_swapped_out(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> N
     assert 6 * MIB < victim["swap_bytes"] <= 8 * MIB
     assert 20 * MIB < victim["swap_bytes"] + victim["rss_bytes"] < 26 * MIB
     if cgroup.hierarchy.version == 2:
-        assert 8 * MIB == limit["swap_limit_bytes"]
+        assert limit["swap_limit_bytes"] == 8 * MIB
         assert 6 * MIB < limit["swap_usage_bytes"] <= 8 * MIB
     else:
-        assert 24 * MIB == limit["memsw_limit_bytes"]
+        assert limit["memsw_limit_bytes"] == 24 * MIB
         assert 22 * MIB < limit["memsw_usage_bytes"] <= 24 * MIB
     if kprobes:
-        assert 24 * MIB // PAGE == record["incident"]["total_pages"]
+        assert record["incident"]["total_pages"] == 24 * MIB // PAGE
 
 
 @pytest.mark.usefixtures("swap")
 def test_no_swap_allowed(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """Where a cgroup may not swap, nothing of the victim is in swap."""
     record = watch.kill(eat(64, cgroup.child("dry", 16)).die())
-    assert 0 == record["victim"]["swap_bytes"]
+    assert record["victim"]["swap_bytes"] == 0
     if cgroup.hierarchy.version == 2:
-        assert (0, 0) == (record["limit"]["swap_usage_bytes"], record["limit"]["swap_limit_bytes"])
+        assert (record["limit"]["swap_usage_bytes"], record["limit"]["swap_limit_bytes"]) == (0, 0)

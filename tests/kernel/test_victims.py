@@ -65,7 +65,7 @@ def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     small.die()
     large.wait()
     record = watch.kill(small)
-    assert 1000 == record["victim"]["oom_score_adj"]
+    assert record["victim"]["oom_score_adj"] == 1000
     assert large.pid == record["trigger"]["pid"]
 
 
@@ -73,7 +73,7 @@ def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 def test_negative_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """A low oom_score_adj does not save the only process."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), adj=-999).die())
-    assert -999 == record["victim"]["oom_score_adj"]
+    assert record["victim"]["oom_score_adj"] == -999
 
 
 def test_host_namespace(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -87,7 +87,7 @@ def test_container_init(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """The first process of a PID namespace is known as a container's init, by its pid on the host."""
     eater = eat(32, cgroup.child("limit", 16), namespace=True)
     (init,) = eater.children()
-    assert 128 + signal.SIGKILL == eater.wait()
+    assert eater.wait() == 128 + signal.SIGKILL
     victim = watch.kill(init)["victim"]
     assert (1, True, eater.pid) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
 
@@ -139,7 +139,7 @@ def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fenc
     with marked_victims() as marked:
         hungry.go()
         dying.die()
-        assert 0 == hungry.wait()
+        assert hungry.wait() == 0
         assert dying.pid in marked.tids()
     fence()
     assert dying.pid not in [record["victim"]["pid"] for record in watch.records()]
@@ -153,13 +153,13 @@ def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, eat: Eat, trace
     eater.die()
     record = watch.kill(eater)
     assert eater.command_line == record["victim"]["cmdline"]
-    assert "early" == record["victim"]["comm"]
+    assert record["victim"]["comm"] == "early"
 
 
 def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """A child that executed nothing has its parent's command line."""
     eater = eat(32, cgroup.child("limit", 16), children=1, extra=["of", "the", "parent"])
-    assert 0 == eater.wait()
+    assert eater.wait() == 0
     (child,) = eater.children()
     victim = watch.kill(child)["victim"]
     assert eater.command_line == victim["cmdline"]
@@ -169,5 +169,5 @@ def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 def test_renamed_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """The command line is what the process was executed with, not its file's name."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), argv0="worker: idle").die())
-    assert "worker: idle" == record["victim"]["cmdline"][0]
+    assert record["victim"]["cmdline"][0] == "worker: idle"
     assert record["victim"]["exe"].endswith("/eat")

@@ -62,7 +62,7 @@ class Watch:
             found = {pid: [record for record in records if record["victim"]["pid"] == pid] for pid in pids}
             if all(found.values()):
                 break
-        assert {pid: 1 for pid in pids} == {pid: len(found[pid]) for pid in pids}, "records of each victim"
+        assert dict.fromkeys(pids, 1) == {pid: len(found[pid]) for pid in pids}, "records of each victim"
         for pid in pids:
             self._check(found[pid][0], steady)
         return [found[pid][0] for pid in pids]
@@ -101,6 +101,6 @@ class Watch:
             actual = len(logged), sorted(traced)
             if expected == actual:
                 break
-        assert 0 == self._log.overruns, "the kernel log was overwritten before it was read"
+        assert self._log.overruns == 0, "the kernel log was overwritten before it was read"
         assert expected == actual, "(kernel's count, victims in the kernel log) == (kills logged, victims traced)"
-        assert [] == self.records("lost")
+        assert self.records("lost") == []

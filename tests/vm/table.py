@@ -19,12 +19,12 @@ from .run import PROJECT, RESULTS
 PAGE = PROJECT / "docs" / "kernels.md"
 BEGIN, END = "<!-- vm-table -->", "<!-- /vm-table -->"
 EMPTY_PAGE = f"# Kernels\n\n{BEGIN}\n{END}\n"
-ABSENT = "–"
+NOT_APPLICABLE = "–"
 
 
 @dataclass
 class Scenario:
-    """A test on one VM; its parameters count as one."""
+    """A test on one VM, all of its parameters together."""
 
     failed: bool = False
     passed: bool = False
@@ -32,7 +32,11 @@ class Scenario:
 
     @property
     def cell(self) -> str:
-        return "no" if self.failed else "yes" if self.passed else ABSENT
+        if self.failed:
+            return "no"
+        if self.passed:
+            return "yes"
+        return NOT_APPLICABLE if self.reasons else ""
 
 
 @dataclass
@@ -50,7 +54,7 @@ def read(path: Path) -> Column:
     if not match:
         raise ValueError(f"{path.name} is not named like a result of tests.vm.run")
     label, cgroup, engine, hidden = match.groups()
-    tree = ElementTree.parse(path)
+    tree = ElementTree.parse(path)  # noqa: S314 - our own
     properties = {element.get("name"): element.get("value") for element in tree.iter("property")}
     kernel = properties.get("kernel") or label
     scenarios: dict[str, Scenario] = {}
@@ -72,7 +76,7 @@ def _readable(case: ElementTree.Element) -> str:
     """tests.kernel.test_memcg, test_parent_limit[1] -> "memcg: parent limit"."""
     module = case.get("classname", "").rpartition(".")[2].removeprefix("test_")
     name = case.get("name", "").partition("[")[0].removeprefix("test_")
-    return f"{module}: {name}".replace("_", " ")
+    return (name if name == module else f"{module}: {name}").replace("_", " ")
 
 
 def render(columns: list[Column]) -> str:
@@ -89,10 +93,10 @@ def render(columns: list[Column]) -> str:
         row = [column.scenarios.get(name, unknown) for column in columns]
         lines.append(f"| {name} | " + " | ".join(scenario.cell for scenario in row) + " |")
         for scenario in row:
-            for reason in sorted(scenario.reasons) if scenario.cell == ABSENT else ():
+            for reason in sorted(scenario.reasons) if scenario.cell == NOT_APPLICABLE else ():
                 reasons.setdefault(reason, {})[name] = None
     if reasons:
-        lines += ["", f"Not applicable ({ABSENT}):", ""]
+        lines += ["", f"Not applicable ({NOT_APPLICABLE}):", ""]
         lines += [f"- {', '.join(scenarios)}: {reason}" for reason, scenarios in reasons.items()]
     return "\n".join(lines)
 

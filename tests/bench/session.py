@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the measurements on one machine: the tools take turns, so that what disturbs one disturbs all."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.environment import IN_VM
+
+from . import bpf_time, measure
+from .kills import Marks, groups, marks
+from .measure import Samples
+from .results import Results, kernel, load_average
+from .running import BenchError, Running, listen
+from .tools import GUEST, NATIVE, Tool
+
+GROUP_MEMBERS = 20
+
+
+class Plan(NamedTuple):
+    """How much of everything; 0 leaves a part out."""
+
+    rounds: int
+    kills: int
+    """Whose latency is measured: in each round, and with all tools at once."""
+    caught_rounds: int
+    idle_s: float
+    storm: int
+    bpf: int
+    group_kill: bool
+
+
+FULL = Plan(rounds=10, kills=30, caught_rounds=5, idle_s=30, storm=2000, bpf=300, group_kill=False)
+QUICK = Plan(rounds=3, kills=20, caught_rounds=1, idle_s=5, storm=300, bpf=50, group_kill=False)
+FULL_VM = Plan(rounds=2, kills=20, caught_rounds=0, idle_s=0, storm=300, bpf=0, group_kill=True)
+QUICK_VM = Plan(rounds=1, kills=10, caught_rounds=0, idle_s=0, storm=60, bpf=0, group_kill=True)
+
+
+class Session:
+    """One machine's measurements; a tool that fails is left out of what follows, and the notes say so."""
+
+    def __init__(self, tools: Sequence[Tool], plan: Plan, marks: Marks, groups: Sequence[Cgroup]) -> None:
+        self._tools = list(tools)
+        self._plan = plan
+        self._marks = marks
+        self._groups = groups
+        self._samples = {tool.name: Samples() for tool in tools}
+        self._results = Results(kernel())
+
+    def run(self) -> Results:
+        plan = self._plan
+        self._note(f"load average at the beginning: {load_average()}")
+        self._each("first start", self._first_start)
+        for number in range(plan.rounds):
+            self._each(f"round {number + 1} of {plan.rounds}", self._round)
+        for number in range(plan.caught_rounds):
+            self._each(f"start amid kills {number + 1} of {plan.caught_rounds}", self._until_caught)
+        if plan.idle_s:
+            self._all_at_once()
+        self._each("storm", self._storm)
+        self._note(f"load average at the end: {load_average()}")
+        self._results.figures = {name: samples.summary() for name, samples in self._samples.items()}
+        return self._results
+
+    def _each(self, what: str, measurement: Callable[[Tool, Samples], None]) -> None:
+        for tool in list(self._tools):
+            _progress(f"{what}: {tool.name}")
+            try:
+                measurement(tool, self._samples[tool.name])
+            except BenchError as error:
+                self._note(f"{what}: {error}")
+                self._tools.remove(tool)
+        self._tools.append(self._tools.pop(0))  # nobody is always first
+
+    def _first_start(self, tool: Tool, samples: Samples) -> None:
+        """Also fills the page cache and Python's caches of byte code, for the starts that are timed."""
+        samples.figures["peak_mb"] = measure.peak_mb(tool)
+
+    def _round(self, tool: Tool, samples: Samples) -> None:
+        with Running(tool) as running:
+            measure.start(running, samples)
+            found = measure.latencies_ms([running], self._groups[0], self._marks, self._plan.kills)
+            samples.latency_ms += found[0]
+
+    def _until_caught(self, tool: Tool, samples: Samples) -> None:
+        measure.until_caught(tool, self._groups[0], self._marks, samples)
+
+    def _all_at_once(self) -> None:
+        """One session with all of them: idle, then every kill seen by each."""
+        _progress("all at once")
+        samples = [self._samples[tool.name] for tool in self._tools]
+        with ExitStack() as stack:
+            tools = [stack.enter_context(Running(tool)) for tool in self._tools]
+            for running in tools:
+                running.wait_ready()
+            listen(tools, 2.0)
+            others = measure.idle(tools, self._plan.idle_s, samples)
+            if others:
+                self._note(f"{others} kills by others while the tools should have been idle")
+            count = self._plan.rounds * self._plan.kills
+            found = measure.latencies_ms(tools, self._groups[0], self._marks, count)
+        for sample, latencies in zip(samples, found, strict=True):
+            sample.together_ms += latencies
+
+    def _storm(self, tool: Tool, samples: Samples) -> None:
+        plan = self._plan
+        with Running(tool) as running:
+            running.wait_ready()
+            listen([running], measure.SETTLE_S)
+            measure.storm(running, self._groups, self._marks, plan.storm, samples)
+            if plan.bpf:
+                self._results.programs[tool.name] = bpf_time.measure(running, self._groups[0], plan.bpf, samples)
+            if plan.group_kill:
+                measure.group_kill(running, self._groups[0], self._marks, GROUP_MEMBERS, samples)
+
+    def _note(self, text: str) -> None:
+        self._results.notes.append(text)
+
+
+def _progress(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def run(quick: bool) -> Results:
+    """Measure on this machine."""
+    plan = (QUICK_VM if quick else FULL_VM) if IN_VM else (QUICK if quick else FULL)
+    with marks() as marked, groups(2) as made:
+        return Session(GUEST if IN_VM else NATIVE, plan, marked, made).run()

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills -> whole records, as the daemon makes them, and what must hold of every one."""
+
+from typing import Any
+
+import jsonschema
+
+from tracer.enrich import enrich
+from tracer.event import Host, OomKill, Record
+from tracer.gfp import GfpNames
+from tracer.incident import Kill
+from tracer.record import Records
+from tracer.schema import json_schema
+
+HOST: Host = {"name": "node-1", "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "kernel": "6.1.0-56-cloud-amd64"}
+RECORDS = Records("bpf", "6a4ce4a0", GfpNames(None), scores=True)
+BLIND = Records("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
+"""Without kprobes."""
+
+_VALIDATOR: Any = jsonschema.Draft202012Validator(json_schema())
+
+
+def validate(record: Any) -> None:
+    """The record, or what a line holds, satisfies the JSON Schema."""
+    _VALIDATOR.validate(record)
+
+
+def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
+    """The record that the daemon would write; it satisfies the JSON Schema."""
+    record = records.oom_kill(kill)
+    enrich(record, kill.victim.started_ns)
+    written: Record = record
+    written["host"] = HOST
+    validate(record)
+    return record

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command as a user runs it: output, exit codes, and one line on stderr for every error."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.kernel.environment import ROOT, require
+from tracer import __version__
+from tracer.cgroup import parse_proc_cgroup
+from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
+from tracer.line import MIN_MAX_BYTES
+from tracer.schema import json_schema
+
+from .events import NOBODY
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+COMMANDS = ("run", "resolve", "doctor", "schema")
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def oomtrace(*arguments: str | bytes, wrapper: Sequence[str] = (), **options: Any) -> Finished:
+    """The finished command."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    command = [*wrapper, sys.executable, "-m", "tracer", *arguments]
+    return subprocess.run(command, cwd=ROOT, encoding="utf-8", timeout=60, check=False, **options)
+
+
+def check_refusal(finished: Finished, code: int) -> str:
+    """The one line of an error."""
+    assert (code, "") == (finished.returncode, finished.stdout or "")
+    assert re.fullmatch(r"oomtrace: [^\n]+\n", finished.stderr), finished.stderr
+    return finished.stderr
+
+
+def test_version() -> None:
+    """The version is that of the package."""
+    finished = oomtrace("--version")
+    assert (0, f"oomtrace {__version__}\n", "") == (finished.returncode, finished.stdout, finished.stderr)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_help(option: str, command: tuple[str, ...]) -> None:
+    """Every command explains itself, in 80 columns of plain text."""
+    finished = oomtrace(*command, option, env={**os.environ, "COLUMNS": "80"})
+    assert (0, "") == (finished.returncode, finished.stderr)
+    assert "Usage:" in finished.stdout
+    assert max(map(len, finished.stdout.splitlines())) <= 80
+    if not command:
+        assert all(name in finished.stdout for name in COMMANDS)
+
+
+def test_no_arguments() -> None:
+    """Without arguments the help is shown, and that was wrong usage."""
+    finished = oomtrace()
+    assert (EXIT_USAGE, "") == (finished.returncode, finished.stdout)
+    assert finished.stderr.startswith("Usage:")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bogus",),
+        ("--bogus",),
+        ("run", "--bogus"),
+        ("run", "extra"),
+        ("run", "--engine", "ebpf"),
+        ("run", "--output"),
+        ("run", "--output", ""),
+        ("run", "--output", "stderr"),
+        ("run", "--output", "stdout", "--output", "file:"),
+        ("run", "--max-record", "many"),
+        ("run", "--max-record", str(MIN_MAX_BYTES - 1)),
+        ("resolve",),
+        ("resolve", "docker"),
+        ("resolve", ""),
+        ("resolve", "0"),
+        ("resolve", str(NOBODY)),
+        ("resolve", "/a", "/b"),
+        ("doctor", "extra"),
+        ("schema", "--json"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    """What is wrong with the arguments is said in one line."""
+    check_refusal(oomtrace(*arguments), EXIT_USAGE)
+
+
+def test_schema() -> None:
+    """The schema is printed as JSON, and is a schema."""
+    finished = oomtrace("schema")
+    assert (0, "") == (finished.returncode, finished.stderr)
+    schema = json.loads(finished.stdout)
+    assert json_schema() == schema
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("path", [f"/docker/{ID}", f"/sys/fs/cgroup/docker/{ID}", f"/sys/fs/cgroup/memory/docker/{ID}"])
+def test_resolve_path(path: str) -> None:
+    """A path is told from wherever the user copied it."""
+    finished = oomtrace("resolve", "--json", path)
+    assert (0, "") == (finished.returncode, finished.stderr)
+    resolved = json.loads(finished.stdout)
+    assert (f"/docker/{ID}", "container") == (resolved["cgroup"], resolved["level"])
+    assert (ID, "docker") == (resolved["container"]["id"], resolved["container"]["runtime"])
+
+
+def test_resolve_for_humans() -> None:
+    """What is known stands in a line each; what is not says so."""
+    finished = oomtrace("resolve", "/system.slice/ssh.service")
+    lines = dict(line.split(None, 1) for line in finished.stdout.splitlines())
+    assert (0, "") == (finished.returncode, finished.stderr)
+    assert ["cgroup", "container", "kubernetes", "systemd"] == list(lines)
+    assert "/system.slice/ssh.service (unit)" == lines["cgroup"]
+    assert ("none", "none") == (lines["container"], lines["kubernetes"])
+    assert "ssh.service" in lines["systemd"]
+
+
+def test_resolve_pid() -> None:
+    """A process is told by its pid."""
+    finished = oomtrace("resolve", "--json", str(os.getpid()))
+    assert (0, "") == (finished.returncode, finished.stderr)
+    path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
+    assert path == json.loads(finished.stdout)["cgroup"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_resolve_hostile_path(options: tuple[str, ...]) -> None:
+    """What a container calls its cgroups does not command the terminal."""
+    finished = oomtrace("resolve", *options, b"/a\xff\x1b[31m\x7f\xc2\x9b")
+    assert 0 == finished.returncode
+    assert re.fullmatch(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", finished.stdout), ascii(finished.stdout)
+
+
+def test_doctor() -> None:
+    """What this host can trace is told in JSON; the exit code says the same."""
+    finished = oomtrace("doctor", "--json")
+    assert "" == finished.stderr
+    report = json.loads(finished.stdout)
+    assert finished.returncode == (0 if report["can_trace"] else EXIT_UNSUPPORTED)
+    assert report["can_trace"] == all(check["ok"] for check in report["checks"] if check["needed"])
+    assert all(check["name"] and check["finding"] for check in report["checks"])
+    assert all(check["remedy"] for check in report["checks"] if not check["ok"])
+
+
+def test_doctor_for_humans() -> None:
+    """Every check is a line, what is not there has a remedy, and the last line sums up."""
+    names = [check["name"] for check in json.loads(oomtrace("doctor", "--json").stdout)["checks"]]
+    finished = oomtrace("doctor")
+    found = re.findall(r"^(?:ok     |MISSING|without)  ([^:]+): .", finished.stdout, re.MULTILINE)
+    assert names == found
+    assert finished.stdout.splitlines()[-1].startswith("This host can")
+
+
+@pytest.fixture
+def nobody() -> tuple[str, ...]:
+    """Runs a command without root's rights; a user namespace leaves it able to read what root may read."""
+    if os.geteuid() != 0:
+        return ()
+    wrapper = ("unshare", "--user")
+    require(shutil.which("unshare"), "unshare")
+    require(subprocess.run([*wrapper, "true"], check=False).returncode == 0, "user namespaces")
+    return wrapper
+
+
+def test_run_without_root(nobody: tuple[str, ...]) -> None:
+    """Who may not trace is told to use sudo."""
+    assert "sudo" in check_refusal(oomtrace("run", wrapper=nobody), EXIT_UNSUPPORTED)
+
+
+def test_doctor_without_root(nobody: tuple[str, ...]) -> None:
+    """The doctor needs no rights, and says that tracing does."""
+    finished = oomtrace("doctor", "--json", wrapper=nobody)
+    assert (EXIT_UNSUPPORTED, "") == (finished.returncode, finished.stderr)
+    (privileges,) = (check for check in json.loads(finished.stdout)["checks"] if check["name"] == "privileges")
+    assert (False, True) == (privileges["ok"], privileges["needed"])
+
+
+def test_run_without_capabilities() -> None:
+    """Root in a container that may not trace is told which capabilities it lacks."""
+    if os.geteuid() != 0:
+        return
+    wrapper = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert "CAP_BPF" in check_refusal(oomtrace("run", wrapper=wrapper), EXIT_UNSUPPORTED)
+
+
+def test_run_into_nowhere(nobody: tuple[str, ...], tmp_path: Path) -> None:
+    """An output that cannot be opened is told before anything is traced."""
+    refused = check_refusal(oomtrace("run", "-o", f"file:{tmp_path}/no/file", wrapper=nobody), EXIT_FAILED)
+    assert f"{tmp_path}/no/file" in refused
+
+
+@pytest.mark.parametrize("arguments", [("schema",), ("--version",), ("--help",), ("resolve", "/a"), ("doctor",)])
+def test_reader_has_left(arguments: tuple[str, ...]) -> None:
+    """Where nobody reads any more (`| head`) the command ends without a word."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    finished = oomtrace(*arguments, stdout=write_end)
+    os.close(write_end)
+    assert (EXIT_FAILED, "") == (finished.returncode, finished.stderr)
+
+
+@pytest.mark.parametrize("arguments", [("schema",), ("--version",), ("resolve", "/a"), ("resolve", "--json", "/a")])
+def test_full_disk(arguments: tuple[str, ...]) -> None:
+    """Output that cannot be written is an error of one line."""
+    with open("/dev/full", "wb") as full:
+        finished = oomtrace(*arguments, stdout=full)
+    check_refusal(finished, EXIT_FAILED)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""identity.py: a path or a pid, as a user types it, becomes a path from the root of the hierarchy."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tracer.cgroup import parse_proc_cgroup
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.identity import resolve
+
+from .events import NOBODY
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+
+
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ("/", "/"),
+        ("/system.slice/a.service", "/system.slice/a.service"),
+        ("/sys/fs/cgroup", "/"),
+        ("/sys/fs/cgroup/", "/"),
+        ("/sys/fs/cgroup/system.slice/a.service", "/system.slice/a.service"),
+        # cgroup v1, and v1 beside v2
+        ("/sys/fs/cgroup/memory", "/"),
+        ("/sys/fs/cgroup/memory/", "/"),
+        (f"/sys/fs/cgroup/memory/docker/{ID}", f"/docker/{ID}"),
+        (f"/sys/fs/cgroup/unified/docker/{ID}", f"/docker/{ID}"),
+        (f"/sys/fs/cgroup/systemd/docker/{ID}", f"/docker/{ID}"),
+        (f"/sys/fs/cgroup/cpu,memory/docker/{ID}", f"/docker/{ID}"),
+        (f"/sys/fs/cgroup/memory,hugetlb/docker/{ID}", f"/docker/{ID}"),
+        # no mount point
+        ("/sys/fs/cgroup/memory.slice/a.service", "/memory.slice/a.service"),
+        ("/sys/fs/cgroup/unified.service", "/unified.service"),
+        ("/sys/fs/cgroup.old/a", "/sys/fs/cgroup.old/a"),
+        ("/memory/a", "/memory/a"),
+        ("/a/sys/fs/cgroup/b", "/a/sys/fs/cgroup/b"),
+    ],
+)
+def test_path(typed: str, path: str) -> None:
+    """Where the hierarchy is mounted is no part of a cgroup's path."""
+    assert path == resolve(typed)["cgroup"]
+
+
+def test_what_it_is() -> None:
+    """The same is told as in a record."""
+    resolved = resolve(f"/sys/fs/cgroup/memory/docker/{ID}")
+    assert "container" == resolved["level"]
+    assert resolved["container"] is not None
+    assert (ID, "docker") == (resolved["container"]["id"], resolved["container"]["runtime"])
+    assert (None, None) == (resolved["kubernetes"], resolved["systemd"])
+
+
+def test_bytes() -> None:
+    """A path that is no UTF-8 is written as in a record."""
+    assert "/a\\xff" == resolve(os.fsdecode(b"/a\xff"))["cgroup"]
+
+
+def test_pid() -> None:
+    """A process's path is that of the memory controller."""
+    path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
+    assert path is not None
+    assert path == resolve(str(os.getpid()))["cgroup"]
+
+
+@pytest.mark.parametrize("typed", ["", " ", "docker", "a/b", "./a", "-1", "1.5", "0x10", str(NOBODY), "0", "9" * 40])
+def test_neither(typed: str) -> None:
+    """What is neither a path nor the pid of a process is wrong usage."""
+    with pytest.raises(TracerError) as caught:
+        resolve(typed)
+    assert EXIT_USAGE == caught.value.exit_code

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the modules of tracer/, as the data flows, and what each may weigh."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tracer
+
+LAYERS = (
+    ("__init__", "errors", "event", "clock", "gfp", "wire"),
+    ("libbpf", "incident", "kernel_log", "cgroup", "host", "line", "schema", "sentence", "sinks"),
+    ("engine", "kernel_types", "process"),
+    ("engine_core", "features", "record", "enrich", "identity", "bcc_child"),
+    ("engine_bcc",),
+    ("source", "doctor"),
+    ("daemon",),
+    ("cli",),
+    ("__main__",),
+)
+"""A module may import those of the layers above it in this list, and no other."""
+
+MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
+THIRD_PARTY = {
+    "orjson": {"cli", "daemon", "engine_bcc", "line"},
+    "typer": {"cli"},
+    "bcc": {"bcc_child"},
+}
+LONGEST = 320
+
+
+def imports(module: str) -> Iterator[str]:
+    """What a module imports, inside functions as well; of tracer what the name after the dot is."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "import by the full name"
+            assert node.module is not None
+            if node.module == "tracer":
+                names = [alias.name for alias in node.names]
+                yield from (f"tracer.{name if name in MODULES else '__init__'}" for name in names)
+            else:
+                yield node.module
+
+
+def test_every_module_has_a_place() -> None:
+    """A new module is given its place in the list above."""
+    assert sorted(MODULES) == sorted(module for layer in LAYERS for module in layer)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_data(module: str) -> None:
+    """A module imports lower ones only, so there is no circle, and stages do not know one another."""
+    own = next(number for number, layer in enumerate(LAYERS) if module in layer)
+    lower = {name for layer in LAYERS[:own] for name in layer}
+    assert {name.removeprefix("tracer.") for name in imports(module) if name.startswith("tracer.")} <= lower
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_third_party_imports(module: str) -> None:
+    """Beside the standard library a module imports only what it is known to need."""
+    allowed = {name for name, modules in THIRD_PARTY.items() if module in modules}
+    foreign = {name.partition(".")[0] for name in imports(module)} - sys.stdlib_module_names - {"tracer"}
+    assert foreign <= allowed
+
+
+def loaded_after(program: str, *flags: str) -> set[str]:
+    """The modules that are loaded in a fresh Python after ``program``."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(tracer.__file__).parents[1])!r})\n{program}\nprint(*sys.modules)"
+    )
+    command = [sys.executable, *flags, "-c", program]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_bcc_child_needs_nothing_installed() -> None:
+    """The system's Python has bcc and perhaps nothing else: the child starts without site-packages."""
+    loaded = loaded_after("import tracer.bcc_child", "-I", "-S")
+    assert {"tracer", "tracer.bcc_child", "tracer.kernel_types", "tracer.libbpf", "tracer.errors"} == {
+        name for name in loaded if name.partition(".")[0] == "tracer"
+    }
+
+
+def test_daemon_does_not_load_the_command_line() -> None:
+    """What the daemon imports stays for as long as it runs."""
+    assert loaded_after("import tracer.daemon").isdisjoint({"typer", "tracer.cli", "tracer.doctor", "bcc"})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_length(module: str) -> None:
+    """A module has one subject and stays small."""
+    assert len(MODULES[module].read_text().splitlines()) < LONGEST

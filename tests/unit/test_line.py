@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""line.py: one line of JSON, never longer than allowed, whatever the fields hold."""
+
+import json
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tracer import wire
+from tracer.event import Lost, OomKill
+from tracer.line import MAX_BYTES, MIN_MAX_BYTES, encode
+
+from . import events
+from .records import HOST, complete, validate
+
+NAMES = ("leaf", "b" * 255, "\x01" * 255, "é" * 127, "\\", '"', "\x7f", "\x9b")
+FULL = tuple(events.candidate(pid=number, comm=events.comm(b"\x01" * 15)) for number in range(wire.CANDIDATES_MAX))
+
+
+def long_path(name: bytes, size: int) -> bytes:
+    """Names from the leaf to the root, ``size`` bytes in all."""
+    return (name + b"\0") * (size // (len(name) + 1))
+
+
+def parse(line: bytes) -> Any:
+    """What a line holds; it is one line, without control characters, and satisfies the JSON Schema."""
+    text = line.decode()
+    assert text.endswith("\n")
+    assert not [character for character in text[:-1] if unicodedata.category(character) == "Cc"]
+    record = json.loads(text)
+    validate(record)
+    return record
+
+
+def record(victim: dict[str, Any] | None = None, incident: dict[str, Any] | None = None, sharers: int = 0) -> OomKill:
+    """A record with some of its fields grown."""
+    several = tuple(events.sharer(1 << 21 | number) for number in range(sharers))
+    return complete(events.kill(events.victim(**victim or {}), events.incident(**incident or {}), several))
+
+
+def test_short_record_is_whole() -> None:
+    """What fits is written as it is."""
+    whole = record()
+    assert whole == parse(encode(whole))
+    assert [] == whole["truncated"]
+
+
+def test_command_line_goes_first() -> None:
+    """A command line is trimmed from its end, and its beginning stays."""
+    whole = record({"cmdline": b"/bin/x\0" + b"a" * 1000, "cgroup": long_path(b"b" * 250, 1500)})
+    trimmed = parse(encode(whole, len(encode(whole)) - 500))
+    assert ["victim.cmdline"] == trimmed["truncated"]
+    assert "/bin/x" == trimmed["victim"]["cmdline"][0]
+    assert whole["victim"]["cgroup"] == trimmed["victim"]["cgroup"]
+
+
+def test_labels_go_first() -> None:
+    """Labels say least about a kill."""
+    whole = record({"cgroup": events.path(b"/docker/" + b"5" * 64)})
+    assert whole["container"] is not None
+    whole["container"]["labels"] = {f"label-{number}": "v" * 100 for number in range(100)}
+    trimmed = parse(encode(whole))
+    assert ["container.labels"] == trimmed["truncated"]
+    assert 40 < len(trimmed["container"]["labels"]) < 100
+    assert whole["victim"] == trimmed["victim"]
+
+
+def test_path_keeps_its_end() -> None:
+    """The end of a path tells most."""
+    limit = b"leaf\0" + long_path(b"b" * 250, 4000)
+    trimmed = parse(encode(record(incident={"limit_cgroup": limit}), MIN_MAX_BYTES))
+    assert "limit.cgroup" in trimmed["truncated"]
+    assert trimmed["limit"]["cgroup"].startswith("…")
+    assert trimmed["limit"]["cgroup"].endswith("/leaf")
+
+
+def test_candidates_are_trimmed_from_the_end() -> None:
+    """The highest scores stay."""
+    paths = long_path(b"b" * 250, 2000)
+    whole = record({"cgroup": paths, "exe": paths}, {"candidates": FULL, "candidates_len": 10, "limit_cgroup": paths})
+    assert whole["candidates"] is not None
+    before = [candidate["pid"] for candidate in whole["candidates"]]
+    trimmed = parse(encode(whole))
+    assert "candidates" in trimmed["truncated"]
+    assert before[: len(trimmed["candidates"])] == [candidate["pid"] for candidate in trimmed["candidates"]]
+    assert 3 <= len(trimmed["candidates"]) < 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("limit", [MIN_MAX_BYTES, MAX_BYTES])
+def test_everything_is_long(name: str, limit: int) -> None:
+    """When every field is as long as it can be the line still fits."""
+    paths = long_path(name.encode(), 4096)
+    whole = record(
+        {"cmdline": (name.encode() + b"\0") * (1024 // (len(name.encode()) + 1)), "cgroup": paths, "exe": paths},
+        {"limit_cgroup": paths, "trigger_cgroup": paths, "candidates": FULL, "candidates_len": 10},
+    )
+    line = encode(whole, limit)
+    assert len(line) <= limit
+    parse(line)
+
+
+@pytest.mark.parametrize("limit", [MIN_MAX_BYTES, MAX_BYTES])
+def test_long_identity(limit: int) -> None:
+    """A container that makes cgroups named like containers and units, as long and odd as can be, changes nothing."""
+    name = b"\x01" * 240
+    cgroup = events.path(b"/docker/" + b"5" * 64 + b"/lxc/%b/%b.slice/%b.service" % (name, name, name))
+    paths = long_path(name, 4096)
+    whole = record({"cgroup": cgroup, "exe": paths}, {"limit_cgroup": paths, "trigger_cgroup": paths})
+    line = encode(whole, limit)
+    assert len(line) <= limit
+    parse(line)
+
+
+@pytest.mark.parametrize(("sharers", "cut"), [(10, []), (100, []), (1000, ["victim.shared_mm"])])
+def test_many_sharers(sharers: int, cut: list[str]) -> None:
+    """However many processes share the victim's memory, the line fits and says what is missing."""
+    line = encode(record(sharers=sharers))
+    assert len(line) <= MAX_BYTES
+    assert cut == parse(line)["truncated"]
+
+
+@pytest.mark.parametrize("argument", [b"\0", b"a\0", b"\x01\0", b"\xff\0"])
+def test_many_arguments(argument: bytes) -> None:
+    """A command line of many arguments, empty ones too, is trimmed when it does not fit."""
+    paths = long_path(b"b" * 100, 1500)
+    whole = record({"cmdline": argument * (1024 // len(argument)), "cgroup": paths}, {"limit_cgroup": paths})
+    line = encode(whole, MIN_MAX_BYTES)
+    assert len(line) <= MIN_MAX_BYTES
+    assert "victim.cmdline" in parse(line)["truncated"]
+
+
+def test_what_was_not_cut_is_not_named() -> None:
+    """Only what lost something stands in `truncated`."""
+    whole = record(incident={"limit_cgroup": long_path(b"b" * 250, 4000)})
+    before = json.loads(encode(whole, 1 << 20))
+    trimmed = parse(encode(whole, MIN_MAX_BYTES))
+    changed = {
+        f"{part}.{field}"
+        for part in ("victim", "limit", "trigger")
+        for field, value in trimmed[part].items()
+        if value != before[part][field]
+    }
+    assert changed == set(trimmed["truncated"])
+
+
+def test_other_records_are_never_trimmed() -> None:
+    """A record that is no kill has nothing long in it."""
+    lost: Lost = {
+        "schema": 1,
+        "type": "lost",
+        "time": "2026-01-02T03:04:05.000000006Z",
+        "seq": 3,
+        "host": HOST,
+        "stage": "ring_buffer",
+        "count": 2,
+        "since": "2026-01-02T03:04:04.000000006Z",
+    }
+    assert lost == parse(encode(lost))
+
+
+NAME = st.binary(min_size=1, max_size=255).filter(lambda name: not {0, ord("/")} & set(name))
+PATH = st.builds(
+    lambda names, times: (b"".join(name + b"\0" for name in names) * times)[:4096],
+    st.lists(NAME | st.sampled_from([name.encode() for name in NAMES]), max_size=4),
+    st.integers(1, 16),
+)
+COMM = st.binary(max_size=15).map(events.comm)
+
+
+@given(
+    comm=COMM,
+    cgroup=PATH,
+    exe=PATH,
+    cmdline=st.binary(max_size=1024),
+    limit=PATH,
+    trigger=PATH,
+    candidates=st.lists(COMM, max_size=10),
+    max_bytes=st.integers(MIN_MAX_BYTES, MAX_BYTES),
+)
+@example(
+    comm=events.comm(b'\x1b]0;"\\\n\x7f\xc2\x9b'),
+    cgroup=b"\x1b[31m\0\xc2\x85\0\xe2\x80\xa8\0",
+    exe=b"\r\0",
+    cmdline=b"\n\0\xc2\x80",
+    limit=b"\x7f\0",
+    trigger=b"\xff\0",
+    candidates=[events.comm(b"\n")],
+    max_bytes=MAX_BYTES,
+)
+def test_hostile_bytes(
+    comm: bytes,
+    cgroup: bytes,
+    exe: bytes,
+    cmdline: bytes,
+    limit: bytes,
+    trigger: bytes,
+    candidates: list[bytes],
+    max_bytes: int,
+) -> None:
+    """Whatever bytes a container chose, and however many, a record is one line of valid JSON that fits."""
+    entries = tuple(events.candidate(pid=number + 2, comm=name) for number, name in enumerate(candidates))
+    whole = record(
+        {"comm": comm, "cgroup": cgroup, "exe": exe, "cmdline": cmdline},
+        {
+            "limit_cgroup": limit,
+            "trigger_cgroup": trigger,
+            "trigger_comm": comm,
+            "candidates": entries,
+            "candidates_len": len(entries),
+        },
+    )
+    before = json.loads(json.dumps(whole))
+    line = encode(whole, max_bytes)
+    assert len(line) <= max_bytes
+    after = parse(line)
+    if not after["truncated"]:
+        assert before == after

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C structs that are mirrored in Python, field by field, as the C compiler lays them out."""
+
+import ctypes
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from tracer import engine, engine_core, process, wire
+
+from .compiler import BPF, evaluate, field_names, struct_text
+
+EVENT_H = (BPF / "event.h").read_text()
+Layout = dict[str, tuple[int, int]]
+"""Field -> offset and size."""
+
+LENGTHS = ("cgroup_len", "exe_len", "cmdline_len")
+INCIDENT_LENGTHS = ("message_len", "limit_len", "trigger_len")
+HEAD = wire.HEADER.size
+INCIDENT_END = HEAD + wire.INCIDENT_FIXED.size
+STAT_AT = INCIDENT_END + wire.COUNTERS.size
+CANDIDATES_AT = STAT_AT + wire.STAT.size
+
+
+def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
+    """Where a format has the fields of those names, if it begins at ``at``."""
+    found = []
+    for repeat, code in re.findall(r"(\d*)([a-zA-Z?])", form.format):
+        if code == "x":
+            at += int(repeat or 1)
+            continue
+        times, size = (1, int(repeat)) if code == "s" else (int(repeat or 1), struct.calcsize("=" + code))
+        for _ in range(times):
+            found.append((at, size))
+            at += size
+    return dict(zip(names, found, strict=True))
+
+
+STRUCTS: dict[str, Layout] = {
+    "event": spread(wire.HEADER, wire.Header._fields),
+    "candidate": spread(wire.CANDIDATE, wire.CandidateEntry._fields),
+    "memcg_counters": spread(wire.COUNTERS, wire.Counters._fields),
+    "memcg_stat": spread(wire.STAT, wire.Stat._fields),
+    "victim_event": {
+        **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-3], *LENGTHS), HEAD),
+        "strings": (HEAD + wire.VICTIM_FIXED.size, 4096 + 4096 + process.CMDLINE_LEN),
+    },
+    "incident_event": {
+        **spread(wire.INCIDENT_FIXED, (*wire.IncidentEvent._fields[1:-6], *INCIDENT_LENGTHS), HEAD),
+        "limit": (INCIDENT_END, wire.COUNTERS.size),
+        "stat": (STAT_AT, wire.STAT.size),
+        "candidates": (CANDIDATES_AT, wire.CANDIDATES_MAX * wire.CANDIDATE.size),
+        "strings": (CANDIDATES_AT + wire.CANDIDATES_MAX * wire.CANDIDATE.size, 64 + 4096 + 4096),
+    },
+    "sharer_event": spread(wire.SHARER_FIXED, wire.SharerEvent._fields[1:], HEAD),
+    "exit_event": spread(wire.EXIT_FIXED, wire.ExitEvent._fields[1:], HEAD),
+    "levels_event": {
+        **spread(wire.LEVELS_FIXED, ("levels_len",), HEAD),
+        "levels": (HEAD + wire.LEVELS_FIXED.size, wire.LEVELS_MAX * wire.COUNTERS.size),
+    },
+    "log_event": {
+        **spread(wire.LOG_FIXED, ("len",), HEAD),
+        "text": (HEAD + wire.LOG_FIXED.size, 1024),
+    },
+}
+
+
+def compiled(source: str, kind: str, names: list[str], folder: Path) -> Layout:
+    """Where the compiler has the fields."""
+    asked = [f"{what}({kind}{link}{name})" for name in names for what, link in (("offsetof", ", "), ("sizeof", ", "))]
+    asked = [re.sub(r"^sizeof\((.*), (\w+)\)$", r"sizeof(((\1 *)0)->\2)", expression) for expression in asked]
+    values = list(evaluate(source, asked, folder).values())
+    return {name: (values[2 * number], values[2 * number + 1]) for number, name in enumerate(names)}
+
+
+def test_all_structs_are_here() -> None:
+    """No struct of event.h is left out."""
+    assert set(re.findall(r"^struct (\w+) \{", EVENT_H, re.MULTILINE)) == STRUCTS.keys()
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct(name: str, tmp_path: Path) -> None:
+    """Every field lies where the format has it, is as long, and none is left out but padding."""
+    names = [field for field in field_names(struct_text(EVENT_H, f"struct {name} {{")) if field not in ("event", "pad")]
+    assert STRUCTS[name] == compiled('#include "event.h"', f"struct {name}", names, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["event", "candidate", "memcg_counters", "memcg_stat"])
+def test_inner_struct_has_no_tail(name: str, tmp_path: Path) -> None:
+    """What follows another struct, or stands in an array, ends where its format ends."""
+    size = evaluate('#include "event.h"', [f"sizeof(struct {name})"], tmp_path)[f"sizeof(struct {name})"]
+    assert max(at + length for at, length in STRUCTS[name].values()) == size
+
+
+@pytest.mark.parametrize("enum", ["victim_flags", "incident_flags"])
+def test_flags(enum: str, tmp_path: Path) -> None:
+    """Every flag has the same value in both languages, and there is no other."""
+    names = re.findall(r"^\t(\w+) =", struct_text(EVENT_H, f"enum {enum} {{"), re.MULTILINE)
+    prefix = names[0].partition("_")[0] + "_"
+    mirrored = {name: value for name, value in vars(wire).items() if name.startswith(prefix) and type(value) is int}
+    assert mirrored == evaluate('#include "event.h"', names, tmp_path)
+
+
+def test_event_types(tmp_path: Path) -> None:
+    """Every type of event has the same number in both languages, and a decoder."""
+    names = re.findall(r"^\t(EVENT_\w+) =", EVENT_H, re.MULTILINE)
+    values = evaluate('#include "event.h"', names, tmp_path)
+    assert {name: getattr(wire, name.removeprefix("EVENT_")) for name in names} == values
+    assert sorted(wire._DECODERS) == sorted(values.values())
+
+
+def test_array_lengths(tmp_path: Path) -> None:
+    """Arrays are as long in both languages."""
+    values = evaluate('#include "event.h"', ["CANDIDATES_MAX", "LEVELS_MAX", "CMDLINE_LEN"], tmp_path)
+    assert [wire.CANDIDATES_MAX, wire.LEVELS_MAX, process.CMDLINE_LEN] == list(values.values())
+
+
+@pytest.mark.parametrize(
+    ("header", "opening", "mirror"),
+    [
+        pytest.param("oomtrace.bpf.c", "struct cmdline {", process._Cmdline, id="cmdline"),
+        pytest.param("engine.h", "const volatile struct {", engine_core._RawSettings, id="settings"),
+    ],
+)
+def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_path: Path) -> None:
+    """What Python writes for the programs has the layout that they read."""
+    text = struct_text((BPF / header).read_text(), opening)
+    names = field_names(text)
+    source = '#include "event.h"\nstruct mirrored {' + text.partition("{")[2] + ";"
+    expected = {name: (getattr(mirror, name).offset, getattr(mirror, name).size) for name, *_ in mirror._fields_}
+    assert expected == compiled(source, "struct mirrored", names, tmp_path)
+    size = evaluate(source, ["sizeof(struct mirrored)"], tmp_path)["sizeof(struct mirrored)"]
+    assert ctypes.sizeof(mirror) == size
+
+
+def test_settings_are_all_told() -> None:
+    """Every setting that the programs ask for is one that both engines tell them."""
+    asked = {name for file in BPF.glob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
+    asked.discard("name")  # the macro itself
+    assert asked == set(engine.Settings._fields)
+    assert asked == {name for name, *_ in engine_core._RawSettings._fields_} - {"pad"}
+
+
+def test_counters() -> None:
+    """The programs' counters have the same numbers in both languages."""
+    enum = struct_text((BPF / "oomtrace.bpf.c").read_text(), "enum counter {")
+    names = re.findall(r"^\t(COUNTER_\w+),", enum, re.MULTILINE)
+    assert list(range(len(names))) == [getattr(engine, name) for name in names]
