@@ -43,6 +43,7 @@
 #define ringbuf_output(map, data, size) bpf_ringbuf_output((void *)MAP(map), data, size, 0)
 #define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem((void *)MAP(map), key, cpu)
 #define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)
+#define DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, flags)
 #define DEFINE_RING(map_name, bytes)
 
 #define EXISTS(type, field) EXISTS_##type##_##field
@@ -76,13 +77,16 @@ typedef _Bool bool;
 #define ringbuf_output(map, data, size) bpf_ringbuf_output(&map, data, size, 0)
 #define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem(&map, key, cpu)
 #define MAP(name) &name
-#define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)                                                  \
+#define DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, flags)                                     \
 	struct {                                                                                                       \
 		__uint(type, map_type);                                                                                \
 		__type(key, key_type);                                                                                 \
 		__type(value, value_type);                                                                             \
 		__uint(max_entries, entries);                                                                          \
+		__uint(map_flags, flags);                                                                              \
 	} map_name SEC(".maps")
+#define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)                                                  \
+	DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, 0)
 #define DEFINE_RING(map_name, bytes)                                                                                   \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \

@@ -21,11 +21,12 @@
 
 enum event_type {
 	EVENT_VICTIM = 1,
-	EVENT_INCIDENT = 2, /* closes an incident: its victims and their sharers came before */
+	EVENT_INCIDENT = 2, /* follows the first victim */
 	EVENT_SHARER = 3,
 	EVENT_EXIT = 4,
 	EVENT_LEVELS = 5, /* tracepoint mode only: the victim's memcg and those above it */
 	EVENT_LOG = 6,	  /* tracepoint mode only: a line of the kernel log about this incident */
+	EVENT_END = 7,	  /* no victim and no sharer comes any more; just struct event */
 };
 
 struct event {
@@ -47,6 +48,7 @@ enum victim_flags {
 	VICTIM_RSS_EXACT = 1 << 7, /* the per-CPU parts are in, or this kernel has none */
 	VICTIM_GROUP = 1 << 8,	   /* memory.oom.group is set in its cgroup or above */
 	VICTIM_FORKED = 1 << 9,	   /* the command line is an ancestor's: no exec since the fork */
+	VICTIM_MARKED = 1 << 10,   /* tracepoint mode only: no SIGKILL was seen; a kill if the kernel log says so */
 };
 
 struct victim_event {
@@ -124,7 +126,6 @@ struct incident_event {
 	__s32 order;
 	__s32 constraint; /* enum oom_constraint */
 	__u32 chosen_pid;
-	__u32 victims;
 	__u32 scored;
 	__u32 candidates_len;
 	__u32 trigger_pid;
@@ -134,7 +135,7 @@ struct incident_event {
 	__u16 message_len;
 	__u16 limit_len;
 	__u16 trigger_len;
-	__u16 pad[3];
+	__u16 pad;
 	struct memcg_counters limit;
 	struct memcg_stat stat;
 	struct candidate candidates[CANDIDATES_MAX];

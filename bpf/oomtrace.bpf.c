@@ -11,11 +11,17 @@
  *       __oom_kill_process   a real kill, not just a mark
  *         signal_generate    SIGKILL: the victim, later those who share its memory
  *         mark_oom_victim    the victim, as a task
- *           mark_victim      EVENT_VICTIM; the tracepoint fires once a victim, the function may run twice
- *     return                 EVENT_INCIDENT
+ *           mark_victim      EVENT_VICTIM, after the first one EVENT_INCIDENT; the tracepoint fires once a victim, the
+ *                            function may run twice
+ *     return                 EVENT_END
  *
- * Without kprobes (settings.kprobes is 0) the incident begins with the kernel log's first line about it and ends with
- * "Killed process"; printk:console shows them in the same context.
+ * The kernel skips kprobes while a BPF map is worked on from user space on the same CPU (bpf_prog_active), and since
+ * about v7.0, where tracepoints can be preempted, a raw tracepoint's program while it is interrupted on that CPU.  So a
+ * victim depends on no single hook: mark_victim sends all that is known, SIGKILL is seen in two places, and an end that
+ * is missing is concluded by user space.
+ *
+ * Without kprobes (settings.kprobes is 0) the incident begins with the kernel log's first line about it, and a victim
+ * is done with "Killed process"; printk:console shows them in the same context.
  */
 #include "engine.h"
 #include "event.h"
@@ -73,7 +79,7 @@ enum counter {
 };
 
 DEFINE_RING(events, 1 << 20);
-DEFINE_MAP(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS);
+DEFINE_MAP_FLAGS(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS, BPF_F_MMAPABLE);
 DEFINE_MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, 1);
 DEFINE_MAP(scans, BPF_MAP_TYPE_ARRAY, u32, struct scan, 1);
 DEFINE_MAP(incidents, BPF_MAP_TYPE_ARRAY, u32, struct incident_event, 1);
@@ -147,7 +153,7 @@ inline_always struct incident_event *open_incident(void)
 	incident->total_pages = incident->gfp_mask = 0;
 	incident->chosen_points = 0;
 	incident->order = incident->constraint = 0;
-	incident->chosen_pid = incident->victims = incident->scored = incident->candidates_len = 0;
+	incident->chosen_pid = incident->scored = incident->candidates_len = 0;
 	incident->flags = 0;
 	incident->message_len = incident->limit_len = incident->trigger_len = 0;
 	incident->trigger_pid = pid_tgid >> 32;
@@ -157,7 +163,7 @@ inline_always struct incident_event *open_incident(void)
 }
 
 /* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in. */
-inline_always void end_incident(struct state *state, struct incident_event *incident)
+inline_always void send_incident(struct state *state, struct incident_event *incident)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct cgroup_subsys_state *css = memcg_css(task);
@@ -311,13 +317,12 @@ SEC("kretprobe/oom_kill_process")
 int on_oom_kill_process_return(struct pt_regs *ctx)
 {
 	struct state *state = current_state();
-	u32 zero = 0;
-	struct incident_event *incident = map_lookup(incidents, &zero);
+	struct event end = {};
 
-	if (!state || !incident)
+	if (!state)
 		return 0;
-	if (incident->victims)
-		end_incident(state, incident);
+	stamp(&end, EVENT_END, state->incident_ns);
+	send(&end, sizeof(end));
 	state->tid = 0;
 	return 0;
 }
@@ -542,6 +547,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	struct victim_event *event = map_lookup(victim_events, &zero);
 	struct incident_event *incident = map_lookup(incidents, &zero);
 	struct victim victim = {};
+	bool real, first = false;
 	u32 *killed;
 
 	if (!event || !incident)
@@ -555,30 +561,31 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 
 	/* A task that is dying already is marked, too, so that it may use reserves; nobody kills it. */
 	killed = map_lookup(killing, &tid);
-	if (!killed)
-		return 0;
-	if (task && *killed != (u32)READ(task, tgid))
+	real = killed && (!task || *killed == (u32)READ(task, tgid));
+	if (!real && setting(kprobes))
 		return 0;
 	map_delete(killing, &tid);
 
+	if (!setting(kprobes) || !state)
+		state = tracepoint_state(task);
 	clear_victim(event);
 	event->tid = argument;
-	if (!setting(kprobes))
-		state = tracepoint_state(task);
 	if (task)
 		read_victim(event, task);
+	if (!real)
+		event->flags |= VICTIM_MARKED;
 	if (state) {
-		state->victim_pid = event->pid;
+		first = !state->victim_pid;
+		state->victim_pid = event->pid ? event->pid : event->tid;
 		state->victim_mm = task ? READ(task, mm) : 0;
 		state->summary = 0;
 		state->reported = 0;
-		if (setting(kprobes) && !incident->victims)
+		if (first && (incident->flags & INCIDENT_OC))
 			state->oom_group = task ? find_oom_group(memcg_css(task), state->limit) : 0;
 		if (state->oom_group) {
 			incident->flags |= INCIDENT_GROUP;
 			event->flags |= VICTIM_GROUP;
 		}
-		incident->victims++;
 		/* The figures are freshest now: the kernel's own report, if it is not rate-limited, has just summed up.
 		 */
 		if (state->limit && !(incident->flags & INCIDENT_STAT) &&
@@ -596,6 +603,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	send(event, __builtin_offsetof(struct victim_event, strings) + size);
+	if (state && first)
+		send_incident(state, incident);
 	return 0;
 }
 
@@ -622,8 +631,7 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		send(&event, sizeof(event));
 		return 0;
 	}
-	if (!setting(kprobes))
-		map_update(killing, &tid, &pid, BPF_ANY);
+	map_update(killing, &tid, &pid, BPF_ANY);
 	return 0;
 }
 
@@ -663,7 +671,6 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	const char *text = (const char *)ctx->args[0];
 	enum log_line line = classify(text);
 	struct state *state = current_state();
-	struct incident_event *incident;
 	struct log_event *log;
 	u32 zero = 0;
 	u64 len;
@@ -673,9 +680,8 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 			return 0;
 		state = current_state();
 	}
-	incident = map_lookup(incidents, &zero);
 	log = map_lookup(log_events, &zero);
-	if (!state || !log || !incident)
+	if (!state || !log)
 		return 0;
 	if (line == LOG_SUMMARY)
 		state->summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
@@ -688,10 +694,8 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	log->len = len;
 	stamp(&log->event, EVENT_LOG, state->incident_ns);
 	send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
-	if (state->victim_pid) {
+	if (state->victim_pid)
 		state->reported = 1;
-		end_incident(state, incident);
-	}
 	return 0;
 }
 
@@ -719,10 +723,8 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-SEC("raw_tp/sched_process_exit")
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+inline_always int handle_exit(struct task_struct *task)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct signal_struct *signal = READ(task, signal);
 	u32 pid = READ(task, tgid);
 	struct exit_event event = {};
@@ -742,4 +744,17 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	map_delete(victims, &pid);
 	send(&event, sizeof(event));
 	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	return handle_exit((struct task_struct *)ctx->args[0]);
+}
+
+/* Once more, for the task that exits on a CPU where another one was interrupted in on_exit, which is then skipped. */
+SEC("raw_tp/sched_process_exit")
+int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return handle_exit((struct task_struct *)ctx->args[0]);
 }

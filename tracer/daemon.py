@@ -21,7 +21,7 @@ import orjson
 
 from tracer import __version__, enrich, features, host, line, process, record, sinks, source, wire
 from tracer.clock import rfc3339
-from tracer.engine import COUNTER_LOST, RingBuffer, read_counter
+from tracer.engine import COUNTER_LOST, Counters, RingBuffer
 from tracer.errors import TracerError
 from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
@@ -51,6 +51,7 @@ class Daemon:
         self._reported: Counter[str] = Counter()
         self._complete_until_ns = time.time_ns()
         self._capture = source.attach(options.engine)
+        self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         gfp = GfpNames(features.tracefs())
         self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores)
@@ -126,7 +127,7 @@ class Daemon:
 
     def _account(self) -> None:
         """Report what was lost since the last time, in the stream itself."""
-        self._lost["ring_buffer"] = read_counter(self._capture.attached.maps, COUNTER_LOST)
+        self._lost["ring_buffer"] = self._counters.read(COUNTER_LOST)
         now_ns = time.time_ns()
         for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
             count = self._lost[stage] - self._reported[stage]
@@ -147,7 +148,7 @@ class Daemon:
             "version": __version__,
             "source": self._capture.source,
             "engine": attached.engine,
-            "hooks": [f"{hook.kind}:{hook.target}" for hook in attached.hooks],
+            "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in attached.hooks)),
             "oom_kills": process.oom_kills(),
         }
 

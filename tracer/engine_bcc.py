@@ -6,6 +6,7 @@ the child compiles and attaches programs that use them, sends the links' descrip
 attached for as long as the descriptors are open, and the daemon stays as small as with the other engine.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 import orjson
 
 from tracer import engine_core, libbpf
-from tracer.engine import COUNTER_MISREAD, Attached, Hook, Settings, read_counter
+from tracer.engine import COUNTER_MISREAD, Attached, Counters, Hook, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 
 CHILD = os.path.join(os.path.dirname(__file__), "bcc_child.py")
@@ -82,7 +83,7 @@ def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], 
         if reply["error"]:
             raise OSError(reply["errno"], reply["error"])
         # The child's own exit was the first task that the programs read.
-        if read_counter(maps, COUNTER_MISREAD):
+        if Counters(maps).read(COUNTER_MISREAD):
             raise TracerError(
                 "the kernel headers are not those of the running kernel: structures are laid out differently",
                 "install the headers of this very kernel, or use --engine core",
@@ -101,19 +102,21 @@ def _create_maps(cmdlines: int) -> dict[str, int]:
     library = libbpf.library()
     opened = engine_core.open_object()
     maps: dict[str, int] = {}
+    options = libbpf.MapCreateOptions(sz=ctypes.sizeof(libbpf.MapCreateOptions))
     try:
         found = library.bpf_object__next_map(opened, None)
         while found:
             name = library.bpf_map__name(found)
             entries = cmdlines if name == b"cmdlines" else library.bpf_map__max_entries(found)
             if b"." not in name:  # .rodata and the like belong to the object
+                options.map_flags = library.bpf_map__map_flags(found)
                 descriptor = library.bpf_map_create(
                     library.bpf_map__type(found),
                     name[:15],
                     library.bpf_map__key_size(found),
                     library.bpf_map__value_size(found),
                     entries,
-                    None,
+                    ctypes.byref(options),
                 )
                 if descriptor < 0:
                     raise libbpf.last_error()

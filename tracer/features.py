@@ -23,6 +23,7 @@ _TRACEPOINTS = (
     Hook("on_signal_generate", "raw_tp", "signal_generate"),
     Hook("on_exec", "raw_tp", "sched_process_exec"),
     Hook("on_exit", "raw_tp", "sched_process_exit"),
+    Hook("on_exit_again", "raw_tp", "sched_process_exit"),
 )
 _CONSOLE = Hook("on_console", "raw_tp", "console")
 

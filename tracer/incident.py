@@ -2,7 +2,7 @@
 """Events -> kills: every victim joined to its incident.
 
 The kernel runs one OOM killer at a time (oom_lock), and the ring buffer keeps the order, so an incident is whole when
-its end is read.  An end that was lost must not keep its victims: the next incident, or a short silence, ends it, too.
+its end is read.  An end that is missing must not keep its victims: the next incident, or a short silence, ends it, too.
 """
 
 from collections.abc import Iterator
@@ -31,30 +31,55 @@ class _Open:
     def __init__(self, incident_ns: int) -> None:
         self.incident_ns = incident_ns
         self.victims: list[wire.VictimEvent] = []
+        self.reported: set[int] = set()
+        """Which victims the kernel log has named as killed, in tracepoint mode."""
         self.sharers: list[wire.SharerEvent] = []
         self.levels: tuple[wire.Counters, ...] = ()
         self.log: list[bytes] = []
         self.incident: wire.IncidentEvent | None = None
+        self.ended = False
         self.touched_ns = 0
+
+    def add(self, event: wire.Event) -> None:
+        match event:
+            case wire.VictimEvent():
+                self.victims.append(event)
+            case wire.SharerEvent():
+                if all(sharer.pid != event.pid for sharer in self.sharers):
+                    self.sharers.append(event)
+            case wire.LevelsEvent():
+                self.levels = event.levels
+            case wire.LogEvent():
+                self.log.append(event.text)
+                if self.victims:
+                    self.reported.add(len(self.victims) - 1)
+            case wire.IncidentEvent():
+                self.incident = event
+            case wire.EndEvent():
+                self.ended = True
 
     def finished(self) -> bool:
         """Whether nothing more can come."""
-        if self.incident is None:
-            return False
-        if self.incident.flags & wire.INCIDENT_OC:
+        if self.ended:
             return True
+        if self.incident is None or not self.victims or len(self.victims) - 1 not in self.reported:
+            return False
         # Without kprobes nothing marks the end: members of a group and sharers of the memory may follow.
-        last = self.victims[-1] if self.victims else None
-        return last is not None and not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
+        last = self.victims[-1]
+        return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
     def kills(self) -> Iterator[Kill]:
-        whole = self.incident is not None
-        for victim in self.victims:
+        killed = [
+            victim
+            for number, victim in enumerate(self.victims)
+            if number in self.reported or not victim.flags & wire.VICTIM_MARKED
+        ]
+        for victim in killed:
             yield Kill(
                 victim,
                 self.incident,
-                len(self.victims) if whole else None,
-                tuple(sharer for sharer in self.sharers if sharer.victim_pid == victim.pid),
+                len(killed),
+                tuple(sharer for sharer in self.sharers if sharer.victim_pid == (victim.pid or victim.tid)),
                 self.levels,
                 tuple(self.log),
             )
@@ -80,23 +105,12 @@ class Incidents:
         if self._open is not None and self._open.incident_ns != incident_ns:
             yield from self.end()
         if self._open is None:
-            if isinstance(event, wire.SharerEvent):  # too late: its victim's record is written
+            if isinstance(event, (wire.SharerEvent, wire.EndEvent)):  # too late, or there was no victim
                 return
             self._open = _Open(incident_ns)
         current = self._open
         current.touched_ns = now_ns
-        match event:
-            case wire.VictimEvent():
-                current.victims.append(event)
-            case wire.SharerEvent():
-                if all(sharer.pid != event.pid for sharer in current.sharers):
-                    current.sharers.append(event)
-            case wire.LevelsEvent():
-                current.levels = event.levels
-            case wire.LogEvent():
-                current.log.append(event.text)
-            case wire.IncidentEvent():
-                current.incident = event
+        current.add(event)
         if current.finished():
             yield from self.end()
 

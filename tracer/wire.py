@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG = range(1, 7)
+VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END = range(1, 8)
 
 CANDIDATES_MAX = 10
 LEVELS_MAX = 16
@@ -24,6 +24,7 @@ VICTIM_CMDLINE_CUT = 1 << 6
 VICTIM_RSS_EXACT = 1 << 7
 VICTIM_GROUP = 1 << 8
 VICTIM_FORKED = 1 << 9
+VICTIM_MARKED = 1 << 10
 
 # enum incident_flags
 INCIDENT_OC = 1 << 0
@@ -36,7 +37,7 @@ INCIDENT_GROUP = 1 << 6
 
 HEADER = struct.Struct("=IIQQ")
 VICTIM_FIXED = struct.Struct("=Q7q4Ii5I16sHHH2x")
-INCIDENT_FIXED = struct.Struct("=QQqiiIIIIII16sIHHH6x")
+INCIDENT_FIXED = struct.Struct("=QQqiiIIIII16sIHHH2x")
 COUNTERS = struct.Struct("=8q")
 STAT = struct.Struct("=6q")
 CANDIDATE = struct.Struct("=qqIi16s")
@@ -119,7 +120,6 @@ class IncidentEvent(NamedTuple):
     order: int
     constraint: int
     chosen_pid: int
-    victims: int
     scored: int
     candidates_len: int
     trigger_pid: int
@@ -157,7 +157,11 @@ class LogEvent(NamedTuple):
     text: bytes
 
 
-Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent
+class EndEvent(NamedTuple):
+    header: Header
+
+
+Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent
 
 
 def decode(data: bytes) -> Event:
@@ -244,4 +248,5 @@ _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     EXIT: _exit,
     LEVELS: _levels,
     LOG: _log,
+    END: lambda header, _data: EndEvent(header),
 }

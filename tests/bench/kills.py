@@ -13,6 +13,7 @@ from tests.kernel.cgroups import Cgroup, Hierarchy
 from tests.kernel.eater import binary
 
 TRACEFS = Path("/sys/kernel/tracing")
+PRINTK = Path("/proc/sys/kernel/printk")
 LIMIT_BYTES = 512 << 10
 """Small, so that a kill takes little time; the eaters want MIB."""
 MIB = 1
@@ -62,6 +63,17 @@ def groups(count: int) -> Iterator[list[Cgroup]]:
         yield made
     finally:
         top.remove()
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Keep OOM reports off the console: a serial one stops its processor for milliseconds a line; then as before."""
+    before = PRINTK.read_text()
+    PRINTK.write_text("1")
+    try:
+        yield
+    finally:
+        PRINTK.write_text(before)
 
 
 class Victims:

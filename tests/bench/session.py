@@ -10,10 +10,10 @@ from tests.kernel.cgroups import Cgroup
 from tests.kernel.environment import IN_VM
 
 from . import bpf_time, measure
-from .kills import Marks, groups, marks
+from .kills import Marks, groups, marks, quiet_console
 from .measure import Samples
 from .results import Results, kernel, load_average
-from .running import BenchError, Running, listen
+from .running import BenchError, Running, eager, listen
 from .tools import GUEST, NATIVE, Tool
 
 GROUP_MEMBERS = 20
@@ -126,5 +126,5 @@ def _progress(text: str) -> None:
 def run(quick: bool) -> Results:
     """Measure on this machine."""
     plan = (QUICK_VM if quick else FULL_VM) if IN_VM else (QUICK if quick else FULL)
-    with marks() as marked, groups(2) as made:
+    with quiet_console(), eager(), marks() as marked, groups(2) as made:
         return Session(GUEST if IN_VM else NATIVE, plan, marked, made).run()

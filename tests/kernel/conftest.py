@@ -70,7 +70,11 @@ class Tracers:
     def shared(self) -> Daemon:
         """The tracer that tests share, started when it is not running."""
         assert not self._broken, "the tracer did not start, see above"
-        if self._shared is None or self._shared.process.poll() is not None:
+        if self._shared is not None and self._shared.process.poll() is not None:
+            died, self._shared = self._shared, None
+            died.end()
+            pytest.fail(f"the tracer died: {died.errors.read_text()[-4000:]}")
+        if self._shared is None:
             self._broken = True  # until it is attached: not every test should wait for that
             self._shared = Daemon(self._folder())
             source = self._shared.start()["source"]
@@ -83,7 +87,11 @@ class Tracers:
     def stop(self) -> None:
         """End the shared tracer and check its account of itself."""
         tracer, self._shared = self._shared, None
-        if tracer is None or self._broken:
+        if tracer is None:
+            return
+        if self._broken:
+            tracer.process.kill()
+            tracer.end()
             return
         stop = tracer.stop()
         assert len(tracer.of_type("oom_kill")) == stop["records"]

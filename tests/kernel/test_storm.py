@@ -56,7 +56,7 @@ def test_others_use_bpf(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """Other programs' use of BPF, during which the kernel skips kprobes, costs no records of kills."""
     eat(0, update_map=True, life=600).start()
     pids = weather(watch, eat(16, cgroup.child("storm", 8), children=200, jobs=4, life=600), 200)
-    assert sorted(pids) == sorted(record["victim"]["pid"] for record in watch.kills(pids, steady=False))
+    assert sorted(pids) == sorted(record["victim"]["pid"] for record in watch.kills(pids, complete=False))
 
 
 def test_two_limits_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:

@@ -51,10 +51,11 @@ class Watch:
         pid = victim if isinstance(victim, int) else victim.pid
         return self.kills([pid])[0]
 
-    def kills(self, pids: list[int], *, steady: bool = True) -> list[Record]:
+    def kills(self, pids: list[int], *, steady: bool = True, complete: bool = True) -> list[Record]:
         """The records of these processes' kills, one each, checked against the kernel log.
 
-        Where others allocate in the same cgroup at the same time, its counters are not `steady`.
+        Where others allocate in the same cgroup at the same time, its counters are not `steady`; where the kernel
+        skips kprobes, what they tell of the incident is not `complete`.
         """
         found: dict[int, list[Record]] = {}
         for _ in attempts():
@@ -64,14 +65,11 @@ class Watch:
                 break
         assert dict.fromkeys(pids, 1) == {pid: len(found[pid]) for pid in pids}, "records of each victim"
         for pid in pids:
-            self._check(found[pid][0], steady)
+            logged = self.logged_kill(found[pid][0])
+            oracles.check_victim(found[pid][0], logged)
+            if complete and logged.report is not None:
+                oracles.check_report(found[pid][0], logged.report, self.kprobes, steady)
         return [found[pid][0] for pid in pids]
-
-    def _check(self, record: Record, steady: bool) -> None:
-        logged = self.logged_kill(record)
-        oracles.check_victim(record, logged)
-        if logged.report is not None:
-            oracles.check_report(record, logged.report, self.kprobes, steady)
 
     def logged_kill(self, record: Record) -> Kill:
         """The kernel log's line about the kill in the record."""

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.kernel.environment import ROOT, require
+from tests.kernel.environment import ROOT, not_applicable, require
 from tracer import __version__
 from tracer.cgroup import parse_proc_cgroup
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
@@ -54,7 +54,7 @@ def test_version() -> None:
 def test_help(option: str, command: tuple[str, ...]) -> None:
     """Every command explains itself, in 80 columns of plain text."""
     finished = oomtrace(*command, option, env={**os.environ, "COLUMNS": "80"})
-    assert (0, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (0, "")
     assert "Usage:" in finished.stdout
     assert max(map(len, finished.stdout.splitlines())) <= 80
     if not command:
@@ -64,7 +64,7 @@ def test_help(option: str, command: tuple[str, ...]) -> None:
 def test_no_arguments() -> None:
     """Without arguments the help is shown, and that was wrong usage."""
     finished = oomtrace()
-    assert (EXIT_USAGE, "") == (finished.returncode, finished.stdout)
+    assert (finished.returncode, finished.stdout) == (EXIT_USAGE, "")
     assert finished.stderr.startswith("Usage:")
 
 
@@ -100,7 +100,7 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 def test_schema() -> None:
     """The schema is printed as JSON, and is a schema."""
     finished = oomtrace("schema")
-    assert (0, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (0, "")
     schema = json.loads(finished.stdout)
     assert json_schema() == schema
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -110,27 +110,27 @@ def test_schema() -> None:
 def test_resolve_path(path: str) -> None:
     """A path is told from wherever the user copied it."""
     finished = oomtrace("resolve", "--json", path)
-    assert (0, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (0, "")
     resolved = json.loads(finished.stdout)
     assert (f"/docker/{ID}", "container") == (resolved["cgroup"], resolved["level"])
-    assert (ID, "docker") == (resolved["container"]["id"], resolved["container"]["runtime"])
+    assert (resolved["container"]["id"], resolved["container"]["runtime"]) == (ID, "docker")
 
 
 def test_resolve_for_humans() -> None:
     """What is known stands in a line each; what is not says so."""
     finished = oomtrace("resolve", "/system.slice/ssh.service")
     lines = dict(line.split(None, 1) for line in finished.stdout.splitlines())
-    assert (0, "") == (finished.returncode, finished.stderr)
-    assert ["cgroup", "container", "kubernetes", "systemd"] == list(lines)
-    assert "/system.slice/ssh.service (unit)" == lines["cgroup"]
-    assert ("none", "none") == (lines["container"], lines["kubernetes"])
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert list(lines) == ["cgroup", "container", "kubernetes", "systemd"]
+    assert lines["cgroup"] == "/system.slice/ssh.service (unit)"
+    assert (lines["container"], lines["kubernetes"]) == ("none", "none")
     assert "ssh.service" in lines["systemd"]
 
 
 def test_resolve_pid() -> None:
     """A process is told by its pid."""
     finished = oomtrace("resolve", "--json", str(os.getpid()))
-    assert (0, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (0, "")
     path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
     assert path == json.loads(finished.stdout)["cgroup"]
 
@@ -139,14 +139,14 @@ def test_resolve_pid() -> None:
 def test_resolve_hostile_path(options: tuple[str, ...]) -> None:
     """What a container calls its cgroups does not command the terminal."""
     finished = oomtrace("resolve", *options, b"/a\xff\x1b[31m\x7f\xc2\x9b")
-    assert 0 == finished.returncode
+    assert finished.returncode == 0
     assert re.fullmatch(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f]*", finished.stdout), ascii(finished.stdout)
 
 
 def test_doctor() -> None:
     """What this host can trace is told in JSON; the exit code says the same."""
     finished = oomtrace("doctor", "--json")
-    assert "" == finished.stderr
+    assert finished.stderr == ""
     report = json.loads(finished.stdout)
     assert finished.returncode == (0 if report["can_trace"] else EXIT_UNSUPPORTED)
     assert report["can_trace"] == all(check["ok"] for check in report["checks"] if check["needed"])
@@ -182,15 +182,15 @@ def test_run_without_root(nobody: tuple[str, ...]) -> None:
 def test_doctor_without_root(nobody: tuple[str, ...]) -> None:
     """The doctor needs no rights, and says that tracing does."""
     finished = oomtrace("doctor", "--json", wrapper=nobody)
-    assert (EXIT_UNSUPPORTED, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (EXIT_UNSUPPORTED, "")
     (privileges,) = (check for check in json.loads(finished.stdout)["checks"] if check["name"] == "privileges")
-    assert (False, True) == (privileges["ok"], privileges["needed"])
+    assert (privileges["ok"], privileges["needed"]) == (False, True)
 
 
 def test_run_without_capabilities() -> None:
     """Root in a container that may not trace is told which capabilities it lacks."""
     if os.geteuid() != 0:
-        return
+        not_applicable("only root has capabilities to lose")
     wrapper = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     assert "CAP_BPF" in check_refusal(oomtrace("run", wrapper=wrapper), EXIT_UNSUPPORTED)
 
@@ -208,7 +208,7 @@ def test_reader_has_left(arguments: tuple[str, ...]) -> None:
     os.close(read_end)
     finished = oomtrace(*arguments, stdout=write_end)
     os.close(write_end)
-    assert (EXIT_FAILED, "") == (finished.returncode, finished.stderr)
+    assert (finished.returncode, finished.stderr) == (EXIT_FAILED, "")
 
 
 @pytest.mark.parametrize("arguments", [("schema",), ("--version",), ("resolve", "/a"), ("resolve", "--json", "/a")])

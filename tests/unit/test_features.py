@@ -61,32 +61,32 @@ def test_suffixes(suffix: str, tmp_path: Path) -> None:
 def test_cold_halves(suffix: str, tmp_path: Path) -> None:
     """The unlikely half of a function is not the function."""
     found, _ = symbols(tmp_path, f"ffffffff812e1400 t oom_badness{suffix}\nffffffff812e1500 t oom_badness.part.0\n")
-    assert {"oom_badness": ("oom_badness.part.0",)} == found
+    assert found == {"oom_badness": ("oom_badness.part.0",)}
 
 
 def test_plain_name_first(tmp_path: Path) -> None:
     """Of a function and its split copy the function comes first."""
     found, _ = symbols(tmp_path, "ffffffff8100 t oom_badness.part.0\nffffffff8200 T oom_badness\n")
-    assert ("oom_badness", "oom_badness.part.0") == found["oom_badness"]
+    assert found["oom_badness"] == ("oom_badness", "oom_badness.part.0")
 
 
 def test_hidden_addresses(tmp_path: Path) -> None:
     """Without privileges every address is 0: names are known, the table is not."""
     found, table = symbols(tmp_path, re.sub("^f[0-9a-f]+", "0" * 16, PLAIN, flags=re.MULTILINE))
     assert EVERYTHING.symbols == found
-    assert NO_TABLE == table
+    assert table == NO_TABLE
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "zzzz t oom_badness\n", "\n\n", "ffffffff8100 t\n"])
 def test_nothing_to_read(text: str, tmp_path: Path) -> None:
     """A file without symbols has none."""
-    assert ({}, NO_TABLE) == symbols(tmp_path, text)
+    assert symbols(tmp_path, text) == ({}, NO_TABLE)
 
 
 def test_unreadable(tmp_path: Path) -> None:
     """A file that cannot be read has no symbols."""
-    assert ({}, NO_TABLE) == read_symbols(str(tmp_path / "nowhere"))
-    assert ({}, NO_TABLE) == read_symbols(str(tmp_path))
+    assert read_symbols(str(tmp_path / "nowhere")) == ({}, NO_TABLE)
+    assert read_symbols(str(tmp_path)) == ({}, NO_TABLE)
 
 
 def targets(found: tuple[Hook, ...]) -> list[str]:
@@ -128,14 +128,15 @@ def test_split_functions() -> None:
         "oom_kill_process": ("oom_kill_process", "oom_kill_process.isra.0"),
     }
     found = targets(hooks(EVERYTHING._replace(symbols=split), kprobes=True))
-    assert [
+    assert [target for target in found if "badness" in target] == [
         "kprobe:oom_badness",
         "kretprobe:oom_badness",
         "kprobe:oom_badness.part.0",
         "kretprobe:oom_badness.part.0",
-    ] == [target for target in found if "badness" in target]
-    assert ["kprobe:oom_kill_process", "kretprobe:oom_kill_process"] == [
-        target for target in found if ":oom_kill" in target
+    ]
+    assert [target for target in found if ":oom_kill" in target] == [
+        "kprobe:oom_kill_process",
+        "kretprobe:oom_kill_process",
     ]
 
 

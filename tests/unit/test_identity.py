@@ -47,15 +47,15 @@ def test_path(typed: str, path: str) -> None:
 def test_what_it_is() -> None:
     """The same is told as in a record."""
     resolved = resolve(f"/sys/fs/cgroup/memory/docker/{ID}")
-    assert "container" == resolved["level"]
+    assert resolved["level"] == "container"
     assert resolved["container"] is not None
-    assert (ID, "docker") == (resolved["container"]["id"], resolved["container"]["runtime"])
-    assert (None, None) == (resolved["kubernetes"], resolved["systemd"])
+    assert (resolved["container"]["id"], resolved["container"]["runtime"]) == (ID, "docker")
+    assert (resolved["kubernetes"], resolved["systemd"]) == (None, None)
 
 
 def test_bytes() -> None:
     """A path that is no UTF-8 is written as in a record."""
-    assert "/a\\xff" == resolve(os.fsdecode(b"/a\xff"))["cgroup"]
+    assert resolve(os.fsdecode(b"/a\xff"))["cgroup"] == "/a\\xff"
 
 
 def test_pid() -> None:
@@ -70,4 +70,4 @@ def test_neither(typed: str) -> None:
     """What is neither a path nor the pid of a process is wrong usage."""
     with pytest.raises(TracerError) as caught:
         resolve(typed)
-    assert EXIT_USAGE == caught.value.exit_code
+    assert caught.value.exit_code == EXIT_USAGE

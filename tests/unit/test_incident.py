@@ -30,7 +30,7 @@ def test_single() -> None:
     """A victim comes out when its incident ends, with all of it."""
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
-    assert [] == feed(incidents, victim)
+    assert feed(incidents, victim) == []
     assert incidents.pending()
     assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, incident)
     assert not incidents.pending()
@@ -55,7 +55,7 @@ def test_sharers() -> None:
         events.incident(victims=2),
     ]
     kills = feed(Incidents(), *several)
-    assert [[11, 12], [21]] == [[sharer.pid for sharer in kill.sharers] for kill in kills]
+    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[11, 12], [21]]
 
 
 def test_the_next_incident_ends_one_without_end() -> None:
@@ -71,18 +71,18 @@ def test_silence_ends_one_without_end() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(pid=1), now_ns=100)
     feed(incidents, events.victim(pid=2), now_ns=200)
-    assert [] == list(incidents.flush(200 + QUIET_NS - 1))
-    assert [1, 2] == pids(incidents.flush(200 + QUIET_NS))
+    assert list(incidents.flush(200 + QUIET_NS - 1)) == []
+    assert pids(incidents.flush(200 + QUIET_NS)) == [1, 2]
     assert not incidents.pending()
-    assert [] == list(incidents.flush(1 << 62))
+    assert list(incidents.flush(1 << 62)) == []
 
 
 def test_the_end_lets_out_what_is_left() -> None:
     """When the tracer stops nothing stays behind."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1))
-    assert [1] == pids(incidents.end())
-    assert [] == list(incidents.end())
+    assert pids(incidents.end()) == [1]
+    assert list(incidents.end()) == []
 
 
 def test_victim_without_incident() -> None:
@@ -91,19 +91,19 @@ def test_victim_without_incident() -> None:
     orphan = events.victim(pid=9, header=events.header(wire.VICTIM, incident_ns=events.KILL_NS))
     member = events.victim(pid=1)
     assert [Kill(orphan, None, None, (), (), ())] == feed(incidents, member, orphan)
-    assert [1] == pids(feed(incidents, events.incident()))
+    assert pids(feed(incidents, events.incident())) == [1]
 
 
 def test_incident_without_victims() -> None:
     """An incident in which nobody was killed says nothing."""
-    assert [] == feed(Incidents(), events.incident(victims=0))
+    assert feed(Incidents(), events.incident(victims=0)) == []
 
 
 def test_sharer_that_comes_too_late() -> None:
     """A sharer opens no incident: its victim's record is written."""
     incidents = Incidents()
     feed(incidents, events.victim(), events.incident())
-    assert [] == feed(incidents, events.sharer(3))
+    assert feed(incidents, events.sharer(3)) == []
     assert not incidents.pending()
 
 
@@ -127,26 +127,26 @@ def test_tracepoints_hold_a_group() -> None:
     incidents = Incidents()
     for pid in (1, 2, 3):
         member, end = events.victim(pid=pid, flags=GROUP), events.blind_incident(victims=pid)
-        assert [] == feed(incidents, member, end, now_ns=pid)
+        assert feed(incidents, member, end, now_ns=pid) == []
     kills = list(incidents.flush(3 + QUIET_NS))
-    assert [(1, 3), (2, 3), (3, 3)] == [(kill.victim.pid, kill.victims) for kill in kills]
+    assert [(kill.victim.pid, kill.victims) for kill in kills] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_tracepoints_hold_for_sharers() -> None:
     """Without kprobes a victim whose memory has more users than it has threads is held for the others."""
     incidents = Incidents()
-    assert [] == feed(incidents, events.victim(mm_users=3, threads=2), events.blind_incident(), events.sharer(5))
+    assert feed(incidents, events.victim(mm_users=3, threads=2), events.blind_incident(), events.sharer(5)) == []
     (kill,) = incidents.flush(QUIET_NS)
-    assert [5] == [sharer.pid for sharer in kill.sharers]
+    assert [sharer.pid for sharer in kill.sharers] == [5]
 
 
 def test_tracepoints_threads_are_no_sharers() -> None:
     """The users of a threaded victim's memory are its own threads."""
-    assert 1 == len(feed(Incidents(), events.victim(mm_users=8, threads=8), events.blind_incident()))
+    assert len(feed(Incidents(), events.victim(mm_users=8, threads=8), events.blind_incident())) == 1
 
 
 def test_tracepoints_next_incident_ends_a_group() -> None:
     """What is held comes out before anything of the next incident."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident())
-    assert [1] == pids(feed(incidents, later(events.victim(pid=2))))
+    assert pids(feed(incidents, later(events.victim(pid=2)))) == [1]

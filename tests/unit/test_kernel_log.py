@@ -116,7 +116,7 @@ def test_rate_limited(killed: bytes, scope: Scope | None, message: str) -> None:
 
 def test_nothing() -> None:
     """Where nothing was printed nothing is known."""
-    assert UNKNOWN == read_report([], b"/test")
+    assert read_report([], b"/test") == UNKNOWN
 
 
 @pytest.mark.parametrize("comm", [b"a b", b"()", b"[", b"x: y", b"\xff\x1b[2J", b"gfp_mask=0x1(A)", b"invoked oom-kil"])

@@ -98,7 +98,7 @@ def test_layout(placed: str, oracle: btf.RawBtf, tmp_path: Path) -> None:
 )
 def test_fields_that_every_kernel_has(placed: str, struct: str, field: str) -> None:
     """What has never been renamed is found."""
-    assert "1" == macros(placed)[f"EXISTS_{struct}_{field}"]
+    assert macros(placed)[f"EXISTS_{struct}_{field}"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_headers_of_debian(tmp_path: Path) -> None:
 def test_headers_in_parts(tmp_path: Path) -> None:
     """A struct that has moved to a header of a similar name is found there."""
     headers = {**HEADERS["5.10"], "mm_types.h": "", "mm_types_task.h": "struct mm_rss_stat rss_stat;"}
-    assert "1" == macros(from_headers(str(write_tree(tmp_path, headers))))["EXISTS_mm_struct___struct_rss_stat"]
+    assert macros(from_headers(str(write_tree(tmp_path, headers))))["EXISTS_mm_struct___struct_rss_stat"] == "1"
 
 
 def test_no_headers(tmp_path: Path) -> None:

@@ -45,15 +45,15 @@ def test_short_record_is_whole() -> None:
     """What fits is written as it is."""
     whole = record()
     assert whole == parse(encode(whole))
-    assert [] == whole["truncated"]
+    assert whole["truncated"] == []
 
 
 def test_command_line_goes_first() -> None:
     """A command line is trimmed from its end, and its beginning stays."""
     whole = record({"cmdline": b"/bin/x\0" + b"a" * 1000, "cgroup": long_path(b"b" * 250, 1500)})
     trimmed = parse(encode(whole, len(encode(whole)) - 500))
-    assert ["victim.cmdline"] == trimmed["truncated"]
-    assert "/bin/x" == trimmed["victim"]["cmdline"][0]
+    assert trimmed["truncated"] == ["victim.cmdline"]
+    assert trimmed["victim"]["cmdline"][0] == "/bin/x"
     assert whole["victim"]["cgroup"] == trimmed["victim"]["cgroup"]
 
 
@@ -63,7 +63,7 @@ def test_labels_go_first() -> None:
     assert whole["container"] is not None
     whole["container"]["labels"] = {f"label-{number}": "v" * 100 for number in range(100)}
     trimmed = parse(encode(whole))
-    assert ["container.labels"] == trimmed["truncated"]
+    assert trimmed["truncated"] == ["container.labels"]
     assert 40 < len(trimmed["container"]["labels"]) < 100
     assert whole["victim"] == trimmed["victim"]
 

@@ -56,7 +56,7 @@ def test_long_cmdline() -> None:
         cmdline = process.read_cmdline(child.pid)
         child.communicate(b"")
     assert cmdline is not None
-    assert process.CMDLINE_LEN + 1 == len(cmdline)
+    assert len(cmdline) == process.CMDLINE_LEN + 1
     assert os.fsencode(sys.executable) == cmdline.split(b"\0")[0]
 
 
@@ -103,8 +103,8 @@ def test_zombie() -> None:
     if child == 0:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    assert b"" == process.read_cmdline(child)
-    assert 0 == process.read_arg_start(child)
+    assert process.read_cmdline(child) == b""
+    assert process.read_arg_start(child) == 0
     assert process.read_exe(child) is None
     assert process.read_start_ns(child) is not None
     os.waitpid(child, 0)

@@ -24,7 +24,7 @@ def test_victim() -> None:
     started_at = record["victim"].pop("started_at")  # type: ignore[misc]
     assert started_at is not None
     assert TIME.fullmatch(started_at)
-    assert {
+    assert record["victim"] == {
         "pid": events.NOBODY,
         "tid": events.NOBODY,
         "ppid": 1,
@@ -46,7 +46,7 @@ def test_victim() -> None:
         "peak_rss_bytes": 4200 * PAGE,
         "cgroup": "/system.slice/hog.service",
         "shared_mm": [],
-    } == record["victim"]
+    }
 
 
 def test_incident() -> None:
@@ -64,16 +64,16 @@ def test_incident() -> None:
         "message": "Memory cgroup out of memory",
     } == record["incident"]
     assert f"6a4ce4a0-{events.INCIDENT_NS:x}-{events.NOBODY}" == record["id"]
-    assert [] == record["truncated"]
+    assert record["truncated"] == []
 
 
 def test_who_asked() -> None:
     """The trigger is who asked for the memory, and whose cgroup that was."""
     by = incident(trigger_pid=20, trigger_comm=events.comm(b"asks"), trigger_cgroup=events.path(b"/a/b"))
     trigger = complete(kill(by=by))["trigger"]
-    assert {"pid": 20, "tid": events.NOBODY, "comm": "asks", "uid": 1000, "cgroup": "/a/b"} == trigger
+    assert trigger == {"pid": 20, "tid": events.NOBODY, "comm": "asks", "uid": 1000, "cgroup": "/a/b"}
     trigger = complete(kill(by=by._replace(flags=wire.INCIDENT_OC)))["trigger"]
-    assert {"pid": 20, "tid": events.NOBODY, "comm": "asks", "uid": 1000, "cgroup": None} == trigger
+    assert trigger == {"pid": 20, "tid": events.NOBODY, "comm": "asks", "uid": 1000, "cgroup": None}
 
 
 def test_times() -> None:
@@ -151,7 +151,7 @@ def test_limit_v1(memsw_pages: int, swap_pages: int) -> None:
     assert limit is not None
     assert (memsw_pages * PAGE, 200 * PAGE) == (limit["memsw_usage_bytes"], limit["memsw_limit_bytes"])
     assert (swap_pages * PAGE, None) == (limit["swap_usage_bytes"], limit["swap_limit_bytes"])
-    assert 17 == limit["failcnt"]
+    assert limit["failcnt"] == 17
 
 
 def test_no_limit() -> None:
@@ -159,8 +159,8 @@ def test_no_limit() -> None:
     unlimited = events.counters(limit_pages=PAGE_COUNTER_MAX, swap_limit_pages=PAGE_COUNTER_MAX)
     limit = complete(kill(by=incident(limit=unlimited)))["limit"]
     assert limit is not None
-    assert (NO_LIMIT_BYTES, NO_LIMIT_BYTES) == (limit["limit_bytes"], limit["swap_limit_bytes"])
-    assert 9223372036854771712 == NO_LIMIT_BYTES
+    assert (limit["limit_bytes"], limit["swap_limit_bytes"]) == (NO_LIMIT_BYTES, NO_LIMIT_BYTES)
+    assert NO_LIMIT_BYTES == 9223372036854771712
 
 
 def test_statistics_unknown() -> None:
@@ -168,7 +168,7 @@ def test_statistics_unknown() -> None:
     limit = complete(kill(by=incident(stat=wire.Stat(1, 2, 3, -1, -1, 4))))["limit"]
     assert limit is not None
     assert limit["breakdown"] is not None
-    assert (None, None) == (limit["breakdown"]["slab_bytes"], limit["breakdown"]["kernel_bytes"])
+    assert (limit["breakdown"]["slab_bytes"], limit["breakdown"]["kernel_bytes"]) == (None, None)
     limit = complete(kill(by=incident(flags=wire.INCIDENT_OC | wire.INCIDENT_MEMCG)))["limit"]
     assert limit is not None
     assert limit["breakdown"] is None
@@ -181,16 +181,19 @@ def test_candidates_are_sorted() -> None:
     by = incident(candidates=candidates, candidates_len=4, scored=33)
     record = complete(kill(by=by))
     assert record["candidates"] is not None
-    assert [(40, events.NOBODY), (40, 2), (5, 1), (-7, 3)] == [
-        (candidate["points"], candidate["pid"]) for candidate in record["candidates"]
+    assert [(candidate["points"], candidate["pid"]) for candidate in record["candidates"]] == [
+        (40, events.NOBODY),
+        (40, 2),
+        (5, 1),
+        (-7, 3),
     ]
-    assert 33 == record["candidates_scored"]
+    assert record["candidates_scored"] == 33
 
 
 def test_candidate_without_memory() -> None:
     """A candidate whose leader is gone has a score and no size."""
     candidates = complete(kill(by=incident(candidates=(events.candidate(rss_pages=-1),))))["candidates"]
-    assert [{"pid": events.NOBODY, "comm": "hog", "points": 4121, "rss_bytes": None, "oom_score_adj": 0}] == candidates
+    assert candidates == [{"pid": events.NOBODY, "comm": "hog", "points": 4121, "rss_bytes": None, "oom_score_adj": 0}]
 
 
 @pytest.mark.parametrize(
@@ -206,22 +209,22 @@ def test_points(chosen_pid: int, chosen_points: int, points: int | None) -> None
 def test_scores_unseen() -> None:
     """Where the kernel's scoring cannot be hooked nobody is said to have been scored."""
     record = complete(kill(), BLIND)
-    assert (None, None) == (record["candidates"], record["candidates_scored"])
+    assert (record["candidates"], record["candidates_scored"]) == (None, None)
 
 
 def test_group_kill() -> None:
     """A group kill says so, and how many it killed."""
     by = incident(flags=incident().flags | wire.INCIDENT_GROUP, victims=3)
     record = complete(kill(by=by)._replace(victims=3))
-    assert (True, 3) == (record["incident"]["group_kill"], record["incident"]["victims"])
+    assert (record["incident"]["group_kill"], record["incident"]["victims"]) == (True, 3)
 
 
 def test_incident_lost() -> None:
     """A victim whose incident is unknown is a record all the same."""
     record = complete(kill()._replace(incident=None, victims=None))
-    assert (None, None, None) == (record["limit"], record["trigger"], record["candidates"])
+    assert (record["limit"], record["trigger"], record["candidates"]) == (None, None, None)
     assert {None} == {value for name, value in record["incident"].items() if name != "id"}
-    assert "hog" == record["victim"]["comm"]
+    assert record["victim"]["comm"] == "hog"
 
 
 def test_task_unreadable() -> None:
@@ -249,7 +252,7 @@ def test_resident_size_unknown(unknown: str) -> None:
 
 def test_peak_is_not_below_the_present() -> None:
     """The kernel notes the peak late: what is resident now counts."""
-    assert 4096 * PAGE == complete(kill(victim(peak_rss_pages=12)))["victim"]["peak_rss_bytes"]
+    assert complete(kill(victim(peak_rss_pages=12)))["victim"]["peak_rss_bytes"] == 4096 * PAGE
 
 
 @pytest.mark.parametrize(("level", "pid", "init"), [(1, 1, True), (1, 2, False), (0, 1, False)])
@@ -277,7 +280,7 @@ def test_cmdline(raw: bytes, arguments: list[str]) -> None:
 def test_sharers() -> None:
     """Who shares the victim's memory is named."""
     record = complete(kill(sharers=(events.sharer(8), events.sharer(9))))
-    assert [{"pid": 8, "comm": "child"}, {"pid": 9, "comm": "child"}] == record["victim"]["shared_mm"]
+    assert record["victim"]["shared_mm"] == [{"pid": 8, "comm": "child"}, {"pid": 9, "comm": "child"}]
 
 
 def test_cut() -> None:
@@ -308,4 +311,4 @@ def test_exit() -> None:
     killed = complete(kill())
     validate(gone)
     assert (killed["id"], killed["incident"]["id"]) == (gone["id"], gone["incident_id"])
-    assert (events.NOBODY, 9_000) == (gone["pid"], gone["after_ns"])
+    assert (gone["pid"], gone["after_ns"]) == (events.NOBODY, 9_000)

@@ -66,8 +66,8 @@ def test_incident_from_the_log() -> None:
     } == found["incident"]
     assert found["victim"]["points"] is None
     assert found["trigger"] is not None
-    assert (None, None) == (found["candidates"], found["candidates_scored"])
-    assert "bpf_tracepoints" == found["source"]
+    assert (found["candidates"], found["candidates_scored"]) == (None, None)
+    assert found["source"] == "bpf_tracepoints"
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,10 @@ def test_group_kill_on_the_host() -> None:
     """Where the host ran out of memory memory.oom.group counts on every level."""
     log = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/x"
     found = record((FREE, FREE, GROUPED), log, b"Out of memory: Killed process 5 (hog)")
-    assert ("host", True) == (found["incident"]["scope"], found["incident"]["group_kill"])
+    assert (found["incident"]["scope"], found["incident"]["group_kill"]) == ("host", True)
 
 
 def test_root_cgroup() -> None:
     """A victim in the root cgroup has no limit above it."""
     found = record((), b"Out of memory: Killed process 5 (hog)", cgroup=b"/")
-    assert ("/", None) == (found["victim"]["cgroup"], found["limit"])
+    assert (found["victim"]["cgroup"], found["limit"]) == ("/", None)

@@ -32,7 +32,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
         assert f"file:{path}" == sink.uri
         sink.write(line)
         sink.close()
-    assert b"old\none\ntwo\n" == path.read_bytes()
+    assert path.read_bytes() == b"old\none\ntwo\n"
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0, 0o640), (0o022, 0o640), (0o077, 0o600)])
@@ -48,7 +48,7 @@ def test_mode_of_an_old_file_stays(tmp_path: Path) -> None:
     (tmp_path / "old").touch()
     (tmp_path / "old").chmod(0o604)
     open_sink(f"file:{tmp_path}/old").close()
-    assert 0o604 == stat.S_IMODE((tmp_path / "old").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o604
 
 
 def test_file_is_not_inherited(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("target")
     error = refusal(f"file:{tmp_path}/link")
     assert f"{tmp_path}/link is a symbolic link" == error.message
-    assert EXIT_FAILED == error.exit_code
-    assert b"" == (tmp_path / "target").read_bytes()
+    assert error.exit_code == EXIT_FAILED
+    assert (tmp_path / "target").read_bytes() == b""
 
 
 def test_missing_directory(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_unknown_output(uri: str) -> None:
     """An output of no known kind is wrong usage."""
     with pytest.raises(TracerError) as caught:
         check(uri)
-    assert EXIT_USAGE == caught.value.exit_code
+    assert caught.value.exit_code == EXIT_USAGE
     assert repr(uri) in str(caught.value)
-    assert EXIT_USAGE == refusal(uri).exit_code
+    assert refusal(uri).exit_code == EXIT_USAGE
 
 
 def test_full_disk() -> None:
@@ -107,7 +107,7 @@ def test_full_disk() -> None:
     sink = open_sink("file:/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         sink.write(b"line\n")
-    assert errno.ENOSPC == caught.value.errno
+    assert caught.value.errno == errno.ENOSPC
     sink.close()
 
 
@@ -125,8 +125,8 @@ def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
     sink.write(b'{"seq":2}\n')
     sink.close()
     lines = (tmp_path / "new").read_bytes().splitlines()
-    assert b'{"seq":0}' == lines[0]
-    assert b'{"seq":2}' == lines[-1]
+    assert lines[0] == b'{"seq":0}'
+    assert lines[-1] == b'{"seq":2}'
 
 
 def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
@@ -135,4 +135,4 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     sink.write(b"line\n")
     sink.close()
     os.write(1, b"more\n")
-    assert ("line\nmore\n", "") == capfd.readouterr()
+    assert capfd.readouterr() == ("line\nmore\n", "")

@@ -114,7 +114,7 @@ def test_event_types(tmp_path: Path) -> None:
 def test_array_lengths(tmp_path: Path) -> None:
     """Arrays are as long in both languages."""
     values = evaluate('#include "event.h"', ["CANDIDATES_MAX", "LEVELS_MAX", "CMDLINE_LEN"], tmp_path)
-    assert [wire.CANDIDATES_MAX, wire.LEVELS_MAX, process.CMDLINE_LEN] == list(values.values())
+    assert list(values.values()) == [wire.CANDIDATES_MAX, wire.LEVELS_MAX, process.CMDLINE_LEN]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""enrich.py: whose cgroup it was, and what /proc still shows of a victim, if it is the victim."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tracer import process, wire
+from tracer.event import OomKill
+
+from . import events
+from .records import complete
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod6a4ce4a0_ba47_11ea_b2a7_0cc47ac5979e.slice"
+FLAGS = wire.VICTIM_TASK | wire.VICTIM_CGROUP
+BLANK = {"flags": FLAGS, "cmdline": b"", "exe": b""}
+"""A victim whose command line and executable the kernel's side could not read."""
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a long command line, which lives until the test ends."""
+    command = [sys.executable, "-c", "print(flush=True); input()", *["argument"] * 500]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield child
+        child.communicate(b"\n")
+
+
+def killed(pid: int, late_ns: int = 0, **changes: Any) -> OomKill:
+    """The record of a kill of a process that still runs, or of one of the same number that started earlier."""
+    start_ns = process.read_start_ns(pid)
+    assert start_ns is not None
+    return complete(events.kill(events.victim(pid=pid, started_ns=start_ns - late_ns, **{**BLANK, **changes})))
+
+
+def test_identity() -> None:
+    """Container, pod and unit are those of the victim's cgroup; the level is that of the limit's."""
+    victim = events.victim(cgroup=events.path(f"{POD}/cri-containerd-{ID}.scope".encode()))
+    record = complete(events.kill(victim, events.incident(limit_cgroup=events.path(POD.encode()))))
+    assert record["container"] is not None
+    assert (record["container"]["id"], record["container"]["runtime"]) == (ID, "containerd")
+    assert record["kubernetes"] is not None
+    assert record["kubernetes"]["pod_uid"] == "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+    assert record["limit"] is not None
+    assert record["limit"]["level"] == "pod"
+
+
+def test_no_cgroup() -> None:
+    """Where the cgroup is unknown nothing is said of whose it is."""
+    record = complete(events.kill(events.victim(flags=wire.VICTIM_TASK, cgroup=b"")))
+    assert (record["container"], record["kubernetes"], record["systemd"]) == (None, None, None)
+
+
+def test_what_proc_shows() -> None:
+    """Command line and executable come from /proc where the kernel's side has none."""
+    victim = killed(os.getpid())["victim"]
+    assert os.readlink("/proc/self/exe") == victim["exe"]
+    assert victim["cmdline"] is not None
+    assert sys.orig_argv[0] == victim["cmdline"][0]
+
+
+@pytest.mark.parametrize("late_ns", [1_000_000_000, -1_000_000_000])
+def test_somebody_else(late_ns: int) -> None:
+    """A process of the same number that started at another time is not the victim."""
+    victim = killed(os.getpid(), late_ns)["victim"]
+    assert (victim["cmdline"], victim["exe"]) == (None, None)
+
+
+def test_gone() -> None:
+    """Of a victim that has left /proc nothing is said."""
+    victim = complete(events.kill(events.victim(**BLANK)))["victim"]
+    assert (victim["cmdline"], victim["exe"]) == (None, None)
+
+
+def test_kernel_knows_better() -> None:
+    """What the kernel's side has read stays."""
+    record = killed(os.getpid(), flags=events.victim().flags, cmdline=b"own\0", exe=events.path(b"/own"))
+    assert (record["victim"]["cmdline"], record["victim"]["exe"]) == (["own"], "/own")
+
+
+@pytest.mark.parametrize("cut", [0, wire.VICTIM_CMDLINE_CUT])
+def test_long_cmdline(cut: int, sleeper: subprocess.Popen[bytes]) -> None:
+    """A command line from /proc is cut where one from the kernel's side is, and named as cut, once."""
+    record = killed(sleeper.pid, flags=FLAGS | cut)
+    assert record["victim"]["cmdline"] is not None
+    length = len("\0".join(record["victim"]["cmdline"]))
+    assert process.CMDLINE_LEN - 1 <= length <= process.CMDLINE_LEN  # it may end behind an argument
+    assert record["truncated"] == ["victim.cmdline"]
+
+
+def test_cut_and_gone() -> None:
+    """A command line that nobody could read was not cut: it is unknown."""
+    record = complete(events.kill(events.victim(**{**BLANK, "flags": FLAGS | wire.VICTIM_CMDLINE_CUT})))
+    assert record["victim"]["cmdline"] is None
+    assert record["truncated"] == []
