@@ -30,7 +30,8 @@ def enrich(record: OomKill, started_ns: int) -> None:
         return
     if victim["cmdline"] is None and cmdline:
         victim["cmdline"] = [
-            argument.decode("utf-8", "backslashreplace") for argument in cmdline.removesuffix(b"\0").split(b"\0")
+            argument.decode("utf-8", "backslashreplace")
+            for argument in cmdline[: process.CMDLINE_LEN].removesuffix(b"\0").split(b"\0")
         ]
         if len(cmdline) > process.CMDLINE_LEN:
             record["truncated"].append("victim.cmdline")

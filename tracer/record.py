@@ -213,9 +213,9 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
     for flag, name in (
         (wire.VICTIM_CGROUP_CUT, "victim.cgroup"),
         (wire.VICTIM_EXE_CUT, "victim.exe"),
-        (wire.VICTIM_CMDLINE_CUT, "victim.cmdline"),
+        (wire.VICTIM_CMDLINE_CUT | wire.VICTIM_CMDLINE, "victim.cmdline"),
     ):
-        if event.flags & flag:
+        if event.flags & flag == flag:
             truncated.append(name)
     resident = (event.anon_rss_pages, event.file_rss_pages, event.shmem_rss_pages)
     rss_bytes = sum(resident) * PAGE if min(resident) >= 0 else None

@@ -28,11 +28,15 @@ class Descriptor:
     def __init__(self, uri: str, descriptor: int) -> None:
         self.uri = uri
         self._descriptor = descriptor
+        self._torn = False
 
     def write(self, line: bytes) -> None:
-        view = memoryview(line)
+        # What is left of a line that could not be written to its end must not spoil this one.
+        view = memoryview(b"\n" + line if self._torn else line)
         while view:
-            view = view[os.write(self._descriptor, view) :]
+            written = os.write(self._descriptor, view)
+            view = view[written:]
+            self._torn = bool(view)
 
     def close(self) -> None:
         if self._descriptor > 2:

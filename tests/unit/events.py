@@ -88,7 +88,6 @@ def incident(**changes: Any) -> wire.IncidentEvent:
         order=0,
         constraint=3,
         chosen_pid=NOBODY,
-        victims=1,
         scored=1,
         candidates_len=1,
         trigger_pid=NOBODY,
@@ -135,6 +134,10 @@ def log(text: bytes, **changes: Any) -> wire.LogEvent:
     return wire.LogEvent(header(wire.LOG), text)._replace(**changes)
 
 
+def end() -> wire.EndEvent:
+    return wire.EndEvent(header(wire.END))
+
+
 def kill(
     of: wire.VictimEvent | None = None,
     by: wire.IncidentEvent | None = None,
@@ -169,3 +172,5 @@ def encode(event: wire.Event) -> bytes:
             return head + wire.LEVELS_FIXED.pack(len(event.levels)) + packed
         case wire.LogEvent():
             return head + wire.LOG_FIXED.pack(len(event.text)) + event.text
+        case wire.EndEvent():
+            return head

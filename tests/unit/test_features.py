@@ -98,6 +98,7 @@ TRACEPOINTS = [
     "raw_tp:signal_generate",
     "raw_tp:sched_process_exec",
     "raw_tp:sched_process_exit",
+    "raw_tp:sched_process_exit",  # of two programs: the kernel may skip the first one
 ]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""incident.py: which victims, sharers, figures and words of the log belong together."""
+"""incident.py: which victims, sharers, figures and words of the log belong together, and when they are complete."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,12 @@ from tracer.incident import QUIET_NS, Incidents, Kill
 
 from . import events
 
-GROUP = events.victim().flags | wire.VICTIM_GROUP
+PLAIN = events.victim().flags
+GROUP = PLAIN | wire.VICTIM_GROUP
+MARKED = PLAIN | wire.VICTIM_MARKED
 NEXT_NS = events.INCIDENT_NS + 1_000_000
+INVOKED = events.log(b"hog invoked oom-killer")
+KILLED = events.log(b"Memory cgroup out of memory: Killed process")
 
 
 def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[Kill]:
@@ -30,39 +34,48 @@ def test_single() -> None:
     """A victim comes out when its incident ends, with all of it."""
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
-    assert feed(incidents, victim) == []
+    assert feed(incidents, victim, incident) == []
     assert incidents.pending()
-    assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, incident)
+    assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
     assert not incidents.pending()
 
 
 def test_group() -> None:
     """All victims of a group kill come out at once, in order, and each knows how many they are."""
     victims = [events.victim(pid=pid, flags=GROUP) for pid in (3, 1, 2)]
-    incident = events.incident(victims=3)
-    assert [Kill(victim, incident, 3, (), (), ()) for victim in victims] == feed(Incidents(), *victims, incident)
+    incident = events.incident()
+    kills = feed(Incidents(), victims[0], incident, *victims[1:], events.end())
+    assert [Kill(victim, incident, 3, (), (), ()) for victim in victims] == kills
 
 
 def test_sharers() -> None:
     """A sharer of the memory is with its own victim, once, however many of its threads were seen."""
     several: list[wire.Event] = [
         events.victim(pid=1, flags=GROUP),
+        events.incident(),
         events.sharer(11, victim_pid=1),
         events.sharer(11, victim_pid=1),
         events.sharer(12, victim_pid=1),
         events.victim(pid=2, flags=GROUP),
         events.sharer(21, victim_pid=2),
-        events.incident(victims=2),
+        events.end(),
     ]
     kills = feed(Incidents(), *several)
     assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[11, 12], [21]]
 
 
+def test_incident_missing() -> None:
+    """Where the incident itself was lost its victims are still its victims."""
+    victims = [events.victim(pid=pid, flags=GROUP) for pid in (1, 2)]
+    kills = feed(Incidents(), *victims, events.end())
+    assert [Kill(victim, None, 2, (), (), ()) for victim in victims] == kills
+
+
 def test_the_next_incident_ends_one_without_end() -> None:
-    """A lost end keeps no victim back: how many there were is unknown then."""
+    """An end that is missing keeps no victim back."""
     incidents = Incidents()
-    first, second = events.victim(pid=1), later(events.victim(pid=2))
-    assert [Kill(first, None, None, (), (), ())] == feed(incidents, first, second)
+    first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
+    assert [Kill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
     assert incidents.pending()
 
 
@@ -77,7 +90,7 @@ def test_silence_ends_one_without_end() -> None:
     assert list(incidents.flush(1 << 62)) == []
 
 
-def test_the_end_lets_out_what_is_left() -> None:
+def test_what_is_left_comes_out() -> None:
     """When the tracer stops nothing stays behind."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1))
@@ -85,49 +98,53 @@ def test_the_end_lets_out_what_is_left() -> None:
     assert list(incidents.end()) == []
 
 
-def test_victim_without_incident() -> None:
+def test_victim_without_beginning() -> None:
     """A victim whose incident's beginning was not seen comes out at once, alone, and ends no other's incident."""
     incidents = Incidents()
     orphan = events.victim(pid=9, header=events.header(wire.VICTIM, incident_ns=events.KILL_NS))
     member = events.victim(pid=1)
     assert [Kill(orphan, None, None, (), (), ())] == feed(incidents, member, orphan)
-    assert pids(feed(incidents, events.incident())) == [1]
+    assert pids(feed(incidents, events.end())) == [1]
 
 
-def test_incident_without_victims() -> None:
-    """An incident in which nobody was killed says nothing."""
-    assert feed(Incidents(), events.incident(victims=0)) == []
-
-
-def test_sharer_that_comes_too_late() -> None:
-    """A sharer opens no incident: its victim's record is written."""
+def test_too_late() -> None:
+    """What comes after the end opens no incident: the victims' records are written."""
     incidents = Incidents()
-    feed(incidents, events.victim(), events.incident())
-    assert feed(incidents, events.sharer(3)) == []
+    feed(incidents, events.victim(), events.incident(), events.end())
+    assert feed(incidents, events.sharer(3), events.end()) == []
     assert not incidents.pending()
 
 
+def test_nobody_was_killed() -> None:
+    """An incident without victims says nothing."""
+    incidents = Incidents()
+    assert feed(incidents, INVOKED, events.levels(events.counters()), later(events.victim(pid=2))) == []
+    assert pids(incidents.end()) == [2]
+
+
 def test_tracepoints_single() -> None:
-    """Without kprobes a lone victim waits for nobody, and has the figures and the log of its incident."""
+    """Without kprobes a lone victim is complete when the log has named it; figures and words are its own."""
     levels = (events.counters(limit_pages=5), events.counters())
     victim, incident = events.victim(), events.blind_incident()
-    several: list[wire.Event] = [
-        events.log(b"hog invoked oom-killer"),
-        events.levels(*levels),
-        victim,
-        events.log(b"Killed process"),
-        incident,
-    ]
-    log = (b"hog invoked oom-killer", b"Killed process")
-    assert [Kill(victim, incident, 1, (), levels, log)] == feed(Incidents(), *several)
+    incidents = Incidents()
+    assert feed(incidents, INVOKED, events.levels(*levels), victim, incident) == []
+    assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
+    assert not incidents.pending()
+
+
+def test_tracepoints_without_a_log() -> None:
+    """Without kprobes, and where the log's lines are held back, silence completes a victim."""
+    incidents = Incidents()
+    assert feed(incidents, events.victim(pid=1), events.blind_incident()) == []
+    assert pids(incidents.flush(QUIET_NS)) == [1]
 
 
 def test_tracepoints_hold_a_group() -> None:
     """Without kprobes every member of a group looks like the last one: they are held until nothing follows."""
     incidents = Incidents()
-    for pid in (1, 2, 3):
-        member, end = events.victim(pid=pid, flags=GROUP), events.blind_incident(victims=pid)
-        assert feed(incidents, member, end, now_ns=pid) == []
+    feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
+    for pid in (2, 3):
+        assert feed(incidents, events.victim(pid=pid, flags=GROUP), KILLED, now_ns=pid) == []
     kills = list(incidents.flush(3 + QUIET_NS))
     assert [(kill.victim.pid, kill.victims) for kill in kills] == [(1, 3), (2, 3), (3, 3)]
 
@@ -135,18 +152,43 @@ def test_tracepoints_hold_a_group() -> None:
 def test_tracepoints_hold_for_sharers() -> None:
     """Without kprobes a victim whose memory has more users than it has threads is held for the others."""
     incidents = Incidents()
-    assert feed(incidents, events.victim(mm_users=3, threads=2), events.blind_incident(), events.sharer(5)) == []
+    victim = events.victim(mm_users=3, threads=2)
+    assert feed(incidents, victim, events.blind_incident(), KILLED, events.sharer(5)) == []
     (kill,) = incidents.flush(QUIET_NS)
     assert [sharer.pid for sharer in kill.sharers] == [5]
 
 
 def test_tracepoints_threads_are_no_sharers() -> None:
     """The users of a threaded victim's memory are its own threads."""
-    assert len(feed(Incidents(), events.victim(mm_users=8, threads=8), events.blind_incident())) == 1
+    several = (events.victim(mm_users=8, threads=8), events.blind_incident(), KILLED)
+    assert len(feed(Incidents(), *several)) == 1
 
 
 def test_tracepoints_next_incident_ends_a_group() -> None:
     """What is held comes out before anything of the next incident."""
     incidents = Incidents()
-    feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident())
+    feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
     assert pids(feed(incidents, later(events.victim(pid=2)))) == [1]
+
+
+def test_tracepoints_mark_without_a_kill() -> None:
+    """A task that is dying already is marked, too: without a signal and without the log's word nobody killed it."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident())
+    assert list(incidents.flush(QUIET_NS)) == []
+    assert not incidents.pending()
+
+
+def test_tracepoints_mark_that_the_log_confirms() -> None:
+    """Where the signal was not seen the log's word is enough, for the victim that it follows."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=MARKED | GROUP), events.blind_incident())
+    feed(incidents, events.victim(pid=2, flags=MARKED | GROUP), KILLED)
+    assert [(kill.victim.pid, kill.victims) for kill in incidents.flush(QUIET_NS)] == [(2, 1)]
+
+
+def test_tracepoints_mark_and_another_line() -> None:
+    """Only the line that tells of a kill confirms one; whatever else the same task makes the kernel print does not."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident(), events.log(b"hog: page fault"))
+    assert list(incidents.flush(QUIET_NS)) == []

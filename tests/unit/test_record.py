@@ -214,7 +214,7 @@ def test_scores_unseen() -> None:
 
 def test_group_kill() -> None:
     """A group kill says so, and how many it killed."""
-    by = incident(flags=incident().flags | wire.INCIDENT_GROUP, victims=3)
+    by = incident(flags=incident().flags | wire.INCIDENT_GROUP)
     record = complete(kill(by=by)._replace(victims=3))
     assert (record["incident"]["group_kill"], record["incident"]["victims"]) == (True, 3)
 

@@ -20,6 +20,7 @@ EACH = [
     pytest.param(EXIT, id="exit"),
     pytest.param(events.levels(events.counters(), events.counters(limit_pages=5)), id="levels"),
     pytest.param(events.log(b"oom-kill:constraint=CONSTRAINT_NONE"), id="log"),
+    pytest.param(events.end(), id="end"),
 ]
 
 
@@ -44,7 +45,7 @@ def test_longer(event: wire.Event) -> None:
     assert event == wire.decode(events.encode(event) + b"\xff" * 9)
 
 
-@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in range(1, 7)))
+@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in range(1, 8)))
 def test_unknown_type(kind: int) -> None:
     """An event of a type that this version does not know is refused."""
     with pytest.raises(wire.DecodeError):
@@ -58,7 +59,7 @@ def test_garbage(data: bytes) -> None:
         wire.decode(data)
 
 
-@given(st.integers(1, 6), st.binary(max_size=1500))
+@given(st.integers(1, 7), st.binary(max_size=1500))
 def test_garbage_in_an_event(kind: int, data: bytes) -> None:
     """Whatever follows a valid header, nothing but DecodeError is raised."""
     with contextlib.suppress(wire.DecodeError):
