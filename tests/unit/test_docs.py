@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation says what the code does."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests import docs
+from tracer.schema import json_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tracer", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def examples() -> list[tuple[str, str]]:
+    """Commands of README's console blocks, with what they print there."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
+        for example in block.split("$ ")[1:]:
+            command, _, output = example.partition("\n")
+            found.append((command.partition("#")[0].strip(), output))
+    return found
+
+
+def test_output_reference() -> None:
+    """docs/output.md is what `make docs` writes."""
+    assert docs.render() == docs.OUTPUT.read_text()
+
+
+def test_readme_record() -> None:
+    """README shows a record as oomtrace writes it."""
+    (shown,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    record: dict[str, Any] = json.loads(shown)
+    jsonschema.validate(record, json_schema())
+    assert record["incident"]["victims"] == 1
+
+
+@pytest.mark.parametrize(("command", "output"), examples())
+def test_readme_examples(command: str, output: str) -> None:
+    """Commands in README exist, and print what stands below them."""
+    program, verb, *arguments = shlex.split(command)
+    assert program == "oomtrace"
+    assert f"Usage: python -m tracer {verb}" in run(verb, "--help").stdout
+    if output:
+        assert run(verb, *arguments).stdout == output
+
+
+def test_make_targets() -> None:
+    """Every make target that the documentation names is in the Makefile, and `make help` lists it."""
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = {line.split()[0] for line in listed.splitlines()}
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:^ {4}|`|&& )make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert named
+    assert named <= targets
+
+
+def test_links() -> None:
+    """Links between the pages lead somewhere."""
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
