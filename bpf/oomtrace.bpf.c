@@ -133,7 +133,7 @@ inline_always void stamp(struct event *event, u32 type, u64 incident_ns)
 }
 
 /* Start the incident of the current thread; what is still open has lost its end. */
-inline_always struct incident_event *open_incident(void)
+inline_always struct state *open_incident(void)
 {
 	u32 zero = 0;
 	struct state *state = map_lookup(states, &zero);
@@ -159,7 +159,7 @@ inline_always struct incident_event *open_incident(void)
 	incident->trigger_pid = pid_tgid >> 32;
 	incident->trigger_uid = bpf_get_current_uid_gid();
 	bpf_get_current_comm(incident->trigger_comm, sizeof(incident->trigger_comm));
-	return incident;
+	return state;
 }
 
 /* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in. */
@@ -272,15 +272,18 @@ int on_oom_kill_process(struct pt_regs *ctx)
 {
 	struct oom_control *oc = (struct oom_control *)ARG1(ctx);
 	const char *message = (const char *)ARG2(ctx);
-	struct incident_event *incident = open_incident();
-	struct scan *scan = current_scan();
+	struct state *state = open_incident();
+	struct incident_event *incident;
+	struct scan *scan;
 	struct mem_cgroup *memcg;
 	struct task_struct *chosen;
-	u32 tid = current_tid();
-	struct state *state = current_state();
+	u32 zero = 0, tid = current_tid();
 	long copied;
 
-	if (!incident || !state)
+	if (!state)
+		return 0;
+	incident = map_lookup(incidents, &zero);
+	if (!incident)
 		return 0;
 	map_delete(killing, &tid);
 	incident->flags = INCIDENT_OC;
@@ -291,6 +294,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 	incident->chosen_points = READ(oc, chosen_points);
 	chosen = READ(oc, chosen);
 	incident->chosen_pid = READ(chosen, tgid);
+	scan = current_scan();
 	if (scan) {
 		incident->scored = scan->scored;
 		incident->candidates_len = scan->candidates_len;
@@ -520,9 +524,7 @@ inline_always struct state *tracepoint_state(struct task_struct *task)
 	/* After a victim only a member of the same group kill belongs to the same incident. */
 	next = state && state->victim_pid && (!group || state->oom_group != group);
 	if (!state || next || bpf_ktime_get_boot_ns() - state->incident_ns > LOG_STALE_NS) {
-		if (!open_incident())
-			return 0;
-		state = current_state();
+		state = open_incident();
 		if (!state)
 			return 0;
 	}
@@ -676,12 +678,12 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	u64 len;
 
 	if (line == LOG_INVOKED || (line == LOG_SUMMARY && (!state || state->victim_pid))) {
-		if (!open_incident())
-			return 0;
-		state = current_state();
+		state = open_incident();
 	}
+	if (!state)
+		return 0;
 	log = map_lookup(log_events, &zero);
-	if (!state || !log)
+	if (!log)
 		return 0;
 	if (line == LOG_SUMMARY)
 		state->summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
