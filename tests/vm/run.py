@@ -5,6 +5,7 @@ python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [pytest
 python3 -m tests.vm.run --all               every VM of MATRIX, two at a time
 python3 -m tests.vm.run --list              the kernels
 
+With pytest arguments, which mostly choose tests, the results go to build/vm/results/partial instead.
 The exit status of a single VM is that of its pytest, or 124 and 125 as in tests.vm.vm.
 """
 
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -42,6 +43,7 @@ class Run:
     cgroup: int = 2
     engine: str = "core"
     btf: bool = True
+    results: Path = RESULTS
 
     @property
     def name(self) -> str:
@@ -49,11 +51,11 @@ class Run:
 
     @property
     def junit(self) -> Path:
-        return RESULTS / f"{self.name}.xml"
+        return self.results / f"{self.name}.xml"
 
     @property
     def log(self) -> Path:
-        return RESULTS / f"{self.name}.log"
+        return self.results / f"{self.name}.log"
 
     def arguments(self) -> list[str]:
         words = ["--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
@@ -91,7 +93,7 @@ MATRIX = [
 
 def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     """Run the tests in a VM of their own; pytest's status, or the VM's."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    run.results.mkdir(parents=True, exist_ok=True)
     run.junit.unlink(missing_ok=True)
     prepare([run.kernel])
     with tempfile.TemporaryDirectory(prefix="vm-run-") as name:
@@ -137,11 +139,11 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     return f"cd /host/oomtrace && exec {shlex.join(['env', *assignments, *pytest])}"
 
 
-def run_all(arguments: Sequence[str]) -> int:
+def run_all(options: Sequence[str], arguments: Sequence[str], results: Path) -> int:
     """Run the matrix; 1 when a test failed or a VM did not come to its end."""
     prepare(sorted({run.kernel for run in MATRIX}))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    waiting = list(MATRIX)
+    results.mkdir(parents=True, exist_ok=True)
+    waiting = [replace(run, results=results) for run in MATRIX]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     lines = []
     total = {"passed": 0, "failed": 0, "skipped": 0}
@@ -149,7 +151,7 @@ def run_all(arguments: Sequence[str]) -> int:
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 run = waiting.pop(0)
-                words = [sys.executable, "-m", "tests.vm.run", *run.arguments(), *arguments]
+                words = [sys.executable, "-m", "tests.vm.run", *run.arguments(), *options, *arguments]
                 with run.log.open("wb") as log:
                     process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=PROJECT)
                 running[process] = run, time.monotonic()
@@ -198,16 +200,17 @@ def main() -> int:
     parser.add_argument("--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
+    results = RESULTS / "partial" if arguments else RESULTS
     exit_on_signals()
     try:
         if options.list:
             print("\n".join(f"{label:<10}{kernel.fetched()}" for label, kernel in kernels.ALL.items()))
             return 0
         if options.all:
-            return run_all(["--timeout", str(options.timeout), "--memory", str(options.memory), *arguments])
+            return run_all([f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --list and --kernel is needed")
-        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf)
+        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, results)
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)
