@@ -79,7 +79,6 @@ MATRIX = [
     Run("6.1", engine="bcc", btf=False),
     Run("5.10", engine="bcc", btf=False),
     Run("7.x", engine="bcc"),
-    Run("6.1", engine="bcc"),
     Run("7.x"),
     Run("6.12"),
     Run("6.1"),
@@ -133,6 +132,8 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     }
     pytest = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=5"]
     pytest += ["--junitxml=/out/junit.xml", *arguments]
+    if not run.btf:  # each start compiles for a minute, and these tests start again and again
+        pytest += ["--deselect", "tests/kernel/test_daemon.py"]
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
     assignments = [f"{name}={value}" for name, value in environment.items()]
