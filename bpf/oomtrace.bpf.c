@@ -92,8 +92,7 @@ DEFINE_MAP(cmdlines, BPF_MAP_TYPE_LRU_HASH, u32, struct cmdline, 4096);
 DEFINE_MAP(no_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
 
 #ifndef OOMTRACE_BCC
-char LICENSE[] SEC("license")
-= "GPL";
+char LICENSE[] SEC("license") = "GPL";
 #endif
 
 inline_always u32 current_tid(void)
@@ -588,8 +587,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 			incident->flags |= INCIDENT_GROUP;
 			event->flags |= VICTIM_GROUP;
 		}
-		/* The figures are freshest now: the kernel's own report, if it is not rate-limited, has just summed up.
-		 */
+		/* Freshest now: the kernel's own report, if it is not rate-limited, has just summed up. */
 		if (state->limit && !(incident->flags & INCIDENT_STAT) &&
 		    read_memcg_stat(&incident->stat, state->limit))
 			incident->flags |= INCIDENT_STAT;
@@ -600,7 +598,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	victim.incident_ns = event->event.incident_ns;
 	victim.killed_ns = event->event.time_ns;
 	pid = event->pid;
-	if (pid)
+	if (pid && real)
 		map_update(victims, &pid, &victim, BPF_ANY);
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));

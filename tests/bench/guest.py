@@ -29,7 +29,7 @@ def run(quick: bool) -> Results:
         out = Path(name)
         guest = Guest(
             kernel=KERNEL,
-            memory_mib=1024,
+            memory_mib=1536,
             headers=True,  # for bpfcc's oomkill
             put=[
                 *((PROJECT / part, f"oomtrace/{part}") for part in PARTS if (PROJECT / part).exists()),

@@ -116,6 +116,21 @@ def latencies_ms(tools: Sequence[Running], group: Cgroup, marks: Marks, count: i
     return [[(ns - killed[pid]) / 1e6 for pid, ns in running.victims().items() if pid in killed] for running in tools]
 
 
+def undisturbed(groups: Sequence[Cgroup], marks: Marks, count: int) -> float:
+    """Kills per second that this machine makes while no tool runs."""
+    marks.clear()
+    with Victims(groups, each=count // len(groups)) as victims:
+        listen([], KILLS_S, victims.ended)
+        pids = victims.pids()
+    return _rate([ns for pid, ns in marks.times().items() if pid in pids])
+
+
+def _rate(times_ns: Sequence[int]) -> float:
+    if len(times_ns) < 2:
+        raise BenchError(f"only {len(times_ns)} victims were killed")
+    return 1e9 * (len(times_ns) - 1) / (max(times_ns) - min(times_ns))
+
+
 def storm(running: Running, groups: Sequence[Cgroup], marks: Marks, count: int, samples: Samples) -> None:
     """As many kills as the machine can make; does it show them all, and say so where it does not?"""
     marks.clear()
@@ -129,14 +144,13 @@ def storm(running: Running, groups: Sequence[Cgroup], marks: Marks, count: int, 
     if len(killed) < count:
         raise BenchError(f"only {len(killed)} of {count} victims were killed")
     shown = {pid: ns for pid, ns in running.victims().items() if pid in killed}
-    took_s = (max(killed.values()) - min(killed.values())) / 1e9
     samples.figures |= {
         "storm_kills": len(killed),
         "storm_lines": len(shown),
         "storm_percent": 100 * len(shown) / len(killed),
         "storm_lost": running.lost(),
         "storm_others": vmstat_oom_kills() - on_host - len(killed),
-        "storm_per_s": len(killed) / took_s,
+        "storm_per_s": _rate(list(killed.values())),
         "storm_behind_ms": (max(shown.values()) - max(killed.values())) / 1e6 if shown else None,
         "storm_cpu_ms": 1000 * (process.cpu_s(running.pid) - cpu_s) / len(killed),
     }

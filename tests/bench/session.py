@@ -59,6 +59,8 @@ class Session:
             self._each(f"start amid kills {number + 1} of {plan.caught_rounds}", self._until_caught)
         if plan.idle_s:
             self._all_at_once()
+        rate = measure.undisturbed(self._groups, self._marks, plan.storm // 4)
+        self._note(f"kills per second while no tool runs: {rate:.0f}")
         self._each("storm", self._storm)
         self._note(f"load average at the end: {load_average()}")
         self._results.figures = {name: samples.summary() for name, samples in self._samples.items()}

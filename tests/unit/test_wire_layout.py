@@ -13,8 +13,8 @@ from tracer import engine, engine_core, process, wire
 from .compiler import BPF, evaluate, field_names, struct_text
 
 EVENT_H = (BPF / "event.h").read_text()
-Layout = dict[str, tuple[int, int]]
-"""Field -> offset and size."""
+Layout = dict[str, tuple[int, int, bool]]
+"""Field -> offset, size, and whether it is a signed number."""
 
 LENGTHS = ("cgroup_len", "exe_len", "cmdline_len")
 INCIDENT_LENGTHS = ("message_len", "limit_len", "trigger_len")
@@ -33,7 +33,7 @@ def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
             continue
         times, size = (1, int(repeat)) if code == "s" else (int(repeat or 1), struct.calcsize("=" + code))
         for _ in range(times):
-            found.append((at, size))
+            found.append((at, size, code in "bhiq"))
             at += size
     return dict(zip(names, found, strict=True))
 
@@ -45,34 +45,38 @@ STRUCTS: dict[str, Layout] = {
     "memcg_stat": spread(wire.STAT, wire.Stat._fields),
     "victim_event": {
         **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-3], *LENGTHS), HEAD),
-        "strings": (HEAD + wire.VICTIM_FIXED.size, 4096 + 4096 + process.CMDLINE_LEN),
+        "strings": (HEAD + wire.VICTIM_FIXED.size, 4096 + 4096 + process.CMDLINE_LEN, False),
     },
     "incident_event": {
         **spread(wire.INCIDENT_FIXED, (*wire.IncidentEvent._fields[1:-6], *INCIDENT_LENGTHS), HEAD),
-        "limit": (INCIDENT_END, wire.COUNTERS.size),
-        "stat": (STAT_AT, wire.STAT.size),
-        "candidates": (CANDIDATES_AT, wire.CANDIDATES_MAX * wire.CANDIDATE.size),
-        "strings": (CANDIDATES_AT + wire.CANDIDATES_MAX * wire.CANDIDATE.size, 64 + 4096 + 4096),
+        "limit": (INCIDENT_END, wire.COUNTERS.size, False),
+        "stat": (STAT_AT, wire.STAT.size, False),
+        "candidates": (CANDIDATES_AT, wire.CANDIDATES_MAX * wire.CANDIDATE.size, False),
+        "strings": (CANDIDATES_AT + wire.CANDIDATES_MAX * wire.CANDIDATE.size, 64 + 4096 + 4096, False),
     },
     "sharer_event": spread(wire.SHARER_FIXED, wire.SharerEvent._fields[1:], HEAD),
     "exit_event": spread(wire.EXIT_FIXED, wire.ExitEvent._fields[1:], HEAD),
     "levels_event": {
         **spread(wire.LEVELS_FIXED, ("levels_len",), HEAD),
-        "levels": (HEAD + wire.LEVELS_FIXED.size, wire.LEVELS_MAX * wire.COUNTERS.size),
+        "levels": (HEAD + wire.LEVELS_FIXED.size, wire.LEVELS_MAX * wire.COUNTERS.size, False),
     },
     "log_event": {
         **spread(wire.LOG_FIXED, ("len",), HEAD),
-        "text": (HEAD + wire.LOG_FIXED.size, 1024),
+        "text": (HEAD + wire.LOG_FIXED.size, 1024, False),
     },
 }
 
 
 def compiled(source: str, kind: str, names: list[str], folder: Path) -> Layout:
     """Where the compiler has the fields."""
-    asked = [f"{what}({kind}{link}{name})" for name in names for what, link in (("offsetof", ", "), ("sizeof", ", "))]
-    asked = [re.sub(r"^sizeof\((.*), (\w+)\)$", r"sizeof(((\1 *)0)->\2)", expression) for expression in asked]
+    asked = []
+    for name in names:
+        field = f"(({kind} *)0)->{name}"
+        signed = f"_Generic({field}, __s8: 1, __s16: 1, __s32: 1, __s64: 1, default: 0)"
+        asked += [f"offsetof({kind}, {name})", f"sizeof({field})", signed]
     values = list(evaluate(source, asked, folder).values())
-    return {name: (values[2 * number], values[2 * number + 1]) for number, name in enumerate(names)}
+    each = zip(values[0::3], values[1::3], map(bool, values[2::3]), strict=True)
+    return dict(zip(names, each, strict=True))
 
 
 def test_all_structs_are_here() -> None:
@@ -91,7 +95,7 @@ def test_struct(name: str, tmp_path: Path) -> None:
 def test_inner_struct_has_no_tail(name: str, tmp_path: Path) -> None:
     """What follows another struct, or stands in an array, ends where its format ends."""
     size = evaluate('#include "event.h"', [f"sizeof(struct {name})"], tmp_path)[f"sizeof(struct {name})"]
-    assert max(at + length for at, length in STRUCTS[name].values()) == size
+    assert max(at + length for at, length, _ in STRUCTS[name].values()) == size
 
 
 @pytest.mark.parametrize("enum", ["victim_flags", "incident_flags"])
@@ -129,7 +133,7 @@ def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_p
     text = struct_text((BPF / header).read_text(), opening)
     names = field_names(text)
     source = '#include "event.h"\nstruct mirrored {' + text.partition("{")[2] + ";"
-    expected = {name: (getattr(mirror, name).offset, getattr(mirror, name).size) for name, *_ in mirror._fields_}
+    expected = {name: (getattr(mirror, name).offset, getattr(mirror, name).size, False) for name, *_ in mirror._fields_}
     assert expected == compiled(source, "struct mirrored", names, tmp_path)
     size = evaluate(source, ["sizeof(struct mirrored)"], tmp_path)["sizeof(struct mirrored)"]
     assert ctypes.sizeof(mirror) == size
