@@ -25,7 +25,7 @@ from tracer.engine import COUNTER_LOST, Counters, RingBuffer
 from tracer.errors import TracerError
 from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
-from tracer.incident import QUIET_NS, Incidents, Kill
+from tracer.incident import Incidents, Kill
 
 OPTIONS = "OOMTRACE_OPTIONS"
 
@@ -71,7 +71,8 @@ class Daemon:
         self._emit(self._start())
         stopping = False
         while not stopping:
-            timeout_ms = QUIET_NS // 1_000_000 if self._incidents.pending() else None
+            patience_ns = self._incidents.patience_ns()
+            timeout_ms = None if patience_ns is None else patience_ns // 1_000_000 + 1
             ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
             stopping = wake_read in ready
             ring.consume()

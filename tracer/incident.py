@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from tracer import wire
 
-QUIET_NS = 20_000_000
-"""After this long without an event an incident is over, whatever may be missing."""
+QUIET_NS = 100_000_000
+"""Without kprobes nothing marks the end of a group kill: it is over after this long without an event."""
+END_WAIT_NS = 1_000_000_000
+"""With them an end comes, unless it is lost; the trigger may be interrupted for long on a busy host."""
 
 
 class Kill(NamedTuple):
@@ -68,6 +70,13 @@ class _Open:
         last = self.victims[-1]
         return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
+    def patience_ns(self) -> int | None:
+        """How long to wait for the next event; None: for ever, as nobody was killed yet."""
+        if not self.victims:
+            return None
+        marked_end = self.incident is not None and self.incident.flags & wire.INCIDENT_OC
+        return END_WAIT_NS if marked_end else QUIET_NS
+
     def kills(self) -> Iterator[Kill]:
         killed = [
             victim
@@ -91,9 +100,9 @@ class Incidents:
     def __init__(self) -> None:
         self._open: _Open | None = None
 
-    def pending(self) -> bool:
-        """Whether ``flush`` has to be called after a silence of QUIET_NS."""
-        return self._open is not None
+    def patience_ns(self) -> int | None:
+        """After which silence ``flush`` has to be called; None: there is no need."""
+        return None if self._open is None else self._open.patience_ns()
 
     def feed(self, event: wire.Event, now_ns: int) -> Iterator[Kill]:
         """The kills that ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
@@ -115,8 +124,9 @@ class Incidents:
             yield from self.end()
 
     def flush(self, now_ns: int) -> Iterator[Kill]:
-        """The kills of an incident that has been silent for QUIET_NS."""
-        if self._open is not None and now_ns - self._open.touched_ns >= QUIET_NS:
+        """The kills of an incident that has been silent for too long."""
+        patience_ns = self.patience_ns()
+        if self._open is not None and patience_ns is not None and now_ns - self._open.touched_ns >= patience_ns:
             yield from self.end()
 
     def end(self) -> Iterator[Kill]:

@@ -35,9 +35,9 @@ def test_single() -> None:
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
     assert feed(incidents, victim, incident) == []
-    assert incidents.pending()
+    assert incidents.patience_ns() is not None
     assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
-    assert not incidents.pending()
+    assert incidents.patience_ns() is None
 
 
 def test_group() -> None:
@@ -76,7 +76,7 @@ def test_the_next_incident_ends_one_without_end() -> None:
     incidents = Incidents()
     first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
     assert [Kill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
-    assert incidents.pending()
+    assert incidents.patience_ns() is not None
 
 
 def test_silence_ends_one_without_end() -> None:
@@ -86,7 +86,7 @@ def test_silence_ends_one_without_end() -> None:
     feed(incidents, events.victim(pid=2), now_ns=200)
     assert list(incidents.flush(200 + QUIET_NS - 1)) == []
     assert pids(incidents.flush(200 + QUIET_NS)) == [1, 2]
-    assert not incidents.pending()
+    assert incidents.patience_ns() is None
     assert list(incidents.flush(1 << 62)) == []
 
 
@@ -112,7 +112,7 @@ def test_too_late() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(), events.incident(), events.end())
     assert feed(incidents, events.sharer(3), events.end()) == []
-    assert not incidents.pending()
+    assert incidents.patience_ns() is None
 
 
 def test_nobody_was_killed() -> None:
@@ -129,7 +129,7 @@ def test_tracepoints_single() -> None:
     incidents = Incidents()
     assert feed(incidents, INVOKED, events.levels(*levels), victim, incident) == []
     assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
-    assert not incidents.pending()
+    assert incidents.patience_ns() is None
 
 
 def test_tracepoints_without_a_log() -> None:
@@ -176,7 +176,7 @@ def test_tracepoints_mark_without_a_kill() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident())
     assert list(incidents.flush(QUIET_NS)) == []
-    assert not incidents.pending()
+    assert incidents.patience_ns() is None
 
 
 def test_tracepoints_mark_that_the_log_confirms() -> None:
@@ -192,3 +192,13 @@ def test_tracepoints_mark_and_another_line() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident(), events.log(b"hog: page fault"))
     assert list(incidents.flush(QUIET_NS)) == []
+
+
+def test_long_report() -> None:
+    """A report that the kernel takes long to print waits for its victim."""
+    incidents = Incidents()
+    assert feed(incidents, events.log(b"hog invoked oom-killer")) == []
+    assert incidents.patience_ns() is None
+    assert list(incidents.flush(1 << 62)) == []
+    kills = feed(incidents, events.victim(), events.blind_incident(), events.log(b"x: Killed process"))
+    assert [kill.log for kill in kills] == [(b"hog invoked oom-killer", b"x: Killed process")]
