@@ -27,7 +27,7 @@ SOURCES = (
 )
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Distributions install bcc for their own Python; oomtrace may run in another."""
-COMPILE_TIMEOUT_S = 180
+COMPILE_TIMEOUT_S = 600
 LINKS_MAX = 64
 NO_BCC = 42
 """The child's exit status where this Python has no bcc."""

@@ -32,7 +32,7 @@ RESULTS = BUILD / "results"
 # What the tests need of the project.
 PARTS = ("tracer", "bpf", "tests", "pyproject.toml")
 AT_ONCE = 2
-TIMEOUT_S = 1200.0
+TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
