@@ -147,6 +147,7 @@ inline_always u64 at_most(u64 value, u64 bound)
 	asm volatile("" : "+r"(value));
 	if (value > bound)
 		value = bound;
+	asm volatile("" : "+r"(value)); /* nor keep a copy from before */
 	return value;
 }
 

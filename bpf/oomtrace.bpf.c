@@ -675,6 +675,9 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	u32 zero = 0;
 	u64 len;
 
+	/* The pieces of a summary hold names, which may read like the beginning of a report. */
+	if (line == LOG_INVOKED && state && state->summary && !state->victim_pid)
+		line = LOG_OTHER;
 	if (line == LOG_INVOKED || (line == LOG_SUMMARY && (!state || state->victim_pid))) {
 		state = open_incident();
 	}

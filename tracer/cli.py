@@ -67,7 +67,6 @@ def run(
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
-    sys.stdout.flush()
     try:
         os.execve(sys.executable, ["oomtrace", "-m", "tracer.daemon"], environment)
     except OSError as error:
@@ -113,6 +112,8 @@ def schema() -> None:
 
 
 def _print_json(value: object) -> None:
+    if sys.stdout is None:
+        raise TracerError("there is no standard output", "run it with one")
     json = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     sys.stdout.buffer.write(escape_controls(json))
     sys.stdout.flush()

@@ -117,14 +117,19 @@ class Daemon:
         written["seq"], written["host"] = self._seq, self._host
         self._seq += 1
         encoded = line.encode(written, self._options.max_record_bytes)
-        for sink in self._sinks:
+        for sink in list(self._sinks):
             try:
                 sink.write(encoded)
+            except BrokenPipeError:
+                print(f"oomtrace: the reader of {sink.uri} has left", file=sys.stderr)
+                self._sinks.remove(sink)
             except OSError as error:
                 stage = f"output:{sink.uri}"
                 if stage not in self._lost:
                     print(f"oomtrace: cannot write to {sink.uri}: {error}; such losses are counted", file=sys.stderr)
-                self._lost[stage] += 1
+                self._lost[stage] += written["type"] != "lost"  # or reporting a loss would be the next one
+        if not self._sinks:
+            raise TracerError("no output is left", "start it again with one that stays")
 
     def _account(self) -> None:
         """Report what was lost since the last time, in the stream itself."""

@@ -90,7 +90,10 @@ def _bcc() -> Check:
     probe = "from bcc import BPF"
     python = engine_bcc.SYSTEM_PYTHON
     # Not imported here: bcc takes 75 MB, and the distribution's is for the distribution's Python.
-    if subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+    if (
+        not os.access(python, os.X_OK)
+        or subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+    ):
         return Check(
             name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc"
         )

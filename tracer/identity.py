@@ -9,7 +9,8 @@ from tracer import cgroup, process
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Container, Kubernetes, Level, Systemd
 
-_MOUNT = re.compile(r"^/sys/fs/cgroup(?:/(?:memory|unified|systemd|[a-z,_]*memory[a-z,_]*))?(?=/|$)")
+_CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
+_MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
 
 
 class Resolved(TypedDict):
@@ -48,4 +49,4 @@ def _path_of(target: str) -> str:
             "give /sys/fs/cgroup/..., a path below it, or a pid",
             EXIT_USAGE,
         )
-    return _MOUNT.sub("", path) or "/"
+    return _MOUNT.sub("", path).rstrip("/") or "/"

@@ -156,7 +156,7 @@ def _limit_depth(report: Report, levels: tuple[wire.Counters, ...], cgroup: str 
         return None
     names = cgroup.split("/")[1:]
     if report.limit_cgroup is not None:
-        depth = len(names) - len(report.limit_cgroup.split("/")[1:])
+        depth = len(names) - len(report.limit_cgroup.strip("/").split("/"))
         return depth if 0 <= depth < len(levels) else None
     limited = [depth for depth, level in enumerate(levels) if _is_limited(level)]
     return limited[0] if len(limited) == 1 and len(names) == len(levels) else None
@@ -290,7 +290,7 @@ def _or_none(value: int) -> int | None:
 
 
 def _pages(pages: int) -> int | None:
-    return None if pages < 0 else pages * PAGE
+    return None if not 0 <= pages < PAGE_COUNTER_MAX else pages * PAGE
 
 
 def _limit_pages(pages: int) -> int | None:

@@ -104,12 +104,22 @@ def test_everything_is_long(name: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [MIN_MAX_BYTES, MAX_BYTES])
-def test_long_identity(limit: int) -> None:
-    """A container that makes cgroups named like containers and units, as long and odd as can be, changes nothing."""
+def test_all_at_once(limit: int) -> None:
+    """When a container does all that it can to make a line long, and names its own cgroups, the line still fits."""
     name = b"\x01" * 240
     cgroup = events.path(b"/docker/" + b"5" * 64 + b"/lxc/%b/%b.slice/%b.service" % (name, name, name))
-    paths = long_path(name, 4096)
-    whole = record({"cgroup": cgroup, "exe": paths}, {"limit_cgroup": paths, "trigger_cgroup": paths})
+    paths, comm = long_path(name, 4096), b"\x01" * 16
+    whole = record(
+        {"cgroup": cgroup, "exe": paths, "cmdline": b"\x01\0" * 512, "comm": comm},
+        {
+            "limit_cgroup": paths,
+            "trigger_cgroup": paths,
+            "trigger_comm": comm,
+            "candidates": FULL,
+            "candidates_len": 10,
+        },
+        sharers=1000,
+    )
     line = encode(whole, limit)
     assert len(line) <= limit
     parse(line)
