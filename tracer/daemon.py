@@ -30,6 +30,10 @@ from tracer.incident import Incidents, Kill
 OPTIONS = "OOMTRACE_OPTIONS"
 
 
+END_IS_NEAR_NS = 500_000
+"""A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
+
+
 class Options(NamedTuple):
     engine: Literal["auto", "core", "bcc"] = "auto"
     outputs: tuple[str, ...] = ("stdout",)
@@ -75,8 +79,7 @@ class Daemon:
             timeout_ms = None if patience_ns is None else patience_ns // 1_000_000 + 1
             ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
             stopping = wake_read in ready
-            ring.consume()
-            self._handle_events()
+            self._drain(ring)
             self._account()
         attached.detach()
         ring.consume()
@@ -88,6 +91,15 @@ class Daemon:
         ring.close()
         for sink in self._sinks:
             sink.close()
+
+    def _drain(self, ring: RingBuffer) -> None:
+        """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
+        until_ns = time.monotonic_ns() + END_IS_NEAR_NS
+        while True:
+            ring.consume()
+            self._handle_events()
+            if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
+                return
 
     def _handle_events(self) -> None:
         events, self._events[:] = list(self._events), []

@@ -26,7 +26,7 @@ _CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
     line = _dump(record)
-    if record["type"] != "oom_kill":
+    if len(line) <= max_bytes or record["type"] != "oom_kill":
         return line
     for keep in _KEEP:
         for name, trim in _trimmers(record, keep):
