@@ -24,7 +24,7 @@ def enrich(record: OomKill, started_ns: int) -> None:
     pid = victim["pid"]
     if pid is None or (victim["cmdline"] is not None and victim["exe"] is not None):
         return
-    # Reading from a process takes memory and holds on to its own: where the host has none left, that kills the next one.
+    # Reading of a process takes memory, and holds on to its own: on a host that has none left that kills the next one.
     if record["incident"]["scope"] != "memcg":
         return
     cmdline, exe = process.read_cmdline(pid), process.read_exe(pid)
