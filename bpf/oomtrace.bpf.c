@@ -675,11 +675,17 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	u32 zero = 0;
 	u64 len;
 
-	/* The pieces of a summary hold names, which may read like the beginning of a report. */
-	if (line == LOG_INVOKED && state && state->summary && !state->victim_pid)
-		line = LOG_OTHER;
-	if (line == LOG_INVOKED || (line == LOG_SUMMARY && (!state || state->victim_pid))) {
+	if (!state) {
+		if (line == LOG_OTHER)
+			return 0;
 		state = open_incident();
+	} else if (state->victim_pid) {
+		if (line != LOG_OTHER)
+			state = open_incident();
+	} else if (state->summary) {
+		line = LOG_OTHER; /* a piece of the summary: the names in it may read like anything */
+	} else if (line == LOG_INVOKED) {
+		state = open_incident(); /* the last one found nobody to kill */
 	}
 	if (!state)
 		return 0;

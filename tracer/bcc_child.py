@@ -6,6 +6,7 @@ standard library, and those modules of oomtrace that need no more.
 In: JSON on the socket whose number is its argument.  Out: JSON and descriptors on the same.
 """
 
+import ctypes
 import json
 import os
 import platform
@@ -89,14 +90,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
         flags = prepare(folder, request)
         try:
-            from bcc import BPF  # it reads the environment when it is imported
+            from bcc import BPF, lib  # it reads the environment when it is imported
         except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
             sys.exit(NO_BCC)
         programs = BPF(src_file=f"{request['sources']}/oomtrace.bpf.c".encode(), cflags=flags)
+    links: list[int] = []
     for program, kind, target, required in request["hooks"]:
         try:
             if kind == "raw_tp":
-                programs.attach_raw_tracepoint(target.encode(), program.encode())
+                # Not by attach_raw_tracepoint(), which takes one program a tracepoint.
+                loaded = programs.load_func(program.encode(), BPF.RAW_TRACEPOINT)
+                link = lib.bpf_attach_raw_tracepoint(loaded.fd, target.encode())
+                if link < 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+                links.append(link)
             elif kind == "kretprobe":
                 programs.attach_kretprobe(event=target.encode(), fn_name=program.encode())
             else:
@@ -108,7 +115,7 @@ def main() -> None:
                 break
         else:
             reply["attached"].append((program, kind, target))
-    descriptors = flatten(programs.kprobe_fds) + flatten(programs.raw_tracepoint_fds)
+    descriptors = flatten(programs.kprobe_fds) + links
     socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
     # bcc's own clean-up at exit would detach what the parent has just received.
     os._exit(0)

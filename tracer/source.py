@@ -3,6 +3,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -63,6 +64,9 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
                 continue
             raise _explain(error) from error
         process.seed_cmdlines(attached.maps["cmdlines"])
+        for hook in hooks:
+            if hook not in attached.hooks:
+                print(f"oomtrace: {hook.kind} {hook.target} cannot be hooked; what it shows is null", file=sys.stderr)
         scores = any(hook.program == "on_oom_badness_return" for hook in attached.hooks)
         return Capture(attached, "bpf" if kprobes else "bpf_tracepoints", scores)
     raise AssertionError("the last attempt returns or raises")

@@ -10,7 +10,7 @@ import pytest
 from .cgroups import Cgroup, Hierarchy
 from .daemon import Daemon
 from .eater import Eater, Option, Words
-from .environment import ENGINE, IN_VM, KERNEL
+from .environment import ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION
 from .kernel_log import KernelLog
 from .oracles import Record
 from .watch import Watch
@@ -141,6 +141,12 @@ def make_daemon(tracers: Tracers, tmp_path: Path) -> Iterator[MakeDaemon]:
 def kprobes(tracer: Daemon) -> bool:
     """Whether the tracer sees all hooks; a kernel without kprobes leaves it the tracepoints."""
     return bool(tracer.start()["source"] == "bpf")
+
+
+@pytest.fixture
+def statistics(kprobes: bool) -> bool:
+    """Whether the breakdown can be read: the headers that bcc takes where there is no BTF hide it since 5.13."""
+    return kprobes and (HAS_BTF or KERNEL_VERSION < (5, 13))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
 
 KERNEL = os.uname().release
+HAS_BTF = Path("/sys/kernel/btf/vmlinux").exists()
 KERNEL_VERSION = tuple(int(part) for part in KERNEL.split("-")[0].split(".")[:2])
 
 

@@ -38,7 +38,9 @@ def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
         assert record["incident"]["message"] == "Memory cgroup out of memory"
 
 
-def test_what_a_kernel_without_kprobes_hides(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+def test_what_a_kernel_without_kprobes_hides(
+    watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool, statistics: bool
+) -> None:
     """What only kprobes show is null without them, and never without reason."""
     record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
     assert ("bpf" if kprobes else "bpf_tracepoints") == record["source"]
@@ -47,9 +49,9 @@ def test_what_a_kernel_without_kprobes_hides(watch: Watch, cgroup: Cgroup, eat: 
         record["candidates_scored"],
         record["incident"]["total_pages"],
         record["victim"]["points"],
-        record["limit"]["breakdown"],
     ]
     assert [not kprobes] * len(hidden) == [value is None for value in hidden]
+    assert statistics == (record["limit"]["breakdown"] is not None)
 
 
 def test_total_pages(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
@@ -122,23 +124,23 @@ def tmpfs_file() -> Iterator[Path]:
     file.unlink(missing_ok=True)
 
 
-def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool, tmpfs_file: Path) -> None:
+def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, statistics: bool, tmpfs_file: Path) -> None:
     """A victim may be small: files in a tmpfs fill the limit, and the breakdown says so."""
     record = watch.kill(eat(32, cgroup.child("files", 16), file=tmpfs_file).die())
     assert record["victim"]["rss_bytes"] < 4 * MIB
     assert record["limit"]["usage_bytes"] > 15 * MIB
-    if kprobes:
+    if statistics:
         check_breakdown(record, watch.logged_kill(record).report)
         breakdown = record["limit"]["breakdown"]
         assert 14 * MIB < breakdown["shmem_bytes"] <= breakdown["file_bytes"] <= 16 * MIB
         assert breakdown["anon_bytes"] < 2 * MIB
 
 
-def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
+def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, statistics: bool) -> None:
     """The parts of the usage are those that the cgroup had, and no more than all of it."""
     record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
     breakdown = record["limit"]["breakdown"]
-    if not kprobes:
+    if not statistics:
         assert breakdown is None
         return
     check_breakdown(record, watch.logged_kill(record).report)
