@@ -80,12 +80,12 @@ test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs r
 
 .PHONY: test-vm
 test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, in QEMU
-	$(BIN)/python -m tests.vm.run --all
-	$(BIN)/python -m tests.vm.table
+	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
+	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
 .PHONY: vm-test
 vm-test: build  ## One kernel: make vm-test KERNEL=6.1 CGROUP=2 ENGINE=core ARGS='-k storm'
-	$(BIN)/python -m tests.vm.run --kernel $(KERNEL) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
+	$(AS_ROOT) $(BIN)/python -m tests.vm.run --kernel $(KERNEL) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
 
 .PHONY: bench
 bench:  ## Measure start, size, latency and losses beside other tools

@@ -7,6 +7,8 @@ python3 -m tests.vm.run --list              the kernels
 
 With pytest arguments, which mostly choose tests, the results go to build/vm/results/partial instead.
 The exit status of a single VM is that of its pytest, or 124 and 125 as in tests.vm.vm.
+Kernels and the guests' Debian come from the mirror that apt uses here; where apt knows no Debian mirror (Ubuntu),
+set OOMTRACE_DEBIAN_MIRROR to the URI of one, whose security archive has the same URI with -security added.
 """
 
 from __future__ import annotations
