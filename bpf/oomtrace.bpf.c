@@ -70,6 +70,7 @@ struct state {
 struct victim {
 	u64 incident_ns;
 	u64 killed_ns;
+	u64 exited_ns; /* not 0: it was gone before it was marked, and the others are not known yet */
 };
 
 enum counter {
@@ -87,6 +88,7 @@ DEFINE_MAP(victim_events, BPF_MAP_TYPE_ARRAY, u32, struct victim_event, 1);
 DEFINE_MAP(level_events, BPF_MAP_TYPE_ARRAY, u32, struct levels_event, 1);
 DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
 DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
+DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
 DEFINE_MAP(victims, BPF_MAP_TYPE_LRU_HASH, u32, struct victim, 4096);
 DEFINE_MAP(cmdlines, BPF_MAP_TYPE_LRU_HASH, u32, struct cmdline, 4096);
 DEFINE_MAP(no_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
@@ -330,13 +332,25 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 	return 0;
 }
 
+/* The current thread is about to kill this process, which may exit at any moment from now on: before its mark, too. */
+inline_always void condemn(u32 pid)
+{
+	u32 tid = current_tid();
+	u32 *killed = map_lookup(killing, &tid);
+
+	if (killed && *killed == pid)
+		return;
+	map_delete(victims, &pid); /* an earlier process of this number */
+	map_update(condemned, &pid, &tid, BPF_ANY);
+	map_update(killing, &tid, &pid, BPF_ANY);
+}
+
 SEC("kprobe/__oom_kill_process")
 int on_do_oom_kill_process(struct pt_regs *ctx)
 {
 	struct task_struct *victim = (struct task_struct *)ARG1(ctx);
-	u32 tid = current_tid(), pid = READ(victim, tgid);
 
-	map_update(killing, &tid, &pid, BPF_ANY);
+	condemn(READ(victim, tgid));
 	return 0;
 }
 
@@ -533,6 +547,39 @@ inline_always struct state *tracepoint_state(struct task_struct *task)
 	return state;
 }
 
+inline_always void send_exit(u32 pid, struct victim *victim, u64 exited_ns)
+{
+	struct exit_event event = {};
+
+	stamp(&event.event, EVENT_EXIT, victim->incident_ns);
+	event.event.time_ns = exited_ns;
+	event.killed_ns = victim->killed_ns;
+	event.pid = pid;
+	send(&event, sizeof(event));
+}
+
+/*
+ * The mark and the exit of a victim meet in the map, whoever comes first: SIGKILL is sent before the mark, and since
+ * Linux commit "exit: move and extend sched_process_exit() tracepoint" (in v6.16) nothing that the killer holds keeps
+ * the victim from getting there.  Returns when it exited, if it has.
+ */
+inline_always u64 expect_exit(u32 pid, u64 started_ns, struct victim *victim)
+{
+	struct victim *early;
+	u64 exited_ns;
+
+	if (!map_update(victims, &pid, victim, BPF_NOEXIST))
+		return 0;
+	early = map_lookup(victims, &pid);
+	exited_ns = early ? early->exited_ns : 0;
+	if (exited_ns > started_ns) {
+		map_delete(victims, &pid);
+		return exited_ns;
+	}
+	map_update(victims, &pid, victim, BPF_ANY);
+	return 0;
+}
+
 SEC("raw_tp/mark_victim")
 int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -543,8 +590,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	u64 argument = ctx->args[0];
 	struct state *state = current_state();
 	struct task_struct *task = 0;
-	u32 zero = 0, tid = current_tid(), pid;
-	u64 size;
+	u32 zero = 0, tid = current_tid();
+	u64 size, exited_ns = 0;
 	struct victim_event *event = map_lookup(victim_events, &zero);
 	struct incident_event *incident = map_lookup(incidents, &zero);
 	struct victim victim = {};
@@ -597,14 +644,15 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 		event->event.incident_ns = event->event.time_ns;
 	victim.incident_ns = event->event.incident_ns;
 	victim.killed_ns = event->event.time_ns;
-	pid = event->pid;
-	if (pid && real)
-		map_update(victims, &pid, &victim, BPF_ANY);
+	if (event->pid && real)
+		exited_ns = expect_exit(event->pid, event->started_ns, &victim);
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	send(event, __builtin_offsetof(struct victim_event, strings) + size);
 	if (state && first)
 		send_incident(state, incident);
+	if (exited_ns)
+		send_exit(event->pid, &victim, exited_ns);
 	return 0;
 }
 
@@ -615,12 +663,11 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 	struct sharer_event event = {};
 	struct task_struct *task;
 	struct state *state;
-	u32 tid, pid;
+	u32 pid;
 
 	if (ctx->args[0] != SIGNAL_KILL || ctx->args[1] != SIGNAL_FROM_KERNEL)
 		return 0;
 	task = (struct task_struct *)ctx->args[2];
-	tid = current_tid();
 	pid = READ(task, tgid);
 	state = current_state();
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
@@ -631,7 +678,7 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		send(&event, sizeof(event));
 		return 0;
 	}
-	map_update(killing, &tid, &pid, BPF_ANY);
+	condemn(pid);
 	return 0;
 }
 
@@ -736,7 +783,7 @@ inline_always int handle_exit(struct task_struct *task)
 {
 	struct signal_struct *signal = READ(task, signal);
 	u32 pid = READ(task, tgid);
-	struct exit_event event = {};
+	struct victim gone = {};
 	struct victim *victim;
 
 	if (pid != bpf_get_current_pid_tgid() >> 32)
@@ -744,14 +791,20 @@ inline_always int handle_exit(struct task_struct *task)
 	if (READ(signal, live.counter) > 0)
 		return 0;
 	map_delete(cmdlines, &pid);
+	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
-	if (!victim)
+	if (!victim) {
+		if (!map_lookup(condemned, &pid))
+			return 0;
+		if (!map_update(victims, &pid, &gone, BPF_NOEXIST))
+			return 0; /* for mark_victim to find */
+		victim = map_lookup(victims, &pid);
+	}
+	if (!victim || victim->exited_ns)
 		return 0;
-	stamp(&event.event, EVENT_EXIT, victim->incident_ns);
-	event.killed_ns = victim->killed_ns;
-	event.pid = pid;
+	send_exit(pid, victim, gone.exited_ns);
 	map_delete(victims, &pid);
-	send(&event, sizeof(event));
+	map_delete(condemned, &pid);
 	return 0;
 }
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import orjson
@@ -84,8 +85,7 @@ class Daemon:
         attached.detach()
         ring.consume()
         self._handle_events()
-        for kill in self._incidents.end():
-            self._emit_kill(kill)
+        self._emit_joined(self._incidents.end())
         self._account()
         self._emit(self._stop())
         ring.close()
@@ -111,19 +111,18 @@ class Daemon:
                 self._lost["decode"] += 1
                 print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
                 continue
-            if isinstance(event, wire.ExitEvent):
-                self._emit(self._records.oom_exit(event))
-                continue
-            for kill in self._incidents.feed(event, now_ns):
-                self._emit_kill(kill)
-        for kill in self._incidents.flush(now_ns):
-            self._emit_kill(kill)
+            self._emit_joined(self._incidents.feed(event, now_ns))
+        self._emit_joined(self._incidents.flush(now_ns))
 
-    def _emit_kill(self, kill: Kill) -> None:
-        built: OomKill = self._records.oom_kill(kill)
-        enrich.enrich(built, kill.victim.started_ns)
-        self._kills += 1
-        self._emit(built)
+    def _emit_joined(self, joined: Iterable[Kill | wire.ExitEvent]) -> None:
+        for each in joined:
+            if isinstance(each, wire.ExitEvent):
+                self._emit(self._records.oom_exit(each))
+                continue
+            built: OomKill = self._records.oom_kill(each)
+            enrich.enrich(built, each.victim.started_ns)
+            self._kills += 1
+            self._emit(built)
 
     def _emit(self, written: Record) -> None:
         written["seq"], written["host"] = self._seq, self._host

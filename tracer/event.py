@@ -207,7 +207,7 @@ class OomExit(Base):
     id: Annotated[str, "The id of its oom_kill record."]
     incident_id: Annotated[str, "The incident's id, as in that record."]
     pid: Annotated[int, "Process id (thread group id)."]
-    after_ns: Annotated[int, "From the kill to the exit of its last thread."]
+    after_ns: Annotated[int, "From the kill to the exit of its last thread; 0: it was as fast as the kernel's killing."]
 
 
 class Lost(Base):

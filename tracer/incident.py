@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events -> kills: every victim joined to its incident.
+"""Events -> kills: every victim joined to its incident, and its exit after its kill.
 
 The kernel runs one OOM killer at a time (oom_lock), and the ring buffer keeps the order, so an incident is whole when
 its end is read.  An end that is missing must not keep its victims: the next incident, or a short silence, ends it, too.
@@ -38,6 +38,8 @@ class _Open:
         self.sharers: list[wire.SharerEvent] = []
         self.levels: tuple[wire.Counters, ...] = ()
         self.log: list[bytes] = []
+        self.exits: list[wire.ExitEvent] = []
+        """Victims that are gone already; their ends are told after their kills."""
         self.incident: wire.IncidentEvent | None = None
         self.ended = False
         self.touched_ns = 0
@@ -57,6 +59,8 @@ class _Open:
                     self.reported.add(len(self.victims) - 1)
             case wire.IncidentEvent():
                 self.incident = event
+            case wire.ExitEvent():
+                self.exits.append(event)
             case wire.EndEvent():
                 self.ended = True
 
@@ -104,9 +108,12 @@ class Incidents:
         """After which silence ``flush`` has to be called; None: there is no need."""
         return None if self._open is None else self._open.patience_ns()
 
-    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Kill]:
-        """The kills that ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
+    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Kill | wire.ExitEvent]:
+        """What ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
         incident_ns = event.header.incident_ns
+        if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
+            yield event
+            return
         # The beginning of its incident was not seen, so nothing can be joined to it.
         if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
             yield Kill(event, None, None, (), (), ())
@@ -123,14 +130,15 @@ class Incidents:
         if current.finished():
             yield from self.end()
 
-    def flush(self, now_ns: int) -> Iterator[Kill]:
-        """The kills of an incident that has been silent for too long."""
+    def flush(self, now_ns: int) -> Iterator[Kill | wire.ExitEvent]:
+        """The kills and exits of an incident that has been silent for too long."""
         patience_ns = self.patience_ns()
         if self._open is not None and patience_ns is not None and now_ns - self._open.touched_ns >= patience_ns:
             yield from self.end()
 
-    def end(self) -> Iterator[Kill]:
-        """The kills of the open incident, whatever it lacks."""
+    def end(self) -> Iterator[Kill | wire.ExitEvent]:
+        """The kills and exits of the open incident, whatever it lacks."""
         current, self._open = self._open, None
         if current is not None:
             yield from current.kills()
+            yield from current.exits

@@ -97,7 +97,7 @@ class Records:
             "host": {"name": "", "boot_id": None, "kernel": ""},
             "incident_id": self._incident_id(event.header.incident_ns),
             "pid": event.pid,
-            "after_ns": event.header.time_ns - event.killed_ns,
+            "after_ns": max(0, event.header.time_ns - event.killed_ns),  # the signal comes before the mark
         }
 
     def _incident(self, event: wire.IncidentEvent) -> Incident:

@@ -23,13 +23,20 @@ def weather(watch: Watch, eater: Eater, count: int) -> list[int]:
     return pids
 
 
+def exits(watch: Watch) -> dict[str, int]:
+    """The id of each victim that is gone -> the number of the record that says so."""
+    return {record["id"]: record["seq"] for record in watch.records("oom_exit")}
+
+
 def check(watch: Watch, pids: list[int]) -> None:
     """Every victim of the storm has one record, which agrees with the kernel log."""
     records = {record["victim"]["pid"]: record for record in watch.kills(pids, steady=False)}
     assert len(pids) == len({record["id"] for record in records.values()})
     assert len(pids) == len({record["incident"]["id"] for record in records.values()})
-    gone = {record["id"] for record in records.values()}
-    wait_until("the records of all exits", lambda: gone <= {record["id"] for record in watch.records("oom_exit")})
+    told = {record["id"]: record["seq"] for record in records.values()}
+    wait_until("the records of all exits", lambda: told.keys() <= exits(watch).keys())
+    gone = exits(watch)
+    assert [] == [kill_id for kill_id, seq in told.items() if gone[kill_id] < seq], "exits told before their kills"
     assert watch.records("lost") == []
 
 

@@ -16,9 +16,13 @@ INVOKED = events.log(b"hog invoked oom-killer")
 KILLED = events.log(b"Memory cgroup out of memory: Killed process")
 
 
+def kills_in(joined: Iterable[Kill | wire.ExitEvent]) -> list[Kill]:
+    return [each for each in joined if isinstance(each, Kill)]
+
+
 def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[Kill]:
     """The kills that come out while these go in."""
-    return [kill for event in several for kill in incidents.feed(event, now_ns)]
+    return [kill for event in several for kill in kills_in(incidents.feed(event, now_ns))]
 
 
 def pids(kills: Iterable[Kill]) -> list[int]:
@@ -38,6 +42,19 @@ def test_single() -> None:
     assert incidents.patience_ns() is not None
     assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
     assert incidents.patience_ns() is None
+
+
+def test_exit_is_told_after_the_kill() -> None:
+    """A victim that is gone before its incident ends waits; one of an earlier incident does not."""
+    incidents = Incidents()
+    victim, incident = events.victim(), events.incident()
+    gone = wire.ExitEvent(events.header(wire.EXIT), events.KILL_NS, victim.pid)
+    other = gone._replace(header=gone.header._replace(incident_ns=NEXT_NS))
+    assert feed(incidents, victim, incident) == []
+    assert list(incidents.feed(gone, 0)) == []
+    assert list(incidents.feed(other, 0)) == [other]
+    assert list(incidents.feed(events.end(), 0)) == [Kill(victim, incident, 1, (), (), ()), gone]
+    assert list(incidents.feed(gone, 0)) == [gone]
 
 
 def test_group() -> None:
@@ -85,7 +102,7 @@ def test_silence_ends_one_without_end() -> None:
     feed(incidents, events.victim(pid=1), now_ns=100)
     feed(incidents, events.victim(pid=2), now_ns=200)
     assert list(incidents.flush(200 + QUIET_NS - 1)) == []
-    assert pids(incidents.flush(200 + QUIET_NS)) == [1, 2]
+    assert pids(kills_in(incidents.flush(200 + QUIET_NS))) == [1, 2]
     assert incidents.patience_ns() is None
     assert list(incidents.flush(1 << 62)) == []
 
@@ -94,7 +111,7 @@ def test_what_is_left_comes_out() -> None:
     """When the tracer stops nothing stays behind."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1))
-    assert pids(incidents.end()) == [1]
+    assert pids(kills_in(incidents.end())) == [1]
     assert list(incidents.end()) == []
 
 
@@ -119,7 +136,7 @@ def test_nobody_was_killed() -> None:
     """An incident without victims says nothing."""
     incidents = Incidents()
     assert feed(incidents, INVOKED, events.levels(events.counters()), later(events.victim(pid=2))) == []
-    assert pids(incidents.end()) == [2]
+    assert pids(kills_in(incidents.end())) == [2]
 
 
 def test_tracepoints_single() -> None:
@@ -136,7 +153,7 @@ def test_tracepoints_without_a_log() -> None:
     """Without kprobes, and where the log's lines are held back, silence completes a victim."""
     incidents = Incidents()
     assert feed(incidents, events.victim(pid=1), events.blind_incident()) == []
-    assert pids(incidents.flush(QUIET_NS)) == [1]
+    assert pids(kills_in(incidents.flush(QUIET_NS))) == [1]
 
 
 def test_tracepoints_hold_a_group() -> None:
@@ -145,7 +162,7 @@ def test_tracepoints_hold_a_group() -> None:
     feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
     for pid in (2, 3):
         assert feed(incidents, events.victim(pid=pid, flags=GROUP), KILLED, now_ns=pid) == []
-    kills = list(incidents.flush(3 + QUIET_NS))
+    kills = kills_in(incidents.flush(3 + QUIET_NS))
     assert [(kill.victim.pid, kill.victims) for kill in kills] == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -154,7 +171,7 @@ def test_tracepoints_hold_for_sharers() -> None:
     incidents = Incidents()
     victim = events.victim(mm_users=3, threads=2)
     assert feed(incidents, victim, events.blind_incident(), KILLED, events.sharer(5)) == []
-    (kill,) = incidents.flush(QUIET_NS)
+    (kill,) = kills_in(incidents.flush(QUIET_NS))
     assert [sharer.pid for sharer in kill.sharers] == [5]
 
 
@@ -184,7 +201,7 @@ def test_tracepoints_mark_that_the_log_confirms() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED | GROUP), events.blind_incident())
     feed(incidents, events.victim(pid=2, flags=MARKED | GROUP), KILLED)
-    assert [(kill.victim.pid, kill.victims) for kill in incidents.flush(QUIET_NS)] == [(2, 1)]
+    assert [(kill.victim.pid, kill.victims) for kill in kills_in(incidents.flush(QUIET_NS))] == [(2, 1)]
 
 
 def test_tracepoints_mark_and_another_line() -> None:

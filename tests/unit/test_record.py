@@ -312,3 +312,5 @@ def test_exit() -> None:
     validate(gone)
     assert (killed["id"], killed["incident"]["id"]) == (gone["id"], gone["incident_id"])
     assert (gone["pid"], gone["after_ns"]) == (events.NOBODY, 9_000)
+    early = RECORDS.oom_exit(wire.ExitEvent(header._replace(time_ns=events.KILL_NS - 1), events.KILL_NS, events.NOBODY))
+    assert early["after_ns"] == 0
