@@ -17,7 +17,7 @@ EngineName = Literal["core", "bcc"]
 
 COUNTER_LOST = 0
 COUNTER_MISREAD = 1
-"""enum counter in bpf/oomtrace.bpf.c."""
+"""enum counter in bpf/incident.h."""
 
 
 class Settings(NamedTuple):

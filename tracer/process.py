@@ -15,7 +15,7 @@ BPF_NOEXIST = 1
 
 
 class _Cmdline(ctypes.Structure):
-    """``struct cmdline`` in bpf/oomtrace.bpf.c."""
+    """``struct cmdline`` in bpf/incident.h."""
 
     _fields_ = [("arg_start", ctypes.c_uint64), ("len", ctypes.c_uint32), ("bytes", ctypes.c_char * CMDLINE_LEN)]
 

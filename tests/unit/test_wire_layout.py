@@ -124,7 +124,7 @@ def test_array_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "opening", "mirror"),
     [
-        pytest.param("oomtrace.bpf.c", "struct cmdline {", process._Cmdline, id="cmdline"),
+        pytest.param("incident.h", "struct cmdline {", process._Cmdline, id="cmdline"),
         pytest.param("engine.h", "const volatile struct {", engine_core._RawSettings, id="settings"),
     ],
 )
@@ -149,6 +149,6 @@ def test_settings_are_all_told() -> None:
 
 def test_counters() -> None:
     """The programs' counters have the same numbers in both languages."""
-    enum = struct_text((BPF / "oomtrace.bpf.c").read_text(), "enum counter {")
+    enum = struct_text((BPF / "incident.h").read_text(), "enum counter {")
     names = re.findall(r"^\t(COUNTER_\w+),", enum, re.MULTILINE)
     assert list(range(len(names))) == [getattr(engine, name) for name in names]

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The open incident, what the programs remember between hooks, and how an event is sent. */
+#ifndef OOMTRACE_INCIDENT_H
+#define OOMTRACE_INCIDENT_H
+
+#include "memcg.h"
+#include "path.h"
+
+struct cmdline {
+	u64 arg_start; /* tells one exec from the next: the process id alone may be reused */
+	u32 len;
+	char bytes[CMDLINE_LEN];
+};
+
+struct scan {
+	u32 tid;
+	u32 scored;
+	u32 candidates_len;
+	u32 pad;
+	struct task_struct *scoring;
+	struct task_struct *last;
+	struct candidate candidates[CANDIDATES_MAX];
+};
+
+struct state {
+	u32 tid; /* of the trigger while an incident is open, else 0 */
+	u32 victim_pid;
+	u64 incident_ns;
+	struct task_struct *marking;
+	struct mm_struct *victim_mm;
+	struct mem_cgroup *limit; /* the memcg whose limit was hit */
+	struct mem_cgroup *oom_group;
+	u32 summary;  /* tracepoint mode: what is logged now belongs to the "oom-kill:" line */
+	u32 reported; /* tracepoint mode: the last victim's line was seen */
+};
+
+struct victim {
+	u64 incident_ns;
+	u64 killed_ns;
+	u64 exited_ns; /* not 0: it was gone before it was marked, and the others are not known yet */
+};
+
+enum counter {
+	COUNTER_LOST,	 /* events that found the ring buffer full */
+	COUNTER_MISREAD, /* the current task is not where the offsets say: nothing that is read can be believed */
+	COUNTERS,
+};
+
+DEFINE_RING(events, 1 << 20);
+DEFINE_MAP_FLAGS(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS, BPF_F_MMAPABLE);
+DEFINE_MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, 1);
+DEFINE_MAP(scans, BPF_MAP_TYPE_ARRAY, u32, struct scan, 1);
+DEFINE_MAP(incidents, BPF_MAP_TYPE_ARRAY, u32, struct incident_event, 1);
+DEFINE_MAP(victim_events, BPF_MAP_TYPE_ARRAY, u32, struct victim_event, 1);
+DEFINE_MAP(level_events, BPF_MAP_TYPE_ARRAY, u32, struct levels_event, 1);
+DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
+DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
+DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
+DEFINE_MAP(victims, BPF_MAP_TYPE_LRU_HASH, u32, struct victim, 4096);
+DEFINE_MAP(cmdlines, BPF_MAP_TYPE_LRU_HASH, u32, struct cmdline, 4096);
+DEFINE_MAP(no_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
+
+inline_always u32 current_tid(void)
+{
+	return (u32)bpf_get_current_pid_tgid();
+}
+
+/* The open incident of the current thread; 0 when it has none. */
+inline_always struct state *current_state(void)
+{
+	u32 zero = 0;
+	struct state *state = map_lookup(states, &zero);
+
+	return state && state->tid == current_tid() ? state : 0;
+}
+
+inline_always void count(u32 counter)
+{
+	u64 *value = map_lookup(counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+inline_always void send(void *event, u64 size)
+{
+	if (ringbuf_output(events, event, size))
+		count(COUNTER_LOST);
+}
+
+inline_always void stamp(struct event *event, u32 type, u64 incident_ns)
+{
+	event->type = type;
+	event->tid = current_tid();
+	event->time_ns = bpf_ktime_get_boot_ns();
+	event->incident_ns = incident_ns;
+}
+
+/* Start the incident of the current thread; what is still open has lost its end. */
+inline_always struct state *open_incident(void)
+{
+	u32 zero = 0;
+	struct state *state = map_lookup(states, &zero);
+	struct incident_event *incident = map_lookup(incidents, &zero);
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	if (!state || !incident)
+		return 0;
+	state->tid = (u32)pid_tgid;
+	state->incident_ns = bpf_ktime_get_boot_ns();
+	state->victim_pid = 0;
+	state->victim_mm = 0;
+	state->marking = 0;
+	state->limit = state->oom_group = 0;
+	state->summary = state->reported = 0;
+
+	incident->total_pages = incident->gfp_mask = 0;
+	incident->chosen_points = 0;
+	incident->order = incident->constraint = 0;
+	incident->chosen_pid = incident->scored = incident->candidates_len = 0;
+	incident->flags = 0;
+	incident->message_len = incident->limit_len = incident->trigger_len = 0;
+	incident->trigger_pid = pid_tgid >> 32;
+	incident->trigger_uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(incident->trigger_comm, sizeof(incident->trigger_comm));
+	return state;
+}
+
+/* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in. */
+inline_always void send_incident(struct state *state, struct incident_event *incident)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct cgroup_subsys_state *css = memcg_css(task);
+	u64 start = (u64)incident->message_len + incident->limit_len, size;
+
+	if (css) {
+		incident->flags |= INCIDENT_TRIGGER_CGROUP;
+		if (!append_cgroup(incident->strings, start, css, &incident->trigger_len))
+			incident->flags |= INCIDENT_TRIGGER_CUT;
+	}
+	stamp(&incident->event, EVENT_INCIDENT, state->incident_ns);
+	size = at_most(start + incident->trigger_len, sizeof(incident->strings));
+	send(incident, __builtin_offsetof(struct incident_event, strings) + size);
+}
+
+#endif

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What is read of a victim, and which incident and which exit belong to it. */
+#ifndef OOMTRACE_VICTIM_H
+#define OOMTRACE_VICTIM_H
+
+#include "incident.h"
+#include "rss.h"
+
+#define PID_OF_GROUP 1 /* PIDTYPE_TGID */
+#define MEMCG_DEPTH_MAX 32
+#define ANCESTORS_MAX 8
+#define LOG_STALE_NS 5000000000ULL
+
+inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
+{
+	struct rss rss;
+
+	read_rss(&rss, mm);
+	event->anon_rss_pages = rss.pages[MM_ANONPAGES];
+	event->file_rss_pages = rss.pages[MM_FILEPAGES];
+	event->shmem_rss_pages = rss.pages[MM_SHMEMPAGES];
+	event->swap_pages = rss.pages[MM_SWAPENTS];
+	event->total_vm_pages = READ(mm, total_vm);
+	event->peak_rss_pages = READ(mm, hiwater_rss);
+	event->page_tables_bytes = READ(mm, pgtables_bytes.counter);
+	event->mm_users = READ(mm, mm_users.counter);
+	if (rss.exact)
+		event->flags |= VICTIM_RSS_EXACT;
+}
+
+inline_always void read_namespace(struct victim_event *event, struct signal_struct *signal)
+{
+	struct pid *pid = READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
+	u32 level = READ(pid, level);
+
+	event->namespace_level = level;
+	event->namespace_pid = READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr));
+}
+
+/*
+ * The victim's own command line.  Its memory can be read only if it is the current task; others were seen at exec, or
+ * at start by user space.  A process that forked without exec has its ancestor's, known by the same place in memory.
+ */
+inline_always u32 append_cmdline(struct victim_event *event, struct task_struct *task, struct mm_struct *mm, u64 start)
+{
+	u64 arg_start = READ(mm, arg_start), arg_end = READ(mm, arg_end);
+	struct cmdline *cmdline = 0;
+	u64 len = at_most(arg_end - arg_start, CMDLINE_LEN);
+	u32 i;
+
+	start = at_most(start, 2 * PATH_LEN);
+	if (arg_end - arg_start > CMDLINE_LEN)
+		event->flags |= VICTIM_CMDLINE_CUT;
+	if (task == (struct task_struct *)bpf_get_current_task() &&
+	    !bpf_probe_read_user(event->strings + start, len, (const void *)arg_start)) {
+		event->flags |= VICTIM_CMDLINE;
+		return len;
+	}
+	for (i = 0; i < ANCESTORS_MAX; i++) {
+		u32 pid = READ(task, tgid);
+
+		cmdline = map_lookup(cmdlines, &pid);
+		if (cmdline && cmdline->arg_start == arg_start)
+			break;
+		cmdline = 0;
+		task = READ(task, real_parent);
+		if (!task)
+			break;
+	}
+	if (!cmdline || !arg_start)
+		return 0;
+	len = at_most(cmdline->len, CMDLINE_LEN);
+	if (bpf_probe_read_kernel(event->strings + start, len, cmdline->bytes))
+		return 0;
+	event->flags |= VICTIM_CMDLINE;
+	if (i)
+		event->flags |= VICTIM_FORKED;
+	return len;
+}
+
+inline_always void read_strings(struct victim_event *event, struct task_struct *task, struct mm_struct *mm)
+{
+	struct cgroup_subsys_state *css = memcg_css(task);
+	u64 start = 0;
+
+	if (css) {
+		event->flags |= VICTIM_CGROUP;
+		if (!append_cgroup(event->strings, start, css, &event->cgroup_len))
+			event->flags |= VICTIM_CGROUP_CUT;
+		start = event->cgroup_len;
+	}
+	if (!mm)
+		return;
+#ifndef OOMTRACE_HEADERS
+	event->flags |= VICTIM_EXE;
+	if (!append_exe(event->strings, start, mm, &event->exe_len))
+		event->flags |= VICTIM_EXE_CUT;
+	start += event->exe_len;
+#endif
+	event->cmdline_len = append_cmdline(event, task, mm, start);
+}
+
+inline_always void read_victim(struct victim_event *event, struct task_struct *task)
+{
+	struct task_struct *leader = READ(task, group_leader), *parent = READ(task, real_parent);
+	struct signal_struct *signal = READ(task, signal);
+	struct mm_struct *mm = READ(task, mm);
+	struct cred *cred = (struct cred *)READ(task, real_cred);
+
+	event->flags = VICTIM_TASK;
+	event->pid = READ(task, tgid);
+	event->tid = READ(task, pid);
+	event->ppid = READ(parent, tgid);
+	event->uid = READ(cred, uid.val);
+	event->oom_score_adj = READ(signal, oom_score_adj);
+	event->threads = READ(signal, nr_threads);
+	event->started_ns = READ(leader, start_boottime);
+	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
+	read_namespace(event, signal);
+	if (mm)
+		read_memory(event, mm);
+	read_strings(event, task, mm);
+}
+
+inline_always void clear_victim(struct victim_event *event)
+{
+	__builtin_memset(event, 0, __builtin_offsetof(struct victim_event, strings));
+	event->anon_rss_pages = event->file_rss_pages = event->shmem_rss_pages = event->swap_pages = -1;
+	event->total_vm_pages = event->peak_rss_pages = event->page_tables_bytes = -1;
+}
+
+/* The highest cgroup from css up to limit that is killed as a whole, as mem_cgroup_get_oom_group() finds it; v2 only.
+ */
+inline_always struct mem_cgroup *find_oom_group(struct cgroup_subsys_state *css, struct mem_cgroup *limit)
+{
+	struct mem_cgroup *group = 0;
+	int i;
+
+	for (i = 0; i < MEMCG_DEPTH_MAX && css; i++) {
+		struct mem_cgroup *memcg = (struct mem_cgroup *)css;
+
+		if (READ(memcg, oom_group))
+			group = memcg;
+		if (memcg == limit)
+			break;
+		css = READ(css, parent);
+	}
+	return group;
+}
+
+/* Without struct oom_control: the figures of every cgroup whose limit it may have been. */
+inline_always void send_levels(struct state *state, struct cgroup_subsys_state *css)
+{
+	u32 zero = 0, i;
+	struct levels_event *levels = map_lookup(level_events, &zero);
+
+	if (!levels)
+		return;
+	levels->levels_len = 0;
+	for (i = 0; i < LEVELS_MAX; i++) {
+		struct cgroup_subsys_state *parent = READ(css, parent);
+
+		if (!parent) /* the root has no limit */
+			break;
+		read_counters(&levels->levels[i], (struct mem_cgroup *)css);
+		levels->levels_len = i + 1;
+		css = parent;
+	}
+	stamp(&levels->event, EVENT_LEVELS, state->incident_ns);
+	send(levels, __builtin_offsetof(struct levels_event, levels) +
+			     at_most(levels->levels_len, LEVELS_MAX) * sizeof(levels->levels[0]));
+}
+
+/* In tracepoint mode one victim after another tells what the incident is. */
+inline_always struct state *tracepoint_state(struct task_struct *task)
+{
+	struct state *state = current_state();
+	struct cgroup_subsys_state *css = task ? memcg_css(task) : 0;
+	struct mem_cgroup *group = find_oom_group(css, 0);
+	bool next;
+
+	/* After a victim only a member of the same group kill belongs to the same incident. */
+	next = state && state->victim_pid && (!group || state->oom_group != group);
+	if (!state || next || bpf_ktime_get_boot_ns() - state->incident_ns > LOG_STALE_NS) {
+		state = open_incident();
+		if (!state)
+			return 0;
+	}
+	state->oom_group = group;
+	if (css && !state->victim_pid)
+		send_levels(state, css);
+	return state;
+}
+
+inline_always void send_exit(u32 pid, struct victim *victim, u64 exited_ns)
+{
+	struct exit_event event = {};
+
+	stamp(&event.event, EVENT_EXIT, victim->incident_ns);
+	event.event.time_ns = exited_ns;
+	event.killed_ns = victim->killed_ns;
+	event.pid = pid;
+	send(&event, sizeof(event));
+}
+
+/*
+ * The mark and the exit of a victim meet in the map, whoever comes first: SIGKILL is sent before the mark, and since
+ * Linux commit "exit: move and extend sched_process_exit() tracepoint" (in v6.16) nothing that the killer holds keeps
+ * the victim from getting there.  Returns when it exited, if it has.
+ */
+inline_always u64 expect_exit(u32 pid, u64 started_ns, struct victim *victim)
+{
+	struct victim *early;
+	u64 exited_ns;
+
+	if (!map_update(victims, &pid, victim, BPF_NOEXIST))
+		return 0;
+	early = map_lookup(victims, &pid);
+	exited_ns = early ? early->exited_ns : 0;
+	if (exited_ns > started_ns) {
+		map_delete(victims, &pid);
+		return exited_ns;
+	}
+	map_update(victims, &pid, victim, BPF_ANY);
+	return 0;
+}
+
+#endif
