@@ -36,7 +36,7 @@ def check(watch: Watch, pids: list[int]) -> None:
     told = {record["id"]: record["seq"] for record in records.values()}
     wait_until("the records of all exits", lambda: told.keys() <= exits(watch).keys())
     gone = exits(watch)
-    assert [] == [kill_id for kill_id, seq in told.items() if gone[kill_id] < seq], "exits told before their kills"
+    assert [kill_id for kill_id, seq in told.items() if gone[kill_id] < seq] == [], "exits told before their kills"
     assert watch.records("lost") == []
 
 
