@@ -22,6 +22,7 @@
 #include <linux/memcontrol.h>
 #include <linux/oom.h>
 #include <linux/pid.h>
+#include <linux/pid_namespace.h>
 #include <linux/kernfs.h>
 #include <linux/cgroup.h>
 #include <linux/percpu_counter.h>

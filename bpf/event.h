@@ -17,6 +17,7 @@
 #define PATH_LEN 4096	 /* longer paths lose their root end, see the *_CUT flags */
 #define CMDLINE_LEN 1024 /* bytes of a command line that are kept */
 #define LOG_LEN 1024	 /* LOG_LINE_MAX of printk */
+#define ANCESTORS_MAX 8
 #define MESSAGE_LEN 64
 
 enum event_type {
@@ -27,6 +28,7 @@ enum event_type {
 	EVENT_LEVELS = 5, /* tracepoint mode only: the victim's memcg and those above it */
 	EVENT_LOG = 6,	  /* tracepoint mode only: a line of the kernel log about this incident */
 	EVENT_END = 7,	  /* no victim and no sharer comes any more; just struct event */
+	EVENT_CGROUP = 8, /* a memory cgroup was made; in a ring buffer of its own */
 };
 
 struct event {
@@ -51,9 +53,15 @@ enum victim_flags {
 	VICTIM_MARKED = 1 << 10,   /* tracepoint mode only: no SIGKILL was seen; a kill if the kernel log says so */
 };
 
+struct ancestor {
+	__u32 pid;
+	char comm[COMM_LEN];
+};
+
 struct victim_event {
 	struct event event;
-	__u64 started_ns; /* CLOCK_BOOTTIME */
+	__u64 started_ns;      /* CLOCK_BOOTTIME */
+	__u64 init_started_ns; /* the same of its PID namespace's init; 0 where that is the host's */
 	__s64 anon_rss_pages;
 	__s64 file_rss_pages;
 	__s64 shmem_rss_pages;
@@ -71,11 +79,15 @@ struct victim_event {
 	__u32 mm_users;
 	__u32 threads;
 	__u32 flags;
+	__u32 init_pid;
+	__u32 network_namespace; /* its inode number */
+	__u32 ancestors_len;
 	char comm[COMM_LEN];
 	__u16 cgroup_len;
 	__u16 exe_len;
 	__u16 cmdline_len;
 	__u16 pad;
+	struct ancestor ancestors[ANCESTORS_MAX]; /* the parent first, the last one inside the container at the end */
 	char strings[PATH_LEN + PATH_LEN + CMDLINE_LEN];
 };
 
@@ -161,6 +173,12 @@ struct levels_event {
 	__u32 levels_len; /* that are filled: [0] is the victim's own memcg, the last one the root's child */
 	__u32 pad;
 	struct memcg_counters levels[LEVELS_MAX];
+};
+
+struct cgroup_event {
+	struct event event;
+	__u32 len;
+	char path[PATH_LEN]; /* from the root, as the kernel spells it */
 };
 
 struct log_event {

@@ -41,12 +41,15 @@ struct victim {
 };
 
 enum counter {
-	COUNTER_LOST,	 /* events that found the ring buffer full */
+	COUNTER_LOST,		/* events that found the ring buffer full */
+	COUNTER_UNSEEN_CGROUPS, /* new cgroups that found theirs full */
 	COUNTER_MISREAD, /* the current task is not where the offsets say: nothing that is read can be believed */
 	COUNTERS,
 };
 
 DEFINE_RING(events, 1 << 20);
+/* Containers may make cgroups as fast as they like: that must not crowd out the kills. */
+DEFINE_RING(cgroups, 1 << 17);
 DEFINE_MAP_FLAGS(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS, BPF_F_MMAPABLE);
 DEFINE_MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, 1);
 DEFINE_MAP(scans, BPF_MAP_TYPE_ARRAY, u32, struct scan, 1);
@@ -54,6 +57,7 @@ DEFINE_MAP(incidents, BPF_MAP_TYPE_ARRAY, u32, struct incident_event, 1);
 DEFINE_MAP(victim_events, BPF_MAP_TYPE_ARRAY, u32, struct victim_event, 1);
 DEFINE_MAP(level_events, BPF_MAP_TYPE_ARRAY, u32, struct levels_event, 1);
 DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
+DEFINE_MAP(cgroup_events, BPF_MAP_TYPE_ARRAY, u32, struct cgroup_event, 1);
 DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
 DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
 DEFINE_MAP(victims, BPF_MAP_TYPE_LRU_HASH, u32, struct victim, 4096);

@@ -8,7 +8,6 @@
 
 #define PID_OF_GROUP 1 /* PIDTYPE_TGID */
 #define MEMCG_DEPTH_MAX 32
-#define ANCESTORS_MAX 8
 #define LOG_STALE_NS 5000000000ULL
 
 inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
@@ -28,13 +27,52 @@ inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
 		event->flags |= VICTIM_RSS_EXACT;
 }
 
-inline_always void read_namespace(struct victim_event *event, struct signal_struct *signal)
+inline_always struct pid *group_pid(struct task_struct *task)
 {
-	struct pid *pid = READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
+	struct signal_struct *signal = READ(task, signal);
+
+	return READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
+}
+
+inline_always void read_namespaces(struct victim_event *event, struct task_struct *task)
+{
+	struct pid *pid = group_pid(task);
 	u32 level = READ(pid, level);
+	char *upid = (char *)&pid->numbers + level * SIZE(upid);
 
 	event->namespace_level = level;
-	event->namespace_pid = READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr));
+	event->namespace_pid = READ_AT(int, upid + OFFSET(upid, nr));
+	if (level) {
+		struct pid_namespace *ns = READ_AT(struct pid_namespace *, upid + OFFSET(upid, ns));
+		struct task_struct *init = READ(ns, child_reaper);
+
+		event->init_pid = READ(init, tgid);
+		event->init_started_ns = READ(init, start_boottime);
+	}
+#ifndef OOMTRACE_HEADERS /* those of struct net double the time to compile */
+	struct nsproxy *nsproxy = READ(task, nsproxy);
+	struct net *net = READ(nsproxy, net_ns);
+
+	event->network_namespace = READ(net, ns.inum);
+#endif
+}
+
+/* Up to the init of its PID namespace: beyond are the runtime's own processes. */
+inline_always void read_ancestors(struct victim_event *event, struct task_struct *task)
+{
+	u32 i;
+
+	for (i = 0; i < ANCESTORS_MAX; i++) {
+		struct task_struct *parent = READ(task, real_parent), *leader = READ(parent, group_leader);
+		struct pid *pid = group_pid(leader);
+
+		if (!leader || READ(pid, level) < event->namespace_level || !READ(leader, pid))
+			break;
+		event->ancestors[i].pid = READ(leader, tgid);
+		bpf_probe_read_kernel(event->ancestors[i].comm, COMM_LEN, &leader->comm);
+		event->ancestors_len = i + 1;
+		task = leader;
+	}
 }
 
 /*
@@ -116,7 +154,8 @@ inline_always void read_victim(struct victim_event *event, struct task_struct *t
 	event->threads = READ(signal, nr_threads);
 	event->started_ns = READ(leader, start_boottime);
 	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
-	read_namespace(event, signal);
+	read_namespaces(event, task);
+	read_ancestors(event, leader);
 	if (mm)
 		read_memory(event, mm);
 	read_strings(event, task, mm);

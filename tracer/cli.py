@@ -13,6 +13,7 @@ from tracer.daemon import OPTIONS, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
+from tracer.runtimes import ROOTS, parse_root
 from tracer.schema import json_schema
 
 app = typer.Typer(
@@ -57,18 +58,24 @@ def run(
         int,
         typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
     ] = MAX_BYTES,
+    runtime_root: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."),
+    ] = None,
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
     outputs = tuple(output or ["stdout"])
     for uri in outputs:
         sinks.check(uri)
-    options = Options(engine, outputs, max_record)
+    roots = tuple(parse_root(root) for root in runtime_root or ())
+    options = Options(engine, outputs, max_record, roots)
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
+    # Where modules are is known already (-S): finding out anew takes memory that stays.
+    environment["PYTHONPATH"] = os.pathsep.join([package_parent, *filter(None, sys.path)])
     try:
-        os.execve(sys.executable, ["oomtrace", "-m", "tracer.daemon"], environment)
+        os.execve(sys.executable, ["oomtrace", "-S", "-m", "tracer.daemon"], environment)
     except OSError as error:
         raise TracerError(f"cannot run {sys.executable} ({error.strerror})", "run it as root (sudo)") from error
 

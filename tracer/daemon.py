@@ -20,13 +20,15 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from tracer import __version__, enrich, features, host, line, process, record, sinks, source, wire
+from tracer import __version__, enrich, exits, features, host, line, process, record, sinks, source, wire
 from tracer.clock import rfc3339
-from tracer.engine import COUNTER_LOST, Counters, RingBuffer
+from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, RingBuffers
 from tracer.errors import TracerError
 from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
+from tracer.names import Names
+from tracer.runtimes import Runtimes
 
 OPTIONS = "OOMTRACE_OPTIONS"
 
@@ -39,6 +41,7 @@ class Options(NamedTuple):
     engine: Literal["auto", "core", "bcc"] = "auto"
     outputs: tuple[str, ...] = ("stdout",)
     max_record_bytes: int = line.MAX_BYTES
+    runtime_roots: tuple[tuple[str, str], ...] = ()
 
 
 class Daemon:
@@ -55,11 +58,15 @@ class Daemon:
         self._lost: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
         self._complete_until_ns = time.time_ns()
+        self._runtimes = Runtimes(options.runtime_roots)
         self._capture = source.attach(options.engine)
         self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         gfp = GfpNames(features.tracefs())
-        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores)
+        self._names = Names(self._runtimes)
+        self._unseen_cgroups = 0
+        self._exits = exits.Exits(self._names)
+        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores, host.network_namespace())
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
@@ -68,31 +75,44 @@ class Daemon:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        ring = RingBuffer(attached.maps["events"], self._events.append)
+        ring = RingBuffers(attached.maps, self._events.append)
         poll = select.poll()
         poll.register(ring.fileno(), select.POLLIN)
         poll.register(wake_read, select.POLLIN)
         _give_back_memory()
         self._emit(self._start())
+        self._names.expect(None)
         stopping = False
         while not stopping:
-            patience_ns = self._incidents.patience_ns()
-            timeout_ms = None if patience_ns is None else patience_ns // 1_000_000 + 1
-            ready = {descriptor for descriptor, _ in poll.poll(timeout_ms)}
+            ready = {descriptor for descriptor, _ in poll.poll(self._timeout_ms())}
             stopping = wake_read in ready
             self._drain(ring)
+            for gone in self._exits.due(time.monotonic_ns()):
+                self._emit(gone)
             self._account()
         attached.detach()
         ring.consume()
         self._handle_events()
         self._emit_joined(self._incidents.end())
+        for gone in self._exits.end():
+            self._emit(gone)
         self._account()
         self._emit(self._stop())
         ring.close()
         for sink in self._sinks:
             sink.close()
 
-    def _drain(self, ring: RingBuffer) -> None:
+    def _timeout_ms(self) -> int | None:
+        """How long to wait for the next event; None: for ever."""
+        waits = []
+        patience_ns, due_ns = self._incidents.patience_ns(), self._exits.next_ns()
+        if patience_ns is not None:
+            waits.append(patience_ns)
+        if due_ns is not None:
+            waits.append(max(0, due_ns - time.monotonic_ns()))
+        return min(waits) // 1_000_000 + 1 if waits else None
+
+    def _drain(self, ring: RingBuffers) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
@@ -111,16 +131,22 @@ class Daemon:
                 self._lost["decode"] += 1
                 print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
                 continue
+            if isinstance(event, wire.CgroupEvent):
+                self._names.expect(event.path.decode("utf-8", "backslashreplace"))
+                continue
             self._emit_joined(self._incidents.feed(event, now_ns))
         self._emit_joined(self._incidents.flush(now_ns))
 
     def _emit_joined(self, joined: Iterable[Kill | wire.ExitEvent]) -> None:
         for each in joined:
             if isinstance(each, wire.ExitEvent):
-                self._emit(self._records.oom_exit(each))
+                gone = self._exits.exited(self._records.oom_exit(each), time.monotonic_ns())
+                if gone is not None:
+                    self._emit(gone)
                 continue
             built: OomKill = self._records.oom_kill(each)
-            enrich.enrich(built, each.victim.started_ns)
+            enrich.enrich(built, each.victim.started_ns, self._names)
+            self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
             self._kills += 1
             self._emit(built)
 
@@ -145,6 +171,10 @@ class Daemon:
     def _account(self) -> None:
         """Report what was lost since the last time, in the stream itself."""
         self._lost["ring_buffer"] = self._counters.read(COUNTER_LOST)
+        unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        if unseen != self._unseen_cgroups:
+            self._unseen_cgroups = unseen
+            self._names.expect(None)
         now_ns = time.time_ns()
         for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
             count = self._lost[stage] - self._reported[stage]
@@ -176,6 +206,7 @@ class Daemon:
             "oom_kills": process.oom_kills(),
             "records": self._kills,
             "lost": sum(self._lost.values()),
+            "metadata_errors": self._runtimes.errors + self._names.timeouts,
         }
 
 

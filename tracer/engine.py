@@ -16,7 +16,8 @@ EngineName = Literal["core", "bcc"]
 
 
 COUNTER_LOST = 0
-COUNTER_MISREAD = 1
+COUNTER_UNSEEN_CGROUPS = 1
+COUNTER_MISREAD = 2
 """enum counter in bpf/incident.h."""
 
 
@@ -48,10 +49,10 @@ class Attached(NamedTuple):
     """Ends the capture; what is in the maps stays readable."""
 
 
-class RingBuffer:
-    """Reads the events' map; ``fileno()`` becomes readable when there is something."""
+class RingBuffers:
+    """Reads the maps of events, one after the other; ``fileno()`` becomes readable when there is something."""
 
-    def __init__(self, descriptor: int, on_event: Callable[[bytes], None]) -> None:
+    def __init__(self, maps: dict[str, int], on_event: Callable[[bytes], None]) -> None:
         self._library = libbpf.library()
 
         def sample(_context: int, data: int, size: int) -> int:
@@ -59,8 +60,8 @@ class RingBuffer:
             return 0
 
         self._sample = libbpf.SAMPLE_FN(sample)  # must outlive the ring buffer
-        self._ring = self._library.ring_buffer__new(descriptor, self._sample, None, None)
-        if not self._ring:
+        self._ring = self._library.ring_buffer__new(maps["events"], self._sample, None, None)
+        if not self._ring or self._library.ring_buffer__add(self._ring, maps["cgroups"], self._sample, None):
             raise libbpf.last_error()
 
     def fileno(self) -> int:

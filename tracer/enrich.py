@@ -5,22 +5,53 @@ Never raises: a part that cannot be had stays null.
 """
 
 from tracer import cgroup, process
-from tracer.event import OomKill
+from tracer.event import Container, Kubernetes, OomKill
+from tracer.facts import Facts
+from tracer.names import Names
 
-_TICK_NS = 10_000_000
 
-
-def enrich(record: OomKill, started_ns: int) -> None:
+def enrich(record: OomKill, started_ns: int, names: Names | None) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 
     ``started_ns`` is the victim's start in CLOCK_BOOTTIME: a process of the same number that started at another time
-    is somebody else.
+    is somebody else.  Without ``names`` nothing is looked up in the runtimes' files.
     """
     victim, limit = record["victim"], record["limit"]
     if victim["cgroup"] is not None:
         record["container"], record["kubernetes"], record["systemd"] = cgroup.identify(victim["cgroup"])
     if limit is not None:
         limit["level"] = cgroup.level(limit["cgroup"])
+    _read_process(record, started_ns)
+    container, kubernetes = record["container"], record["kubernetes"]
+    if container is not None and names is not None:
+        uid = kubernetes["pod_uid"] if kubernetes else None
+        found = names.find(container["id"], container["runtime"], uid)
+        record["kubernetes"] = name(container, kubernetes, found)
+        if found.get("labels_cut"):
+            record["truncated"].append("container.labels")
+
+
+def name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:
+    """Put what the files tell into ``container``; the pod, which may be known from the files alone.
+
+    What the path tells stays: only the kernel made it.
+    """
+    container["runtime"] = container["runtime"] or found.get("runtime")
+    container["name"] = found.get("name") or container["name"]
+    container["image"] = found.get("image")
+    container["labels"] = found.get("labels")
+    if kubernetes is None and "pod_uid" in found:
+        kubernetes = {"pod_name": None, "namespace": None, "pod_uid": None, "container_name": None, "qos_class": None}
+    if kubernetes is not None:
+        kubernetes["pod_uid"] = kubernetes["pod_uid"] or found.get("pod_uid")
+        kubernetes["pod_name"] = found.get("pod_name")
+        kubernetes["namespace"] = found.get("namespace")
+        kubernetes["container_name"] = found.get("container_name")
+    return kubernetes
+
+
+def _read_process(record: OomKill, started_ns: int) -> None:
+    victim = record["victim"]
     pid = victim["pid"]
     if pid is None or (victim["cmdline"] is not None and victim["exe"] is not None):
         return
@@ -28,8 +59,7 @@ def enrich(record: OomKill, started_ns: int) -> None:
     if record["incident"]["scope"] != "memcg":
         return
     cmdline, exe = process.read_cmdline(pid), process.read_exe(pid)
-    start_ns = process.read_start_ns(pid)
-    if start_ns is None or abs(start_ns - started_ns) > _TICK_NS:
+    if not process.is_same(pid, started_ns):
         return
     if victim["cmdline"] is None and cmdline:
         victim["cmdline"] = [

@@ -77,6 +77,13 @@ class Limit(TypedDict):
     breakdown: Annotated[Breakdown | None, "What the memory in it was."]
 
 
+class Ancestor(TypedDict):
+    """A process above the victim."""
+
+    pid: Annotated[int, "Process id in the host's PID namespace."]
+    comm: Annotated[str, "Its name."]
+
+
 class Sharer(TypedDict):
     """A process on the same memory."""
 
@@ -108,6 +115,10 @@ class Victim(TypedDict):
     page_tables_bytes: Annotated[int | None, "Page tables."]
     peak_rss_bytes: Annotated[int | None, "Largest resident size so far, as the kernel noted it."]
     cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    ancestors: Annotated[
+        list[Ancestor] | None,
+        "Its parent, the parent's parent, ... up to the init of its PID namespace, at most eight.",
+    ]
     shared_mm: Annotated[
         list[Sharer] | None,
         "Other processes on the same memory (vfork, CLONE_VM): they die too, unlogged and uncounted by the kernel.",
@@ -135,19 +146,21 @@ class Candidate(TypedDict):
 
 
 class Container(TypedDict):
-    """A container, as far as the cgroup path shows it."""
+    """A container: its id from the cgroup's path, the rest from its runtime's files."""
 
     id: Annotated[str, "Container id, in full; the name where a runtime has no other (LXC, nspawn, ctr)."]
-    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where the path does not tell."]
+    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
     name: Annotated[str | None, "Container name."]
-    image: Annotated[str | None, "Image name."]
-    labels: Annotated[dict[str, str] | None, "Labels."]
+    image: Annotated[str | None, "Image name, as it was given to the runtime."]
+    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod, for ctr the OCI annotations."]
     node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
-    ip_addresses: Annotated[list[str] | None, "Addresses."]
+    ip_addresses: Annotated[
+        list[str] | None, "Addresses of its network namespace, link-local ones left out; needs `--network`."
+    ]
 
 
 class Kubernetes(TypedDict):
-    """A pod, as far as the cgroup path shows it."""
+    """A pod: uid and class from the cgroup's path, the rest from the runtime's and the kubelet's files."""
 
     pod_name: Annotated[str | None, "Pod name."]
     namespace: Annotated[str | None, "Kubernetes namespace."]
@@ -163,6 +176,24 @@ class Systemd(TypedDict):
 
     unit: Annotated[str | None, "systemd unit as systemctl takes it; of the container's own systemd where it runs one."]
     slice: Annotated[str | None, "Innermost slice."]
+
+
+class Interface(TypedDict):
+    """A network interface of the victim's network namespace."""
+
+    name: Annotated[str, "Its name in there (`eth0`)."]
+    mac_address: Annotated[str | None, "Hardware address."]
+    ip_addresses: Annotated[list[str], "With prefix length (`172.17.0.2/16`)."]
+
+
+class Network(TypedDict):
+    """The victim's network namespace."""
+
+    namespace_inode: Annotated[int | None, "Its inode number, as `readlink /proc/PID/ns/net` shows it."]
+    host_network: Annotated[bool | None, "Whether it is the host's."]
+    interfaces: Annotated[
+        list[Interface] | None, "What is in it, loopback left out; null for the host's, and without `--network`."
+    ]
 
 
 class Identity(NamedTuple):
@@ -197,7 +228,15 @@ class OomKill(Base):
     container: Annotated[Container | None, "The victim's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
+    network: Annotated[Network | None, "The victim's network namespace; null where its task could not be read."]
     truncated: Annotated[list[str], "Fields that were cut, by path (`victim.cmdline`)."]
+
+
+class RuntimeVerdict(TypedDict):
+    """What the container's runtime says; runtimes differ on kills of a process that is not the container's init."""
+
+    oom_killed: Annotated[bool | None, "Whether the runtime says that the container was OOM killed."]
+    exit_code: Annotated[int | None, "The container's exit code; null while it runs."]
 
 
 class OomExit(Base):
@@ -208,6 +247,10 @@ class OomExit(Base):
     incident_id: Annotated[str, "The incident's id, as in that record."]
     pid: Annotated[int, "Process id (thread group id)."]
     after_ns: Annotated[int, "From the kill to the exit of its last thread; 0: it was as fast as the kernel's killing."]
+    container_init_died: Annotated[
+        bool | None, "Whether the init of its PID namespace, and so the container, died with it; null on the host."
+    ]
+    runtime_verdict: Annotated[RuntimeVerdict | None, "The runtime's own, where its files show it."]
 
 
 class Lost(Base):
@@ -237,6 +280,7 @@ class Stop(Base):
     oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
     records: Annotated[int, "oom_kill records written by this run."]
     lost: Annotated[int, "Events lost by this run."]
+    metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 
 
 Record = OomKill | OomExit | Lost | Start | Stop

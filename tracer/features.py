@@ -18,6 +18,7 @@ _SYMBOL = re.compile(rb"([0-9a-f]+) [tTdDbBrR] (" + _NAMES + rb")(\.\S+)?\s")
 _TRACEPOINTS = (
     Hook("on_mark_victim", "raw_tp", "mark_victim"),
     Hook("on_signal_generate", "raw_tp", "signal_generate"),
+    Hook("on_cgroup_mkdir", "raw_tp", "cgroup_mkdir"),
     Hook("on_exec", "raw_tp", "sched_process_exec"),
     Hook("on_exit", "raw_tp", "sched_process_exit"),
     Hook("on_exit_again", "raw_tp", "sched_process_exit"),

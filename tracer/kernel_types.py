@@ -188,6 +188,7 @@ _HEADER_MACROS = """
 #endif
 #define SIZE_upid sizeof(struct upid)
 #define OFFSET_upid_nr __builtin_offsetof(struct upid, nr)
+#define OFFSET_upid_ns __builtin_offsetof(struct upid, ns)
 #define EXISTS_ENUM_memory_cgrp_id 1
 #define ENUM_memory_cgrp_id memory_cgrp_id
 #define ENUM_NR_ANON_MAPPED NR_ANON_MAPPED

@@ -48,10 +48,7 @@ def read_cmdline(pid: int) -> bytes | None:
 
 def read_arg_start(pid: int) -> int | None:
     """Where the command line lies in the process's memory (field 48 of /proc/PID/stat, proc(5))."""
-    stat = _read(f"/proc/{pid}/stat", 4096)
-    if stat is None:
-        return None
-    fields = stat.rpartition(b")")[2].split()  # comm may hold spaces and parentheses
+    fields = _read_stat(pid)
     return int(fields[45]) if len(fields) > 45 else None
 
 
@@ -70,10 +67,30 @@ def read_cgroup(pid: int) -> str | None:
 
 def read_start_ns(pid: int) -> int | None:
     """Start of the process, CLOCK_BOOTTIME, in the clock ticks that /proc shows (field 22)."""
-    stat = _read(f"/proc/{pid}/stat", 4096)
-    if stat is None:
-        return None
-    return int(stat.rpartition(b")")[2].split()[19]) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    fields = _read_stat(pid)
+    return int(fields[19]) * _tick_ns() if fields else None
+
+
+def is_same(pid: int, started_ns: int) -> bool:
+    """Whether the process with this pid, dying or not, is the one that started then (CLOCK_BOOTTIME)."""
+    start_ns = read_start_ns(pid)
+    return start_ns is not None and abs(start_ns - started_ns) <= _tick_ns()
+
+
+def lives(pid: int, started_ns: int) -> bool:
+    """Whether the process that started then is still there, and no zombie."""
+    fields = _read_stat(pid)
+    return bool(fields) and fields[0] not in (b"Z", b"X") and is_same(pid, started_ns)
+
+
+def _tick_ns() -> int:
+    return 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _read_stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on, the state (proc(5)); none where there is no such process."""
+    stat = _read(f"/proc/{pid}/stat", 4096) or b""
+    return stat.rpartition(b")")[2].split()  # comm may hold spaces and parentheses
 
 
 def oom_kills() -> int | None:

@@ -15,6 +15,7 @@ from tracer.event import (
     Incident,
     Level,
     Limit,
+    Network,
     OomExit,
     OomKill,
     Scope,
@@ -35,9 +36,13 @@ CONSTRAINT_SCOPES: dict[int, Scope] = {1: "cpuset", 2: "mempolicy"}
 
 
 class Records:
-    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills."""
+    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills.
 
-    def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool) -> None:
+    ``host_network`` is the inode number of the host's network namespace.
+    """
+
+    def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool, host_network: int | None = None) -> None:
+        self._host_network = host_network
         self._source = source
         self._boot = boot
         self._gfp = gfp
@@ -83,6 +88,7 @@ class Records:
             "container": None,
             "kubernetes": None,
             "systemd": None,
+            "network": self._network(victim) if victim.flags & wire.VICTIM_TASK else None,
             "truncated": truncated,
         }
 
@@ -98,6 +104,17 @@ class Records:
             "incident_id": self._incident_id(event.header.incident_ns),
             "pid": event.pid,
             "after_ns": max(0, event.header.time_ns - event.killed_ns),  # the signal comes before the mark
+            "container_init_died": None,
+            "runtime_verdict": None,
+        }
+
+    def _network(self, event: wire.VictimEvent) -> Network:
+        inode = event.network_namespace or None
+        known = inode is not None and self._host_network is not None
+        return {
+            "namespace_inode": inode,
+            "host_network": inode == self._host_network if known else None,
+            "interfaces": None,
         }
 
     def _incident(self, event: wire.IncidentEvent) -> Incident:
@@ -245,6 +262,7 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         "page_tables_bytes": _or_none(event.page_tables_bytes),
         "peak_rss_bytes": peak_rss_bytes,
         "cgroup": cgroup,
+        "ancestors": [{"pid": each.pid, "comm": wire.text(each.comm)} for each in event.ancestors] if known else None,
         "shared_mm": sharers if known else None,
     }
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from tracer import engine_bcc, engine_core, features, libbpf, process
+from tracer import engine_core, features, libbpf, process
 from tracer.engine import Attached, EngineName, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Source
@@ -58,6 +58,8 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
             if engine == "core":
                 attached = engine_core.attach(hooks, told, required, cmdlines)
             else:
+                from tracer import engine_bcc  # what it needs stays in memory: only where it is used
+
                 attached = engine_bcc.attach(hooks, told, required, cmdlines, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):

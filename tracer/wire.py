@@ -8,10 +8,11 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END = range(1, 8)
+VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP = range(1, 9)
 
 CANDIDATES_MAX = 10
 LEVELS_MAX = 16
+ANCESTORS_MAX = 8
 
 # enum victim_flags
 VICTIM_TASK = 1 << 0
@@ -36,7 +37,8 @@ INCIDENT_TRIGGER_CGROUP = 1 << 5
 INCIDENT_GROUP = 1 << 6
 
 HEADER = struct.Struct("=IIQQ")
-VICTIM_FIXED = struct.Struct("=Q7q4Ii5I16sHHH2x")
+VICTIM_FIXED = struct.Struct("=2Q7q4Ii8I16sHHH2x")
+ANCESTOR = struct.Struct("=I16s")
 INCIDENT_FIXED = struct.Struct("=QQqiiIIIII16sIHHH2x")
 COUNTERS = struct.Struct("=8q")
 STAT = struct.Struct("=6q")
@@ -45,6 +47,7 @@ SHARER_FIXED = struct.Struct("=II16s")
 EXIT_FIXED = struct.Struct("=QI4x")
 LEVELS_FIXED = struct.Struct("=I4x")
 LOG_FIXED = struct.Struct("=I")
+CGROUP_FIXED = struct.Struct("=I")
 
 
 class DecodeError(ValueError):
@@ -58,9 +61,15 @@ class Header(NamedTuple):
     incident_ns: int
 
 
+class Ancestor(NamedTuple):
+    pid: int
+    comm: bytes
+
+
 class VictimEvent(NamedTuple):
     header: Header
     started_ns: int
+    init_started_ns: int
     anon_rss_pages: int
     file_rss_pages: int
     shmem_rss_pages: int
@@ -78,7 +87,11 @@ class VictimEvent(NamedTuple):
     mm_users: int
     threads: int
     flags: int
+    init_pid: int
+    network_namespace: int
+    ancestors_len: int
     comm: bytes
+    ancestors: tuple[Ancestor, ...]
     cgroup: bytes
     exe: bytes
     cmdline: bytes
@@ -161,7 +174,12 @@ class EndEvent(NamedTuple):
     header: Header
 
 
-Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent
+class CgroupEvent(NamedTuple):
+    header: Header
+    path: bytes
+
+
+Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
 
 
 def decode(data: bytes) -> Event:
@@ -202,7 +220,12 @@ def _strings(data: memoryview, at: int, *lengths: int) -> list[bytes]:
 
 def _victim(header: Header, data: memoryview) -> VictimEvent:
     *fields, cgroup_len, exe_len, cmdline_len = VICTIM_FIXED.unpack_from(data)
-    return VictimEvent(header, *fields, *_strings(data, VICTIM_FIXED.size, cgroup_len, exe_len, cmdline_len))
+    at = VICTIM_FIXED.size
+    ancestors = tuple(Ancestor(*ANCESTOR.unpack_from(data, at + i * ANCESTOR.size)) for i in range(ANCESTORS_MAX))
+    at += ANCESTORS_MAX * ANCESTOR.size
+    strings = _strings(data, at, cgroup_len, exe_len, cmdline_len)
+    event = VictimEvent._make((header, *fields, ancestors, *strings))
+    return event._replace(ancestors=ancestors[: event.ancestors_len])
 
 
 def _incident(header: Header, data: memoryview) -> IncidentEvent:
@@ -241,6 +264,12 @@ def _log(header: Header, data: memoryview) -> LogEvent:
     return LogEvent(header, *_strings(data, LOG_FIXED.size, length))
 
 
+def _cgroup(header: Header, data: memoryview) -> CgroupEvent:
+    (length,) = CGROUP_FIXED.unpack_from(data)
+    (path,) = _strings(data, CGROUP_FIXED.size, length)
+    return CgroupEvent(header, path.rstrip(b"\0"))
+
+
 _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     VICTIM: _victim,
     INCIDENT: _incident,
@@ -248,5 +277,6 @@ _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     EXIT: _exit,
     LEVELS: _levels,
     LOG: _log,
+    CGROUP: _cgroup,
     END: lambda header, _data: EndEvent(header),
 }

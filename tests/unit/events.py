@@ -48,6 +48,7 @@ def victim(**changes: Any) -> wire.VictimEvent:
     return wire.VictimEvent(
         header=header(wire.VICTIM),
         started_ns=1_000_000_000,
+        init_started_ns=900_000_000,
         anon_rss_pages=4000,
         file_rss_pages=90,
         shmem_rss_pages=6,
@@ -65,7 +66,11 @@ def victim(**changes: Any) -> wire.VictimEvent:
         mm_users=1,
         threads=1,
         flags=flags,
+        init_pid=NOBODY - 7,
+        network_namespace=4026532008,
+        ancestors_len=1,
         comm=comm(b"hog"),
+        ancestors=(wire.Ancestor(NOBODY - 7, comm(b"sh")),),
         cgroup=path(b"/system.slice/hog.service"),
         exe=path(b"/usr/bin/hog"),
         cmdline=b"/usr/bin/hog\0--all\0",
@@ -152,9 +157,14 @@ def encode(event: wire.Event) -> bytes:
     head = wire.HEADER.pack(*event.header)
     match event:
         case wire.VictimEvent():
-            *fields, cgroup, exe, cmdline = event[1:]
+            *fields, ancestors, cgroup, exe, cmdline = event[1:]
             strings = (cgroup, exe, cmdline)
-            return head + wire.VICTIM_FIXED.pack(*fields, *map(len, strings)) + b"".join(strings)
+            body = wire.VICTIM_FIXED.pack(*fields, *map(len, strings))
+            body += b"".join(wire.ANCESTOR.pack(*ancestor) for ancestor in ancestors)
+            body += bytes((wire.ANCESTORS_MAX - len(ancestors)) * wire.ANCESTOR.size)
+            return head + body + b"".join(strings)
+        case wire.CgroupEvent():
+            return head + wire.CGROUP_FIXED.pack(len(event.path) + 1) + event.path + b"\0"
         case wire.IncidentEvent():
             *fields, limit, stat, candidates, message, limit_cgroup, trigger_cgroup = event[1:]
             strings = (message, limit_cgroup, trigger_cgroup)

@@ -96,6 +96,7 @@ def targets(found: tuple[Hook, ...]) -> list[str]:
 TRACEPOINTS = [
     "raw_tp:mark_victim",
     "raw_tp:signal_generate",
+    "raw_tp:cgroup_mkdir",
     "raw_tp:sched_process_exec",
     "raw_tp:sched_process_exit",
     "raw_tp:sched_process_exit",  # of two programs: the kernel may skip the first one

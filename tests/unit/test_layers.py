@@ -13,9 +13,12 @@ import tracer
 
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp", "wire"),
-    ("libbpf", "incident", "kernel_log", "cgroup", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "process"),
-    ("engine_core", "features", "record", "enrich", "identity", "bcc_child"),
+    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
+    ("engine", "kernel_types", "process", "facts"),
+    ("containerd", "containers_storage", "docker", "kubelet"),
+    ("runtimes",),
+    ("names",),
+    ("engine_core", "features", "record", "enrich", "exits", "identity", "bcc_child"),
     ("engine_bcc",),
     ("source", "doctor"),
     ("daemon",),
@@ -26,7 +29,7 @@ LAYERS = (
 
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
-    "orjson": {"cli", "daemon", "engine_bcc", "line"},
+    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }

@@ -72,6 +72,10 @@ def test_start(renamed: None) -> None:
     own_ns = process.read_start_ns(OWN)
     assert own_ns is not None
     assert 0 < own_ns < before
+    assert process.is_same(OWN, own_ns)
+    assert process.lives(OWN, own_ns)
+    assert not process.is_same(OWN, own_ns - 3 * TICK_NS)
+    assert not process.lives(OWN, own_ns - 3 * TICK_NS)
 
 
 def test_exe_and_cgroup() -> None:
@@ -106,7 +110,10 @@ def test_zombie() -> None:
     assert process.read_cmdline(child) == b""
     assert process.read_arg_start(child) == 0
     assert process.read_exe(child) is None
-    assert process.read_start_ns(child) is not None
+    start_ns = process.read_start_ns(child)
+    assert start_ns is not None
+    assert process.is_same(child, start_ns)
+    assert not process.lives(child, start_ns)
     os.waitpid(child, 0)
 
 

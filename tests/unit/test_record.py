@@ -45,6 +45,7 @@ def test_victim() -> None:
         "page_tables_bytes": 102_400,
         "peak_rss_bytes": 4200 * PAGE,
         "cgroup": "/system.slice/hog.service",
+        "ancestors": [{"pid": events.NOBODY - 7, "comm": "sh"}],
         "shared_mm": [],
     }
 

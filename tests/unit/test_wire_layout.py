@@ -40,12 +40,18 @@ def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
 
 STRUCTS: dict[str, Layout] = {
     "event": spread(wire.HEADER, wire.Header._fields),
+    "ancestor": spread(wire.ANCESTOR, wire.Ancestor._fields),
     "candidate": spread(wire.CANDIDATE, wire.CandidateEntry._fields),
     "memcg_counters": spread(wire.COUNTERS, wire.Counters._fields),
     "memcg_stat": spread(wire.STAT, wire.Stat._fields),
     "victim_event": {
-        **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-3], *LENGTHS), HEAD),
-        "strings": (HEAD + wire.VICTIM_FIXED.size, 4096 + 4096 + process.CMDLINE_LEN, False),
+        **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-4], *LENGTHS), HEAD),
+        "ancestors": (HEAD + wire.VICTIM_FIXED.size, wire.ANCESTORS_MAX * wire.ANCESTOR.size, False),
+        "strings": (
+            HEAD + wire.VICTIM_FIXED.size + wire.ANCESTORS_MAX * wire.ANCESTOR.size,
+            4096 + 4096 + process.CMDLINE_LEN,
+            False,
+        ),
     },
     "incident_event": {
         **spread(wire.INCIDENT_FIXED, (*wire.IncidentEvent._fields[1:-6], *INCIDENT_LENGTHS), HEAD),
@@ -59,6 +65,10 @@ STRUCTS: dict[str, Layout] = {
     "levels_event": {
         **spread(wire.LEVELS_FIXED, ("levels_len",), HEAD),
         "levels": (HEAD + wire.LEVELS_FIXED.size, wire.LEVELS_MAX * wire.COUNTERS.size, False),
+    },
+    "cgroup_event": {
+        **spread(wire.CGROUP_FIXED, ("len",), HEAD),
+        "path": (HEAD + wire.CGROUP_FIXED.size, 4096, False),
     },
     "log_event": {
         **spread(wire.LOG_FIXED, ("len",), HEAD),
@@ -117,8 +127,8 @@ def test_event_types(tmp_path: Path) -> None:
 
 def test_array_lengths(tmp_path: Path) -> None:
     """Arrays are as long in both languages."""
-    values = evaluate('#include "event.h"', ["CANDIDATES_MAX", "LEVELS_MAX", "CMDLINE_LEN"], tmp_path)
-    assert list(values.values()) == [wire.CANDIDATES_MAX, wire.LEVELS_MAX, process.CMDLINE_LEN]
+    values = evaluate('#include "event.h"', ["CANDIDATES_MAX", "LEVELS_MAX", "ANCESTORS_MAX", "CMDLINE_LEN"], tmp_path)
+    assert list(values.values()) == [wire.CANDIDATES_MAX, wire.LEVELS_MAX, wire.ANCESTORS_MAX, process.CMDLINE_LEN]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mounted hierarchy of memory cgroups."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MOUNTINFO = "/proc/self/mountinfo"
+COUNT_MAX = 50_000
+_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
+
+
+class Mount(NamedTuple):
+    root: str
+    """Which cgroup is mounted: ``/`` but in a container."""
+    point: str
+
+
+def find_mount(mountinfo: str) -> Mount | None:
+    """Where the memory controller is, from the text of /proc/PID/mountinfo (proc(5)); None: nowhere."""
+    unified: Mount | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, (kind, *_, options) = left.split(" "), right.split(" ") if right else ("", "")
+        if kind not in ("cgroup", "cgroup2") or len(fields) < 5:
+            continue
+        mount = Mount(_unescape(fields[3]), _unescape(fields[4]))
+        if kind == "cgroup" and "memory" in options.split(","):
+            return mount
+        if kind == "cgroup2" and unified is None:
+            unified = mount
+    return unified
+
+
+def paths() -> Iterator[str]:
+    """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
+    try:
+        with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+            mount = find_mount(file.read())
+    except OSError:
+        return
+    waiting = [mount.point] if mount else []
+    seen = 0
+    while waiting and mount and seen < COUNT_MAX:
+        folder = waiting.pop()
+        seen += 1
+        path = mount.root.rstrip("/") + folder[len(mount.point.rstrip("/")) :]
+        yield os.fsencode(path or "/").decode("utf-8", "backslashreplace")
+        try:
+            with os.scandir(folder) as entries:
+                waiting.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        except OSError:  # it is gone
+            continue
+
+
+def _unescape(text: str) -> str:
+    for escaped, char in _ESCAPES.items():
+        text = text.replace(escaped, char)
+    return text

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What podman and CRI-O keep below the graph root of containers/storage (/var/lib/containers/storage).
+
+podman: overlay-containers/containers.json lists all containers with name and image; labels and state are in db.sql
+(since podman 5; before it in a BoltDB file, which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is
+the OCI specification with the pod in its annotations, state.json beside it tells the end.
+"""
+
+import os
+from typing import Any
+
+import orjson
+
+from tracer import facts, files
+from tracer.facts import Facts, Verdict
+from tracer.files import UnreadableError
+
+LIST_MAX_BYTES = 8 << 20
+"""A container takes about 1 KiB of containers.json."""
+_DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
+_PODMAN_DATABASE = "db.sql"
+_DATABASE_WAIT_S = 0.1
+_ENDED = (4, 6, 7)
+"""Stopped, exited, removing (podman, libpod/define/containerstate.go)."""
+
+
+def find_crio(root: str, container_id: str) -> Facts | None:
+    """Name, image, labels and pod of a CRI-O container; None where there is none.
+
+    Raises UnreadableError.
+    """
+    config = _userdata(root, container_id, "config.json")
+    annotations = facts.child(config or {}, "annotations")
+    if "io.kubernetes.cri-o.ContainerID" not in annotations:
+        return None
+    found: Facts = {"runtime": "cri-o"}
+    facts.put_kubernetes(found, annotations)
+    facts.put(
+        found,
+        name=annotations.get("io.kubernetes.container.name"),
+        image=annotations.get("io.kubernetes.cri-o.ImageName"),
+    )
+    labels = annotations.get("io.kubernetes.cri-o.Labels")  # JSON in JSON
+    if isinstance(labels, str):
+        facts.put_labels(found, facts.parse(labels.encode(errors="replace"), "io.kubernetes.cri-o.Labels"))
+    return found
+
+
+def verdict_crio(root: str, container_id: str) -> Verdict | None:
+    """How a CRI-O container ended.
+
+    Raises UnreadableError.
+    """
+    state = _userdata(root, container_id, "state.json")
+    if state is None:
+        return None
+    running = state.get("status") not in ("stopped", None)
+    killed = state.get("oomKilled", False)
+    return {
+        "running": running,
+        "oom_killed": killed if isinstance(killed, bool) else None,
+        "exit_code": None if running else facts.number(state.get("exitCode")),
+    }
+
+
+def find_podman(root: str, container_id: str) -> Facts | None:
+    """Name, image and, since podman 5, labels; None where podman has no such container.
+
+    Raises UnreadableError.
+    """
+    found: Facts = {"runtime": "podman"}
+    config = _database(root, "ContainerConfig", container_id)
+    if config is not None:
+        facts.put(found, name=config.get("name"), image=config.get("rootfsImageName"))
+        facts.put_labels(found, facts.child(config, "labels"))
+        return found
+    for driver in _DRIVERS:
+        name = f"{driver}-containers/containers.json"
+        data = files.read(root, name, LIST_MAX_BYTES)
+        # Searching is cheap, and most containers are somebody else's.
+        if data is None or container_id.encode() not in data:
+            continue
+        for entry in _list(data, f"{root}/{name}"):
+            if entry.get("id") == container_id:
+                names, metadata = entry.get("names"), entry.get("metadata")
+                more = facts.parse(metadata.encode(errors="replace"), name) if isinstance(metadata, str) else {}
+                facts.put(found, name=names[0] if isinstance(names, list) and names else None)
+                facts.put(found, image=more.get("image-name"))
+                return found
+    return None
+
+
+def verdict_podman(root: str, container_id: str) -> Verdict | None:
+    """How a podman container ended; None before podman 5.
+
+    Raises UnreadableError.
+    """
+    state = _database(root, "ContainerState", container_id)
+    if state is None:
+        return None
+    running = state.get("state") not in _ENDED
+    killed = state.get("oomKilled", False)
+    return {
+        "running": running,
+        "oom_killed": killed if isinstance(killed, bool) else None,
+        "exit_code": None if running else facts.number(state.get("exitCode", 0)),
+    }
+
+
+def _userdata(root: str, container_id: str, file: str) -> dict[str, Any] | None:
+    for driver in _DRIVERS:
+        name = f"{driver}-containers/{container_id}/userdata/{file}"
+        data = files.read(root, name)
+        if data is not None:
+            return facts.parse(data, f"{root}/{name}")
+    return None
+
+
+def _list(data: bytes, source: str) -> list[dict[str, Any]]:
+    try:
+        entries = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableError(f"{source}: {error}") from error
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _database(root: str, table: str, container_id: str) -> dict[str, Any] | None:
+    """The JSON that podman keeps of a container in one of its tables."""
+    path = f"{root}/{_PODMAN_DATABASE}"
+    if not os.path.isfile(path):
+        return None
+    import sqlite3  # 1 MB, for hosts with podman only
+
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_DATABASE_WAIT_S)
+        try:
+            row = connection.execute(f"SELECT JSON FROM {table} WHERE ID = ?", (container_id,)).fetchone()  # noqa: S608
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise UnreadableError(f"{path}: {error}") from error
+    return None if row is None or not isinstance(row[0], str) else facts.parse(row[0].encode(errors="replace"), path)

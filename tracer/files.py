@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads files that others wrote, below one folder, whatever they put there.
+
+Runtimes keep what they know of a container in files, and some of them belong to users who mean no good: a file may be
+a FIFO, a device, a link to elsewhere, or have 100 MB.
+"""
+
+import ctypes
+import os
+import stat
+from collections.abc import Iterator
+
+FILE_MAX_BYTES = 1 << 20
+
+_SYS_OPENAT2 = 437
+"""The same number on all architectures (since Linux 5.6)."""
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
+
+
+class _OpenHow(ctypes.Structure):
+    """``struct open_how``, openat2(2)."""
+
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+
+
+class UnreadableError(Exception):
+    """There is something, but it cannot be read, or is not what it should be; the text says what."""
+
+
+def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | None:
+    """The file ``name`` below ``folder``; None where there is none.
+
+    ``folder`` may be a link, as administrators move such folders; what is below may not lead out of it.  Never waits
+    for a writer.
+
+    Raises UnreadableError.
+    """
+    try:
+        descriptor = _open(folder, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(f"{folder}/{name}: not a regular file")
+        if status.st_size > max_bytes:
+            raise UnreadableError(f"{folder}/{name}: {status.st_size} bytes, more than {max_bytes}")
+        data = os.read(descriptor, max_bytes + 1)
+    except OSError as error:
+        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    if len(data) > max_bytes:
+        raise UnreadableError(f"{folder}/{name}: grew beyond {max_bytes} bytes")
+    return data
+
+
+def names(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[str]:
+    """What is in the folder ``name`` below ``folder``; nothing where there is none.
+
+    Raises UnreadableError.
+    """
+    try:
+        descriptor = _open(folder, name, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
+    try:
+        with os.scandir(descriptor) as entries:
+            for _, entry in zip(range(count_max), entries, strict=False):
+                yield entry.name
+    except OSError as error:
+        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def _open(folder: str, name: str, flags: int) -> int:
+    base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        descriptor = _syscall(
+            _SYS_OPENAT2, base, os.fsencode(name), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+        )
+        if descriptor < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return int(descriptor)
+    finally:
+        os.close(base)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that the kubelet's logs bear, whatever the runtime; they outlive the container.
+
+/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log are links, /var/log/pods/NAMESPACE_POD_UID folders (kubelet,
+pkg/kubelet/kuberuntime/legacy.go and helpers.go).  No part but a static pod's name may hold an underscore.
+"""
+
+from tracer import facts, files
+from tracer.facts import Facts
+
+
+def find(logs: str, container_id: str) -> Facts | None:
+    """Pod, namespace and container by the container's id, in ``logs`` (/var/log/containers).
+
+    Raises UnreadableError.
+    """
+    ending = f"-{container_id}.log"
+    for name in files.names(logs):
+        if name.endswith(ending):
+            parts = name.removesuffix(ending).split("_")
+            found: Facts = {}
+            if len(parts) == 3:
+                facts.put(found, pod_name=parts[0], namespace=parts[1], container_name=parts[2], name=parts[2])
+            return found
+    return None
+
+
+def find_pod(logs: str, pod_uid: str) -> Facts | None:
+    """Pod and namespace by the pod's uid, in ``logs`` (/var/log/pods).
+
+    Raises UnreadableError.
+    """
+    for name in files.names(logs):
+        if name.endswith(f"_{pod_uid}"):
+            parts = name.split("_")
+            found: Facts = {}
+            if len(parts) == 3:
+                facts.put(found, namespace=parts[0], pod_name=parts[1])
+            return found
+    return None

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which runtime's files to ask about a container, and where they are."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from tracer import containerd, containers_storage, docker, kubelet
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.facts import Facts, Verdict
+from tracer.files import UnreadableError
+
+_Answer = TypeVar("_Answer")
+
+ROOTS: Mapping[str, tuple[str, ...]] = {
+    "docker": ("/var/lib/docker", "/var/snap/docker/common/var-lib-docker"),
+    "containerd": ("/run/containerd", "/run/k3s/containerd", "/var/snap/microk8s/common/run/containerd"),
+    "containerd-root": (
+        "/var/lib/containerd",
+        "/var/lib/rancher/k3s/agent/containerd",
+        "/var/lib/rancher/rke2/agent/containerd",
+        "/var/snap/microk8s/common/var/lib/containerd",
+    ),
+    "containers-storage": ("/run/containers/storage", "/var/lib/containers/storage"),
+    "container-logs": ("/var/log/containers",),
+    "pod-logs": ("/var/log/pods",),
+}
+"""Name -> folders, as distributions and Kubernetes have them; those that are not there cost one system call."""
+
+_FINDERS: tuple[tuple[str, str, Callable[[str, str], Facts | None]], ...] = (
+    ("docker", "docker", docker.find),
+    ("containerd", "containerd", containerd.find),
+    ("podman", "containers-storage", containers_storage.find_podman),
+    ("cri-o", "containers-storage", containers_storage.find_crio),
+)
+_JUDGES: tuple[tuple[str, str, Callable[[str, str], Verdict | None]], ...] = (
+    ("docker", "docker", docker.verdict),
+    ("containerd", "containerd-root", containerd.verdict),
+    ("podman", "containers-storage", containers_storage.verdict_podman),
+    ("cri-o", "containers-storage", containers_storage.verdict_crio),
+)
+
+
+def parse_root(text: str) -> tuple[str, str]:
+    """``NAME=FOLDER``.
+
+    Raises TracerError (exit code 2) where it is something else.
+    """
+    name, _, folder = text.partition("=")
+    if name not in ROOTS or not folder.startswith("/"):
+        raise TracerError(
+            f"{text!r} does not tell where a runtime keeps its files",
+            f"use NAME=/FOLDER with one of the names {', '.join(ROOTS)}",
+            EXIT_USAGE,
+        )
+    return name, folder
+
+
+class Runtimes:
+    """Reads what the runtimes of this host know of a container."""
+
+    def __init__(self, roots: Iterable[tuple[str, str]] = ()) -> None:
+        """``roots``: pairs of a name in ROOTS and a folder, which take the place of the usual ones."""
+        own: dict[str, list[str]] = {}
+        for name, folder in roots:
+            own.setdefault(name, []).append(folder)
+        self._roots: dict[str, Sequence[str]] = {name: own.get(name, usual) for name, usual in ROOTS.items()}
+        self.errors = 0
+        """How many files were there and could not be read, or were not what they should be."""
+        self.last_error = ""
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+        """What is known of a container; empty where nothing is.
+
+        ``runtime`` is what the cgroup's path tells; with None all runtimes are asked.
+        """
+        found: Facts = {}
+        if not _is_name(container_id):
+            return found
+        for name, root, find in _FINDERS:
+            if runtime in (None, name):
+                found = self._first(root, partial(_ask, find, container_id)) or {}
+                if found:
+                    break
+        if pod_uid is not None and "pod_name" not in found:
+            logged = self._first("container-logs", partial(_ask, kubelet.find, container_id))
+            logged = logged or self._first("pod-logs", partial(_ask, kubelet.find_pod, pod_uid)) or {}
+            found = {**logged, **found}
+        return found
+
+    def verdict(self, container_id: str, runtime: str) -> Verdict | None:
+        """What the runtime says of a container's end; None where its files do not tell."""
+        if _is_name(container_id):
+            for name, root, judge in _JUDGES:
+                if name == runtime:
+                    return self._first(root, partial(_ask, judge, container_id))
+        return None
+
+    def note(self, error: str) -> None:
+        """Count a part of a record that stays unknown."""
+        self.errors += 1
+        self.last_error = error
+
+    def _first(self, root: str, ask: Callable[[str], _Answer | None]) -> _Answer | None:
+        for folder in self._roots[root]:
+            try:
+                answer = ask(folder)
+            except UnreadableError as error:
+                self.note(str(error))
+                continue
+            if answer is not None:
+                return answer
+        return None
+
+
+def _ask(question: Callable[[str, str], _Answer | None], container_id: str, folder: str) -> _Answer | None:
+    return question(folder, container_id)
+
+
+def _is_name(container_id: str) -> bool:
+    """Whether it can be the name of a folder: ids come from cgroup paths, which anybody may have made."""
+    return "/" not in container_id and container_id not in (".", "..") and len(container_id) < 256
