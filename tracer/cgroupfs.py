@@ -21,13 +21,13 @@ def find_mount(mountinfo: str) -> Mount | None:
     unified: Mount | None = None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        fields, (kind, *_, options) = left.split(" "), right.split(" ") if right else ("", "")
-        if kind not in ("cgroup", "cgroup2") or len(fields) < 5:
+        fields, kinds = left.split(" "), right.split(" ")
+        if kinds[0] not in ("cgroup", "cgroup2") or len(fields) < 5:
             continue
         mount = Mount(_unescape(fields[3]), _unescape(fields[4]))
-        if kind == "cgroup" and "memory" in options.split(","):
+        if kinds[0] == "cgroup" and "memory" in kinds[-1].split(","):
             return mount
-        if kind == "cgroup2" and unified is None:
+        if kinds[0] == "cgroup2" and unified is None:
             unified = mount
     return unified
 

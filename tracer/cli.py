@@ -13,7 +13,7 @@ from tracer.daemon import OPTIONS, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
-from tracer.runtimes import ROOTS, parse_root
+from tracer.runtimes import ROOTS, Runtimes, parse_root
 from tracer.schema import json_schema
 
 app = typer.Typer(
@@ -26,6 +26,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+RuntimeRoots = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -58,10 +62,7 @@ def run(
         int,
         typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
     ] = MAX_BYTES,
-    runtime_root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."),
-    ] = None,
+    runtime_root: RuntimeRoots = None,
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
     outputs = tuple(output or ["stdout"])
@@ -86,9 +87,10 @@ def resolve_command(
         str, typer.Argument(metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid.")
     ],
     as_json: Json = False,
+    runtime_root: RuntimeRoots = None,
 ) -> None:
     """Tell whose a cgroup or a process is: container, pod, systemd unit."""
-    resolved = resolve(target)
+    resolved = resolve(target, Runtimes(map(parse_root, runtime_root or ())))
     if as_json:
         _print_json(resolved)
     else:

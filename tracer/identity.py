@@ -5,9 +5,10 @@ import os
 import re
 from typing import TypedDict
 
-from tracer import cgroup, process
+from tracer import cgroup, enrich, process
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Container, Kubernetes, Level, Systemd
+from tracer.runtimes import Runtimes
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
@@ -21,14 +22,24 @@ class Resolved(TypedDict):
     systemd: Systemd | None
 
 
-def resolve(target: str) -> Resolved:
-    """The same objects as in a record.
+def resolve(target: str, runtimes: Runtimes) -> Resolved:
+    """The same objects as in a record, with the names that the runtimes' files tell now.
 
     Raises TracerError (exit code 2) where ``target`` is neither a path nor the pid of a process.
     """
     path = _path_of_pid(int(target)) if target.isdecimal() else _path_of(target)
-    identity = cgroup.identify(path)
-    return {"cgroup": path, "level": cgroup.level(path), **identity._asdict()}  # type: ignore[typeddict-item]
+    container, kubernetes, systemd = cgroup.identify(path)
+    if container is not None:
+        uid = kubernetes["pod_uid"] if kubernetes else None
+        found = runtimes.find(container["id"], container["runtime"], uid)
+        kubernetes = enrich.name(container, kubernetes, found)
+    return {
+        "cgroup": path,
+        "level": cgroup.level(path),
+        "container": container,
+        "kubernetes": kubernetes,
+        "systemd": systemd,
+    }
 
 
 def _path_of_pid(pid: int) -> str:

@@ -119,4 +119,4 @@ def _ask(question: Callable[[str, str], _Answer | None], container_id: str, fold
 
 def _is_name(container_id: str) -> bool:
     """Whether it can be the name of a folder: ids come from cgroup paths, which anybody may have made."""
-    return "/" not in container_id and container_id not in (".", "..") and len(container_id) < 256
+    return container_id not in ("", ".", "..") and "/" not in container_id and len(container_id) < 256

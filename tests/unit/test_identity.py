@@ -9,6 +9,7 @@ import pytest
 from tracer.cgroup import parse_proc_cgroup
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.identity import resolve
+from tracer.runtimes import Runtimes
 
 from .events import NOBODY
 
@@ -41,12 +42,12 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 )
 def test_path(typed: str, path: str) -> None:
     """Where the hierarchy is mounted is no part of a cgroup's path."""
-    assert path == resolve(typed)["cgroup"]
+    assert path == resolve(typed, Runtimes())["cgroup"]
 
 
 def test_what_it_is() -> None:
     """The same is told as in a record."""
-    resolved = resolve(f"/sys/fs/cgroup/memory/docker/{ID}")
+    resolved = resolve(f"/sys/fs/cgroup/memory/docker/{ID}", Runtimes())
     assert resolved["level"] == "container"
     assert resolved["container"] is not None
     assert (resolved["container"]["id"], resolved["container"]["runtime"]) == (ID, "docker")
@@ -55,19 +56,19 @@ def test_what_it_is() -> None:
 
 def test_bytes() -> None:
     """A path that is no UTF-8 is written as in a record."""
-    assert resolve(os.fsdecode(b"/a\xff"))["cgroup"] == "/a\\xff"
+    assert resolve(os.fsdecode(b"/a\xff"), Runtimes())["cgroup"] == "/a\\xff"
 
 
 def test_pid() -> None:
     """A process's path is that of the memory controller."""
     path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
     assert path is not None
-    assert path == resolve(str(os.getpid()))["cgroup"]
+    assert path == resolve(str(os.getpid()), Runtimes())["cgroup"]
 
 
 @pytest.mark.parametrize("typed", ["", " ", "docker", "a/b", "./a", "-1", "1.5", "0x10", str(NOBODY), "0", "9" * 40])
 def test_neither(typed: str) -> None:
     """What is neither a path nor the pid of a process is wrong usage."""
     with pytest.raises(TracerError) as caught:
-        resolve(typed)
+        resolve(typed, Runtimes())
     assert caught.value.exit_code == EXIT_USAGE

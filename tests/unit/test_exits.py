@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exits.py: what became of the container of a victim."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer import process, wire
+from tracer.event import OomExit
+from tracer.exits import GIVE_UP_NS, SETTLE_NS, VICTIMS_MAX, Exits
+from tracer.names import Names
+from tracer.runtimes import ROOTS, Runtimes
+
+from . import events
+from .records import RECORDS, complete, validate
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+
+
+@pytest.fixture
+def exits(tmp_path: Path) -> Exits:
+    return Exits(Names(Runtimes([(name, str(tmp_path / name)) for name in ROOTS])))
+
+
+def gone(pid: int = events.NOBODY) -> OomExit:
+    header = events.header(wire.EXIT, time_ns=events.KILL_NS + 1)
+    return RECORDS.oom_exit(wire.ExitEvent(header, killed_ns=events.KILL_NS, pid=pid))
+
+
+def kill(
+    exits: Exits, init_pid: int, init_started_ns: int = 0, cgroup: bytes = b"/docker/" + ID.encode(), **how: Any
+) -> None:
+    victim = events.victim(cgroup=events.path(cgroup), **how)
+    exits.killed(complete(events.kill(victim)), init_pid, init_started_ns)
+
+
+def write(tmp_path: Path, **state: Any) -> None:
+    folder = tmp_path / f"docker/containers/{ID}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.v2.json").write_text(json.dumps({"Name": "/web", "State": state}))
+
+
+def test_host(exits: Exits) -> None:
+    """Of a process of the host nothing more is to be learned: its record is written at once."""
+    kill(exits, 0, cgroup=b"/system.slice/hog.service")
+    record = exits.exited(gone(), 0)
+    assert record is not None
+    validate(record)
+    assert (record["container_init_died"], record["runtime_verdict"]) == (None, None)
+    assert exits.next_ns() is None
+
+
+def test_unknown_victim(exits: Exits) -> None:
+    """An exit without its kill is told all the same."""
+    record = gone()
+    assert exits.exited(record, 0) is record
+
+
+def test_init_lives(exits: Exits, tmp_path: Path) -> None:
+    """A child was killed, the container goes on: told after a moment, with the runtime's word."""
+    own = os.getpid()
+    start_ns = process.read_start_ns(own)
+    assert start_ns is not None
+    write(tmp_path, Running=True, OOMKilled=True)
+    kill(exits, own, start_ns)
+    assert exits.exited(gone(), 10) is None
+    assert exits.next_ns() == 10 + SETTLE_NS
+    assert exits.due(9 + SETTLE_NS) == []
+    (record,) = exits.due(10 + SETTLE_NS)
+    validate(record)
+    assert record["container_init_died"] is False
+    assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": None}
+
+
+def test_init_died(exits: Exits, tmp_path: Path) -> None:
+    """The runtime takes its time to write down the end of a container: it is asked again."""
+    write(tmp_path, Running=True)
+    kill(exits, events.NOBODY)
+    assert exits.exited(gone(), 0) is None
+    assert exits.due(SETTLE_NS) == []
+    write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
+    (record,) = exits.due(2 * SETTLE_NS)
+    assert record["container_init_died"] is True
+    assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": 137}
+
+
+def test_runtime_never_notices(exits: Exits, tmp_path: Path) -> None:
+    """But not for ever."""
+    write(tmp_path, Running=True)
+    kill(exits, events.NOBODY)
+    exits.exited(gone(), 0)
+    now_ns = 0
+    told: list[OomExit] = []
+    while not told and now_ns < 2 * GIVE_UP_NS:
+        now_ns += SETTLE_NS
+        told = exits.due(now_ns)
+    assert now_ns == GIVE_UP_NS
+    assert told[0]["container_init_died"] is True
+
+
+def test_zombie_init(exits: Exits) -> None:
+    """An init that nobody has waited for yet is dead."""
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        start_ns = process.read_start_ns(child.pid)
+        assert start_ns is not None
+        kill(exits, child.pid, start_ns)
+        exits.exited(gone(), 0)
+        (record,) = exits.due(SETTLE_NS)
+    assert record["container_init_died"] is True
+
+
+def test_stop_waits_for_nothing(exits: Exits, tmp_path: Path) -> None:
+    """At the end all are told, with what can be had."""
+    write(tmp_path, Running=True)
+    for pid in (1, 2):
+        kill(exits, events.NOBODY, pid=pid)
+        exits.exited(gone(pid), 0)
+    assert [record["pid"] for record in exits.end()] == [1, 2]
+    assert exits.next_ns() is None
+
+
+def test_bounded(exits: Exits) -> None:
+    """Kills whose exits never come do not pile up."""
+    for pid in range(1, VICTIMS_MAX + 10):
+        kill(exits, 0, pid=pid, cgroup=b"/a")
+    assert len(exits._victims) == VICTIMS_MAX

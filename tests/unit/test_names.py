@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""names.py: what a container was called, in time or not at all."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tracer import names
+from tracer.facts import Facts
+from tracer.names import DEADLINE_S, HUNG_MAX, Names
+from tracer.runtimes import ROOTS, Runtimes
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+PAUSE = "f" * 64
+UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+
+
+@pytest.fixture
+def runtimes(tmp_path: Path) -> Runtimes:
+    return Runtimes([(name, str(tmp_path / name)) for name in ROOTS])
+
+
+def create(tmp_path: Path, container_id: str = ID, name: str = "web") -> Path:
+    """A container that Docker knows; the folder that it keeps."""
+    folder = tmp_path / f"docker/containers/{container_id}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.v2.json").write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": "web:1"}}))
+    return folder
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
+    """What the files say; nothing where there are none."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    assert asked.find(ID, "docker", None)["name"] == "web"
+    assert asked.find(PAUSE, "docker", None) == {}
+
+
+def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose cgroup was seen is named though all of its files are gone."""
+    monkeypatch.setattr(names, "FRESH_S", 0.0)
+    folder = create(tmp_path)
+    asked = Names(runtimes)
+    asked.expect(f"/docker/{ID}")
+    wait_until(lambda: ID in asked._kept)
+    shutil.rmtree(folder)
+    assert asked.find(ID, "docker", None)["name"] == "web"
+
+
+def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the files say now counts more than what they said."""
+    monkeypatch.setattr(names, "FRESH_S", 0.0)
+    asked = Names(runtimes)
+    for name in ("web", "shop"):
+        create(tmp_path, name=name)
+        assert asked.find(ID, None, None)["name"] == name
+
+
+def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The pause container tells the pod of one whose own bundle was gone too soon."""
+    bundle = tmp_path / f"containerd/io.containerd.runtime.v2.task/k8s.io/{PAUSE}/config.json"
+    bundle.parent.mkdir(parents=True)
+    annotations = {"sandbox-id": PAUSE, "sandbox-name": "web-0", "sandbox-namespace": "shop", "sandbox-uid": UID}
+    bundle.write_text(
+        json.dumps({"annotations": {f"io.kubernetes.cri.{key}": value for key, value in annotations.items()}})
+    )
+    asked = Names(runtimes)
+    asked.expect(f"/kubepods/burstable/pod{UID}/{PAUSE}")
+    wait_until(lambda: UID in asked._pods)
+    assert asked.find(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
+
+
+def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers that were seen last are remembered, and no more than so many."""
+    monkeypatch.setattr(names, "KEPT_MAX", 3)
+    asked = Names(runtimes)
+    for number in range(5):
+        container_id = f"{number:064x}"
+        create(tmp_path, container_id)
+        asked.find(container_id, "docker", None)
+    assert [f"{number:064x}" for number in (2, 3, 4)] == list(asked._kept)
+
+
+class Hanging(Runtimes):
+    """Files on a server that does not answer, until it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = threading.Event()
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+        if container_id == ID:
+            self.server.wait(30)
+        return {"name": container_id}
+
+
+def test_files_that_hang() -> None:
+    """Nobody waits longer than the deadline, others are answered meanwhile, and in the end nobody waits at all."""
+    hanging = Hanging()
+    asked = Names(hanging)
+    try:
+        for _ in range(HUNG_MAX):
+            began = time.monotonic()
+            assert asked.find(ID, None, None) == {}
+            assert DEADLINE_S <= time.monotonic() - began < 3 * DEADLINE_S
+            if asked._hung < HUNG_MAX:
+                assert asked.find(PAUSE, None, None) == {"name": PAUSE}
+                asked._kept.clear()
+        assert asked.timeouts == HUNG_MAX
+        began = time.monotonic()
+        assert asked.find(ID, None, None) == {}
+        assert time.monotonic() - began < DEADLINE_S
+        before = threading.active_count()
+    finally:
+        hanging.server.set()
+    wait_until(lambda: asked._hung == 0)
+    wait_until(lambda: threading.active_count() == before - HUNG_MAX)
+    assert asked.find(ID, None, None) == {"name": ID}
+
+
+class Failing(Runtimes):
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+        raise MemoryError
+
+
+def test_failure_is_counted() -> None:
+    """What nobody thought of costs the names, and no more."""
+    failing = Failing()
+    asked = Names(failing)
+    for count in (1, 2):
+        assert asked.find(ID, None, None) == {}
+        assert (failing.errors, asked.timeouts) == (count, 0)
+
+
+def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A victim's container is named before all those that somebody makes."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    for number in range(20_000):
+        asked.expect(f"/docker/{number:064x}")
+    assert asked.find(ID, "docker", None)["name"] == "web"
+    assert asked.timeouts == 0

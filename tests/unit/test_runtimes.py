@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runtimes.py and the runtimes behind it: what their files tell, and what hostile ones cannot do."""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.errors import TracerError
+from tracer.facts import LABELS_MAX_BYTES, TEXT_MAX, parse
+from tracer.files import UnreadableError
+from tracer.runtimes import ROOTS, Runtimes, parse_root
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+POD = {
+    "io.kubernetes.pod.name": "web-0",
+    "io.kubernetes.pod.namespace": "shop",
+    "io.kubernetes.pod.uid": UID,
+    "io.kubernetes.container.name": "app",
+}
+DOCKER = f"docker/containers/{ID}/config.v2.json"
+BUNDLE = f"containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
+STATUS = f"containerd-root/io.containerd.grpc.v1.cri/containers/{ID}/status"
+USERDATA = f"containers-storage/overlay-containers/{ID}/userdata"
+
+
+@pytest.fixture
+def runtimes(tmp_path: Path) -> Runtimes:
+    """Runtimes that keep their files in folders of this test."""
+    return Runtimes([(name, str(tmp_path / name)) for name in ROOTS])
+
+
+def write(tmp_path: Path, name: str, content: Any) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def docker(**state: Any) -> dict[str, Any]:
+    labels = {"com.example.team": "a", **POD}
+    return {"Name": "/web", "Config": {"Image": "shop/web:1", "Labels": labels}, "State": state}
+
+
+@pytest.mark.parametrize("runtime", ["docker", None])
+def test_docker(runtime: str | None, runtimes: Runtimes, tmp_path: Path) -> None:
+    """Name without its slash, image, labels; the pod where the kubelet used Docker."""
+    write(tmp_path, DOCKER, docker())
+    found = runtimes.find(ID, runtime, None)
+    assert (found["runtime"], found["name"], found["image"]) == ("docker", "web", "shop/web:1")
+    assert found["labels"] == {"com.example.team": "a", **POD}
+    assert (found["pod_name"], found["namespace"], found["pod_uid"], found["container_name"]) == tuple(POD.values())
+    assert runtimes.find(ID, "podman", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"Running": True, "OOMKilled": True, "ExitCode": 0}, (True, True, None)),
+        ({"Running": False, "OOMKilled": False, "ExitCode": 137}, (False, False, 137)),
+        ({"Running": False, "OOMKilled": "yes", "ExitCode": "137"}, (False, None, None)),
+        ({}, (False, None, None)),
+    ],
+)
+def test_docker_verdict(
+    state: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
+) -> None:
+    """As Docker wrote it down; a running container has no exit code yet."""
+    write(tmp_path, DOCKER, docker(**state))
+    verdict = runtimes.verdict(ID, "docker")
+    assert verdict is not None
+    assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
+
+
+def test_cri(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The CRI plugin's annotations; a bundle of Docker's own tells nothing."""
+    annotations = {
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.image-name": "docker.io/shop/web:1",
+        "io.kubernetes.cri.sandbox-id": "f" * 64,
+        "io.kubernetes.cri.sandbox-name": "web-0",
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-uid": UID,
+    }
+    write(tmp_path, BUNDLE.replace("k8s.io", "moby"), {"annotations": annotations})
+    assert runtimes.find(ID, None, None) == {}
+    write(tmp_path, BUNDLE, {"annotations": annotations})
+    assert runtimes.find(ID, None, UID) == {
+        "runtime": "containerd",
+        "name": "app",
+        "image": "docker.io/shop/web:1",
+        "pod_name": "web-0",
+        "namespace": "shop",
+        "pod_uid": UID,
+        "container_name": "app",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"FinishedAt": 0, "Reason": "", "ExitCode": 0}, (True, None, None)),
+        ({"FinishedAt": 0, "Reason": "OOMKilled"}, (True, True, None)),
+        ({"FinishedAt": 17, "Reason": "OOMKilled", "ExitCode": 0}, (False, True, 0)),
+        ({"FinishedAt": 17, "Reason": "Error", "ExitCode": 137}, (False, False, 137)),
+    ],
+)
+def test_cri_verdict(
+    status: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
+) -> None:
+    """The reason that the CRI plugin gives the kubelet."""
+    write(tmp_path, STATUS, status)
+    verdict = runtimes.verdict(ID, "containerd")
+    assert verdict is not None
+    assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
+
+
+def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
+    """ctr's containers are named by their user, in a namespace of any name."""
+    write(tmp_path, "containerd/io.containerd.runtime.v2.task/default/mine/config.json", {"annotations": {"a": "b"}})
+    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine", "labels": {"a": "b"}}
+
+
+def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
+    """CRI-O keeps the labels as JSON inside of JSON."""
+    annotations = {
+        **POD,
+        "io.kubernetes.cri-o.ContainerID": ID,
+        "io.kubernetes.cri-o.ImageName": "quay.io/shop/web:1",
+        "io.kubernetes.cri-o.Labels": '{"app":"web"}',
+    }
+    write(tmp_path, f"{USERDATA}/config.json", {"annotations": annotations})
+    write(tmp_path, f"{USERDATA}/state.json", {"status": "stopped", "exitCode": 137, "oomKilled": True})
+    found = runtimes.find(ID, "cri-o", UID)
+    assert (found["runtime"], found["name"], found["image"]) == ("cri-o", "app", "quay.io/shop/web:1")
+    assert (found["labels"], found["pod_name"]) == ({"app": "web"}, "web-0")
+    assert runtimes.verdict(ID, "cri-o") == {"running": False, "oom_killed": True, "exit_code": 137}
+
+
+def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Name and image from the list of all containers; no labels, no verdict."""
+    metadata = json.dumps({"image-name": "localhost/web:1"})
+    entries = [{"id": "0" * 64, "names": ["other"]}, 5, {"id": ID, "names": ["web"], "metadata": metadata}]
+    write(tmp_path, "containers-storage/overlay-containers/containers.json", entries)
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
+    assert found == runtimes.find(ID, "podman", None)
+    assert runtimes.verdict(ID, "podman") is None
+
+
+def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
+    """All of it from podman's database."""
+    (tmp_path / "containers-storage").mkdir()
+    config = {"id": ID, "name": "web", "rootfsImageName": "localhost/web:1", "labels": {"app": "web"}}
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        for table, value in (("ContainerConfig", config), ("ContainerState", {"state": 6, "exitCode": 137})):
+            database.execute(f"CREATE TABLE {table} (ID TEXT PRIMARY KEY, JSON TEXT)")
+            database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value)))  # noqa: S608
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
+    assert found == runtimes.find(ID, "podman", None)
+    assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
+
+
+def test_kubelet_logs(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The kubelet's links and folders name what the runtime has forgotten."""
+    (tmp_path / "container-logs").mkdir()
+    (tmp_path / "pod-logs").mkdir()
+    assert runtimes.find(ID, None, UID) == {}
+    (tmp_path / f"pod-logs/shop_web-0_{UID}").mkdir()
+    assert runtimes.find(ID, None, UID) == {"namespace": "shop", "pod_name": "web-0"}
+    (tmp_path / f"container-logs/web-0_shop_app-{ID}.log").symlink_to("nowhere")
+    found = {"pod_name": "web-0", "namespace": "shop", "container_name": "app", "name": "app"}
+    assert found == runtimes.find(ID, None, UID)
+
+
+HOSTILE = (
+    "",
+    "{",
+    "[]",
+    "null",
+    "[" * 100_000,
+    {"Name": 5, "Config": [], "State": 7},
+    {"Name": {}, "Config": {"Image": [], "Labels": "x"}, "State": {"OOMKilled": {}, "ExitCode": 1.5}},
+    {"annotations": [1, 2]},
+    {"annotations": {"io.kubernetes.cri.sandbox-id": 5, "io.kubernetes.cri.image-name": {"a": 1}}},
+    '{"Name": "\\ud800"}',
+)
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
+    """What is no JSON, or not of the right type, costs no more than what it should have told."""
+    for name in (DOCKER, BUNDLE, STATUS, f"{USERDATA}/config.json", f"{USERDATA}/state.json",
+                 "containers-storage/overlay-containers/containers.json", "containers-storage/db.sql"):  # fmt: skip
+        write(tmp_path, name, content)
+    for runtime in ("docker", "containerd", "podman", "cri-o"):
+        found: dict[str, Any] = {**runtimes.find(ID, runtime, UID)}
+        assert all(isinstance(value, str) for key, value in found.items() if key not in ("labels", "labels_cut"))
+        verdict = runtimes.verdict(ID, runtime)
+        assert verdict is None or verdict["exit_code"] is None
+
+
+def test_errors_are_counted(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A file that cannot be read is counted, and the text names it; one that is not there is not."""
+    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.errors == 0
+    write(tmp_path, DOCKER, "{")
+    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.errors == 1
+    assert DOCKER in runtimes.last_error
+
+
+def test_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
+    """As many labels as fit stay, and it is said that there were more; so does the beginning of a long name."""
+    config = docker()
+    config["Name"] = "n" * 10_000
+    config["Config"]["Labels"] = {f"label{number}": "v" * 20 for number in range(10_000)} | {"number": 5}
+    write(tmp_path, DOCKER, config)
+    found = runtimes.find(ID, "docker", None)
+    assert found["labels_cut"]
+    assert len(found["labels"]) > 100
+    assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
+    assert len(found["name"]) == TEXT_MAX
+
+
+@pytest.mark.parametrize("container_id", ["..", ".", "../other", "a/b", "x" * 300, ""])
+def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path) -> None:
+    """An id comes from a cgroup's path, which anybody may have made: it leads nowhere."""
+    write(tmp_path, "docker/config.v2.json", docker())
+    write(tmp_path, "docker/containers/config.v2.json", docker())
+    write(tmp_path, "docker/other/config.v2.json", docker())
+    assert runtimes.find(container_id, None, None) == {}
+    assert runtimes.verdict(container_id, "docker") is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_parse(data: bytes) -> None:
+    """An object or an error of one kind, whatever the bytes."""
+    with contextlib.suppress(UnreadableError):
+        assert isinstance(parse(data, "file"), dict)
+
+
+@pytest.mark.parametrize("text", ["", "docker", "docker=", "docker=relative", "rkt=/x", "=/x"])
+def test_parse_root_refuses(text: str) -> None:
+    """What names no runtime or no folder is said to be wrong, and what would be right."""
+    with pytest.raises(TracerError, match="NAME=/FOLDER"):
+        parse_root(text)
+
+
+def test_parse_root() -> None:
+    """The folder may hold anything."""
+    assert parse_root("docker=/a=b c") == ("docker", "/a=b c")
