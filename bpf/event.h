@@ -47,10 +47,11 @@ enum victim_flags {
 	VICTIM_CGROUP_CUT = 1 << 4,
 	VICTIM_EXE_CUT = 1 << 5,
 	VICTIM_CMDLINE_CUT = 1 << 6,
-	VICTIM_RSS_EXACT = 1 << 7, /* the per-CPU parts are in, or this kernel has none */
-	VICTIM_GROUP = 1 << 8,	   /* memory.oom.group is set in its cgroup or above */
-	VICTIM_FORKED = 1 << 9,	   /* the command line is an ancestor's: no exec since the fork */
-	VICTIM_MARKED = 1 << 10,   /* tracepoint mode only: no SIGKILL was seen; a kill if the kernel log says so */
+	VICTIM_RSS_EXACT = 1 << 7,     /* the per-CPU parts are in, or this kernel has none */
+	VICTIM_GROUP = 1 << 8,	       /* memory.oom.group is set in its cgroup or above */
+	VICTIM_FORKED = 1 << 9,	       /* the command line is an ancestor's: no exec since the fork */
+	VICTIM_MARKED = 1 << 10,       /* tracepoint mode only: no SIGKILL was seen; a kill if the kernel log says so */
+	VICTIM_HOST_NETWORK = 1 << 11, /* its network namespace is that of the host's init */
 };
 
 struct ancestor {

@@ -34,6 +34,29 @@ inline_always struct pid *group_pid(struct task_struct *task)
 	return READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
 }
 
+#ifndef OOMTRACE_HEADERS /* those of struct net double the time to compile */
+inline_always struct net *network_namespace(struct task_struct *task)
+{
+	struct nsproxy *nsproxy = READ(task, nsproxy);
+
+	return READ(nsproxy, net_ns);
+}
+#endif
+
+/* The host's is that of its init, which every process's pid leads to. */
+inline_always void read_network_namespace(struct victim_event *event, struct task_struct *task, struct pid *pid)
+{
+#ifndef OOMTRACE_HEADERS
+	struct pid_namespace *host = READ_AT(struct pid_namespace *, (char *)&pid->numbers + OFFSET(upid, ns));
+	struct task_struct *init = READ(host, child_reaper);
+	struct net *net = network_namespace(task);
+
+	event->network_namespace = READ(net, ns.inum);
+	if (net && net == network_namespace(init))
+		event->flags |= VICTIM_HOST_NETWORK;
+#endif
+}
+
 inline_always void read_namespaces(struct victim_event *event, struct task_struct *task)
 {
 	struct pid *pid = group_pid(task);
@@ -49,12 +72,7 @@ inline_always void read_namespaces(struct victim_event *event, struct task_struc
 		event->init_pid = READ(init, tgid);
 		event->init_started_ns = READ(init, start_boottime);
 	}
-#ifndef OOMTRACE_HEADERS /* those of struct net double the time to compile */
-	struct nsproxy *nsproxy = READ(task, nsproxy);
-	struct net *net = READ(nsproxy, net_ns);
-
-	event->network_namespace = READ(net, ns.inum);
-#endif
+	read_network_namespace(event, task, pid);
 }
 
 /* Up to the init of its PID namespace: beyond are the runtime's own processes. */

@@ -66,7 +66,7 @@ class Daemon:
         self._names = Names(self._runtimes)
         self._unseen_cgroups = 0
         self._exits = exits.Exits(self._names)
-        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores, host.network_namespace())
+        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores)
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""

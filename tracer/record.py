@@ -36,13 +36,9 @@ CONSTRAINT_SCOPES: dict[int, Scope] = {1: "cpuset", 2: "mempolicy"}
 
 
 class Records:
-    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills.
+    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills."""
 
-    ``host_network`` is the inode number of the host's network namespace.
-    """
-
-    def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool, host_network: int | None = None) -> None:
-        self._host_network = host_network
+    def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool) -> None:
         self._source = source
         self._boot = boot
         self._gfp = gfp
@@ -88,7 +84,7 @@ class Records:
             "container": None,
             "kubernetes": None,
             "systemd": None,
-            "network": self._network(victim) if victim.flags & wire.VICTIM_TASK else None,
+            "network": _network(victim) if victim.flags & wire.VICTIM_TASK else None,
             "truncated": truncated,
         }
 
@@ -106,15 +102,6 @@ class Records:
             "after_ns": max(0, event.header.time_ns - event.killed_ns),  # the signal comes before the mark
             "container_init_died": None,
             "runtime_verdict": None,
-        }
-
-    def _network(self, event: wire.VictimEvent) -> Network:
-        inode = event.network_namespace or None
-        known = inode is not None and self._host_network is not None
-        return {
-            "namespace_inode": inode,
-            "host_network": inode == self._host_network if known else None,
-            "interfaces": None,
         }
 
     def _incident(self, event: wire.IncidentEvent) -> Incident:
@@ -265,6 +252,12 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         "ancestors": [{"pid": each.pid, "comm": wire.text(each.comm)} for each in event.ancestors] if known else None,
         "shared_mm": sharers if known else None,
     }
+
+
+def _network(event: wire.VictimEvent) -> Network:
+    inode = event.network_namespace or None
+    is_host = bool(event.flags & wire.VICTIM_HOST_NETWORK)
+    return {"namespace_inode": inode, "host_network": is_host if inode else None, "interfaces": None}
 
 
 def _cmdline(raw: bytes) -> list[str]:

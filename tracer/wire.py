@@ -26,6 +26,7 @@ VICTIM_RSS_EXACT = 1 << 7
 VICTIM_GROUP = 1 << 8
 VICTIM_FORKED = 1 << 9
 VICTIM_MARKED = 1 << 10
+VICTIM_HOST_NETWORK = 1 << 11
 
 # enum incident_flags
 INCIDENT_OC = 1 << 0

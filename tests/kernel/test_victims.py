@@ -3,8 +3,11 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
+
+from tracer.wire import ANCESTORS_MAX
 
 from .cgroups import Cgroup
 from .conftest import Eat, Fence
@@ -88,8 +91,11 @@ def test_container_init(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     eater = eat(32, cgroup.child("limit", 16), namespace=True)
     (init,) = eater.children()
     assert eater.wait() == 128 + signal.SIGKILL
-    victim = watch.kill(init)["victim"]
+    record = watch.kill(init)
+    victim = record["victim"]
     assert (1, True, eater.pid) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
+    assert victim["ancestors"] == []  # what is above it is outside
+    assert watch.exit_of(record)["container_init_died"] is True
 
 
 def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -103,6 +109,31 @@ def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     eater.wait()
     victim = watch.kill(pid)["victim"]
     assert (2, False, init) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
+    assert [init] == [ancestor["pid"] for ancestor in victim["ancestors"]]
+
+
+def test_ancestors(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """On the host they are the parent and those above it, up to the first process."""
+    eater = eat(32, cgroup.child("limit", 16)).die()
+    expected = []
+    pid = os.getpid()
+    while pid and len(expected) < ANCESTORS_MAX:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        expected.append({"pid": pid, "comm": stat[stat.index("(") + 1 : stat.rindex(")")]})
+        pid = int(stat[stat.rindex(")") + 1 :].split()[1])
+    record = watch.kill(eater)
+    assert expected == record["victim"]["ancestors"]
+    assert watch.exit_of(record)["container_init_died"] is None
+
+
+def test_host_network(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The network namespace is the one that the victim ran in, here the host's; headers alone do not tell it."""
+    network = watch.kill(eat(32, cgroup.child("limit", 16)).die())["network"]
+    inode = os.stat("/proc/self/ns/net").st_ino
+    if not HAS_BTF:
+        assert network == {"namespace_inode": None, "host_network": None, "interfaces": None}
+        return
+    assert network == {"namespace_inode": inode, "host_network": True, "interfaces": None}
 
 
 def test_exit_follows(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
