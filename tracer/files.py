@@ -51,13 +51,13 @@ def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | Non
             raise UnreadableError(f"{folder}/{name}: not a regular file")
         if status.st_size > max_bytes:
             raise UnreadableError(f"{folder}/{name}: {status.st_size} bytes, more than {max_bytes}")
-        data = os.read(descriptor, max_bytes + 1)
+        data = os.read(descriptor, status.st_size + 1)  # as much as it has: the buffer is taken beforehand
     except OSError as error:
         raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
     finally:
         os.close(descriptor)
-    if len(data) > max_bytes:
-        raise UnreadableError(f"{folder}/{name}: grew beyond {max_bytes} bytes")
+    if len(data) > status.st_size:
+        raise UnreadableError(f"{folder}/{name}: grew while it was read")
     return data
 
 

@@ -137,6 +137,9 @@ def write(machines: dict[str, Results], judged: Sequence[Goal], *, as_markdown: 
         parts += [f"{heading}{where}: {results.where}\n\n", render(table(results), 1), "\n"]
         if results.programs:
             parts += [render(programs(results), 2), "\n"]
+        if results.containers:
+            costs = [[row.label, f"{row.value:.{row.digits}f}"] for row in results.containers]
+            parts += [render([["names of containers", ""], *costs], 1), "\n"]
         parts += [*(f"{bullet}{note}\n" for note in results.notes), "\n"]
     parts.append("In brackets: ratio to oomtrace core.  MB: 1,000,000 bytes.\n\n")
     parts.append(render([["goal", "found", ""], *([g.text, g.found, "met" if g.met else "MISSED"] for g in judged)], 3))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .bpf_time import Program
+from .containers import Row
 from .measure import Figures
 
 
@@ -16,6 +17,8 @@ class Results:
     figures: dict[str, Figures] = field(default_factory=dict)
     """By tool."""
     programs: dict[str, list[Program]] = field(default_factory=dict)
+    containers: list[Row] = field(default_factory=list)
+    """What names cost where there are many containers."""
     notes: list[str] = field(default_factory=list)
 
     def get(self, tool: str, figure: str) -> float | None:
@@ -28,6 +31,7 @@ class Results:
     def load(cls, text: str) -> "Results":
         results = cls(**json.loads(text))
         results.programs = {tool: [Program(*row) for row in rows] for tool, rows in results.programs.items()}
+        results.containers = [Row(*row) for row in results.containers]
         return results
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.environment import IN_VM
 
-from . import bpf_time, measure
+from . import bpf_time, containers, measure
 from .kills import Marks, groups, marks, quiet_console
 from .measure import Samples
 from .results import Results, kernel, load_average
@@ -30,12 +30,13 @@ class Plan(NamedTuple):
     storm: int
     bpf: int
     group_kill: bool
+    containers: bool
 
 
-FULL = Plan(rounds=10, kills=30, caught_rounds=5, idle_s=30, storm=2000, bpf=300, group_kill=False)
-QUICK = Plan(rounds=3, kills=20, caught_rounds=1, idle_s=5, storm=300, bpf=50, group_kill=False)
-FULL_VM = Plan(rounds=2, kills=20, caught_rounds=0, idle_s=0, storm=300, bpf=0, group_kill=True)
-QUICK_VM = Plan(rounds=1, kills=10, caught_rounds=0, idle_s=0, storm=60, bpf=0, group_kill=True)
+FULL = Plan(rounds=10, kills=30, caught_rounds=5, idle_s=30, storm=2000, bpf=300, group_kill=False, containers=True)
+QUICK = Plan(rounds=3, kills=20, caught_rounds=1, idle_s=5, storm=300, bpf=50, group_kill=False, containers=True)
+FULL_VM = Plan(rounds=2, kills=20, caught_rounds=0, idle_s=0, storm=300, bpf=0, group_kill=True, containers=False)
+QUICK_VM = Plan(rounds=1, kills=10, caught_rounds=0, idle_s=0, storm=60, bpf=0, group_kill=True, containers=False)
 
 
 class Session:
@@ -62,6 +63,8 @@ class Session:
         rate = measure.undisturbed(self._groups, self._marks, plan.storm // 4)
         self._note(f"kills per second while no tool runs: {rate:.0f}")
         self._each("storm", self._storm)
+        if plan.containers:
+            self._results.containers = containers.measure(self._marks, plan.kills)
         self._note(f"load average at the end: {load_average()}")
         self._results.figures = {name: samples.summary() for name, samples in self._samples.items()}
         return self._results

@@ -115,7 +115,7 @@ def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 def test_ancestors(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """On the host they are the parent and those above it, up to the first process."""
     eater = eat(32, cgroup.child("limit", 16)).die()
-    expected = []
+    expected: list[dict[str, object]] = []
     pid = os.getpid()
     while pid and len(expected) < ANCESTORS_MAX:
         stat = Path(f"/proc/{pid}/stat").read_text()
