@@ -2,7 +2,7 @@
 """Fixtures: the tracer, temporary cgroups, the memory eater, and the kernel's own account."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -126,8 +126,8 @@ def make_daemon(tracers: Tracers, tmp_path: Path) -> Iterator[MakeDaemon]:
     tracers.stop()
     made: list[Daemon] = []
 
-    def make(*outputs: Path) -> Daemon:
-        made.append(Daemon(tmp_path, *outputs))
+    def make(*outputs: Path, arguments: Sequence[str] = ()) -> Daemon:
+        made.append(Daemon(tmp_path, *outputs, arguments=arguments))
         return made[-1]
 
     yield make
