@@ -12,9 +12,9 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "wire"),
+    ("__init__", "errors", "event", "clock", "gfp", "secret", "wire"),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "process", "facts"),
+    ("engine", "kernel_types", "process", "facts", "redact"),
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("names",),
