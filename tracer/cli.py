@@ -13,6 +13,7 @@ from tracer.daemon import OPTIONS, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
+from tracer.redact import Redactor
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 from tracer.schema import json_schema
 
@@ -63,13 +64,23 @@ def run(
         typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
     ] = MAX_BYTES,
     runtime_root: RuntimeRoots = None,
+    cmdline: Annotated[bool, typer.Option("--cmdline/--no-cmdline", help="Show command lines.")] = True,
+    redact_defaults: Annotated[
+        bool,
+        typer.Option("--redact-defaults/--no-redact-defaults", help="Keep passwords, tokens and keys out of them."),
+    ] = True,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."),
+    ] = None,
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
     outputs = tuple(output or ["stdout"])
     for uri in outputs:
         sinks.check(uri)
     roots = tuple(parse_root(root) for root in runtime_root or ())
-    options = Options(engine, outputs, max_record, roots)
+    Redactor(redact or ())  # a wrong pattern is a wrong option
+    options = Options(engine, outputs, max_record, roots, cmdline, redact_defaults, tuple(redact or ()))
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

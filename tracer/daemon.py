@@ -28,6 +28,7 @@ from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
+from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
 
 OPTIONS = "OOMTRACE_OPTIONS"
@@ -42,6 +43,9 @@ class Options(NamedTuple):
     outputs: tuple[str, ...] = ("stdout",)
     max_record_bytes: int = line.MAX_BYTES
     runtime_roots: tuple[tuple[str, str], ...] = ()
+    cmdline: bool = True
+    redact_defaults: bool = True
+    redact: tuple[str, ...] = ()
 
 
 class Daemon:
@@ -59,6 +63,8 @@ class Daemon:
         self._reported: Counter[str] = Counter()
         self._complete_until_ns = time.time_ns()
         self._runtimes = Runtimes(options.runtime_roots)
+        redactor = Redactor(options.redact, options.redact_defaults)
+        self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
         self._capture = source.attach(options.engine)
         self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -145,7 +151,7 @@ class Daemon:
                     self._emit(gone)
                 continue
             built: OomKill = self._records.oom_kill(each)
-            enrich.enrich(built, each.victim.started_ns, self._names)
+            enrich.enrich(built, each.victim.started_ns, self._names, self._redact)
             self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
             self._kills += 1
             self._emit(built)

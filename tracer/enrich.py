@@ -4,17 +4,24 @@
 Never raises: a part that cannot be had stays null.
 """
 
+from collections.abc import Callable
+
 from tracer import cgroup, process
 from tracer.event import Container, Kubernetes, OomKill
 from tracer.facts import Facts
 from tracer.names import Names
 
+Redact = Callable[[list[str]], list[str] | None]
 
-def enrich(record: OomKill, started_ns: int, names: Names | None) -> None:
+
+def enrich(
+    record: OomKill, started_ns: int, names: Names | None = None, redact: Redact = lambda cmdline: cmdline
+) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 
     ``started_ns`` is the victim's start in CLOCK_BOOTTIME: a process of the same number that started at another time
-    is somebody else.  Without ``names`` nothing is looked up in the runtimes' files.
+    is somebody else.  Without ``names`` nothing is looked up in the runtimes' files.  ``redact`` gives the command line
+    that may be shown, or None.
     """
     victim, limit = record["victim"], record["limit"]
     if victim["cgroup"] is not None:
@@ -22,6 +29,8 @@ def enrich(record: OomKill, started_ns: int, names: Names | None) -> None:
     if limit is not None:
         limit["level"] = cgroup.level(limit["cgroup"])
     _read_process(record, started_ns)
+    if victim["cmdline"] is not None:
+        victim["cmdline"] = redact(victim["cmdline"])
     container, kubernetes = record["container"], record["kubernetes"]
     if container is not None and names is not None:
         uid = kubernetes["pod_uid"] if kubernetes else None

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from .oracles import Record
 
 IN_TIME_S = 10.0 if IN_VM else 1.0
 """A record is written so soon after its kill, whatever the files are like."""
+SECRETS = ["--password=hunter2", "--user=me", "postgres://me:hunter2@db/shop", "order-4711"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,9 +53,9 @@ def docker(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> Docker:
     return Docker(tmp_path / "docker", cgroup, make_daemon)
 
 
-def kill(daemon: Daemon, eat: Eat, group: Cgroup) -> tuple[Record, float]:
+def kill(daemon: Daemon, eat: Eat, group: Cgroup, extra: Sequence[str] = ()) -> tuple[Record, float]:
     """The record of a kill in this cgroup, and how long after the victim's end it was there, in seconds."""
-    eater = eat(16, group).die()
+    eater = eat(16, group, extra=extra).die()
     ended = time.monotonic()
     for _ in attempts():
         for record in daemon.of_type("oom_kill"):
@@ -83,6 +84,25 @@ def test_read_at_start(docker: Docker, eat: Eat) -> None:
     shutil.rmtree(file.parent)
     assert kill(daemon, eat, group)[0]["container"]["name"] == "web"
     assert daemon.stop()["metadata_errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["--password=[redacted]", "--user=me", "postgres://me:[redacted]@db/shop", "order-4711"]),
+        (["--redact", r"order-(\d+)", "--no-redact-defaults"], [*SECRETS[:3], "order-[redacted]"]),
+        (["--no-cmdline"], None),
+    ],
+)
+def test_secrets(
+    arguments: list[str], expected: list[str] | None, make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat
+) -> None:
+    """Passwords stay out of the stream, and so does what somebody's own expression finds."""
+    daemon = make_daemon(arguments=arguments)
+    daemon.start()
+    record, _ = kill(daemon, eat, cgroup.child("limit", 8), SECRETS)
+    cmdline = record["victim"]["cmdline"]
+    assert expected == (cmdline and cmdline[-len(SECRETS) :])
 
 
 def huge(file: Path) -> None:

@@ -28,7 +28,7 @@ def validate(record: Any) -> None:
 def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
     """The record that the daemon would write; it satisfies the JSON Schema."""
     record = records.oom_kill(kill)
-    enrich(record, kill.victim.started_ns, None)
+    enrich(record, kill.victim.started_ns)
     written: Record = record
     written["host"] = HOST
     validate(record)
