@@ -1,8 +1,9 @@
 #!/.vm/busybox sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# PID 1 of a guest, twice: in the initramfs, and after switch_root in the Debian of root.ext4.
-# In: VM_OUT, VM_STATUS (serial ports), VM_CGROUP and VM_BTF from the kernel command line, /.vm/command, /host.
+# PID 1 of a guest, twice: in the initramfs, and after switch_root in a Debian without an init system.  In one with
+# systemd, which takes over there, this is what vm.service starts.
+# In: VM_OUT, VM_STATUS (serial ports), VM_CGROUP, VM_BTF and VM_INIT from the kernel command line, /.vm/command, /host.
 # Out: the command's output on one port, "boot SECONDS" and "exit STATUS" on the other, /out as a tar on /dev/vm-out.
 # busybox does what it can: starting it takes half as long under emulation as Debian's own tools.
 
@@ -52,54 +53,86 @@ mount_headers() { # as if the packages of /dev/vm-headers were installed
 	$b ln -s /opt/headers/lib/modules/*/* "/lib/modules/$($b uname -r)/"
 }
 
-if [ "$1" != second ]; then
+find_root() { # PID 1 in the initramfs
 	$b mkdir -p /dev /proc /sys /new
 	$b mount -t devtmpfs dev /dev
 	$b mount -t proc proc /proc
 	$b mount -t sysfs sys /sys
-	echo -1000 >/proc/self/oom_score_adj # inherited by all that follows: tests raise it for their victims
 	find_disks
 	$b mount -t ext4 -o noatime /dev/vm-root /new || $b poweroff -f
-	for folder in .vm host; do
-		$b mkdir -p /new/$folder
-		$b mount -t tmpfs $folder /new/$folder
+	for folder in .vm host out; do
+		$b mkdir -p /new/$folder /$folder
+		$b mount -t tmpfs -o mode=755 $folder /new/$folder
 		$b cp -a /$folder/. /new/$folder
 	done
+	echo "out=/dev/$VM_OUT status=/dev/$VM_STATUS" >/new/.vm/ports
+	[ "$VM_BTF" = no ] && $b mount -t tmpfs -o ro none /sys/kernel/btf
 	for folder in dev proc sys; do $b mount --move /$folder /new/$folder; done
-	exec $b switch_root /new /.vm/init second
-fi
+}
 
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONPATH=/opt/site
-$b mkdir -p /dev/pts /dev/shm /out
-for folder in /tmp /run /dev/shm /out; do $b mount -t tmpfs tmpfs $folder; done
-$b mount -t devpts devpts /dev/pts
-$b mount -t tracefs tracefs /sys/kernel/tracing
-$b mount -t debugfs debugfs /sys/kernel/debug
-$b mount -t bpf bpf /sys/fs/bpf
-$b ln -s /proc/self/fd /dev/fd
-mount_cgroups
-$b ip link set lo up
-$b hostname vm
-[ -e /dev/vm-headers ] && mount_headers
-[ "$VM_BTF" = no ] && $b mount -t tmpfs -o ro none /sys/kernel/btf
-pin
-out=/dev/$VM_OUT status=/dev/$VM_STATUS
-unset VM_OUT VM_STATUS VM_CGROUP VM_BTF
-$b stty -F "$out" raw -echo
-read -r up idle </proc/uptime
-echo "boot $up" >"$status"
-# A kernel that finds nobody to kill panics, even if the last victim's memory is on its way: some for it to find.
-for decoy in 1 2 3 4; do
-	(echo -990 >/proc/self/oom_score_adj && exec $b sleep 100000) </dev/null >/dev/null 2>&1 &
-done
-(cd /host && exec $b setsid /bin/sh /.vm/command) </dev/null >"$out" 2>&1
-code=$?
-if [ -e /dev/vm-out ]; then
-	$b dmesg >/out/dmesg.txt
-	$b tar -cf /dev/vm-out -C /out .
-	$b sync
-fi
-$b stty -F "$out" -echo # waits until all of the output has left
-echo "exit $code" >"$status"
-echo o >/proc/sysrq-trigger
-$b sleep 100
+switch_to_systemd() {
+	$b mkdir -p /new/usr/lib/modules
+	$b mount -t ext4 -o ro /dev/vm-modules /new/usr/lib/modules
+	$b mount -t tmpfs -o mode=755 run /new/run
+	$b mkdir -p /new/run/systemd/system
+	$b cp /.vm/vm.service /new/run/systemd/system
+	unset VM_OUT VM_STATUS VM_CGROUP VM_BTF VM_INIT
+	exec $b switch_root /new /sbin/init
+}
+
+set_up() { # what an init system does
+	$b mkdir -p /dev/pts /dev/shm
+	for folder in /tmp /run /dev/shm; do $b mount -t tmpfs tmpfs $folder; done
+	$b mount -t devpts devpts /dev/pts
+	$b mount -t tracefs tracefs /sys/kernel/tracing
+	$b mount -t debugfs debugfs /sys/kernel/debug
+	$b mount -t bpf bpf /sys/fs/bpf
+	$b ln -s /proc/self/fd /dev/fd
+	mount_cgroups
+	$b ip link set lo up
+	$b hostname vm
+	[ -e /dev/vm-headers ] && mount_headers
+	pin
+	# A kernel that finds nobody to kill panics, even if the last victim's memory is on its way: some for it to find.
+	for decoy in 1 2 3 4; do
+		(echo -990 >/proc/self/oom_score_adj && exec $b sleep 100000) </dev/null >/dev/null 2>&1 &
+	done
+}
+
+run_command() {
+	export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+	. /.vm/ports
+	unset VM_OUT VM_STATUS VM_CGROUP VM_BTF VM_INIT
+	$b stty -F "$out" raw -echo
+	read -r up idle </proc/uptime
+	echo "boot $up" >"$status"
+	(cd /host && exec $b setsid /bin/sh /.vm/command) </dev/null >"$out" 2>&1
+	code=$?
+	if [ -e /dev/vm-out ]; then
+		$b dmesg >/out/dmesg.txt
+		[ -d /run/systemd/system ] && journalctl --boot --output=short-monotonic >/out/journal.txt
+		$b tar -cf /dev/vm-out -C /out .
+		$b sync
+	fi
+	$b stty -F "$out" -echo # waits until all of the output has left
+	echo "exit $code" >"$status"
+	echo o >/proc/sysrq-trigger
+	$b sleep 100
+}
+
+case $1 in
+second)
+	export PYTHONPATH=/opt/site
+	set_up
+	run_command
+	;;
+command)
+	run_command
+	;;
+*) # words of the command line that the kernel does not know
+	find_root
+	[ "$VM_INIT" = systemd ] && switch_to_systemd
+	echo -1000 >/new/proc/self/oom_score_adj # inherited by all that follows: tests raise it for their victims
+	exec $b switch_root /new /.vm/init second
+	;;
+esac

@@ -57,6 +57,10 @@ class Kernel:
             raise LabError(f"kernel {self.label} was fetched without its headers")
         return self.folder / "headers.ext4"
 
+    def modules_image(self) -> Path:
+        """A disk with what belongs into /usr/lib/modules, see write_modules()."""
+        return self.folder / "modules.ext4"
+
 
 ALL = {
     kernel.label: kernel
@@ -100,6 +104,16 @@ def fetch(kernel: Kernel) -> None:
         shutil.rmtree(kernel.folder, ignore_errors=True)
         (work / "new").rename(kernel.folder)
     kernel.image()
+
+
+def write_modules(kernel: Kernel) -> None:
+    """Make the disk with a fetched kernel's modules, unless it is there."""
+    if kernel.modules_image().exists():
+        return
+    # /lib/modules in older packages, /usr/lib/modules in newer ones
+    (version,) = (path.parent for path in kernel.folder.glob("root/**/modules/*/kernel"))
+    output("/sbin/depmod", "-b", version.parents[2], version.name)
+    write_ext4(version.parent, kernel.modules_image(), "1G")
 
 
 def _dependencies(apt: Apt, meta: str, kinds: str) -> list[str]:

@@ -1,91 +1,181 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: the lists of packages below.  Out: build/vm/root.ext4, a small Debian 12 that every guest boots into.
+"""In: the descriptions below.  Out: build/vm/NAME.ext4 for each, a Debian that guests boot into.
 
-python3 -m tests.vm.root                    build it, unless it is there and these lists are the same
+python3 -m tests.vm.root [NAME]...          build these, or all; one made from the same description is left alone
 
-Python packages that Debian 12 lacks, or has too old, lie in /opt/site of the image (build/vm/site here).
+SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SYSTEMD is a Debian 13 with systemd and
+container runtimes, on which no service runs but what the guest's command starts.
+Python packages that Debian 12 lacks, or has too old, lie in /opt/site of its image (build/vm/site here).
 Needs root: mmdebstrap unpacks files of many owners.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from .debian import BUILD, LabError, output, sources
 from .disks import write_ext4
 
-IMAGE = BUILD / "root.ext4"
 SITE = BUILD / "site"
-SUITES = ["bookworm", "bookworm-updates", "bookworm-security"]
-PYTHON = "3.11"
-DEBIAN_PACKAGES = [
-    "python3",
-    "python3-bpfcc",
-    "bpfcc-tools",
-    "libbpf-tools",
-    "bpftrace",
-    "bpftool",
-    "libbpf1",
-    "procps",
-    "kmod",
-    "util-linux",
-    "iproute2",
-]
-# typing_extensions: pip judges dependencies by the Python that runs it, and a newer one does not need it.
-SITE_PACKAGES = ["typing_extensions", "orjson", "typer", "pyroute2", "pytest", "jsonschema", "hypothesis"]
 
 
-def build() -> None:
-    """Make the image, unless there is one made from the same lists; LabError when a tool or a mirror fails."""
-    stamp = BUILD / "root.stamp"
-    wanted = hashlib.sha256(json.dumps([SUITES, PYTHON, DEBIAN_PACKAGES, SITE_PACKAGES]).encode()).hexdigest()
-    if IMAGE.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return
-    if os.geteuid() != 0:
-        raise LabError("building the guests' Debian needs root")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    _install_site()
-    with tempfile.TemporaryDirectory(dir=BUILD, prefix=".root-") as name:
-        folder = Path(name) / "root"
-        output(
-            "mmdebstrap",
-            "--variant=minbase",
-            '--aptopt=APT::Install-Recommends "false"',
-            *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
-            f"--include={','.join(DEBIAN_PACKAGES)}",
-            f"--customize-hook=copy-in '{SITE}' /opt",
+@dataclass(frozen=True)
+class Root:
+    """A Debian to boot into; whatever is changed here changes the stamp, and so has the image made anew."""
+
+    name: str
+    suites: tuple[str, ...]
+    packages: tuple[str, ...]
+    python: str = ""  # the version for which wheels of site_packages are fetched
+    site_packages: tuple[str, ...] = ()
+    systemd: bool = False  # whether it is PID 1
+    setup: str = ""  # shell commands, run in the new root when all is installed
+    size: str = "2G"
+
+    @property
+    def image(self) -> Path:
+        return BUILD / f"{self.name}.ext4"
+
+    def build(self) -> None:
+        """Make the image, unless there is one made from this description; LabError when a tool or a mirror fails."""
+        stamp = self.image.with_suffix(".stamp")
+        wanted = hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()
+        if self.image.exists() and stamp.exists() and stamp.read_text() == wanted:
+            return
+        if os.geteuid() != 0:
+            raise LabError("building the guests' Debian needs root")
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD, prefix=f".{self.name}-") as name:
+            folder = Path(name) / "root"
+            output(
+                "mmdebstrap",
+                "--variant=minbase",
+                '--aptopt=APT::Install-Recommends "false"',
+                *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
+                f"--include={','.join(self.packages)}",
+                *self._hooks(Path(name)),
+                self.suites[0],
+                folder,
+                stdin=sources(self.suites),
+            )
+            write_ext4(folder, self.image, self.size)
+        stamp.write_text(wanted)
+
+    def _hooks(self, work: Path) -> list[str]:
+        hooks = []
+        if self.site_packages:
+            _install_site(self.python, self.site_packages)
+            hooks.append(f"--customize-hook=copy-in '{SITE}' /opt")
             # Byte code is made here once: guests forget what they compile.
-            '--customize-hook=chroot "$1" python3 -m compileall -q -j0 /opt/site',
-            SUITES[0],
-            folder,
-            stdin=sources(SUITES),
-        )
-        write_ext4(folder, IMAGE)
-    stamp.write_text(wanted)
+            hooks.append('--customize-hook=chroot "$1" python3 -m compileall -q -j0 /opt/site')
+        if self.setup:
+            (work / "setup").write_text(self.setup)
+            hooks.append(f"--customize-hook=chroot \"$1\" sh -eu <'{work}/setup'")
+        return hooks
 
 
-def _install_site() -> None:
+SMALL = Root(
+    "root",
+    ("bookworm", "bookworm-updates", "bookworm-security"),
+    (
+        "python3",
+        "python3-bpfcc",
+        "bpfcc-tools",
+        "libbpf-tools",
+        "bpftrace",
+        "bpftool",
+        "libbpf1",
+        "procps",
+        "kmod",
+        "util-linux",
+        "iproute2",
+    ),
+    python="3.11",
+    # typing_extensions: pip judges dependencies by the Python that runs it, and a newer one does not need it.
+    site_packages=("typing_extensions", "orjson", "typer", "pyroute2", "pytest", "jsonschema", "hypothesis"),
+)
+
+# systemd would do at every boot what it does at the first one and after an upgrade, since guests forget it.
+_SYSTEMD_SETUP = """
+systemd-sysusers
+/usr/lib/systemd/systemd-update-done
+echo vm >/etc/hostname
+printf '127.0.0.1 localhost vm\\n' >/etc/hosts
+mkdir -p /etc/systemd/journald.conf.d
+printf '[Journal]\\nStorage=volatile\\nRateLimitIntervalSec=0\\n' >/etc/systemd/journald.conf.d/vm.conf
+systemctl mask dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \\
+    systemd-random-seed.service systemd-pcrphase-sysinit.service systemd-firstboot.service ldconfig.service
+"""
+
+SYSTEMD = Root(
+    "systemd",
+    ("trixie", "trixie-updates", "trixie-security"),
+    (
+        "systemd-sysv",
+        "systemd-container",
+        "libpam-systemd",
+        "dbus",
+        "kmod",
+        "procps",
+        "iproute2",
+        "busybox-static",
+        "docker.io",
+        "docker-cli",
+        "containerd",
+        "containernetworking-plugins",
+        "runc",
+        "podman",
+        "crun",
+        "conmon",
+        "netavark",
+        "lxc",
+        "python3",
+        "python3-bpfcc",
+        "libbpf1",
+        "python3-orjson",
+        "python3-typer",
+        "python3-pytest",
+        "python3-jsonschema",
+    ),
+    systemd=True,
+    setup=_SYSTEMD_SETUP,
+    size="4G",
+)
+
+ALL = {root.name: root for root in (SMALL, SYSTEMD)}
+
+
+def _install_site(python: str, packages: tuple[str, ...]) -> None:
     """Fill build/vm/site with wheels for the guest's Python, whatever Python runs here."""
     shutil.rmtree(SITE, ignore_errors=True)
-    tags = ["--python-version", PYTHON, "--implementation", "cp", "--only-binary=:all:"]
+    tags = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
     for glibc in ("manylinux2014", "manylinux_2_28"):
         tags += ["--platform", f"{glibc}_x86_64"]
-    output(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", SITE, *tags, *SITE_PACKAGES)
+    output(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", SITE, *tags, *packages)
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.vm.root", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
+    names = parser.parse_args().names or list(ALL)
+    if unknown := [name for name in names if name not in ALL]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(ALL)}")
     try:
-        build()
+        for name in names:
+            ALL[name].build()
+            print(ALL[name].image)
     except LabError as error:
         print(f"root: {error}", file=sys.stderr)
         return 1
-    print(IMAGE)
     return 0
 
 

@@ -5,8 +5,8 @@ python3 -m tests.vm.vm -k 6.1 -- 'uname -r; exit 7'
 python3 -m tests.vm.vm -k 5.10 --cgroup 1 --put DIR --get DIR -- 'python3 /host/x.py >/out/x.txt'
 
 QEMU emulates the processor (no KVM), so it runs wherever QEMU does, a few times slower.  What the guest writes to
-its disks is lost, but for /out.  Everything in it starts with oom_score_adj -1000.  There are two NUMA nodes, and
-/dev/vm-swap is a swap area that is off.
+its disks is lost, but for /out.  There are two NUMA nodes, and /dev/vm-swap is a swap area that is off.
+Everything in the small system starts with oom_score_adj -1000; in that with systemd the command is a service.
 
 Status 124: the time was up; 125: the guest died (its last console lines go to stderr); 2: wrong usage or no lab.
 """
@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from . import disks, kernels, root
 from .debian import BUILD, LabError, output
+from .root import SMALL, Root
 
 TIMEOUT, DIED = 124, 125
 SWAP = BUILD / "swap.img"
@@ -63,6 +64,7 @@ class Guest:
     """A machine to boot; the defaults are those of the command line."""
 
     kernel: str
+    system: Root = SMALL
     # Every MiB more makes a global OOM kill take longer; bcc compiles well in this.
     memory_mib: int = 512
     cgroup: int = 2
@@ -102,9 +104,11 @@ class Guest:
         kernel = kernels.ALL[self.kernel]
         machine = MACHINES[kernel.arch]
         disks.write_initramfs(work / "initramfs", self._initramfs(command))
-        images = {"root": (root.IMAGE, "snapshot=on"), "swap": (SWAP, "snapshot=on")}
+        images = {"root": (self.system.image, "snapshot=on"), "swap": (SWAP, "snapshot=on")}
         if self.headers:
             images["headers"] = (kernel.headers_image(), "readonly=on")
+        if self.system.systemd:
+            images["modules"] = (kernel.modules_image(), "readonly=on")
         if self.get:
             images["out"] = (work / "out", "cache=unsafe")
             with (work / "out").open("wb") as file:
@@ -124,6 +128,8 @@ class Guest:
             f"console={console} loglevel=4 panic=-1 oops=panic nokaslr random.trust_cpu=on {machine.parameters} "
             f"VM_OUT={out} VM_STATUS={status} VM_CGROUP={self.cgroup} VM_BTF={'yes' if self.btf else 'no'}"
         )
+        if self.system.systemd:
+            parameters += " VM_INIT=systemd systemd.unit=vm.service systemd.show_status=no quiet"
         arguments += ["-append", parameters]
         arguments += ["-serial", f"file:{work}/console", "-chardev", "stdio,id=out", "-serial", "chardev:out"]
         arguments += ["-serial", f"file:{work}/status"]
@@ -133,7 +139,8 @@ class Guest:
         return arguments
 
     def _initramfs(self, command: str) -> list[disks.Entry]:
-        init = Path(__file__).with_name("init.sh").read_bytes()
+        here = Path(__file__).parent
+        init = (here / "init.sh").read_bytes()
         entries: dict[str, disks.Entry] = {}
 
         def add(name: str, mode: int, data: bytes = b"") -> None:
@@ -145,6 +152,7 @@ class Guest:
         add(".vm/busybox", 0o100755, disks.static_busybox())
         add("init", 0o100755, init)  # busybox's switch_root wants this file, or thinks it does not run in an initramfs
         add(".vm/init", 0o100755, init)
+        add(".vm/vm.service", 0o100644, (here / "vm.service").read_bytes())
         add(".vm/command", 0o100644, command.encode() + b"\n")
         for source, where in self.put:
             path = Path("host", where)
@@ -162,11 +170,13 @@ class Guest:
         return status
 
 
-def prepare(labels: Sequence[str]) -> None:
+def prepare(labels: Sequence[str], system: Root = SMALL) -> None:
     """Fetch and build all that guests with these kernels need; quick when it is there."""
     for label in labels:
         kernels.fetch(kernels.ALL[label])
-    root.build()
+        if system.systemd:
+            kernels.write_modules(kernels.ALL[label])
+    system.build()
     if not SWAP.exists():
         disks.write_swap(SWAP, SWAP_BYTES)
 
@@ -191,6 +201,7 @@ def main() -> int:
         prog="python3 -m tests.vm.vm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-k", "--kernel", choices=kernels.ALL, required=True)
+    parser.add_argument("-r", "--root", choices=root.ALL, default=SMALL.name, help="or systemd: Debian with runtimes")
     parser.add_argument("-m", "--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB", help="or 1G")
     parser.add_argument("-t", "--timeout", type=float, default=Guest.timeout, metavar="SECONDS")
     parser.add_argument("--cpus", type=int, default=1)
@@ -206,6 +217,7 @@ def main() -> int:
     exit_on_signals()
     guest = Guest(
         kernel=options.kernel,
+        system=root.ALL[options.root],
         memory_mib=options.memory,
         cgroup=options.cgroup,
         headers=options.headers,
@@ -216,7 +228,7 @@ def main() -> int:
         cpus=options.cpus,
     )
     try:
-        prepare([options.kernel])
+        prepare([options.kernel], guest.system)
         return guest.run(" ".join(options.command), sys.stdout.buffer, sys.stderr.buffer)
     except LabError as error:
         print(f"vm: {error}", file=sys.stderr)

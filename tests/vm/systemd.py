@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd.
+
+python3 -m tests.vm.systemd [pytest arguments]          default: tests/runtimes
+
+pytest runs as a service, on cgroup v2 and with real container runtimes: see tests.vm.root.  Results are junit.xml,
+dmesg.txt and journal.txt; with pytest arguments they go to build/vm/results/partial/systemd instead.
+The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .debian import LabError, output
+from .root import SYSTEMD
+from .run import PARTS, PROJECT, RESULTS
+from .vm import Guest, exit_on_signals, mebibytes, prepare
+
+KERNEL = "6.12"
+TESTS = ("tests/runtimes",)
+TIMEOUT_S = 900.0
+MEMORY_MIB = 2048
+# What a guest gets to boot, and to send its results when its time is up.
+BOOT_S = 90.0
+END_S = 30.0
+
+
+def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
+    """Run the tests in a VM; pytest's status, or the VM's."""
+    results = RESULTS / "partial" / "systemd" if arguments else RESULTS / "systemd"
+    shutil.rmtree(results, ignore_errors=True)
+    prepare([KERNEL], SYSTEMD)
+    with tempfile.TemporaryDirectory(prefix="vm-systemd-") as name:
+        eat = Path(name) / "eat"
+        output("cc", "-O2", "-static", "-pthread", "-o", eat, PROJECT / "tests/kernel/eat.c")
+        guest = Guest(
+            kernel=KERNEL,
+            system=SYSTEMD,
+            memory_mib=memory_mib,
+            put=[*((PROJECT / part, f"oomtrace/{part}") for part in PARTS), (eat, "eat")],
+            get=results,
+            timeout=timeout,
+        )
+        return guest.run(command(arguments, timeout - BOOT_S), sys.stdout.buffer, sys.stderr.buffer)
+
+
+def command(arguments: Sequence[str], seconds: float) -> str:
+    """What the guest's shell is to run: pytest, interrupted when its time is up, so that there are results."""
+    environment = {
+        "OOMTRACE_VM": "1",
+        "OOMTRACE_REQUIRE": "all",
+        "OOMTRACE_ENGINE": "core",
+        "OOMTRACE_EAT": "/host/eat",
+        "PYTHONPATH": "/host/oomtrace",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "COLUMNS": "120",
+    }
+    words = ["timeout", "--signal=INT", f"--kill-after={END_S:g}", f"{seconds:g}"]
+    words += ["env", *(f"{name}={value}" for name, value in environment.items())]
+    words += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=10"]
+    words += ["--junitxml=/out/junit.xml", *arguments]
+    if not any(argument.startswith("tests/") for argument in arguments):
+        words += TESTS
+    return f"cd /host/oomtrace && exec {shlex.join(words)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.vm.systemd",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--memory", type=mebibytes, default=MEMORY_MIB, metavar="MIB")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
+    options, arguments = parser.parse_known_args()
+    exit_on_signals()
+    began = time.monotonic()
+    try:
+        status = run(arguments, options.timeout, options.memory)
+    except LabError as error:
+        print(f"systemd: {error}", file=sys.stderr)
+        return 2
+    print(f"systemd: status {status}, {time.monotonic() - began:.0f} s", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
