@@ -3,13 +3,13 @@
 
 import os
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import orjson
 import typer
 
 from tracer import __version__, doctor, sinks
-from tracer.daemon import OPTIONS, Options
+from tracer.daemon import OPTIONS, EngineOption, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
@@ -40,6 +40,14 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _parse_engine(name: str) -> EngineOption:
+    """Done here because typer before 0.19, which Debian 13 has, knows no Literal."""
+    for engine in get_args(EngineOption):
+        if name == engine:
+            return engine  # type: ignore[no-any-return]
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(EngineOption))}.")
+
+
 @app.callback()
 def common(
     _version: Annotated[
@@ -52,8 +60,12 @@ def common(
 @app.command()
 def run(
     engine: Annotated[
-        Literal["auto", "core", "bcc"],
-        typer.Option(help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can."),
+        EngineOption,
+        typer.Option(
+            parser=_parse_engine,
+            metavar="<auto|core|bcc>",
+            help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
+        ),
     ] = "auto",
     output: Annotated[
         list[str] | None,

@@ -33,13 +33,14 @@ from tracer.runtimes import Runtimes
 
 OPTIONS = "OOMTRACE_OPTIONS"
 
+EngineOption = Literal["auto", "core", "bcc"]
 
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
 
 
 class Options(NamedTuple):
-    engine: Literal["auto", "core", "bcc"] = "auto"
+    engine: EngineOption = "auto"
     outputs: tuple[str, ...] = ("stdout",)
     max_record_bytes: int = line.MAX_BYTES
     runtime_roots: tuple[tuple[str, str], ...] = ()
