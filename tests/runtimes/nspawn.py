@@ -70,7 +70,8 @@ class Nspawn(Runtime):
         name = container.name
         if SYSTEMD:
             name = run("machinectl", "show", container.name, "--property=Name", "--value")
-        return Told({"id": name, "name": name, "image": None, "labels": None})
+        # Its id is the name as the cgroup spells it.
+        return Told({"name": name, "image": None, "labels": None})
 
     def remove(self, container: Container) -> None:
         process = self._running.pop(container.name)
