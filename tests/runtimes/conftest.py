@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: the runtimes, each started when its first test asks for it, and the tracer that is told where they live."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.cgroups import Hierarchy
+from tests.kernel.conftest import hierarchy, kernel_log, spared, watch
+from tests.kernel.daemon import Daemon
+from tests.kernel.environment import ENGINE, KERNEL, require
+from tests.kernel.watch import Watch
+
+from .containerd import Containerd
+from .cri import Cri
+from .ctr import Ctr
+from .docker import Docker
+from .image import make_archive, make_tree
+from .leftovers import Leftovers
+from .lxc import Lxc
+from .nspawn import Nspawn
+from .podman import Podman
+from .runtime import SYSTEMD, Container, Runtime
+from .victims import Victims
+
+__all__ = ["hierarchy", "kernel_log", "spared", "watch"]
+
+RUNTIMES = ("docker", "podman", "ctr", "cri-burstable", "cri-guaranteed", "lxc", "nspawn")
+
+Start = Callable[[], Container]
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """Where all runtimes keep everything; a short path, because sockets lie in it."""
+    path = Path(tempfile.mkdtemp(prefix="oomtrace-"))
+    path.chmod(0o755)
+    left_over = Leftovers(path)
+    yield path
+    left = left_over.clear()
+    shutil.rmtree(path, ignore_errors=True)
+    assert left == [], "left behind by the runtimes"
+
+
+@pytest.fixture(scope="session")
+def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
+    """All runtimes; none is started yet."""
+    tree = make_tree(folder / "tree")
+    archive = make_archive(tree, folder / "image.tar")
+    containerd = Containerd(folder / "containerd", archive)
+    made: dict[str, Runtime] = {
+        "docker": Docker(folder / "docker", tree, archive, containerd),
+        "podman": Podman(folder / "podman", tree, archive),
+        "ctr": Ctr(folder / "ctr", tree, archive, containerd),
+        "cri-burstable": Cri(folder / "cri", tree, archive, containerd, "burstable"),
+        "cri-guaranteed": Cri(folder / "cri", tree, archive, containerd, "guaranteed"),
+        "lxc": Lxc(folder / "lxc", tree, archive),
+        "nspawn": Nspawn(folder / "nspawn", tree, archive),
+    }
+    yield made
+    containerd.stop()
+
+
+class Running:
+    """The runtimes that were started."""
+
+    def __init__(self, runtimes: dict[str, Runtime]) -> None:
+        self._runtimes = runtimes
+        self._started: list[str] = []
+
+    def start(self, name: str) -> Runtime:
+        """The runtime, started when it is not."""
+        runtime = self._runtimes[name]
+        missing = [program for program in runtime.programs if shutil.which(program) is None]
+        require(not missing, f"{name}: {', '.join(missing)}")
+        if name not in self._started:
+            self._started.append(name)
+            runtime.start()
+        return runtime
+
+    def stop(self) -> None:
+        for name in reversed(self._started):
+            self._runtimes[name].stop()
+
+
+@pytest.fixture(scope="session")
+def running(runtimes: dict[str, Runtime]) -> Iterator[Running]:
+    """Starts runtimes."""
+    keeper = Running(runtimes)
+    yield keeper
+    keeper.stop()
+
+
+@pytest.fixture(scope="session", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest, running: Running) -> Runtime:
+    """Each runtime in turn."""
+    return running.start(request.param)
+
+
+@pytest.fixture(scope="session")
+def docker(running: Running) -> Docker:
+    runtime = running.start("docker")
+    assert isinstance(runtime, Docker)
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def podman(running: Running) -> Podman:
+    runtime = running.start("podman")
+    assert isinstance(runtime, Podman)
+    return runtime
+
+
+class Tracers:
+    """Keeps the tracer that tests share; it is started before any runtime, as on a host that boots."""
+
+    def __init__(self, folder: Callable[[], Path], roots: list[str]) -> None:
+        self._folder = folder
+        self._arguments = [argument for root in roots for argument in ("--runtime-root", root)]
+        self._shared: Daemon | None = None
+
+    def shared(self) -> Daemon:
+        """The tracer that tests share, started when it is not running."""
+        if self._shared is not None and self._shared.process.poll() is not None:
+            died, self._shared = self._shared, None
+            died.end()
+            pytest.fail(f"the tracer died: {died.errors.read_text()[-4000:]}")
+        if self._shared is None:
+            self._shared = Daemon(self._folder(), arguments=self._arguments)
+            self._shared.start()
+        return self._shared
+
+    def stop(self) -> None:
+        """End it and check its account of itself."""
+        tracer, self._shared = self._shared, None
+        if tracer is not None:
+            stop = tracer.stop()
+            assert len(tracer.of_type("oom_kill")) == stop["records"]
+            assert stop["lost"] == 0
+
+
+@pytest.fixture(scope="session")
+def tracers(
+    tmp_path_factory: pytest.TempPathFactory,
+    runtimes: dict[str, Runtime],
+    record_testsuite_property: Callable[[str, object], None],
+) -> Iterator[Tracers]:
+    """Keeps the shared tracer."""
+    for name, value in (("kernel", KERNEL), ("cgroup", Hierarchy.find().version), ("engine", ENGINE)):
+        record_testsuite_property(name, value)
+    record_testsuite_property("systemd", SYSTEMD)
+    roots = {f"{name}={path}" for runtime in runtimes.values() for name, path in runtime.roots().items()}
+    keeper = Tracers(lambda: tmp_path_factory.mktemp("tracer"), sorted(roots))
+    yield keeper
+    keeper.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tracer_comes_first(tracers: Tracers) -> None:
+    """The tracer is there before the first runtime is started."""
+    tracers.shared()
+
+
+@pytest.fixture
+def tracer(tracers: Tracers) -> Daemon:
+    """The tracer that tests share."""
+    return tracers.shared()
+
+
+@pytest.fixture
+def start(runtime: Runtime) -> Iterator[Start]:
+    """Starts containers; they are removed after the test."""
+    containers: list[Container] = []
+
+    def run() -> Container:
+        containers.append(runtime.run())
+        return containers[-1]
+
+    yield run
+    for container in containers:
+        runtime.remove(container)
+
+
+@pytest.fixture
+def victims(watch: Watch) -> Victims:
+    """The victims of this test."""
+    return Victims(watch)

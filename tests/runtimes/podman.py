@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""podman: no daemon, only conmon beside each container."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.cgroups import Hierarchy
+
+from . import image
+from .commands import ask, run
+from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Facts, Runtime, Told, new_name
+
+
+class Podman(Runtime):
+    kind = "podman"
+    programs = ("podman", "conmon")
+
+    def __init__(self, folder: Path, tree: Path, archive: Path) -> None:
+        super().__init__(folder, tree, archive)
+        # crun refuses hosts whose controllers are divided between cgroup v1 and v2.
+        self._oci_runtime = "crun" if Hierarchy.find().version == 2 else "runc"
+
+    def roots(self) -> dict[str, Path]:
+        return {"containers-storage": self.folder / "root"}
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        self.podman("load", "--input", self.archive)
+
+    def stop(self) -> None:
+        """There is no daemon of its own."""
+
+    def podman(self, *arguments: str | Path, check: bool = True) -> str:
+        # Old conmons put an empty file `oom` into the working directory.
+        return run(*self.command(*arguments), check=check, cwd=self.folder)
+
+    def command(self, *arguments: str | Path) -> list[str | Path]:
+        return [
+            *("podman", "--root", self.folder / "root", "--runroot", self.folder / "run"),
+            *("--tmpdir", self.folder / "tmp", "--runtime", self._oci_runtime, "--storage-driver", "overlay"),
+            *("--cgroup-manager", "systemd" if SYSTEMD else "cgroupfs", "--events-backend", "file"),
+            *arguments,
+        ]
+
+    def arguments(self, name: str) -> list[str | Path]:
+        """What follows `podman run`, up to the command."""
+        limit = ("--memory", str(LIMIT_BYTES), "--memory-swap", str(LIMIT_BYTES))
+        # podman raises these limits, which takes CAP_SYS_RESOURCE.
+        ulimits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+        label = ("--label", f"org.example.name={name}")
+        return ["--name", name, "--network", "none", *label, *limit, *ulimits, image.REFERENCE]
+
+    def run(self) -> Container:
+        name = new_name("podman")
+        id_ = self.podman("run", "--detach", *self.arguments(name), *INIT)
+        return Container(id_, name, int(self._inspect(id_)["State"]["Pid"]))
+
+    def execute(self, container: Container, command: Sequence[str]) -> None:
+        self.podman("exec", container.id, *command, check=False)
+
+    def told(self, container: Container) -> Told:
+        answer = self._inspect(container.id)
+        return Told(
+            {"id": answer["Id"], "name": answer["Name"], "image": answer["ImageName"]},
+            # In podman's database only.
+            perhaps={"labels": answer["Config"]["Labels"]},
+        )
+
+    def verdict(self, container: Container) -> Facts:
+        state = self._inspect(container.id)["State"]
+        return {"oom_killed": state["OOMKilled"], "exit_code": state["ExitCode"]}
+
+    def remove(self, container: Container) -> None:
+        self.podman("rm", "--force", "--time", "0", container.id)
+
+    def _inspect(self, id_: str) -> Any:
+        return ask(*self.command("inspect", "--type", "container", id_), cwd=self.folder)[0]
+
+    def created(self) -> dict[str, Facts]:
+        """What podman's own `create` events say of all containers, by id."""
+        lines = self.podman("events", "--stream=false", "--filter", "event=create", "--format", "json").splitlines()
+        return {event["ID"]: {"name": event["Name"], "image": event["Image"]} for event in map(json.loads, lines)}

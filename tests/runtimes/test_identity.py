@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever dies in a container is named as the container's runtime names it."""
+
+from collections.abc import Callable
+
+from .conftest import Start
+from .runtime import EAT, EATER, Container, Runtime
+from .victims import Victims, check_told, check_verdict
+
+
+def test_init(runtime: Runtime, start: Start, victims: Victims) -> None:
+    """The container's PID 1 is killed, and the container with it."""
+    container = start()
+    told = runtime.told(container)
+    container.eat_in_init()
+    (record,) = victims.of(container)
+    check_told(told, runtime, record)
+    victim = record["victim"]
+    assert (container.pid, 1, True, EATER) == (
+        victim["pid"],
+        victim["namespace_pid"],
+        victim["is_container_init"],
+        victim["comm"],
+    )
+    gone = victims.exit_of(record)
+    assert gone["pid"] == container.pid
+    assert gone["container_init_died"] is True
+
+
+def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
+    """A child of PID 1 is killed: the container lives on, and its runtime may never tell."""
+    container = start()
+    told = runtime.told(container)
+    container.eat_in_child()
+    (record,) = victims.of(container)
+    check_told(told, runtime, record)
+    victim = record["victim"]
+    assert victim["is_container_init"] is False
+    assert victim["namespace_pid"] > 1
+    assert [{"pid": container.pid, "comm": "sh"}] == victim["ancestors"]
+    gone = victims.exit_of(record)
+    assert gone["pid"] == victim["pid"]
+    assert gone["container_init_died"] is False
+    assert container.lives()
+
+
+def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
+    """A process that came through the runtime's exec is killed: no child of PID 1, and yet in the container."""
+    container = start()
+    told = runtime.told(container)
+    runtime.execute(container, EAT)
+    (record,) = victims.of(container)
+    check_told(told, runtime, record)
+    victim = record["victim"]
+    assert victim["comm"] == EATER
+    assert victim["is_container_init"] is False
+    assert victim["namespace_pid"] > 1
+    assert victims.exit_of(record)["container_init_died"] is False
+    assert container.lives()
+
+
+def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
+    """What the runtime itself says of the death is in the exit record; Docker keeps that in a file."""
+    container = start()
+    container.eat_in_init()
+    (record,) = victims.of(container)
+    gone = victims.exit_of(record)
+    check_verdict(runtime.verdict(container), gone, known=runtime.kind == "docker")
+
+
+def test_two_containers(runtime: Runtime, start: Start, victims: Victims) -> None:
+    """Two containers of one image that are out of memory at once are not mistaken for each other."""
+    containers = [start(), start()]
+    told = [runtime.told(container) for container in containers]
+    eat: Callable[[Container], None] = Container.eat_in_child
+    for container in containers:
+        eat(container)
+    for container, answer in zip(containers, told, strict=True):
+        (record,) = victims.of(container)
+        check_told(answer, runtime, record)
