@@ -143,6 +143,8 @@ SYSTEMD = Root(
         "libbpf1",
         "python3-orjson",
         "python3-typer",
+        "python3-grpcio",
+        "python3-protobuf",
         "python3-pytest",
         "python3-jsonschema",
     ),
