@@ -72,7 +72,7 @@ find_root() { # PID 1 in the initramfs
 
 switch_to_systemd() {
 	$b mkdir -p /new/usr/lib/modules
-	$b mount -t ext4 -o ro /dev/vm-modules /new/usr/lib/modules
+	$b mount -t ext4 -o ro /new/dev/vm-modules /new/usr/lib/modules
 	$b mount -t tmpfs -o mode=755 run /new/run
 	$b mkdir -p /new/run/systemd/system
 	$b cp /.vm/vm.service /new/run/systemd/system

@@ -5,7 +5,7 @@ python3 -m tests.vm.root [NAME]...          build these, or all; one made from t
 
 SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SYSTEMD is a Debian 13 with systemd and
 container runtimes, on which no service runs but what the guest's command starts.
-Python packages that Debian 12 lacks, or has too old, lie in /opt/site of its image (build/vm/site here).
+Python packages that these Debians lack, or have too old, lie in /opt/site.
 Needs root: mmdebstrap unpacks files of many owners.
 """
 
@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from pathlib import Path
 
 from .debian import BUILD, LabError, output, sources
 from .disks import write_ext4
-
-SITE = BUILD / "site"
 
 
 @dataclass(frozen=True)
@@ -73,14 +70,22 @@ class Root:
     def _hooks(self, work: Path) -> list[str]:
         hooks = []
         if self.site_packages:
-            _install_site(self.python, self.site_packages)
-            hooks.append(f"--customize-hook=copy-in '{SITE}' /opt")
+            self._install_site(work / "site")
+            hooks.append(f"--customize-hook=copy-in '{work}/site' /opt")
             # Byte code is made here once: guests forget what they compile.
             hooks.append('--customize-hook=chroot "$1" python3 -m compileall -q -j0 /opt/site')
         if self.setup:
             (work / "setup").write_text(self.setup)
             hooks.append(f"--customize-hook=chroot \"$1\" sh -eu <'{work}/setup'")
         return hooks
+
+    def _install_site(self, folder: Path) -> None:
+        """Unpack wheels for the guest's Python, whatever Python runs here."""
+        tags = ["--python-version", self.python, "--implementation", "cp", "--only-binary=:all:"]
+        for glibc in ("manylinux2014", "manylinux_2_28"):
+            tags += ["--platform", f"{glibc}_x86_64"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
+        output(*pip, "--target", folder, *tags, *self.site_packages)
 
 
 SMALL = Root(
@@ -112,7 +117,7 @@ echo vm >/etc/hostname
 printf '127.0.0.1 localhost vm\\n' >/etc/hosts
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\\nStorage=volatile\\nRateLimitIntervalSec=0\\n' >/etc/systemd/journald.conf.d/vm.conf
-systemctl mask dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \\
+systemctl mask tmp.mount dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \\
     systemd-random-seed.service systemd-pcrphase-sysinit.service systemd-firstboot.service ldconfig.service
 """
 
@@ -143,26 +148,17 @@ SYSTEMD = Root(
         "libbpf1",
         "python3-orjson",
         "python3-typer",
-        "python3-grpcio",
-        "python3-protobuf",
         "python3-pytest",
         "python3-jsonschema",
     ),
+    python="3.13",
+    site_packages=("grpcio", "protobuf"),
     systemd=True,
     setup=_SYSTEMD_SETUP,
     size="4G",
 )
 
 ALL = {root.name: root for root in (SMALL, SYSTEMD)}
-
-
-def _install_site(python: str, packages: tuple[str, ...]) -> None:
-    """Fill build/vm/site with wheels for the guest's Python, whatever Python runs here."""
-    shutil.rmtree(SITE, ignore_errors=True)
-    tags = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
-    for glibc in ("manylinux2014", "manylinux_2_28"):
-        tags += ["--platform", f"{glibc}_x86_64"]
-    output(sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", SITE, *tags, *packages)
 
 
 def main() -> int:

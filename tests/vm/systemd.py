@@ -59,7 +59,7 @@ def command(arguments: Sequence[str], seconds: float) -> str:
         "OOMTRACE_REQUIRE": "all",
         "OOMTRACE_ENGINE": "core",
         "OOMTRACE_EAT": "/host/eat",
-        "PYTHONPATH": "/host/oomtrace",
+        "PYTHONPATH": "/host/oomtrace:/opt/site",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "COLUMNS": "120",
     }

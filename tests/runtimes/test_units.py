@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OOM kills in systemd's own units, compared with what systemctl and the journal say of them."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.kernel.daemon import Daemon
+from tests.kernel.eater import binary
+from tests.kernel.environment import attempts, not_applicable, wait_until
+from tests.kernel.oracles import Record
+from tests.kernel.watch import Watch
+
+from .commands import run
+from .runtime import LIMIT_BYTES, SYSTEMD, new_name
+
+EAT = f"{binary()} 96"
+KILLED = "A process of this unit has been killed by the OOM killer."
+FAILED = "Failed with result 'oom-kill'."
+LIMIT = (f"MemoryMax={LIMIT_BYTES}", "MemorySwapMax=0")
+
+Properties = dict[str, str]
+
+
+class Unit:
+    """A transient unit; it stays known to systemd, dead or alive, until it is forgotten."""
+
+    def __init__(self, name: str, command: str, *properties: str, slice_: str | None = None) -> None:
+        self.name = name
+        options = [f"--property={setting}" for setting in properties]
+        if slice_:
+            options.append(f"--slice={slice_}")
+        if name.endswith(".scope"):
+            # It would stay in the foreground, and its processes become children of this one.
+            run(
+                "sh",
+                "-c",
+                '"$@" >/dev/null 2>&1 &',
+                "sh",
+                "systemd-run",
+                "--scope",
+                f"--unit={name}",
+                *options,
+                "sh",
+                "-c",
+                command,
+            )
+        else:
+            run("systemd-run", f"--unit={name}", *options, "sh", "-c", command)
+
+    def show(self) -> Properties:
+        """What systemd says of it now."""
+        names = "Id,Slice,ControlGroup,Result,ActiveState,ExecMainPID,ExecMainStatus,MemoryMax,OOMPolicy"
+        return dict(line.split("=", 1) for line in run("systemctl", "show", f"-p{names}", self.name).splitlines())
+
+    def settled(self, **expected: str) -> Properties:
+        """What systemd says as soon as that includes this."""
+        wait_until(f"{self.name}: {expected}", lambda: expected.items() <= self.show().items())
+        return self.show()
+
+    def journal(self) -> str:
+        """What systemd logged about it."""
+        return run("journalctl", "--boot", "--output=cat", "--unit", self.name)
+
+    def forget(self) -> None:
+        run("systemctl", "stop", self.name, check=False)
+        run("systemctl", "reset-failed", self.name, check=False)
+
+
+Start = Callable[..., Unit]
+
+
+@pytest.fixture
+def start(watch: Watch) -> Iterator[Start]:
+    """Starts units, which have the limit unless a slice is given; they are gone after the test."""
+    if not SYSTEMD:
+        not_applicable("systemd is not PID 1")
+    units: list[Unit] = []
+
+    def run_unit(command: str, *properties: str, suffix: str = ".service", slice_: str | None = None) -> Unit:
+        limit = () if slice_ else LIMIT
+        units.append(Unit(new_name("unit") + suffix, command, *limit, *properties, slice_=slice_))
+        return units[-1]
+
+    yield run_unit
+    for unit in units:
+        unit.forget()
+
+
+@pytest.fixture
+def limited_slice(start: Start) -> Iterator[str]:
+    """A slice with the limit."""
+    name = f"oomtrace{os.getpid()}.slice"
+    run("systemctl", "set-property", "--runtime", name, *LIMIT)
+    run("systemctl", "start", name)
+    yield name
+    run("systemctl", "stop", name)
+    run("systemctl", "revert", name, check=False)
+
+
+def killed(watch: Watch, unit: Unit, count: int = 1) -> list[Record]:
+    """The records that name the unit, as soon as there are so many, checked against the kernel log."""
+    found: list[int] = []
+    for _ in attempts():
+        records = watch.records()
+        found = [record["victim"]["pid"] for record in records if (record["systemd"] or {}).get("unit") == unit.name]
+        if len(found) >= count:
+            break
+    assert count == len(found), [record["systemd"] for record in watch.records()]
+    return watch.kills(found, steady=False)
+
+
+def check_names(record: Record, said: Properties) -> None:
+    """The record names unit and slice as systemctl does, and nothing that is a container's."""
+    assert {"unit": said["Id"], "slice": said["Slice"]} == record["systemd"]
+    assert record["container"] is None
+    assert record["kubernetes"] is None
+
+
+def check_unit_limit(record: Record, said: Properties) -> None:
+    """The unit's own limit was hit, which is the one that systemd set."""
+    assert record["limit"]["level"] == "unit"
+    assert record["victim"]["cgroup"] == record["limit"]["cgroup"]
+    assert int(said["MemoryMax"]) == record["limit"]["limit_bytes"]
+
+
+@pytest.mark.parametrize("suffix", [".service", "@a-b.service", r"@a\x2db.service", ".mount.service"])
+def test_main_process(start: Start, watch: Watch, suffix: str) -> None:
+    """The main process is killed: systemd's pid, limit, names and verdict, however the unit is called."""
+    unit = start(f"exec {EAT}", suffix=suffix)
+    (record,) = killed(watch, unit)
+    said = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, said)
+    check_unit_limit(record, said)
+    assert int(said["ExecMainPID"]) == record["victim"]["pid"]
+    assert said["ExecMainStatus"] == "9"
+    assert KILLED in unit.journal()
+    assert FAILED in unit.journal()
+
+
+def test_exit(start: Start, watch: Watch) -> None:
+    """A unit is no container: it has no init that dies, and no runtime that judges."""
+    (record,) = killed(watch, start(f"exec {EAT}"))
+    gone = watch.exit_of(record)
+    assert (gone["container_init_died"], gone["runtime_verdict"]) == (None, None)
+
+
+def test_child_stops_the_unit(start: Start, watch: Watch) -> None:
+    """A child is killed, and systemd stops the rest: one record, and a verdict that is systemd's alone."""
+    unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=stop")
+    (record,) = killed(watch, unit)
+    said = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, said)
+    check_unit_limit(record, said)
+    assert int(said["ExecMainPID"]) == record["victim"]["ppid"]
+    assert record["incident"]["group_kill"] is False
+    assert KILLED in unit.journal()
+
+
+def test_child_and_the_unit_goes_on(start: Start, watch: Watch) -> None:
+    """With OOMPolicy=continue systemctl calls the unit a success; the record tells of the kill all the same."""
+    unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=continue")
+    (record,) = killed(watch, unit)
+    wait_until("the journal tells of the kill", lambda: KILLED in unit.journal())
+    said = unit.show()
+    check_names(record, said)
+    check_unit_limit(record, said)
+    assert (said["ActiveState"], said["Result"]) == ("active", "success")
+    assert int(said["ExecMainPID"]) == record["victim"]["ppid"]
+
+
+def test_whole_unit(start: Start, watch: Watch) -> None:
+    """OOMPolicy=kill is memory.oom.group: everything in the unit dies in one incident."""
+    unit = start(f"sleep 1000 & sleep 1000 & {EAT}; wait", "OOMPolicy=kill")
+    records = killed(watch, unit, 4)
+    said = unit.settled(ActiveState="failed", Result="oom-kill")
+    for record in records:
+        check_names(record, said)
+        check_unit_limit(record, said)
+        assert record["incident"]["group_kill"] is True
+    assert len({record["incident"]["id"] for record in records}) == 1
+    assert sorted(record["victim"]["comm"] for record in records) == ["eat", "sh", "sleep", "sleep"]
+    assert int(said["ExecMainPID"]) in [record["victim"]["pid"] for record in records]
+
+
+def test_slice_limit(start: Start, watch: Watch, limited_slice: str) -> None:
+    """The unit has no limit, but its slice has: the slice's is named, and the larger of two units dies."""
+    small = start(f"exec {binary()} -H 8", slice_=limited_slice)
+    small.settled(ActiveState="active")
+    unit = start(f"exec {EAT}", slice_=limited_slice)
+    (record,) = killed(watch, unit)
+    said = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, said)
+    assert limited_slice == said["Slice"]
+    assert said["MemoryMax"] == "infinity"
+    limit = record["limit"]
+    assert ("slice", f"/{limited_slice}", LIMIT_BYTES) == (limit["level"], limit["cgroup"], limit["limit_bytes"])
+    assert f"/{limited_slice}/{unit.name}" == record["victim"]["cgroup"]
+    assert small.show()["ActiveState"] == "active"
+
+
+def test_scope(start: Start, watch: Watch, tracer: Daemon) -> None:
+    """A scope, whose processes somebody else started."""
+    unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=continue", suffix=".scope")
+    (record,) = killed(watch, unit)
+    said = unit.show()
+    check_names(record, said)
+    check_unit_limit(record, said)
+    assert unit.name.endswith(".scope")
