@@ -78,6 +78,9 @@ class Container:
         wait_until(f"the init of {self.name} catches signals", self._is_ready)
 
     def _is_ready(self) -> bool:
+        # Until it executes INIT it may still be the runtime's own program, which catches all signals.
+        if Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")[:-1] != [word.encode() for word in INIT]:
+            return False
         status = Path(f"/proc/{self.pid}/status").read_text()
         caught = int(re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[0], 16)
         return bool(caught >> (signal.SIGUSR2 - 1) & 1)
