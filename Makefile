@@ -17,7 +17,7 @@ DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev clang-format python3-bpfcc qemu-system-x86 busybox-static mmdebstrap \
 	e2fsprogs debian-archive-keyring
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
-	busybox-static iproute2
+	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
 
 .DEFAULT_GOAL := build

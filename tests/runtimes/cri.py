@@ -35,6 +35,7 @@ def cgroup_parent(uid: str, qos: str) -> str:
 class Cri(Runtime):
     kind = "containerd"
     programs = ("containerd", "runc")
+    keeps_verdicts = True
 
     def __init__(self, folder: Path, tree: Path, archive: Path, containerd: Containerd, qos: str) -> None:
         super().__init__(folder, tree, archive)

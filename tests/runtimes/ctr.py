@@ -35,7 +35,7 @@ class Ctr(Runtime):
     def run(self) -> Container:
         name = new_name("ctr")
         options = ("--detach", "--null-io", "--memory-limit", str(LIMIT_BYTES), "--label", "org.example.team=shop")
-        self.ctr("run", *options, image.REFERENCE, name, *INIT)
+        self.ctr("run", *options, "--runc-root", self._containerd.state / "runc", image.REFERENCE, name, *INIT)
         tasks = {task: int(pid) for task, pid, _ in map(str.split, self.ctr("task", "list").splitlines()[1:])}
         return Container(name, name, tasks[name])
 

@@ -19,6 +19,7 @@ SUBNET = "198.51.100.0/25"
 class Docker(Runtime):
     kind = "docker"
     programs = ("docker", "dockerd", "containerd", "runc")
+    keeps_verdicts = True
 
     def __init__(self, folder: Path, tree: Path, archive: Path, containerd: Containerd) -> None:
         super().__init__(folder, tree, archive)

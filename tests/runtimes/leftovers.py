@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes leave behind: processes, mounts and cgroups, found by the folder and the names of this session."""
+"""What runtimes leave behind: processes, mounts, cgroups and networks, found by this session's folder and names."""
 
 import contextlib
 import os
@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 
 from tests.kernel.environment import attempts
+
+from .commands import run
 
 CGROUPS = Path("/sys/fs/cgroup")
 PARENTS = (
@@ -22,12 +24,19 @@ PARENTS = (
     "lxc.payload.*",
 )
 """Cgroups that the runtimes make at the root of a hierarchy, where no systemd keeps them."""
+NETWORK_NAMESPACES = Path("/run/netns")
+INTERFACES = Path("/sys/class/net")
 
 
-def own_parents() -> set[Path]:
-    """Those that exist."""
+def cgroups() -> set[Path]:
+    """Those of PARENTS that exist."""
     roots = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir() and (path / "cgroup.procs").exists())]
     return {path for root in roots for name in PARENTS for path in root.glob(name) if path.is_dir()}
+
+
+def networks() -> set[Path]:
+    """The network namespaces of pods, and the bridges of these tests."""
+    return {*NETWORK_NAMESPACES.glob("cni-*"), *INTERFACES.glob("oomtrace-*")}
 
 
 def remove_empty(parent: Path) -> None:
@@ -37,15 +46,22 @@ def remove_empty(parent: Path) -> None:
             os.rmdir(folder)
 
 
-def processes(folder: Path) -> list[tuple[int, str]]:
-    """Processes whose command line names the folder, but for this one."""
-    found = []
+def belongs(process: Path, folder: bytes) -> bool:
+    """Whether the folder is in a process's command line or below its root directory, as that of a container is."""
+    if folder in (process / "cmdline").read_bytes():
+        return True
+    lines = (process / "mountinfo").read_bytes().splitlines()
+    return any(folder in line for line in lines if line.split()[4] == b"/")
+
+
+def processes(folder: Path) -> dict[int, str]:
+    """The processes that belong to the folder, and their names."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                command = (entry / "cmdline").read_bytes()
-                if os.fsencode(folder) in command:
-                    found.append((int(entry.name), command.replace(b"\0", b" ").decode(errors="replace")))
+                if belongs(entry, os.fsencode(folder)):
+                    found[int(entry.name)] = (entry / "comm").read_text(errors="replace").strip()
     return found
 
 
@@ -61,29 +77,36 @@ class Leftovers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._parents = own_parents()
+        self._cgroups = cgroups()
+        self._networks = networks()
 
     def find(self) -> list[str]:
         """What is there now that was not at the beginning; empty cgroups are removed first."""
-        for parent in own_parents() - self._parents:
+        for parent in cgroups() - self._cgroups:
             remove_empty(parent)
         return [
-            *(f"process {pid}: {command}" for pid, command in processes(self._folder)),
+            *(f"process {pid} {comm}" for pid, comm in processes(self._folder).items()),
             *(f"mount {path}" for path in mounts(self._folder)),
-            *(f"cgroup {path}" for path in sorted(own_parents() - self._parents)),
+            *(f"cgroup {path}" for path in sorted(cgroups() - self._cgroups)),
+            *(f"network {path}" for path in sorted(networks() - self._networks)),
         ]
 
     def clear(self) -> list[str]:
-        """Give all of it a moment to go, then end and unmount what is still there; that is returned."""
+        """Give all of it a moment to go, then end and remove what is still there; that is returned."""
         left: list[str] = []
         for _ in attempts(5, pause=0.2):
             left = self.find()
             if not left:
                 return []
-        for pid, _ in processes(self._folder):
+        for pid in processes(self._folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for path in mounts(self._folder):
-            os.system(f"umount --lazy '{path}'")  # noqa: S605 - a path of ours
-        self.find()
+            run("umount", "--lazy", path, check=False)
+        for path in networks() - self._networks:
+            kind = "netns" if path.parent == NETWORK_NAMESPACES else "link"
+            run("ip", kind, "delete", path.name, check=False)
+        for _ in attempts(5, pause=0.2):
+            if not self.find():
+                break
         return left

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """systemd-nspawn: registered with systemd-machined where there is one; else in a memory cgroup of the same name."""
 
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,10 @@ class Nspawn(Runtime):
         self.folder.mkdir()
 
     def stop(self) -> None:
-        """There is no daemon."""
+        """There is no daemon; a container that did not come up is ended here."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
 
     def _cgroup(self, name: str) -> Cgroup:
         escaped = name.replace("-", "\\x2d")
@@ -57,8 +61,9 @@ class Nspawn(Runtime):
     def _init(pid: int) -> int:
         """nspawn's child that is PID 1 inside, once it runs INIT; 0 before."""
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(INIT[0].encode()):
-                return int(child)
+            with contextlib.suppress(OSError):  # children that set up namespaces come and go
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(INIT[0].encode()):
+                    return int(child)
         return 0
 
     def execute(self, container: Container, command: Sequence[str]) -> None:

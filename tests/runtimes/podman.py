@@ -39,7 +39,8 @@ class Podman(Runtime):
     def command(self, *arguments: str | Path) -> list[str | Path]:
         return [
             *("podman", "--root", self.folder / "root", "--runroot", self.folder / "run"),
-            *("--tmpdir", self.folder / "tmp", "--runtime", self._oci_runtime, "--storage-driver", "overlay"),
+            *("--tmpdir", self.folder / "tmp", "--storage-driver", "overlay"),
+            *("--runtime", self._oci_runtime, "--runtime-flag", f"root={self.folder}/oci"),
             *("--cgroup-manager", "systemd" if SYSTEMD else "cgroupfs", "--events-backend", "file"),
             *arguments,
         ]

@@ -15,6 +15,8 @@ from tests.kernel.cgroups import Hierarchy
 from tests.kernel.environment import MIB, wait_until
 from tracer.cgroup import parse_proc_cgroup
 
+from .commands import run
+
 LIMIT_BYTES = 32 * MIB
 """Enough for runc's own start; what EAT asks for is three times as much."""
 
@@ -39,6 +41,12 @@ _numbers = itertools.count(1)
 def new_name(kind: str) -> str:
     """A name that no other container on this host has."""
     return f"oomtrace-{kind}-{os.getpid()}-{next(_numbers)}"
+
+
+def unit_of(pid: int) -> str | None:
+    """The systemd unit of a process, as systemd's own library tells ps."""
+    unit = run("ps", "-o", "unit:256=", "-p", str(pid)) if SYSTEMD else "-"
+    return None if unit == "-" else unit
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,13 @@ class Container:
         cgroup = parse_proc_cgroup(Path(f"/proc/{self.pid}/cgroup").read_text())
         assert cgroup is not None
         self.cgroup = cgroup
+        self.unit = unit_of(self.pid)
         wait_until(f"the init of {self.name} catches signals", self._is_ready)
 
     def _is_ready(self) -> bool:
+        # Until it executes INIT it may still be the runtime's own program, which catches all signals.
+        if Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")[:-1] != [word.encode() for word in INIT]:
+            return False
         status = Path(f"/proc/{self.pid}/status").read_text()
         caught = int(re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[0], 16)
         return bool(caught >> (signal.SIGUSR2 - 1) & 1)
@@ -104,6 +116,9 @@ class Runtime(ABC):
 
     programs: tuple[str, ...] = ()
     """Programs without which it cannot be tested."""
+
+    keeps_verdicts = False
+    """Whether its files tell how a container ended, in all of its versions."""
 
     def __init__(self, folder: Path, tree: Path, archive: Path) -> None:
         self.folder = folder

@@ -19,7 +19,7 @@ def test_all_die(runtime: Runtime, start: Start, victims: Victims, hierarchy: Hi
     container.eat_in_child()
     records = victims.of(container, 2)
     for record in records:
-        check_told(told, runtime, record)
+        check_told(container, told, runtime, record)
         assert record["incident"]["group_kill"] is True
     assert len({record["incident"]["id"] for record in records}) == 1
     assert container.pid in [record["victim"]["pid"] for record in records]

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever dies in a container is named as the container's runtime names it."""
 
-from collections.abc import Callable
-
 from .conftest import Start
-from .runtime import EAT, EATER, Container, Runtime
+from .runtime import EAT, EATER, Runtime
 from .victims import Victims, check_told, check_verdict
 
 
@@ -14,7 +12,7 @@ def test_init(runtime: Runtime, start: Start, victims: Victims) -> None:
     told = runtime.told(container)
     container.eat_in_init()
     (record,) = victims.of(container)
-    check_told(told, runtime, record)
+    check_told(container, told, runtime, record)
     victim = record["victim"]
     assert (container.pid, 1, True, EATER) == (
         victim["pid"],
@@ -33,7 +31,7 @@ def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
     told = runtime.told(container)
     container.eat_in_child()
     (record,) = victims.of(container)
-    check_told(told, runtime, record)
+    check_told(container, told, runtime, record)
     victim = record["victim"]
     assert victim["is_container_init"] is False
     assert victim["namespace_pid"] > 1
@@ -41,6 +39,7 @@ def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
     gone = victims.exit_of(record)
     assert gone["pid"] == victim["pid"]
     assert gone["container_init_died"] is False
+    check_verdict(runtime.verdict(container), gone, known=False)
     assert container.lives()
 
 
@@ -50,7 +49,7 @@ def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
     told = runtime.told(container)
     runtime.execute(container, EAT)
     (record,) = victims.of(container)
-    check_told(told, runtime, record)
+    check_told(container, told, runtime, record)
     victim = record["victim"]
     assert victim["comm"] == EATER
     assert victim["is_container_init"] is False
@@ -60,21 +59,20 @@ def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
 
 
 def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """What the runtime itself says of the death is in the exit record; Docker keeps that in a file."""
+    """What the runtime itself says of the death is in the exit record, where its files tell."""
     container = start()
     container.eat_in_init()
     (record,) = victims.of(container)
     gone = victims.exit_of(record)
-    check_verdict(runtime.verdict(container), gone, known=runtime.kind == "docker")
+    check_verdict(runtime.verdict(container), gone, known=runtime.keeps_verdicts)
 
 
 def test_two_containers(runtime: Runtime, start: Start, victims: Victims) -> None:
     """Two containers of one image that are out of memory at once are not mistaken for each other."""
     containers = [start(), start()]
     told = [runtime.told(container) for container in containers]
-    eat: Callable[[Container], None] = Container.eat_in_child
     for container in containers:
-        eat(container)
+        container.eat_in_child()
     for container, answer in zip(containers, told, strict=True):
         (record,) = victims.of(container)
-        check_told(answer, runtime, record)
+        check_told(container, answer, runtime, record)

@@ -7,18 +7,20 @@ from tests.kernel.environment import attempts
 from tests.kernel.oracles import Record
 from tests.kernel.watch import Watch
 
-from .runtime import Container, Facts, Runtime, Told
+from .runtime import SYSTEMD, Container, Facts, Runtime, Told
 
 
-def check_told(told: Told, runtime: Runtime, record: Record) -> None:
-    """The record names the container as the runtime does."""
-    container = record["container"]
-    assert container is not None, "no container in the record"
+def check_told(container: Container, told: Told, runtime: Runtime, record: Record) -> None:
+    """The record names the container as the runtime does, and its unit as systemd does."""
+    names = record["container"]
+    assert names is not None, "no container in the record"
     expected = {"runtime": runtime.kind, **told.container}
-    assert expected == {name: container[name] for name in expected}
-    known = {name: value for name, value in told.perhaps.items() if container[name] is not None}
-    assert known == {name: container[name] for name in known}
+    assert expected == {name: names[name] for name in expected}
+    known = {name: value for name, value in told.perhaps.items() if names[name] is not None}
+    assert known == {name: names[name] for name in known}
     assert told.kubernetes == record["kubernetes"]
+    if SYSTEMD:
+        assert container.unit == (record["systemd"] or {}).get("unit")
 
 
 def check_verdict(expected: Facts | None, gone: Record, *, known: bool) -> None:
