@@ -15,7 +15,7 @@ C_FILES := $(wildcard bpf/*.h bpf/*.c tests/kernel/*.c)
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev clang-format python3-bpfcc qemu-system-x86 busybox-static mmdebstrap \
-	e2fsprogs debian-archive-keyring
+	e2fsprogs kmod debian-archive-keyring
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
@@ -55,7 +55,7 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, and on other kernels
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES)"
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-vm
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-vm test-systemd
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format
@@ -89,6 +89,10 @@ test-runtimes: build  ## Real OOM kills in containers of Docker, podman, contain
 test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, in QEMU
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
+
+.PHONY: test-systemd
+test-systemd: build  ## Real OOM kills in systemd's units and in containers, on a Debian 13 with cgroup v2, in QEMU
+	$(AS_ROOT) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
 vm-test: build  ## One kernel: make vm-test KERNEL=6.1 CGROUP=2 ENGINE=core ARGS='-k storm'

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.cgroups import Hierarchy
-from tests.kernel.conftest import hierarchy, kernel_log, spared, watch
+from tests.kernel.conftest import hierarchy, kernel_log, watch
 from tests.kernel.daemon import Daemon
 from tests.kernel.environment import ENGINE, KERNEL, require
 from tests.kernel.watch import Watch
@@ -26,7 +26,8 @@ from .podman import Podman
 from .runtime import SYSTEMD, Container, Runtime
 from .victims import Victims
 
-__all__ = ["hierarchy", "kernel_log", "spared", "watch"]
+# Not `spared`: what the runtimes start would inherit it, and nothing in a container could be killed.
+__all__ = ["hierarchy", "kernel_log", "watch"]
 
 RUNTIMES = ("docker", "podman", "ctr", "cri-burstable", "cri-guaranteed", "lxc", "nspawn")
 

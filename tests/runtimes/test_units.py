@@ -15,7 +15,7 @@ from tests.kernel.watch import Watch
 from .commands import run
 from .runtime import LIMIT_BYTES, SYSTEMD, new_name
 
-EAT = f"{binary()} 96"
+EAT = f"{binary()} -a 0 96"
 KILLED = "A process of this unit has been killed by the OOM killer."
 FAILED = "Failed with result 'oom-kill'."
 LIMIT = (f"MemoryMax={LIMIT_BYTES}", "MemorySwapMax=0")

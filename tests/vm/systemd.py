@@ -4,7 +4,7 @@
 python3 -m tests.vm.systemd [pytest arguments]          default: tests/runtimes
 
 pytest runs as a service, on cgroup v2 and with real container runtimes: see tests.vm.root.  Results are junit.xml,
-dmesg.txt and journal.txt; with pytest arguments they go to build/vm/results/partial/systemd instead.
+dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments they go to build/vm/results/partial/systemd instead.
 The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
 """
 
@@ -66,7 +66,7 @@ def command(arguments: Sequence[str], seconds: float) -> str:
     words = ["timeout", "--signal=INT", f"--kill-after={END_S:g}", f"{seconds:g}"]
     words += ["env", *(f"{name}={value}" for name, value in environment.items())]
     words += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=10"]
-    words += ["--junitxml=/out/junit.xml", *arguments]
+    words += ["--junitxml=/out/junit.xml", "--basetemp=/out/tmp", *arguments]
     if not any(argument.startswith("tests/") for argument in arguments):
         words += TESTS
     return f"cd /host/oomtrace && exec {shlex.join(words)}"
