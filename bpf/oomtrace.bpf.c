@@ -196,8 +196,13 @@ inline_always void condemn(u32 pid)
 {
 	u32 tid = current_tid();
 	u32 *killed = map_lookup(killing, &tid);
+	struct victim *marked = map_lookup(victims, &pid);
+	struct state *state = current_state();
 
 	if (killed && *killed == pid)
+		return;
+	/* A group kill comes upon its first victim once more, and does not mark it again. */
+	if (marked && state && marked->incident_ns == state->incident_ns)
 		return;
 	map_delete(victims, &pid); /* an earlier process of this number */
 	map_update(condemned, &pid, &tid, BPF_ANY);

@@ -36,6 +36,7 @@ def test_all_die(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     assert group.oom_kills() == 5
     points = [record["victim"]["points"] for record in records]
     assert [None, None, None, not kprobes] == [*points[:3], points[3] is None]
+    assert [eater.pid for eater in eaters] == [watch.exit_of(record)["pid"] for record in records]
     # The first line is written before the kernel says that it is a group.
     assert [None, *[group.name] * 4] == [kill.group for kill in watch.logged()]
 
