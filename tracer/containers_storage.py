@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What podman and CRI-O keep below the graph root of containers/storage (/var/lib/containers/storage).
 
-podman: overlay-containers/containers.json lists all containers with name and image; labels and state are in db.sql
-(since podman 5; before it in a BoltDB file, which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is
-the OCI specification with the pod in its annotations, state.json beside it tells the end.
+podman: overlay-containers/containers.json lists all containers with name and image, volatile-containers.json those of
+`podman run --rm` where podman is new enough; labels and state are in db.sql (since podman 5; before it in a BoltDB file,
+which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is the OCI specification with the pod in its
+annotations, state.json beside it tells the end.
 """
 
 import os
@@ -18,6 +19,7 @@ from tracer.files import UnreadableError
 LIST_MAX_BYTES = 8 << 20
 """A container takes about 1 KiB of containers.json."""
 _DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
+_LISTS = [f"{driver}-containers/{kind}containers.json" for driver in _DRIVERS for kind in ("", "volatile-")]
 _PODMAN_DATABASE = "db.sql"
 _DATABASE_WAIT_S = 0.1
 _ENDED = (4, 6, 7)
@@ -69,13 +71,16 @@ def find_podman(root: str, container_id: str) -> Facts | None:
     Raises UnreadableError.
     """
     found: Facts = {"runtime": "podman"}
-    config = _database(root, "ContainerConfig", container_id)
+    locked = None
+    try:
+        config = _database(root, "ContainerConfig", container_id)
+    except UnreadableError as error:  # podman locks it to write, for long when it is busy
+        config, locked = None, error
     if config is not None:
         facts.put(found, name=config.get("name"), image=config.get("rootfsImageName"))
         facts.put_labels(found, facts.child(config, "labels"))
         return found
-    for driver in _DRIVERS:
-        name = f"{driver}-containers/containers.json"
+    for name in _LISTS:
         data = files.read(root, name, LIST_MAX_BYTES)
         # Searching is cheap, and most containers are somebody else's.
         if data is None or container_id.encode() not in data:
@@ -87,6 +92,8 @@ def find_podman(root: str, container_id: str) -> Facts | None:
                 facts.put(found, name=names[0] if isinstance(names, list) and names else None)
                 facts.put(found, image=more.get("image-name"))
                 return found
+    if locked:
+        raise locked
     return None
 
 
@@ -134,9 +141,11 @@ def _database(root: str, table: str, container_id: str) -> dict[str, Any] | None
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_DATABASE_WAIT_S)
         try:
-            row = connection.execute(f"SELECT JSON FROM {table} WHERE ID = ?", (container_id,)).fetchone()  # noqa: S608
+            # The column is declared as text; podman puts blobs in.
+            query = f"SELECT CAST(JSON AS BLOB) FROM {table} WHERE ID = ?"  # noqa: S608
+            row = connection.execute(query, (container_id,)).fetchone()
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise UnreadableError(f"{path}: {error}") from error
-    return None if row is None or not isinstance(row[0], str) else facts.parse(row[0].encode(errors="replace"), path)
+    return None if row is None or not isinstance(row[0], bytes) else facts.parse(row[0], path)

@@ -159,10 +159,23 @@ def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
         for table, value in (("ContainerConfig", config), ("ContainerState", {"state": 6, "exitCode": 137})):
             database.execute(f"CREATE TABLE {table} (ID TEXT PRIMARY KEY, JSON TEXT)")
-            database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value)))  # noqa: S608
+            database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))  # noqa: S608
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
     assert found == runtimes.find(ID, "podman", None)
     assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
+
+
+def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
+    """While podman locks its database, the list of what --rm removes has name and image."""
+    metadata = json.dumps({"image-name": "localhost/web:1"})
+    entries = [{"id": ID, "names": ["web"], "metadata": metadata}]
+    write(tmp_path, "containers-storage/overlay-containers/volatile-containers.json", entries)
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        database.execute("BEGIN EXCLUSIVE")
+        found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
+        assert found == runtimes.find(ID, "podman", None)
+        assert runtimes.find("0" * 64, "podman", None) == {}
+        assert runtimes.errors == 1
 
 
 def test_kubelet_logs(runtimes: Runtimes, tmp_path: Path) -> None:
