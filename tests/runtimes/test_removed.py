@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.environment import attempts
+from tests.kernel.environment import IN_VM, attempts
 from tests.kernel.oracles import Record
 from tests.kernel.watch import Watch
 
@@ -17,7 +17,7 @@ from .docker import Docker
 from .podman import Podman
 from .runtime import SHORT_LIVED, new_name
 
-DOCKER_CONTAINERS = 50
+DOCKER_CONTAINERS = 20 if IN_VM else 50
 PODMAN_CONTAINERS = 10
 AT_ONCE = 4
 
@@ -63,7 +63,7 @@ def named(records: list[Record], *fields: str) -> dict[str, Names]:
 
 
 def test_docker(docker: Docker, watch: Watch, tmp_path: Path) -> None:
-    """50 of 50 have the name, image and labels that docker's own events tell."""
+    """All have the name, image and labels that docker's own events tell."""
     names = [new_name("docker-rm") for _ in range(DOCKER_CONTAINERS)]
     events = tmp_path / "events"
     follow = docker.command(

@@ -4,7 +4,8 @@
 python3 -m tests.vm.systemd [pytest arguments]          default: tests/runtimes
 
 pytest runs as a service, on cgroup v2 and with real container runtimes: see tests.vm.root.  Results are junit.xml,
-dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments they go to build/vm/results/partial/systemd instead.
+dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments they go to
+build/vm/results/partial/systemd instead.
 The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
 """
 
