@@ -2,9 +2,9 @@
 """What podman and CRI-O keep below the graph root of containers/storage (/var/lib/containers/storage).
 
 podman: overlay-containers/containers.json lists all containers with name and image, volatile-containers.json those of
-`podman run --rm` where podman is new enough; labels and state are in db.sql (since podman 5; before it in a BoltDB file,
-which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is the OCI specification with the pod in its
-annotations, state.json beside it tells the end.
+`podman run --rm` where podman is new enough; labels and state are in db.sql (since podman 5; before it in a BoltDB
+file, which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is the OCI specification with the pod in
+its annotations, state.json beside it tells the end.
 """
 
 import os
