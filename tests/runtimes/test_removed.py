@@ -17,7 +17,7 @@ from .docker import Docker
 from .podman import Podman
 from .runtime import SHORT_LIVED, new_name
 
-DOCKER_CONTAINERS = 20 if IN_VM else 50
+DOCKER_CONTAINERS = 10 if IN_VM else 50
 PODMAN_CONTAINERS = 10
 AT_ONCE = 4
 

@@ -116,7 +116,7 @@ systemd-sysusers
 echo vm >/etc/hostname
 printf '127.0.0.1 localhost vm\\n' >/etc/hosts
 mkdir -p /etc/systemd/journald.conf.d
-printf '[Journal]\\nStorage=volatile\\nRateLimitIntervalSec=0\\n' >/etc/systemd/journald.conf.d/vm.conf
+printf '[Journal]\\nStorage=volatile\\nRateLimitIntervalSec=0\\nReadKMsg=no\\n' >/etc/systemd/journald.conf.d/vm.conf
 systemctl mask tmp.mount dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-fs-fuse-connections.mount \\
     systemd-random-seed.service systemd-pcrphase-sysinit.service systemd-firstboot.service ldconfig.service
 """

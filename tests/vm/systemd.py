@@ -27,7 +27,7 @@ from .vm import Guest, exit_on_signals, mebibytes, prepare
 
 KERNEL = "6.12"
 TESTS = ("tests/runtimes",)
-TIMEOUT_S = 900.0
+TIMEOUT_S = 1200.0
 MEMORY_MIB = 2048
 # What a guest gets to boot, and to send its results when its time is up.
 BOOT_S = 90.0

@@ -115,8 +115,9 @@ class Guest:
                 file.truncate(OUT_BYTES)
         console, out, status = machine.ports
         half = self.memory_mib // 2
-        # tb-size: what QEMU may keep of translated code, which else grows to 1 GiB.
-        arguments = [machine.qemu, "-accel", "tcg,tb-size=256", "-machine", machine.machine, "-cpu", machine.cpu]
+        # tb-size: what QEMU may keep of translated code, which else grows to 1 GiB.  The runtimes are large programs.
+        code = 512 if self.system.systemd else 256
+        arguments = [machine.qemu, "-accel", f"tcg,tb-size={code}", "-machine", machine.machine, "-cpu", machine.cpu]
         arguments += ["-smp", str(self.cpus), "-m", f"{2 * half}M"]
         for node in "01":
             arguments += ["-object", f"memory-backend-ram,id=mem{node},size={half}M", "-numa", f"node,memdev=mem{node}"]
