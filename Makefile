@@ -55,7 +55,7 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, and on other kernels
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES)"
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-vm test-systemd
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-vm
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format

@@ -76,6 +76,9 @@ def run(
         typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
     ] = MAX_BYTES,
     runtime_root: RuntimeRoots = None,
+    network: Annotated[
+        bool, typer.Option("--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network]).")
+    ] = False,
     cmdline: Annotated[bool, typer.Option("--cmdline/--no-cmdline", help="Show command lines.")] = True,
     redact_defaults: Annotated[
         bool,
@@ -92,7 +95,7 @@ def run(
         sinks.check(uri)
     roots = tuple(parse_root(root) for root in runtime_root or ())
     Redactor(redact or ())  # a wrong pattern is a wrong option
-    options = Options(engine, outputs, max_record, roots, cmdline, redact_defaults, tuple(redact or ()))
+    options = Options(engine, outputs, max_record, roots, cmdline, redact_defaults, tuple(redact or ()), network)
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import orjson
@@ -24,7 +24,7 @@ from tracer import __version__, enrich, exits, features, host, line, process, re
 from tracer.clock import rfc3339
 from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, RingBuffers
 from tracer.errors import TracerError
-from tracer.event import Base, Lost, OomKill, Record, Start, Stop
+from tracer.event import Base, Interface, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
@@ -47,6 +47,7 @@ class Options(NamedTuple):
     cmdline: bool = True
     redact_defaults: bool = True
     redact: tuple[str, ...] = ()
+    network: bool = False
 
 
 class Daemon:
@@ -66,6 +67,7 @@ class Daemon:
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
+        self._interfaces = _interfaces() if options.network else None
         self._capture = source.attach(options.engine)
         self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -152,7 +154,7 @@ class Daemon:
                     self._emit(gone)
                 continue
             built: OomKill = self._records.oom_kill(each)
-            enrich.enrich(built, each.victim.started_ns, self._names, self._redact)
+            enrich.enrich(built, each.victim.started_ns, self._names, self._redact, self._interfaces)
             self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
             self._kills += 1
             self._emit(built)
@@ -215,6 +217,18 @@ class Daemon:
             "lost": sum(self._lost.values()),
             "metadata_errors": self._runtimes.errors + self._names.timeouts,
         }
+
+
+def _interfaces() -> enrich.Interfaces:
+    from tracer.network import Namespaces  # needs pyroute2, and takes 2 MB
+
+    namespaces = Namespaces()
+
+    def read(inode: int, pids: Sequence[int]) -> list[Interface] | None:
+        namespaces.forget(inode)  # the kernel gives the numbers of the dead again
+        return namespaces.lookup(inode, pids)
+
+    return read
 
 
 def _give_back_memory() -> None:

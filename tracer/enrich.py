@@ -4,24 +4,30 @@
 Never raises: a part that cannot be had stays null.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tracer import cgroup, process
-from tracer.event import Container, Kubernetes, OomKill
+from tracer.event import Container, Interface, Kubernetes, OomKill
 from tracer.facts import Facts
 from tracer.names import Names
 
 Redact = Callable[[list[str]], list[str] | None]
+Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
 
 
 def enrich(
-    record: OomKill, started_ns: int, names: Names | None = None, redact: Redact = lambda cmdline: cmdline
+    record: OomKill,
+    started_ns: int,
+    names: Names | None = None,
+    redact: Redact = lambda cmdline: cmdline,
+    interfaces: Interfaces | None = None,
 ) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 
     ``started_ns`` is the victim's start in CLOCK_BOOTTIME: a process of the same number that started at another time
     is somebody else.  Without ``names`` nothing is looked up in the runtimes' files.  ``redact`` gives the command line
-    that may be shown, or None.
+    that may be shown, or None.  ``interfaces`` tells what is in a network namespace, by its inode number and processes
+    that may be in it.
     """
     victim, limit = record["victim"], record["limit"]
     if victim["cgroup"] is not None:
@@ -38,6 +44,22 @@ def enrich(
         record["kubernetes"] = name(container, kubernetes, found)
         if found.get("labels_cut"):
             record["truncated"].append("container.labels")
+    if interfaces is not None:
+        _read_network(record, interfaces)
+
+
+def _read_network(record: OomKill, interfaces: Interfaces) -> None:
+    victim, network, container = record["victim"], record["network"], record["container"]
+    if network is None or network["namespace_inode"] is None or network["host_network"] is not False:
+        return
+    # The victim itself is on its way out; those above it live longer.
+    pids = [ancestor["pid"] for ancestor in victim["ancestors"] or ()]
+    network["interfaces"] = interfaces(network["namespace_inode"], [*pids, *filter(None, [victim["pid"]])])
+    if container is not None and network["interfaces"] is not None:
+        addresses = (address for each in network["interfaces"] for address in each["ip_addresses"])
+        container["ip_addresses"] = [
+            address.partition("/")[0] for address in addresses if not address.startswith("fe80:")
+        ]
 
 
 def name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:

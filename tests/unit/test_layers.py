@@ -14,7 +14,7 @@ import tracer
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp", "secret", "wire"),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "process", "facts", "redact"),
+    ("engine", "kernel_types", "network", "process", "facts", "redact"),
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("names",),
@@ -29,7 +29,7 @@ LAYERS = (
 
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
-    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names"},
+    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names", "network"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""network.py in namespaces that are real; the oracle is iproute2."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer import network
+from tracer.network import Namespaces
+
+from .environment import IN_VM, ROOT, not_applicable, require, wait_until
+
+MakeNetns = Callable[..., str]
+HANDLES = Path("/run/netns")
+NUMBERS = itertools.count(os.getpid() * 100)
+"""A name is not free again at once: namespaces are taken down in the background."""
+
+
+@pytest.fixture(autouse=True)
+def _here() -> None:
+    if IN_VM:
+        not_applicable("what is read of a network namespace has nothing to do with the OOM path of a kernel")
+
+
+def ip(*arguments: str | bytes) -> str:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True).stdout.decode("utf-8", "replace")
+
+
+def inode(path: str | Path) -> int:
+    return os.stat(path).st_ino
+
+
+def settled(netns: str) -> bool:
+    """No address changes its state by itself any more."""
+    return "tentative" not in ip("-n", netns, "addr")
+
+
+def told_by_ip(netns: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": link["ifname"],
+            "mac_address": link["address"] if link["link_type"] == "ether" else None,
+            "ip_addresses": [f"{address['local']}/{address['prefixlen']}" for address in link["addr_info"]],
+        }
+        for link in json.loads(ip("-j", "-n", netns, "addr"))
+        if link["link_type"] != "loopback" and (link["addr_info"] or link["link_type"] == "ether")
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> None:
+    require(shutil.which("ip"), "iproute2")
+
+
+@pytest.fixture(name="netns")
+def make_netns(request: pytest.FixtureRequest) -> Iterator[MakeNetns]:
+    """Makes namespaces with a veth pair each; its outer end shows whether the namespace lives."""
+    made: list[str] = []
+
+    def make(*addresses: str, inner: str = "eth0") -> str:
+        name = f"oomt{next(NUMBERS)}"
+        ip("netns", "add", name)
+        made.append(name)
+        if addresses:
+            ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", name)
+            ip("link", "set", name, "up")
+            ip("-n", name, "link", "set", inner, "up")
+        for address in addresses:
+            ip("-n", name, "addr", "add", address, "dev", inner)
+        return name
+
+    yield make
+    for name in made:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def namespaces() -> Namespaces:
+    return Namespaces()
+
+
+@contextmanager
+def process_in(netns: str) -> Iterator[int]:
+    process = subprocess.Popen(["ip", "netns", "exec", netns, "sleep", "600"])
+    try:
+        wait_until("the process is inside", lambda: inode(f"/proc/{process.pid}/ns/net") == inode(HANDLES / netns))
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_addresses(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """What iproute2 shows, of IPv4 and IPv6, by handle and by process."""
+    name = netns("172.30.0.2/16", "10.1.2.3/32", "2001:db8::7/64")
+    wait_until("addresses are settled", lambda: settled(name))
+    expected = told_by_ip(name)
+    assert len(expected[0]["ip_addresses"]) == 4
+    number = inode(HANDLES / name)
+    assert namespaces.learn(str(HANDLES / name)) == number
+    assert namespaces.lookup(number) == expected
+    with process_in(name) as pid:
+        assert Namespaces().learn(pid) == number
+
+
+def test_another_address(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Learned again, the new addresses count; a point-to-point address is one's own, not the other end's."""
+    name = netns("172.30.0.2/16")
+    namespaces.learn(str(HANDLES / name))
+    ip("-n", name, "addr", "add", "10.0.0.1", "peer", "10.0.0.2/30", "dev", "eth0")
+    wait_until("addresses are settled", lambda: settled(name))
+    number = namespaces.learn(str(HANDLES / name))
+    assert number is not None
+    assert namespaces.lookup(number) == told_by_ip(name)
+    assert "10.0.0.1/30" in told_by_ip(name)[0]["ip_addresses"]
+
+
+def test_looked_for(netns: MakeNetns) -> None:
+    """What was never learned is found by its mounted handle, and without one by a process in it."""
+    name = netns("172.30.0.2/16")
+    wait_until("addresses are settled", lambda: settled(name))
+    number, expected = inode(HANDLES / name), told_by_ip(name)
+    assert Namespaces().lookup(number) == expected
+    with process_in(name) as pid:
+        ip("netns", "del", name)
+        assert Namespaces().lookup(number) is None
+        assert Namespaces().lookup(number, [os.getpid(), pid]) == expected
+
+
+def test_only_loopback(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Nothing but loopback is no interface; made later, they are found."""
+    name = netns()
+    number = namespaces.learn(str(HANDLES / name))
+    assert number is not None
+    assert namespaces.lookup(number) == []
+    ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+    found = namespaces.lookup(number)
+    assert found is not None
+    assert [interface["name"] for interface in found] == ["eth0"]
+
+
+@pytest.mark.parametrize("inner", [b"\xff\xfe\x1b[0m", "é\u202e".encode(), b'a"\\b', b"x" * 15])
+def test_name(namespaces: Namespaces, netns: MakeNetns, inner: bytes) -> None:
+    """A container gives any name to its interface."""
+    name = netns()
+    ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", name)
+    number = namespaces.learn(str(HANDLES / name))
+    assert number is not None
+    assert [inner.decode("utf-8", "backslashreplace")] == [each["name"] for each in namespaces.lookup(number) or []]
+
+
+def test_many(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Of very many interfaces and addresses the first are told."""
+    name = netns(*(f"172.30.0.{last}/16" for last in range(1, 40)))
+    for number in range(40):
+        ip("-n", name, "link", "add", f"a{number}", "type", "veth", "peer", "name", f"b{number}")
+    found = namespaces.lookup(inode(HANDLES / name))
+    assert found is not None
+    assert len(found) == network.INTERFACES_MAX
+    eth0 = next(interface for interface in found if interface["name"] == "eth0")
+    assert len(eth0["ip_addresses"]) == network.ADDRESSES_MAX
+
+
+def test_dead_namespace(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Nothing keeps a namespace alive; it is remembered, until another one of that number is asked for."""
+    name = netns("172.30.0.2/16")
+    number = namespaces.learn(str(HANDLES / name))
+    assert number is not None
+    ip("netns", "del", name)
+    wait_until("the namespace is gone", lambda: name not in ip("link"))
+    assert namespaces.lookup(number)
+    cookie = namespaces._entries[number].cookie
+    if cookie is not None:
+        assert namespaces.lookup(number, cookie=cookie)
+        assert namespaces.lookup(number, cookie=cookie + 1) is None
+        assert namespaces.lookup(number) is None
+
+
+@pytest.mark.parametrize("handle", ["/run/netns/none", "/proc/self/ns/mnt", "/dev/null", "/etc", "", 1 << 30])
+def test_no_namespace(namespaces: Namespaces, handle: str | int) -> None:
+    """What is no network namespace, or gone, teaches nothing."""
+    assert namespaces.learn(handle) is None
+
+
+def test_stays_outside(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Whoever asks stays where he is."""
+    before = inode("/proc/thread-self/ns/net")
+    tasks = os.listdir("/proc/self/task")
+    assert namespaces.learn(str(HANDLES / netns("172.30.0.2/16"))) is not None
+    wait_until("its thread has ended", lambda: os.listdir("/proc/self/task") == tasks)
+    assert {before} == {inode(f"/proc/self/task/{task}/ns/net") for task in tasks}
+
+
+def test_busy_kernel(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that the kernel keeps waiting delays nobody for long, and no second one joins it."""
+    handle = str(HANDLES / netns("172.30.0.2/16"))
+    released = threading.Event()
+    real = namespaces._read
+    monkeypatch.setattr(namespaces, "_read", lambda deadline: [released.wait(10), real(deadline)][1])
+    began = time.monotonic()
+    assert namespaces.learn(handle) is None
+    assert network.DEADLINE_S <= time.monotonic() - began < 5 * network.DEADLINE_S
+    threads = threading.active_count()
+    assert namespaces.learn(handle) is None
+    assert threading.active_count() == threads
+    released.set()
+    wait_until("it left", lambda: threading.active_count() < threads)
+    monkeypatch.undo()
+    assert namespaces.learn(handle) is not None
+
+
+def test_thousand(namespaces: Namespaces, netns: MakeNetns) -> None:
+    """Neither descriptors nor threads nor namespaces nor memory stay behind."""
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    def rss() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    names = [netns("172.30.0.2/16", "2001:db8::7/64") for _ in range(4)]
+    before = held()
+    for _ in range(200):  # until the heap has its size
+        namespaces.learn(str(HANDLES / names[0]))
+    size = rss()
+    learned = [namespaces.learn(str(HANDLES / names[number % 4])) for number in range(1000)]
+    assert learned.count(None) <= 10  # on a busy machine a few are late
+    wait_until("the last thread ended", lambda: held() == before)
+    assert rss() - size < 2 << 20
+    for name in names:
+        ip("netns", "del", name)
+    wait_until("the namespaces are gone", lambda: not any(name in ip("link") for name in names))
+
+
+def test_weight() -> None:
+    """The daemon's size with and without: pyroute2 as a whole would add 20 MB."""
+    program = """
+import ctypes, gc, sys
+def rss():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
+import tracer.daemon
+rss()
+before = rss()
+from tracer.network import Namespaces
+Namespaces().learn("/proc/self/ns/net")
+print(rss() - before, "pyroute2" in sys.modules, "asyncio" in sys.modules)
+"""
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    assert int(output[0]) < 5000, "KiB"
+    assert output[1:] == ["False", "False"]

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What network.py remembers, and what it says where pyroute2 is missing; tests/kernel reads real namespaces."""
+
+import importlib
+import importlib.util
+import sys
+
+import orjson
+import pytest
+
+from tracer import network
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Interface
+from tracer.network import Namespaces, _Entry
+
+ETH0: Interface = {"name": "eth0", "mac_address": "02:42:ac:11:00:02", "ip_addresses": ["172.17.0.2/16"]}
+
+
+@pytest.fixture
+def namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
+    """Without any handle to look for."""
+    monkeypatch.setattr(network, "HANDLES", ())
+    return Namespaces()
+
+
+def entry(*interfaces: Interface, cookie: int | None = None) -> _Entry:
+    return _Entry(cookie, orjson.dumps(interfaces))
+
+
+def test_remembered(namespaces: Namespaces) -> None:
+    """What was learned is told, as often as asked."""
+    namespaces._remember(1, entry(ETH0))
+    assert [ETH0] == namespaces.lookup(1) == namespaces.lookup(1)
+    assert namespaces.lookup(2) is None
+    namespaces.forget(1)
+    namespaces.forget(1)
+    assert namespaces.lookup(1) is None
+    assert namespaces._bytes == 0
+
+
+def test_another_of_that_number(namespaces: Namespaces) -> None:
+    """With a cookie, what is remembered of another namespace counts for nothing; without one nothing is to compare."""
+    namespaces._remember(1, entry(ETH0, cookie=7))
+    assert [ETH0] == namespaces.lookup(1) == namespaces.lookup(1, cookie=7)
+    assert namespaces.lookup(1, cookie=8) is None
+    assert namespaces.lookup(1) is None
+    namespaces._remember(1, entry(ETH0))
+    assert namespaces.lookup(1, cookie=8) == [ETH0]
+
+
+def test_oldest_is_forgotten(namespaces: Namespaces) -> None:
+    """What nobody asked for the longest time goes first."""
+    for inode in range(network.ENTRIES_MAX):
+        namespaces._remember(inode, entry())
+    namespaces.lookup(0)
+    namespaces._remember(network.ENTRIES_MAX, entry())
+    assert namespaces.lookup(1) is None
+    assert namespaces.lookup(0) == []
+    assert len(namespaces._entries) == network.ENTRIES_MAX
+
+
+def test_large_ones_are_forgotten(namespaces: Namespaces) -> None:
+    """Containers with very many addresses do not make the tracer large."""
+    addresses = ["2001:db8:1111:2222:3333:4444:5555:6666/128"] * network.ADDRESSES_MAX
+    interface: Interface = {"name": "eth0", "mac_address": None, "ip_addresses": addresses}
+    large = entry(*[interface] * network.INTERFACES_MAX)
+    for inode in range(network.ENTRIES_MAX):
+        namespaces._remember(inode, large)
+    assert network.BYTES_MAX - len(large.interfaces) < namespaces._bytes <= network.BYTES_MAX
+    assert namespaces._bytes == sum(len(each.interfaces) for each in namespaces._entries.values())
+
+
+def test_no_rights(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may not enter is told nothing."""
+    monkeypatch.setattr(namespaces, "_setns", lambda *_: -1)
+    assert namespaces.learn("/proc/self/ns/net") is None
+
+
+def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(TracerError, match=r"oomtrace\[network\]") as caught:
+        Namespaces()
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is built otherwise is an error of the same kind, and leaves nothing behind."""
+
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(TracerError, match="cannot use pyroute2") as caught:
+        Namespaces()
+    assert caught.value.exit_code == EXIT_USAGE
+    assert "pyroute2" not in sys.modules
