@@ -135,7 +135,7 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     pytest = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=5"]
     pytest += ["--junitxml=/out/junit.xml", *arguments]
     if not run.btf:  # each start compiles for a minute, and these tests start again and again
-        pytest += ["--deselect", "tests/kernel/test_daemon.py", "--deselect", "tests/kernel/test_names.py"]
+        pytest += ["--deselect", "tests/kernel/test_daemon.py", "--deselect", "tests/kernel/test_metadata.py"]
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
     assignments = [f"{name}={value}" for name, value in environment.items()]
