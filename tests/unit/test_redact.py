@@ -101,7 +101,7 @@ SECRETS = [
     ["sh", "-c", "curl -d '{\"password\":\"‹abc›\"}' https://me:‹x›@example.com"],
     ["sh", "-c", "curl -d \"{\\\"password\\\":\\\"‹abc›\\\",\\\"a\\\":1}\" https://example.com"],
     ["mysqld --password=‹hunter2› --port=3306"],
-    ["npm", "config", "set", "//registry.npmjs.org/:_authToken=‹abc›"],
+    ["npm", "config", "set", "//registry.example.com/:_authToken=‹abc›"],
 ]  # fmt: skip
 
 ORDINARY = [
