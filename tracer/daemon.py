@@ -242,6 +242,7 @@ def _give_back_memory() -> None:
 def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
+        os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
         options = Options(**orjson.loads(os.environ.pop(OPTIONS, "{}")))
         Daemon(options).run()
     except TracerError as error:
