@@ -60,9 +60,6 @@ def verdict(root: str, container_id: str) -> Verdict | None:
         status = facts.parse(data, f"{root}/{name}")
         running = not status.get("FinishedAt")
         reason = status.get("Reason")
-        return {
-            "running": running,
-            "oom_killed": reason == "OOMKilled" if reason or not running else None,
-            "exit_code": None if running else facts.number(status.get("ExitCode")),
-        }
+        killed = reason == "OOMKilled" if reason or not running else None
+        return facts.verdict(running, killed, status.get("ExitCode"))
     return None

@@ -57,12 +57,7 @@ def verdict_crio(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("status") not in ("stopped", None)
-    killed = state.get("oomKilled", False)
-    return {
-        "running": running,
-        "oom_killed": killed if isinstance(killed, bool) else None,
-        "exit_code": None if running else facts.number(state.get("exitCode")),
-    }
+    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode"))
 
 
 def find_podman(root: str, container_id: str) -> Facts | None:
@@ -106,12 +101,7 @@ def verdict_podman(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("state") not in _ENDED
-    killed = state.get("oomKilled", False)
-    return {
-        "running": running,
-        "oom_killed": killed if isinstance(killed, bool) else None,
-        "exit_code": None if running else facts.number(state.get("exitCode", 0)),
-    }
+    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode", 0))
 
 
 def _userdata(root: str, container_id: str, file: str) -> dict[str, Any] | None:

@@ -37,13 +37,7 @@ def verdict(root: str, container_id: str) -> Verdict | None:
     if config is None:
         return None
     state = facts.child(config, "State")
-    running = bool(state.get("Running"))
-    killed = state.get("OOMKilled")
-    return {
-        "running": running,
-        "oom_killed": killed if isinstance(killed, bool) else None,
-        "exit_code": None if running else facts.number(state.get("ExitCode")),
-    }
+    return facts.verdict(bool(state.get("Running")), state.get("OOMKilled"), state.get("ExitCode"))
 
 
 def _read(root: str, container_id: str) -> dict[str, Any] | None:

@@ -35,6 +35,15 @@ class Verdict(TypedDict):
     exit_code: int | None
 
 
+def verdict(running: bool, oom_killed: Any, exit_code: Any) -> Verdict:
+    """A verdict of values of any type; a container that runs has no exit code yet."""
+    return {
+        "running": running,
+        "oom_killed": oom_killed if isinstance(oom_killed, bool) else None,
+        "exit_code": None if running else number(exit_code),
+    }
+
+
 KUBERNETES_LABELS = {
     "pod_name": "io.kubernetes.pod.name",
     "namespace": "io.kubernetes.pod.namespace",
