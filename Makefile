@@ -86,7 +86,7 @@ test-runtimes: build  ## Real OOM kills in containers of Docker, podman, contain
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
 
 .PHONY: test-vm
-test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, in QEMU
+test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 

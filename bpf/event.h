@@ -63,6 +63,7 @@ struct victim_event {
 	struct event event;
 	__u64 started_ns;      /* CLOCK_BOOTTIME */
 	__u64 init_started_ns; /* the same of its PID namespace's init; 0 where that is the host's */
+	__u64 network_cookie;  /* of its network namespace, never given again; 0 before v5.12 */
 	__s64 anon_rss_pages;
 	__s64 file_rss_pages;
 	__s64 shmem_rss_pages;

@@ -200,6 +200,7 @@ struct ns_common {
 
 struct net {
 	struct ns_common ns;
+	unsigned long long net_cookie;
 };
 
 struct nsproxy {

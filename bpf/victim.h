@@ -52,6 +52,8 @@ inline_always void read_network_namespace(struct victim_event *event, struct tas
 	struct net *net = network_namespace(task);
 
 	event->network_namespace = READ(net, ns.inum);
+	if (EXISTS(net, net_cookie)) /* a number since v5.12 (3d368ab87cf6) */
+		event->network_cookie = READ(net, net_cookie);
 	if (net && net == network_namespace(init))
 		event->flags |= VICTIM_HOST_NETWORK;
 #endif

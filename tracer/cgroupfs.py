@@ -32,13 +32,27 @@ def find_mount(mountinfo: str) -> Mount | None:
     return unified
 
 
-def paths() -> Iterator[str]:
-    """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
+def mounted() -> Mount | None:
+    """Where the memory controller is on this host; None: nowhere."""
     try:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
-            mount = find_mount(file.read())
+            return find_mount(file.read())
     except OSError:
-        return
+        return None
+
+
+def first_process(mount: Mount, path: str) -> int | None:
+    """A process of a cgroup; None: there is none that this process can see, or no such cgroup."""
+    try:
+        with open(f"{mount.point}/{path.removeprefix(mount.root)}/cgroup.procs", encoding="ascii") as file:
+            return int(file.readline()) or None
+    except (OSError, ValueError):
+        return None
+
+
+def paths() -> Iterator[str]:
+    """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
+    mount = mounted()
     waiting = [mount.point] if mount else []
     seen = 0
     while waiting and mount and seen < COUNT_MAX:

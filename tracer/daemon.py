@@ -15,8 +15,9 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
@@ -24,12 +25,15 @@ from tracer import __version__, enrich, exits, features, host, line, process, re
 from tracer.clock import rfc3339
 from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, RingBuffers
 from tracer.errors import TracerError
-from tracer.event import Base, Interface, Lost, OomKill, Record, Start, Stop
+from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
 from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
+
+if TYPE_CHECKING:
+    from tracer.interfaces import Interfaces
 
 OPTIONS = "OOMTRACE_OPTIONS"
 
@@ -67,7 +71,7 @@ class Daemon:
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
-        self._interfaces = _interfaces() if options.network else None
+        self._interfaces = _open_interfaces() if options.network else None
         self._capture = source.attach(options.engine)
         self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -90,7 +94,7 @@ class Daemon:
         poll.register(wake_read, select.POLLIN)
         _give_back_memory()
         self._emit(self._start())
-        self._names.expect(None)
+        self._expect(None)
         stopping = False
         while not stopping:
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_ms())}
@@ -141,7 +145,7 @@ class Daemon:
                 print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
                 continue
             if isinstance(event, wire.CgroupEvent):
-                self._names.expect(event.path.decode("utf-8", "backslashreplace"))
+                self._expect(event.path.decode("utf-8", "backslashreplace"))
                 continue
             self._emit_joined(self._incidents.feed(event, now_ns))
         self._emit_joined(self._incidents.flush(now_ns))
@@ -154,10 +158,18 @@ class Daemon:
                     self._emit(gone)
                 continue
             built: OomKill = self._records.oom_kill(each)
-            enrich.enrich(built, each.victim.started_ns, self._names, self._redact, self._interfaces)
+            cookie = each.victim.network_cookie
+            interfaces = partial(self._interfaces.lookup, cookie) if self._interfaces else None
+            enrich.enrich(built, each.victim.started_ns, self._names, self._redact, interfaces)
             self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
             self._kills += 1
             self._emit(built)
+
+    def _expect(self, path: str | None) -> None:
+        """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
+        self._names.expect(path)
+        if self._interfaces is not None:
+            self._interfaces.expect(path)
 
     def _emit(self, written: Record) -> None:
         written["seq"], written["host"] = self._seq, self._host
@@ -183,7 +195,7 @@ class Daemon:
         unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
         if unseen != self._unseen_cgroups:
             self._unseen_cgroups = unseen
-            self._names.expect(None)
+            self._expect(None)
         now_ns = time.time_ns()
         for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
             count = self._lost[stage] - self._reported[stage]
@@ -219,16 +231,10 @@ class Daemon:
         }
 
 
-def _interfaces() -> enrich.Interfaces:
-    from tracer.network import Namespaces  # needs pyroute2, and takes 2 MB
+def _open_interfaces() -> "Interfaces":
+    from tracer.interfaces import Interfaces  # needs pyroute2, and takes 2 MB
 
-    namespaces = Namespaces()
-
-    def read(inode: int, pids: Sequence[int]) -> list[Interface] | None:
-        namespaces.forget(inode)  # the kernel gives the numbers of the dead again
-        return namespaces.lookup(inode, pids)
-
-    return read
+    return Interfaces()
 
 
 def _give_back_memory() -> None:

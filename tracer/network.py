@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network namespace, by its inode number -> the interfaces in it, with their addresses.
 
-They can be read only from inside, while something leads there: a process, or a handle that a runtime mounted.  So they
-are read when a container starts, and remembered.  Whoever enters a namespace is a thread that ends there: there is no
-way back that could fail, and nothing keeps the namespace alive.
+They can be read only from inside, while something leads there: a process, or a handle that a runtime mounted.  So what
+was read while a container lived is remembered.  Whoever enters a namespace is a thread that ends there: there is no way
+back that could fail, and nothing keeps the namespace alive.
 """
 
 import ctypes
@@ -86,26 +86,18 @@ class Namespaces:
         """
         return self._learn(handle, None)
 
-    def lookup(self, inode: int, pids: Iterable[int] = (), cookie: int | None = None) -> list[Interface] | None:
-        """The interfaces: from memory, else through a mounted handle, else through one of the processes.
+    def lookup(self, inode: int, pids: Iterable[int] = (), cookie: int = 0) -> list[Interface] | None:
+        """The interfaces: through one of the processes, else through a mounted handle, else from memory.
 
-        Inode numbers are given again.  The kernel's cookie of the namespace (``net->net_cookie``, since Linux 5.14)
-        is not: with it, what is remembered of another namespace of that number counts for nothing.
+        Inode numbers are given again.  The kernel's cookie of the namespace (``net->net_cookie``) is not: only with it
+        is something remembered.  Zero: the kernel has none.
         """
-        entry = self._entries.get(inode)
-        if entry is not None and cookie is not None and entry.cookie is not None and entry.cookie != cookie:
-            self.forget(inode)
-            entry = None
-        # Read before the runtime had made the interfaces, perhaps.
-        if entry is None or entry.interfaces == b"[]":
-            handle = self._find(inode, pids)
-            if handle is not None:
-                self._learn(handle, inode)
-        entry = self._entries.pop(inode, None)
-        if entry is None or (cookie is not None and entry.cookie not in (None, cookie)):
-            return None
-        self._entries[inode] = entry
-        interfaces: list[Interface] = orjson.loads(entry.interfaces)
+        handle = self._find(inode, pids)
+        if handle is None or self._learn(handle, inode) is None:
+            entry = self._entries.get(inode)
+            if entry is None or not cookie or entry.cookie != cookie:
+                return None
+        interfaces: list[Interface] = orjson.loads(self._entries[inode].interfaces)
         return interfaces
 
     def forget(self, inode: int) -> None:
@@ -140,6 +132,9 @@ class Namespaces:
             self.forget(next(iter(self._entries)))
 
     def _find(self, inode: int, pids: Iterable[int]) -> str | int | None:
+        found: int | None = next((pid for pid in pids if self._leads_to(f"/proc/{pid}/ns/net", inode)), None)
+        if found is not None:
+            return found
         for folder in dict.fromkeys(map(os.path.realpath, HANDLES)):
             try:
                 names = os.listdir(folder)
@@ -148,7 +143,7 @@ class Namespaces:
             for name in names:
                 if self._leads_to(f"{folder}/{name}", inode):
                     return f"{folder}/{name}"
-        return next((pid for pid in pids if self._leads_to(f"/proc/{pid}/ns/net", inode)), None)
+        return None
 
     def _leads_to(self, path: str, inode: int) -> bool:
         try:

@@ -38,7 +38,7 @@ INCIDENT_TRIGGER_CGROUP = 1 << 5
 INCIDENT_GROUP = 1 << 6
 
 HEADER = struct.Struct("=IIQQ")
-VICTIM_FIXED = struct.Struct("=2Q7q4Ii8I16sHHH2x")
+VICTIM_FIXED = struct.Struct("=3Q7q4Ii8I16sHHH2x")
 ANCESTOR = struct.Struct("=I16s")
 INCIDENT_FIXED = struct.Struct("=QQqiiIIIII16sIHHH2x")
 COUNTERS = struct.Struct("=8q")
@@ -71,6 +71,7 @@ class VictimEvent(NamedTuple):
     header: Header
     started_ns: int
     init_started_ns: int
+    network_cookie: int
     anon_rss_pages: int
     file_rss_pages: int
     shmem_rss_pages: int

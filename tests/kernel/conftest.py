@@ -170,8 +170,15 @@ def eat(cgroup: Cgroup) -> Iterator[Eat]:
     """Starts eaters: `eat(MIB, group, ..., option=value)`; they are gone before the cgroups are."""
     eaters: list[Eater] = []
 
-    def start(mib: int, *groups: Cgroup, extra: Words = (), argv0: str | None = None, **options: Option) -> Eater:
-        eaters.append(Eater(mib, groups, extra=extra, argv0=argv0, **options))
+    def start(
+        mib: int,
+        *groups: Cgroup,
+        extra: Words = (),
+        argv0: str | None = None,
+        through: Words = (),
+        **options: Option,
+    ) -> Eater:
+        eaters.append(Eater(mib, groups, extra=extra, argv0=argv0, through=through, **options))
         return eaters[-1]
 
     yield start

@@ -72,8 +72,10 @@ class Eater:
         *,
         extra: Words = (),
         argv0: str | None = None,
+        through: Words = (),
         **options: Option,
     ) -> None:
+        """`through` is a command that runs another one in its place."""
         program = binary()
         arguments: list[str | bytes] = [str(program) if argv0 is None else argv0]
         for name, value in {"adj": 0, **options}.items():
@@ -87,7 +89,11 @@ class Eater:
         arguments += [str(mib), *extra]
         self.command_line = [as_text(os.fsencode(argument)) for argument in arguments]
         self.process = subprocess.Popen(
-            arguments, executable=program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [*through, *arguments],
+            executable=None if through else program,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
         self.pid = self.process.pid
         self._said = b""

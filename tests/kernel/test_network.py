@@ -4,7 +4,9 @@
 import itertools
 import json
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -16,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from tracer import network
+from tracer import interfaces, network
 from tracer.network import Namespaces
 
-from .environment import IN_VM, ROOT, not_applicable, require, wait_until
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .environment import IN_VM, ROOT, attempts, not_applicable, require, wait_until
 
 MakeNetns = Callable[..., str]
 HANDLES = Path("/run/netns")
@@ -173,18 +177,17 @@ def test_many(namespaces: Namespaces, netns: MakeNetns) -> None:
 
 
 def test_dead_namespace(namespaces: Namespaces, netns: MakeNetns) -> None:
-    """Nothing keeps a namespace alive; it is remembered, until another one of that number is asked for."""
+    """Nothing keeps a namespace alive; it is remembered for those who know its cookie."""
     name = netns("172.30.0.2/16")
     number = namespaces.learn(str(HANDLES / name))
     assert number is not None
     ip("netns", "del", name)
     wait_until("the namespace is gone", lambda: name not in ip("link"))
-    assert namespaces.lookup(number)
     cookie = namespaces._entries[number].cookie
-    if cookie is not None:
-        assert namespaces.lookup(number, cookie=cookie)
-        assert namespaces.lookup(number, cookie=cookie + 1) is None
-        assert namespaces.lookup(number) is None
+    assert cookie is not None, "this kernel has SO_NETNS_COOKIE"
+    assert namespaces.lookup(number, cookie=cookie)
+    assert namespaces.lookup(number, cookie=cookie + 1) is None
+    assert namespaces.lookup(number) is None
 
 
 @pytest.mark.parametrize("handle", ["/run/netns/none", "/proc/self/ns/mnt", "/dev/null", "/etc", "", 1 << 30])
@@ -219,6 +222,33 @@ def test_busy_kernel(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pyte
     wait_until("it left", lambda: threading.active_count() < threads)
     monkeypatch.undo()
     assert namespaces.learn(handle) is not None
+
+
+@pytest.mark.parametrize("told_by", ["handle", "memory"])
+def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_daemon: MakeDaemon) -> None:
+    """A container's only process is killed: its network is told though with it the last way into it is gone."""
+    name = netns("172.30.0.2/16", "2001:db8::7/64")
+    wait_until("addresses are settled", lambda: settled(name))
+    expected, number = told_by_ip(name), inode(HANDLES / name)
+    daemon = make_daemon(arguments=["--network"])
+    daemon.start()
+    group = cgroup.child("docker").child(secrets.token_hex(32), 8)
+    victim = eat(16, group, gate=True, through=("nsenter", f"--net={HANDLES / name}"))
+    victim.start()
+    if told_by == "memory":
+        time.sleep(2 * interfaces.AFTER_S[1])
+        ip("netns", "del", name)
+        daemon.process.send_signal(signal.SIGSTOP)  # or it reads while the victim dies
+    victim.go()
+    victim.die()
+    daemon.process.send_signal(signal.SIGCONT)
+    for _ in attempts():
+        if killed := daemon.of_type("oom_kill"):
+            break
+    (record,) = killed
+    assert record["victim"]["pid"] == victim.pid
+    assert record["network"] == {"namespace_inode": number, "host_network": False, "interfaces": expected}
+    assert record["container"]["ip_addresses"] == ["172.30.0.2", "2001:db8::7"]
 
 
 def test_thousand(namespaces: Namespaces, netns: MakeNetns) -> None:

@@ -120,7 +120,7 @@ class Tracers:
 
     def __init__(self, folder: Callable[[], Path], roots: list[str]) -> None:
         self._folder = folder
-        self._arguments = [argument for root in roots for argument in ("--runtime-root", root)]
+        self._arguments = ["--network", *(argument for root in roots for argument in ("--runtime-root", root))]
         self._shared: Daemon | None = None
 
     def shared(self) -> Daemon:

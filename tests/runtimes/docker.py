@@ -82,8 +82,8 @@ class Docker(Runtime):
                 "name": answer["Name"].removeprefix("/"),
                 "image": answer["Config"]["Image"],
                 "labels": answer["Config"]["Labels"],
+                "ip_addresses": [network["IPAddress"] for network in networks],
             },
-            perhaps={"ip_addresses": [network["IPAddress"] for network in networks]},
         )
 
     def verdict(self, container: Container) -> Facts:

@@ -49,6 +49,7 @@ def victim(**changes: Any) -> wire.VictimEvent:
         header=header(wire.VICTIM),
         started_ns=1_000_000_000,
         init_started_ns=900_000_000,
+        network_cookie=4097,
         anon_rss_pages=4000,
         file_rss_pages=90,
         shmem_rss_pages=6,

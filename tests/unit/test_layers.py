@@ -17,7 +17,7 @@ LAYERS = (
     ("engine", "kernel_types", "network", "process", "facts", "redact"),
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
-    ("names",),
+    ("interfaces", "names"),
     ("engine_core", "features", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity"),
     ("source", "doctor"),

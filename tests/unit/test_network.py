@@ -16,6 +16,9 @@ from tracer.network import Namespaces, _Entry
 ETH0: Interface = {"name": "eth0", "mac_address": "02:42:ac:11:00:02", "ip_addresses": ["172.17.0.2/16"]}
 
 
+COOKIE = 4097
+
+
 @pytest.fixture
 def namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
     """Without any handle to look for."""
@@ -23,39 +26,40 @@ def namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
     return Namespaces()
 
 
-def entry(*interfaces: Interface, cookie: int | None = None) -> _Entry:
+def entry(*interfaces: Interface, cookie: int | None = COOKIE) -> _Entry:
     return _Entry(cookie, orjson.dumps(interfaces))
 
 
 def test_remembered(namespaces: Namespaces) -> None:
     """What was learned is told, as often as asked."""
     namespaces._remember(1, entry(ETH0))
-    assert [ETH0] == namespaces.lookup(1) == namespaces.lookup(1)
-    assert namespaces.lookup(2) is None
+    assert [ETH0] == namespaces.lookup(1, cookie=COOKIE) == namespaces.lookup(1, cookie=COOKIE)
+    assert namespaces.lookup(2, cookie=COOKIE) is None
     namespaces.forget(1)
     namespaces.forget(1)
-    assert namespaces.lookup(1) is None
+    assert namespaces.lookup(1, cookie=COOKIE) is None
     assert namespaces._bytes == 0
 
 
 def test_another_of_that_number(namespaces: Namespaces) -> None:
-    """With a cookie, what is remembered of another namespace counts for nothing; without one nothing is to compare."""
-    namespaces._remember(1, entry(ETH0, cookie=7))
-    assert [ETH0] == namespaces.lookup(1) == namespaces.lookup(1, cookie=7)
-    assert namespaces.lookup(1, cookie=8) is None
-    assert namespaces.lookup(1) is None
+    """What is remembered of another namespace counts for nothing, nor does what nothing tells from another."""
     namespaces._remember(1, entry(ETH0))
-    assert namespaces.lookup(1, cookie=8) == [ETH0]
+    assert namespaces.lookup(1, cookie=COOKIE + 1) is None
+    assert namespaces.lookup(1) is None
+    assert namespaces.lookup(1, cookie=COOKIE) == [ETH0]
+    namespaces._remember(2, entry(ETH0, cookie=None))
+    assert namespaces.lookup(2, cookie=COOKIE) is None
+    assert namespaces.lookup(2) is None
 
 
 def test_oldest_is_forgotten(namespaces: Namespaces) -> None:
-    """What nobody asked for the longest time goes first."""
+    """What was not read for the longest time goes first."""
     for inode in range(network.ENTRIES_MAX):
         namespaces._remember(inode, entry())
-    namespaces.lookup(0)
+    namespaces._remember(0, entry())
     namespaces._remember(network.ENTRIES_MAX, entry())
-    assert namespaces.lookup(1) is None
-    assert namespaces.lookup(0) == []
+    assert namespaces.lookup(1, cookie=COOKIE) is None
+    assert namespaces.lookup(0, cookie=COOKIE) == []
     assert len(namespaces._entries) == network.ENTRIES_MAX
 
 

@@ -148,6 +148,7 @@ SYSTEMD = Root(
         "libbpf1",
         "python3-orjson",
         "python3-typer",
+        "python3-pyroute2",
         "python3-pytest",
         "python3-jsonschema",
     ),

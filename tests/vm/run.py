@@ -2,7 +2,7 @@
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
 python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [pytest arguments]
-python3 -m tests.vm.run --all               every VM of MATRIX, two at a time
+python3 -m tests.vm.run --all               every VM of MATRIX and that of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
 With pytest arguments, which mostly choose tests, the results go to build/vm/results/partial instead.
@@ -59,9 +59,10 @@ class Run:
     def log(self) -> Path:
         return self.results / f"{self.name}.log"
 
-    def arguments(self) -> list[str]:
-        words = ["--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
-        return words if self.btf else [*words, "--no-btf"]
+    def words(self, options: Sequence[str]) -> list[str]:
+        """The command that runs it."""
+        words = ["tests.vm.run", "--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
+        return [sys.executable, "-m", *words, *([] if self.btf else ["--no-btf"]), *options]
 
     def count(self) -> dict[str, int]:
         """Tests by outcome; a VM that left no result counts as one failed test."""
@@ -73,6 +74,21 @@ class Run:
             tags = {child.tag for child in case}
             count["failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"] += 1
         return count
+
+
+class SystemdRun(Run):
+    """The runtimes' tests on a VM with systemd: tests.vm.systemd, which has its own options and results."""
+
+    @property
+    def name(self) -> str:
+        return "systemd"
+
+    @property
+    def junit(self) -> Path:
+        return self.results / "systemd" / "junit.xml"
+
+    def words(self, options: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "tests.vm.systemd"]
 
 
 # The longest first, so that the end is not spent waiting for one of them.
@@ -146,7 +162,8 @@ def run_all(options: Sequence[str], arguments: Sequence[str], results: Path) -> 
     """Run the matrix; 1 when a test failed or a VM did not come to its end."""
     prepare(sorted({run.kernel for run in MATRIX}))
     results.mkdir(parents=True, exist_ok=True)
-    waiting = [replace(run, results=results) for run in MATRIX]
+    # Which tests were asked for are those of the matrix.
+    waiting = [replace(run, results=results) for run in ([] if arguments else [SystemdRun("6.12")]) + MATRIX]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     lines: list[str] = []
     tried: set[str] = set()
@@ -155,8 +172,8 @@ def run_all(options: Sequence[str], arguments: Sequence[str], results: Path) -> 
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 run = waiting.pop(0)
-                words = [sys.executable, "-m", "tests.vm.run", *run.arguments(), *options, *arguments]
                 with run.log.open("wb") as log:
+                    words = run.words([*options, *arguments])
                     process = subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=PROJECT)
                 running[process] = run, time.monotonic()
             time.sleep(0.2)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interfaces of containers, read while these live: with its init, a container's network is gone as well.
+
+A thread reads them when a container's cgroup appears, again when its network has had time to be set up, and for all
+that are there at the start.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+
+from tracer import cgroup, cgroupfs
+from tracer.event import Interface
+from tracer.network import Namespaces
+
+AFTER_S = (0.1, 0.5, 3.0)
+"""When a new container is visited: its cgroup is older than its processes, and those than its last address."""
+WAITING_MAX = 16384
+"""Beyond, a container is visited only for its victims."""
+LOCK_S = 0.3
+"""How long a record waits for a visit to end."""
+
+
+class Interfaces:
+    """Raises TracerError (EXIT_USAGE) where pyroute2 is missing."""
+
+    def __init__(self) -> None:
+        self._namespaces = Namespaces()
+        self._lock = threading.Lock()
+        self._mount = cgroupfs.mounted()
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, str | None]] = []
+        """(monotonic seconds, order, cgroup or None for all), a heap."""
+        self._changed = threading.Condition()
+        threading.Thread(target=self._learn_forever, name="interfaces", daemon=True).start()
+
+    def expect(self, path: str | None) -> None:
+        """A cgroup is there, or None for all that are: see who is in it, soon and a little later."""
+        if path is not None and cgroup.identify(path)[0] is None:
+            return
+        now_s = time.monotonic()
+        with self._changed:
+            for after_s in AFTER_S if path is not None else (0.0,):
+                if len(self._waiting) < WAITING_MAX:
+                    heapq.heappush(self._waiting, (now_s + after_s, next(self._order), path))
+            self._changed.notify()
+
+    def lookup(self, cookie: int, inode: int, pids: Sequence[int]) -> list[Interface] | None:
+        """The interfaces of a network namespace: read now where it can be entered, else as they were.
+
+        ``cookie`` is the kernel's, 0 where it has none: then nothing that was read before counts.
+        """
+        if not self._lock.acquire(timeout=LOCK_S):
+            return None
+        try:
+            return self._namespaces.lookup(inode, pids, cookie)
+        finally:
+            self._lock.release()
+
+    def _learn_forever(self) -> None:
+        while True:
+            path = self._next()
+            for each in cgroupfs.paths() if path is None else (path,):
+                if path is not None or cgroup.identify(each)[0] is not None:
+                    self._visit(each)
+
+    def _next(self) -> str | None:
+        with self._changed:
+            while True:
+                left_s = self._waiting[0][0] - time.monotonic() if self._waiting else None
+                if left_s is not None and left_s <= 0:
+                    return heapq.heappop(self._waiting)[2]
+                self._changed.wait(left_s)
+
+    def _visit(self, path: str) -> None:
+        pid = cgroupfs.first_process(self._mount, path) if self._mount else None
+        if pid is not None:
+            with self._lock:
+                self._namespaces.learn(pid)
