@@ -29,6 +29,7 @@ from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
+from tracer.notify import Notifier
 from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 OPTIONS = "OOMTRACE_OPTIONS"
 
 EngineOption = Literal["auto", "core", "bcc"]
+
+STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
@@ -59,6 +62,7 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._notifier = Notifier()
         self._host = host.read_host()
         self._sinks = [sinks.open_sink(uri) for uri in options.outputs]
         self._incidents = Incidents()
@@ -86,7 +90,7 @@ class Daemon:
         attached = self._capture.attached
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         ring = RingBuffers(attached.maps, self._events.append)
         poll = select.poll()
@@ -95,14 +99,19 @@ class Daemon:
         _give_back_memory()
         self._emit(self._start())
         self._expect(None)
-        stopping = False
-        while not stopping:
+        self._notifier.ready()
+        caught = b""
+        while not STOPS.intersection(caught):
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_ms())}
-            stopping = wake_read in ready
+            caught = os.read(wake_read, 64) if wake_read in ready else b""
+            if signal.SIGHUP in caught:
+                self._reload()
             self._drain(ring)
+            self._notifier.alive(time.monotonic_ns())
             for gone in self._exits.due(time.monotonic_ns()):
                 self._emit(gone)
             self._account()
+        self._notifier.stopping()
         attached.detach()
         ring.consume()
         self._handle_events()
@@ -118,12 +127,23 @@ class Daemon:
     def _timeout_ms(self) -> int | None:
         """How long to wait for the next event; None: for ever."""
         waits = []
-        patience_ns, due_ns = self._incidents.patience_ns(), self._exits.next_ns()
+        patience_ns, now_ns = self._incidents.patience_ns(), time.monotonic_ns()
         if patience_ns is not None:
             waits.append(patience_ns)
-        if due_ns is not None:
-            waits.append(max(0, due_ns - time.monotonic_ns()))
+        for due_ns in (self._exits.next_ns(), self._notifier.next_ns()):
+            if due_ns is not None:
+                waits.append(max(0, due_ns - now_ns))
         return min(waits) // 1_000_000 + 1 if waits else None
+
+    def _reload(self) -> None:
+        """Open the outputs anew: a file may have been renamed, and a new one is wanted in its place."""
+        self._notifier.reloading()
+        for sink in self._sinks:
+            try:
+                sink.reopen()
+            except TracerError as error:
+                print(f"oomtrace: {error}; it goes on in the file that it has open", file=sys.stderr)
+        self._notifier.ready()
 
     def _drain(self, ring: RingBuffers) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""

@@ -5,14 +5,23 @@ Never raises: a part that cannot be had stays null.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from tracer import cgroup, process
-from tracer.event import Container, Interface, Kubernetes, OomKill
+from tracer.event import Container, Interface, Kubernetes, OomKill, Systemd
 from tracer.facts import Facts
 from tracer.names import Names
 
 Redact = Callable[[list[str]], list[str] | None]
+Find = Callable[[str, str | None, str | None], Facts]
 Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
+
+
+class Whose(NamedTuple):
+    container: Container | None
+    kubernetes: Kubernetes | None
+    systemd: Systemd | None
+    labels_cut: bool
 
 
 def enrich(
@@ -30,20 +39,16 @@ def enrich(
     that may be in it.
     """
     victim, limit = record["victim"], record["limit"]
-    if victim["cgroup"] is not None:
-        record["container"], record["kubernetes"], record["systemd"] = cgroup.identify(victim["cgroup"])
-    if limit is not None:
-        limit["level"] = cgroup.level(limit["cgroup"])
-    _read_process(record, started_ns)
+    _read_process(record, started_ns)  # first: it is on its way out
     if victim["cmdline"] is not None:
         victim["cmdline"] = redact(victim["cmdline"])
-    container, kubernetes = record["container"], record["kubernetes"]
-    if container is not None and names is not None:
-        uid = kubernetes["pod_uid"] if kubernetes else None
-        found = names.find(container["id"], container["runtime"], uid)
-        record["kubernetes"] = name(container, kubernetes, found)
-        if found.get("labels_cut"):
+    if victim["cgroup"] is not None:
+        whose = identify(victim["cgroup"], names.find if names is not None else None)
+        record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        if whose.labels_cut:
             record["truncated"].append("container.labels")
+    if limit is not None:
+        limit["level"] = cgroup.level(limit["cgroup"])
     if interfaces is not None:
         _read_network(record, interfaces)
 
@@ -62,7 +67,17 @@ def _read_network(record: OomKill, interfaces: Interfaces) -> None:
         ]
 
 
-def name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:
+def identify(path: str, find: Find | None) -> Whose:
+    """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime and pod uid."""
+    container, kubernetes, systemd = cgroup.identify(path)
+    if container is None or find is None:
+        return Whose(container, kubernetes, systemd, False)
+    found = find(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
+    kubernetes = _name(container, kubernetes, found)
+    return Whose(container, kubernetes, systemd, found.get("labels_cut", False))
+
+
+def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:
     """Put what the files tell into ``container``; the pod, which may be known from the files alone.
 
     What the path tells stays: only the kernel made it.

@@ -28,17 +28,13 @@ def resolve(target: str, runtimes: Runtimes) -> Resolved:
     Raises TracerError (exit code 2) where ``target`` is neither a path nor the pid of a process.
     """
     path = _path_of_pid(int(target)) if target.isdecimal() else _path_of(target)
-    container, kubernetes, systemd = cgroup.identify(path)
-    if container is not None:
-        uid = kubernetes["pod_uid"] if kubernetes else None
-        found = runtimes.find(container["id"], container["runtime"], uid)
-        kubernetes = enrich.name(container, kubernetes, found)
+    whose = enrich.identify(path, runtimes.find)
     return {
         "cgroup": path,
         "level": cgroup.level(path),
-        "container": container,
-        "kubernetes": kubernetes,
-        "systemd": systemd,
+        "container": whose.container,
+        "kubernetes": whose.kubernetes,
+        "systemd": whose.systemd,
     }
 
 

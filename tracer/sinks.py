@@ -19,6 +19,12 @@ class Sink(Protocol):
         Raises OSError where it could not.
         """
 
+    def reopen(self) -> None:
+        """Go on in what has the name now: the file may have been renamed.
+
+        Raises TracerError where that cannot be opened; then nothing changes.
+        """
+
     def close(self) -> None: ...
 
 
@@ -29,6 +35,12 @@ class Descriptor:
         self.uri = uri
         self._descriptor = descriptor
         self._torn = False
+
+    def reopen(self) -> None:
+        if self._descriptor > 2:
+            opened = _open_file(self.uri)
+            os.close(self._descriptor)
+            self._descriptor, self._torn = opened, False
 
     def write(self, line: bytes) -> None:
         # What is left of a line that could not be written to its end must not spoil this one.
@@ -55,16 +67,16 @@ def open_sink(uri: str) -> Sink:
     Raises TracerError where there is none such or it cannot be opened.
     """
     check(uri)
-    return Descriptor(uri, 1) if uri == "stdout" else _open_file(uri, uri.removeprefix("file:"))
+    return Descriptor(uri, 1 if uri == "stdout" else _open_file(uri))
 
 
-def _open_file(uri: str, path: str) -> Sink:
+def _open_file(uri: str) -> int:
+    path = uri.removeprefix("file:")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise TracerError(f"{path} is a symbolic link", "name the file itself: links are not followed") from error
         if error.errno == errno.ENOENT:
             raise TracerError(f"{path}: its directory does not exist", "create it first, or name another") from error
         raise TracerError(f"cannot write to {path} ({error.strerror})", "name a file that can be created") from error
-    return Descriptor(uri, descriptor)

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 from pathlib import Path
 
@@ -49,6 +50,55 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
     assert record in [json.loads(line) for line in new.read_bytes().splitlines()]
     assert stat.filemode(new.stat().st_mode) == "-rw-r-----"
     assert stat.filemode(old.stat().st_mode) == "-rw-------"
+
+
+def test_file_renamed_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """After logrotate's rename and SIGHUP, lines go to a new file; none is in neither or in both."""
+    daemon = make_daemon()
+    daemon.start()
+    (output,) = daemon.outputs
+    group, rotated = cgroup.child("limit", 8), tmp_path / "records.json.1"
+    first = eat(16, group).die()
+    wait_until("the first record is there", lambda: kills_in(output) == [first.pid])
+    output.rename(rotated)
+    second = eat(16, group).die()
+    wait_until("the second record is there", lambda: kills_in(rotated) == [first.pid, second.pid])
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("a new file is there", output.exists)
+    third = eat(16, group).die()
+    wait_until("the third record is there", lambda: kills_in(output) == [third.pid])
+    daemon.process.terminate()
+    assert daemon.process.wait(10) == 0
+    assert kills_in(rotated) == [first.pid, second.pid]
+
+
+def kills_in(output: Path) -> list[int]:
+    records = map(json.loads, output.read_bytes().splitlines())
+    return [record["victim"]["pid"] for record in records if record["type"] == "oom_kill"]
+
+
+def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service manager hears when it is attached, that it lives, and when it reloads and stops."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        daemon = make_daemon()
+        assert manager.recv(4096) == b"READY=1"
+        assert daemon.of_type("start")
+        assert manager.recv(4096) == manager.recv(4096) == b"WATCHDOG=1"
+        daemon.process.send_signal(signal.SIGHUP)
+        heard = [manager.recv(4096) for _ in range(2)]
+        while b"WATCHDOG=1" in heard:
+            heard.remove(b"WATCHDOG=1")
+            heard.append(manager.recv(4096))
+        assert heard[0].startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert heard[1] == b"READY=1"
+        daemon.stop()
+        while (last := manager.recv(4096)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"
 
 
 def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:

@@ -136,3 +136,29 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     sink.close()
     os.write(1, b"more\n")
     assert capfd.readouterr() == ("line\nmore\n", "")
+
+
+def test_reopened(tmp_path: Path) -> None:
+    """A file that was renamed is left, and a new one of its name begun."""
+    path, renamed = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
+    sink = open_sink(f"file:{path}")
+    sink.write(b"one\n")
+    path.rename(renamed)
+    sink.write(b"two\n")
+    sink.reopen()
+    sink.write(b"three\n")
+    sink.close()
+    assert (renamed.read_bytes(), path.read_bytes()) == (b"one\ntwo\n", b"three\n")
+
+
+def test_not_reopened(tmp_path: Path) -> None:
+    """Where the name can no longer be opened, lines go on to where they went."""
+    path, renamed = tmp_path / "folder" / "records.jsonl", tmp_path / "renamed"
+    path.parent.mkdir()
+    sink = open_sink(f"file:{path}")
+    path.parent.rename(renamed)
+    with pytest.raises(TracerError, match="directory does not exist"):
+        sink.reopen()
+    sink.write(b"one\n")
+    sink.close()
+    assert (renamed / "records.jsonl").read_bytes() == b"one\n"
