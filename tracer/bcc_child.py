@@ -111,7 +111,7 @@ def main() -> None:
         except Exception as error:  # bcc raises plain Exception
             if required:
                 reply["error"] = f"{kind} {target}: {error}"
-                reply["errno"] = getattr(error, "errno", None) or 22
+                reply["errno"] = getattr(error, "errno", None) or ctypes.get_errno() or 22
                 break
         else:
             reply["attached"].append((program, kind, target))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
-from tracer import __version__, enrich, exits, features, host, line, process, record, sinks, source, wire
+from tracer import __version__, enrich, exits, features, host, line, privileges, process, record, sinks, source, wire
 from tracer.clock import rfc3339
 from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, RingBuffers
 from tracer.errors import TracerError
@@ -75,8 +75,9 @@ class Daemon:
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
-        self._interfaces = _open_interfaces() if options.network else None
         self._capture = source.attach(options.engine)
+        _drop_privileges(options.network)
+        self._interfaces = _open_interfaces() if options.network else None
         self._counters = Counters(self._capture.attached.maps)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         gfp = GfpNames(features.tracefs())
@@ -249,6 +250,17 @@ class Daemon:
             "lost": sum(self._lost.values()),
             "metadata_errors": self._runtimes.errors + self._names.timeouts,
         }
+
+
+def _drop_privileges(network: bool) -> None:
+    """Loading and attaching is done: from here on it reads what others wrote."""
+    kept = [privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE]
+    if network:
+        kept.append(privileges.CAP_SYS_ADMIN)  # to enter network namespaces
+    try:
+        privileges.keep(*kept)
+    except OSError as error:
+        print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)
 
 
 def _open_interfaces() -> "Interfaces":

@@ -7,11 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer import engine_bcc, engine_core, features, libbpf
+from tracer import engine_bcc, engine_core, features, libbpf, privileges
 from tracer.errors import TracerError
-
-CAP_SYSLOG, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 34, 21, 38, 39
-"""include/uapi/linux/capability.h"""
 
 
 class Check(NamedTuple):
@@ -53,15 +50,9 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def _privileges() -> Check:
-    with open("/proc/self/status", encoding="ascii") as status:
-        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
-
-    def has(capability: int) -> bool:
-        return bool(effective >> capability & 1)
-
-    ok = has(CAP_SYS_ADMIN) or (has(CAP_BPF) and has(CAP_PERFMON) and has(CAP_SYSLOG))
-    finding = "enough" if ok else "this process may not load BPF programs"
-    return Check("privileges", ok, True, finding, "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_SYSLOG")
+    missing = ", ".join(privileges.missing())
+    finding = f"this process has no {missing}" if missing else "enough"
+    return Check("privileges", not missing, True, finding, f"run it as root (sudo), or with {missing}")
 
 
 def _libbpf() -> Check:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from tracer import engine_core, features, libbpf, process
+from tracer import engine_core, features, libbpf, privileges, process
 from tracer.engine import Attached, EngineName, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Source
@@ -63,6 +63,7 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
                 attached = engine_bcc.attach(hooks, told, required, cmdlines, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):
+                print(f"oomtrace: no kprobes ({error}); it goes on with tracepoints alone", file=sys.stderr)
                 continue
             raise _explain(error) from error
         process.seed_cmdlines(attached.maps["cmdlines"])
@@ -78,9 +79,10 @@ def _explain(error: OSError) -> TracerError:
     if libbpf.lacks_privilege(error):
         if os.geteuid() != 0:
             return TracerError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED)
+        missing = ", ".join(privileges.missing())
         return TracerError(
             f"the kernel refuses to load the programs ({error})",
-            "give the process CAP_BPF, CAP_PERFMON and CAP_SYSLOG (or CAP_SYS_ADMIN), outside of kernel lockdown",
+            f"give the process {missing}" if missing else "see whether kernel lockdown or a sandbox forbids it",
             EXIT_UNSUPPORTED,
         )
     if error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOENT, errno.ESRCH):

@@ -77,6 +77,22 @@ def kills_in(output: Path) -> list[int]:
     return [record["victim"]["pid"] for record in records if record["type"] == "oom_kill"]
 
 
+@pytest.mark.parametrize("network", [False, True])
+def test_privileges(make_daemon: MakeDaemon, network: bool) -> None:
+    """Once attached, all its threads have given up what only attaching needs, for ever."""
+    kept = {2: "CAP_DAC_READ_SEARCH", 19: "CAP_SYS_PTRACE", 39: "CAP_BPF"} | ({21: "CAP_SYS_ADMIN"} if network else {})
+    daemon = make_daemon(arguments=["--network"] if network else [])
+    daemon.start()
+    tasks = list(Path(f"/proc/{daemon.process.pid}/task").iterdir())
+    assert len(tasks) > 1
+    for task in tasks:
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        held = {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+        permitted = sum(1 << number for number in kept)
+        assert held == {"CapInh": 0, "CapPrm": permitted, "CapEff": permitted, "CapAmb": 0}
+        assert status["NoNewPrivs"] == "1"
+
+
 def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service manager hears when it is attached, that it lives, and when it reloads and stops."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capabilities of this process: what it has, and giving up what it needs no longer (capabilities(7))."""
+
+import contextlib
+import ctypes
+
+CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 2, 19, 21, 34, 38, 39
+"""include/uapi/linux/capability.h"""
+
+PERF_PARANOID = "/proc/sys/kernel/perf_event_paranoid"
+_PERF_PARANOID_UPSTREAM_MAX = 2
+_VERSION_3 = 0x20080522
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class _Header(ctypes.Structure):
+    """``struct __user_cap_header_struct``."""
+
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Data(ctypes.Structure):
+    """``struct __user_cap_data_struct``: 32 capabilities, of which version 3 takes two."""
+
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+def effective() -> int:
+    """The effective capabilities, a bit each."""
+    with open("/proc/thread-self/status", encoding="ascii") as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+
+
+def missing() -> tuple[str, ...]:
+    """The names of those capabilities without which nothing can be traced."""
+    held = effective()
+
+    def has(capability: int) -> bool:
+        return bool(held >> capability & 1)
+
+    if has(CAP_SYS_ADMIN):
+        return ()
+    needed = {"CAP_BPF": has(CAP_BPF), "CAP_PERFMON": has(CAP_PERFMON), "CAP_SYSLOG": has(CAP_SYSLOG)}
+    if _only_for_administrators():
+        needed["CAP_SYS_ADMIN"] = False
+    return tuple(name for name, held in needed.items() if not held)
+
+
+def _only_for_administrators() -> bool:
+    """Whether CAP_PERFMON does not suffice for kprobes: Debian's and Ubuntu's kernels know levels beyond upstream's."""
+    with contextlib.suppress(OSError, ValueError), open(PERF_PARANOID, encoding="ascii") as file:
+        return int(file.read()) > _PERF_PARANOID_UPSTREAM_MAX
+    return False
+
+
+def keep(*capabilities: int) -> None:
+    """Give up all others, for ever; of this thread and those that it starts, so before any is started.
+
+    Raises OSError where that is forbidden.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = effective() & sum(1 << capability for capability in capabilities)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), data):
+        raise OSError(ctypes.get_errno(), "giving up capabilities")
