@@ -34,6 +34,28 @@ class UnreadableError(Exception):
 def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | None:
     """The file ``name`` below ``folder``; None where there is none.
 
+    Raises UnreadableError.
+    """
+    descriptor = open_file(folder, name)
+    if descriptor is None:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_size > max_bytes:
+            raise UnreadableError(f"{folder}/{name}: {status.st_size} bytes, more than {max_bytes}")
+        data = os.read(descriptor, status.st_size + 1)  # as much as it has: the buffer is taken beforehand
+    except OSError as error:
+        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    if len(data) > status.st_size:
+        raise UnreadableError(f"{folder}/{name}: grew while it was read")
+    return data
+
+
+def open_file(folder: str, name: str) -> int | None:
+    """A descriptor of the regular file ``name`` below ``folder``, to read from; None where there is none.
+
     ``folder`` may be a link, as administrators move such folders; what is below may not lead out of it.  Never waits
     for a writer.
 
@@ -45,20 +67,10 @@ def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | Non
         return None
     except OSError as error:
         raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableError(f"{folder}/{name}: not a regular file")
-        if status.st_size > max_bytes:
-            raise UnreadableError(f"{folder}/{name}: {status.st_size} bytes, more than {max_bytes}")
-        data = os.read(descriptor, status.st_size + 1)  # as much as it has: the buffer is taken beforehand
-    except OSError as error:
-        raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
-    finally:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-    if len(data) > status.st_size:
-        raise UnreadableError(f"{folder}/{name}: grew while it was read")
-    return data
+        raise UnreadableError(f"{folder}/{name}: not a regular file")
+    return descriptor
 
 
 def names(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[str]:

@@ -14,7 +14,7 @@ import tracer
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp", "notify", "privileges", "secret", "wire"),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "network", "process", "facts", "redact"),
+    ("engine", "kernel_types", "network", "process", "facts", "redact", "bolt"),
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("interfaces", "names"),
