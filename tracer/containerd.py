@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's bundles: STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/config.json, and what the CRI plugin keeps.
+"""containerd's bundles, its database, and what the CRI plugin keeps of a container's end.
 
-The bundle is an OCI runtime specification, written before the container starts and gone 50 ms after its end.  The CRI
-plugin tells all in annotations (containerd, pkg/cri/annotations); ctr puts the labels there; Docker nothing.
+A bundle, STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/config.json, is an OCI runtime specification, written before
+the container starts and gone 50 ms after its end.  The CRI plugin tells names and pod in annotations (containerd,
+pkg/cri/annotations).  The database (core/metadata/buckets.go) has the rest until the container is removed.
 """
 
 from typing import Any
 
-from tracer import facts, files
+from tracer import bolt, facts, files
+from tracer.bolt import Bucket
 from tracer.facts import Facts, Verdict
+from tracer.files import UnreadableError
 
 _TASKS = "io.containerd.runtime.v2.task"
+_MOBY = "moby"
+"""Docker's own namespace: there is nothing in it that Docker does not tell better."""
+_DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
+_LABELS_MAX_BYTES = 4 * facts.LABELS_MAX_BYTES
+"""More than can be kept, however many bytes a character takes."""
+_ANY_VALUE = 2 << 3 | 2
+"""Field 2, with a length before it; so has field 1, the type's name."""
 _CRI = "io.kubernetes.cri."
 _ANNOTATIONS = {
     "pod_name": "sandbox-name",
@@ -26,11 +36,10 @@ def find(state: str, container_id: str) -> Facts | None:
 
     Raises UnreadableError.
     """
-    # Of Docker's own containers the bundle tells nothing that Docker does not tell better.
     spaces = sorted(files.names(state, _TASKS), key=lambda space: (space != "k8s.io", space))
     for space in spaces:
         name = f"{_TASKS}/{space}/{container_id}/config.json"
-        data = None if space == "moby" else files.read(state, name)
+        data = None if space == _MOBY else files.read(state, name)
         if data is not None:
             return _facts(facts.child(facts.parse(data, f"{state}/{name}"), "annotations"), container_id)
     return None
@@ -40,11 +49,90 @@ def _facts(annotations: dict[str, Any], container_id: str) -> Facts:
     found: Facts = {"runtime": "containerd"}
     if f"{_CRI}sandbox-id" not in annotations:
         facts.put(found, name=container_id)
-        facts.put_labels(found, annotations)
         return found
     facts.put(found, **{field: annotations.get(_CRI + name) for field, name in _ANNOTATIONS.items()})
     facts.put(found, name=annotations.get(f"{_CRI}container-name"))
     return found
+
+
+def find_in_database(root: str, container_id: str) -> Facts | None:
+    """Name, image and labels as a client gave them, until the container is removed; None where it is not known.
+
+    Raises UnreadableError.
+    """
+    return bolt.ask(root, _DATABASE, lambda database: _look_up(database, container_id))
+
+
+def _look_up(database: Bucket, container_id: str) -> Facts | None:
+    """v1/NAMESPACE/containers/ID has `image`, `labels` and `extensions`."""
+    spaces = database.bucket(b"v1")
+    path = (b"containers", container_id.encode(errors="replace"))
+    found = [space.bucket(*path) for name, space in spaces.buckets() if name != _MOBY.encode()] if spaces else []
+    containers = [container for container in found if container is not None]
+    if len(containers) != 1:  # clients choose their ids, and two namespaces may have the same
+        return None
+    return _stored(containers[0], container_id)
+
+
+def _stored(container: Bucket, container_id: str) -> Facts | None:
+    found: Facts = {"runtime": "containerd"}
+    facts.put(found, image=_text(container.value(b"image")))
+    extensions = container.bucket(b"extensions")
+    if extensions is not None and extensions.value(b"io.cri-containerd.sandbox.metadata") is not None:
+        return None  # a pod's pause container, which has no name
+    metadata = extensions.value(b"io.cri-containerd.container.metadata") if extensions is not None else None
+    if metadata is None:
+        facts.put(found, name=container_id)
+        facts.put_labels(found, _labels(container))
+        return found
+    # The labels beside it are mixed with those of the image, which the CRI does not tell.
+    config = facts.child(facts.child(facts.parse(_any_value(metadata), "CRI metadata"), "Metadata"), "Config")
+    labels = facts.child(config, "labels")
+    facts.put(found, name=facts.child(config, "metadata").get("name"))
+    facts.put_labels(found, labels)
+    facts.put_kubernetes(found, labels)
+    return found
+
+
+def _labels(container: Bucket) -> dict[str, str | None]:
+    labels: dict[str, str | None] = {}
+    bucket = container.bucket(b"labels")
+    room = _LABELS_MAX_BYTES
+    for key, value in bucket.values() if bucket is not None else ():
+        labels[key.decode(errors="replace")] = value.decode(errors="replace")
+        room -= len(key) + len(value)
+        if room < 0:
+            break
+    return labels
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")
+
+
+def _any_value(data: bytes) -> bytes:
+    """The value of a protobuf Any (google/protobuf/any.proto).
+
+    Raises UnreadableError.
+    """
+    at = 0
+    while at < len(data):
+        field = data[at]
+        size, at = _varint(data, at + 1)
+        if field == _ANY_VALUE:
+            return data[at : at + size]
+        at += size
+    raise UnreadableError("CRI metadata: no value")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number, and where the next thing begins."""
+    value = 0
+    for position, byte in enumerate(data[at : at + 5]):
+        value |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            return value, at + position + 1
+    raise UnreadableError("CRI metadata: no length")
 
 
 def verdict(root: str, container_id: str) -> Verdict | None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What podman and CRI-O keep below the graph root of containers/storage (/var/lib/containers/storage).
 
-podman: overlay-containers/containers.json lists all containers with name and image, volatile-containers.json those of
-`podman run --rm` where podman is new enough; labels and state are in db.sql (since podman 5; before it in a BoltDB
-file, which is not read).  CRI-O: overlay-containers/ID/userdata/config.json is the OCI specification with the pod in
-its annotations, state.json beside it tells the end.
+podman: db.sql (since podman 5) or libpod/bolt_state.db (before) has all; overlay-containers/containers.json lists all
+containers with name and image, volatile-containers.json those of `podman run --rm` where podman is new enough.  CRI-O:
+overlay-containers/ID/userdata/config.json is the OCI specification with the pod in its annotations, state.json beside
+it tells the end.
 """
 
 import os
@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-from tracer import facts, files
+from tracer import bolt, facts, files
+from tracer.bolt import Bucket
 from tracer.facts import Facts, Verdict
 from tracer.files import UnreadableError
 
@@ -20,8 +21,11 @@ LIST_MAX_BYTES = 8 << 20
 """A container takes about 1 KiB of containers.json."""
 _DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
 _LISTS = [f"{driver}-containers/{kind}containers.json" for driver in _DRIVERS for kind in ("", "volatile-")]
-_PODMAN_DATABASE = "db.sql"
-_DATABASE_WAIT_S = 0.1
+_SQLITE = "db.sql"
+_SQLITE_WAIT_S = 0.1
+_SQLITE_TABLES = {"config": "ContainerConfig", "state": "ContainerState"}
+_BOLT = "libpod/bolt_state.db"
+"""Its buckets ctr/ID have the same JSON at these keys (podman, libpod/boltdb_state_internal.go)."""
 _ENDED = (4, 6, 7)
 """Stopped, exited, removing (podman, libpod/define/containerstate.go)."""
 
@@ -61,16 +65,16 @@ def verdict_crio(root: str, container_id: str) -> Verdict | None:
 
 
 def find_podman(root: str, container_id: str) -> Facts | None:
-    """Name, image and, since podman 5, labels; None where podman has no such container.
+    """Name, image and labels; None where podman has no such container.
 
     Raises UnreadableError.
     """
     found: Facts = {"runtime": "podman"}
-    locked = None
+    problem = None
     try:
-        config = _database(root, "ContainerConfig", container_id)
-    except UnreadableError as error:  # podman locks it to write, for long when it is busy
-        config, locked = None, error
+        config = _database(root, "config", container_id)
+    except UnreadableError as error:  # podman 5 locks it to write, for long when it is busy
+        config, problem = None, error
     if config is not None:
         facts.put(found, name=config.get("name"), image=config.get("rootfsImageName"))
         facts.put_labels(found, facts.child(config, "labels"))
@@ -87,17 +91,17 @@ def find_podman(root: str, container_id: str) -> Facts | None:
                 facts.put(found, name=names[0] if isinstance(names, list) and names else None)
                 facts.put(found, image=more.get("image-name"))
                 return found
-    if locked:
-        raise locked
+    if problem:
+        raise problem
     return None
 
 
 def verdict_podman(root: str, container_id: str) -> Verdict | None:
-    """How a podman container ended; None before podman 5.
+    """How a podman container ended.
 
     Raises UnreadableError.
     """
-    state = _database(root, "ContainerState", container_id)
+    state = _database(root, "state", container_id)
     if state is None:
         return None
     running = state.get("state") not in _ENDED
@@ -121,15 +125,28 @@ def _list(data: bytes, source: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _database(root: str, table: str, container_id: str) -> dict[str, Any] | None:
-    """The JSON that podman keeps of a container in one of its tables."""
-    path = f"{root}/{_PODMAN_DATABASE}"
+def _database(root: str, what: str, container_id: str) -> dict[str, Any] | None:
+    """The JSON that podman keeps of a container: its `config` or its `state`."""
+    data = _sqlite(root, _SQLITE_TABLES[what], container_id)
+    if data is not None:
+        return facts.parse(data, f"{root}/{_SQLITE}")
+    data = bolt.ask(root, _BOLT, lambda database: _bolt(database, what.encode(), container_id))
+    return None if data is None else facts.parse(data, f"{root}/{_BOLT}")
+
+
+def _bolt(database: Bucket, key: bytes, container_id: str) -> bytes | None:
+    container = database.bucket(b"ctr", container_id.encode(errors="replace"))
+    return None if container is None else container.value(key)
+
+
+def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
+    path = f"{root}/{_SQLITE}"
     if not os.path.isfile(path):
         return None
-    import sqlite3  # 1 MB, for hosts with podman only
+    import sqlite3  # 1 MB, for hosts with podman 5 only
 
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_DATABASE_WAIT_S)
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_SQLITE_WAIT_S)
         try:
             # The column is declared as text; podman puts blobs in.
             query = f"SELECT CAST(JSON AS BLOB) FROM {table} WHERE ID = ?"  # noqa: S608
@@ -138,4 +155,4 @@ def _database(root: str, table: str, container_id: str) -> dict[str, Any] | None
             connection.close()
     except sqlite3.Error as error:
         raise UnreadableError(f"{path}: {error}") from error
-    return None if row is None or not isinstance(row[0], bytes) else facts.parse(row[0], path)
+    return None if row is None or not isinstance(row[0], bytes) else row[0]

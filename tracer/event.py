@@ -152,7 +152,7 @@ class Container(TypedDict):
     runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
     name: Annotated[str | None, "Container name."]
     image: Annotated[str | None, "Image name, as it was given to the runtime."]
-    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod, for ctr the OCI annotations."]
+    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod."]
     node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
     ip_addresses: Annotated[
         list[str] | None, "Addresses of its network namespace, link-local ones left out; needs `--network`."

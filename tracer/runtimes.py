@@ -30,6 +30,7 @@ ROOTS: Mapping[str, tuple[str, ...]] = {
 _FINDERS: tuple[tuple[str, str, Callable[[str, str], Facts | None]], ...] = (
     ("docker", "docker", docker.find),
     ("containerd", "containerd", containerd.find),
+    ("containerd", "containerd-root", containerd.find_in_database),
     ("podman", "containers-storage", containers_storage.find_podman),
     ("cri-o", "containers-storage", containers_storage.find_crio),
 )
@@ -78,10 +79,8 @@ class Runtimes:
         if not _is_name(container_id):
             return found
         for name, root, find in _FINDERS:
-            if runtime in (None, name):
-                found = self._first(root, partial(_ask, find, container_id)) or {}
-                if found:
-                    break
+            if name == found.get("runtime", runtime or name):  # what the first one told stays
+                found = {**(self._first(root, partial(_ask, find, container_id)) or {}), **found}
         if pod_uid is not None and "pod_name" not in found:
             logged = self._first("container-logs", partial(_ask, kubelet.find, container_id))
             logged = logged or self._first("pod-logs", partial(_ask, kubelet.find_pod, pod_uid)) or {}

@@ -106,9 +106,13 @@ class Cri(Runtime):
         status = self._status(container.id)["status"]
         pod = self.call("PodSandboxStatus", pod_sandbox_id=container.sandbox)["status"]
         return Told(
-            {"id": status["id"], "image": status["image"]["image"], "ip_addresses": [pod["network"]["ip"]]},
-            # The labels of pods and containers are in containerd's database.
-            perhaps={"name": status["metadata"]["name"], "labels": status["labels"]},
+            {
+                "id": status["id"],
+                "name": status["metadata"]["name"],
+                "image": status["image"]["image"],
+                "labels": status["labels"],
+                "ip_addresses": [pod["network"]["ip"]],
+            },
             kubernetes={
                 "pod_name": pod["metadata"]["name"],
                 "namespace": pod["metadata"]["namespace"],

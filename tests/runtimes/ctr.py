@@ -44,10 +44,8 @@ class Ctr(Runtime):
 
     def told(self, container: Container) -> Told:
         answer = json.loads(self.ctr("container", "info", container.id))
-        # What the image adds to the labels, and the image itself, only containerd's database knows.
-        given = answer["Spec"]["annotations"]
-        assert given.items() <= answer["Labels"].items()
-        return Told({"id": answer["ID"], "name": answer["ID"]}, perhaps={"image": answer["Image"], "labels": given})
+        assert answer["Labels"].items() > image.LABELS.items()
+        return Told({"id": answer["ID"], "name": answer["ID"], "image": answer["Image"], "labels": answer["Labels"]})
 
     def remove(self, container: Container) -> None:
         self.ctr("task", "delete", "--force", container.id, check=False)

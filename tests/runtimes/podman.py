@@ -16,6 +16,7 @@ from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Facts, Runtime, Told
 class Podman(Runtime):
     kind = "podman"
     programs = ("podman", "conmon")
+    keeps_verdicts = True
 
     def __init__(self, folder: Path, tree: Path, archive: Path) -> None:
         super().__init__(folder, tree, archive)
@@ -64,9 +65,12 @@ class Podman(Runtime):
     def told(self, container: Container) -> Told:
         answer = self._inspect(container.id)
         return Told(
-            {"id": answer["Id"], "name": answer["Name"], "image": answer["ImageName"]},
-            # In podman's database only.
-            perhaps={"labels": answer["Config"]["Labels"]},
+            {
+                "id": answer["Id"],
+                "name": answer["Name"],
+                "image": answer["ImageName"],
+                "labels": answer["Config"]["Labels"],
+            },
         )
 
     def verdict(self, container: Container) -> Facts:

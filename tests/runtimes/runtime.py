@@ -7,7 +7,7 @@ import re
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,9 @@ def unit_of(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Told:
-    """What a runtime says of a container, under the names that records use.
-
-    `perhaps` is kept where only the runtime itself finds it: a record has the same, or null.
-    """
+    """What a runtime says of a container, under the names that records use."""
 
     container: Facts
-    perhaps: Facts = field(default_factory=dict)
     kubernetes: Facts | None = None
 
 

@@ -16,8 +16,6 @@ def check_told(container: Container, told: Told, runtime: Runtime, record: Recor
     assert names is not None, "no container in the record"
     expected = {"runtime": runtime.kind, **told.container}
     assert expected == {name: names[name] for name in expected}
-    known = {name: value for name, value in told.perhaps.items() if names[name] is not None}
-    assert known == {name: names[name] for name in known}
     assert told.kubernetes == record["kubernetes"]
     if SYSTEMD:
         assert container.unit == (record["systemd"] or {}).get("unit")

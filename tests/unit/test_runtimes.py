@@ -16,6 +16,9 @@ from tracer.facts import LABELS_MAX_BYTES, TEXT_MAX, parse
 from tracer.files import UnreadableError
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 
+from . import bolt_file
+from .bolt_file import Tree
+
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 POD = {
@@ -27,6 +30,8 @@ POD = {
 DOCKER = f"docker/containers/{ID}/config.v2.json"
 BUNDLE = f"containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
 STATUS = f"containerd-root/io.containerd.grpc.v1.cri/containers/{ID}/status"
+META = "containerd-root/io.containerd.metadata.v1.bolt/meta.db"
+BOLT_STATE = "containers-storage/libpod/bolt_state.db"
 USERDATA = f"containers-storage/overlay-containers/{ID}/userdata"
 
 
@@ -120,10 +125,103 @@ def test_cri_verdict(
     assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
 
 
+def any_message(kind: bytes, value: bytes) -> bytes:
+    """A protobuf Any."""
+    return b"".join(
+        bytes([tag, 0x80 | len(part) & 0x7F, len(part) >> 7]) + part for tag, part in ((10, kind), (18, value))
+    )
+
+
+def cri_container(labels: dict[str, str]) -> Tree:
+    """What the CRI plugin puts into containerd's database; the image's labels are among the container's."""
+    config = {
+        "metadata": {"name": "app"},
+        "image": {"image": "sha256:5"},
+        "labels": labels,
+        "envs": [{"key": "A"}] * 20,
+    }
+    metadata = json.dumps({"Version": "v1", "Metadata": {"ID": ID, "Config": config}}).encode()
+    extension = any_message(b"github.com/containerd/cri/pkg/store/container/Metadata", metadata)
+    return {
+        b"createdat": b"1",
+        b"image": b"docker.io/shop/web:1",
+        b"labels": {b"io.cri-containerd.kind": b"container", b"of.the.image": b"x", b"app": b"web"},
+        b"extensions": {b"io.cri-containerd.container.metadata": extension},
+    }
+
+
+def test_cri_database(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The labels are those that the pod's author gave, without the image's; the bundle's word goes first."""
+    labels = {"app": "web", **POD}
+    tree: Tree = {b"v1": {b"version": b"5", b"k8s.io": {b"containers": {ID.encode(): cri_container(labels)}}}}
+    bolt_file.write(tmp_path / META, tree)
+    expected = {
+        "runtime": "containerd",
+        "name": "app",
+        "image": "docker.io/shop/web:1",
+        "labels": labels,
+        "pod_name": "web-0",
+        "namespace": "shop",
+        "pod_uid": UID,
+        "container_name": "app",
+    }
+    assert expected == runtimes.find(ID, None, UID)
+    annotations = {"io.kubernetes.cri.sandbox-id": "f" * 64, "io.kubernetes.cri.image-name": "docker.io/shop/web:2"}
+    write(tmp_path, BUNDLE, {"annotations": annotations})
+    assert {**expected, "image": "docker.io/shop/web:2"} == runtimes.find(ID, "containerd", UID)
+
+
+@pytest.mark.parametrize(
+    "extension", [b"", b"\x12", b"\x12\xff", b"\x12\x05{", b"\xff" * 20, b"\x0a\x7f", b"\x12\x02[]"]
+)
+def test_cri_extension_is_damaged(extension: bytes, runtimes: Runtimes, tmp_path: Path) -> None:
+    """It is counted, and costs what it should have told."""
+    container = cri_container({}) | {b"extensions": {b"io.cri-containerd.container.metadata": extension}}
+    bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
+    assert runtimes.find(ID, "containerd", None) == {}
+    assert runtimes.errors == 1
+
+
+def test_pause_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Of a pod's first container only the bundle tells: it has no name."""
+    container: Tree = {b"image": b"pause:3", b"extensions": {b"io.cri-containerd.sandbox.metadata": b""}}
+    bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
+    assert runtimes.find(ID, "containerd", None) == {}
+    write(tmp_path, BUNDLE, {"annotations": {"io.kubernetes.cri.sandbox-id": ID}})
+    assert runtimes.find(ID, "containerd", None) == {"runtime": "containerd"}
+
+
 def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
-    """ctr's containers are named by their user, in a namespace of any name."""
+    """ctr's containers are named by their user, in a namespace of any name; the database has image and labels."""
     write(tmp_path, "containerd/io.containerd.runtime.v2.task/default/mine/config.json", {"annotations": {"a": "b"}})
-    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine", "labels": {"a": "b"}}
+    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+    container: Tree = {b"image": b"docker.io/shop/web:1", b"labels": {b"a": b"b", b"of.the.image": b"x"}}
+    found = {
+        "runtime": "containerd",
+        "name": "mine",
+        "image": "docker.io/shop/web:1",
+        "labels": {"a": "b", "of.the.image": "x"},
+    }
+    other: Tree = {b"containers": {b"other": container}}
+    moby: Tree = {b"containers": {b"mine": {b"image": b"of Docker"}}}
+    spaces: Tree = {b"default": {b"containers": {b"mine": container}}, b"moby": moby, b"new": {}, b"other": other}
+    bolt_file.write(tmp_path / META, {b"v1": spaces})
+    assert found == runtimes.find("mine", "containerd", None)
+    assert runtimes.find("none", "containerd", None) == {}
+    # The same name in two namespaces: whose labels are they?
+    bolt_file.write(tmp_path / META, {b"v1": {**spaces, b"other": {b"containers": {b"mine": {b"image": b"x"}}}}})
+    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+
+
+def test_ctr_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
+    """As many labels as fit stay, and it is said that there were more."""
+    labels: Tree = {b"label%05d" % number: "\u2615".encode() * 10 for number in range(5000)}
+    bolt_file.write(tmp_path / META, {b"v1": {b"default": {b"containers": {b"mine": {b"labels": labels}}}}})
+    found = runtimes.find("mine", "containerd", None)
+    assert found["labels_cut"]
+    assert found["labels"]["label00007"] == "\u2615" * 10
+    assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
+    assert runtimes.errors == 0
 
 
 def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -143,6 +241,25 @@ def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
+    """All of it from podman's older database."""
+    config = {
+        "id": ID,
+        "name": "web",
+        "rootfsImageName": "localhost/web:1",
+        "labels": {"app": "web"},
+        "spec": "x" * 9000,
+    }
+    state = {"state": 6, "exitCode": 137, "oomKilled": True}
+    container: Tree = {b"config": json.dumps(config).encode(), b"state": json.dumps(state).encode(), b"networks": {}}
+    bolt_file.write(tmp_path / BOLT_STATE, {b"ctr": {ID.encode(): container}, b"all-ctrs": {ID.encode(): b"web"}})
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
+    assert found == runtimes.find(ID, "podman", None)
+    assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": True, "exit_code": 137}
+    assert runtimes.find("0" * 64, "podman", None) == {}
+    assert runtimes.verdict("0" * 64, "podman") is None
+
+
+def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
     """Name and image from the list of all containers; no labels, no verdict."""
     metadata = json.dumps({"image-name": "localhost/web:1"})
     entries = [{"id": "0" * 64, "names": ["other"]}, 5, {"id": ID, "names": ["web"], "metadata": metadata}]
@@ -208,7 +325,8 @@ HOSTILE = (
 def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
     """What is no JSON, or not of the right type, costs no more than what it should have told."""
     for name in (DOCKER, BUNDLE, STATUS, f"{USERDATA}/config.json", f"{USERDATA}/state.json",
-                 "containers-storage/overlay-containers/containers.json", "containers-storage/db.sql"):  # fmt: skip
+                 "containers-storage/overlay-containers/containers.json", "containers-storage/db.sql", BOLT_STATE,
+                 META):  # fmt: skip
         write(tmp_path, name, content)
     for runtime in ("docker", "containerd", "podman", "cri-o"):
         found: dict[str, Any] = {**runtimes.find(ID, runtime, UID)}
