@@ -22,7 +22,7 @@ READ_MAX_BYTES = 4 << 20
 """For one question; a path of four buckets takes about ten pages."""
 STEPS_MAX = 30_000
 """Parts of pages that are looked at for one question; pages that lead in a circle are not read again, but looked at."""
-ATTEMPTS_MAX = 3
+ATTEMPTS_MAX = 5
 DEPTH_MAX = 16
 """Pages on the way to a key; with two keys a page it would take 65536 keys to get there."""
 

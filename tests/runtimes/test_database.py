@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""containerd's database is read right while containerd writes it, locked as it is."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from tests.kernel.environment import IN_VM
+from tracer.containerd import find_in_database
+from tracer.facts import Facts
+from tracer.files import UnreadableError
+
+from . import image
+from .conftest import Running
+from .ctr import Ctr
+from .runtime import new_name
+
+CONTAINERS = 10 if IN_VM else 100
+"""A hundred do not fit on one page."""
+AT_ONCE = 4
+
+
+@pytest.fixture
+def ctr(running: Running) -> Ctr:
+    runtime = running.start("ctr")
+    assert isinstance(runtime, Ctr)
+    return runtime
+
+
+@contextmanager
+def repeatedly(question: Callable[[], Facts | None]) -> Iterator[list[Facts | None]]:
+    """The answers to a question that is asked until the block is left; those that could not be had are left out."""
+    answers: list[Facts | None] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.001):
+            try:
+                answers.append(question())
+            except UnreadableError as error:
+                if "again and again" not in str(error):
+                    raise
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield answers
+        finally:
+            over.set()
+    asking.result()
+
+
+def test_written_meanwhile(ctr: Ctr) -> None:
+    """The answer about one container stays the same while others are made and removed; each has its own."""
+    root = str(ctr.roots()["containerd-root"])
+    names = [new_name("stored") for _ in range(CONTAINERS)]
+
+    def create(name: str) -> None:
+        ctr.ctr("container", "create", "--label", f"org.example.name={name}", image.REFERENCE, name)
+
+    def told(name: str) -> Facts:
+        answer = json.loads(ctr.ctr("container", "info", name))
+        return {"runtime": "containerd", "name": name, "image": answer["Image"], "labels": answer["Labels"]}
+
+    create(names[0])
+    first = told(names[0])
+    with ThreadPoolExecutor(AT_ONCE) as pool, repeatedly(lambda: find_in_database(root, names[0])) as answers:
+        list(pool.map(create, names[1:]))
+        for name in (names[1], names[-1]):
+            assert told(name) == find_in_database(root, name)
+        list(pool.map(lambda name: ctr.ctr("container", "delete", name), names[1:]))
+    assert len(answers) > CONTAINERS
+    assert [first] * len(answers) == answers
+    ctr.ctr("container", "delete", names[0])
+    assert find_in_database(root, names[0]) is None
