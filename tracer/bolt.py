@@ -262,6 +262,7 @@ def _read_meta(descriptor: int, source: str) -> _Meta:
         second = _parse_meta(_pread(descriptor, source, page_size + _PAGE.size, _META.size))
         if second and second.page_size == page_size:
             found.append(second)
+            break
     if not found:
         raise UnreadableError(f"{source}: not a Bolt database")
     return max(found, key=lambda meta: meta.transaction)
