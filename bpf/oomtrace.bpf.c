@@ -192,17 +192,20 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 }
 
 /* The current thread is about to kill this process, which may exit at any moment from now on: before its mark, too. */
-inline_always void condemn(u32 pid)
+inline_always void condemn(struct task_struct *task)
 {
-	u32 tid = current_tid();
+	struct task_struct *leader = READ(task, group_leader);
+	u32 tid = current_tid(), pid = READ(task, tgid);
 	u32 *killed = map_lookup(killing, &tid);
-	struct victim *marked = map_lookup(victims, &pid);
-	struct state *state = current_state();
+	struct victim *known = map_lookup(victims, &pid);
 
 	if (killed && *killed == pid)
 		return;
-	/* A group kill comes upon its first victim once more, and does not mark it again. */
-	if (marked && state && marked->incident_ns == state->incident_ns)
+	/*
+	 * Killed once more, and not marked again: by a group kill that comes upon its first victim, or because the init
+	 * of its PID namespace dies as well.
+	 */
+	if (known && (known->killed_ns ? known->killed_ns : known->exited_ns) > READ(leader, start_boottime))
 		return;
 	map_delete(victims, &pid); /* an earlier process of this number */
 	map_update(condemned, &pid, &tid, BPF_ANY);
@@ -212,9 +215,7 @@ inline_always void condemn(u32 pid)
 SEC("kprobe/__oom_kill_process")
 int on_do_oom_kill_process(struct pt_regs *ctx)
 {
-	struct task_struct *victim = (struct task_struct *)ARG1(ctx);
-
-	condemn(READ(victim, tgid));
+	condemn((struct task_struct *)ARG1(ctx));
 	return 0;
 }
 
@@ -306,7 +307,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* SIGKILL from the OOM path: the victim, before it is marked, and after it those who share its memory. */
+/* SIGKILL from the OOM path: without kprobes the victim, before it is marked; after it those who share its memory. */
 SEC("raw_tp/signal_generate")
 int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -328,7 +329,8 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		send(&event, sizeof(event));
 		return 0;
 	}
-	condemn(pid);
+	if (!setting(kprobes))
+		condemn(task);
 	return 0;
 }
 

@@ -6,7 +6,7 @@ import pytest
 from . import oracles
 from .cgroups import Cgroup
 from .conftest import Eat, Fence
-from .environment import not_applicable
+from .environment import not_applicable, wait_until
 from .watch import Watch
 
 
@@ -52,6 +52,25 @@ def test_flag_above_the_victim(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     assert [left.name, right.name] == [record["victim"]["cgroup"] for record in records]
     assert [parent.name] * 2 == [record["limit"]["cgroup"] for record in records]
     assert [record["incident"]["victims"] for record in records] == [2] * 2
+
+
+def test_namespace_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The init of a PID namespace takes along whom the kernel has killed in it just before: both exits are told."""
+    group = cgroup.child("group", 24)
+    group.write("memory.oom.group", 1)
+    init = eat(20, group, namespace=True, gate=True)
+    init.start()
+    (init_pid,) = init.children()
+    eat(16, group, hold=True, through=("nsenter", f"--pid=/proc/{init_pid}/ns/pid")).full()
+    init.go()
+    wait_until("both have records", lambda: len(victims_in(watch, group)) == 2)
+    records = watch.kills(victims_in(watch, group))
+    assert init_pid == records[1]["victim"]["pid"] == records[0]["trigger"]["pid"]
+    assert [record["victim"]["pid"] for record in records] == [watch.exit_of(record)["pid"] for record in records]
+
+
+def victims_in(watch: Watch, group: Cgroup) -> list[int]:
+    return [record["victim"]["pid"] for record in watch.records() if record["victim"]["cgroup"] == group.name]
 
 
 @pytest.mark.vm
