@@ -19,6 +19,13 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev clang-format python3-bpfcc qemu-
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
+DEB_PACKAGES := clang llvm libbpf-dev linux-libc-dev debhelper dh-python dpkg-dev fakeroot python3
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
+DEB := dist/oomtrace_$(VERSION)_all.deb
+DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py deploy/debian/* deploy/debian/source/* docs/*.md *.md) \
+	deploy/oomtrace.service
 
 .DEFAULT_GOAL := build
 
@@ -112,9 +119,26 @@ docs: build  ## Write the parts of docs/ and README.md that come from the code
 wheel: bpf  ## Build the package, BPF objects inside, into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
+.PHONY: deb
+deb:  ## Build the Debian package, for amd64 and arm64, into dist/
+	@$(MAKE) --no-print-directory packages PACKAGES="$(DEB_PACKAGES)"
+	@$(MAKE) --no-print-directory $(DEB)
+
+# debhelper wants its folder at the top, where this project has none.
+$(DEB): $(OBJECTS) $(DEB_SOURCES)
+	@rm -rf build/deb
+	@mkdir -p build/deb/oomtrace dist
+	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
+	@cp -Rp deploy/debian build/deb/oomtrace/debian
+	@cp -p deploy/oomtrace.service build/deb/oomtrace/debian
+	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
+		{ cat ../log; exit 1; }
+	@cp build/deb/$(@F) $@
+	@echo $@
+
 .PHONY: clean
 clean:  ## Remove what was built (downloads in build/vm stay)
-	rm -rf $(VENV) dist tracer/objects build/eat
+	rm -rf $(VENV) dist tracer/objects build/eat build/deb
 
 # Root only where the kernel asks for it.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
