@@ -3,7 +3,7 @@
 
 import os
 import sys
-from typing import Annotated, get_args
+from typing import get_args
 
 import orjson
 import typer
@@ -27,11 +27,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RuntimeRoots = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+# Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
+RUNTIME_ROOTS: list[str] = typer.Option(
+    [], "--runtime-root", metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."
+)
+JSON: bool = typer.Option(False, "--json", help="Print JSON.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -40,8 +40,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _parse_engine(name: str) -> EngineOption:
-    """Done here because typer before 0.19, which Debian 13 has, knows no Literal."""
+def _check_engine(name: str) -> EngineOption:
     for engine in get_args(EngineOption):
         if name == engine:
             return engine  # type: ignore[no-any-return]
@@ -50,52 +49,47 @@ def _parse_engine(name: str) -> EngineOption:
 
 @app.callback()
 def common(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
+    _version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     pass
 
 
 @app.command()
 def run(
-    engine: Annotated[
-        EngineOption,
-        typer.Option(
-            parser=_parse_engine,
-            metavar="<auto|core|bcc>",
-            help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
-        ),
-    ] = "auto",
-    output: Annotated[
-        list[str] | None,
-        typer.Option("--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again. Default: stdout."),
-    ] = None,
-    max_record: Annotated[
-        int,
-        typer.Option(metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."),
-    ] = MAX_BYTES,
-    runtime_root: RuntimeRoots = None,
-    network: Annotated[
-        bool, typer.Option("--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network]).")
-    ] = False,
-    cmdline: Annotated[bool, typer.Option("--cmdline/--no-cmdline", help="Show command lines.")] = True,
-    redact_defaults: Annotated[
-        bool,
-        typer.Option("--redact-defaults/--no-redact-defaults", help="Keep passwords, tokens and keys out of them."),
-    ] = True,
-    redact: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."),
-    ] = None,
+    engine: str = typer.Option(
+        "auto",
+        callback=_check_engine,
+        metavar="<auto|core|bcc>",
+        help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
+    ),
+    output: list[str] = typer.Option(
+        ["stdout"], "--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again."
+    ),
+    max_record: int = typer.Option(
+        MAX_BYTES, metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."
+    ),
+    runtime_root: list[str] = RUNTIME_ROOTS,
+    network: bool = typer.Option(
+        False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
+    ),
+    cmdline: bool = typer.Option(True, "--cmdline/--no-cmdline", help="Show command lines."),
+    redact_defaults: bool = typer.Option(
+        True, "--redact-defaults/--no-redact-defaults", help="Keep passwords, tokens and keys out of them."
+    ),
+    redact: list[str] = typer.Option(
+        [], metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."
+    ),
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
-    outputs = tuple(output or ["stdout"])
-    for uri in outputs:
+    for uri in output:
         sinks.check(uri)
-    roots = tuple(parse_root(root) for root in runtime_root or ())
-    Redactor(redact or ())  # a wrong pattern is a wrong option
-    options = Options(engine, outputs, max_record, roots, cmdline, redact_defaults, tuple(redact or ()), network)
+    roots = tuple(parse_root(root) for root in runtime_root)
+    Redactor(redact)  # a wrong pattern is a wrong option
+    options = Options(
+        _check_engine(engine), tuple(output), max_record, roots, cmdline, redact_defaults, tuple(redact), network
+    )
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -109,14 +103,12 @@ def run(
 
 @app.command(name="resolve")
 def resolve_command(
-    target: Annotated[
-        str, typer.Argument(metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid.")
-    ],
-    as_json: Json = False,
-    runtime_root: RuntimeRoots = None,
+    target: str = typer.Argument(..., metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid."),
+    as_json: bool = JSON,
+    runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
     """Tell whose a cgroup or a process is: container, pod, systemd unit."""
-    resolved = resolve(target, Runtimes(map(parse_root, runtime_root or ())))
+    resolved = resolve(target, Runtimes(map(parse_root, runtime_root)))
     if as_json:
         _print_json(resolved)
     else:
@@ -124,7 +116,7 @@ def resolve_command(
 
 
 @app.command(name="doctor")
-def doctor_command(as_json: Json = False) -> None:
+def doctor_command(as_json: bool = JSON) -> None:
     """Tell what this host can trace, what it cannot, and what to do about it."""
     checks = doctor.examine()
     if as_json:
