@@ -12,7 +12,7 @@ _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 class Mount(NamedTuple):
     root: str
-    """Which cgroup is mounted: ``/`` but in a container."""
+    """Which cgroup is mounted: ``/``, but in a container that was not given the host's."""
     point: str
 
 
@@ -24,7 +24,7 @@ def find_mount(mountinfo: str) -> Mount | None:
         fields, kinds = left.split(" "), right.split(" ")
         if kinds[0] not in ("cgroup", "cgroup2") or len(fields) < 5:
             continue
-        mount = Mount(_unescape(fields[3]), _unescape(fields[4]))
+        mount = Mount(_without_parents(_unescape(fields[3])), _unescape(fields[4]))
         if kinds[0] == "cgroup" and "memory" in kinds[-1].split(","):
             return mount
         if kinds[0] == "cgroup2" and unified is None:
@@ -65,6 +65,14 @@ def paths() -> Iterator[str]:
                 waiting.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
         except OSError:  # it is gone
             continue
+
+
+def _without_parents(root: str) -> str:
+    """The root as the kernel names it, where a process in a cgroup namespace sees a way up: /../.. is above its own.
+
+    What is mounted there is the whole hierarchy: who mounts a part of it mounts one that leads down.
+    """
+    return "/" if set(root.split("/")) <= {"", ".."} else root
 
 
 def _unescape(text: str) -> str:

@@ -13,6 +13,8 @@ V1 = "35 32 0:31 / /sys/fs/cgroup/memory rw,nosuid shared:12 - cgroup cgroup rw,
 CPU = "36 32 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
 V2 = "34 32 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 INSIDE = "40 32 0:30 /docker/abc /sys/fs/cgroup ro master:9 - cgroup2 cgroup rw\n"
+GIVEN = "41 32 0:30 /../../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
+"""The host's hierarchy in a container that has a cgroup namespace of its own."""
 SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
 
 
@@ -23,6 +25,7 @@ SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
         (V2 + CPU + V1, Mount("/", "/sys/fs/cgroup/memory")),
         (CPU, None),
         (INSIDE, Mount("/docker/abc", "/sys/fs/cgroup")),
+        (GIVEN, Mount("/", "/sys/fs/cgroup")),
         (SPACE, Mount("/", "/mnt/my cgroups")),
         ("", None),
         ("garbage\n - cgroup2\n" + V2, Mount("/", "/sys/fs/cgroup")),
