@@ -24,7 +24,7 @@ NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
 class Host(TypedDict):
     """The host that the record comes from."""
 
-    name: Annotated[str, "Host name, as `uname -n` gives it."]
+    name: Annotated[str, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`)."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
     kernel: Annotated[str, "Kernel release, as `uname -r` gives it."]
 

@@ -5,10 +5,13 @@ import os
 
 from tracer.event import Host
 
+NODE_NAME = "NODE_NAME"
+"""The environment variable that tells a pod the name of its node; the kernel tells it the pod's."""
+
 
 def read_host() -> Host:
     uname = os.uname()
-    return {"name": uname.nodename, "boot_id": read_boot_id(), "kernel": uname.release}
+    return {"name": os.environ.get(NODE_NAME) or uname.nodename, "boot_id": read_boot_id(), "kernel": uname.release}
 
 
 def read_boot_id() -> str | None:
