@@ -27,6 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
+"""What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
+
 # Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(
     [], "--runtime-root", metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."
@@ -96,7 +99,7 @@ def run(
     # Where modules are is known already (-S): finding out anew takes memory that stays.
     environment["PYTHONPATH"] = os.pathsep.join([package_parent, *filter(None, sys.path)])
     try:
-        os.execve(sys.executable, ["oomtrace", "-S", "-m", "tracer.daemon"], environment)
+        os.execve(sys.executable, ["oomtrace", "-S", "-c", DAEMON], environment)
     except OSError as error:
         raise TracerError(f"cannot run {sys.executable} ({error.strerror})", "run it as root (sudo)") from error
 

@@ -3,8 +3,8 @@
 
     kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> sinks
 
-Started by ``python -m tracer.daemon``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is
-replaced by this one, so that what it imported (typer) weighs on nobody.
+Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is replaced by
+this one, so that what it imported (typer) weighs on nobody.
 """
 
 import ctypes
@@ -287,7 +287,3 @@ def main() -> int:
         print(f"oomtrace: {error}", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -217,3 +217,15 @@ def test_full_disk(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
         finished = oomtrace(*arguments, stdout=full)
     check_refusal(finished, EXIT_FAILED)
+
+
+def test_working_directory(tmp_path: Path) -> None:
+    """Modules in the working directory, which may be anybody's, are not run."""
+    script = Path(sys.executable).with_name("oomtrace")
+    require(script.exists(), "oomtrace is installed beside this Python")
+    (tmp_path / "tracer").mkdir()
+    for name in ("__init__", "cli", "daemon"):
+        (tmp_path / f"tracer/{name}.py").write_text('print("a stranger")\n')
+    command = [str(script), "run", "-o", f"file:{tmp_path}/no/file"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert f"{tmp_path}/no" in check_refusal(finished, EXIT_FAILED)
