@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel: built as `make wheel` does, installed by pipx away from the checkout, and run."""
+
+import json
+import os
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.daemon import check_line
+from tests.kernel.environment import IN_VM, PATIENCE_S, ROOT, not_applicable, wait_until
+from tests.runtimes.commands import ENVIRONMENT
+from tracer import __version__
+from tracer.schema import json_schema
+
+EM_BPF = 247
+"""include/uapi/linux/elf-em.h"""
+ARCHITECTURES = {"x86_64", "arm64"}
+INSTALL_S = 300
+
+
+@pytest.fixture(scope="module")
+def wheel() -> Path:
+    if IN_VM:
+        not_applicable("wheels are built and installed from PyPI, which a guest does not reach")
+    subprocess.run(["make", "--no-print-directory", "wheel"], cwd=ROOT, check=True, timeout=INSTALL_S)
+    return ROOT / f"dist/oomtrace-{__version__}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The installed command, which sees nothing of the checkout."""
+    home = tmp_path_factory.mktemp("pipx")
+    pipx = {**ENVIRONMENT, "PIPX_HOME": f"{home}/pipx", "PIPX_BIN_DIR": f"{home}/bin", "HOME": str(home)}
+    subprocess.run(["pipx", "install", wheel], env=pipx, cwd=home, check=True, timeout=INSTALL_S)
+    return ["env", "--unset=PYTHONPATH", "--chdir=/", f"{home}/bin/oomtrace"]
+
+
+def test_objects(wheel: Path) -> None:
+    """The programs for every architecture are inside, compiled for BPF, and the sources that bcc compiles."""
+    with zipfile.ZipFile(wheel) as archive:
+        objects = {name: archive.read(name) for name in archive.namelist() if name.endswith(".bpf.o")}
+        for source in (ROOT / "bpf").iterdir():
+            assert archive.read(f"tracer/bpf/{source.name}") == source.read_bytes()
+    assert set(objects) == {f"tracer/objects/oomtrace.{name}.bpf.o" for name in ARCHITECTURES}
+    for content in objects.values():
+        assert content[:4] == b"\x7fELF"
+        assert int.from_bytes(content[18:20], "little") == EM_BPF
+    assert len(set(objects.values())) == len(ARCHITECTURES), "the registers of a kprobe are not where the other's are"
+
+
+def test_command(command: list[str]) -> None:
+    """It is this version, and knows its records."""
+    assert subprocess.run([*command, "--version"], capture_output=True, text=True).stdout == f"oomtrace {__version__}\n"
+    done = subprocess.run([*command, "schema"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == json_schema()
+
+
+@pytest.mark.parametrize("engine", ["core", "bcc"])
+def test_run(command: list[str], engine: str, tmp_path: Path) -> None:
+    """It traces with both engines, until it is told to stop."""
+    assert os.geteuid() == 0, "tracing needs root"
+    output = tmp_path / "records.json"
+    daemon = subprocess.Popen([*command, "run", "--engine", engine, "--output", f"file:{output}"])
+    try:
+        wait_until("it has started", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * PATIENCE_S)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(PATIENCE_S) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+    lines = output.read_bytes().splitlines()
+    for line in lines:
+        check_line(line)
+    records = [json.loads(line) for line in lines]
+    assert [records[0]["type"], records[-1]["type"]] == ["start", "stop"]
+    assert (records[0]["version"], records[0]["engine"]) == (__version__, engine)
