@@ -20,11 +20,12 @@ RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-con
 	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
 DEB_PACKAGES := clang llvm libbpf-dev linux-libc-dev debhelper dh-python dpkg-dev fakeroot python3
+PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 python3-bpfcc mmdebstrap debian-archive-keyring
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py deploy/debian/* deploy/debian/source/* docs/*.md *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
 	deploy/oomtrace.service
 
 .DEFAULT_GOAL := build
@@ -59,22 +60,22 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 	@$(AS_ROOT) $(BIN)/python -m tests.demo
 
 .PHONY: test
-test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, and on other kernels
-	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES)"
+test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, of packages, and on other kernels
+	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES)"
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-vm
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-packaging test-vm
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format
-	$(BIN)/ruff check tracer tests
-	$(BIN)/ruff format --check tracer tests
+	$(BIN)/ruff check tracer tests deploy
+	$(BIN)/ruff format --check tracer tests deploy
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(C_FILES)
 
 .PHONY: format
 format: build  ## Format Python and C
-	$(BIN)/ruff check --fix --unsafe-fixes tracer tests
-	$(BIN)/ruff format tracer tests
+	$(BIN)/ruff check --fix --unsafe-fixes tracer tests deploy
+	$(BIN)/ruff format tracer tests deploy
 	clang-format -i $(C_FILES)
 
 .PHONY: test-unit
@@ -92,13 +93,18 @@ test-runtimes: build  ## Real OOM kills in containers of Docker, podman, contain
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
 
+.PHONY: test-packaging
+test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/packaging -q
+
 .PHONY: test-vm
-test-vm: build  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
+test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
 .PHONY: test-systemd
-test-systemd: build  ## Real OOM kills in systemd's units and in containers, on a Debian 13 with cgroup v2, in QEMU
+test-systemd: build deb  ## The package, systemd's units and containers, on a Debian 13 with cgroup v2, in QEMU
 	$(AS_ROOT) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
@@ -138,7 +144,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 
 .PHONY: clean
 clean:  ## Remove what was built (downloads in build/vm stay)
-	rm -rf $(VENV) dist tracer/objects build/eat build/deb
+	rm -rf $(VENV) dist tracer/objects build/eat build/deb build/container
 
 # Root only where the kernel asks for it.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)

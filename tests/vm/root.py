@@ -151,6 +151,7 @@ SYSTEMD = Root(
         "python3-pyroute2",
         "python3-pytest",
         "python3-jsonschema",
+        "python3-yaml",
     ),
     python="3.13",
     site_packages=("grpcio", "protobuf"),

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd.
 
-python3 -m tests.vm.systemd [pytest arguments]          default: tests/runtimes
+python3 -m tests.vm.systemd [pytest arguments]          default: tests/packaging tests/runtimes
 
-pytest runs as a service, on cgroup v2 and with real container runtimes: see tests.vm.root.  Results are junit.xml,
-dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments they go to
-build/vm/results/partial/systemd instead.
+dist/ must have the Debian package (make deb).  pytest runs as a service, on cgroup v2 and with real container runtimes:
+see tests.vm.root.  Results are junit.xml, dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments
+they go to build/vm/results/partial/systemd instead.
 The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
 """
 
@@ -20,13 +20,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tracer import __version__
+
 from .debian import LabError, output
 from .root import SYSTEMD
 from .run import PARTS, PROJECT, RESULTS
 from .vm import Guest, exit_on_signals, mebibytes, prepare
 
 KERNEL = "6.12"
-TESTS = ("tests/runtimes",)
+TESTS = ("tests/packaging", "tests/runtimes")
+DEB = PROJECT / f"dist/oomtrace_{__version__}_all.deb"
 TIMEOUT_S = 1200.0
 MEMORY_MIB = 2048
 # What a guest gets to boot, and to send its results when its time is up.
@@ -38,6 +41,8 @@ def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     """Run the tests in a VM; pytest's status, or the VM's."""
     results = RESULTS / "partial" / "systemd" if arguments else RESULTS / "systemd"
     shutil.rmtree(results, ignore_errors=True)
+    if not DEB.exists():
+        raise LabError(f"{DEB} is missing: make deb")
     prepare([KERNEL], SYSTEMD)
     with tempfile.TemporaryDirectory(prefix="vm-systemd-") as name:
         eat = Path(name) / "eat"
@@ -46,7 +51,11 @@ def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
             kernel=KERNEL,
             system=SYSTEMD,
             memory_mib=memory_mib,
-            put=[*((PROJECT / part, f"oomtrace/{part}") for part in PARTS), (eat, "eat")],
+            put=[
+                *((PROJECT / part, f"oomtrace/{part}") for part in (*PARTS, "deploy", "docs")),
+                (eat, "eat"),
+                (DEB, "oomtrace.deb"),
+            ],
             get=results,
             timeout=timeout,
         )
@@ -60,6 +69,7 @@ def command(arguments: Sequence[str], seconds: float) -> str:
         "OOMTRACE_REQUIRE": "all",
         "OOMTRACE_ENGINE": "core",
         "OOMTRACE_EAT": "/host/eat",
+        "OOMTRACE_DEB": "/host/oomtrace.deb",
         "PYTHONPATH": "/host/oomtrace:/opt/site",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "COLUMNS": "120",

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: a Debian release and the package.  Out: a root file system of it, in which a command has run."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.vm.debian import output, sources
+
+SUITES = {
+    "12": ("bookworm", "bookworm-updates", "bookworm-security"),
+    "stable": ("stable",),
+}
+UNWANTED = ("doc", "man", "locale", "info")
+"""What Debian's slim images lack below /usr/share."""
+
+
+def bootstrap(suites: tuple[str, ...], target: Path, deb: Path, command: str) -> Path:
+    """A minimal Debian as a folder or an archive, after a shell command that finds the package in /dist.
+
+    Raises LabError where that fails.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "dist").mkdir()
+        shutil.copy(deb, folder / "dist" / deb.name)
+        (folder / "command").write_text(command)
+        output(
+            "mmdebstrap",
+            "--variant=minbase",
+            *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in UNWANTED),
+            f"--customize-hook=copy-in '{folder}/dist' /",
+            f"--customize-hook=chroot \"$1\" sh -eu <'{folder}/command'",
+            '--customize-hook=rm -r "$1/dist"',
+            suites[0],
+            target,
+            stdin=sources(suites),
+        )
+    return target

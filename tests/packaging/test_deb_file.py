@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Debian package without a host of its own: what lintian says, and the oldest Debian that it is for."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.environment import IN_VM, ROOT, not_applicable, require
+from tests.unit.test_cli import COMMANDS
+from tracer import __version__
+
+from .debian import SUITES, bootstrap
+
+
+@pytest.fixture(scope="module")
+def deb() -> Path:
+    if IN_VM:
+        not_applicable("a guest has no mirror, and not the tools")
+    path = ROOT / f"dist/oomtrace_{__version__}_all.deb"
+    require(path.exists(), f"{path}: make deb")
+    return path
+
+
+def test_lintian(deb: Path) -> None:
+    """Nothing in it is against Debian's policy."""
+    done = subprocess.run(["lintian", "--allow-root", "--fail-on=error", deb], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_debian_12(deb: Path, tmp_path: Path) -> None:
+    """Every command works with the libraries of Debian 12, above all typer 0.7."""
+    helps = "\n".join(f"oomtrace {command} --help | grep -q Usage:" for command in COMMANDS)
+    command = f"""
+        apt-get install --yes --no-install-recommends /dist/{deb.name}
+        cd /
+        {helps}
+        test "$(oomtrace --version)" = "oomtrace {__version__}"
+        oomtrace schema >/schema.json
+        oomtrace resolve /system.slice/ssh.service | grep -q ssh.service
+        oomtrace doctor >/doctor.txt || test $? = 3
+        code=0; oomtrace run --engine ebpf 2>/error.txt || code=$?
+        test $code = 2
+        apt-get purge --yes oomtrace
+        ! find / -xdev -ipath '*oomtrace*' ! -path '/var/lib/apt/*' ! -path '/var/lib/dpkg/*' | grep .
+    """
+    root = bootstrap(SUITES["12"], tmp_path / "root", deb, command)
+    assert "libbpf.so.1 loads" in (root / "doctor.txt").read_text()
+    assert (root / "error.txt").read_text().startswith("oomtrace: ")
