@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container image, run by Docker with the capabilities, mounts and limits of the DaemonSet, and nothing else."""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.kernel.cgroups import Cgroup, Hierarchy
+from tests.kernel.daemon import check_line
+from tests.kernel.eater import Eater, binary
+from tests.kernel.environment import IN_VM, MIB, ROOT, attempts, require
+from tests.kernel.oracles import Record
+from tests.runtimes.commands import run
+from tests.runtimes.containerd import Containerd
+from tests.runtimes.cri import Cri
+from tests.runtimes.docker import Docker
+from tests.runtimes.image import make_archive, make_tree
+from tests.runtimes.leftovers import Leftovers
+from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
+from tests.runtimes.victims import check_told, check_verdict
+from tracer import __version__
+from tracer.runtimes import ROOTS
+
+from . import dockerfile
+from .daemonset import container, docker_options
+
+NODE = "node-under-test"
+NAME = "oomtrace-daemonset"
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Where Docker keeps everything: a file system that is shared with containers, as systemd makes the root."""
+    path = Path(tempfile.mkdtemp(prefix="oomtrace-"))
+    path.chmod(0o755)
+    left_over = Leftovers(path)
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    subprocess.run(["mount", "--make-shared", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+    left = left_over.clear()
+    shutil.rmtree(path, ignore_errors=True)
+    assert left == [], "left behind by Docker"
+
+
+@pytest.fixture(scope="module")
+def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
+    """Docker, which also runs the DaemonSet's container, and pods as a kubelet makes them."""
+    tree = make_tree(folder / "tree")
+    archive = make_archive(tree, folder / "victim.tar")
+    containerd = Containerd(folder / "containerd", archive)
+    docker = Docker(folder / "docker", tree, archive, containerd)
+    pods = Cri(folder / "cri", tree, archive, containerd, "burstable")
+    missing = {program for program in (*docker.programs, *pods.programs) if shutil.which(program) is None}
+    require(not missing, f"runtimes: {', '.join(missing)}")
+    docker.start()
+    pods.start()
+    yield {"docker": docker, "cri": pods}
+    pods.stop()
+    docker.stop()
+    containerd.stop()
+
+
+@pytest.fixture(scope="module")
+def docker(runtimes: dict[str, Runtime]) -> Docker:
+    found = runtimes["docker"]
+    assert isinstance(found, Docker)
+    return found
+
+
+@pytest.fixture(params=["docker", "cri"])
+def runtime(request: pytest.FixtureRequest, runtimes: dict[str, Runtime]) -> Runtime:
+    return runtimes[request.param]
+
+
+class Neighbour(NamedTuple):
+    """A process outside of containers, which fills most of its cgroup's limit."""
+
+    process: Eater
+    cgroup: Cgroup
+
+
+class Image(NamedTuple):
+    name: str
+    options: tuple[str, ...] = ()
+    """What `docker run` needs besides."""
+
+
+@pytest.fixture(scope="module")
+def image(docker: Docker, folder: Path) -> Iterator[Image]:
+    """The image, under the name that the DaemonSet has for it."""
+    name = str(container()["image"])
+    options = dockerfile.import_options()
+    deb = Path(os.environ.get("OOMTRACE_DEB", ROOT / f"dist/oomtrace_{__version__}_all.deb"))
+    require(deb.exists(), f"{deb}: make deb")
+    if not IN_VM:
+        docker.docker("import", *options, dockerfile.archive(deb), name)
+        yield Image(name)
+        return
+    # Out of reach of a mirror: the guest's own /usr, which has what the package depends on, and the package over it.
+    root, package, usr = folder / "image", folder / "package", folder / "usr"
+    for each in (*(root / each for each in ("usr", "etc", "proc", "sys", "dev", "tmp", "run", "var")), package, usr):
+        each.mkdir(parents=True)
+    for link in ("bin", "sbin", "lib", "lib64"):
+        (root / link).symlink_to(f"usr/{link}")
+    with tarfile.open(folder / "image.tar", "w") as tar:
+        tar.add(root, ".")
+    docker.docker("import", *options, folder / "image.tar", name)
+    run("dpkg-deb", "--extract", deb, package)
+    run("mount", "-t", "overlay", "-o", f"lowerdir={package}/usr:/usr", "overlay", usr)
+    yield Image(name, (f"--volume={usr}:/usr:ro",))
+    run("umount", usr)
+
+
+def knows_bpf(docker: Docker, image: Image) -> bool:
+    """Debian 12's Docker knows neither BPF nor PERFMON; of SYS_ADMIN both are parts."""
+    created = subprocess.run(
+        docker.command("create", "--name=capable", "--cap-add=BPF", image.name), capture_output=True, text=True
+    )
+    docker.docker("rm", "capable", check=False)
+    assert created.returncode == 0 or "unknown capability" in created.stderr, created.stderr
+    return created.returncode == 0
+
+
+class Pod:
+    """The DaemonSet's container on this node."""
+
+    def __init__(self, docker: Docker, image: Image, place: Callable[[str], Path]) -> None:
+        self._docker = docker
+        options = docker_options({"spec.nodeName": NODE}, place)
+        if not knows_bpf(docker, image):
+            options = [option for option in options if option not in ("--cap-add=BPF", "--cap-add=PERFMON")]
+        options += [*image.options, image.name, *container()["args"]]
+        docker.docker("run", "--detach", f"--name={NAME}", "--network=none", *options)
+
+    def records(self) -> list[Record]:
+        lines = self._docker.docker("logs", NAME).splitlines()
+        for line in lines:
+            check_line(line.encode())
+        return [json.loads(line) for line in lines]
+
+    def wait_for(self, what: str, wanted: Callable[[Record], bool]) -> Record:
+        """The first record that is wanted, as soon as there is one."""
+        for _ in attempts(pause=0.1):
+            if found := [record for record in self.records() if wanted(record)]:
+                return found[0]
+        command = self._docker.command("logs", NAME)
+        pytest.fail(f"no {what}: {subprocess.run(command, capture_output=True, text=True, check=False)}")
+
+    def kill_of(self, pid: int) -> Record:
+        return self.wait_for(
+            f"kill of {pid}", lambda record: record["type"] == "oom_kill" and record["victim"]["pid"] == pid
+        )
+
+    def stop(self) -> None:
+        self._docker.docker("stop", NAME)
+        code = self._docker.docker("inspect", "--format={{.State.ExitCode}}", NAME)
+        last = self.records()[-1]
+        self._docker.docker("rm", "--force", NAME)
+        assert (code, last["type"]) == ("0", "stop")
+        assert last["metadata_errors"] == 0
+
+
+@pytest.fixture(scope="module")
+def early(runtimes: dict[str, Runtime]) -> Iterator[dict[Runtime, Container]]:
+    """A container of each runtime that is there before the DaemonSet."""
+    containers = {runtime: runtime.run() for runtime in runtimes.values()}
+    yield containers
+    for runtime, victim in containers.items():
+        runtime.remove(victim)
+
+
+@pytest.fixture(scope="module")
+def neighbour() -> Iterator[Neighbour]:
+    """One of another user, that is there before the DaemonSet."""
+    group = Hierarchy.find().make(f"oomtrace-test-{os.getpid()}")
+    group.limit(48 * MIB)
+    process = Eater(32, [group], hold=True, uid=NOBODY, life=3600).full()
+    yield Neighbour(process, group)
+    process.close()
+    group.remove()
+
+
+@pytest.fixture(scope="module")
+def pod(
+    docker: Docker,
+    image: Image,
+    runtimes: dict[str, Runtime],
+    early: dict[Runtime, Container],
+    neighbour: Neighbour,
+    folder: Path,
+) -> Iterator[Pod]:
+    own = {name: path for runtime in runtimes.values() for name, path in runtime.roots().items()}
+    roots = {usual: path for name, path in own.items() for usual in ROOTS[name]}
+
+    def place(path: str) -> Path:
+        """Where this host keeps it: the tests' Docker has folders of its own, and other runtimes are not there."""
+        if path.startswith("/sys/"):
+            return Path(path)
+        found = folder / "empty" / path.lstrip("/")
+        for root, its in roots.items():
+            if f"{path}/".startswith(f"{root}/"):
+                found = its / path.removeprefix(root).lstrip("/")
+        found.mkdir(parents=True, exist_ok=True)  # as a kubelet does
+        return found
+
+    running = Pod(docker, image, place)
+    running.wait_for("start", lambda record: record["type"] == "start")
+    yield running
+    running.stop()
+
+
+def check_victim(record: Record, runtime: Runtime, container: Container) -> None:
+    """The record has what the runtime tells, and the host's view of things."""
+    told = runtime.told(container)
+    del told.container["ip_addresses"]  # only with --network
+    check_told(container, told, runtime, record)
+    assert record["host"]["name"] == NODE
+    assert record["victim"]["cgroup"] == container.cgroup
+    assert (record["limit"]["level"], record["limit"]["limit_bytes"]) == ("container", LIMIT_BYTES)
+    assert "GFP_KERNEL" in record["incident"]["gfp_flags"]
+    if record["source"] == "bpf":
+        assert record["victim"]["points"] > 0
+        assert None not in record["limit"]["breakdown"].values()
+
+
+def test_start(pod: Pod) -> None:
+    """It attaches to all that this kernel offers."""
+    start = pod.wait_for("start", lambda record: record["type"] == "start")
+    kprobes = Path("/sys/bus/event_source/devices/kprobe").exists()
+    assert (start["source"], start["engine"]) == ("bpf" if kprobes else "bpf_tracepoints", "core")
+
+
+def test_container(pod: Pod, runtime: Runtime) -> None:
+    """The init of another container is killed: its names, its limit, its verdict."""
+    victim = runtime.run()
+    victim.eat_in_init()
+    record = pod.kill_of(victim.pid)
+    check_victim(record, runtime, victim)
+    gone = pod.wait_for("exit", lambda gone: gone["type"] == "oom_exit" and gone["id"] == record["id"])
+    assert gone["container_init_died"] is True
+    check_verdict(runtime.verdict(victim), gone, known=True)
+    runtime.remove(victim)
+
+
+def test_container_that_was_there(pod: Pod, runtime: Runtime, early: dict[Runtime, Container]) -> None:
+    """A container that is older than the DaemonSet."""
+    victim = early[runtime]
+    victim.eat_in_init()
+    check_victim(pod.kill_of(victim.pid), runtime, victim)
+
+
+def test_process_of_another_user(pod: Pod, neighbour: Neighbour) -> None:
+    """An older process of another user is killed because a second one asks for memory: command line and executable."""
+    process = neighbour.process
+    asker = Eater(24, [neighbour.cgroup])
+    record = pod.kill_of(process.pid)
+    asker.close()
+    victim = record["victim"]
+    assert (victim["uid"], victim["cmdline"]) == (NOBODY, process.command_line)
+    assert victim["exe"] == str(binary())
+    assert record["trigger"]["pid"] == asker.pid
