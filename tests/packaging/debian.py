@@ -34,6 +34,7 @@ def bootstrap(suites: tuple[str, ...], target: Path, deb: Path, command: str) ->
             '--customize-hook=rm -r "$1/dist"',
             suites[0],
             target,
+            "-",  # the sources are on standard input
             stdin=sources(suites),
         )
     return target
