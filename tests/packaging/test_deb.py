@@ -79,6 +79,7 @@ def before() -> tuple[set[Path], list[str]]:
     """What was there before the package: files and accounts."""
     if not IN_VM or not DEB.exists():
         not_applicable("packages are installed in a virtual machine only: make test-systemd")
+    Path("/run/netns").mkdir(exist_ok=True)  # as `ip netns` does
     run("/usr/bin/python3", "-c", "import typer, orjson, bcc")  # it writes byte code of theirs where there is none
     return files(), accounts()
 

@@ -248,7 +248,8 @@ def test_container(pod: Pod, runtime: Runtime) -> None:
     check_victim(record, runtime, victim)
     gone = pod.wait_for("exit", lambda gone: gone["type"] == "oom_exit" and gone["id"] == record["id"])
     assert gone["container_init_died"] is True
-    check_verdict(runtime.verdict(victim), gone, known=True)
+    # Emulated, Docker may write the end down later than a record waits for it.
+    check_verdict(runtime.verdict(victim), gone, known=not IN_VM)
     runtime.remove(victim)
 
 
