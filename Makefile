@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KERNEL ?= 6.1
+ARCH ?= amd64
 CGROUP ?= 2
 ENGINE ?= core
 
@@ -14,8 +15,8 @@ C_FILES := $(wildcard bpf/*.h bpf/*.c tests/kernel/*.c)
 
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
-TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev clang-format python3-bpfcc qemu-system-x86 busybox-static mmdebstrap \
-	e2fsprogs kmod debian-archive-keyring
+TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format python3-bpfcc \
+	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
@@ -108,8 +109,8 @@ test-systemd: build deb  ## The package, systemd's units and containers, on a De
 	$(AS_ROOT) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
-vm-test: build  ## One kernel: make vm-test KERNEL=6.1 CGROUP=2 ENGINE=core ARGS='-k storm'
-	$(AS_ROOT) $(BIN)/python -m tests.vm.run --kernel $(KERNEL) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
+vm-test: build  ## One kernel: make vm-test KERNEL=6.1 ARCH=arm64 CGROUP=2 ENGINE=core ARGS='-k storm'
+	$(AS_ROOT) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
 
 .PHONY: bench
 bench:  ## Measure start, size, latency and losses beside other tools

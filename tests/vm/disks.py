@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -59,10 +60,12 @@ def tree(path: Path, name: str) -> Iterator[Entry]:
                 yield from tree(inner, f"{name}/{inner.name}")
 
 
-def static_busybox() -> bytes:
-    """The host's busybox, which must need no library: it starts in an empty initramfs."""
-    path = Path("/bin/busybox")
-    data = path.read_bytes() if path.exists() else b""
-    if not data or b"/ld-linux" in data[:4096]:
-        raise LabError(f"{path} is missing or not static: install busybox-static")
-    return data
+def read(image: Path, path: str) -> bytes:
+    """A file in an ext4 image; LabError when there is none."""
+    with tempfile.TemporaryDirectory(prefix="vm-file-") as name:
+        copy = Path(name) / "copy"
+        # Its exit status is 0 whatever happens.
+        said = output("/sbin/debugfs", "-R", f"dump {path} {copy}", image)
+        if not copy.exists() or not copy.stat().st_size:
+            raise LabError(f"{image} has no {path}: {said}")
+        return copy.read_bytes()

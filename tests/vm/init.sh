@@ -34,10 +34,9 @@ mount_cgroups() {
 # and reads it again from the disk, over and over: minutes under emulation.  ramfs pages are never reclaimed, and
 # count as file memory like those of a disk (not so tmpfs).  mlock does not do: 7.3 drops large folios all the same.
 pin() {
-	libs=/usr/lib/x86_64-linux-gnu
 	set -- /usr/bin/python3.11 /usr/bin/dash /usr/lib/python3.11/lib-dynload /opt/site/orjson
-	for name in ld-linux-x86-64.so.2 libc.so.6 libm.so.6 libz.so.1 libffi.so.8 libexpat.so.1 libelf.so.1 libbpf.so.1; do
-		set -- "$@" $libs/$name
+	for name in ld-linux-*.so.* libc.so.6 libm.so.6 libz.so.1 libffi.so.8 libexpat.so.1 libelf.so.1 libbpf.so.1; do
+		set -- "$@" /usr/lib/*-linux-gnu/$name
 	done
 	$b mkdir /pinned
 	$b mount -t ramfs ramfs /pinned

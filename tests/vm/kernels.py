@@ -71,6 +71,8 @@ ALL = {
         Kernel("6.1", ("bookworm", "bookworm-security"), "6.1.", headers=True),
         Kernel("6.12", ("trixie", "trixie-security"), "6.12."),
         Kernel("7.x", ("sid", "trixie-backports", "trixie"), "7."),
+        Kernel("6.1-arm64", ("bookworm", "bookworm-security"), "6.1.", arch="arm64"),
+        Kernel("6.12-arm64", ("trixie", "trixie-security"), "6.12.", arch="arm64"),
     )
 }
 

@@ -3,8 +3,9 @@
 
 python3 -m tests.vm.root [NAME]...          build these, or all; one made from the same description is left alone
 
-SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SYSTEMD is a Debian 13 with systemd and
-container runtimes, on which no service runs but what the guest's command starts.
+SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SMALL_ARM64 is the same for arm64, without
+what engine bcc needs.  SYSTEMD is a Debian 13 with systemd and container runtimes, on which no service runs but what
+the guest's command starts.
 Python packages that these Debians lack, or have too old, lie in /opt/site.
 Needs root: mmdebstrap unpacks files of many owners.
 """
@@ -18,11 +19,12 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .debian import BUILD, LabError, output, sources
 from .disks import write_ext4
+from .machine import MACHINES
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,16 @@ class Root:
     systemd: bool = False  # whether it is PID 1
     setup: str = ""  # shell commands, run in the new root when all is installed
     size: str = "2G"
+    arch: str = "amd64"
 
     @property
     def image(self) -> Path:
         return BUILD / f"{self.name}.ext4"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its programs do not run here: then packages are only unpacked, and no script of theirs runs."""
+        return self.arch != output("dpkg", "--print-architecture").strip()
 
     def build(self) -> None:
         """Make the image, unless there is one made from this description; LabError when a tool or a mirror fails."""
@@ -55,14 +63,15 @@ class Root:
             folder = Path(name) / "root"
             output(
                 "mmdebstrap",
-                "--variant=minbase",
+                f"--architectures={self.arch}",
+                f"--variant={'extract' if self.foreign else 'minbase'}",
                 '--aptopt=APT::Install-Recommends "false"',
                 *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
                 f"--include={','.join(self.packages)}",
                 *self._hooks(Path(name)),
                 self.suites[0],
                 folder,
-                stdin=sources(self.suites),
+                stdin=sources(self.suites, self.arch),
             )
             write_ext4(folder, self.image, self.size)
         stamp.write_text(wanted)
@@ -71,19 +80,28 @@ class Root:
         hooks = []
         if self.site_packages:
             self._install_site(work / "site")
-            hooks.append(f"--customize-hook=copy-in '{work}/site' /opt")
-            # Byte code is made here once: guests forget what they compile.
-            hooks.append('--customize-hook=chroot "$1" python3 -m compileall -q -j0 /opt/site')
+            hooks += [f'mkdir -p "$1/opt" && cp -r "{work}/site" "$1/opt"', self._compile()]
         if self.setup:
             (work / "setup").write_text(self.setup)
-            hooks.append(f"--customize-hook=chroot \"$1\" sh -eu <'{work}/setup'")
-        return hooks
+            hooks.append(f"chroot \"$1\" sh -eu <'{work}/setup'")
+        if self.foreign:
+            return [f"--setup-hook={_MERGE_USR}", *(f"--extract-hook={hook}" for hook in hooks)]
+        return [f"--customize-hook={hook}" for hook in hooks]
+
+    def _compile(self) -> str:
+        """The hook that makes byte code, once: guests forget what they compile."""
+        if not self.foreign:
+            return 'chroot "$1" python3 -m compileall -q -j0 /opt/site'
+        # It is the same on all architectures.  Without such a Python here every program of the guest starts later.
+        python, library = f"python{self.python}", f"usr/lib/python{self.python}"
+        folders = f'"$1/{library}" "$1/usr/lib/python3" "$1/opt/site"'
+        return f'! command -v {python} >/dev/null || {python} -m compileall -q -j0 -s "$1" -p / {folders}'
 
     def _install_site(self, folder: Path) -> None:
         """Unpack wheels for the guest's Python, whatever Python runs here."""
         tags = ["--python-version", self.python, "--implementation", "cp", "--only-binary=:all:"]
         for glibc in ("manylinux2014", "manylinux_2_28"):
-            tags += ["--platform", f"{glibc}_x86_64"]
+            tags += ["--platform", f"{glibc}_{MACHINES[self.arch].wheels}"]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
         output(*pip, "--target", folder, *tags, *self.site_packages)
 
@@ -103,11 +121,36 @@ SMALL = Root(
         "kmod",
         "util-linux",
         "iproute2",
+        "busybox-static",
     ),
     python="3.11",
     # typing_extensions: pip judges dependencies by the Python that runs it, and a newer one does not need it.
     site_packages=("typing_extensions", "orjson", "typer", "pyroute2", "pytest", "jsonschema", "hypothesis"),
 )
+
+# Nothing is there because it is essential: see Root.foreign.
+SMALL_ARM64 = replace(
+    SMALL,
+    name="root-arm64",
+    arch="arm64",
+    packages=(
+        "base-files",
+        "dash",
+        "coreutils",
+        "python3",
+        "libbpf1",
+        "procps",
+        "kmod",
+        "util-linux",
+        "mount",
+        "iproute2",
+        "busybox-static",
+    ),
+    size="1G",
+)
+
+# What a script of a package would do.
+_MERGE_USR = 'for name in bin sbin lib; do mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"; done'
 
 # systemd would do at every boot what it does at the first one and after an upgrade, since guests forget it.
 _SYSTEMD_SETUP = """
@@ -160,7 +203,8 @@ SYSTEMD = Root(
     size="4G",
 )
 
-ALL = {root.name: root for root in (SMALL, SYSTEMD)}
+SMALLS = {root.arch: root for root in (SMALL, SMALL_ARM64)}
+ALL = {root.name: root for root in (*SMALLS.values(), SYSTEMD)}
 
 
 def main() -> int:

@@ -27,6 +27,8 @@ from xml.etree import ElementTree
 
 from . import kernels
 from .debian import BUILD, LabError, output
+from .machine import MACHINES
+from .root import SMALLS
 from .vm import DIED, TIMEOUT, Guest, exit_on_signals, mebibytes, prepare
 
 PROJECT = BUILD.parents[1]
@@ -98,6 +100,8 @@ MATRIX = [
     Run("5.10", engine="bcc", btf=False),
     Run("7.x", engine="bcc"),
     Run("7.x"),
+    Run("6.12-arm64"),
+    Run("6.1-arm64"),
     Run("6.12"),
     Run("6.1"),
     Run("5.10"),
@@ -115,9 +119,11 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
     prepare([run.kernel])
     with tempfile.TemporaryDirectory(prefix="vm-run-") as name:
         work = Path(name)
-        output("cc", "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/kernel/eat.c")
+        arch = kernels.ALL[run.kernel].arch
+        output(MACHINES[arch].cc, "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/kernel/eat.c")
         guest = Guest(
             kernel=run.kernel,
+            system=SMALLS[arch],
             memory_mib=memory_mib,
             cgroup=run.cgroup,
             headers=run.engine == "bcc" and not run.btf,

@@ -23,6 +23,7 @@ from pathlib import Path
 from tracer import __version__
 
 from .debian import LabError, output
+from .machine import MACHINES
 from .root import SYSTEMD
 from .run import PARTS, PROJECT, RESULTS
 from .vm import Guest, exit_on_signals, mebibytes, prepare
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     prepare([KERNEL], SYSTEMD)
     with tempfile.TemporaryDirectory(prefix="vm-systemd-") as name:
         eat = Path(name) / "eat"
-        output("cc", "-O2", "-static", "-pthread", "-o", eat, PROJECT / "tests/kernel/eat.c")
+        output(MACHINES[SYSTEMD.arch].cc, "-O2", "-static", "-pthread", "-o", eat, PROJECT / "tests/kernel/eat.c")
         guest = Guest(
             kernel=KERNEL,
             system=SYSTEMD,

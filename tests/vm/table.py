@@ -69,7 +69,7 @@ def read(path: Path) -> Column:
             scenario.reasons.add(skipped.get("message", "").removeprefix("not applicable: "))
     heading = (kernel, f"cgroup v{cgroup}", engine + (", no BTF" if hidden else ""))
     version = tuple(int(number) for number in re.findall(r"\d+", kernel)[:4])
-    return Column(heading, (version, -int(cgroup), engine != "core", bool(hidden)), scenarios)
+    return Column(heading, (version, -int(cgroup), engine != "core", bool(hidden), label), scenarios)
 
 
 def _readable(case: ElementTree.Element) -> str:

@@ -26,37 +26,13 @@ from typing import BinaryIO
 
 from . import disks, kernels, root
 from .debian import BUILD, LabError, output
-from .root import SMALL, Root
+from .machine import MACHINES
+from .root import SMALL, SMALLS, Root
 
 TIMEOUT, DIED = 124, 125
 SWAP = BUILD / "swap.img"
 SWAP_BYTES = 128 << 20
 OUT_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What QEMU needs to know about a processor architecture."""
-
-    qemu: str
-    machine: str
-    cpu: str
-    # serial ports for the kernel's console, the command's output and its status
-    ports: tuple[str, str, str]
-    parameters: str
-
-
-MACHINES = {
-    "amd64": Machine(
-        "qemu-system-x86_64",
-        "q35",
-        "max,la57=off",
-        ("ttyS0", "ttyS1", "ttyS2"),
-        # The kernel measures the TSC's frequency while it boots, wrongly when QEMU does not get the processor for a
-        # moment: the guest's time then ran up to six times too fast.  That of the HPET is known.
-        "tsc=unstable clocksource=hpet no_timer_check mitigations=off",
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +93,7 @@ class Guest:
         half = self.memory_mib // 2
         # tb-size: what QEMU may keep of translated code, which else grows to 1 GiB.  The runtimes are large programs.
         code = 512 if self.system.systemd else 256
-        arguments = [machine.qemu, "-accel", f"tcg,tb-size={code}", "-machine", machine.machine, "-cpu", machine.cpu]
+        arguments = [machine.qemu, "-accel", f"tcg,tb-size={code}", "-machine", machine.board, "-cpu", machine.cpu]
         arguments += ["-smp", str(self.cpus), "-m", f"{2 * half}M"]
         for node in "01":
             arguments += ["-object", f"memory-backend-ram,id=mem{node},size={half}M", "-numa", f"node,memdev=mem{node}"]
@@ -132,8 +108,11 @@ class Guest:
         if self.system.systemd:
             parameters += " VM_INIT=systemd systemd.unit=vm.service systemd.show_status=no quiet"
         arguments += ["-append", parameters]
-        arguments += ["-serial", f"file:{work}/console", "-chardev", "stdio,id=out", "-serial", "chardev:out"]
-        arguments += ["-serial", f"file:{work}/status"]
+        arguments += ["-serial", f"file:{work}/console"]
+        for chardev in ("stdio,id=out", f"file,id=status,path={work}/status"):
+            arguments += ["-chardev", chardev]
+        plug, prefix = machine.plug
+        arguments += [plug, f"{prefix}out", plug, f"{prefix}status"]
         for serial, (image, option) in images.items():
             arguments += ["-drive", f"if=none,id={serial},format=raw,file={image},{option}"]
             arguments += ["-device", f"nvme,drive={serial},serial={serial}"]
@@ -150,7 +129,7 @@ class Guest:
         for name in (".vm", "host", "dev"):
             add(name, 0o40755)
         add("dev/console", 0o20600)
-        add(".vm/busybox", 0o100755, disks.static_busybox())
+        add(".vm/busybox", 0o100755, disks.read(self.system.image, "/usr/bin/busybox"))
         add("init", 0o100755, init)  # busybox's switch_root wants this file, or thinks it does not run in an initramfs
         add(".vm/init", 0o100755, init)
         add(".vm/vm.service", 0o100644, (here / "vm.service").read_bytes())
@@ -171,13 +150,20 @@ class Guest:
         return status
 
 
-def prepare(labels: Sequence[str], system: Root = SMALL) -> None:
-    """Fetch and build all that guests with these kernels need; quick when it is there."""
+def prepare(labels: Sequence[str], system: Root | None = None) -> None:
+    """Fetch and build all that guests with these kernels need; quick when it is there.
+
+    Without a system it is the small one of the kernel's architecture.
+    """
     for label in labels:
-        kernels.fetch(kernels.ALL[label])
-        if system.systemd:
-            kernels.write_modules(kernels.ALL[label])
-    system.build()
+        kernel = kernels.ALL[label]
+        kernels.fetch(kernel)
+        needed = system or SMALLS[kernel.arch]
+        if needed.arch != kernel.arch:
+            raise LabError(f"kernel {label} is for {kernel.arch}, but {needed.name} for {needed.arch}")
+        if needed.systemd:
+            kernels.write_modules(kernel)
+        needed.build()
     if not SWAP.exists():
         disks.write_swap(SWAP, SWAP_BYTES)
 
@@ -202,7 +188,7 @@ def main() -> int:
         prog="python3 -m tests.vm.vm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-k", "--kernel", choices=kernels.ALL, required=True)
-    parser.add_argument("-r", "--root", choices=root.ALL, default=SMALL.name, help="or systemd: Debian with runtimes")
+    parser.add_argument("-r", "--root", choices=root.ALL, help="systemd: Debian with runtimes; else a small one")
     parser.add_argument("-m", "--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB", help="or 1G")
     parser.add_argument("-t", "--timeout", type=float, default=Guest.timeout, metavar="SECONDS")
     parser.add_argument("--cpus", type=int, default=1)
@@ -216,9 +202,10 @@ def main() -> int:
     if missing := [str(folder) for folder in options.put if not folder.is_dir()]:
         parser.error(f"no folder: {', '.join(missing)}")
     exit_on_signals()
+    system = root.ALL[options.root] if options.root else SMALLS[kernels.ALL[options.kernel].arch]
     guest = Guest(
         kernel=options.kernel,
-        system=root.ALL[options.root],
+        system=system,
         memory_mib=options.memory,
         cgroup=options.cgroup,
         headers=options.headers,
