@@ -132,6 +132,21 @@ def test_options() -> None:
     assert '"type":"oom_kill"' in RECORDS.read_text()
 
 
+def test_engine_bcc() -> None:
+    """What bcc's compiler does is allowed, too."""
+    DEFAULTS.write_text('OOMTRACE_OPTIONS="--engine bcc"\n')
+    run("systemctl", "restart", SERVICE)
+    record = kill()
+    start = [each for each in said() if each["type"] == "start"][-1]
+    assert (start["source"], start["engine"]) == ("bpf", "bcc")
+    assert None not in record["limit"]["breakdown"].values()
+
+
+def test_exposure() -> None:
+    """systemd's own judgement of what the unit may do: at most 3.0 of 10."""
+    run("systemd-analyze", "security", "--threshold=30", SERVICE)
+
+
 def test_network(namespace: str) -> None:
     """With what docs/install.md adds to the unit, addresses are told."""
     (added,) = re.findall(r"```ini\n(.*?)```", INSTALL.read_text(), re.DOTALL)
