@@ -10,6 +10,6 @@ new_cgroup oom-memcg 40
 expect victim.pid=$! victim.comm=oom-hog victim.cgroup=/oom-memcg trigger.pid=$! \
 	incident.scope=memcg incident.group_kill=false incident.victims=1 \
 	limit.cgroup=/oom-memcg limit.level=other limit.limit_bytes=$((40 << 20)) \
-	"victim.rss_bytes<=$((40 << 20))" "victim.anon_rss_bytes>=$((25 << 20))" \
+	"victim.anon_rss_bytes>=$((25 << 20))" "victim.anon_rss_bytes<=$((40 << 20))" \
 	container=null systemd=null
 wait $! || true
