@@ -119,7 +119,12 @@ def main() -> int:
         chosen = options.machines or names()
         if "OOMTRACE_BOX_DIR" not in os.environ and all((boxes / f"{name}.box").exists() for name in chosen):
             os.environ["OOMTRACE_BOX_DIR"] = str(boxes)
-        worst = max(test(name) for name in chosen)
+        for name in chosen:
+            try:
+                worst = max(worst, test(name))
+            except (OSError, ValueError, subprocess.SubprocessError) as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                worst = 2
     write_table()
     return worst
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# package.sh: put what provision.sh installs into dist/: the Debian package of the working tree, and, for Debian 12,
-# which has no python3-orjson, that module from PyPI.  On a host that is no Debian the machine does it itself.
+# package.sh: build the Debian package that provision.sh installs, of the working tree, into dist/.  On a host that is no
+# Debian the machine does it itself.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,3 @@ if ! command -v apt-get >/dev/null; then
 	exit 0
 fi
 ! grep -q '^deb:' Makefile || make --silent deb
-for each in dist/orjson-*-cp311-*.whl; do
-	[ -e "$each" ] || python3 -m pip download --quiet --no-deps --only-binary=:all: --dest dist \
-		--python-version 3.11 --implementation cp --platform manylinux2014_x86_64 orjson
-done

@@ -26,27 +26,11 @@ install_packages() {
 }
 
 # What package.sh could not do on the host.
-build_packages() {
+build_package() {
 	[ ! -e "$(ls -t "$tree"/dist/oomtrace_*.deb 2>/dev/null | head -n 1)" ] || return 0
 	apt-get -qq update
-	apt-get -qq install -y --no-install-recommends make python3-pip
+	apt-get -qq install -y --no-install-recommends make
 	sh "$tree/vagrant/package.sh"
-}
-
-# A package made of PyPI's wheel, where Debian has none.
-install_orjson() {
-	if installed python3-orjson; then return; fi
-	work=$(mktemp -d)
-	wheel=$(ls "$tree"/dist/orjson-*-cp311-*.whl)
-	version=${wheel#*/orjson-}
-	mkdir -p "$work/DEBIAN" "$work/usr/lib/python3/dist-packages"
-	python3 -m zipfile -e "$wheel" "$work/usr/lib/python3/dist-packages"
-	printf '%s\n' 'Package: python3-orjson' "Version: ${version%%-*}" "Architecture: $(dpkg --print-architecture)" \
-		'Maintainer: nobody <nobody@localhost>' 'Depends: python3 (>= 3.11), python3 (<< 3.12)' \
-		'Description: orjson from PyPI, as an optional part of this machine' >"$work/DEBIAN/control"
-	dpkg-deb --build --root-owner-group "$work" "$work.deb" >/dev/null
-	dpkg --install "$work.deb" >/dev/null
-	rm -r "$work" "$work.deb"
 }
 
 install_oomtrace() {
@@ -82,8 +66,7 @@ install_scenarios() {
 }
 
 install_packages
-build_packages
-install_orjson
+build_package
 install_oomtrace
 make_image
 install_scenarios

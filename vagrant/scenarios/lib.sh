@@ -41,11 +41,10 @@ finally() {
 
 # wait_for SECONDS COMMAND...
 wait_for() {
-	tries=$(($1 * 5))
+	end=$(($(date +%s) + $1))
 	shift
 	until "$@" >/dev/null 2>&1; do
-		tries=$((tries - 1))
-		[ $tries -gt 0 ] || fail "gave up waiting for: $*"
+		[ "$(date +%s)" -lt $end ] || fail "gave up waiting for: $*"
 		sleep 0.2
 	done
 }
