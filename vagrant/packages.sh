@@ -7,5 +7,5 @@ set -eu
 
 printf '%s\n' docker.io apparmor podman crun conmon busybox-static systemd-oomd
 printf '%s\n' libbpf1 python3 python3-bpfcc python3-typer
-# Debian 13 has Docker's client in a package of its own; Debian 12 has no orjson.
-[ "$1" = bookworm ] || printf '%s\n' docker-cli python3-orjson
+# Debian 13 has Docker's client, and podman's networks, in packages of their own; Debian 12 has no orjson.
+[ "$1" = bookworm ] || printf '%s\n' docker-cli netavark python3-orjson
