@@ -12,14 +12,18 @@ ENGINE ?= core
 BPF_SOURCES := $(wildcard bpf/*.h bpf/*.bpf.c)
 OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
 C_FILES := $(wildcard bpf/*.h bpf/*.c tests/kernel/*.c)
+SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
-TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format python3-bpfcc \
+TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format shellcheck python3-bpfcc \
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftrace
+BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
+VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
+	iptables rsync openssh-client
 DEB_PACKAGES := clang llvm libbpf-dev linux-libc-dev debhelper dh-python dpkg-dev fakeroot python3
 PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 python3-bpfcc mmdebstrap debian-archive-keyring
 
@@ -67,16 +71,17 @@ test:  ## Everything: lint, unit tests, real kills on this kernel, in containers
 	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-packaging test-vm
 
 .PHONY: lint
-lint: build  ## ruff, mypy --strict, clang-format
-	$(BIN)/ruff check tracer tests deploy
-	$(BIN)/ruff format --check tracer tests deploy
+lint: build  ## ruff, mypy --strict, clang-format, shellcheck
+	$(BIN)/ruff check tracer tests deploy vagrant
+	$(BIN)/ruff format --check tracer tests deploy vagrant
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(C_FILES)
+	shellcheck --external-sources --source-path=SCRIPTDIR --severity=warning $(SHELL_FILES)
 
 .PHONY: format
 format: build  ## Format Python and C
-	$(BIN)/ruff check --fix --unsafe-fixes tracer tests deploy
-	$(BIN)/ruff format tracer tests deploy
+	$(BIN)/ruff check --fix --unsafe-fixes tracer tests deploy vagrant
+	$(BIN)/ruff format tracer tests deploy vagrant
 	clang-format -i $(C_FILES)
 
 .PHONY: test-unit
@@ -146,6 +151,19 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 .PHONY: clean
 clean:  ## Remove what was built (downloads in build/vm stay)
 	rm -rf $(VENV) dist tracer/objects build/eat build/deb build/container
+
+MACHINES ?= bookworm bookworm-5.10 trixie bookworm-cgroup1
+
+.PHONY: vagrant-box
+vagrant-box:  ## Make libvirt boxes from Debian packages: make vagrant-box MACHINES='bookworm trixie'
+	@$(MAKE) --no-print-directory packages PACKAGES="$(BOX_PACKAGES)"
+	for machine in $(MACHINES); do $(AS_ROOT) sh vagrant/box.sh $$machine build/vagrant/$$machine.box || exit; done
+
+.PHONY: vagrant-test
+vagrant-test:  ## Every OOM scenario in every machine of vagrant/Vagrantfile, and the table in docs/vagrant.md
+	@$(MAKE) --no-print-directory packages PACKAGES="$(VAGRANT_PACKAGES)"
+	$(AS_ROOT) env OOMTRACE_VM_TCG=$(OOMTRACE_VM_TCG) sh vagrant/libvirt.sh start
+	$(PYTHON) -m vagrant.machines $(MACHINES); status=$$?; $(AS_ROOT) sh vagrant/libvirt.sh stop; exit $$status
 
 # Root only where the kernel asks for it.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
