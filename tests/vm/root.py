@@ -195,6 +195,8 @@ SYSTEMD = Root(
         "python3-pytest",
         "python3-jsonschema",
         "python3-yaml",
+        "apparmor",
+        "systemd-oomd",
     ),
     python="3.13",
     site_packages=("grpcio", "protobuf"),

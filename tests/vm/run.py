@@ -2,7 +2,7 @@
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
 python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [pytest arguments]
-python3 -m tests.vm.run --all               every VM of MATRIX and that of tests.vm.systemd, two at a time
+python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
 With pytest arguments, which mostly choose tests, the results go to build/vm/results/partial instead.
@@ -78,21 +78,26 @@ class Run:
         return count
 
 
+@dataclass(frozen=True)
 class SystemdRun(Run):
-    """The runtimes' tests on a VM with systemd: tests.vm.systemd, which has its own options and results."""
+    """A suite of tests.vm.systemd, which has its own options and results."""
+
+    kernel: str = "6.12"
+    suite: str = "runtimes"
 
     @property
     def name(self) -> str:
-        return "systemd"
+        return f"systemd-{self.suite}"
 
     @property
     def junit(self) -> Path:
-        return self.results / "systemd" / "junit.xml"
+        return self.results / self.name / "junit.xml"
 
     def words(self, options: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "tests.vm.systemd"]
+        return [sys.executable, "-m", "tests.vm.systemd", "--suite", self.suite]
 
 
+SYSTEMD: list[Run] = [SystemdRun(suite="runtimes"), SystemdRun(suite="scenarios")]
 # The longest first, so that the end is not spent waiting for one of them.
 MATRIX = [
     # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
@@ -169,7 +174,7 @@ def run_all(options: Sequence[str], arguments: Sequence[str], results: Path) -> 
     prepare(sorted({run.kernel for run in MATRIX}))
     results.mkdir(parents=True, exist_ok=True)
     # Which tests were asked for are those of the matrix.
-    waiting = [replace(run, results=results) for run in ([] if arguments else [SystemdRun("6.12")]) + MATRIX]
+    waiting = [replace(run, results=results) for run in ([] if arguments else SYSTEMD) + MATRIX]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     lines: list[str] = []
     tried: set[str] = set()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd.
+"""In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd-SUITE.
 
-python3 -m tests.vm.systemd [pytest arguments]          default: tests/packaging tests/runtimes
+python3 -m tests.vm.systemd [--suite runtimes | scenarios] [pytest arguments]
 
 dist/ must have the Debian package (make deb).  pytest runs as a service, on cgroup v2 and with real container runtimes:
 see tests.vm.root.  Results are junit.xml, dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments
-they go to build/vm/results/partial/systemd instead.
+they go to build/vm/results/partial instead.
 The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
 """
 
@@ -29,7 +29,7 @@ from .run import PARTS, PROJECT, RESULTS
 from .vm import Guest, exit_on_signals, mebibytes, prepare
 
 KERNEL = "6.12"
-TESTS = ("tests/packaging", "tests/runtimes")
+SUITES = {"runtimes": ("tests/packaging", "tests/runtimes"), "scenarios": ("tests/scenarios",)}
 DEB = PROJECT / f"dist/oomtrace_{__version__}_all.deb"
 TIMEOUT_S = 1200.0
 MEMORY_MIB = 2048
@@ -38,9 +38,9 @@ BOOT_S = 90.0
 END_S = 30.0
 
 
-def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
+def run(suite: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     """Run the tests in a VM; pytest's status, or the VM's."""
-    results = RESULTS / "partial" / "systemd" if arguments else RESULTS / "systemd"
+    results = (RESULTS / "partial" if arguments else RESULTS) / f"systemd-{suite}"
     shutil.rmtree(results, ignore_errors=True)
     if not DEB.exists():
         raise LabError(f"{DEB} is missing: make deb")
@@ -53,24 +53,24 @@ def run(arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
             system=SYSTEMD,
             memory_mib=memory_mib,
             put=[
-                *((PROJECT / part, f"oomtrace/{part}") for part in (*PARTS, "deploy", "docs")),
+                *((PROJECT / part, f"oomtrace/{part}") for part in (*PARTS, "deploy", "docs", "vagrant")),
                 (eat, "eat"),
-                (DEB, "oomtrace.deb"),
+                (DEB, f"oomtrace/dist/{DEB.name}"),
             ],
             get=results,
             timeout=timeout,
         )
-        return guest.run(command(arguments, timeout - BOOT_S), sys.stdout.buffer, sys.stderr.buffer)
+        return guest.run(command(SUITES[suite], arguments, timeout - BOOT_S), sys.stdout.buffer, sys.stderr.buffer)
 
 
-def command(arguments: Sequence[str], seconds: float) -> str:
+def command(tests: Sequence[str], arguments: Sequence[str], seconds: float) -> str:
     """What the guest's shell is to run: pytest, interrupted when its time is up, so that there are results."""
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
         "OOMTRACE_ENGINE": "core",
         "OOMTRACE_EAT": "/host/eat",
-        "OOMTRACE_DEB": "/host/oomtrace.deb",
+        "OOMTRACE_DEB": f"/host/oomtrace/dist/{DEB.name}",
         "PYTHONPATH": "/host/oomtrace:/opt/site",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "COLUMNS": "120",
@@ -80,7 +80,7 @@ def command(arguments: Sequence[str], seconds: float) -> str:
     words += ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=10"]
     words += ["--junitxml=/out/junit.xml", "--basetemp=/out/tmp", *arguments]
     if not any(argument.startswith("tests/") for argument in arguments):
-        words += TESTS
+        words += tests
     return f"cd /host/oomtrace && exec {shlex.join(words)}"
 
 
@@ -91,17 +91,18 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--suite", choices=SUITES, default="runtimes")
     parser.add_argument("--memory", type=mebibytes, default=MEMORY_MIB, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
     exit_on_signals()
     began = time.monotonic()
     try:
-        status = run(arguments, options.timeout, options.memory)
+        status = run(options.suite, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"systemd: {error}", file=sys.stderr)
         return 2
-    print(f"systemd: status {status}, {time.monotonic() - began:.0f} s", flush=True)
+    print(f"systemd {options.suite}: status {status}, {time.monotonic() - began:.0f} s", flush=True)
     return status
 
 

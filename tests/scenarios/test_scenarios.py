@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every scenario of an OOM kill makes the record that it promises, on a host with the installed package."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.environment import IN_VM, ROOT, not_applicable
+from tests.runtimes.runtime import SYSTEMD
+
+VAGRANT = ROOT / "vagrant"
+NAMES = sorted(path.stem for path in (VAGRANT / "scenarios").glob("*.sh") if path.stem != "lib")
+PROVISION_S = 400
+SCENARIO_S = 700
+
+
+@pytest.fixture(scope="module", autouse=True)
+def provisioned() -> None:
+    """The machine, as vagrant/provision.sh leaves it; it is thrown away afterwards."""
+    if not IN_VM or not SYSTEMD:
+        not_applicable("scenarios are for a virtual machine with systemd: make test-systemd ARGS='--suite scenarios'")
+    subprocess.run(["sh", VAGRANT / "provision.sh", ROOT], check=True, timeout=PROVISION_S)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scenario(name: str, tmp_path: Path) -> None:
+    """Its records are as expected, and it ends in order."""
+    results = tmp_path / "results.json"
+    finished = subprocess.run(
+        ["oom-scenario", name, "--results", results], capture_output=True, text=True, timeout=SCENARIO_S
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    result = json.loads(results.read_text())["scenarios"][name]
+    if result["result"] == "not applicable":
+        not_applicable(result["detail"])
