@@ -71,6 +71,7 @@ class Root:
                 *self._hooks(Path(name)),
                 self.suites[0],
                 folder,
+                "-",  # the sources on stdin
                 stdin=sources(self.suites, self.arch),
             )
             write_ext4(folder, self.image, self.size)

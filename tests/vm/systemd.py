@@ -31,7 +31,7 @@ from .vm import Guest, exit_on_signals, mebibytes, prepare
 KERNEL = "6.12"
 SUITES = {"runtimes": ("tests/packaging", "tests/runtimes"), "scenarios": ("tests/scenarios",)}
 DEB = PROJECT / f"dist/oomtrace_{__version__}_all.deb"
-TIMEOUT_S = 1200.0
+TIMEOUT_S = 2400.0
 MEMORY_MIB = 2048
 # What a guest gets to boot, and to send its results when its time is up.
 BOOT_S = 90.0
