@@ -64,8 +64,7 @@ def read(image: Path, path: str) -> bytes:
     """A file in an ext4 image; LabError when there is none."""
     with tempfile.TemporaryDirectory(prefix="vm-file-") as name:
         copy = Path(name) / "copy"
-        # Its exit status is 0 whatever happens.
-        said = output("/sbin/debugfs", "-R", f"dump {path} {copy}", image)
-        if not copy.exists() or not copy.stat().st_size:
-            raise LabError(f"{image} has no {path}: {said}")
+        output("/sbin/debugfs", "-R", f"dump {path} {copy}", image)
+        if not copy.exists() or not copy.stat().st_size:  # its exit status is 0 whatever happens
+            raise LabError(f"{image} has no {path}")
         return copy.read_bytes()
