@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import IN_VM, ROOT, not_applicable
+from tests.kernel.environment import ENGINE, IN_VM, ROOT, not_applicable
 from tests.runtimes.runtime import SYSTEMD
 
 VAGRANT = ROOT / "vagrant"
 NAMES = sorted(path.stem for path in (VAGRANT / "scenarios").glob("*.sh") if path.stem != "lib")
+DEFAULTS = Path("/etc/default/oomtrace")
 PROVISION_S = 400
 SCENARIO_S = 700
 
@@ -22,6 +23,8 @@ def provisioned() -> None:
     if not IN_VM or not SYSTEMD:
         not_applicable("scenarios are for a virtual machine with systemd: make test-systemd ARGS='--suite scenarios'")
     subprocess.run(["sh", VAGRANT / "provision.sh", ROOT], check=True, timeout=PROVISION_S)
+    DEFAULTS.write_text(f'OOMTRACE_OPTIONS="--engine {ENGINE}"\n')
+    subprocess.run(["systemctl", "restart", "oomtrace.service"], check=True, timeout=PROVISION_S)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd-SUITE.
 
-python3 -m tests.vm.systemd [--suite runtimes | scenarios] [pytest arguments]
+python3 -m tests.vm.systemd [--suite runtimes | scenarios] [--engine core | bcc] [pytest arguments]
 
 dist/ must have the Debian package (make deb).  pytest runs as a service, on cgroup v2 and with real container runtimes:
 see tests.vm.root.  Results are junit.xml, dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments
@@ -38,7 +38,7 @@ BOOT_S = 90.0
 END_S = 30.0
 
 
-def run(suite: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
+def run(suite: str, engine: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     """Run the tests in a VM; pytest's status, or the VM's."""
     results = (RESULTS / "partial" if arguments else RESULTS) / f"systemd-{suite}"
     shutil.rmtree(results, ignore_errors=True)
@@ -60,15 +60,16 @@ def run(suite: str, arguments: Sequence[str], timeout: float, memory_mib: int) -
             get=results,
             timeout=timeout,
         )
-        return guest.run(command(SUITES[suite], arguments, timeout - BOOT_S), sys.stdout.buffer, sys.stderr.buffer)
+        pytest = command(SUITES[suite], engine, arguments, timeout - BOOT_S)
+        return guest.run(pytest, sys.stdout.buffer, sys.stderr.buffer)
 
 
-def command(tests: Sequence[str], arguments: Sequence[str], seconds: float) -> str:
+def command(tests: Sequence[str], engine: str, arguments: Sequence[str], seconds: float) -> str:
     """What the guest's shell is to run: pytest, interrupted when its time is up, so that there are results."""
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
-        "OOMTRACE_ENGINE": "core",
+        "OOMTRACE_ENGINE": engine,
         "OOMTRACE_EAT": "/host/eat",
         "OOMTRACE_DEB": f"/host/oomtrace/dist/{DEB.name}",
         "PYTHONPATH": "/host/oomtrace:/opt/site",
@@ -92,13 +93,14 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--suite", choices=SUITES, default="runtimes")
+    parser.add_argument("--engine", choices=("core", "bcc"), default="core")
     parser.add_argument("--memory", type=mebibytes, default=MEMORY_MIB, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
     exit_on_signals()
     began = time.monotonic()
     try:
-        status = run(options.suite, arguments, options.timeout, options.memory)
+        status = run(options.suite, options.engine, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"systemd: {error}", file=sys.stderr)
         return 2
