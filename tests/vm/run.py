@@ -106,7 +106,6 @@ MATRIX = [
     Run("7.x", engine="bcc"),
     Run("7.x"),
     Run("6.12-arm64"),
-    Run("6.1-arm64"),
     Run("6.12"),
     Run("6.1"),
     Run("5.10"),
