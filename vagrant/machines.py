@@ -80,15 +80,15 @@ def render(machines: Mapping[str, Mapping[str, Any]]) -> str:
     for scenario in sorted({scenario for result in machines.values() for scenario in result["scenarios"]}):
         cells = []
         for result in machines.values():
-            one = result["scenarios"].get(scenario, {"result": "", "detail": ""})
+            one = result["scenarios"].get(scenario, {"result": ""})
             if one["result"] == "not applicable":
                 cells.append(NOT_APPLICABLE)
                 reasons.setdefault(one["detail"], []).append(scenario)
             else:
-                cells.append(f"{one['result']}, {one['seconds']} s" if one["result"] else "")
+                cells.append(one["result"])
         lines.append(f"| `{scenario}` | {' | '.join(cells)} |")
     seconds = " | ".join(f"{result['seconds']} s" for result in machines.values())
-    lines.append(f"| *all, with `vagrant up` and `destroy`* | {seconds} |")
+    lines.append(f"| time from `vagrant up` to `destroy` | {seconds} |")
     if reasons:
         lines += ["", f"Not applicable ({NOT_APPLICABLE}):", ""]
         lines += [f"- {', '.join(dict.fromkeys(each))}: {reason}" for reason, each in reasons.items()]
