@@ -467,9 +467,10 @@ inline_always int handle_exit(struct task_struct *task)
 		count(COUNTER_MISREAD);
 	if (READ(signal, live.counter) > 0)
 		return 0;
-	map_delete(cmdlines, &pid);
 	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
+	if (victim || !map_lookup(condemned, &pid)) /* else mark_victim still asks for it */
+		map_delete(cmdlines, &pid);
 	if (!victim) {
 		if (!map_lookup(condemned, &pid))
 			return 0;
