@@ -15,10 +15,10 @@ here=$(dirname "$(realpath "$0")")
 parameters="root=LABEL=root ro quiet console=tty0 console=ttyS0,115200 net.ifnames=0"
 # Emulated processors make the kernel misjudge the TSC's frequency; under KVM it uses kvm-clock, not the TSC.
 parameters="$parameters tsc=unstable no_timer_check mitigations=off"
-kernel_suites=
+kernel_suite=
 case $machine in
 bookworm) suite=bookworm ;;
-bookworm-5.10) suite=bookworm kernel_suites="bullseye bullseye-security" ;;
+bookworm-5.10) suite=bookworm kernel_suite=bullseye ;;
 trixie) suite=trixie ;;
 bookworm-cgroup1) suite=bookworm parameters="$parameters systemd.unified_cgroup_hierarchy=0" ;;
 *)
@@ -35,7 +35,7 @@ mirror=${OOMTRACE_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(
 	'Origin: Debian' | awk '$2 !~ /-/ {print $1; exit}')}
 mirror=${mirror%/}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-for each in "$suite" "$suite-updates" "$suite-security" $kernel_suites; do
+for each in "$suite" "$suite-updates" "$suite-security" $kernel_suite; do
 	case $each in
 	*-security) uri=$mirror-security ;;
 	*) uri=$mirror ;;
@@ -44,13 +44,9 @@ for each in "$suite" "$suite-updates" "$suite-security" $kernel_suites; do
 done >"$work/sources.list"
 
 # The kernel of another Debian, and nothing else from there.
-if [ -n "$kernel_suites" ]; then
-	for each in $kernel_suites; do
-		printf 'Package: *\nPin: release n=%s\nPin-Priority: 1\n\n' "$each"
-	done
-	printf 'Package: linux-image-cloud-amd64\nPin: version 5.10.*\nPin-Priority: 1001\n'
-else
-	:
+if [ -n "$kernel_suite" ]; then
+	printf 'Package: *\nPin: release n=%s\nPin-Priority: 1\n\n' "$kernel_suite"
+	printf 'Package: linux-image-cloud-amd64\nPin: release n=%s\nPin-Priority: 1001\n' "$kernel_suite"
 fi >"$work/preferences"
 
 packages=linux-image-cloud-amd64,initramfs-tools,grub-pc-bin,grub-common,systemd-sysv,systemd-resolved
@@ -120,7 +116,7 @@ mmdebstrap --quiet --variant=apt --include="$packages" \
 	--dpkgopt='path-exclude=/usr/share/locale/*' \
 	--setup-hook="install -D -m 644 '$work/preferences' \"\$1/etc/apt/preferences.d/kernel\"" \
 	--customize-hook="chroot \"\$1\" sh -eu <'$work/configure'" \
-	"$suite" "$root" <"$work/sources.list"
+	"$suite" "$root" - <"$work/sources.list"
 ln -sf ../run/systemd/resolve/resolv.conf "$root/etc/resolv.conf"
 mv "$root/boot/boot.img" "$root/boot/core.img" "$work"
 [ "$(stat -c %s "$work/core.img")" -lt $(((1 << 20) - 512)) ]
