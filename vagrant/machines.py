@@ -73,7 +73,7 @@ def test(name: str) -> int:
 
 
 def render(machines: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table, and below it why scenarios do not apply."""
+    """The table, and below it why scenarios failed or do not apply."""
     headings = [f"{name}<br>{result['kernel']}<br>cgroup v{result['cgroup']}" for name, result in machines.items()]
     lines = [f"| scenario | {' | '.join(headings)} |", "|---" * (len(machines) + 1) + "|"]
     reasons: dict[str, list[str]] = {}
@@ -89,6 +89,14 @@ def render(machines: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"| `{scenario}` | {' | '.join(cells)} |")
     seconds = " | ".join(f"{result['seconds']} s" for result in machines.values())
     lines.append(f"| time from `vagrant up` to `destroy` | {seconds} |")
+    failures = [
+        f"- {name}, {scenario}: {one['detail']}"
+        for name, result in machines.items()
+        for scenario, one in result["scenarios"].items()
+        if one["result"] == "no"
+    ]
+    if failures:
+        lines += ["", "Not as expected:", "", *failures]
     if reasons:
         lines += ["", f"Not applicable ({NOT_APPLICABLE}):", ""]
         lines += [f"- {', '.join(dict.fromkeys(each))}: {reason}" for reason, each in reasons.items()]
