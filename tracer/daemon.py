@@ -179,8 +179,8 @@ class Daemon:
                     self._emit(gone)
                 continue
             built: OomKill = self._records.oom_kill(each)
-            cookie = each.victim.network_cookie
-            interfaces = partial(self._interfaces.lookup, cookie) if self._interfaces else None
+            known = each.victim.network_cookie, built["victim"]["cgroup"]
+            interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
             enrich.enrich(built, each.victim.started_ns, self._names, self._redact, interfaces)
             self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
             self._kills += 1

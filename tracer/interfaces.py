@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-from tracer import cgroup, cgroupfs
+from tracer import cgroupfs
+from tracer.cgroup import identify
 from tracer.event import Interface
 from tracer.network import Namespaces
 
-AFTER_S = (0.1, 0.5, 3.0)
+AFTER_S = (0.1, 0.5, 1.5, 5.0)
 """When a new container is visited: its cgroup is older than its processes, and those than its last address."""
 WAITING_MAX = 16384
 """Beyond, a container is visited only for its victims."""
@@ -38,7 +39,7 @@ class Interfaces:
 
     def expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: see who is in it, soon and a little later."""
-        if path is not None and cgroup.identify(path)[0] is None:
+        if path is not None and identify(path)[0] is None:
             return
         now_s = time.monotonic()
         with self._changed:
@@ -47,11 +48,15 @@ class Interfaces:
                     heapq.heappush(self._waiting, (now_s + after_s, next(self._order), path))
             self._changed.notify()
 
-    def lookup(self, cookie: int, inode: int, pids: Sequence[int]) -> list[Interface] | None:
+    def lookup(self, cookie: int, cgroup: str | None, inode: int, pids: Sequence[int]) -> list[Interface] | None:
         """The interfaces of a network namespace: read now where it can be entered, else as they were.
 
-        ``cookie`` is the kernel's, 0 where it has none: then nothing that was read before counts.
+        ``cookie`` is the kernel's, 0 where it has none: then nothing that was read before counts.  Whoever is left in
+        ``cgroup`` may lead into the namespace, too.
         """
+        left = cgroupfs.first_process(self._mount, cgroup) if self._mount and cgroup is not None else None
+        if left is not None:
+            pids = [*pids, left]
         if not self._lock.acquire(timeout=LOCK_S):
             return None
         try:
@@ -63,7 +68,7 @@ class Interfaces:
         while True:
             path = self._next()
             for each in cgroupfs.paths() if path is None else (path,):
-                if path is not None or cgroup.identify(each)[0] is not None:
+                if path is not None or identify(each)[0] is not None:
                     self._visit(each)
 
     def _next(self) -> str | None:

@@ -95,7 +95,8 @@ class Namespaces:
         handle = self._find(inode, pids)
         if handle is None or self._learn(handle, inode) is None:
             entry = self._entries.get(inode)
-            if entry is None or not cookie or entry.cookie != cookie:
+            # What was empty was read too early, perhaps.
+            if entry is None or not cookie or entry.cookie != cookie or entry.interfaces == b"[]":
                 return None
         interfaces: list[Interface] = orjson.loads(self._entries[inode].interfaces)
         return interfaces

@@ -52,14 +52,20 @@ def test_another_of_that_number(namespaces: Namespaces) -> None:
     assert namespaces.lookup(2) is None
 
 
+def test_empty(namespaces: Namespaces) -> None:
+    """A container whose interfaces were not made yet when it was visited is not said to have none."""
+    namespaces._remember(1, entry())
+    assert namespaces.lookup(1, cookie=COOKIE) is None
+
+
 def test_oldest_is_forgotten(namespaces: Namespaces) -> None:
     """What was not read for the longest time goes first."""
     for inode in range(network.ENTRIES_MAX):
-        namespaces._remember(inode, entry())
-    namespaces._remember(0, entry())
-    namespaces._remember(network.ENTRIES_MAX, entry())
+        namespaces._remember(inode, entry(ETH0))
+    namespaces._remember(0, entry(ETH0))
+    namespaces._remember(network.ENTRIES_MAX, entry(ETH0))
     assert namespaces.lookup(1, cookie=COOKIE) is None
-    assert namespaces.lookup(0, cookie=COOKIE) == []
+    assert namespaces.lookup(0, cookie=COOKIE) == [ETH0]
     assert len(namespaces._entries) == network.ENTRIES_MAX
 
 
