@@ -307,7 +307,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* SIGKILL from the OOM path: without kprobes the victim, before it is marked; after it those who share its memory. */
+/* SIGKILL from the OOM path: the victim, before it is marked, and after it those who share its memory. */
 SEC("raw_tp/signal_generate")
 int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -329,8 +329,7 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		send(&event, sizeof(event));
 		return 0;
 	}
-	if (!setting(kprobes))
-		condemn(task);
+	condemn(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
 	return 0;
 }
 
