@@ -238,6 +238,8 @@ class Daemon:
             "source": self._capture.source,
             "engine": attached.engine,
             "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in attached.hooks)),
+            "pinned": False,
+            "adopted": False,
             "oom_kills": process.oom_kills(),
         }
 
