@@ -12,7 +12,7 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "notify", "privileges", "secret", "wire"),
+    ("__init__", "errors", "event", "clock", "gfp", "notify", "privileges", "ring", "secret", "wire"),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
     ("engine", "kernel_types", "network", "process", "facts", "redact", "bolt"),
     ("containerd", "containers_storage", "docker", "kubelet"),
