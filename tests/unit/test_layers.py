@@ -12,7 +12,20 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "backlog", "event", "clock", "gfp", "ledger", "notify", "privileges", "secret", "wire"),
+    (
+        "__init__",
+        "errors",
+        "backlog",
+        "event",
+        "clock",
+        "gfp",
+        "ledger",
+        "notify",
+        "privileges",
+        "ring",
+        "secret",
+        "wire",
+    ),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence"),
     ("audit", "engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "sinks", "state"),
     ("containerd", "containers_storage", "docker", "kubelet"),
