@@ -68,7 +68,7 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, of packages, and on other kernels
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES)"
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint test-unit test-kernel test-runtimes test-packaging test-vm
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-packaging test-vm
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format, shellcheck
@@ -93,6 +93,12 @@ test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs r
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=core $(BIN)/pytest tests/kernel -q
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=bcc $(BIN)/pytest tests/kernel -q
+
+.PHONY: test-reliability
+test-reliability: build  ## Faults while processes are killed, and an account of every kill; needs root
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/reliability -q
+	$(AS_ROOT) $(BIN)/python -m tests.reliability.table
 
 .PHONY: test-runtimes
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from heapq import nlargest
 
 from tracer import cgroupfs
-from tracer.clock import rfc3339
+from tracer.clock import boottime_ns, rfc3339
 from tracer.event import CgroupKills, Gap, Host
-from tracer.ledger import Ledger
+from tracer.ledger import Entry, Ledger
 
 QUIET_NS = 1_000_000_000
 """So long after the last event the counts are compared, and again when they differ: a kill may be under way."""
@@ -27,6 +27,19 @@ class Audit:
         self._count = count
         self._due_ns: int | None = None
         self._suspect: tuple[int, int] | None = None
+        self._earlier: set[Entry] | None = set(ledger.entries())
+        """Kills that an earlier run has noted, while its last events are read again."""
+        self._began_ns = boottime_ns()
+        self._group_ns: int | None = None
+
+    def note(self, killed_ns: int, pid: int, group_ns: int | None) -> None:
+        """A kill has a record; ``group_ns`` names the incident where ``memory.oom.group`` is set."""
+        if killed_ns >= self._began_ns:
+            self._earlier = None
+        if self._earlier is not None and Entry(killed_ns, pid) in self._earlier:
+            return
+        self._ledger.note(killed_ns, pid, counts_twice=group_ns not in (None, self._group_ns))
+        self._group_ns = group_ns
 
     def touched(self, now_ns: int) -> None:
         """Something happened: the counts will have to be compared."""
@@ -54,6 +67,11 @@ class Audit:
             self._due_ns = now_ns + QUIET_NS
             return False
         return True
+
+    def differs(self) -> bool:
+        """Whether the kernel has counted more at this moment."""
+        counted = self._count()
+        return counted is not None and self._missing(counted) > 0
 
     def settle(self) -> Gap | None:
         """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host)."""

@@ -11,8 +11,8 @@ class Backlog:
     """Positions in the ring buffer."""
 
     def __init__(self) -> None:
-        self._incident: tuple[int, int] | None = None
-        """The incident that was last heard of, and where it begins."""
+        self._incidents: dict[int, int] = {}
+        """Where they begin: the one that was last heard of, and the one before, which is told when that begins."""
         self._exits: dict[str, int] = {}
         """Exits that no record tells yet; the oldest first."""
         self._lines: deque[tuple[int, int]] = deque()
@@ -20,8 +20,8 @@ class Backlog:
 
     def read(self, incident_ns: int, position: int) -> None:
         """An event of this incident was read at ``position``."""
-        if self._incident is None or self._incident[0] != incident_ns:
-            self._incident = incident_ns, position
+        if incident_ns not in self._incidents:
+            self._incidents = dict([*list(self._incidents.items())[-1:], (incident_ns, position)])
 
     def read_exit(self, kill_id: str, position: int) -> None:
         """The end of this victim was read."""
@@ -29,7 +29,7 @@ class Backlog:
 
     def incident(self, incident_ns: int) -> int | None:
         """Where this incident begins."""
-        return self._incident[1] if self._incident is not None and self._incident[0] == incident_ns else None
+        return self._incidents.get(incident_ns)
 
     def take_exit(self, kill_id: str) -> int | None:
         """Where the end of this victim is, whose record is now to be written."""
@@ -55,8 +55,8 @@ class Backlog:
     def first_needed(self, cursor: int, incident_is_open: bool) -> int:
         """Everything before this position may go; ``cursor`` is how far was read."""
         needed = [cursor]
-        if incident_is_open and self._incident is not None:
-            needed.append(self._incident[1])
+        if incident_is_open and self._incidents:
+            needed.append(next(reversed(self._incidents.values())))
         if self._exits:
             needed.append(next(iter(self._exits.values())))
         if self._lines:

@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import sys
 
 CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 2, 19, 21, 34, 38, 39
 """include/uapi/linux/capability.h"""
@@ -64,3 +65,14 @@ def keep(*capabilities: int) -> None:
     data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), data):
         raise OSError(ctypes.get_errno(), "giving up capabilities")
+
+
+def drop(network: bool) -> None:
+    """Give up what only loading and attaching needs: from then on it reads what others wrote."""
+    kept = [CAP_BPF, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE]
+    if network:
+        kept.append(CAP_SYS_ADMIN)  # to enter network namespaces
+    try:
+        keep(*kept)
+    except OSError as error:
+        print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from tracer.errors import TracerError
 
-FOLDER = "/var/lib/oomtrace"
 FOLDER_MODE = 0o750
 LOCK = "lock"
 

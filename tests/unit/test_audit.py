@@ -113,6 +113,25 @@ def test_more_under_way() -> None:
     assert case.audit.kills_are_missing(3 * QUIET_NS)
 
 
+def test_noted_by_an_earlier_run() -> None:
+    """What was noted and is read again, as its record was not written, is not noted twice."""
+    case = Case()
+    case.ledger.note(5, 17, counts_twice=False)
+    again = Audit(case.ledger, case.kernel.count)
+    again.note(5, 17, None)
+    assert case.ledger.explained == 41
+    again.note(6, 18, None)
+    assert case.ledger.explained == 42
+
+
+def test_group_kills_are_noted() -> None:
+    """One kill of each group kill may be counted twice."""
+    case = Case()
+    for number, group_ns in enumerate((1, 1, 2, None, 3)):
+        case.audit.note(2**62, number, group_ns)
+    assert (case.ledger.explained, case.ledger.groups) == (45, 3)
+
+
 def test_no_count() -> None:
     """A kernel that does not count is not compared with."""
     case = Case()

@@ -16,6 +16,16 @@ def test_an_open_incident_stays() -> None:
     assert backlog.first_needed(200, incident_is_open=False) == 200
 
 
+def test_the_incident_before() -> None:
+    """An incident whose end was lost is told when the next one begins."""
+    backlog = Backlog()
+    backlog.read(6, 50)
+    backlog.read(7, 100)
+    backlog.read(8, 160)
+    assert [backlog.incident(incident_ns) for incident_ns in (6, 7, 8)] == [None, 100, 160]
+    assert backlog.first_needed(200, incident_is_open=True) == 160
+
+
 def test_a_line_stays_until_it_is_taken() -> None:
     """A kill's events go when its line was taken, not when it was written."""
     backlog = Backlog()

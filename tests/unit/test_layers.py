@@ -12,20 +12,8 @@ import pytest
 import tracer
 
 LAYERS = (
-    (
-        "__init__",
-        "errors",
-        "backlog",
-        "event",
-        "clock",
-        "gfp",
-        "ledger",
-        "notify",
-        "privileges",
-        "ring",
-        "secret",
-        "wire",
-    ),
+    ("__init__", "errors", "event", "clock", "gfp"),
+    ("backlog", "handover", "ledger", "notify", "privileges", "ring", "secret", "wire"),
     ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence"),
     ("audit", "engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "sinks", "state"),
     ("containerd", "containers_storage", "docker", "kubelet"),

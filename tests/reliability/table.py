@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: what the tests of this folder counted, in build/reliability.  Out: the table of faults in docs/reliability.md.
+
+python3 -m tests.reliability.table          rewrite what stands between the two markers
+"""
+
+import sys
+
+from tests.kernel.environment import ROOT
+
+from .tally import stored
+
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- reliability-table -->", "<!-- /reliability-table -->"
+HEAD = (
+    "| fault | times | kills (kernel) | records | from the kernel log | doubled | told as lost | Linux |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def render() -> str:
+    """The table; the faults in the order of the alphabet."""
+    rows = [
+        f"| {row['fault']} | {row['times']} | {row['kills']} | {row['records']} | {row['from_log']} | {row['doubled']} "
+        f"| {row['lost']} | {row['kernel']} |"
+        for row in stored()
+    ]
+    return "\n".join([HEAD, *rows])
+
+
+def main() -> int:
+    if not stored():
+        print("table: no results; run: make test-reliability", file=sys.stderr)
+        return 2
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{render()}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

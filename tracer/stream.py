@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream of records: numbered, encoded, handed to every output; and what was lost is told in it."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from tracer import line
+from tracer.backlog import Backlog
+from tracer.clock import rfc3339
+from tracer.errors import TracerError
+from tracer.event import Base, Host, Lost, Record
+from tracer.output import Output
+
+
+class Stream:
+    """Records in, lines out."""
+
+    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog) -> None:
+        self._outputs = list(outputs)
+        self._host = host
+        self._max_bytes = max_bytes
+        self._backlog = backlog
+        self._seq = 0
+        self._lines = 0
+        self._lost: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+        self.whole_until_ns = time.time_ns()
+        """Until then nothing was lost, or it was told."""
+
+    @property
+    def lost(self) -> int:
+        """What was lost so far."""
+        return self._lost.total()
+
+    def base(self) -> Base:
+        """What every record has; the number is given when it is written."""
+        return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
+
+    def write(self, record: Record, position: int | None = None) -> bool:
+        """Hand a record to all outputs; it tells what was read in the ring buffer from ``position`` on.
+
+        False: an earlier run had written it, to all of them.
+        """
+        missing = [output for output in self._outputs if position is None or not output.has(record)]
+        if not missing:
+            return False
+        record["seq"], record["host"] = self._seq, self._host
+        self._seq += 1
+        encoded = line.encode(record, self._max_bytes)
+        for output in self._outputs:
+            output.put(encoded if output in missing else b"")
+        self._backlog.written(self._lines, position)
+        self._lines += 1
+        return True
+
+    def lose(self, stage: str, count: int = 1) -> None:
+        """So many events or records were lost there."""
+        self._lost[stage] += count
+
+    def settle(self) -> None:
+        """Learn what the outputs have taken; tell what was lost since the last time.
+
+        Raises TracerError where no output is left.
+        """
+        for output in [output for output in self._outputs if output.dead]:
+            self._outputs.remove(output)
+        if not self._outputs:
+            raise TracerError("no output is left", "start it again with one that stays")
+        for output in self._outputs:
+            self._lost[f"output:{output.uri}"] = output.dropped
+            self._lost[f"spool:{output.uri}"] = output.damaged
+        now_ns = time.time_ns()
+        for stage in [stage for stage, count in self._lost.items() if count > self._told[stage]]:
+            count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
+            lost: Lost = {**self.base(), "type": "lost", "stage": stage, "count": count,
+                          "since": rfc3339(self.whole_until_ns)}  # fmt: skip
+            self.write(lost)
+        self.whole_until_ns = now_ns
+        self._backlog.settled(min(output.settled for output in self._outputs))
+
+    def reopen(self) -> None:
+        """Go on in what has the names of the outputs now."""
+        for output in self._outputs:
+            try:
+                output.reopen()
+            except TracerError as error:
+                print(f"oomtrace: {error}; it goes on in the file that it has open", file=sys.stderr)
+
+    def close(self) -> None:
+        """Hand over what is left, or keep it for the next run."""
+        for output in self._outputs:
+            output.close()
