@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tracer import engine_core, features, libbpf, privileges, process
-from tracer.engine import Attached, EngineName, Settings
+from tracer.attach import attach as attach_programs
+from tracer.engine import Attached, EngineName, Hook, Link, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Source
 
@@ -48,31 +49,63 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
         stats_index=found.stats_index.address,
         stats_index_size=found.stats_index.size,
     )
-    cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:
         hooks = features.hooks(found, kprobes)
         required = features.REQUIRED | (features.REQUIRED_KPROBES if kprobes else frozenset())
         try:
-            told = settings._replace(kprobes=int(kprobes))
-            if engine == "core":
-                attached = engine_core.attach(hooks, told, required, cmdlines)
-            else:
-                from tracer import engine_bcc  # what it needs stays in memory: only where it is used
-
-                attached = engine_bcc.attach(hooks, told, required, cmdlines, found.btf)
+            maps, links = _attach(engine, hooks, settings._replace(kprobes=int(kprobes)), required, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):
                 print(f"oomtrace: no kprobes ({error}); it goes on with tracepoints alone", file=sys.stderr)
                 continue
             raise _explain(error) from error
-        process.seed_cmdlines(attached.maps["cmdlines"])
+        capture = _started(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
+        process.seed_cmdlines(maps["cmdlines"])
         for hook in hooks:
-            if hook not in attached.hooks:
+            if hook not in capture.attached.hooks:
                 print(f"oomtrace: {hook.kind} {hook.target} cannot be hooked; what it shows is null", file=sys.stderr)
-        scores = any(hook.program == "on_oom_badness_return" for hook in attached.hooks)
-        return Capture(attached, "bpf" if kprobes else "bpf_tracepoints", scores)
+        return capture
     raise AssertionError("the last attempt returns or raises")
+
+
+def _attach(
+    engine: EngineName, hooks: Sequence[Hook], settings: Settings, required: frozenset[str], btf: bool
+) -> tuple[dict[str, int], list[Link]]:
+    """Maps and links; raises OSError where the kernel refuses."""
+    cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
+    if engine == "core":
+        loaded = engine_core.load(hooks, settings, cmdlines)
+    else:
+        from tracer import engine_bcc  # what it needs stays in memory: only where it is used
+
+        loaded = engine_bcc.load(hooks, settings, required, cmdlines, btf)
+    links: list[Link] = []
+    try:
+        links += attach_programs(loaded.programs, hooks, required)
+        if engine == "bcc":
+            engine_bcc.verify(loaded.maps)
+    except BaseException:
+        for descriptor in (*loaded.maps.values(), *(link.descriptor for link in links)):
+            os.close(descriptor)
+        raise
+    finally:
+        for program in loaded.programs.values():
+            os.close(program)
+    return loaded.maps, links
+
+
+def _started(engine: EngineName, maps: dict[str, int], links: Sequence[Link], source: Source) -> Capture:
+    """A capture that ends with this process."""
+    open_links = [link.descriptor for link in links]
+
+    def detach() -> None:
+        while open_links:
+            os.close(open_links.pop())
+
+    hooks = tuple(link.hook for link in links)
+    scores = any(hook.program == "on_oom_badness_return" for hook in hooks)
+    return Capture(Attached(engine, hooks, maps, detach), source, scores)
 
 
 def _explain(error: OSError) -> TracerError:

@@ -31,7 +31,7 @@ LAYERS = (
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("interfaces", "names"),
-    ("engine_core", "features", "record", "enrich", "exits", "bcc_child"),
+    ("attach", "engine_core", "features", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity"),
     ("source", "doctor"),
     ("daemon",),
