@@ -44,6 +44,13 @@ def source_directory() -> str:
     raise TracerError("the BPF sources are not installed", "reinstall oomtrace", EXIT_UNSUPPORTED)
 
 
+def source_files() -> list[str]:
+    """All that the programs are made of; raises TracerError as source_directory() does."""
+    folder, modules = source_directory(), os.path.dirname(__file__)
+    sources = sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith((".c", ".h")))
+    return [*sources, CHILD, f"{modules}/kernel_types.py"]
+
+
 def kernel_headers() -> str:
     """Where the running kernel's headers are.
 
