@@ -238,12 +238,14 @@ def detach(path: str) -> list[str]:
 
     Raises TracerError where a daemon still reads there, or what is pinned cannot be removed.
     """
-    if not os.path.exists(path):
-        return []
     try:
+        os.stat(path)
         return Pins(path).remove()
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        raise TracerError(f"cannot detach ({error.strerror or error})", "run it as root (sudo)") from error
+        hint = "run it as root (sudo)" if libbpf.lacks_privilege(error) else "see: oomtrace detach --help"
+        raise TracerError(f"cannot detach ({error.strerror or error})", hint) from error
 
 
 def _filesystem(path: str) -> int:

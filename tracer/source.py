@@ -55,7 +55,7 @@ def attach(wanted: Literal["auto", "core", "bcc"], pins: str | None = None) -> C
     these very programs left there is adopted, and others end once the new one is at work.
     Raises TracerError: exit code 3 where not even the tracepoints work, 1 where another process has these pins.
     """
-    place = _open_pins(pins) if pins else None
+    place, unpinned = _open_pins(pins)
     found = features.detect()
     engine = choose_engine(wanted, found.btf)
     settings = Settings(
@@ -80,10 +80,16 @@ def attach(wanted: Literal["auto", "core", "bcc"], pins: str | None = None) -> C
                 continue
             raise _explain(error) from error
         capture = _started(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
-        if place:
-            pinned = _pin(place, folder, capture, links)
-            capture = (pinned or capture)._replace(predecessors=place.end_others(folder))
         process.seed_cmdlines(maps["cmdlines"])
+        if place:
+            try:
+                capture = _pin(place, folder, capture, links)
+            except OSError as error:
+                unpinned = error
+            capture = capture._replace(predecessors=place.end_others(folder))
+        if unpinned:
+            why = unpinned.strerror or unpinned
+            print(f"oomtrace: nothing is pinned; while it does not run, kills are not seen ({why})", file=sys.stderr)
         for hook in hooks:
             if hook not in capture.attached.hooks:
                 print(f"oomtrace: {hook.kind} {hook.target} cannot be hooked; what it shows is null", file=sys.stderr)
@@ -96,7 +102,7 @@ def fingerprint(engine: EngineName, btf: bool, hooks: Sequence[Hook], settings: 
     if engine == "core":
         files = [engine_core.object_path()]
     else:
-        from tracer import engine_bcc
+        from tracer import engine_bcc  # what it needs stays in memory: only where it is used
 
         files = engine_bcc.source_files()
     told = zlib.crc32(repr((__version__, EVENT_LAYOUT, engine, btf, hooks, settings)).encode())
@@ -145,15 +151,16 @@ def _started(engine: EngineName, maps: dict[str, int], links: Sequence[Link], so
     return Capture(Attached(engine, hooks, maps, detach), source, scores, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
-def _open_pins(path: str) -> Pins | None:
+def _open_pins(path: str | None) -> tuple[Pins | None, OSError | None]:
+    """The folder, or why it cannot be used; neither where none is wanted."""
     try:
-        return Pins(path)
+        return (Pins(path) if path else None), None
     except OSError as error:
-        _say_unpinned(error)
-    return None
+        return None, error
 
 
-def _pin(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> Capture | None:
+def _pin(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> Capture:
+    """The capture, pinned; raises OSError where it cannot be."""
     about: About = {
         "layout": EVENT_LAYOUT,
         "version": __version__,
@@ -164,11 +171,7 @@ def _pin(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> C
         "hooks": [(hook.program, hook.kind, hook.target) for hook in capture.attached.hooks],
         "since_ns": capture.since_ns,
     }
-    try:
-        pinned = place.pin(folder, about, capture.attached.maps, links)
-    except OSError as error:
-        _say_unpinned(error)
-        return None
+    pinned = place.pin(folder, about, capture.attached.maps, links)
     return _adopted(pinned)._replace(adopted=False)
 
 
@@ -184,11 +187,6 @@ def _adopted(pinned: Pinned) -> Capture:
     hooks = tuple(map(Hook._make, about["hooks"]))
     attached = Attached(about["engine"], hooks, pinned.maps, detach)
     return Capture(attached, about["source"], about["scores"], about["since_ns"], pinned=True, adopted=True)
-
-
-def _say_unpinned(error: OSError) -> None:
-    reason = error.strerror or error
-    print(f"oomtrace: nothing is pinned, so kills are not seen while it does not run: {reason}", file=sys.stderr)
 
 
 def _explain(error: OSError) -> TracerError:
