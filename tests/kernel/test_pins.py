@@ -34,10 +34,11 @@ Kill = Callable[[], Eater]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder for pins, not there yet."""
-    path = BPFFS / f"oomtrace-test-{os.getpid()}"
+    path, links = BPFFS / f"oomtrace-test-{os.getpid()}", ids("link")
     yield path
     if path.exists():
         shutil.rmtree(path)
+    wait_until("the links are gone, as the kernel frees them later", lambda: ids("link") <= links)
 
 
 @pytest.fixture
