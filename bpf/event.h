@@ -10,6 +10,12 @@
 #ifndef OOMTRACE_EVENT_H
 #define OOMTRACE_EVENT_H
 
+/*
+ * Rises when an event or the meaning of a map that is pinned (tracer/pins.py) changes: a daemon of another version may
+ * find them.
+ */
+#define EVENT_LAYOUT 1
+
 #define COMM_LEN 16
 #define CANDIDATES_MAX 10
 #define LEVELS_MAX 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child of the ``bcc`` engine: compiles, attaches, hands the descriptors over, and is gone.
+"""The child of the ``bcc`` engine: compiles, loads, hands the descriptors over, and is gone.
 
 A script, run by the system's Python, which has bcc but perhaps none of what oomtrace depends on: it imports bcc, the
 standard library, and those modules of oomtrace that need no more.
@@ -49,14 +49,6 @@ _STAND_IN: dict[str, str] = {
 """Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
 
 
-def flatten(descriptors: dict[Any, Any]) -> list[int]:
-    """bcc keeps its descriptors by name, in newer versions by name and program."""
-    found: list[int] = []
-    for value in descriptors.values():
-        found += flatten(value) if isinstance(value, dict) else [value]
-    return found
-
-
 def prepare(folder: str, request: dict[str, Any]) -> list[str]:
     """Write what bcc includes, tell it where; the compiler's flags."""
     sources, headers = request["sources"], request["headers"]
@@ -86,39 +78,28 @@ def write(path: str, text: str) -> None:
 def main() -> None:
     parent = socket.socket(fileno=int(sys.argv[1]))
     request = json.loads(parent.recv(1 << 16))
-    reply: dict[str, Any] = {"attached": [], "error": None, "errno": 0}
+    reply: dict[str, Any] = {"loaded": [], "error": None, "errno": 0}
     with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
         flags = prepare(folder, request)
         try:
-            from bcc import BPF, lib  # it reads the environment when it is imported
+            from bcc import BPF  # it reads the environment when it is imported
         except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
             sys.exit(NO_BCC)
         programs = BPF(src_file=f"{request['sources']}/oomtrace.bpf.c".encode(), cflags=flags)
-    links: list[int] = []
-    for program, kind, target, required in request["hooks"]:
+    descriptors: list[int] = []
+    for name, is_raw_tracepoint, required in request["programs"]:
         try:
-            if kind == "raw_tp":
-                # Not by attach_raw_tracepoint(), which takes one program a tracepoint.
-                loaded = programs.load_func(program.encode(), BPF.RAW_TRACEPOINT)
-                link = lib.bpf_attach_raw_tracepoint(loaded.fd, target.encode())
-                if link < 0:
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-                links.append(link)
-            elif kind == "kretprobe":
-                programs.attach_kretprobe(event=target.encode(), fn_name=program.encode())
-            else:
-                programs.attach_kprobe(event=target.encode(), fn_name=program.encode())
+            kind = BPF.RAW_TRACEPOINT if is_raw_tracepoint else BPF.KPROBE
+            descriptors.append(programs.load_func(name.encode(), kind).fd)
         except Exception as error:  # bcc raises plain Exception
             if required:
-                reply["error"] = f"{kind} {target}: {error}"
+                reply["error"] = f"{name}: {error}"
                 reply["errno"] = getattr(error, "errno", None) or ctypes.get_errno() or 22
                 break
         else:
-            reply["attached"].append((program, kind, target))
-    descriptors = flatten(programs.kprobe_fds) + links
+            reply["loaded"].append(name)
     socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
-    # bcc's own clean-up at exit would detach what the parent has just received.
-    os._exit(0)
+    os._exit(0)  # bcc's own clean-up takes time, for nothing
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import get_args
 import orjson
 import typer
 
-from tracer import __version__, doctor, sinks
+from tracer import __version__, doctor, pins, sinks
 from tracer.daemon import OPTIONS, EngineOption, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
@@ -29,6 +29,8 @@ app = typer.Typer(
 
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
+
+DEFAULT_PINS = "/sys/fs/bpf/oomtrace"
 
 # Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(
@@ -84,6 +86,9 @@ def run(
     redact: list[str] = typer.Option(
         [], metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."
     ),
+    pins_folder: str = typer.Option(
+        None, "--pins", metavar="FOLDER", help="In a bpffs: there the capture goes on while oomtrace does not run."
+    ),
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
     for uri in output:
@@ -91,7 +96,15 @@ def run(
     roots = tuple(parse_root(root) for root in runtime_root)
     Redactor(redact)  # a wrong pattern is a wrong option
     options = Options(
-        _check_engine(engine), tuple(output), max_record, roots, cmdline, redact_defaults, tuple(redact), network
+        _check_engine(engine),
+        tuple(output),
+        max_record,
+        roots,
+        cmdline,
+        redact_defaults,
+        tuple(redact),
+        network,
+        pins_folder,
     )
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
     environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
@@ -133,6 +146,18 @@ def doctor_command(as_json: bool = JSON) -> None:
         print(doctor.summary(checks))
     if not doctor.can_trace(checks):
         raise typer.Exit(EXIT_UNSUPPORTED)
+
+
+@app.command(name="detach")
+def detach_command(
+    folder: str = typer.Option(DEFAULT_PINS, "--pins", metavar="FOLDER", help="Where it is pinned."),
+) -> None:
+    """End the capture that goes on in the kernel while oomtrace does not run."""
+    removed = pins.detach(folder)
+    for name in removed:
+        print(f"removed {name}")
+    if not removed:
+        print(f"nothing is pinned in {folder}")
 
 
 @app.command()

@@ -30,6 +30,7 @@ from tracer.gfp import GfpNames
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
 from tracer.notify import Notifier
+from tracer.pins import Pinned
 from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
 
@@ -55,6 +56,7 @@ class Options(NamedTuple):
     redact_defaults: bool = True
     redact: tuple[str, ...] = ()
     network: bool = False
+    pins: str | None = None
 
 
 class Daemon:
@@ -66,6 +68,7 @@ class Daemon:
         self._host = host.read_host()
         self._sinks = [sinks.open_sink(uri) for uri in options.outputs]
         self._incidents = Incidents()
+        self._written: set[tuple[int, int]] = set()
         self._seq = 0
         self._kills = 0
         self._lost: Counter[str] = Counter()
@@ -74,7 +77,7 @@ class Daemon:
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
-        self._capture = source.attach(options.engine)
+        self._capture = source.attach(options.engine, options.pins)
         _drop_privileges(options.network)
         self._interfaces = _open_interfaces() if options.network else None
         self._counters = Counters(self._capture.attached.maps)
@@ -100,6 +103,8 @@ class Daemon:
         poll.register(wake_read, select.EPOLLIN)
         _give_back_memory()
         self._emit(self._start())
+        for predecessor in self._capture.predecessors:
+            self._inherit(predecessor)
         self._expect(None)
         self._notifier.ready()
         caught = b""
@@ -114,7 +119,8 @@ class Daemon:
                 self._emit(gone)
             self._account()
         self._notifier.stopping()
-        attached.detach()
+        if not self._capture.pinned:
+            attached.detach()
         self._handle_events()
         self._emit_joined(self._incidents.end())
         for gone in self._exits.end():
@@ -123,6 +129,18 @@ class Daemon:
         self._emit(self._stop())
         for sink in self._sinks:
             sink.close()
+
+    def _inherit(self, predecessor: Pinned) -> None:
+        """Write what a capture saw that this one has replaced; what both saw, once."""
+        events = [data for _, data in open_ring(predecessor.maps["events"]).read()]
+        if predecessor.about["layout"] == wire.EVENT_LAYOUT:
+            self._handle(events)
+            self._emit_joined(self._incidents.end())
+        elif events:
+            self._lost["predecessor"] += len(events)
+            print(f"oomtrace: {len(events)} events of another version cannot be read", file=sys.stderr)
+        predecessor.remove()
+        predecessor.close()
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
@@ -154,8 +172,13 @@ class Daemon:
                 return
 
     def _handle_events(self) -> None:
+        self._handle([data for ring in self._rings for _, data in ring.read()])
+        for ring in self._rings:
+            ring.release(ring.position)
+
+    def _handle(self, events: Iterable[bytes]) -> None:
         now_ns = time.monotonic_ns()
-        for data in [data for ring in self._rings for _, data in ring.read()]:
+        for data in events:
             try:
                 event = wire.decode(data)
             except wire.DecodeError as error:
@@ -167,8 +190,6 @@ class Daemon:
                 continue
             self._emit_joined(self._incidents.feed(event, now_ns))
         self._emit_joined(self._incidents.flush(now_ns))
-        for ring in self._rings:
-            ring.release(ring.position)
 
     def _emit_joined(self, joined: Iterable[Kill | wire.ExitEvent]) -> None:
         for each in joined:
@@ -177,6 +198,11 @@ class Daemon:
                 if gone is not None:
                     self._emit(gone)
                 continue
+            victim = each.victim.pid, each.victim.started_ns
+            if victim in self._written:
+                continue
+            if self._capture.predecessors:
+                self._written.add(victim)
             built: OomKill = self._records.oom_kill(each)
             known = each.victim.network_cookie, built["victim"]["cgroup"]
             interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
@@ -237,8 +263,8 @@ class Daemon:
             "source": self._capture.source,
             "engine": attached.engine,
             "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in attached.hooks)),
-            "pinned": False,
-            "adopted": False,
+            "pinned": self._capture.pinned,
+            "adopted": self._capture.adopted,
             "oom_kills": process.oom_kills(),
         }
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is: the programs attached, and their events as bytes.
+"""What an engine is: programs loaded, and their maps.
 
-Both engines end in the same thing: maps, known by descriptor, and links that hold the programs in place.
+Both engines end in the same thing, descriptors: tracer/attach.py makes links of the programs, which hold them in place.
 """
 
 import mmap
@@ -13,11 +13,13 @@ from tracer.ring import Ring
 
 EngineName = Literal["core", "bcc"]
 
-
 COUNTER_LOST = 0
 COUNTER_UNSEEN_CGROUPS = 1
 COUNTER_MISREAD = 2
 """enum counter in bpf/incident.h."""
+
+MAPS = ("events", "cgroups", "counters", "cmdlines")
+"""What the daemon reads or writes."""
 
 
 class Settings(NamedTuple):
@@ -37,15 +39,31 @@ class Hook(NamedTuple):
     target: str
 
 
+class Loaded(NamedTuple):
+    """Programs and maps that an engine has loaded; descriptors by name."""
+
+    programs: dict[str, int]
+    maps: dict[str, int]
+    """Those of MAPS; the programs hold the others."""
+
+
+class Link(NamedTuple):
+    """What holds a program in place for as long as it is open, or pinned."""
+
+    hook: Hook
+    descriptor: int
+    pinnable: bool
+
+
 class Attached(NamedTuple):
     """Programs at work."""
 
     engine: EngineName
     hooks: tuple[Hook, ...]
     maps: dict[str, int]
-    """Name -> descriptor."""
+    """Those of MAPS: name -> descriptor."""
     detach: Callable[[], None]
-    """Ends the capture; what is in the maps stays readable."""
+    """Ends the capture, pins and all; what is in the maps stays readable."""
 
 
 def open_ring(descriptor: int) -> Ring:

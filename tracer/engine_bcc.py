@@ -2,8 +2,8 @@
 """The ``bcc`` engine: the same programs, compiled now, for kernels without BTF or when asked for.
 
 bcc weighs 150 MB once it has compiled something.  So a child does it (tracer/bcc_child.py): the daemon makes the maps,
-the child compiles and attaches programs that use them, sends the links' descriptors back and leaves.  Programs stay
-attached for as long as the descriptors are open, and the daemon stays as small as with the other engine.
+the child compiles and loads programs that use them, sends their descriptors back and leaves, and the daemon stays as
+small as with the other engine.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from tracer import engine_core, libbpf
-from tracer.engine import COUNTER_MISREAD, Attached, Counters, Hook, Settings
+from tracer.engine import COUNTER_MISREAD, MAPS, Counters, Hook, Loaded, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 
 CHILD = os.path.join(os.path.dirname(__file__), "bcc_child.py")
@@ -28,7 +28,7 @@ SOURCES = (
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Distributions install bcc for their own Python; oomtrace may run in another."""
 COMPILE_TIMEOUT_S = 600
-LINKS_MAX = 64
+PROGRAMS_MAX = 64
 NO_BCC = 42
 """The child's exit status where this Python has no bcc."""
 
@@ -42,6 +42,13 @@ def source_directory() -> str:
         if os.path.exists(f"{directory}/oomtrace.bpf.c"):
             return os.path.realpath(directory)
     raise TracerError("the BPF sources are not installed", "reinstall oomtrace", EXIT_UNSUPPORTED)
+
+
+def source_files() -> list[str]:
+    """All that the programs are made of; raises TracerError as source_directory() does."""
+    folder, modules = source_directory(), os.path.dirname(__file__)
+    sources = sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith((".c", ".h")))
+    return [*sources, CHILD, f"{modules}/kernel_types.py"]
 
 
 def kernel_headers() -> str:
@@ -60,8 +67,8 @@ def kernel_headers() -> str:
     return build
 
 
-def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool) -> Attached:
-    """Compile the programs of ``hooks`` and attach them; hooks that are not required may fail.
+def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool) -> Loaded:
+    """Compile and load the programs of ``hooks``; those that are not ``required`` may fail.
 
     Raises OSError where the kernel refuses, TracerError where there is nothing to compile with.
     """
@@ -69,32 +76,38 @@ def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], 
         "sources": source_directory(),
         "headers": None if btf else kernel_headers(),
         "settings": settings._asdict(),
-        "hooks": [(*hook, hook.program in required) for hook in hooks],
+        "programs": sorted({(hook.program, hook.kind == "raw_tp", hook.program in required) for hook in hooks}),
     }
     maps = _create_maps(cmdlines)
-    links: list[int] = []
-
-    def detach() -> None:
-        while links:
-            os.close(links.pop())
-
+    programs: list[int] = []
     try:
-        reply = _compile({**request, "maps": maps}, links)
+        reply = _compile({**request, "maps": maps}, programs)
         if reply["error"]:
             raise OSError(reply["errno"], reply["error"])
-        # The child's own exit was the first task that the programs read.
-        if Counters(maps).read(COUNTER_MISREAD):
-            raise TracerError(
-                "the kernel headers are not those of the running kernel: structures are laid out differently",
-                "install the headers of this very kernel, or use --engine core",
-                EXIT_UNSUPPORTED,
-            )
     except BaseException:
-        detach()
-        for descriptor in maps.values():
+        for descriptor in (*programs, *maps.values()):
             os.close(descriptor)
         raise
-    return Attached("bcc", tuple(Hook(*hook) for hook in reply["attached"]), maps, detach)
+    for name in maps.keys() - set(MAPS):
+        os.close(maps.pop(name))
+    return Loaded(dict(zip(reply["loaded"], programs, strict=True)), maps)
+
+
+def verify(maps: dict[str, int]) -> None:
+    """Let a process exit, so that the attached programs find it where the kernel's headers say, or do not.
+
+    Raises TracerError (exit code 3) where they do not.
+    """
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    if Counters(maps).read(COUNTER_MISREAD):
+        raise TracerError(
+            "the kernel headers are not those of the running kernel: structures are laid out differently",
+            "install the headers of this very kernel, or use --engine core",
+            EXIT_UNSUPPORTED,
+        )
 
 
 def _create_maps(cmdlines: int) -> dict[str, int]:
@@ -127,12 +140,12 @@ def _create_maps(cmdlines: int) -> dict[str, int]:
     return maps
 
 
-def _compile(request: dict[str, Any], links: list[int]) -> dict[str, Any]:
-    """The child's reply; ``links`` receives the descriptors of what it attached."""
+def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
+    """The child's reply; ``programs`` receives the descriptors of what it loaded."""
     for python in dict.fromkeys((SYSTEM_PYTHON, sys.executable)):
         if not os.access(python, os.X_OK):
             continue
-        status, answer, complaints = _run_child(python, request, links)
+        status, answer, complaints = _run_child(python, request, programs)
         if answer:
             reply: dict[str, Any] = orjson.loads(answer)
             return reply
@@ -145,7 +158,7 @@ def _compile(request: dict[str, Any], links: list[int]) -> dict[str, Any]:
     )
 
 
-def _run_child(python: str, request: dict[str, Any], links: list[int]) -> tuple[int, bytes, bytes]:
+def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tuple[int, bytes, bytes]:
     """Exit status, reply, and what was said on stderr."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     complaints = os.memfd_create("complaints")
@@ -167,8 +180,8 @@ def _run_child(python: str, request: dict[str, Any], links: list[int]) -> tuple[
         ours.settimeout(COMPILE_TIMEOUT_S)
         try:
             ours.send(orjson.dumps(request))
-            answer, received, _flags, _address = socket.recv_fds(ours, 1 << 16, LINKS_MAX)
-            links.extend(received)
+            answer, received, _flags, _address = socket.recv_fds(ours, 1 << 16, PROGRAMS_MAX)
+            programs.extend(received)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
         except TimeoutError as error:

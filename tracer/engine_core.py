@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 
 from tracer import libbpf
-from tracer.engine import Attached, Hook, Settings
+from tracer.engine import MAPS, Hook, Loaded, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 
 OBJECTS = os.path.join(os.path.dirname(__file__), "objects")
@@ -50,51 +50,35 @@ def open_object() -> int:
     return int(opened)
 
 
-def attach(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int) -> Attached:
-    """Load the programs of ``hooks`` and attach them; hooks that are not required may fail.
+def load(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> Loaded:
+    """Load the programs of ``hooks``.
 
     Raises OSError where the kernel refuses.
     """
     library = libbpf.library()
     opened = open_object()
-    links: list[int] = []
-
-    def detach() -> None:
-        while links:
-            library.bpf_link__destroy(links.pop())
-
     try:
         _configure(opened, settings, cmdlines)
-        programs: dict[str, int] = {}
+        found: dict[str, int] = {}
         wanted = {hook.program for hook in hooks}
         program = library.bpf_object__next_program(opened, None)
         while program:
             name = library.bpf_program__name(program).decode()
-            programs[name] = program
-            if name not in wanted:
+            if name in wanted:
+                found[name] = program
+            else:
                 library.bpf_program__set_autoload(program, False)
             program = library.bpf_object__next_program(opened, program)
         if library.bpf_object__load(opened):
             raise libbpf.last_error()
-        attached: list[Hook] = []
-        for hook in hooks:
-            link = _attach(programs[hook.program], hook)
-            if link:
-                links.append(link)
-                attached.append(hook)
-            elif hook.program in required:
-                error = libbpf.last_error()
-                raise OSError(error.errno, f"{hook.kind} {hook.target}: {error.strerror}")
-    except BaseException:
-        detach()
+        programs = {name: os.dup(library.bpf_program__fd(program)) for name, program in found.items()}
+        maps = {
+            name: os.dup(library.bpf_map__fd(library.bpf_object__find_map_by_name(opened, name.encode())))
+            for name in MAPS
+        }
+    finally:
         library.bpf_object__close(opened)
-        raise
-    maps = {}
-    found = library.bpf_object__next_map(opened, None)
-    while found:
-        maps[library.bpf_map__name(found).decode()] = library.bpf_map__fd(found)
-        found = library.bpf_object__next_map(opened, found)
-    return Attached("core", tuple(attached), maps, detach)
+    return Loaded(programs, maps)
 
 
 def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
@@ -107,13 +91,3 @@ def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
     raw = _RawSettings(**settings._asdict())
     ctypes.memmove(value, ctypes.byref(raw), size.value)
     library.bpf_map__set_max_entries(library.bpf_object__find_map_by_name(opened, b"cmdlines"), cmdlines)
-
-
-def _attach(program: int, hook: Hook) -> int | None:
-    library = libbpf.library()
-    link: int | None
-    if hook.kind == "raw_tp":
-        link = library.bpf_program__attach_raw_tracepoint(program, hook.target.encode())
-    else:
-        link = library.bpf_program__attach_kprobe(program, hook.kind == "kretprobe", hook.target.encode())
-    return link

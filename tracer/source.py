@@ -4,13 +4,18 @@
 import errno
 import os
 import sys
+import time
+import zlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from tracer import engine_core, features, libbpf, privileges, process
-from tracer.engine import Attached, EngineName, Settings
+from tracer import __version__, engine_core, features, libbpf, privileges, process
+from tracer.attach import attach as attach_programs
+from tracer.engine import Attached, EngineName, Hook, Link, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Source
+from tracer.pins import About, Pinned, Pins
+from tracer.wire import EVENT_LAYOUT
 
 CMDLINES_MIN, CMDLINES_MAX = 4096, 32768
 
@@ -20,6 +25,14 @@ class Capture(NamedTuple):
     source: Source
     scores: bool
     """Whether the kernel's scoring of candidates is seen."""
+    since_ns: int
+    """CLOCK_BOOTTIME when all programs were attached."""
+    pinned: bool = False
+    """It goes on when this process ends."""
+    adopted: bool = False
+    """It was there when this process began; its counters count since ``since_ns``."""
+    predecessors: tuple[Pinned, ...] = ()
+    """Captures that have just ended: what is in them is to be read, up to ``since_ns``, before they are removed."""
 
 
 def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> EngineName:
@@ -35,11 +48,14 @@ def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> Engi
     return wanted
 
 
-def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
+def attach(wanted: Literal["auto", "core", "bcc"], pins: str | None = None) -> Capture:
     """Attach to all that this kernel offers, or else to the tracepoints alone.
 
-    Raises TracerError (exit code 3) where not even that works.
+    With ``pins``, a folder of a bpffs, the capture goes on when this process ends, if the kernel can do that; one that
+    these very programs left there is adopted, and others end once the new one is at work.
+    Raises TracerError: exit code 3 where not even the tracepoints work, 1 where another process has these pins.
     """
+    place, unpinned = _open_pins(pins)
     found = features.detect()
     engine = choose_engine(wanted, found.btf)
     settings = Settings(
@@ -48,31 +64,129 @@ def attach(wanted: Literal["auto", "core", "bcc"]) -> Capture:
         stats_index=found.stats_index.address,
         stats_index_size=found.stats_index.size,
     )
-    cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:
         hooks = features.hooks(found, kprobes)
+        told = settings._replace(kprobes=int(kprobes))
+        folder = place.folder(engine, fingerprint(engine, found.btf, hooks, told)) if place else ""
+        if place and (adopted := place.adopt(folder)):
+            return _adopted(adopted)._replace(predecessors=place.end_others(folder))
         required = features.REQUIRED | (features.REQUIRED_KPROBES if kprobes else frozenset())
         try:
-            told = settings._replace(kprobes=int(kprobes))
-            if engine == "core":
-                attached = engine_core.attach(hooks, told, required, cmdlines)
-            else:
-                from tracer import engine_bcc  # what it needs stays in memory: only where it is used
-
-                attached = engine_bcc.attach(hooks, told, required, cmdlines, found.btf)
+            maps, links = _attach(engine, hooks, told, required, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):
                 print(f"oomtrace: no kprobes ({error}); it goes on with tracepoints alone", file=sys.stderr)
                 continue
             raise _explain(error) from error
-        process.seed_cmdlines(attached.maps["cmdlines"])
+        capture = _started(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
+        process.seed_cmdlines(maps["cmdlines"])
+        if place:
+            try:
+                capture = _pin(place, folder, capture, links)
+            except OSError as error:
+                unpinned = error
+            capture = capture._replace(predecessors=place.end_others(folder))
+        if unpinned:
+            why = unpinned.strerror or unpinned
+            print(f"oomtrace: nothing is pinned; while it does not run, kills are not seen ({why})", file=sys.stderr)
         for hook in hooks:
-            if hook not in attached.hooks:
+            if hook not in capture.attached.hooks:
                 print(f"oomtrace: {hook.kind} {hook.target} cannot be hooked; what it shows is null", file=sys.stderr)
-        scores = any(hook.program == "on_oom_badness_return" for hook in attached.hooks)
-        return Capture(attached, "bpf" if kprobes else "bpf_tracepoints", scores)
+        return capture
     raise AssertionError("the last attempt returns or raises")
+
+
+def fingerprint(engine: EngineName, btf: bool, hooks: Sequence[Hook], settings: Settings) -> str:
+    """Tells programs, where they go and what they are told from any other; 8 hexadecimal digits."""
+    if engine == "core":
+        files = [engine_core.object_path()]
+    else:
+        from tracer import engine_bcc  # what it needs stays in memory: only where it is used
+
+        files = engine_bcc.source_files()
+    told = zlib.crc32(repr((__version__, EVENT_LAYOUT, engine, btf, hooks, settings)).encode())
+    for path in files:
+        with open(path, "rb") as file:
+            told = zlib.crc32(file.read(), told)
+    return f"{told:08x}"
+
+
+def _attach(
+    engine: EngineName, hooks: Sequence[Hook], settings: Settings, required: frozenset[str], btf: bool
+) -> tuple[dict[str, int], list[Link]]:
+    """Maps and links; raises OSError where the kernel refuses."""
+    cmdlines = min(max(2 * sum(1 for _ in process.pids()), CMDLINES_MIN), CMDLINES_MAX)
+    if engine == "core":
+        loaded = engine_core.load(hooks, settings, cmdlines)
+    else:
+        from tracer import engine_bcc  # what it needs stays in memory: only where it is used
+
+        loaded = engine_bcc.load(hooks, settings, required, cmdlines, btf)
+    links: list[Link] = []
+    try:
+        links += attach_programs(loaded.programs, hooks, required)
+        if engine == "bcc":
+            engine_bcc.verify(loaded.maps)
+    except BaseException:
+        for descriptor in (*loaded.maps.values(), *(link.descriptor for link in links)):
+            os.close(descriptor)
+        raise
+    finally:
+        for program in loaded.programs.values():
+            os.close(program)
+    return loaded.maps, links
+
+
+def _started(engine: EngineName, maps: dict[str, int], links: Sequence[Link], source: Source) -> Capture:
+    """A capture that ends with this process."""
+    open_links = [link.descriptor for link in links]
+
+    def detach() -> None:
+        while open_links:
+            os.close(open_links.pop())
+
+    hooks = tuple(link.hook for link in links)
+    scores = any(hook.program == "on_oom_badness_return" for hook in hooks)
+    return Capture(Attached(engine, hooks, maps, detach), source, scores, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def _open_pins(path: str | None) -> tuple[Pins | None, OSError | None]:
+    """The folder, or why it cannot be used; neither where none is wanted."""
+    try:
+        return (Pins(path) if path else None), None
+    except OSError as error:
+        return None, error
+
+
+def _pin(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> Capture:
+    """The capture, pinned; raises OSError where it cannot be."""
+    about: About = {
+        "layout": EVENT_LAYOUT,
+        "version": __version__,
+        "engine": capture.attached.engine,
+        "fingerprint": folder.rpartition("-")[2],
+        "source": capture.source,
+        "scores": capture.scores,
+        "hooks": [(hook.program, hook.kind, hook.target) for hook in capture.attached.hooks],
+        "since_ns": capture.since_ns,
+    }
+    pinned = place.pin(folder, about, capture.attached.maps, links)
+    return _adopted(pinned)._replace(adopted=False)
+
+
+def _adopted(pinned: Pinned) -> Capture:
+    """A capture that goes on when this process ends, unless it is told to detach."""
+    about = pinned.about
+
+    def detach() -> None:
+        pinned.remove()
+        for link in pinned.links:
+            os.close(link)
+
+    hooks = tuple(map(Hook._make, about["hooks"]))
+    attached = Attached(about["engine"], hooks, pinned.maps, detach)
+    return Capture(attached, about["source"], about["scores"], about["since_ns"], pinned=True, adopted=True)
 
 
 def _explain(error: OSError) -> TracerError:

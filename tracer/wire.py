@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+EVENT_LAYOUT = 1
+
 VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP = range(1, 9)
 
 CANDIDATES_MAX = 10

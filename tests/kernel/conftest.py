@@ -10,7 +10,7 @@ import pytest
 from .cgroups import Cgroup, Hierarchy
 from .daemon import Daemon
 from .eater import Eater, Option, Words
-from .environment import ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION
+from .environment import ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
 from .kernel_log import KernelLog
 from .oracles import Record
 from .watch import Watch
@@ -126,8 +126,8 @@ def make_daemon(tracers: Tracers, tmp_path: Path) -> Iterator[MakeDaemon]:
     tracers.stop()
     made: list[Daemon] = []
 
-    def make(*outputs: Path, arguments: Sequence[str] = ()) -> Daemon:
-        made.append(Daemon(tmp_path, *outputs, arguments=arguments))
+    def make(*outputs: Path, arguments: Sequence[str] = (), root: Path = ROOT) -> Daemon:
+        made.append(Daemon(tmp_path, *outputs, arguments=arguments, root=root))
         return made[-1]
 
     yield make

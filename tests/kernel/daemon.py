@@ -34,7 +34,9 @@ def check_line(line: bytes) -> None:
 class Daemon:
     """A running tracer, and the records in the first of its output files."""
 
-    def __init__(self, folder: Path, *outputs: Path, engine: str = ENGINE, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *outputs: Path, engine: str = ENGINE, arguments: Sequence[str] = (), root: Path = ROOT
+    ) -> None:
         self.outputs = outputs or (folder / "records.json",)
         # Started before the tracer: what it executed can only be known from /proc.
         self.early_eater = Eater(30, gate=True, life=3600, comm="early", extra=["early", "bird"])
@@ -44,7 +46,7 @@ class Daemon:
         for output in self.outputs:
             command += ["--output", f"file:{output}"]
         with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
         self.records: list[Record] = []
         self._rest = b""
         self._offset = self.outputs[0].stat().st_size if self.outputs[0].exists() else 0

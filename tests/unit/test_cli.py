@@ -24,7 +24,7 @@ from tracer.schema import json_schema
 from .events import NOBODY
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
-COMMANDS = ("run", "resolve", "doctor", "schema")
+COMMANDS = ("run", "resolve", "doctor", "schema", "detach")
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -193,6 +193,20 @@ def test_run_without_capabilities() -> None:
         not_applicable("only root has capabilities to lose")
     wrapper = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     assert "CAP_BPF" in check_refusal(oomtrace("run", wrapper=wrapper), EXIT_UNSUPPORTED)
+
+
+def test_detach_nothing(tmp_path: Path) -> None:
+    """Where nothing is pinned there is nothing to do."""
+    finished = oomtrace("detach", "--pins", str(tmp_path / "none"))
+    told = f"nothing is pinned in {tmp_path}/none\n"
+    assert (0, told, "") == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_detach_elsewhere(tmp_path: Path) -> None:
+    """What is in no bpffs is left alone."""
+    line = check_refusal(oomtrace("detach", "--pins", str(tmp_path)), EXIT_FAILED)
+    assert f"{tmp_path} is not in a bpffs" in line
+    assert tmp_path.exists()
 
 
 def test_run_into_nowhere(nobody: tuple[str, ...], tmp_path: Path) -> None:

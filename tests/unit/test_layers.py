@@ -19,7 +19,7 @@ LAYERS = (
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("interfaces", "names"),
-    ("engine_core", "features", "record", "enrich", "exits", "bcc_child"),
+    ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity"),
     ("source", "doctor"),
     ("daemon",),
@@ -30,7 +30,7 @@ LAYERS = (
 
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
-    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names", "network"},
+    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names", "network", "pins"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }

@@ -89,6 +89,11 @@ def compiled(source: str, kind: str, names: list[str], folder: Path) -> Layout:
     return dict(zip(names, each, strict=True))
 
 
+def test_layout_version(tmp_path: Path) -> None:
+    """Both languages speak of the same layout."""
+    assert evaluate('#include "event.h"', ["EVENT_LAYOUT"], tmp_path) == {"EVENT_LAYOUT": wire.EVENT_LAYOUT}
+
+
 def test_all_structs_are_here() -> None:
     """No struct of event.h is left out."""
     assert set(re.findall(r"^struct (\w+) \{", EVENT_H, re.MULTILINE)) == STRUCTS.keys()

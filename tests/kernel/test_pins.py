@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captures that go on in the kernel while no tracer runs, and what the next one makes of them."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tracer import libbpf
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .daemon import Daemon
+from .eater import Eater
+from .environment import IN_VM, KERNEL_VERSION, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
+from .oracles import Record
+
+BPFFS = Path("/sys/fs/bpf")
+PINNABLE = KERNEL_VERSION >= (5, 15) or not Path("/sys/bus/event_source/devices/kprobe").exists()
+"""Kprobes can be pinned since Linux commit b89fbfbb854c ("bpf: Implement minimal BPF perf link"), in v5.15."""
+
+Start = Callable[..., Daemon]
+Kill = Callable[[], Eater]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for pins, not there yet."""
+    path, links = BPFFS / f"oomtrace-test-{os.getpid()}", ids("link")
+    yield path
+    if path.exists():
+        shutil.rmtree(path)
+    wait_until("the links are gone, as the kernel frees them later", lambda: ids("link") <= links)
+
+
+@pytest.fixture
+def pins(folder: Path) -> Path:
+    """The same, where the kernel can pin all that there is to pin."""
+    if not PINNABLE:
+        not_applicable("this kernel cannot pin kprobes")
+    return folder
+
+
+@pytest.fixture
+def start(make_daemon: MakeDaemon, folder: Path) -> Start:
+    """Starts a tracer with these pins, and waits until it is attached."""
+
+    def make(root: Path = ROOT) -> Daemon:
+        daemon = make_daemon(arguments=["--pins", str(folder)], root=root)
+        daemon.start()
+        return daemon
+
+    return make
+
+
+@pytest.fixture
+def kill(cgroup: Cgroup, eat: Eat) -> Kill:
+    """Makes an OOM kill."""
+    group = cgroup.child("limit", 8)
+    return lambda: eat(16, group).die()
+
+
+def end(daemon: Daemon, by: signal.Signals) -> None:
+    daemon.process.send_signal(by)
+    daemon.end()
+
+
+def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
+    """The records of these kills, one each, as soon as they are there."""
+    found: list[Record] = []
+    for _ in attempts():
+        found = [record for record in daemon.of_type("oom_kill") if record["victim"]["pid"] in pids]
+        if len(found) >= len(pids):
+            break
+    assert sorted(pids) == sorted(record["victim"]["pid"] for record in found)
+    return found
+
+
+def captures(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.exists() else []
+
+
+def ids(kind: str) -> set[int]:
+    """The numbers of all links, or programs, that the kernel has."""
+    following = getattr(libbpf.library(), f"bpf_{kind}_get_next_id")
+    following.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
+    found: set[int] = set()
+    number = ctypes.c_uint32(0)
+    while following(number.value, ctypes.byref(number)) == 0:
+        found.add(number.value)
+    return found
+
+
+def detach(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracer", "detach", "--pins", str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+
+def other_version(folder: Path, file: str, old: str, new: str) -> Path:
+    """A copy of the tracer that differs in one place."""
+    root = folder / "other"
+    for part in ("tracer", "bpf"):
+        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+    return root
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals) -> None:
+    """Kills made while no tracer runs are in the records of the next one, once, with their own time."""
+    daemon = start()
+    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (True, False)
+    before = kill()
+    kills_of(daemon, before.pid)
+    end(daemon, by)
+    moments, eaters = [time.time()], []
+    for _ in range(3):
+        eaters.append(kill())
+        time.sleep(0.1)
+        moments.append(time.time())
+    adopter = start()
+    assert (adopter.start()["pinned"], adopter.start()["adopted"]) == (True, True)
+    missed = kills_of(adopter, *(eater.pid for eater in eaters))
+    for record, eater, since, until in zip(missed, eaters, moments, moments[1:], strict=False):
+        assert record["victim"]["pid"] == eater.pid
+        assert since - 0.02 < datetime.fromisoformat(record["time"]).timestamp() < until
+        assert record["victim"]["cmdline"], "its command line was kept, too"
+    after = kill()
+    kills_of(adopter, after.pid)
+    adopter.stop()
+    told = [record["victim"]["pid"] for record in adopter.of_type("oom_kill")]
+    assert before.pid not in told
+    assert len(told) == len(set(told))
+
+
+def test_adoption(pins: Path, start: Start) -> None:
+    """Nothing is loaded or attached a second time, which makes the start quicker."""
+    daemon = start()
+    links, programs = ids("link"), ids("prog")
+    (capture,) = captures(pins)
+    assert len(links) >= len([pin for pin in capture.iterdir() if pin.name.startswith("link_")]) > 3
+    assert (pins.stat().st_mode & 0o777, capture.stat().st_mode & 0o777) == (0o700, 0o700)
+    for by in (signal.SIGKILL, signal.SIGTERM):
+        end(daemon, by)
+        daemon = start()
+        assert daemon.start()["adopted"]
+        assert (links, programs) == (ids("link"), ids("prog"))
+        assert captures(pins) == [capture]
+
+
+def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: Kill, tmp_path: Path) -> None:
+    """It is told that there is one, and leaves that one alone."""
+    first = start()
+    second = make_daemon(tmp_path / "second.json", arguments=["--pins", str(pins)])
+    assert second.process.wait(PATIENCE_S) == 1
+    assert "another oomtrace reads" in second.errors.read_text()
+    assert "Traceback" not in second.errors.read_text()
+    refused = detach(pins)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "another oomtrace reads" in refused.stderr
+    kills_of(first, kill().pid)
+
+
+def test_detach(pins: Path, start: Start, kill: Kill) -> None:
+    """Afterwards nothing is attached any more, nothing is pinned, and nobody sees what happens."""
+    links = ids("link")
+    daemon = start()
+    (capture,) = captures(pins)
+    assert ids("link") > links
+    daemon.stop()
+    assert ids("link") > links
+    done = detach(pins)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"removed {capture}\n", "")
+    assert not pins.exists()
+    wait_until("the links are gone", lambda: ids("link") == links)
+    unseen = kill()
+    again = start()
+    assert not again.start()["adopted"]
+    seen = kill()
+    kills_of(again, seen.pid)
+    assert unseen.pid not in [record["victim"]["pid"] for record in again.of_type("oom_kill")]
+    again.stop()
+    detach(pins)
+    nothing = detach(pins)
+    assert (nothing.returncode, nothing.stdout) == (0, f"nothing is pinned in {pins}\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "readable"),
+    [
+        pytest.param(lambda capture: (capture / "about").unlink(), False, id="half-made"),
+        pytest.param(lambda capture: (capture / "events").unlink(), False, id="map-missing"),
+        pytest.param(lambda capture: (capture / "foreign").mkdir(), False, id="foreign-folder"),
+        pytest.param(
+            lambda capture: (capture / "cmdlines").rename(capture / "counters"), False, id="map-of-another-kind"
+        ),
+        pytest.param(lambda capture: (capture / "link_0").unlink(), True, id="link-missing"),
+    ],
+)
+def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], None], readable: bool) -> None:
+    """What is not whole is told and removed; what it had seen is kept if it can be."""
+    links = ids("link")
+    daemon = start()
+    (capture,) = captures(pins)
+    whole = len(ids("link"))
+    daemon.stop()
+    missed = kill()
+    damage(capture)
+    daemon = start()
+    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (True, False)
+    assert captures(pins) == [capture]
+    kills_of(daemon, *([missed.pid] if readable else []), kill().pid)
+    told = daemon.errors.read_text()
+    assert told.count(f"oomtrace: the capture pinned in {capture}") == 1, told
+    assert "Traceback" not in told
+    wait_until("the old links are gone", lambda: len(ids("link")) == whole)
+    daemon.stop()
+    detach(pins)
+    wait_until("all links are gone", lambda: ids("link") == links)
+
+
+def test_what_belongs_to_others(pins: Path, start: Start) -> None:
+    """Whatever else lies in the folder stays there."""
+    (pins / "somebody's").mkdir(parents=True, mode=0o700)
+    pins.chmod(0o700)
+    start().stop()
+    assert len(captures(pins)) == 2
+    assert detach(pins).returncode == 0
+    assert captures(pins) == [pins / "somebody's"]
+
+
+def test_other_programs(pins: Path, start: Start, kill: Kill, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """An upgrade: what the old programs saw is read, new ones take their place, and no kill is lost in between."""
+    old = start(other_version(tmp_path, "tracer/__init__.py", '__version__ = "', '__version__ = "0.'))
+    (capture,) = captures(pins)
+    links = len(ids("link"))
+    old.stop()
+    missed = kill()
+    count = 60 if IN_VM else 200
+    storm = eat(16, cgroup.child("storm", 8), children=count, jobs=2, life=600)
+    storm.children(count // 10)
+    new = start()
+    assert (new.start()["pinned"], new.start()["adopted"]) == (True, False)
+    wait_until("the storm is over", storm.ended, 10 * PATIENCE_S)
+    kills_of(new, missed.pid, *storm.children(count))
+    (replacement,) = captures(pins)
+    assert replacement.name != capture.name
+    wait_until("the old links are gone", lambda: len(ids("link")) == links)
+    new.stop()
+    assert new.of_type("lost") == []
+
+
+def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
+    """A capture that was ended and not read is read by the next tracer, even by one of its own version."""
+    start().stop()
+    missed = kill()
+    ending = f"from tracer.pins import Pins; print(Pins({str(pins)!r}).end_others('')[0].folder)"
+    ended = subprocess.run([sys.executable, "-c", ending], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert captures(pins) == [Path(ended.stdout.strip())]
+    daemon = start()
+    assert not daemon.start()["adopted"]
+    kills_of(daemon, missed.pid, kill().pid)
+    assert len(captures(pins)) == 1
+
+
+def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
+    """Events that cannot be understood are counted as lost, and new programs take over."""
+    old = start(other_version(tmp_path, "tracer/wire.py", "EVENT_LAYOUT = ", "EVENT_LAYOUT = 99"))
+    old.stop()
+    kill()
+    new = start()
+    assert (new.start()["pinned"], new.start()["adopted"]) == (True, False)
+    kills_of(new, kill().pid)
+    lost = new.wait_for("lost")
+    assert lost["stage"] == "predecessor"
+    assert lost["count"] > 0
+    assert len(captures(pins)) == 1
+
+
+@pytest.mark.parametrize("where", ["no bpffs", "no parent", "dot"])
+def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Path, where: str) -> None:
+    """One line says why; kills are recorded as ever, and nothing is left behind."""
+    folders = {"no bpffs": tmp_path / "pins", "no parent": BPFFS / "none" / "pins", "dot": BPFFS / "oomtrace.test"}
+    path = folders[where]
+    links, entries = ids("link"), os.listdir(BPFFS)
+    daemon = make_daemon(arguments=["--pins", str(path)])
+    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (False, False)
+    told = daemon.errors.read_text().splitlines()
+    assert len([line for line in told if "nothing is pinned" in line and str(path) in line]) == 1, told
+    kills_of(daemon, kill().pid)
+    daemon.stop()
+    assert entries == os.listdir(BPFFS)
+    assert os.listdir(tmp_path).count("pins") == 0
+    wait_until("the links are gone", lambda: ids("link") <= links)
+
+
+def test_kprobes_cannot_be_pinned(folder: Path, start: Start, kill: Kill) -> None:
+    """Before Linux 5.15 nothing is pinned, which is told; the tracepoints alone would not show as much."""
+    if PINNABLE:
+        not_applicable("this kernel can pin all that there is")
+    daemon = start()
+    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (False, False)
+    assert daemon.errors.read_text().count("cannot pin a kprobe") == 1
+    assert captures(folder) == []
+    record = kills_of(daemon, kill().pid)[0]
+    assert record["source"] == "bpf"
+    daemon.stop()
+    assert captures(folder) == []
