@@ -12,11 +12,24 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "notify", "privileges", "secret", "wire"),
-    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "network", "process", "facts", "redact", "bolt"),
-    ("containerd", "containers_storage", "docker", "kubelet"),
-    ("runtimes",),
+    ("__init__", "errors", "event", "clock", "gfp", "line_queue", "notify", "privileges", "secret", "stderr", "wire"),
+    (
+        "libbpf",
+        "incident",
+        "kernel_log",
+        "cgroup",
+        "cgroupfs",
+        "files",
+        "host",
+        "ids",
+        "line",
+        "schema",
+        "sentence",
+        "state",
+    ),
+    ("engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "file_sink", "pipe_sink"),
+    ("containerd", "containers_storage", "docker", "kubelet", "sinks", "spool"),
+    ("runtimes", "output"),
     ("interfaces", "names"),
     ("engine_core", "features", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity"),
@@ -29,7 +42,8 @@ LAYERS = (
 
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
-    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names", "network"},
+    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "ids", "line", "names", "network"}
+    | {"spool"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }
