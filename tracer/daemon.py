@@ -223,7 +223,7 @@ class Daemon:
         encoded = line.encode(written, self._options.max_record_bytes)
         for sink in list(self._sinks):
             try:
-                sink.write(encoded)
+                sink.write([encoded])
             except BrokenPipeError:
                 print(f"oomtrace: the reader of {sink.uri} has left", file=sys.stderr)
                 self._sinks.remove(sink)

@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where lines go: ``stdout`` and ``file:PATH``."""
 
-import errno
-import os
+from collections.abc import Sequence
 from typing import Protocol
 
 from tracer.errors import EXIT_USAGE, TracerError
-
-FILE_MODE = 0o640
+from tracer.file_sink import FileSink
+from tracer.ids import Id
+from tracer.pipe_sink import PipeSink, StdoutSink, is_pipe
 
 
 class Sink(Protocol):
+    """What delivers lines, from one thread.  It may block: nobody but its own output waits for it."""
+
     uri: str
+    batch_lines: int
+    """How many lines it wants at once: 1 where each is delivered on its own, more where a batch is one request."""
+    dead: bool
+    """Whether it can never deliver again; told after ``write`` has raised."""
 
-    def write(self, line: bytes) -> None:
-        """Write one line, whole.
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Deliver lines; how many, from the first on, at least one.
 
-        Raises OSError where it could not.
+        Not one at a time, because a request over a network carries many and may be taken in part.  What is not
+        delivered comes again, as the first lines of the next call.
+
+        Raises OSError where none could be delivered.
         """
+
+    def recent(self) -> set[Id]:
+        """Records that it has already, as far as it can tell; from any thread."""
 
     def reopen(self) -> None:
         """Go on in what has the name now: the file may have been renamed.
@@ -26,33 +38,6 @@ class Sink(Protocol):
         """
 
     def close(self) -> None: ...
-
-
-class Descriptor:
-    """Lines to an open file descriptor."""
-
-    def __init__(self, uri: str, descriptor: int) -> None:
-        self.uri = uri
-        self._descriptor = descriptor
-        self._torn = False
-
-    def reopen(self) -> None:
-        if self._descriptor > 2:
-            opened = _open_file(self.uri)
-            os.close(self._descriptor)
-            self._descriptor, self._torn = opened, False
-
-    def write(self, line: bytes) -> None:
-        # What is left of a line that could not be written to its end must not spoil this one.
-        view = memoryview(b"\n" + line if self._torn else line)
-        while view:
-            written = os.write(self._descriptor, view)
-            view = view[written:]
-            self._torn = bool(view)
-
-    def close(self) -> None:
-        if self._descriptor > 2:
-            os.close(self._descriptor)
 
 
 def check(uri: str) -> None:
@@ -67,16 +52,7 @@ def open_sink(uri: str) -> Sink:
     Raises TracerError where there is none such or it cannot be opened.
     """
     check(uri)
-    return Descriptor(uri, 1 if uri == "stdout" else _open_file(uri))
-
-
-def _open_file(uri: str) -> int:
+    if uri == "stdout":
+        return StdoutSink()
     path = uri.removeprefix("file:")
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise TracerError(f"{path} is a symbolic link", "name the file itself: links are not followed") from error
-        if error.errno == errno.ENOENT:
-            raise TracerError(f"{path}: its directory does not exist", "create it first, or name another") from error
-        raise TracerError(f"cannot write to {path} ({error.strerror})", "name a file that can be created") from error
+    return PipeSink(path) if is_pipe(path) else FileSink(path)

@@ -53,23 +53,24 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
 
 
 def test_file_renamed_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """After logrotate's rename and SIGHUP, lines go to a new file; none is in neither or in both."""
+    """After logrotate's rename lines go to a new file, with SIGHUP or without; none is in neither or in both."""
     daemon = make_daemon()
     daemon.start()
     (output,) = daemon.outputs
-    group, rotated = cgroup.child("limit", 8), tmp_path / "records.json.1"
+    group, rotated, older = cgroup.child("limit", 8), tmp_path / "records.json.1", tmp_path / "records.json.2"
     first = eat(16, group).die()
     wait_until("the first record is there", lambda: kills_in(output) == [first.pid])
     output.rename(rotated)
-    second = eat(16, group).die()
-    wait_until("the second record is there", lambda: kills_in(rotated) == [first.pid, second.pid])
     daemon.process.send_signal(signal.SIGHUP)
     wait_until("a new file is there", output.exists)
+    second = eat(16, group).die()
+    wait_until("the second record is there", lambda: kills_in(output) == [second.pid])
+    output.rename(older)
     third = eat(16, group).die()
-    wait_until("the third record is there", lambda: kills_in(output) == [third.pid])
+    wait_until("the third record is there", lambda: output.exists() and kills_in(output) == [third.pid])
     daemon.process.terminate()
     assert daemon.process.wait(10) == 0
-    assert kills_in(rotated) == [first.pid, second.pid]
+    assert (kills_in(rotated), kills_in(older)) == ([first.pid], [second.pid])
 
 
 def kills_in(output: Path) -> list[int]:

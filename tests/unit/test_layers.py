@@ -13,11 +13,13 @@ import tracer
 
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp"),
-    ("backlog", "handover", "ledger", "notify", "privileges", "ring", "secret", "wire"),
-    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence"),
-    ("audit", "engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "sinks", "state"),
-    ("containerd", "containers_storage", "docker", "kubelet"),
-    ("runtimes",),
+    ("backlog", "handover", "ledger", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
+    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "ids", "line", "schema", "sentence"),
+    ("audit", "engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "spool_folder", "state"),
+    ("containerd", "containers_storage", "docker", "file_sink", "kubelet", "options", "pipe_sink", "spool"),
+    ("runtimes", "sinks"),
+    ("output",),
+    ("stream",),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity"),
@@ -30,7 +32,8 @@ LAYERS = (
 
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
-    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "line", "names", "network", "pins"},
+    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "ids", "line", "names", "network", "pins"}
+    | {"spool"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }

@@ -30,7 +30,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     for line in (b"one\n", b"two\n"):
         sink = open_sink(f"file:{path}")
         assert f"file:{path}" == sink.uri
-        sink.write(line)
+        sink.write([line])
         sink.close()
     assert path.read_bytes() == b"old\none\ntwo\n"
 
@@ -106,7 +106,7 @@ def test_full_disk() -> None:
     """A line that cannot be written is an error of the system, not of the usage."""
     sink = open_sink("file:/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
-        sink.write(b"line\n")
+        sink.write([b"line\n"])
     assert caught.value.errno == errno.ENOSPC
     sink.close()
 
@@ -115,14 +115,14 @@ def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
     """A line of which a part went onto the disk spoils no other line, once there is room again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     sink = open_sink(f"file:{tmp_path}/new")
-    sink.write(b'{"seq":0}\n')
+    sink.write([b'{"seq":0}\n'])
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (15, hard))
         with pytest.raises(OSError, match="File too large"):
-            sink.write(b'{"seq":1}\n')
+            sink.write([b'{"seq":1}\n'])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    sink.write(b'{"seq":2}\n')
+    sink.write([b'{"seq":2}\n'])
     sink.close()
     lines = (tmp_path / "new").read_bytes().splitlines()
     assert lines[0] == b'{"seq":0}'
@@ -132,23 +132,25 @@ def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
 def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     """Standard output gets the line, and stays open for others."""
     sink = open_sink("stdout")
-    sink.write(b"line\n")
+    sink.write([b"line\n"])
     sink.close()
     os.write(1, b"more\n")
     assert capfd.readouterr() == ("line\nmore\n", "")
 
 
 def test_reopened(tmp_path: Path) -> None:
-    """A file that was renamed is left, and a new one of its name begun."""
+    """A file that was renamed is left, and a new one of its name begun: with a signal or without."""
     path, renamed = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
     sink = open_sink(f"file:{path}")
-    sink.write(b"one\n")
+    sink.write([b"one\n"])
     path.rename(renamed)
-    sink.write(b"two\n")
+    sink.write([b"two\n"])
+    assert (renamed.read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+    path.rename(renamed)
     sink.reopen()
-    sink.write(b"three\n")
+    sink.write([b"three\n"])
     sink.close()
-    assert (renamed.read_bytes(), path.read_bytes()) == (b"one\ntwo\n", b"three\n")
+    assert (renamed.read_bytes(), path.read_bytes()) == (b"two\n", b"three\n")
 
 
 def test_not_reopened(tmp_path: Path) -> None:
@@ -159,6 +161,6 @@ def test_not_reopened(tmp_path: Path) -> None:
     path.parent.rename(renamed)
     with pytest.raises(TracerError, match="directory does not exist"):
         sink.reopen()
-    sink.write(b"one\n")
+    sink.write([b"one\n"])
     sink.close()
     assert (renamed / "records.jsonl").read_bytes() == b"one\n"

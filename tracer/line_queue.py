@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines in memory that are not settled yet, and how many were dropped between them.
+
+When it is full new lines are dropped, not old ones: the first kills of an incident tell most.
+"""
+
+import time
+from collections import deque
+
+MAX_BYTES = 4 << 20
+FULL_BYTES = MAX_BYTES - (64 << 10)
+
+
+class LineQueue:
+    """Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self.settled = 0
+        """How many of the lines put so far, from the first on, have left it, or were dropped."""
+        self.dropped = 0
+        self.dropped_since_ns: int | None = None
+        """Wall-clock time of the first of those that were dropped last, one after the other."""
+        self._items: deque[bytes | int] = deque()
+        """Lines, and numbers of lines that were dropped."""
+        self._bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a line that is put now may be dropped."""
+        return self._bytes >= FULL_BYTES
+
+    def has_room(self, line: bytes) -> bool:
+        return not self._items or self._bytes + len(line) <= MAX_BYTES
+
+    def put(self, line: bytes) -> None:
+        if self.has_room(line):
+            self._items.append(line)
+            self._bytes += len(line)
+            return
+        self.dropped += 1
+        if isinstance(self._items[-1], int):
+            self._items[-1] += 1
+        else:
+            self._items.append(1)
+            self.dropped_since_ns = time.time_ns()
+
+    def first(self, count: int = 1) -> list[bytes]:
+        """The oldest lines, at most ``count``, no others being dropped between them; none: it is empty."""
+        lines: list[bytes] = []
+        for item in self._items:
+            if isinstance(item, int) or len(lines) == count:
+                break
+            lines.append(item)
+        return lines
+
+    def settle(self, count: int = 1) -> None:
+        """So many of the oldest lines leave; what was dropped waits for the lines before it only."""
+        for _ in range(count):
+            line = self._items.popleft()
+            assert isinstance(line, bytes)
+            self._bytes -= len(line)
+            self.settled += 1
+            while self._items and isinstance(self._items[0], int):
+                self.settled += self._items[0]
+                self._items.popleft()
+
+    def drop(self) -> None:
+        """Drop what is left."""
+        while lines := self.first():
+            if not self.dropped:
+                self.dropped_since_ns = time.time_ns()
+            self.dropped += len(lines)
+            self.settle()

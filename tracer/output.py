@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One output: a queue in memory, a spool on disk, and a thread that delivers to a sink, in order, at least once.
+
+While the sink takes lines they go through the queue alone.  Once that has not been empty for BEHIND_S, or the sink
+fails, what is in it is moved to the spool, and all lines go through the spool until that is empty again.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from tracer.errors import TracerError
+from tracer.ids import Id, ids
+from tracer.line_queue import LineQueue
+from tracer.sinks import Sink
+from tracer.spool import Spool
+from tracer.stderr import tell
+
+BEHIND_S = 1.0
+RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
+"""The pause between two tries; each is twice the one before."""
+SPOOL_RETRY_S = 1.0
+LOCK_S = 0.5
+"""How long ``close`` waits for a spool whose disk hangs."""
+
+
+class Output:
+    """Takes lines, and is not held up by its sink.
+
+    ``on_settled`` is called, from any thread and without a lock held, when ``settled`` has grown or the output is dead:
+    it must neither block nor call back.  ``spool`` and ``sink`` are closed with the output.
+    """
+
+    def __init__(self, sink: Sink, spool: Spool | None, on_settled: Callable[[], None]) -> None:
+        self.uri = sink.uri
+        self.dead = False
+        """It can never come back: it takes no more lines, and what is not settled stays so."""
+        self._sink = sink
+        self._spool = spool
+        self._on_settled = on_settled
+        self._recent: set[Id] | None = None
+        self._queue = LineQueue()
+        self._busy_since_s = 0.0
+        """Since when there has always been something in the queue."""
+        self._progress_s = 0.0
+        """When the sink last took something."""
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self._spool_lock = threading.Lock()
+        """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
+        self._spool_retry_s = 0.0
+        self._failing = False
+        self._caught_up = 0
+        """Lines delivered since it began to fail."""
+        self._pause_s = self._retry_s = 0.0
+        self._wants_reopen = False
+        self._ends_s: float | None = None
+        """When to stop delivering."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
+        self._thread.start()
+
+    @property
+    def settled(self) -> int:
+        """How many of the lines put, the first and all up to here, are delivered, spooled, or dropped and counted."""
+        return self._queue.settled
+
+    @property
+    def dropped(self) -> int:
+        return self._queue.dropped
+
+    @property
+    def dropped_since_ns(self) -> int | None:
+        """Wall-clock time of the first of those that were dropped last, one after the other."""
+        return self._queue.dropped_since_ns
+
+    @property
+    def skipped(self) -> int:
+        """Damaged lines in the spool."""
+        return self._spool.skipped if self._spool is not None else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a line that is put now may be dropped."""
+        return self._queue.is_full
+
+    def put(self, line: bytes) -> None:
+        """Take a line, with its newline; drop it when all is full.  Neither waits for the sink nor raises."""
+        now_s = time.monotonic()
+        with self._news:
+            if self.dead or self._closed:
+                return
+            if not self._queue.first():
+                self._busy_since_s = now_s
+            waited_s = now_s - max(self._busy_since_s, self._progress_s)
+            has_room = self._queue.has_room(line)
+            if has_room:
+                self._queue.put(line)
+                self._news.notify()
+        if has_room and waited_s <= BEHIND_S:
+            return
+        # The thread would have seen to that, but it hangs in a system call.
+        if waited_s > BEHIND_S:
+            self._begin_failing(f"it has taken nothing for {waited_s:.0f} s")
+        self._keep(lock_s=0.0)
+        if not has_room:
+            with self._news:
+                self._queue.put(line)
+                self._news.notify()
+
+    def has(self, kind: str, record_id: str) -> bool:
+        """Whether a record of this type and id was among the last in spool and file when this was first asked."""
+        if self._recent is None:
+            with self._spool_lock:
+                kept = ids(self._spool.pending()) if self._spool is not None else set()
+            self._recent = kept | self._sink.recent()  # in this order: what is delivered meanwhile is in either
+        return (kind, record_id) in self._recent
+
+    def reopen(self) -> None:
+        """Go on in what has the name now, soon; an output that fails is tried again at once."""
+        with self._news:
+            self._wants_reopen = True
+            self._retry_s = 0.0
+            self._news.notify()
+
+    def close(self, timeout_s: float) -> None:
+        """Deliver for so long at most, spool the rest, drop and count what has no room there.
+
+        A dead output drops nothing: what it could not spool is not settled.
+        """
+        with self._news:
+            self._ends_s = time.monotonic() + timeout_s
+            self._pause_s = self._retry_s = 0.0
+            self._news.notify()
+        self._thread.join(timeout_s + LOCK_S)
+        self._spool_retry_s = 0.0
+        self._keep(LOCK_S)
+        with self._lock:
+            self._closed = True
+            if not self.dead:
+                self._queue.drop()
+        if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):
+            self._spool.close()
+            self._spool_lock.release()
+        self._on_settled()
+
+    def _keep(self, lock_s: float = -1.0) -> None:
+        """Move the queue into the spool, as far as that has room; waits so long for who is at it (-1: for ever)."""
+        spool, now_s = self._spool, time.monotonic()
+        if spool is None or now_s < self._spool_retry_s or not self._spool_lock.acquire(timeout=lock_s):
+            return
+        settled = self.settled
+        try:
+            while not self._closed:
+                with self._lock:
+                    lines = self._queue.first()
+                if not lines:
+                    break
+                if not spool.append(lines[0]):
+                    self._spool_retry_s = now_s + SPOOL_RETRY_S
+                    break
+                with self._lock:
+                    self._queue.settle()
+        finally:
+            self._spool_lock.release()
+        if self.settled != settled:
+            self._on_settled()
+
+    def _deliver_forever(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+        while not self.dead and self._wait():
+            if self._wants_reopen:
+                self._wants_reopen = False
+                try:
+                    self._sink.reopen()
+                except TracerError as error:
+                    tell(f"{error}; it goes on in the one that it has open")
+            lines, is_spooled, begin = self._next_lines()
+            if not lines:
+                continue
+            try:
+                count = self._sink.write(lines)
+            except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
+                self._refused(error)
+            else:
+                self._delivered(count, is_spooled, begin)
+        self._sink.close()
+
+    def _wait(self) -> bool:
+        """Until there is something to do, and it is time to; False: it is time to end."""
+        while True:
+            if self._spool is not None and self._is_behind():
+                self._keep()
+                with self._spool_lock:
+                    self._spool.sync()
+            with self._news:
+                now_s = time.monotonic()
+                is_idle = not self._queue.first() and self._is_spool_empty()
+                until_s = None if is_idle else self._retry_s
+                if self._ends_s is not None:
+                    is_kept = self._retry_s > now_s and not self._queue.first()  # on disk, and it fails
+                    if is_idle or is_kept or now_s >= self._ends_s:
+                        return False
+                    until_s = min(self._retry_s, self._ends_s)
+                if self._wants_reopen or (until_s is not None and now_s >= until_s):
+                    return True
+                self._news.wait(None if until_s is None else until_s - now_s)
+
+    def _is_behind(self) -> bool:
+        is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
+        return self._failing or bool(is_late) or not self._is_spool_empty()
+
+    def _is_spool_empty(self) -> bool:
+        return self._spool is None or self._spool.is_empty
+
+    def _next_lines(self) -> tuple[list[bytes], bool, int]:
+        """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin."""
+        count = self._sink.batch_lines
+        if self._spool is not None and not self._spool.is_empty:
+            with self._spool_lock:
+                skipped = self._spool.skipped
+                lines = self._spool.peek(count)
+            if self._spool.skipped > skipped == 0:
+                tell(f"{self._spool.path} is damaged: what cannot be read is skipped and counted")
+            if lines:
+                return lines, True, 0
+        with self._lock:
+            return self._queue.first(count) if self._is_spool_empty() else [], False, self.settled
+
+    def _delivered(self, count: int, is_spooled: bool, begin: int) -> None:
+        self._pause_s = self._retry_s = 0.0
+        with self._spool_lock:
+            if self._closed:
+                return
+            # While it was written ``put`` may have moved it to the spool, where it is the first.
+            spooled = count if is_spooled else min(count, self.settled - begin)
+            if spooled and self._spool is not None:
+                self._spool.advance(spooled)
+                self._spool.peek(1)  # removes it when that was all
+            with self._lock:
+                if self._closed:
+                    return
+                self._queue.settle(count - spooled)
+                self._progress_s = time.monotonic()
+                is_behind = self._queue.first() or not self._is_spool_empty()
+        if self._failing:
+            self._caught_up += count
+            if not is_behind:
+                self._failing = False
+                tell(f"{self.uri} works again: {self._caught_up} records caught up")
+        self._on_settled()
+
+    def _refused(self, error: Exception) -> None:
+        reason = str(getattr(error, "strerror", None) or error)
+        if self._sink.dead:
+            self.dead = True
+            self._keep()
+            tell(f"{self.uri} is gone for good: {reason}")
+            self._on_settled()
+            return
+        self._begin_failing(reason)
+        self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
+        self._retry_s = time.monotonic() + self._pause_s
+
+    def _begin_failing(self, reason: str) -> None:
+        with self._lock:
+            if self._failing:
+                return
+            self._failing, self._caught_up = True, 0
+        kept = f"on disk, in {self._spool.path}" if self._spool is not None else "in memory, 4 MB at most,"
+        tell(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")

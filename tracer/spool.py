@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines on disk that an output has not taken yet, in order, for this run or a later one.
+
+    STATE/file-2f0c1d9ab7e35864/     mode 0700, one for each output
+        uri                          whose it is, without what may be secret
+        0000000000000007.ndjson      segments: lines, as they were put; the oldest is delivered first
+        cursor                       number of a segment, offset in it, checksum: what is before it was delivered
+
+Everything here survives the end of the process by whatever signal: a line is in the page cache when ``append`` returns,
+and the cursor moves with every line that is delivered.  Against the end of the machine a segment is synced (fsync(2))
+once it is complete, and the last one by ``close``: syncing each line would cost milliseconds, and a crash of the
+machine loses the ring buffer as well.
+
+What is found damaged is skipped and counted, line by line; a whole segment that is missing or unreadable counts one.
+"""
+
+import errno
+import os
+import re
+import stat
+from binascii import crc32
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import BinaryIO
+
+import orjson
+
+from tracer import spool_folder
+
+MAX_BYTES = 64 << 20
+SEGMENT_BYTES = 1 << 20
+LINE_MAX_BYTES = 4 << 20
+"""What is longer without a newline was not written by oomtrace."""
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CURSOR_BYTES = 64
+
+
+class Spool:
+    """Lines of one output below ``folder``; not for several threads at once.  Only opening it raises.
+
+    Raises TracerError where its folder cannot be used.
+    """
+
+    def __init__(self, folder: str, uri: str, max_bytes: int = MAX_BYTES) -> None:
+        self.skipped = 0
+        """Damaged lines, and segments, that were passed over."""
+        self._max_bytes = max_bytes
+        self.path, self._folder = spool_folder.open_folder(folder, uri)
+        self._sizes: dict[int, int] = {}
+        self._segments: deque[int] = deque()
+        self._next = 1
+        self._appending: int | None = None
+        """Descriptor of the last segment."""
+        self._complete: list[int] = []
+        """Descriptors of segments that wait to be synced."""
+        self._cursor: int | None = None
+        self._reader: BinaryIO | None = None
+        self._offset = 0
+        """Where reading the first segment goes on."""
+        self._ahead: deque[tuple[bytes, int]] = deque()
+        """Lines that were read from it, each with the offset of its end."""
+        self._is_torn = False
+        self._find()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._segments
+
+    def append(self, line: bytes) -> bool:
+        """Keep a line; False, and nothing of it, where neither its share nor the disk has room."""
+        if sum(self._sizes.values()) + len(line) > self._max_bytes:
+            return False
+        try:
+            descriptor = self._last_segment()
+            written = 0
+            while written < len(line):
+                written += os.write(descriptor, line[written:])
+        except OSError:
+            self._take_back()
+            return False
+        self._sizes[self._segments[-1]] += len(line)
+        return True
+
+    def peek(self, count: int) -> list[bytes]:
+        """The oldest lines, at most ``count``; none: it is empty."""
+        while self._segments:
+            self._read(count)
+            if self._ahead:
+                return [line for line, _ in islice(self._ahead, count)]
+            self._drop_first()
+        return []
+
+    def advance(self, count: int) -> None:
+        """So many of the oldest lines were delivered."""
+        while count > 0 and self.peek(1):
+            _, offset = self._ahead.popleft()
+            count -= 1
+            if not count or not self._ahead:
+                self._write_cursor(self._segments[0], offset)
+
+    def pending(self) -> Iterator[bytes]:
+        """All lines as they lie there, damaged ones and some that were delivered too."""
+        for number in self._segments:
+            with suppress(OSError), self._open_segment(number) as file:
+                yield from iter(lambda file=file: file.readline(LINE_MAX_BYTES), b"")  # type: ignore[misc]
+
+    def sync(self) -> None:
+        """Bring complete segments onto the disk; may take long."""
+        for descriptor in self._complete:
+            with suppress(OSError):
+                os.fsync(descriptor)
+            os.close(descriptor)
+        if self._complete:
+            with suppress(OSError):
+                os.fsync(self._folder)
+        self._complete.clear()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._end_segment()
+        self.sync()
+        if self._cursor is not None:
+            os.close(self._cursor)
+        os.close(self._folder)
+
+    def _find(self) -> None:
+        """What an earlier run has left.  A new segment is begun behind it: its last line may be torn."""
+        names = [re.fullmatch(r"(\d{16,18})\.ndjson", name) for name in os.listdir(self._folder)]
+        numbers = sorted(int(match[1]) for match in names if match)
+        first, offset = self._read_cursor()
+        if not numbers or first > numbers[-1] + 1:
+            first, offset = 0, 0
+        for number in numbers:
+            if number < first:
+                self._unlink(_name(number))  # it was delivered, and then there was no time to remove it
+            else:
+                self._segments.append(number)
+                with suppress(OSError):
+                    self._sizes[number] = os.stat(_name(number), dir_fd=self._folder, follow_symlinks=False).st_size
+        if self._segments:
+            before = [first - 1 if first else self._segments[0] - 1, *self._segments]
+            self.skipped += sum(number + 1 != after for number, after in zip(before, self._segments, strict=False))
+            self._offset = offset if self._segments[0] == first else 0
+        self._next = max(first, numbers[-1] + 1 if numbers else 1)
+
+    def _read(self, count: int) -> None:
+        try:
+            if self._reader is None:
+                self._reader = self._open_segment(self._segments[0])
+                self._offset = self._reader.seek(_line_start(self._reader, self._offset))
+            while len(self._ahead) < count:
+                line = self._reader.readline(LINE_MAX_BYTES)
+                if not line:
+                    return
+                self._offset += len(line)
+                was_torn, self._is_torn = self._is_torn, not line.endswith(b"\n")
+                if not was_torn and _is_record(line):
+                    self._ahead.append((line, self._offset))
+                elif not was_torn:
+                    self.skipped += 1
+        except OSError:
+            if not self._ahead:  # otherwise it will fail again when these are delivered
+                self.skipped += 1
+
+    def _open_segment(self, number: int) -> BinaryIO:
+        descriptor = os.open(_name(number), os.O_RDONLY | _FLAGS, dir_fd=self._folder)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > SEGMENT_BYTES + LINE_MAX_BYTES:
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "no segment")
+        return open(descriptor, "rb")
+
+    def _last_segment(self) -> int:
+        """The descriptor of the segment that is written to, begun if need be.
+
+        Raises OSError.
+        """
+        if self._appending is not None and self._sizes[self._segments[-1]] >= SEGMENT_BYTES:
+            self._end_segment()
+        if self._appending is None:
+            if self._cursor is None:  # now there may be room for it
+                self._write_cursor(self._segments[0] if self._segments else self._next, 0)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS
+            self._appending = os.open(_name(self._next), flags, 0o600, dir_fd=self._folder)
+            self._segments.append(self._next)
+            self._sizes[self._next] = 0
+            self._next += 1
+        return self._appending
+
+    def _end_segment(self) -> None:
+        if self._appending is not None:
+            self._complete.append(self._appending)
+            self._appending = None
+
+    def _take_back(self) -> None:
+        """Leave no part of a line that could not be written to its end."""
+        if self._appending is None:
+            self._next += 1  # whatever has that name
+            return
+        try:
+            os.ftruncate(self._appending, self._sizes[self._segments[-1]])
+        except OSError:
+            self._end_segment()
+
+    def _drop_first(self) -> None:
+        """The first segment was delivered: the cursor moves on before it goes, so that a missing one is known."""
+        number = self._segments.popleft()
+        if not self._segments:
+            self._end_segment()
+        self._write_cursor(number + 1, 0)
+        self._unlink(_name(number))
+        self._sizes.pop(number, None)
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._offset, self._is_torn = None, 0, False
+        if not self._segments:
+            self._complete, gone = [], self._complete
+            for descriptor in gone + ([] if self._cursor is None else [self._cursor]):
+                os.close(descriptor)
+            self._cursor = None
+            self._unlink("cursor")
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=self._folder)
+
+    def _write_cursor(self, number: int, offset: int) -> None:
+        """Where that fails, lines are delivered again after a restart."""
+        place = b"%d %d" % (number, offset)
+        with suppress(OSError):
+            if self._cursor is None:
+                self._cursor = os.open("cursor", os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600, dir_fd=self._folder)
+            os.pwrite(self._cursor, (b"%s %08x" % (place, crc32(place))).ljust(_CURSOR_BYTES - 1) + b"\n", 0)
+
+    def _read_cursor(self) -> tuple[int, int]:
+        """Number of a segment and offset in it; zeros where there is no cursor, or what is there makes no sense."""
+        data = b""
+        with suppress(OSError):
+            descriptor = os.open("cursor", os.O_RDONLY | _FLAGS, dir_fd=self._folder)
+            with open(descriptor, "rb") as file:
+                data = file.read(_CURSOR_BYTES)
+        match = re.fullmatch(rb"((\d{1,16}) (\d{1,16})) ([0-9a-f]{8}) *\n", data)
+        if match is None or int(match[4], 16) != crc32(match[1]):
+            self._unlink("cursor")
+            return 0, 0
+        return int(match[2]), int(match[3])
+
+
+def _name(number: int) -> str:
+    return f"{number:016d}.ndjson"
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"}\n") and isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _line_start(file: BinaryIO, offset: int) -> int:
+    """``offset`` where a line begins there, otherwise 0: rather twice than never."""
+    if offset:
+        file.seek(offset - 1)
+        if file.read(1) != b"\n":
+            return 0
+    return offset
