@@ -51,8 +51,8 @@ def memory_root() -> tuple[Path, int]:
 
 
 def trace_a_kill(cgroup: Path) -> int:
-    command = [sys.executable, "-m", "tracer", "run"]
-    print("$ oomtrace run", flush=True)
+    command = [sys.executable, "-m", "tracer", "run", "--no-keep"]
+    print("$ oomtrace run --no-keep", flush=True)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as tracer:
         assert tracer.stdout is not None
         try:

@@ -73,6 +73,12 @@ class Audit:
         counted = self._count()
         return counted is not None and self._missing(counted) > 0
 
+    def begin(self) -> None:
+        """Compare only what comes from now on."""
+        counted = self._count()
+        if counted is not None:
+            self._ledger.settle(counted, time.time_ns())
+
     def settle(self) -> Gap | None:
         """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host)."""
         counted = self._count()

@@ -9,10 +9,10 @@ import orjson
 import typer
 
 from tracer import __version__, doctor, pins, sinks
-from tracer.daemon import OPTIONS, EngineOption, Options
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.identity import Resolved, resolve
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, escape_controls
+from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption, Options
 from tracer.redact import Redactor
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 from tracer.schema import json_schema
@@ -29,8 +29,6 @@ app = typer.Typer(
 
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
-
-DEFAULT_PINS = "/sys/fs/bpf/oomtrace"
 
 # Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(
@@ -87,7 +85,16 @@ def run(
         [], metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."
     ),
     pins_folder: str = typer.Option(
-        None, "--pins", metavar="FOLDER", help="In a bpffs: there the capture goes on while oomtrace does not run."
+        PINS_FOLDER, "--pins", metavar="FOLDER", help="In a bpffs: there the capture goes on when oomtrace ends."
+    ),
+    state: str = typer.Option(
+        STATE_FOLDER, metavar="FOLDER", help="Where lines are kept that an output does not take, and what was told."
+    ),
+    keep: bool = typer.Option(
+        True, "--keep/--no-keep", help="Without, it leaves nothing behind, and may run beside another oomtrace."
+    ),
+    backfill: bool = typer.Option(
+        None, "--backfill/--no-backfill", help="Tell kills that nobody saw from the kernel log; off with --no-keep."
     ),
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
@@ -104,10 +111,12 @@ def run(
         redact_defaults,
         tuple(redact),
         network,
-        pins_folder,
+        pins_folder if keep else None,
+        state if keep else None,
+        keep if backfill is None else backfill,
     )
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
-    environment = {**os.environ, OPTIONS: orjson.dumps(options._asdict()).decode()}
+    environment = {**os.environ, ENVIRONMENT: orjson.dumps(options._asdict()).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # Where modules are is known already (-S): finding out anew takes memory that stays.
     environment["PYTHONPATH"] = os.pathsep.join([package_parent, *filter(None, sys.path)])
@@ -150,7 +159,7 @@ def doctor_command(as_json: bool = JSON) -> None:
 
 @app.command(name="detach")
 def detach_command(
-    folder: str = typer.Option(DEFAULT_PINS, "--pins", metavar="FOLDER", help="Where it is pinned."),
+    folder: str = typer.Option(PINS_FOLDER, "--pins", metavar="FOLDER", help="Where it is pinned."),
 ) -> None:
     """End the capture that goes on in the kernel while oomtrace does not run."""
     removed = pins.detach(folder)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon: the only place that composes the stages.
 
-    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> sinks
+    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> stream
 
 Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is replaced by
 this one, so that what it imported (typer) weighs on nobody.
@@ -14,80 +14,76 @@ import select
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import __version__, enrich, exits, features, host, line, privileges, process, record, sinks, source, wire
-from tracer.clock import rfc3339
-from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
+from tracer import __version__, enrich, exits, features, host, privileges, process, record, sinks, source, wire
+from tracer.audit import Audit
+from tracer.backlog import Backlog
+from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
-from tracer.event import Base, Lost, OomKill, Record, Start, Stop
+from tracer.event import OomExit, Start, Stop
 from tracer.gfp import GfpNames
+from tracer.handover import Handover
 from tracer.incident import Incidents, Kill
+from tracer.ledger import Ledger
 from tracer.names import Names
 from tracer.notify import Notifier
+from tracer.options import ENVIRONMENT, Options
+from tracer.output import Output
 from tracer.pins import Pinned
 from tracer.redact import Redactor
+from tracer.ring import Ring
 from tracer.runtimes import Runtimes
+from tracer.spool import Spool
+from tracer.state import State, open_state
+from tracer.stream import Stream
 
 if TYPE_CHECKING:
     from tracer.interfaces import Interfaces
-
-OPTIONS = "OOMTRACE_OPTIONS"
-
-EngineOption = Literal["auto", "core", "bcc"]
 
 STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
-
-
-class Options(NamedTuple):
-    engine: EngineOption = "auto"
-    outputs: tuple[str, ...] = ("stdout",)
-    max_record_bytes: int = line.MAX_BYTES
-    runtime_roots: tuple[tuple[str, str], ...] = ()
-    cmdline: bool = True
-    redact_defaults: bool = True
-    redact: tuple[str, ...] = ()
-    network: bool = False
-    pins: str | None = None
+SETTLE_S = 0.1
+"""How soon it is asked whether the outputs have taken what they were given."""
 
 
 class Daemon:
     """Reads events and writes records until told to stop."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
         self._notifier = Notifier()
         self._host = host.read_host()
-        self._sinks = [sinks.open_sink(uri) for uri in options.outputs]
-        self._incidents = Incidents()
-        self._written: set[tuple[int, int]] = set()
-        self._seq = 0
-        self._kills = 0
-        self._lost: Counter[str] = Counter()
-        self._reported: Counter[str] = Counter()
-        self._complete_until_ns = time.time_ns()
+        state = _open_state(options.state)
+        opened = [sinks.open_sink(uri) for uri in options.outputs]
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
         self._capture = source.attach(options.engine, options.pins)
-        _drop_privileges(options.network)
+        privileges.drop(options.network)  # of this thread, and so before there are others
         self._interfaces = _open_interfaces() if options.network else None
-        self._counters = Counters(self._capture.attached.maps)
-        self._rings = [open_ring(self._capture.attached.maps[name]) for name in ("events", "cgroups")]
-        boot = (self._host["boot_id"] or "0").split("-")[0]
-        gfp = GfpNames(features.tracefs())
+        maps = self._capture.attached.maps
+        self._counters = Counters(maps)
+        self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
         self._names = Names(self._runtimes)
-        self._unseen_cgroups = 0
+        self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
         self._exits = exits.Exits(self._names)
-        self._records = record.Records(self._capture.source, boot, gfp, self._capture.scores)
+        boot = (self._host["boot_id"] or "0").split("-")[0]
+        self._records = record.Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        self._incidents = Incidents()
+        self._backlog = Backlog()
+        self._handover = Handover()
+        self._audit = Audit(Ledger(state.ledger if state else None, self._host["boot_id"]), process.oom_kills)
+        if not state and not options.backfill:
+            self._audit.begin()
+        outputs = [Output(sink, Spool(state.folder, sink.uri) if state else None, lambda: None) for sink in opened]
+        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog)
+        self._kills = 0
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
@@ -102,114 +98,154 @@ class Daemon:
         poll.register(attached.maps["cgroups"], select.EPOLLIN)
         poll.register(wake_read, select.EPOLLIN)
         _give_back_memory()
-        self._emit(self._start())
+        self._stream.write(self._start())
+        self._expect(None)
         for predecessor in self._capture.predecessors:
             self._inherit(predecessor)
-        self._expect(None)
         self._notifier.ready()
+        self._audit.touched(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
             caught = os.read(wake_read, 64) if wake_read in ready else b""
             if signal.SIGHUP in caught:
-                self._reload()
-            self._drain()
-            self._notifier.alive(time.monotonic_ns())
-            for gone in self._exits.due(time.monotonic_ns()):
-                self._emit(gone)
-            self._account()
+                self._notifier.reloading()
+                self._stream.reopen()
+                self._notifier.ready()
+            self._step()
         self._notifier.stopping()
+        self._finish()
+
+    def _step(self) -> None:
+        """Do all that there is to do now."""
+        self._drain()
+        self._notifier.alive(time.monotonic_ns())
+        self._write_exits(self._exits.due(time.monotonic_ns()))
+        if self._audit.kills_are_missing(time.monotonic_ns()):
+            self._explain()
+        self._settle()
+
+    def _finish(self) -> None:
+        attached = self._capture.attached
         if not self._capture.pinned:
             attached.detach()
-        self._handle_events()
-        self._emit_joined(self._incidents.end())
-        for gone in self._exits.end():
-            self._emit(gone)
-        self._account()
-        self._emit(self._stop())
-        for sink in self._sinks:
-            sink.close()
-
-    def _inherit(self, predecessor: Pinned) -> None:
-        """Write what a capture saw that this one has replaced; what both saw, once."""
-        events = [data for _, data in open_ring(predecessor.maps["events"]).read()]
-        if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            self._handle(events)
-            self._emit_joined(self._incidents.end())
-        elif events:
-            self._lost["predecessor"] += len(events)
-            print(f"oomtrace: {len(events)} events of another version cannot be read", file=sys.stderr)
-        predecessor.remove()
-        predecessor.close()
+        self._drain()
+        if not self._capture.pinned:  # else what it lacks is read by the next run
+            self._write_joined(self._incidents.end())
+        self._write_exits(self._exits.end())
+        for _ in range(10):  # the kernel counts a kill before it tells of it
+            if not self._audit.differs():
+                break
+            time.sleep(0.05)
+            self._drain()
+        else:
+            self._explain()
+        self._settle()
+        self._stream.write(self._stop())
+        self._stream.close()
+        self._settle()
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
-        waits = []
+        waits = [SETTLE_S * 1e9] if self._backlog.waits() else []
         patience_ns, now_ns = self._incidents.patience_ns(), time.monotonic_ns()
         if patience_ns is not None:
             waits.append(patience_ns)
-        for due_ns in (self._exits.next_ns(), self._notifier.next_ns()):
+        for due_ns in (self._exits.next_ns(), self._notifier.next_ns(), self._audit.next_ns()):
             if due_ns is not None:
                 waits.append(max(0, due_ns - now_ns))
         return min(waits) / 1e9 if waits else None
-
-    def _reload(self) -> None:
-        """Open the outputs anew: a file may have been renamed, and a new one is wanted in its place."""
-        self._notifier.reloading()
-        for sink in self._sinks:
-            try:
-                sink.reopen()
-            except TracerError as error:
-                print(f"oomtrace: {error}; it goes on in the file that it has open", file=sys.stderr)
-        self._notifier.ready()
 
     def _drain(self) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
-            self._handle_events()
+            for event, position in self._read(self._events):
+                if isinstance(event, wire.ExitEvent):
+                    self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
+                else:
+                    self._backlog.read(event.header.incident_ns, position)
+                self._write_joined(self._incidents.feed(event, time.monotonic_ns()))
+            self._write_joined(self._incidents.flush(time.monotonic_ns()))
+            for event, _ in self._read(self._cgroups):
+                if isinstance(event, wire.CgroupEvent):
+                    self._expect(event.path.decode("utf-8", "backslashreplace"))
+            self._cgroups.release(self._cgroups.position)
             if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
 
-    def _handle_events(self) -> None:
-        self._handle([data for ring in self._rings for _, data in ring.read()])
-        for ring in self._rings:
-            ring.release(ring.position)
-
-    def _handle(self, events: Iterable[bytes]) -> None:
-        now_ns = time.monotonic_ns()
-        for data in events:
+    def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
+        for position, data in ring.read():
             try:
-                event = wire.decode(data)
+                yield wire.decode(data), position
             except wire.DecodeError as error:
-                self._lost["decode"] += 1
+                self._stream.lose("decode")
                 print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
-                continue
-            if isinstance(event, wire.CgroupEvent):
-                self._expect(event.path.decode("utf-8", "backslashreplace"))
-                continue
-            self._emit_joined(self._incidents.feed(event, now_ns))
-        self._emit_joined(self._incidents.flush(now_ns))
 
-    def _emit_joined(self, joined: Iterable[Kill | wire.ExitEvent]) -> None:
+    def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
         for each in joined:
+            self._audit.touched(time.monotonic_ns())
             if isinstance(each, wire.ExitEvent):
                 gone = self._exits.exited(self._records.oom_exit(each), time.monotonic_ns())
-                if gone is not None:
-                    self._emit(gone)
+                self._write_exits([gone] if gone is not None else [])
                 continue
-            victim = each.victim.pid, each.victim.started_ns
-            if victim in self._written:
+            built, victim = self._records.oom_kill(each), each.victim
+            if inherited:
+                self._handover.told(built, victim.started_ns)
+            elif self._handover.is_double(built, victim.started_ns):
                 continue
-            if self._capture.predecessors:
-                self._written.add(victim)
-            built: OomKill = self._records.oom_kill(each)
-            known = each.victim.network_cookie, built["victim"]["cgroup"]
+            known = victim.network_cookie, built["victim"]["cgroup"]
             interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-            enrich.enrich(built, each.victim.started_ns, self._names, self._redact, interfaces)
-            self._exits.killed(built, each.victim.init_pid, each.victim.init_started_ns)
-            self._kills += 1
-            self._emit(built)
+            enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
+            self._exits.killed(built, victim.init_pid, victim.init_started_ns)
+            position = None if inherited else self._backlog.incident(victim.header.incident_ns)
+            in_group = victim.header.incident_ns if victim.flags & wire.VICTIM_GROUP else None
+            self._audit.note(victim.header.time_ns, victim.pid or victim.tid, in_group)
+            self._kills += self._stream.write(built, position)
+
+    def _write_exits(self, gone: Iterable[OomExit]) -> None:
+        for each in gone:
+            position = self._backlog.take_exit(each["id"])
+            self._handover.rename(each)
+            self._stream.write(each, position)
+
+    def _inherit(self, predecessor: Pinned) -> None:
+        """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
+        ring, told = open_ring(predecessor.maps["events"]), Counters(predecessor.maps)
+        self._stream.lose("ring_buffer", told.read(COUNTER_LOST) - told.read(COUNTER_LOST_TOLD))
+        if predecessor.about["layout"] == wire.EVENT_LAYOUT:
+            incidents = Incidents()
+            for event, _ in self._read(ring):
+                self._write_joined(incidents.feed(event, 0), inherited=True)
+            self._write_joined(incidents.end(), inherited=True)
+        else:
+            self._stream.lose("upgrade", len(ring.read()))
+            print(
+                f"oomtrace: events that version {predecessor.about['version']} left cannot be read; they are counted",
+                file=sys.stderr,
+            )
+        predecessor.remove()
+        predecessor.close()
+
+    def _explain(self) -> None:
+        """Tell of kills that have no record."""
+        gap = self._audit.settle()
+        if gap is not None:
+            self._stream.write(gap)
+
+    def _settle(self) -> None:
+        """Tell what was lost, and let the kernel have back the room of what was written."""
+        lost = self._counters.read(COUNTER_LOST)
+        self._stream.lose("ring_buffer", lost - self._counters.read(COUNTER_LOST_TOLD))
+        self._counters.write(COUNTER_LOST_TOLD, lost)
+        unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        if unseen != self._unseen_cgroups:
+            self._unseen_cgroups = unseen
+            self._expect(None)
+        self._stream.settle()
+        needed = self._backlog.first_needed(self._events.position, self._incidents.patience_ns() is not None)
+        # An output that takes nothing must not take the room of what is to come: the older half goes.
+        self._events.release(max(needed, self._events.position - self._events.size_bytes // 2))
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
@@ -217,47 +253,10 @@ class Daemon:
         if self._interfaces is not None:
             self._interfaces.expect(path)
 
-    def _emit(self, written: Record) -> None:
-        written["seq"], written["host"] = self._seq, self._host
-        self._seq += 1
-        encoded = line.encode(written, self._options.max_record_bytes)
-        for sink in list(self._sinks):
-            try:
-                sink.write([encoded])
-            except BrokenPipeError:
-                print(f"oomtrace: the reader of {sink.uri} has left", file=sys.stderr)
-                self._sinks.remove(sink)
-            except OSError as error:
-                stage = f"output:{sink.uri}"
-                if stage not in self._lost:
-                    print(f"oomtrace: cannot write to {sink.uri}: {error}; such losses are counted", file=sys.stderr)
-                self._lost[stage] += written["type"] != "lost"  # or reporting a loss would be the next one
-        if not self._sinks:
-            raise TracerError("no output is left", "start it again with one that stays")
-
-    def _account(self) -> None:
-        """Report what was lost since the last time, in the stream itself."""
-        self._lost["ring_buffer"] = self._counters.read(COUNTER_LOST)
-        unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        if unseen != self._unseen_cgroups:
-            self._unseen_cgroups = unseen
-            self._expect(None)
-        now_ns = time.time_ns()
-        for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
-            count = self._lost[stage] - self._reported[stage]
-            self._reported[stage] = self._lost[stage]
-            lost: Lost = {**self._base(), "type": "lost", "stage": stage, "count": count,
-                          "since": rfc3339(self._complete_until_ns)}  # fmt: skip
-            self._emit(lost)
-        self._complete_until_ns = now_ns
-
-    def _base(self) -> Base:
-        return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
-
     def _start(self) -> Start:
         attached = self._capture.attached
         return {
-            **self._base(),
+            **self._stream.base(),
             "type": "start",
             "version": __version__,
             "source": self._capture.source,
@@ -270,24 +269,22 @@ class Daemon:
 
     def _stop(self) -> Stop:
         return {
-            **self._base(),
+            **self._stream.base(),
             "type": "stop",
             "oom_kills": process.oom_kills(),
             "records": self._kills,
-            "lost": sum(self._lost.values()),
+            "lost": self._stream.lost,
             "metadata_errors": self._runtimes.errors + self._names.timeouts,
         }
 
 
-def _drop_privileges(network: bool) -> None:
-    """Loading and attaching is done: from here on it reads what others wrote."""
-    kept = [privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE]
-    if network:
-        kept.append(privileges.CAP_SYS_ADMIN)  # to enter network namespaces
+def _open_state(folder: str | None) -> State | None:
     try:
-        privileges.keep(*kept)
+        return open_state(folder) if folder is not None else None
     except OSError as error:
-        print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)
+        reason = error.strerror or error
+        print(f"oomtrace: {folder}: {reason}; nothing is kept on disk; name another with --state", file=sys.stderr)
+    return None
 
 
 def _open_interfaces() -> "Interfaces":
@@ -308,7 +305,7 @@ def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
-        options = Options(**orjson.loads(os.environ.pop(OPTIONS, "{}")))
+        options = Options(**orjson.loads(os.environ.pop(ENVIRONMENT, "{}")))
         Daemon(options).run()
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)

@@ -5,7 +5,6 @@ Both engines end in the same thing, descriptors: tracer/attach.py makes links of
 """
 
 import mmap
-import sys
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -16,6 +15,7 @@ EngineName = Literal["core", "bcc"]
 COUNTER_LOST = 0
 COUNTER_UNSEEN_CGROUPS = 1
 COUNTER_MISREAD = 2
+COUNTER_LOST_TOLD = 3
 """enum counter in bpf/incident.h."""
 
 MAPS = ("events", "cgroups", "counters", "cmdlines")
@@ -78,11 +78,16 @@ def map_info(descriptor: int) -> dict[str, str]:
 
 
 class Counters:
-    """The programs' counters, read from memory: a system call on a map would keep kprobes from this CPU meanwhile."""
+    """The programs' counters, in memory: a system call on a map would keep kprobes from this CPU meanwhile."""
 
     def __init__(self, maps: dict[str, int]) -> None:
-        self._memory = mmap.mmap(maps["counters"], mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+        memory = mmap.mmap(maps["counters"], mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._values = memoryview(memory).cast("Q")
 
     def read(self, counter: int) -> int:
         """One of COUNTER_*, since the programs were loaded."""
-        return int.from_bytes(self._memory[8 * counter : 8 * counter + 8], sys.byteorder)
+        return self._values[counter]
+
+    def write(self, counter: int, value: int) -> None:
+        """Only COUNTER_LOST_TOLD is ours to write."""
+        self._values[counter] = value

@@ -21,7 +21,7 @@ class LineQueue:
         self.dropped_since_ns: int | None = None
         """Wall-clock time of the first of those that were dropped last, one after the other."""
         self._items: deque[bytes | int] = deque()
-        """Lines, and numbers of lines that were dropped."""
+        """Lines, and numbers of lines that were dropped or skipped."""
         self._bytes = 0
 
     @property
@@ -43,6 +43,15 @@ class LineQueue:
         else:
             self._items.append(1)
             self.dropped_since_ns = time.time_ns()
+
+    def skip(self) -> None:
+        """Count a line that need not be delivered; it is settled with those before it."""
+        if not self._items:
+            self.settled += 1
+        elif isinstance(self._items[-1], int):
+            self._items[-1] += 1
+        else:
+            self._items.append(1)
 
     def first(self, count: int = 1) -> list[bytes]:
         """The oldest lines, at most ``count``, no others being dropped between them; none: it is empty."""

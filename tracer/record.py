@@ -46,7 +46,8 @@ class Records:
         self._gfp = gfp
         self._scores = scores
 
-    def _kill_id(self, incident_ns: int, pid: int) -> str:
+    def kill_id(self, incident_ns: int, pid: int) -> str:
+        """Names this kill in all records."""
         return f"{self._incident_id(incident_ns)}-{pid}"
 
     def _incident_id(self, incident_ns: int) -> str:
@@ -72,7 +73,7 @@ class Records:
         return {
             "schema": 1,
             "type": "oom_kill",
-            "id": self._kill_id(victim.header.incident_ns, victim.pid or victim.tid),
+            "id": self.kill_id(victim.header.incident_ns, victim.pid or victim.tid),
             "time": at_boottime(victim.header.time_ns),
             "seq": 0,
             "host": {"name": "", "boot_id": None, "kernel": ""},
@@ -96,7 +97,7 @@ class Records:
         return {
             "schema": 1,
             "type": "oom_exit",
-            "id": self._kill_id(event.header.incident_ns, event.pid),
+            "id": self.kill_id(event.header.incident_ns, event.pid),
             "time": at_boottime(event.header.time_ns),
             "seq": 0,
             "host": {"name": "", "boot_id": None, "kernel": ""},

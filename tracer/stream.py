@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stream of records: numbered, encoded, handed to every output; and what was lost is told in it."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,9 @@ from tracer.clock import rfc3339
 from tracer.errors import TracerError
 from tracer.event import Base, Host, Lost, Record
 from tracer.output import Output
+
+CLOSE_S = 2.0
+"""How long an output may take to deliver the last lines."""
 
 
 class Stream:
@@ -43,14 +45,19 @@ class Stream:
 
         False: an earlier run had written it, to all of them.
         """
-        missing = [output for output in self._outputs if position is None or not output.has(record)]
+        missing = self._outputs
+        if position is not None and (record["type"] == "oom_kill" or record["type"] == "oom_exit"):
+            missing = [output for output in self._outputs if not output.has(record["type"], record["id"])]
         if not missing:
             return False
         record["seq"], record["host"] = self._seq, self._host
         self._seq += 1
         encoded = line.encode(record, self._max_bytes)
         for output in self._outputs:
-            output.put(encoded if output in missing else b"")
+            if output in missing:
+                output.put(encoded)
+            else:
+                output.skip()
         self._backlog.written(self._lines, position)
         self._lines += 1
         return True
@@ -69,8 +76,9 @@ class Stream:
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
         for output in self._outputs:
-            self._lost[f"output:{output.uri}"] = output.dropped
-            self._lost[f"spool:{output.uri}"] = output.damaged
+            self._lost[f"spool:{output.uri}"] = output.skipped
+            if not output.is_full:  # telling it of its losses would be the next one
+                self._lost[f"output:{output.uri}"] = output.dropped
         now_ns = time.time_ns()
         for stage in [stage for stage, count in self._lost.items() if count > self._told[stage]]:
             count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
@@ -83,12 +91,9 @@ class Stream:
     def reopen(self) -> None:
         """Go on in what has the names of the outputs now."""
         for output in self._outputs:
-            try:
-                output.reopen()
-            except TracerError as error:
-                print(f"oomtrace: {error}; it goes on in the file that it has open", file=sys.stderr)
+            output.reopen()
 
     def close(self) -> None:
         """Hand over what is left, or keep it for the next run."""
         for output in self._outputs:
-            output.close()
+            output.close(CLOSE_S)

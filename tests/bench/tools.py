@@ -63,7 +63,7 @@ def _read_record(line: bytes) -> Said:
 def oomtrace(engine: str) -> Tool:
     return Tool(
         f"oomtrace {engine}",
-        (sys.executable, "-m", "tracer", "run", "--engine", engine),
+        (sys.executable, "-m", "tracer", "run", "--no-keep", "--engine", engine),
         b'"type":"start"',
         "its start record",
     )

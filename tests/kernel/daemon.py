@@ -42,7 +42,9 @@ class Daemon:
         self.early_eater = Eater(30, gate=True, life=3600, comm="early", extra=["early", "bird"])
         self.early_eater.start()
         self.errors = folder / "stderr.txt"
-        command = [sys.executable, "-m", "tracer", "run", "--engine", engine, *arguments]
+        # Most tests want a tracer that knows nothing of those before.
+        keep = ["--state", f"{self.outputs[0]}.state", "--no-backfill"] if "--pins" in arguments else ["--no-keep"]
+        command = [sys.executable, "-m", "tracer", "run", "--engine", engine, *keep, *arguments]
         for output in self.outputs:
             command += ["--output", f"file:{output}"]
         with self.errors.open("w") as errors:

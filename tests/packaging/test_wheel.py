@@ -64,7 +64,7 @@ def test_run(command: list[str], engine: str, tmp_path: Path) -> None:
     """It traces with both engines, until it is told to stop."""
     assert os.geteuid() == 0, "tracing needs root"
     output = tmp_path / "records.json"
-    daemon = subprocess.Popen([*command, "run", "--engine", engine, "--output", f"file:{output}"])
+    daemon = subprocess.Popen([*command, "run", "--no-keep", "--engine", engine, "--output", f"file:{output}"])
     try:
         wait_until("it has started", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * PATIENCE_S)
         daemon.send_signal(signal.SIGTERM)
