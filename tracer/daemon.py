@@ -78,9 +78,11 @@ class Daemon:
         self._incidents = Incidents()
         self._backlog = Backlog()
         self._handover = Handover()
-        self._audit = Audit(Ledger(state.ledger if state else None, self._host["boot_id"]), process.oom_kills)
-        if not state and not options.backfill:
-            self._audit.begin()
+        ledger = Ledger(state.ledger if state else None, self._host["boot_id"])
+        self._audit = Audit(ledger, process.oom_kills)
+        is_first = not (ledger.is_damaged or self._capture.adopted) and (state or options.backfill)
+        if ledger.is_new and not is_first:
+            self._audit.begin()  # what was before is told already, or nobody's
         outputs = [Output(sink, Spool(state.folder, sink.uri) if state else None, lambda: None) for sink in opened]
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog)
         self._kills = 0

@@ -50,6 +50,10 @@ class Ledger:
 
     def __init__(self, path: str | None, boot_id: str | None) -> None:
         self.error: OSError | None = None
+        self.is_new = True
+        """Nothing is known of this boot."""
+        self.is_damaged = False
+        """Something was there that cannot be believed."""
         self._entries: list[Entry] = []
         self._file: int | None = None
         boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
@@ -58,9 +62,12 @@ class Ledger:
             return
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
-            found = [header for place in (0, 1) if (header := self._read_header(place)) and header.boot_id == boot]
-            if found:
-                self._header = max(found, key=lambda header: header.generation)
+            found = [header for place in (0, 1) if (header := self._read_header(place))]
+            self.is_damaged = not found and os.fstat(self._file).st_size > 0
+            of_this_boot = [header for header in found if header.boot_id == boot]
+            if of_this_boot:
+                self.is_new = False
+                self._header = max(of_this_boot, key=lambda header: header.generation)
             self._write_header()
         except OSError as error:
             self._fail(error)

@@ -19,11 +19,18 @@ __all__ = ["cgroup", "eat", "hierarchy", "pytest_configure"]
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    """Runs that share everything, and leave nothing."""
+def first_runs(tmp_path: Path) -> Iterator[Runs]:
+    """Runs that share everything, the first ones of this boot; they leave nothing."""
     made = Runs(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def runs(first_runs: Runs) -> Runs:
+    """Runs to which nothing has happened yet."""
+    first_runs.forget_the_past()
+    return first_runs
 
 
 class Storm:

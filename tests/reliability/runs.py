@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 
 from tests.kernel.daemon import check_line
 from tests.kernel.environment import ENGINE, PATIENCE_S, ROOT, START_S, attempts, wait_until
-from tests.kernel.oracles import Record
+from tests.kernel.oracles import Record, vmstat_oom_kills
+from tracer.host import read_boot_id
+from tracer.ledger import Ledger
 
 BPFFS = Path("/sys/fs/bpf")
 
@@ -27,6 +30,11 @@ class Runs:
         self.pins = BPFFS / f"oomtrace-test-{os.getpid()}"
         self.process: subprocess.Popen[bytes] | None = None
         self.started = 0
+
+    def forget_the_past(self) -> None:
+        """Let the first run take all kills so far for explained."""
+        self.state.mkdir(mode=0o750)
+        Ledger(f"{self.state}/ledger", read_boot_id()).settle(vmstat_oom_kills(), time.time_ns())
 
     def options(self) -> list[str]:
         return ["--engine", ENGINE, "--pins", str(self.pins), "--state", str(self.state)]

@@ -41,36 +41,36 @@ def test_without_tracefs(runs: Runs, storm: Storm) -> None:
     storm.tally("no tracefs", 1, runs).check()
 
 
-def test_before_the_first_start(runs: Runs, storm: Storm) -> None:
+def test_before_the_first_start(first_runs: Runs, storm: Storm) -> None:
     """Kills of this boot from before the first start come from the kernel log, or are told to be missing."""
     storm.end(storm.brew(10, jobs=1))
-    runs.start()
+    first_runs.start()
     victims = storm.victims()
-    wait_until("the records", lambda: victims <= pids(runs))
-    first = len(runs.of_type("oom_kill"))
-    told = runs.of_type("oom_kill")
+    wait_until("the records", lambda: victims <= pids(first_runs))
+    first = len(first_runs.of_type("oom_kill"))
+    told = first_runs.of_type("oom_kill")
     assert {record["source"] for record in told if record["victim"]["pid"] in victims} == {"kernel_log"}
-    runs.stop()
-    runs.start()
+    first_runs.stop()
+    first_runs.start()
     storm.end(storm.brew(10, jobs=1))
-    runs.wait_for_kills(first + 10)
-    stop = runs.stop()
-    assert len(runs.of_type("oom_kill")) == first + 10, "what the log tells is told once"
-    missing = sum(record["missing"] for record in runs.of_type("gap"))
+    first_runs.wait_for_kills(first + 10)
+    stop = first_runs.stop()
+    assert len(first_runs.of_type("oom_kill")) == first + 10, "what the log tells is told once"
+    missing = sum(record["missing"] for record in first_runs.of_type("gap"))
     assert first + 10 + missing <= stop["oom_kills"]
 
 
-def test_not_wanted(runs: Runs, storm: Storm) -> None:
+def test_not_wanted(first_runs: Runs, storm: Storm) -> None:
     """Without the kernel log they are told to be missing."""
     storm.end(storm.brew(10, jobs=1))
-    runs.start("--no-backfill")
-    wait_until("the gap", lambda: runs.of_type("gap"))
-    stop = runs.stop()
-    (gap,) = runs.of_type("gap")
+    first_runs.start("--no-backfill")
+    wait_until("the gap", lambda: first_runs.of_type("gap"))
+    stop = first_runs.stop()
+    (gap,) = first_runs.of_type("gap")
     assert gap["since"] is None
     assert gap["oom_kills"] == gap["missing"] == stop["oom_kills"]
     assert gap["cgroups"]
-    assert runs.of_type("oom_kill") == []
+    assert first_runs.of_type("oom_kill") == []
 
 
 def pids(runs: Runs) -> set[int]:
