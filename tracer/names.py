@@ -121,7 +121,7 @@ class Names:
                 self.expect(path)
         elif isinstance(wanted, str):
             container, kubernetes, _ = cgroup.identify(wanted)
-            if container is not None:
+            if container is not None and container["node_container_id"] is None:
                 self._read(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
         else:
             if wanted.wants_verdict and wanted.runtime is not None:

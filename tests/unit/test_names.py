@@ -152,3 +152,16 @@ def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
         asked.expect(f"/docker/{number:064x}")
     assert asked.find(ID, "docker", None)["name"] == "web"
     assert asked.timeouts == 0
+
+
+def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """What a container calls its own cgroups makes nobody read files, nor is one that is called like it forgotten."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    asked.expect(f"/docker/{ID}")
+    wait_until(lambda: ID in asked._kept)
+    before = asked._kept[ID].read_s
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
+    assert asked._kept[ID].read_s == before
