@@ -15,7 +15,7 @@ SCHEMA = 1
 
 Scope = Literal["memcg", "host", "cpuset", "mempolicy", "sysrq"]
 Level = Literal["root", "slice", "qos", "pod", "container", "unit", "other"]
-Source = Literal["bpf", "bpf_tracepoints"]
+Source = Literal["bpf", "bpf_tracepoints", "kernel_log"]
 
 NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
 """What the kernel shows for "no limit" (PAGE_COUNTER_MAX, 4 KiB pages)."""
@@ -218,7 +218,16 @@ class OomKill(Base):
 
     type: Literal["oom_kill"]
     id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
-    source: Annotated[Source, "What saw it: `bpf` all hooks, `bpf_tracepoints` a kernel without kprobes."]
+    source: Annotated[
+        Source,
+        "What saw it: `bpf` all hooks, `bpf_tracepoints` a kernel without kprobes, `kernel_log` the kernel's report, "
+        "read where no program was attached.",
+    ]
+    delayed: Annotated[
+        bool,
+        "Whether it was read seconds after the kill or later, as when no oomtrace ran: what comes from /proc and the "
+        "runtimes' files may be missing.",
+    ]
     incident: Incident
     limit: Annotated[Limit | None, "The limit that was hit; null when no cgroup's was, or unknown."]
     victim: Victim
@@ -257,9 +266,31 @@ class Lost(Base):
     """Events that were seen but could not be written."""
 
     type: Literal["lost"]
-    stage: Annotated[str, "Where: `ring_buffer` (full), `decode` (malformed), `output:URI` (failed write)."]
+    stage: Annotated[
+        str,
+        "Where: `ring_buffer` (full), `decode` (malformed), `upgrade` (left by another version), `output:URI` (neither "
+        "delivered nor kept), `spool:URI` (damaged), `kernel_log` (overwritten).",
+    ]
     count: Annotated[int, "How many."]
-    since: Annotated[str, "From when on, the latest time at which none was lost."]
+    since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
+
+
+class CgroupKills(TypedDict):
+    """A cgroup's own count."""
+
+    cgroup: Annotated[str, "A memory cgroup."]
+    oom_kills: Annotated[int, "Processes killed in it, as its `memory.events.local` or `memory.oom_control` counts."]
+
+
+class Gap(Base):
+    """The kernel counts more OOM kills than the stream tells: some have no record."""
+
+    type: Literal["gap"]
+    since: Annotated[str | None, "From when on; null: since boot. Until then: `time`."]
+    oom_kills: Annotated[int, "The kernel's count of that time."]
+    records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
+    missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
+    cgroups: Annotated[list[CgroupKills], "Cgroups that count kills, the highest first, at most ten."]
 
 
 class Start(Base):
@@ -270,6 +301,8 @@ class Start(Base):
     source: Annotated[Source, "What will be seen: as in oom_kill."]
     engine: Annotated[Literal["core", "bcc"], "How the programs were compiled."]
     hooks: Annotated[list[str], "What it is attached to."]
+    pinned: Annotated[bool, "Whether the capture goes on in the kernel when oomtrace does not run."]
+    adopted: Annotated[bool, "Whether an earlier run had attached it: kills of the time between are recorded."]
     oom_kills: Annotated[int | None, "The kernel's own count since boot (`oom_kill` in /proc/vmstat)."]
 
 
@@ -283,4 +316,4 @@ class Stop(Base):
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 
 
-Record = OomKill | OomExit | Lost | Start | Stop
+Record = OomKill | OomExit | Lost | Gap | Start | Stop

@@ -7,7 +7,7 @@ Container, pod and unit are still null here; they come from tracer/enrich.py.
 import mmap
 
 from tracer import wire
-from tracer.clock import at_boottime
+from tracer.clock import at_boottime, boottime_ns
 from tracer.event import (
     NO_LIMIT_BYTES,
     Breakdown,
@@ -33,6 +33,8 @@ PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
 """What a memory cgroup's counter holds for "no limit" (LONG_MAX / PAGE_SIZE)."""
 CONSTRAINT_SCOPES: dict[int, Scope] = {1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
+DELAYED_NS = 5_000_000_000
+"""A busy host takes a second for an incident; what is older by so much has waited for a reader."""
 
 
 class Records:
@@ -75,6 +77,7 @@ class Records:
             "seq": 0,
             "host": {"name": "", "boot_id": None, "kernel": ""},
             "source": self._source,
+            "delayed": boottime_ns() - victim.header.time_ns > DELAYED_NS,
             "incident": incident,
             "limit": limit,
             "victim": _victim(kill, cgroup, event.chosen_points if chosen and event else None, truncated),

@@ -12,9 +12,22 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "notify", "privileges", "secret", "wire"),
-    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence", "sinks"),
-    ("engine", "kernel_types", "network", "process", "facts", "redact", "bolt"),
+    (
+        "__init__",
+        "errors",
+        "backlog",
+        "event",
+        "clock",
+        "gfp",
+        "ledger",
+        "notify",
+        "privileges",
+        "ring",
+        "secret",
+        "wire",
+    ),
+    ("libbpf", "incident", "kernel_log", "cgroup", "cgroupfs", "files", "host", "line", "schema", "sentence"),
+    ("audit", "engine", "kernel_types", "network", "process", "facts", "redact", "bolt", "sinks", "state"),
     ("containerd", "containers_storage", "docker", "kubelet"),
     ("runtimes",),
     ("interfaces", "names"),
