@@ -167,6 +167,6 @@ def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
             row = connection.execute(query, (container_id,)).fetchone()
         finally:
             connection.close()
-    except (sqlite3.Error, MemoryError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:  # a message may quote any bytes of the file
         raise UnreadableError(f"{path}: {error}") from error
     return None if row is None or not isinstance(row[0], bytes) else row[0]

@@ -414,6 +414,15 @@ def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) 
     assert "db.sql" in runtimes.last_error
 
 
+def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Names in a database may be no text; they stand in SQLite's error."""
+    podman_database(tmp_path, "CREATE VIEW ContainerConfig AS SELECT * FROM nowhereZ")
+    path = tmp_path / "containers-storage/db.sql"
+    path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
+    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.errors == 1
+
+
 def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
     """A database behind a link that leads out of the folder is not read."""
     values = f"VALUES ('{ID}', CAST('{{\"name\":\"secret\"}}' AS BLOB))"
