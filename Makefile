@@ -8,6 +8,7 @@ KERNEL ?= 6.1
 ARCH ?= amd64
 CGROUP ?= 2
 ENGINE ?= core
+SECONDS ?= 600
 
 BPF_SOURCES := $(wildcard bpf/*.h bpf/*.bpf.c)
 OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
@@ -87,6 +88,12 @@ format: build  ## Format Python and C
 .PHONY: test-unit
 test-unit: build  ## Tests that need no root
 	$(BIN)/pytest tests/unit -q
+
+.PHONY: fuzz
+fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redact bolt'; needs no root
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' 2>/dev/null || \
+		echo "no atheris for this Python: without coverage"
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 .PHONY: test-kernel
 test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs root

@@ -123,6 +123,8 @@ class _Found(NamedTuple):
 class _Place(NamedTuple):
     outer: _Found | None
     inner: _Found | None
+    nested: bool
+    """There is a container in the outer one."""
     kubernetes: Kubernetes | None
     unit: str | None
     slice: str | None
@@ -135,6 +137,8 @@ def identify(path: str) -> Identity:
     The container is the innermost on the path, ``node_container_id`` the outermost where that is another: the node
     of a kind or minikube cluster, or the container in which somebody runs Docker.  The pod is the outermost one:
     a container in a pod of this host's cluster cannot claim another, and a cluster inside it is not this host's.
+    A pod inside a container counts only with a container of its own, which then has a ``node_container_id``: anybody
+    who makes cgroups in a container can make one that is called like another's pod.
 
     The unit is the innermost that a systemd manages: a user's own (below user@1000.service), or that of a systemd
     inside the container, because "mariadb.service in container 102" is what the reader asks for.  Then the record
@@ -149,7 +153,7 @@ def identify(path: str) -> Identity:
             "name": None if place.inner.name is None else _unescape(place.inner.name),
             "image": None,
             "labels": None,
-            "node_container_id": place.outer.id if place.outer.id != place.inner.id else None,
+            "node_container_id": place.outer.id if place.nested else None,
             "ip_addresses": None,
         }
     systemd: Systemd | None = None
@@ -201,6 +205,7 @@ def _walk(path: str) -> _Place:
     outer: _Found | None = None
     inner: _Found | None = None
     kubernetes: Kubernetes | None = None
+    nested = pod_is_inside = False
     unit: str | None = None
     slice_: str | None = None
     # Whether systemd can have made the next component.  It nests units in slices only; below a unit everything is
@@ -226,12 +231,14 @@ def _walk(path: str) -> _Place:
         if kind == "container":
             inner = _Found(groups[0], runtime, groups[1] if len(groups) > 1 else None)
             outer = outer or inner
+            nested = nested or inner.id != outer.id
             place = "container"
         elif kind in ("kubepods", "pod"):
             qos, uid = groups
             place = "pod" if uid else "qos" if qos else "slice"
             if uid and kubernetes is None:
                 kubernetes = _pod(uid, None if kind == "pod" and qos is None else _QOS_CLASSES[qos])
+                pod_is_inside = outer is not None
         elif kind == "group":
             place = "pod"
         elif is_unit or suffix == "slice":
@@ -244,7 +251,9 @@ def _walk(path: str) -> _Place:
         elif name not in _CONTAINER_ROOTS:
             managed = suffix == "slice" or (is_unit and name.startswith("user@"))
 
-    return _Place(outer, inner, kubernetes, unit, slice_, place)
+    if pod_is_inside and not nested:
+        kubernetes = None
+    return _Place(outer, inner, nested, kubernetes, unit, slice_, place)
 
 
 def _pod(uid: str, qos_class: _QosClass | None) -> Kubernetes:

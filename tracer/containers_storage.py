@@ -8,6 +8,7 @@ it tells the end.
 """
 
 import os
+import time
 from typing import Any
 
 import orjson
@@ -23,6 +24,11 @@ _DRIVERS = ("overlay", "vfs", "btrfs", "zfs")
 _LISTS = [f"{driver}-containers/{kind}containers.json" for driver in _DRIVERS for kind in ("", "volatile-")]
 _SQLITE = "db.sql"
 _SQLITE_WAIT_S = 0.1
+_SQLITE_DEADLINE_S = 0.2
+_SQLITE_STEPS = 1000
+"""Instructions between two looks at the clock."""
+_SQLITE_LIMIT_LENGTH = 0
+"""SQLITE_LIMIT_LENGTH, sqlite3.h; Python has a name for it since 3.11."""
 _SQLITE_TABLES = {"config": "ContainerConfig", "state": "ContainerState"}
 _BOLT = "libpod/bolt_state.db"
 """Its buckets ctr/ID have the same JSON at these keys (podman, libpod/boltdb_state_internal.go)."""
@@ -140,19 +146,27 @@ def _bolt(database: Bucket, key: bytes, container_id: str) -> bytes | None:
 
 
 def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
-    path = f"{root}/{_SQLITE}"
-    if not os.path.isfile(path):
+    """A value of a database that may be a user's own: its schema may compute without end, or make gigabytes."""
+    descriptor = files.open_file(root, _SQLITE)  # neither a link out of the folder nor a FIFO
+    if descriptor is None:
         return None
+    os.close(descriptor)
     import sqlite3  # 1 MB, for hosts with podman 5 only
 
+    path = f"{root}/{_SQLITE}"
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_SQLITE_WAIT_S)
         try:
+            if hasattr(connection, "setlimit"):
+                connection.setlimit(_SQLITE_LIMIT_LENGTH, files.FILE_MAX_BYTES)
+            until = time.monotonic() + _SQLITE_DEADLINE_S
+            connection.set_progress_handler(lambda: time.monotonic() > until, _SQLITE_STEPS)
+            connection.execute("PRAGMA trusted_schema = OFF")
             # The column is declared as text; podman puts blobs in.
             query = f"SELECT CAST(JSON AS BLOB) FROM {table} WHERE ID = ?"  # noqa: S608
             row = connection.execute(query, (container_id,)).fetchone()
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:  # a message may quote any bytes of the file
         raise UnreadableError(f"{path}: {error}") from error
     return None if row is None or not isinstance(row[0], bytes) else row[0]

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer import engine_bcc, engine_core, features, libbpf, privileges
+from tracer import engine_bcc, engine_core, features, files, libbpf, privileges
 from tracer.errors import TracerError
 
 
@@ -34,6 +34,7 @@ def examine() -> list[Check]:
         _statistics(found),
         _tracefs(),
         _memory_controller(),
+        _openat2(),
     ]
 
 
@@ -83,7 +84,10 @@ def _bcc() -> Check:
     # Not imported here: bcc takes 75 MB, and the distribution's is for the distribution's Python.
     if (
         not os.access(python, os.X_OK)
-        or subprocess.run([python, "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+        # -I: or a bcc.py in the working directory would be it
+        or subprocess.run(
+            [python, "-I", "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        ).returncode
     ):
         return Check(
             name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc"
@@ -154,3 +158,16 @@ def _memory_controller() -> Check:
     finding = "on" if ok else "off"
     remedy = "boot with cgroup_enable=memory; without it only the host itself can run out of memory"
     return Check("memory controller", ok, False, f"{finding} ({platform.release()})", remedy)
+
+
+def _openat2() -> Check:
+    name = "files of runtimes"
+    try:
+        tuple(files.names("/", count_max=1))
+    except files.UnreadableError as error:
+        remedy = (
+            "allow openat2() in the seccomp profile; systemd's RestrictSUIDSGID= forbids it, too; until then "
+            "containers are known by id"
+        )
+        return Check(name, False, False, f"openat2() does not work ({error})", remedy)
+    return Check(name, True, False, "openat2() works", "")

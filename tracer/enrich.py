@@ -70,7 +70,8 @@ def _read_network(record: OomKill, interfaces: Interfaces) -> None:
 def identify(path: str, find: Find | None) -> Whose:
     """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime and pod uid."""
     container, kubernetes, systemd = cgroup.identify(path)
-    if container is None or find is None:
+    # What is inside a container is called as that container likes: the host's runtimes know nothing of it.
+    if container is None or find is None or container["node_container_id"] is not None:
         return Whose(container, kubernetes, systemd, False)
     found = find(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
     kubernetes = _name(container, kubernetes, found)
@@ -86,7 +87,8 @@ def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> 
     container["name"] = found.get("name") or container["name"]
     container["image"] = found.get("image")
     container["labels"] = found.get("labels")
-    if kubernetes is None and "pod_uid" in found:
+    # Docker's labels come from whoever made the image; below a kubelet the path has the pod.
+    if kubernetes is None and "pod_uid" in found and container["runtime"] != "docker":
         kubernetes = {"pod_name": None, "namespace": None, "pod_uid": None, "container_name": None, "qos_class": None}
     if kubernetes is not None:
         kubernetes["pod_uid"] = kubernetes["pod_uid"] or found.get("pod_uid")

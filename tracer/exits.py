@@ -43,6 +43,8 @@ class Exits:
     def killed(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
         """A victim whose exit will come."""
         container = record["container"]
+        if container is not None and container["node_container_id"] is not None:
+            container = None  # its own runtime is inside of another container
         self._victims[record["id"]] = _Victim(
             bool(record["victim"]["is_container_init"]),
             init_pid,

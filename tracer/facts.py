@@ -74,7 +74,10 @@ def child(value: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    return value[:TEXT_MAX] if isinstance(value, str) and value else None
+    """A string that is no longer than TEXT_MAX; the names of files among them may be no UTF-8."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:TEXT_MAX]
 
 
 def number(value: Any) -> int | None:

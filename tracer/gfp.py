@@ -11,6 +11,7 @@ from collections.abc import Iterator
 _FORMAT = "events/kmem/mm_page_alloc/format"
 _ENTRY = re.compile(r'\{((?:[^{}"])*),\s*"(\w+)"\s*\}')
 _CAST = re.compile(r"\(\s*(?:(?:unsigned\s+)?(?:long|int)|gfp_t|u32|__u32)\s*\)")
+_BITS_MAX = 64
 _LEXEME = re.compile(r"\s*(0x[0-9a-fA-F]+|\d+|<<|[()|&~])[uUlL]*")
 
 
@@ -57,7 +58,10 @@ def parse_table(text: str) -> list[tuple[int, str]]:
 
 def _evaluate(expression: str) -> int:
     lexemes = _lexemes(_CAST.sub("", expression))
-    value, rest = _or(next(lexemes), lexemes)
+    try:
+        value, rest = _or(next(lexemes), lexemes)
+    except (RecursionError, StopIteration) as error:
+        raise ValueError(f"cannot read {expression:.60}") from error
     if rest:
         raise ValueError(f"unexpected {rest!r} in {expression!r}")
     return value & 0xFFFFFFFF
@@ -94,6 +98,8 @@ def _shift(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
     value, lexeme = _term(lexeme, lexemes)
     while lexeme == "<<":
         right, lexeme = _term(next(lexemes), lexemes)
+        if right >= _BITS_MAX:
+            raise ValueError(f"a shift by {right:#x}")
         value <<= right
     return value, lexeme
 

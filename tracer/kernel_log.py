@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from tracer.event import Scope
 
-_INVOKED = re.compile(rb".{0,15}? invoked oom-killer: gfp_mask=(0x[0-9a-f]+)\(([^)]*)\).*?, order=(-?\d+)", re.DOTALL)
+_INVOKED = re.compile(
+    rb".{0,15}? invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,16})\(([^)]*)\).*?, order=(-?\d{1,9})\b", re.DOTALL
+)
 _CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
 _TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
 _KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
@@ -39,7 +41,7 @@ def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
     gfp_mask = gfp_flags = order = message = limit_cgroup = None
     scope: Scope | None = None
     if rest and (match := _INVOKED.match(rest[0])):
-        gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode(), int(match[3])
+        gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode("utf-8", "backslashreplace"), int(match[3])
         del rest[0]
     summary_ends = len(rest) < 2 or _TASK.search(b"".join(rest[:-1])) is not None
     if rest and summary_ends and (match := _KILLED.match(rest[-1])):

@@ -20,7 +20,11 @@ _KEEP = (128, 32, 0)
 """Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
 _ESCAPED_BYTES = 6
 """What a character may take in JSON (``\\u001b``)."""
-_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+_CONTROLS = re.compile(
+    rb"\x7f|\xc2[\x80-\x9f\xad]"  # DEL, C1, soft hyphen
+    rb"|\xd8\x9c|\xe1\xa0\x8e|\xef\xbb\xbf"  # U+061C, U+180E, U+FEFF
+    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]"  # U+200B-200F, U+2028-202E, U+2060-206F
+)
 
 
 def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
@@ -42,7 +46,11 @@ def _dump(record: Record) -> bytes:
 
 
 def escape_controls(json: bytes) -> bytes:
-    """JSON allows DEL and the C1 control characters as they are; a terminal that shows the line must not see them."""
+    """Escape what JSON allows as it is, and a terminal that shows the line must not see.
+
+    DEL and the C1 control characters; what breaks lines for some readers (U+2028); what is invisible, or turns the
+    text behind it around (U+202E).
+    """
     return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
 
 

@@ -58,6 +58,8 @@ class Names:
         """Pod uid -> what its containers tell of the pod; the pause container is there first."""
         self._waiting: deque[str | _Question | None] = deque()
         """A cgroup's path, a question, or None: all cgroups."""
+        self._all_wait = False
+        """Whether all cgroups are to be read already: somebody who makes them at any rate makes this be asked again."""
         self._work = threading.Semaphore(0)
         self._reader: threading.Thread | None = None
         self._hung = 0
@@ -67,7 +69,10 @@ class Names:
 
     def expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: read what it is, soon."""
+        if path is None and self._all_wait:
+            return
         if len(self._waiting) < WAITING_MAX:
+            self._all_wait = self._all_wait or path is None
             self._waiting.append(path)
             self._work.release()
 
@@ -117,11 +122,12 @@ class Names:
 
     def _answer(self, wanted: str | _Question | None) -> None:
         if wanted is None:
+            self._all_wait = False  # those made from here on may be missed
             for path in cgroupfs.paths():
                 self.expect(path)
         elif isinstance(wanted, str):
             container, kubernetes, _ = cgroup.identify(wanted)
-            if container is not None:
+            if container is not None and container["node_container_id"] is None:
                 self._read(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
         else:
             if wanted.wants_verdict and wanted.runtime is not None:

@@ -226,7 +226,7 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         if event.flags & flag == flag:
             truncated.append(name)
     resident = (event.anon_rss_pages, event.file_rss_pages, event.shmem_rss_pages)
-    rss_bytes = sum(resident) * PAGE if min(resident) >= 0 else None
+    rss_bytes = _pages(sum(resident)) if min(resident) >= 0 else None
     peak_rss_bytes = _pages(event.peak_rss_pages)
     if peak_rss_bytes is not None and rss_bytes is not None:
         peak_rss_bytes = max(peak_rss_bytes, rss_bytes)  # the kernel notes the peak only when memory is given back

@@ -24,6 +24,7 @@ from tests.runtimes.cri import Cri
 from tests.runtimes.docker import Docker
 from tests.runtimes.image import make_archive, make_tree
 from tests.runtimes.leftovers import Leftovers
+from tests.runtimes.running import Running
 from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
 from tests.runtimes.victims import check_told, check_verdict
 from tracer import __version__
@@ -58,15 +59,15 @@ def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
     tree = make_tree(folder / "tree")
     archive = make_archive(tree, folder / "victim.tar")
     containerd = Containerd(folder / "containerd", archive)
-    docker = Docker(folder / "docker", tree, archive, containerd)
-    pods = Cri(folder / "cri", tree, archive, containerd, "burstable")
-    missing = {program for program in (*docker.programs, *pods.programs) if shutil.which(program) is None}
-    require(not missing, f"runtimes: {', '.join(missing)}")
-    docker.start()
-    pods.start()
-    yield {"docker": docker, "cri": pods}
-    pods.stop()
-    docker.stop()
+    made: dict[str, Runtime] = {
+        "docker": Docker(folder / "docker", tree, archive, containerd),
+        "cri": Cri(folder / "cri", tree, archive, containerd, "burstable"),
+    }
+    running = Running(made)
+    for name in made:
+        running.start(name)
+    yield made
+    running.stop()
     containerd.stop()
 
 

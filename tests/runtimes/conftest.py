@@ -11,7 +11,7 @@ import pytest
 from tests.kernel.cgroups import Hierarchy
 from tests.kernel.conftest import hierarchy, kernel_log, watch
 from tests.kernel.daemon import Daemon
-from tests.kernel.environment import ENGINE, KERNEL, require
+from tests.kernel.environment import ENGINE, KERNEL
 from tests.kernel.watch import Watch
 
 from .containerd import Containerd
@@ -23,6 +23,7 @@ from .leftovers import Leftovers
 from .lxc import Lxc
 from .nspawn import Nspawn
 from .podman import Podman
+from .running import Running
 from .runtime import SYSTEMD, Container, Runtime
 from .victims import Victims
 
@@ -63,28 +64,6 @@ def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
     }
     yield made
     containerd.stop()
-
-
-class Running:
-    """The runtimes that were started."""
-
-    def __init__(self, runtimes: dict[str, Runtime]) -> None:
-        self._runtimes = runtimes
-        self._started: list[str] = []
-
-    def start(self, name: str) -> Runtime:
-        """The runtime, started when it is not."""
-        runtime = self._runtimes[name]
-        missing = [program for program in runtime.programs if shutil.which(program) is None]
-        require(not missing, f"{name}: {', '.join(missing)}")
-        if name not in self._started:
-            self._started.append(name)
-            runtime.start()
-        return runtime
-
-    def stop(self) -> None:
-        for name in reversed(self._started):
-            self._runtimes[name].stop()
 
 
 @pytest.fixture(scope="session")

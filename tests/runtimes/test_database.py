@@ -15,8 +15,8 @@ from tracer.facts import Facts
 from tracer.files import UnreadableError
 
 from . import image
-from .conftest import Running
 from .ctr import Ctr
+from .running import Running
 from .runtime import new_name
 
 CONTAINERS = 10 if IN_VM else 100

@@ -284,3 +284,28 @@ def test_parse_proc_cgroup_any_text(text: str) -> None:
 def test_parse_proc_cgroup_any_name(name: str) -> None:
     """Every name that the kernel allows comes through whole."""
     assert f"/{name}" == parse_proc_cgroup(f"1:cpu:/x\n0::/{name}\n")
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "kubepods/pod00000000-1111-4222-8333-444444444444",
+        f"kubepods/pod00000000-1111-4222-8333-444444444444/{ID}",
+        f"kubepods.slice/kubepods-pod00000000_1111_4222_8333_444444444444.slice/docker-{ID}.scope",
+    ],
+)
+def test_forged_pod(child: str) -> None:
+    """A container in no pod does not get into one by its own cgroups' names."""
+    identity = identify(f"/docker/{ID}/{child}")
+    assert identity.container
+    assert (identity.container["id"], identity.container["node_container_id"]) == (ID, None)
+    assert identity.kubernetes is None
+
+
+def test_forged_pod_with_a_container() -> None:
+    """With a container in it, it is taken for a node's, which the record says, in whatever order the names come."""
+    pod = "kubepods/pod00000000-1111-4222-8333-444444444444"
+    for child in (f"{pod}/{FAKE}", f"{pod}/{FAKE}/docker/{ID}", f"docker/{FAKE}/{pod}/{ID}"):
+        identity = identify(f"/docker/{ID}/{child}")
+        assert identity.container
+        assert identity.container["node_container_id"] == ID

@@ -243,3 +243,35 @@ def test_working_directory(tmp_path: Path) -> None:
     command = [str(script), "run", "-o", f"file:{tmp_path}/no/file"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert f"{tmp_path}/no" in check_refusal(finished, EXIT_FAILED)
+
+
+def test_doctor_in_a_strange_directory(tmp_path: Path) -> None:
+    """Root asks the doctor where somebody else has put a module called bcc: it is not run."""
+    (tmp_path / "bcc.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\nBPF = None\n")
+    script = Path(sys.executable).with_name("oomtrace")
+    require(script.exists(), "oomtrace is installed beside this Python")
+    subprocess.run([str(script), "doctor"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert not (tmp_path / "run").exists()
+
+
+NO_OPENAT2 = """
+import ctypes, os, struct, sys
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 437), (0x06, 0, 0, 0x50000 | 1), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
+program = struct.pack("=H6xQ", len(rules), ctypes.addressof(code))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""A seccomp filter as systemd's RestrictSUIDSGID= makes one: EPERM for openat2()."""
+
+
+@pytest.mark.parametrize("wrapper", [(), (sys.executable, "-c", NO_OPENAT2)])
+def test_doctor_without_openat2(wrapper: tuple[str, ...]) -> None:
+    """What reads the runtimes' files is tried, and where it is forbidden it is said what to do."""
+    checks = json.loads(oomtrace("doctor", "--json", wrapper=wrapper).stdout)["checks"]
+    (check,) = (check for check in checks if check["name"] == "files of runtimes")
+    assert check["ok"] is not bool(wrapper)
+    assert check["needed"] is False
+    assert ("RestrictSUIDSGID" in check["remedy"]) is bool(wrapper)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tracer import process, wire
+from tracer.enrich import identify
 from tracer.event import OomKill
+from tracer.facts import Facts
 
 from . import events
 from .records import complete
@@ -100,3 +102,42 @@ def test_cut_and_gone() -> None:
     record = complete(events.kill(events.victim(**{**BLANK, "flags": FLAGS | wire.VICTIM_CMDLINE_CUT})))
     assert record["victim"]["cmdline"] is None
     assert record["truncated"] == []
+
+
+OTHER = "f" * 64
+
+
+def found(container_id: str, _runtime: str | None, _pod_uid: str | None) -> Facts:
+    return {"runtime": "docker", "name": f"the name of {container_id}", "labels": {"team": "a"}}
+
+
+def test_names_of_another_container() -> None:
+    """A container that makes a cgroup called like another one does not get that one's name and labels."""
+    whose = identify(f"/docker/{ID}/docker/{OTHER}", found)
+    assert whose.container is not None
+    assert (whose.container["id"], whose.container["node_container_id"]) == (OTHER, ID)
+    assert (whose.container["name"], whose.container["labels"]) == (None, None)
+    own = identify(f"/docker/{ID}", found).container
+    assert own is not None
+    assert own["name"] == f"the name of {ID}"
+
+
+def test_pod_of_an_image() -> None:
+    """Docker's labels come from the image, too: they put no container into a pod."""
+
+    def labelled(*_: object) -> Facts:
+        return {"runtime": "docker", "pod_uid": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "pod_name": "web-0"}
+
+    assert identify(f"/docker/{ID}", labelled).kubernetes is None
+    kubernetes = identify(f"{POD}/docker-{ID}.scope", labelled).kubernetes
+    assert kubernetes is not None
+    assert kubernetes["pod_name"] == "web-0"
+
+
+def test_user_with_cgroups_of_a_container() -> None:
+    """A user may call his own cgroups like a container: the record still tells his tree and his number."""
+    path = f"/user.slice/user-1000.slice/user@1000.service/app.slice/docker-{OTHER}.scope"
+    record = complete(events.kill(events.victim(uid=1000, cgroup=events.path(path.encode()))))
+    assert record["container"] is not None
+    assert record["container"]["id"] == OTHER
+    assert (record["victim"]["cgroup"], record["victim"]["uid"]) == (path, 1000)

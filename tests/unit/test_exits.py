@@ -129,3 +129,12 @@ def test_bounded(exits: Exits) -> None:
     for pid in range(1, VICTIMS_MAX + 10):
         kill(exits, 0, pid=pid, cgroup=b"/a")
     assert len(exits._victims) == VICTIMS_MAX
+
+
+def test_container_in_a_container(exits: Exits, tmp_path: Path) -> None:
+    """A cgroup that is called like a container, inside another one, gets no verdict of the host's runtime."""
+    write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
+    kill(exits, 1, cgroup=f"/docker/{'f' * 64}/docker/{ID}".encode())
+    assert exits.exited(gone(), 0) is None
+    (record,) = exits.due(GIVE_UP_NS)
+    assert record["runtime_verdict"] is None

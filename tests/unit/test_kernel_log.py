@@ -173,3 +173,22 @@ def test_limit_among_any_names(names: list[bytes], depth: int, cpuset: bytes) ->
 def test_limit_of_another_cgroup() -> None:
     """A limit that is not above the victim is none of its own: its summary is not believed."""
     assert read_report(summary(b"/other", b"/test"), b"/test").limit_cgroup is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"hog invoked oom-killer: gfp_mask=0x%s(GFP_KERNEL), order=0, oom_score_adj=0\n" % (b"f" * 17),
+        b"hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=%s, oom_score_adj=0\n" % (b"9" * 40),
+    ],
+)
+def test_numbers_that_are_too_large(line: bytes) -> None:
+    """A number that no kernel prints is none."""
+    report = read_report([line], b"/")
+    assert (report.gfp_mask, report.order) == (None, None)
+
+
+def test_flags_that_are_no_text() -> None:
+    """Bytes are shown, whatever they are."""
+    line = b"hog invoked oom-killer: gfp_mask=0xcc0(GFP_\xff), order=0, oom_score_adj=0\n"
+    assert read_report([line], b"/").gfp_flags == "GFP_\\xff"

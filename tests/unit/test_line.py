@@ -229,3 +229,14 @@ def test_hostile_bytes(
     after = parse(line)
     if not after["truncated"]:
         assert before == after
+
+
+@pytest.mark.parametrize(
+    "char", ["\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff", "\u00ad", "\u061c", "\x9b"]
+)
+def test_invisible_characters_are_escaped(char: str) -> None:
+    """What breaks a line for some readers, is invisible, or turns text around, is in the record and not in the line."""
+    encoded = encode(record({"cmdline": f"a{char}b\0".encode()}))
+    assert char.encode() not in encoded
+    assert parse(encoded)["victim"]["cmdline"] == [f"a{char}b"]
+    assert len(encoded.decode().splitlines()) == 1

@@ -5,12 +5,12 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tracer import names
+from tracer import cgroupfs, names
 from tracer.facts import Facts
 from tracer.names import DEADLINE_S, HUNG_MAX, Names
 from tracer.runtimes import ROOTS, Runtimes
@@ -152,3 +152,40 @@ def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
         asked.expect(f"/docker/{number:064x}")
     assert asked.find(ID, "docker", None)["name"] == "web"
     assert asked.timeouts == 0
+
+
+def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """What a container calls its own cgroups makes nobody read files, nor is one that is called like it forgotten."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    asked.expect(f"/docker/{ID}")
+    wait_until(lambda: ID in asked._kept)
+    before = asked._kept[ID].read_s
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
+    assert asked._kept[ID].read_s == before
+
+
+def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often all cgroups are asked for, they wait once; asked for while they are read, they are read again."""
+    begun, go_on, runs = threading.Event(), threading.Event(), []
+
+    def paths() -> Iterator[str]:
+        runs.append(1)
+        begun.set()
+        go_on.wait(10)
+        yield "/"
+
+    monkeypatch.setattr(cgroupfs, "paths", paths)
+    asked = Names(runtimes)
+    asked.expect(None)
+    assert begun.wait(10)
+    for _ in range(100):
+        asked.expect(None)
+    go_on.set()
+    assert asked.find(ID, None, None) == {}
+    wait_until(lambda: len(runs) == 2)
+    assert asked.find(PAUSE, None, None) == {}
+    wait_until(lambda: not asked._waiting)
+    assert len(runs) == 2

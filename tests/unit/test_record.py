@@ -315,3 +315,9 @@ def test_exit() -> None:
     assert (gone["pid"], gone["after_ns"]) == (events.NOBODY, 9_000)
     early = RECORDS.oom_exit(wire.ExitEvent(header._replace(time_ns=events.KILL_NS - 1), events.KILL_NS, events.NOBODY))
     assert early["after_ns"] == 0
+
+
+def test_impossible_sizes() -> None:
+    """What no machine has is unknown, not a number that JSON's readers cannot hold."""
+    record = complete(events.kill(events.victim(anon_rss_pages=2**62, file_rss_pages=2**62)))
+    assert (record["victim"]["rss_bytes"], record["victim"]["anon_rss_bytes"]) == (None, None)

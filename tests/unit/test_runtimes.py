@@ -3,7 +3,9 @@
 
 import contextlib
 import json
+import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -386,3 +388,55 @@ def test_parse_root_refuses(text: str) -> None:
 def test_parse_root() -> None:
     """The folder may hold anything."""
     assert parse_root("docker=/a=b c") == ("docker", "/a=b c")
+
+
+def podman_database(tmp_path: Path, *statements: str) -> None:
+    (tmp_path / "containers-storage").mkdir()
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT '{ID}' AS ID, max(i) AS JSON FROM n",  # noqa: S608
+        f"SELECT '{ID}' AS ID, zeroblob(900000000) AS JSON",
+        f"SELECT '{ID}' AS ID, hex(zeroblob(400000000)) AS JSON",
+    ],
+)
+def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) -> None:
+    """A user's database that computes for ever, or gigabytes, is left soon."""
+    podman_database(tmp_path, f"CREATE VIEW ContainerConfig AS {view}")
+    began = time.monotonic()
+    assert runtimes.find(ID, "podman", None) == {}
+    assert time.monotonic() - began < 2
+    assert "db.sql" in runtimes.last_error
+
+
+def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Names in a database may be no text; they stand in SQLite's error."""
+    podman_database(tmp_path, "CREATE VIEW ContainerConfig AS SELECT * FROM nowhereZ")
+    path = tmp_path / "containers-storage/db.sql"
+    path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
+    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.errors == 1
+
+
+def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A database behind a link that leads out of the folder is not read."""
+    values = f"VALUES ('{ID}', CAST('{{\"name\":\"secret\"}}' AS BLOB))"
+    podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)", f"INSERT INTO ContainerConfig {values}")
+    assert runtimes.find(ID, "podman", None)["name"] == "secret"
+    (tmp_path / "containers-storage/db.sql").rename(tmp_path / "elsewhere")
+    (tmp_path / "containers-storage/db.sql").symlink_to("../elsewhere")
+    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.errors == 1
+
+
+def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Names of files are bytes; what is told of them can be written as JSON."""
+    folder = os.fsencode(tmp_path / "container-logs")
+    os.mkdir(folder)
+    open(folder + b"/web\xff_shop_app-" + ID.encode() + b".log", "wb").close()
+    assert runtimes.find(ID, "containerd", UID)["pod_name"] == "web\\xff"
