@@ -17,10 +17,10 @@ import pytest
 from tracer import libbpf
 
 from .cgroups import Cgroup
-from .conftest import Eat, MakeDaemon
+from .conftest import Eat, MakeDaemon, Tracers
 from .daemon import Daemon
 from .eater import Eater
-from .environment import IN_VM, KERNEL_VERSION, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
+from .environment import ENGINE, IN_VM, KERNEL_VERSION, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
 from .oracles import Record
 
 BPFFS = Path("/sys/fs/bpf")
@@ -285,6 +285,37 @@ def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> N
     assert lost["stage"] == "predecessor"
     assert lost["count"] > 0
     assert len(captures(pins)) == 1
+
+
+def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:
+    """A tracer that has given up what only attaching needs can still end its capture."""
+    tracers.stop()
+    links = ids("link")
+    program = f"""
+from tracer import privileges, source
+attached = source.attach("{ENGINE}", {str(pins)!r}).attached
+privileges.keep(privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE)
+print("attached", flush=True)
+input()
+attached.detach()
+print("detached", flush=True)
+input()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == b"attached\n"
+            assert ids("link") > links
+            assert captures(pins) != []
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"detached\n"
+            assert captures(pins) == []
+            wait_until("the links are gone", lambda: ids("link") <= links)
+        finally:
+            process.communicate(b"\n", timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("where", ["no bpffs", "no parent", "dot"])
