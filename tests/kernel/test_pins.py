@@ -51,6 +51,13 @@ def pins(folder: Path) -> Path:
 
 
 @pytest.fixture
+def any_engine() -> None:
+    """For what is the same with either engine: there bcc takes a minute for each start."""
+    if IN_VM and ENGINE == "bcc":
+        not_applicable("the same with engine core, which starts sooner")
+
+
+@pytest.fixture
 def start(make_daemon: MakeDaemon, folder: Path) -> Start:
     """Starts a tracer with these pins, and waits until it is attached."""
 
@@ -160,6 +167,7 @@ def test_adoption(pins: Path, start: Start) -> None:
         assert captures(pins) == [capture]
 
 
+@pytest.mark.usefixtures("any_engine")
 def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: Kill, tmp_path: Path) -> None:
     """It is told that there is one, and leaves that one alone."""
     first = start()
@@ -197,6 +205,7 @@ def test_detach(pins: Path, start: Start, kill: Kill) -> None:
     assert (nothing.returncode, nothing.stdout) == (0, f"nothing is pinned in {pins}\n")
 
 
+@pytest.mark.usefixtures("any_engine")
 @pytest.mark.parametrize(
     ("damage", "readable"),
     [
@@ -231,6 +240,7 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     wait_until("all links are gone", lambda: ids("link") == links)
 
 
+@pytest.mark.usefixtures("any_engine")
 def test_what_belongs_to_others(pins: Path, start: Start) -> None:
     """Whatever else lies in the folder stays there."""
     (pins / "somebody's").mkdir(parents=True, mode=0o700)
@@ -264,6 +274,7 @@ def test_other_programs(
     assert new.of_type("lost") == []
 
 
+@pytest.mark.usefixtures("any_engine")
 def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
     """A capture that was ended and not read is read by the next tracer, even by one of its own version."""
     start().stop()
@@ -277,6 +288,7 @@ def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Pat
     assert len(captures(pins)) == 1
 
 
+@pytest.mark.usefixtures("any_engine")
 def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
     """Events that cannot be understood are counted as lost, and new programs take over."""
     old = start(other_version(tmp_path, "tracer/wire.py", "EVENT_LAYOUT = ", "EVENT_LAYOUT = 99"))
@@ -322,6 +334,7 @@ input()
             process.communicate(b"\n", timeout=PATIENCE_S)
 
 
+@pytest.mark.usefixtures("any_engine")
 @pytest.mark.parametrize("where", ["no bpffs", "no parent", "dot"])
 def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Path, where: str) -> None:
     """One line says why; kills are recorded as ever, and nothing is left behind."""
