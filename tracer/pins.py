@@ -190,7 +190,7 @@ class Pins:
         opened: list[int] = []
 
         def get(name: str) -> int:
-            opened.append(libbpf.library().bpf_obj_get(f"{folder}/{name}".encode()))
+            opened.append(libbpf.library().bpf_obj_get(os.fsencode(f"{folder}/{name}")))
             if opened[-1] < 0:
                 opened.pop()
                 error = libbpf.last_error()
@@ -257,7 +257,7 @@ def _filesystem(path: str) -> int:
 
 
 def _pin(descriptor: int, path: str) -> None:
-    if libbpf.library().bpf_obj_pin(descriptor, path.encode()):
+    if libbpf.library().bpf_obj_pin(descriptor, os.fsencode(path)):
         error = libbpf.last_error()
         raise OSError(error.errno, f"{path}: {error.strerror}")
 
