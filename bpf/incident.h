@@ -86,9 +86,13 @@ inline_always void count(u32 counter)
 		__sync_fetch_and_add(value, 1);
 }
 
+/*
+ * The daemon releases events only when what was made of them is written, so it has rarely caught up with the ring
+ * buffer, and unless forced the kernel wakes it only then.
+ */
 inline_always void send(void *event, u64 size)
 {
-	if (ringbuf_output(events, event, size))
+	if (ringbuf_output(events, event, size, BPF_RB_FORCE_WAKEUP))
 		count(COUNTER_LOST);
 }
 

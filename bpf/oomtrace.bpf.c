@@ -450,7 +450,8 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	event->len = copied;
 	stamp(&event->event, EVENT_CGROUP, 0);
-	if (ringbuf_output(cgroups, event, __builtin_offsetof(struct cgroup_event, path) + at_most(copied, PATH_LEN)))
+	if (ringbuf_output(cgroups, event, __builtin_offsetof(struct cgroup_event, path) + at_most(copied, PATH_LEN),
+			   0))
 		count(COUNTER_UNSEEN_CGROUPS);
 	return 0;
 }
@@ -461,6 +462,7 @@ inline_always int handle_exit(struct task_struct *task)
 	u32 pid = READ(task, tgid);
 	struct victim gone = {};
 	struct victim *victim;
+	u32 *killer;
 
 	if (pid != bpf_get_current_pid_tgid() >> 32)
 		count(COUNTER_MISREAD);
@@ -468,10 +470,11 @@ inline_always int handle_exit(struct task_struct *task)
 		return 0;
 	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
-	if (victim || !map_lookup(condemned, &pid)) /* else mark_victim still asks for it */
+	killer = map_lookup(condemned, &pid);
+	if (victim || !killer) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
-		if (!map_lookup(condemned, &pid))
+		if (!killer)
 			return 0;
 		if (!map_update(victims, &pid, &gone, BPF_NOEXIST))
 			return 0; /* for mark_victim to find */

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 MOUNTINFO = "/proc/self/mountinfo"
 COUNT_MAX = 50_000
+OOM_KILL_FILES = ("memory.events.local", "memory.oom_control")
+"""Of cgroup v2 (Linux 5.2 and later) and v1: both count the cgroup's own victims only."""
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
@@ -52,6 +54,25 @@ def first_process(mount: Mount, path: str) -> int | None:
 
 def paths() -> Iterator[str]:
     """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
+    return (path for path, _folder in _folders())
+
+
+def oom_kills() -> Iterator[tuple[str, int]]:
+    """The memory cgroups that count OOM kills, and how many processes were killed in each itself."""
+    for path, folder in _folders():
+        for name in OOM_KILL_FILES:
+            try:
+                with open(f"{folder}/{name}", encoding="ascii") as file:
+                    kills = [line.split()[1] for line in file if line.startswith("oom_kill ")]
+            except OSError:
+                continue
+            if kills:
+                yield path, int(kills[0])
+                break
+
+
+def _folders() -> Iterator[tuple[str, str]]:
+    """Path and folder of each, parents first."""
     mount = mounted()
     waiting = [mount.point] if mount else []
     seen = 0
@@ -59,7 +80,7 @@ def paths() -> Iterator[str]:
         folder = waiting.pop()
         seen += 1
         path = mount.root.rstrip("/") + folder[len(mount.point.rstrip("/")) :]
-        yield os.fsencode(path or "/").decode("utf-8", "backslashreplace")
+        yield os.fsencode(path or "/").decode("utf-8", "backslashreplace"), folder
         try:
             with os.scandir(folder) as entries:
                 waiting.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))

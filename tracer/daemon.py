@@ -23,7 +23,7 @@ import orjson
 
 from tracer import __version__, enrich, exits, features, host, line, privileges, process, record, sinks, source, wire
 from tracer.clock import rfc3339
-from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, RingBuffers
+from tracer.engine import COUNTER_LOST, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
 from tracer.event import Base, Lost, OomKill, Record, Start, Stop
 from tracer.gfp import GfpNames
@@ -66,7 +66,6 @@ class Daemon:
         self._host = host.read_host()
         self._sinks = [sinks.open_sink(uri) for uri in options.outputs]
         self._incidents = Incidents()
-        self._events: list[bytes] = []
         self._seq = 0
         self._kills = 0
         self._lost: Counter[str] = Counter()
@@ -79,6 +78,7 @@ class Daemon:
         _drop_privileges(options.network)
         self._interfaces = _open_interfaces() if options.network else None
         self._counters = Counters(self._capture.attached.maps)
+        self._rings = [open_ring(self._capture.attached.maps[name]) for name in ("events", "cgroups")]
         boot = (self._host["boot_id"] or "0").split("-")[0]
         gfp = GfpNames(features.tracefs())
         self._names = Names(self._runtimes)
@@ -93,39 +93,38 @@ class Daemon:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        ring = RingBuffers(attached.maps, self._events.append)
-        poll = select.poll()
-        poll.register(ring.fileno(), select.POLLIN)
-        poll.register(wake_read, select.POLLIN)
+        poll = select.epoll()
+        # Edge-triggered: events stay in the ring buffer when they are read, and so it stays readable.
+        poll.register(attached.maps["events"], select.EPOLLIN | select.EPOLLET)
+        poll.register(attached.maps["cgroups"], select.EPOLLIN)
+        poll.register(wake_read, select.EPOLLIN)
         _give_back_memory()
         self._emit(self._start())
         self._expect(None)
         self._notifier.ready()
         caught = b""
         while not STOPS.intersection(caught):
-            ready = {descriptor for descriptor, _ in poll.poll(self._timeout_ms())}
+            ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
             caught = os.read(wake_read, 64) if wake_read in ready else b""
             if signal.SIGHUP in caught:
                 self._reload()
-            self._drain(ring)
+            self._drain()
             self._notifier.alive(time.monotonic_ns())
             for gone in self._exits.due(time.monotonic_ns()):
                 self._emit(gone)
             self._account()
         self._notifier.stopping()
         attached.detach()
-        ring.consume()
         self._handle_events()
         self._emit_joined(self._incidents.end())
         for gone in self._exits.end():
             self._emit(gone)
         self._account()
         self._emit(self._stop())
-        ring.close()
         for sink in self._sinks:
             sink.close()
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
         waits = []
         patience_ns, now_ns = self._incidents.patience_ns(), time.monotonic_ns()
@@ -134,7 +133,7 @@ class Daemon:
         for due_ns in (self._exits.next_ns(), self._notifier.next_ns()):
             if due_ns is not None:
                 waits.append(max(0, due_ns - now_ns))
-        return min(waits) // 1_000_000 + 1 if waits else None
+        return min(waits) / 1e9 if waits else None
 
     def _reload(self) -> None:
         """Open the outputs anew: a file may have been renamed, and a new one is wanted in its place."""
@@ -146,19 +145,17 @@ class Daemon:
                 print(f"oomtrace: {error}; it goes on in the file that it has open", file=sys.stderr)
         self._notifier.ready()
 
-    def _drain(self, ring: RingBuffers) -> None:
+    def _drain(self) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
-            ring.consume()
             self._handle_events()
             if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
 
     def _handle_events(self) -> None:
-        events, self._events[:] = list(self._events), []
         now_ns = time.monotonic_ns()
-        for data in events:
+        for data in [data for ring in self._rings for _, data in ring.read()]:
             try:
                 event = wire.decode(data)
             except wire.DecodeError as error:
@@ -170,6 +167,8 @@ class Daemon:
                 continue
             self._emit_joined(self._incidents.feed(event, now_ns))
         self._emit_joined(self._incidents.flush(now_ns))
+        for ring in self._rings:
+            ring.release(ring.position)
 
     def _emit_joined(self, joined: Iterable[Kill | wire.ExitEvent]) -> None:
         for each in joined:

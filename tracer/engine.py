@@ -4,13 +4,12 @@
 Both engines end in the same thing: maps, known by descriptor, and links that hold the programs in place.
 """
 
-import ctypes
 import mmap
 import sys
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from tracer import libbpf
+from tracer.ring import Ring
 
 EngineName = Literal["core", "bcc"]
 
@@ -49,30 +48,15 @@ class Attached(NamedTuple):
     """Ends the capture; what is in the maps stays readable."""
 
 
-class RingBuffers:
-    """Reads the maps of events, one after the other; ``fileno()`` becomes readable when there is something."""
+def open_ring(descriptor: int) -> Ring:
+    """Raises OSError where that is no ring buffer, or cannot be mapped."""
+    return Ring(descriptor, int(map_info(descriptor)["max_entries"]))
 
-    def __init__(self, maps: dict[str, int], on_event: Callable[[bytes], None]) -> None:
-        self._library = libbpf.library()
 
-        def sample(_context: int, data: int, size: int) -> int:
-            on_event(ctypes.string_at(data, size))
-            return 0
-
-        self._sample = libbpf.SAMPLE_FN(sample)  # must outlive the ring buffer
-        self._ring = self._library.ring_buffer__new(maps["events"], self._sample, None, None)
-        if not self._ring or self._library.ring_buffer__add(self._ring, maps["cgroups"], self._sample, None):
-            raise libbpf.last_error()
-
-    def fileno(self) -> int:
-        return int(self._library.ring_buffer__epoll_fd(self._ring))
-
-    def consume(self) -> None:
-        """Hand every event that is there to ``on_event``."""
-        self._library.ring_buffer__consume(self._ring)
-
-    def close(self) -> None:
-        self._library.ring_buffer__free(self._ring)
+def map_info(descriptor: int) -> dict[str, str]:
+    """What the kernel tells of a map, or of a link, by name: map_type, max_entries, link_id, ... (fdinfo, proc(5))."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
 
 
 class Counters:

@@ -112,6 +112,11 @@ class Output:
                 self._queue.put(line)
                 self._news.notify()
 
+    def skip(self) -> None:
+        """Count a line that it has already: it is settled with those before it."""
+        with self._lock:
+            self._queue.skip()
+
     def has(self, kind: str, record_id: str) -> bool:
         """Whether a record of this type and id was among the last in spool and file when this was first called."""
         if self._recent is None:

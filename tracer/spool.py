@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import orjson
 
-from tracer import state
+from tracer import spool_folder
 
 MAX_BYTES = 64 << 20
 SEGMENT_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class Spool:
         self.skipped = 0
         """Damaged lines, and segments, that were passed over."""
         self._max_bytes = max_bytes
-        self.path, self._folder = state.open_folder(folder, uri)
+        self.path, self._folder = spool_folder.open_folder(folder, uri)
         self._sizes: dict[int, int] = {}
         self._segments: deque[int] = deque()
         self._next = 1

@@ -1,75 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that an output has to itself below the one that ``--state`` names, root's alone."""
+"""The folder where oomtrace keeps what must outlive it; one oomtrace at a time."""
 
-import errno
+import contextlib
 import fcntl
 import os
-import re
-from contextlib import suppress
+import stat
+from typing import NamedTuple
 
 from tracer.errors import TracerError
 
+FOLDER = "/var/lib/oomtrace"
+FOLDER_MODE = 0o750
+LOCK = "lock"
 
-def open_folder(state: str, uri: str) -> tuple[str, int]:
-    """Path and descriptor of an output's folder below ``state``; both are made if need be, and nobody else uses it now.
 
-    Raises TracerError.
+class State(NamedTuple):
+    folder: str
+    lock: int
+    """Descriptor that holds the lock for as long as it is open; in the file stands whose it is."""
+
+    @property
+    def ledger(self) -> str:
+        return f"{self.folder}/ledger"
+
+    @property
+    def spool(self) -> str:
+        return f"{self.folder}/spool"
+
+
+def open_state(folder: str) -> State:
+    """The folder, made where it is missing.
+
+    Raises TracerError where another oomtrace uses it, OSError where it cannot be used, or others could write to it.
     """
-    path = os.path.join(state, f"{uri.partition(':')[0]}-{fnv1a(uri.encode()):016x}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, FOLDER_MODE)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        for folder in (state, path):
-            with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-        descriptor = _open_own(state, path)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise TracerError(f"{state} or {path} is no folder", "name one that is: links are not followed") from error
-        raise TracerError(f"cannot use {path} ({error.strerror})", "name another folder with --state") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with open(
-            os.open(
-                "uri", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=descriptor
-            ),
-            "w",
-        ) as file:
-            file.write(f"{without_secrets(uri)}\n")
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise TracerError(f"{path} is in use by another oomtrace", "name another folder with --state") from error
-    except OSError:
-        pass  # a full disk: it does without
-    return path, descriptor
-
-
-def _open_own(state: str, path: str) -> int:
-    """Raises OSError; TracerError where a folder is somebody else's, who could put there what he likes."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    base = os.open(state, flags)
-    try:
-        descriptor = os.open(os.path.basename(path), flags, dir_fd=base)
-        for folder, opened in ((state, base), (path, descriptor)):
-            if os.fstat(opened).st_uid != os.geteuid():
-                os.close(descriptor)
-                raise TracerError(f"{folder} belongs to another user", "name a folder of one's own with --state")
-        os.fchmod(descriptor, 0o700)
+        status = os.fstat(opened)
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(1, "others may write to it")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(LOCK, flags, 0o640, dir_fd=opened)
     finally:
-        os.close(base)
-    return descriptor
-
-
-def without_secrets(uri: str) -> str:
-    """The URI for everybody's eyes: of a network's only scheme and host, as tokens stand in paths and queries, too."""
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return uri
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    return f"{scheme}://{authority.rpartition('@')[2]}"
-
-
-def fnv1a(data: bytes) -> int:
-    """FNV-1a, 64 bits: enough for a name, where hashlib would load OpenSSL, 4 MB."""
-    digest = 0xCBF29CE484222325
-    for byte in data:
-        digest = (digest ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-    return digest
+        os.close(opened)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise TracerError(
+            f"another oomtrace runs (pid {other or 'unknown'}) and keeps its state in {folder}",
+            "stop it, or run this one beside it with --no-keep",
+        ) from None
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return State(folder, lock)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tracer import spool as spool_module
 from tracer.errors import TracerError
 from tracer.spool import Spool
-from tracer.state import fnv1a, without_secrets
+from tracer.spool_folder import fnv1a, without_secrets
 
 from .lines import numbers, record
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""audit.py: what the kernel counts and no record tells is found, once it is certain, and told once."""
+
+import pytest
+
+from tracer import cgroupfs
+from tracer.audit import QUIET_NS, Audit
+from tracer.ledger import Ledger
+
+BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+
+
+class Kernel:
+    """Its count."""
+
+    oom_kills: int | None = 40
+
+    def count(self) -> int | None:
+        return self.oom_kills
+
+
+class Case:
+    """A ledger for which 40 kills are explained, and the kernel's count to compare it with."""
+
+    def __init__(self) -> None:
+        self.kernel, self.ledger = Kernel(), Ledger(None, BOOT)
+        self.ledger.settle(40, 1)
+        self.audit = Audit(self.ledger, self.kernel.count)
+        self.now_ns = 0
+
+    def missing(self) -> bool:
+        """Whether kills are missing, asked until there is nothing more to wait for."""
+        self.audit.touched(self.now_ns)
+        for _ in range(3):
+            self.now_ns += QUIET_NS
+            if self.audit.kills_are_missing(self.now_ns):
+                return True
+            if self.audit.next_ns() is None:
+                return False
+        raise AssertionError("it never comes to an end")
+
+
+@pytest.fixture(autouse=True)
+def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's own kills are not the subject."""
+    monkeypatch.setattr(cgroupfs, "oom_kills", lambda: iter([("/a", 0), ("/b", 3), ("/c", 5)]))
+
+
+def test_all_is_told() -> None:
+    """As many records as the kernel has counted."""
+    case = Case()
+    case.kernel.oom_kills = 41
+    case.ledger.note(5, 17, counts_twice=False)
+    assert not case.missing()
+    assert (case.ledger.explained, case.ledger.kills) == (41, 0)
+
+
+@pytest.mark.parametrize("counted", [43, 44])
+def test_group_kill(counted: int) -> None:
+    """A group kill of three counts three or four."""
+    case = Case()
+    case.kernel.oom_kills = counted
+    for pid, twice in ((17, True), (18, False), (19, False)):
+        case.ledger.note(5, pid, counts_twice=twice)
+    assert not case.missing()
+    assert (counted, 0) == (case.ledger.explained, case.ledger.groups)
+
+
+def test_missing() -> None:
+    """What is missing is told once, with the cgroups that count kills."""
+    case = Case()
+    case.kernel.oom_kills = 43
+    case.ledger.note(5, 17, counts_twice=False)
+    assert case.missing()
+    gap = case.audit.settle()
+    assert gap is not None
+    assert (gap["oom_kills"], gap["records"], gap["missing"]) == (3, 1, 2)
+    assert gap["since"] == "1970-01-01T00:00:00.000000001Z"
+    assert [(each["cgroup"], each["oom_kills"]) for each in gap["cgroups"]] == [("/c", 5), ("/b", 3)]
+    assert not case.missing()
+
+
+def test_found_in_time() -> None:
+    """What was missing and is found elsewhere is no gap."""
+    case = Case()
+    case.kernel.oom_kills = 41
+    assert case.missing()
+    case.ledger.note(5, 17, counts_twice=False)
+    assert case.audit.settle() is None
+    assert not case.missing()
+
+
+def test_under_way() -> None:
+    """The kernel counts a kill before it can be seen: the first difference tells nothing."""
+    case = Case()
+    case.kernel.oom_kills = 41
+    case.audit.touched(0)
+    assert not case.audit.kills_are_missing(QUIET_NS - 1)
+    assert not case.audit.kills_are_missing(QUIET_NS)
+    case.ledger.note(5, 17, counts_twice=False)
+    assert not case.audit.kills_are_missing(2 * QUIET_NS)
+    assert case.audit.next_ns() is None
+
+
+def test_more_under_way() -> None:
+    """Another difference than before is a new one."""
+    case = Case()
+    case.kernel.oom_kills = 41
+    case.audit.touched(0)
+    assert not case.audit.kills_are_missing(QUIET_NS)
+    case.kernel.oom_kills = 42
+    assert not case.audit.kills_are_missing(2 * QUIET_NS)
+    assert case.audit.kills_are_missing(3 * QUIET_NS)
+
+
+def test_no_count() -> None:
+    """A kernel that does not count is not compared with."""
+    case = Case()
+    case.kernel.oom_kills = None
+    assert not case.missing()
+    assert case.audit.settle() is None

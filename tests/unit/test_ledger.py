@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ledger.py: what was noted is known to the next run, and nothing in the file can do harm."""
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracer.ledger import ENTRIES_MAX, Entry, Ledger
+
+BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+OTHER_BOOT = "7a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+
+
+def test_kills_are_remembered(tmp_path: Path) -> None:
+    """A new run, without the old one having ended in order, goes on where that was."""
+    old = Ledger(f"{tmp_path}/ledger", BOOT)
+    old.settle(40, 1_000)
+    old.note(5_000, 17, counts_twice=True)
+    old.note(6_000, 18, counts_twice=False)
+    for ledger in (old, Ledger(f"{tmp_path}/ledger", BOOT)):
+        assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (42, 1, 2, 1_000)
+        assert [Entry(5_000, 17), Entry(6_000, 18)] == list(ledger.entries())
+
+
+def test_all_is_explained(tmp_path: Path) -> None:
+    """From then on it counts anew; the kills stay known."""
+    ledger = Ledger(f"{tmp_path}/ledger", BOOT)
+    assert (ledger.explained, ledger.since_ns) == (0, None)
+    ledger.note(5_000, 17, counts_twice=True)
+    ledger.settle(2, 9_000)
+    assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (2, 0, 0, 9_000)
+    assert [Entry(5_000, 17)] == list(ledger.entries())
+
+
+def test_another_boot(tmp_path: Path) -> None:
+    """The kernel counts from 0, and so does the ledger."""
+    Ledger(f"{tmp_path}/ledger", BOOT).note(5_000, 17, counts_twice=False)
+    ledger = Ledger(f"{tmp_path}/ledger", OTHER_BOOT)
+    assert (ledger.explained, ledger.since_ns, list(ledger.entries())) == (0, None, [])
+    assert (Ledger(f"{tmp_path}/ledger", OTHER_BOOT).explained, ledger.since_ns) == (0, None)
+
+
+def test_many(tmp_path: Path) -> None:
+    """The file does not grow, and what is forgotten is still counted."""
+    for path in (f"{tmp_path}/ledger", None):
+        ledger = Ledger(path, BOOT)
+        for number in range(ENTRIES_MAX + 10):
+            ledger.note(number, number, counts_twice=False)
+        assert ledger.explained == ENTRIES_MAX + 10
+        assert [Entry(number, number) for number in range(10, ENTRIES_MAX + 10)] == list(ledger.entries())
+    assert (tmp_path / "ledger").stat().st_size < 100_000
+
+
+def test_unwritable(tmp_path: Path) -> None:
+    """It goes on in memory, and says why."""
+    (tmp_path / "ledger").mkdir()
+    ledger = Ledger(f"{tmp_path}/ledger", BOOT)
+    assert isinstance(ledger.error, IsADirectoryError)
+    ledger.note(5_000, 17, counts_twice=False)
+    assert ledger.explained == 1
+    assert [Entry(5_000, 17)] == list(ledger.entries())
+
+
+def test_link(tmp_path: Path) -> None:
+    """Somebody's link is not followed."""
+    (tmp_path / "ledger").symlink_to("target")
+    assert Ledger(f"{tmp_path}/ledger", BOOT).error is not None
+    assert not (tmp_path / "target").exists()
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """A header that is not whole is not believed: the one before is."""
+    path = tmp_path / "ledger"
+    ledger = Ledger(str(path), BOOT)
+    ledger.note(5_000, 17, counts_twice=False)
+    before = path.read_bytes()
+    ledger.note(6_000, 18, counts_twice=False)
+    after = path.read_bytes()
+    changed = [at for at in range(256) if after[at : at + 1] != before[at : at + 1]]
+    path.write_bytes(after[: changed[-1]] + b"\xff" + after[changed[-1] + 1 :])
+    assert Ledger(str(path), BOOT).explained == 1
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
+    """Whatever stands in the file: no error, and what is noted now is right."""
+    path = tmp_path / "ledger"
+    path.unlink(missing_ok=True)
+    Ledger(str(path), BOOT).note(5_000, 17, counts_twice=False)
+    raw = bytearray(path.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=5)):
+        raw[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(raw[: data.draw(st.integers(0, len(raw)))]))
+    ledger = Ledger(str(path), BOOT)
+    known = ledger.explained
+    assert known in (0, 1)
+    list(ledger.entries())
+    ledger.note(6_000, 18, counts_twice=False)
+    assert known + 1 == ledger.explained == Ledger(str(path), BOOT).explained
+    assert Entry(6_000, 18) in ledger.entries()
+    assert os.path.getsize(path) < 100_000

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares what the kernel has counted with what has a record.
+
+The kernel counts a kill in /proc/vmstat (oom_kill) before it can be seen, and a group kill's first victim twice, unless
+that was gone in between: so many more are nothing to tell of.
+"""
+
+import time
+from collections.abc import Callable
+from heapq import nlargest
+
+from tracer import cgroupfs
+from tracer.clock import rfc3339
+from tracer.event import CgroupKills, Gap, Host
+from tracer.ledger import Ledger
+
+QUIET_NS = 1_000_000_000
+"""So long after the last event the counts are compared, and again when they differ: a kill may be under way."""
+CGROUPS_MAX = 10
+
+
+class Audit:
+    """Times are of any clock that the calls share."""
+
+    def __init__(self, ledger: Ledger, count: Callable[[], int | None]) -> None:
+        self._ledger = ledger
+        self._count = count
+        self._due_ns: int | None = None
+        self._suspect: tuple[int, int] | None = None
+
+    def touched(self, now_ns: int) -> None:
+        """Something happened: the counts will have to be compared."""
+        self._due_ns = now_ns + QUIET_NS
+
+    def next_ns(self) -> int | None:
+        """When ``kills_are_missing`` has to be asked; None: there is no need."""
+        return self._due_ns
+
+    def kills_are_missing(self, now_ns: int) -> bool:
+        """Whether the kernel has counted kills that have no record; asked too early it says no."""
+        if self._due_ns is None or now_ns < self._due_ns:
+            return False
+        self._due_ns = None
+        counted = self._count()
+        if counted is None:
+            return False
+        if self._missing(counted) <= 0:
+            self._suspect = None
+            self._ledger.settle(counted, time.time_ns())
+            return False
+        seen = counted, self._ledger.explained
+        if seen != self._suspect:
+            self._suspect = seen
+            self._due_ns = now_ns + QUIET_NS
+            return False
+        return True
+
+    def settle(self) -> Gap | None:
+        """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host)."""
+        counted = self._count()
+        if counted is None:
+            return None
+        missing, now_ns, ledger = self._missing(counted), time.time_ns(), self._ledger
+        nobody: Host = {"name": "", "boot_id": None, "kernel": ""}
+        gap: Gap | None = None
+        if missing > 0:
+            gap = {
+                "schema": 1,
+                "type": "gap",
+                "time": rfc3339(now_ns),
+                "seq": 0,
+                "host": nobody,
+                "since": None if ledger.since_ns is None else rfc3339(ledger.since_ns),
+                "oom_kills": counted - (ledger.explained - ledger.kills),
+                "records": ledger.kills,
+                "missing": missing,
+                "cgroups": _cgroups(),
+            }
+        ledger.settle(counted, now_ns)
+        self._suspect = None
+        return gap
+
+    def _missing(self, counted: int) -> int:
+        return counted - self._ledger.explained - self._ledger.groups
+
+
+def _cgroups() -> list[CgroupKills]:
+    counting: list[CgroupKills] = [
+        {"cgroup": path, "oom_kills": kills} for path, kills in cgroupfs.oom_kills() if kills > 0
+    ]
+    return nlargest(CGROUPS_MAX, counting, key=lambda each: each["oom_kills"])

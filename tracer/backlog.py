@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which events must stay in the ring buffer: those whose records no output has taken yet.
+
+The ring buffer outlives the daemon: what is let go of too late is read again after a crash, what too early is lost.
+"""
+
+from collections import deque
+
+
+class Backlog:
+    """Positions in the ring buffer."""
+
+    def __init__(self) -> None:
+        self._incident: tuple[int, int] | None = None
+        """The incident that was last heard of, and where it begins."""
+        self._exits: dict[str, int] = {}
+        """Exits that no record tells yet; the oldest first."""
+        self._lines: deque[tuple[int, int]] = deque()
+        """Numbers of lines and where their events begin, both growing: an earlier line that needs less is covered."""
+
+    def read(self, incident_ns: int, position: int) -> None:
+        """An event of this incident was read at ``position``."""
+        if self._incident is None or self._incident[0] != incident_ns:
+            self._incident = incident_ns, position
+
+    def read_exit(self, kill_id: str, position: int) -> None:
+        """The end of this victim was read."""
+        self._exits.setdefault(kill_id, position)
+
+    def incident(self, incident_ns: int) -> int | None:
+        """Where this incident begins."""
+        return self._incident[1] if self._incident is not None and self._incident[0] == incident_ns else None
+
+    def take_exit(self, kill_id: str) -> int | None:
+        """Where the end of this victim is, whose record is now to be written."""
+        return self._exits.pop(kill_id, None)
+
+    def written(self, line: int, position: int | None) -> None:
+        """Line number ``line``, larger than all before, tells what was read from ``position`` on."""
+        if position is None:
+            return
+        while self._lines and self._lines[-1][1] >= position:
+            self._lines.pop()
+        self._lines.append((line, position))
+
+    def settled(self, lines: int) -> None:
+        """All lines with smaller numbers have been taken."""
+        while self._lines and self._lines[0][0] < lines:
+            self._lines.popleft()
+
+    def waits(self) -> bool:
+        """Whether there are lines that were not taken yet."""
+        return bool(self._lines)
+
+    def first_needed(self, cursor: int, incident_is_open: bool) -> int:
+        """Everything before this position may go; ``cursor`` is how far was read."""
+        needed = [cursor]
+        if incident_is_open and self._incident is not None:
+            needed.append(self._incident[1])
+        if self._exits:
+            needed.append(next(iter(self._exits.values())))
+        if self._lines:
+            needed.append(self._lines[0][1])
+        return min(needed)

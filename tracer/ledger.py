@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which kills of this boot have a record, whichever run of oomtrace wrote it.
+
+What the kernel has counted is compared with this (tracer/audit.py), and what its log tells is known or new.  Kept in a
+file, so that it is right after a SIGKILL, too: a kill is noted by two writes, of its entry and then of a header that
+counts it.  The header has two places that take turns, and the newer one that is whole is believed.
+"""
+
+import contextlib
+import os
+import struct
+from binascii import crc32
+from collections.abc import Iterator
+from typing import NamedTuple
+
+ENTRIES_MAX = 4096
+"""The latest kills; older ones are counted, but not told apart any more."""
+_MAGIC = b"oomled1\n"
+_HEADER = struct.Struct("=8s16sQQQQQQ")
+_CRC = struct.Struct("=I")
+_HEADER_STEP = 128
+_ENTRY = struct.Struct("=QI4x")
+_ENTRIES_AT = 2 * _HEADER_STEP
+
+
+class Entry(NamedTuple):
+    killed_ns: int
+    """CLOCK_BOOTTIME."""
+    pid: int
+
+
+class _Header(NamedTuple):
+    magic: bytes
+    boot_id: bytes
+    generation: int
+    explained: int
+    """The kernel's count, when last everything in it was explained."""
+    since_ns: int
+    """When that was, Unix time; 0: at boot."""
+    first: int
+    """The first entry since then."""
+    end: int
+    """Entries ever noted in this boot."""
+    groups: int
+    """Group kills among the entries since then: the kernel may have counted the first victim of each twice."""
+
+
+class Ledger:
+    """In memory only where ``path`` is None or cannot be written: ``error`` says why."""
+
+    def __init__(self, path: str | None, boot_id: str | None) -> None:
+        self.error: OSError | None = None
+        self._entries: list[Entry] = []
+        self._file: int | None = None
+        boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
+        self._header = _Header(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
+        if path is None:
+            return
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+            found = [header for place in (0, 1) if (header := self._read_header(place)) and header.boot_id == boot]
+            if found:
+                self._header = max(found, key=lambda header: header.generation)
+            self._write_header()
+        except OSError as error:
+            self._fail(error)
+
+    @property
+    def explained(self) -> int:
+        """What the kernel must have counted at least."""
+        return self._header.explained + self.kills
+
+    @property
+    def groups(self) -> int:
+        """So many more it may have counted."""
+        return self._header.groups
+
+    @property
+    def kills(self) -> int:
+        """Kills noted since all was explained."""
+        return self._header.end - self._header.first
+
+    @property
+    def since_ns(self) -> int | None:
+        """Unix time when all was explained; None: not yet in this boot."""
+        return self._header.since_ns or None
+
+    def entries(self) -> Iterator[Entry]:
+        """The latest kills."""
+        if self._file is None:
+            yield from self._entries
+            return
+        for number in range(max(0, self._header.end - ENTRIES_MAX), self._header.end):
+            raw = b""
+            with contextlib.suppress(OSError):
+                raw = os.pread(self._file, _ENTRY.size, self._place(number))
+            if len(raw) == _ENTRY.size:
+                yield Entry(*_ENTRY.unpack(raw))
+
+    def note(self, killed_ns: int, pid: int, counts_twice: bool) -> None:
+        """A kill has a record, or is about to: its event stays in the ring buffer until then."""
+        if self._file is not None:
+            try:
+                os.pwrite(self._file, _ENTRY.pack(killed_ns, pid), self._place(self._header.end))
+            except OSError as error:
+                self._fail(error)
+        if self._file is None:
+            self._entries.append(Entry(killed_ns, pid))
+            del self._entries[:-ENTRIES_MAX]
+        header = self._header
+        self._change(header._replace(end=header.end + 1, groups=header.groups + counts_twice))
+
+    def settle(self, counted: int, now_ns: int) -> None:
+        """All that the kernel has ``counted`` until ``now_ns`` (Unix time) is explained, or was told to be a gap."""
+        header = self._header
+        self._change(header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0))
+
+    def _change(self, header: _Header) -> None:
+        self._header = header._replace(generation=header.generation + 1)
+        try:
+            self._write_header()
+        except OSError as error:
+            self._fail(error)
+
+    def _read_header(self, place: int) -> _Header | None:
+        assert self._file is not None
+        raw = os.pread(self._file, _HEADER.size + _CRC.size, place * _HEADER_STEP)
+        if len(raw) < _HEADER.size + _CRC.size or _CRC.unpack_from(raw, _HEADER.size)[0] != crc32(raw[: _HEADER.size]):
+            return None
+        header = _Header(*_HEADER.unpack_from(raw))
+        return header if header.magic == _MAGIC and header.first <= header.end else None
+
+    def _write_header(self) -> None:
+        if self._file is not None:
+            raw = _HEADER.pack(*self._header)
+            place = self._header.generation % 2
+            os.pwrite(self._file, raw + _CRC.pack(crc32(raw)), place * _HEADER_STEP)
+
+    def _fail(self, error: OSError) -> None:
+        """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
+        self.error = error
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @staticmethod
+    def _place(number: int) -> int:
+        return _ENTRIES_AT + number % ENTRIES_MAX * _ENTRY.size
