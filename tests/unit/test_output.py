@@ -2,6 +2,7 @@
 """output.py: in order, at least once, and nobody waits for a sink that does not take."""
 
 import os
+import random
 import resource
 import select
 import signal
@@ -17,13 +18,14 @@ import pytest
 
 import tracer
 from tracer import output as output_module
+from tracer import spool as spool_module
 from tracer.ids import Id
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
 from tracer.sinks import Sink, open_sink
 from tracer.spool import Spool
 
-from .lines import PATIENCE_S, numbers, numbers_in, record, wait_for
+from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 
 MakeOutput = Callable[..., Output]
 
@@ -297,6 +299,57 @@ def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
     mask = int(blocked.split()[1], 16)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         assert mask >> (number - 1) & 1
+
+
+class Moody(Asked):
+    """Takes some lines at once, some after a while, some not at all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(takes=True)
+        self.batch_lines = 1 + seed % 7
+        self._random = random.Random(seed)
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        mood = self._random.random()
+        if mood < 0.05:
+            time.sleep(self._random.random() * 0.03)
+        if 0.03 < mood < 0.1:
+            raise OSError(5, "no")
+        taken = lines[: self._random.randint(1, len(lines))]
+        self.taken += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_bytes", [0, 3000, 1 << 20])
+def test_any_mood(
+    seed: int, max_bytes: int, make_output: MakeOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes through the queue or the spool, moved while it is written or not: each line once, in order."""
+    for name, value in {"BEHIND_S": 0.002, "RETRY_FIRST_S": 0.001, "RETRY_MAX_S": 0.01, "SPOOL_RETRY_S": 0.005}.items():
+        monkeypatch.setattr(output_module, name, value)
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 500)
+    sink, chance = Moody(seed), random.Random(seed)
+    spool = Spool(str(tmp_path), sink.uri, max_bytes) if max_bytes else None
+    output = Output(sink, spool, lambda: None)
+    settled, skipped = 0, []
+    for number in range(1500):
+        if chance.random() < 0.05:
+            output.skip()
+            skipped.append(number)
+        else:
+            output.put(record(number))
+        if chance.random() < 0.1:
+            time.sleep(chance.random() * 0.002)
+        assert settled <= output.settled <= number + 1
+        settled = output.settled
+    settle(output, 1500)
+    wanted = [number for number in range(1500) if number not in skipped]
+    wait_for(lambda: len(sink.taken) >= len(wanted))
+    output.close(5)
+    assert numbers(b"".join(sink.taken)) == wanted
+    assert (output.dropped, output.skipped) == (0, 0)
+    assert kept(tmp_path) == []
 
 
 DELIVERER = f"""
