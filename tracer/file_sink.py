@@ -5,6 +5,7 @@ The file may be renamed, removed or emptied by whoever rotates it, with a signal
 """
 
 import errno
+import io
 import os
 import stat
 import time
@@ -59,7 +60,7 @@ class FileSink:
     def recent(self) -> set[Id]:
         try:
             size = os.fstat(self._descriptor).st_size
-            return ids(_read_end(self._descriptor, size, RECENT_BYTES).splitlines())
+            return ids(io.BytesIO(_read_end(self._descriptor, size, RECENT_BYTES)))
         except OSError:
             return set()
 

@@ -21,8 +21,9 @@ class LineQueue:
         self.dropped_since_ns: int | None = None
         """Wall-clock time of the first of those that were dropped last, one after the other."""
         self._items: deque[bytes | int] = deque()
-        """Lines, and numbers of lines that were dropped or skipped."""
+        """Lines, and behind a line how many were dropped or skipped."""
         self._bytes = 0
+        self._is_dropping = False
 
     @property
     def is_full(self) -> bool:
@@ -36,16 +37,16 @@ class LineQueue:
         if self.has_room(line):
             self._items.append(line)
             self._bytes += len(line)
+            self._is_dropping = False
             return
         self.dropped += 1
-        if isinstance(self._items[-1], int):
-            self._items[-1] += 1
-        else:
-            self._items.append(1)
+        if not self._is_dropping:
+            self._is_dropping = True
             self.dropped_since_ns = time.time_ns()
+        self.skip()
 
     def skip(self) -> None:
-        """Count a line that need not be delivered; it is settled with those before it."""
+        """Count a line that is not wanted here: it is settled with those before it."""
         if not self._items:
             self.settled += 1
         elif isinstance(self._items[-1], int):
@@ -54,7 +55,7 @@ class LineQueue:
             self._items.append(1)
 
     def first(self, count: int = 1) -> list[bytes]:
-        """The oldest lines, at most ``count``, no others being dropped between them; none: it is empty."""
+        """The oldest lines, at most ``count``, no others being left out between them; none: it is empty."""
         lines: list[bytes] = []
         for item in self._items:
             if isinstance(item, int) or len(lines) == count:

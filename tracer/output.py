@@ -20,6 +20,8 @@ from tracer.stderr import tell
 BEHIND_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 """The pause between two tries; each is twice the one before."""
+HUNG_S = 5.0
+"""A request over a network may take longer than BEHIND_S; what takes longer than this is said to fail."""
 SPOOL_RETRY_S = 1.0
 LOCK_S = 0.5
 """How long ``close`` waits for a spool whose disk hangs."""
@@ -43,8 +45,8 @@ class Output:
         self._queue = LineQueue()
         self._busy_since_s = 0.0
         """Since when there has always been something in the queue."""
-        self._progress_s = 0.0
-        """When the sink last took something."""
+        self._writing_since_s: float | None = None
+        """Since when the sink has been at it; None: it is not."""
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._spool_lock = threading.Lock()
@@ -58,6 +60,7 @@ class Output:
         self._ends_s: float | None = None
         """When to stop delivering."""
         self._closed = False
+        self._damage_told = False
         self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
         self._thread.start()
 
@@ -93,7 +96,7 @@ class Output:
                 return
             if not self._queue.first():
                 self._busy_since_s = now_s
-            waited_s = now_s - max(self._busy_since_s, self._progress_s)
+            waited_s = 0.0 if self._writing_since_s is None else now_s - self._writing_since_s
             has_room = self._queue.has_room(line)
             if has_room:
                 self._queue.put(line)
@@ -101,7 +104,7 @@ class Output:
         if has_room and waited_s <= BEHIND_S:
             return
         # The thread would have seen to that, but it hangs in a system call.
-        if waited_s > BEHIND_S:
+        if waited_s > HUNG_S:
             self._begin_failing(f"it has taken nothing for {waited_s:.0f} s")
         self._keep(lock_s=0.0)
         if not has_room:
@@ -115,10 +118,10 @@ class Output:
             self._queue.skip()
 
     def has(self, kind: str, record_id: str) -> bool:
-        """Whether a record of this type and id was among the last in spool and file when this was first asked."""
+        """Whether a record of this type and id was among the last in spool and file when this was first called."""
         if self._recent is None:
             with self._spool_lock:
-                kept = ids(self._spool.pending()) if self._spool is not None else set()
+                kept = ids(self._spool.recent()) if self._spool is not None else set()
             self._recent = kept | self._sink.recent()  # in this order: what is delivered meanwhile is in either
         return (kind, record_id) in self._recent
 
@@ -134,6 +137,8 @@ class Output:
 
         A dead output drops nothing: what it could not spool is not settled.
         """
+        if self._closed:
+            return
         with self._news:
             self._ends_s = time.monotonic() + timeout_s
             self._pause_s = self._retry_s = 0.0
@@ -184,6 +189,7 @@ class Output:
             lines, is_spooled, begin = self._next_lines()
             if not lines:
                 continue
+            self._writing_since_s = time.monotonic()
             try:
                 count = self._sink.write(lines)
             except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
@@ -199,9 +205,12 @@ class Output:
                 self._keep()
                 with self._spool_lock:
                     self._spool.sync()
+            if self._failing and self._is_idle():
+                self._failing = False
+                tell(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
-                is_idle = not self._queue.first() and self._is_spool_empty()
+                is_idle = self._is_idle()
                 until_s = None if is_idle else self._retry_s
                 if self._ends_s is not None:
                     is_kept = self._retry_s > now_s and not self._queue.first()  # on disk, and it fails
@@ -216,6 +225,9 @@ class Output:
         is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
         return self._failing or bool(is_late) or not self._is_spool_empty()
 
+    def _is_idle(self) -> bool:
+        return not self._queue.first() and self._is_spool_empty()
+
     def _is_spool_empty(self) -> bool:
         return self._spool is None or self._spool.is_empty
 
@@ -224,16 +236,17 @@ class Output:
         count = self._sink.batch_lines
         if self._spool is not None and not self._spool.is_empty:
             with self._spool_lock:
-                skipped = self._spool.skipped
                 lines = self._spool.peek(count)
-            if self._spool.skipped > skipped == 0:
-                tell(f"{self._spool.path} is damaged: what cannot be read is skipped and counted")
+            if self._spool.skipped and not self._damage_told:
+                self._damage_told = True
+                tell(f"{self._spool.path} was damaged: what cannot be read is skipped and counted")
             if lines:
                 return lines, True, 0
         with self._lock:
             return self._queue.first(count) if self._is_spool_empty() else [], False, self.settled
 
     def _delivered(self, count: int, is_spooled: bool, begin: int) -> None:
+        self._writing_since_s = None
         self._pause_s = self._retry_s = 0.0
         with self._spool_lock:
             if self._closed:
@@ -242,21 +255,16 @@ class Output:
             spooled = count if is_spooled else min(count, self.settled - begin)
             if spooled and self._spool is not None:
                 self._spool.advance(spooled)
-                self._spool.peek(1)  # removes it when that was all
             with self._lock:
                 if self._closed:
                     return
                 self._queue.settle(count - spooled)
-                self._progress_s = time.monotonic()
-                is_behind = self._queue.first() or not self._is_spool_empty()
-        if self._failing:
-            self._caught_up += count
-            if not is_behind:
-                self._failing = False
-                tell(f"{self.uri} works again: {self._caught_up} records caught up")
-        self._on_settled()
+        self._caught_up += count
+        if spooled < count:
+            self._on_settled()
 
     def _refused(self, error: Exception) -> None:
+        self._writing_since_s = None
         reason = str(getattr(error, "strerror", None) or error)
         if self._sink.dead:
             self.dead = True

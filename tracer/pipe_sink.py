@@ -20,6 +20,8 @@ from tracer.ids import Id
 PATIENCE_S = 1.0
 """How long a reader may take nothing."""
 
+_TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
+"""Major numbers: consoles, pseudo-terminals, serial ports (Documentation/admin-guide/devices.txt)."""
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF})
 
 
@@ -160,13 +162,13 @@ class PipeSink(_Stream):
 
 
 def is_pipe(path: str) -> bool:
-    """Whether it is a FIFO, a terminal, /dev/null or /dev/full (Documentation/admin-guide/devices.txt)."""
+    """Whether it is a FIFO, a terminal, /dev/null or /dev/full."""
     try:
         status = os.lstat(path)
     except OSError:
         return False
     major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    is_harmless = major in (4, 5, *range(136, 144)) or (major, minor) in ((1, 3), (1, 7))
+    is_harmless = major in _TERMINALS or (major, minor) in ((1, 3), (1, 7))
     return stat.S_ISFIFO(status.st_mode) or (stat.S_ISCHR(status.st_mode) and is_harmless)
 
 

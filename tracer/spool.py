@@ -31,6 +31,7 @@ from tracer import spool_folder
 
 MAX_BYTES = 64 << 20
 SEGMENT_BYTES = 1 << 20
+RECENT_SEGMENTS = 4
 LINE_MAX_BYTES = 4 << 20
 """What is longer without a newline was not written by oomtrace."""
 
@@ -57,6 +58,8 @@ class Spool:
         self._complete: list[int] = []
         """Descriptors of segments that wait to be synced."""
         self._cursor: int | None = None
+        self._delivered = 0
+        """Up to this offset the first segment was delivered."""
         self._reader: BinaryIO | None = None
         self._offset = 0
         """Where reading the first segment goes on."""
@@ -75,6 +78,9 @@ class Spool:
             return False
         try:
             descriptor = self._last_segment()
+            if not os.fstat(descriptor).st_nlink:  # somebody has removed it
+                self._end_segment()
+                descriptor = self._last_segment()
             written = 0
             while written < len(line):
                 written += os.write(descriptor, line[written:])
@@ -96,14 +102,14 @@ class Spool:
     def advance(self, count: int) -> None:
         """So many of the oldest lines were delivered."""
         while count > 0 and self.peek(1):
-            _, offset = self._ahead.popleft()
+            _, self._delivered = self._ahead.popleft()
             count -= 1
             if not count or not self._ahead:
-                self._write_cursor(self._segments[0], offset)
+                self._write_cursor(self._segments[0])
 
-    def pending(self) -> Iterator[bytes]:
-        """All lines as they lie there, damaged ones and some that were delivered too."""
-        for number in self._segments:
+    def recent(self) -> Iterator[bytes]:
+        """The last lines that were kept, as they lie there: RECENT_SEGMENTS full of them."""
+        for number in list(self._segments)[-RECENT_SEGMENTS:]:
             with suppress(OSError), self._open_segment(number) as file:
                 yield from iter(lambda file=file: file.readline(LINE_MAX_BYTES), b"")  # type: ignore[misc]
 
@@ -144,7 +150,7 @@ class Spool:
         if self._segments:
             before = [first - 1 if first else self._segments[0] - 1, *self._segments]
             self.skipped += sum(number + 1 != after for number, after in zip(before, self._segments, strict=False))
-            self._offset = offset if self._segments[0] == first else 0
+            self._offset = self._delivered = offset if self._segments[0] == first else 0
         self._next = max(first, numbers[-1] + 1 if numbers else 1)
 
     def _read(self, count: int) -> None:
@@ -152,9 +158,11 @@ class Spool:
             if self._reader is None:
                 self._reader = self._open_segment(self._segments[0])
                 self._offset = self._reader.seek(_line_start(self._reader, self._offset))
+                self._is_torn = False
             while len(self._ahead) < count:
                 line = self._reader.readline(LINE_MAX_BYTES)
                 if not line:
+                    self._check_size()
                     return
                 self._offset += len(line)
                 was_torn, self._is_torn = self._is_torn, not line.endswith(b"\n")
@@ -165,6 +173,13 @@ class Spool:
         except OSError:
             if not self._ahead:  # otherwise it will fail again when these are delivered
                 self.skipped += 1
+
+    def _check_size(self) -> None:
+        """At the end of the first segment: is it as long as it was?"""
+        number = self._segments[0]
+        if self._offset < self._sizes.get(number, 0):
+            self.skipped += 1
+            self._sizes[number] = self._offset
 
     def _open_segment(self, number: int) -> BinaryIO:
         descriptor = os.open(_name(number), os.O_RDONLY | _FLAGS, dir_fd=self._folder)
@@ -183,7 +198,7 @@ class Spool:
             self._end_segment()
         if self._appending is None:
             if self._cursor is None:  # now there may be room for it
-                self._write_cursor(self._segments[0] if self._segments else self._next, 0)
+                self._write_cursor(self._segments[0] if self._segments else self._next)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS
             self._appending = os.open(_name(self._next), flags, 0o600, dir_fd=self._folder)
             self._segments.append(self._next)
@@ -211,7 +226,8 @@ class Spool:
         number = self._segments.popleft()
         if not self._segments:
             self._end_segment()
-        self._write_cursor(number + 1, 0)
+        self._delivered = 0
+        self._write_cursor(number + 1)
         self._unlink(_name(number))
         self._sizes.pop(number, None)
         if self._reader is not None:
@@ -228,9 +244,9 @@ class Spool:
         with suppress(OSError):
             os.unlink(name, dir_fd=self._folder)
 
-    def _write_cursor(self, number: int, offset: int) -> None:
+    def _write_cursor(self, number: int) -> None:
         """Where that fails, lines are delivered again after a restart."""
-        place = b"%d %d" % (number, offset)
+        place = b"%d %d" % (number, self._delivered)
         with suppress(OSError):
             if self._cursor is None:
                 self._cursor = os.open("cursor", os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600, dir_fd=self._folder)
@@ -262,9 +278,9 @@ def _is_record(line: bytes) -> bool:
 
 
 def _line_start(file: BinaryIO, offset: int) -> int:
-    """``offset`` where a line begins there, otherwise 0: rather twice than never."""
+    """``offset``, but 0 where no line begins there: rather twice than never."""
     if offset:
         file.seek(offset - 1)
-        if file.read(1) != b"\n":
+        if file.read(1) not in (b"\n", b""):
             return 0
     return offset

@@ -15,7 +15,7 @@ def open_folder(state: str, uri: str) -> tuple[str, int]:
 
     Raises TracerError.
     """
-    path = os.path.join(state, f"{uri.partition(':')[0]}-{_fnv1a(uri.encode()):016x}")
+    path = os.path.join(state, f"{uri.partition(':')[0]}-{fnv1a(uri.encode()):016x}")
     try:
         for folder in (state, path):
             with suppress(FileExistsError):
@@ -67,7 +67,7 @@ def without_secrets(uri: str) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}"
 
 
-def _fnv1a(data: bytes) -> int:
+def fnv1a(data: bytes) -> int:
     """FNV-1a, 64 bits: enough for a name, where hashlib would load OpenSSL, 4 MB."""
     digest = 0xCBF29CE484222325
     for byte in data:

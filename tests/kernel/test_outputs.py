@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outputs on file systems that are full, frozen or somebody else's, which needs root to make."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.lines import numbers, numbers_in, record
+from tracer.errors import TracerError
+from tracer.output import Output
+from tracer.sinks import open_sink
+from tracer.spool import Spool
+
+from .environment import IN_VM, not_applicable, require, wait_until
+
+SMALL_BYTES = 128 << 10
+
+
+def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", *arguments, str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 128 KiB."""
+    yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "small")
+
+
+@pytest.fixture
+def freezable(tmp_path: Path) -> Iterator[Path]:
+    """A disk that can be frozen: who writes to it hangs in write(2), as on a dead NFS server."""
+    if IN_VM:
+        not_applicable("the guest makes no file systems")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    made = subprocess.run(["mkfs.ext4", "-q", str(image)], capture_output=True)
+    require(made.returncode == 0 and Path("/dev/loop-control").exists(), "mkfs.ext4 and loop devices")
+    yield from mounted(tmp_path / "freezable", "-o", "loop", str(image))
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room there is."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+    return filler
+
+
+def put(output: Output, first: int, end: int) -> None:
+    for number in range(first, end):
+        output.put(record(number, 1000))
+
+
+def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Records wait in the spool, on another disk, until there is room; the file has each once, and two lines tell."""
+    path, uri = small / "x", f"file:{small}/x"
+    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    put(output, 0, 10)
+    wait_until("ten are written", lambda: output.settled == 10)
+    filler = fill(small)
+    put(output, 10, 60)
+    wait_until("all are settled", lambda: output.settled == 60)
+    assert path.stat().st_size < 60_000
+    filler.unlink()
+    output.reopen()
+    wait_until("the file has them", lambda: path.stat().st_size == 60_000)
+    output.close(1)
+    assert numbers_in(path) == list(range(60))
+    first, last = capfd.readouterr().err.splitlines()
+    assert "No space left on device; records are kept on disk, in " in first
+    assert last.startswith(f"oomtrace: {uri} works again: ")
+
+
+def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the spool has no room either, lines stay in memory, not settled, and go on when there is room."""
+    path, uri = small / "x", f"file:{small}/x"
+    output = Output(open_sink(uri), Spool(f"{small}/state", uri), lambda: None)
+    put(output, 0, 10)
+    wait_until("ten are written", lambda: output.settled == 10)
+    filler = fill(small)
+    put(output, 10, 60)
+    time.sleep(1.5)
+    settled = output.settled
+    assert settled < 60
+    for segment in small.glob("state/*/*.ndjson"):
+        numbers(segment.read_bytes())  # whole lines only
+    filler.unlink()
+    output.reopen()
+    wait_until("all are settled", lambda: output.settled == 60)
+    wait_until("the file has them", lambda: path.stat().st_size == 60_000)
+    output.close(1)
+    assert (output.dropped, output.skipped) == (0, 0)
+    assert numbers_in(path) == list(range(60))
+
+
+def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
+    """What one run could not write the next one writes, in order: half of a line included."""
+    path, uri = small / "x", f"file:{small}/x"
+    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    put(output, 0, 200)
+    wait_until("all are settled", lambda: output.settled == 200)
+    output.close(0.2)
+    assert not path.read_bytes().endswith(b"\n")
+    subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_BYTES}", str(small)], check=True)
+    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    put(output, 200, 201)
+    output.close(5)
+    assert numbers_in(path) == list(range(201))
+
+
+def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
+    """A write(2) that hangs holds up its own thread alone; what it hung with is in the file once, or twice."""
+    path, uri = freezable / "x", f"file:{freezable}/x"
+    other = Output(open_sink(f"file:{tmp_path}/other"), None, lambda: None)
+    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    put(output, 0, 10)
+    wait_until("ten are written", lambda: output.settled == 10)
+    subprocess.run(["fsfreeze", "--freeze", str(freezable)], check=True)
+    try:
+        slowest_s = 0.0
+        for number in range(10, 100):
+            before = time.monotonic()
+            put(output, number, number + 1)
+            put(other, number - 10, number - 9)
+            slowest_s = max(slowest_s, time.monotonic() - before)
+            time.sleep(0.02)
+        assert slowest_s < 0.3
+        assert output.settled >= 99
+        wait_until("the other has all", lambda: other.settled == 90)
+        before = time.monotonic()
+        output.close(0.2)
+        assert time.monotonic() - before < 5
+        assert (output.settled, output.dropped) == (100, 0)
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
+    wait_until("its thread has ended", lambda: not output._thread.is_alive())
+    later = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    later.close(5)
+    other.close(1)
+    found = numbers_in(path)
+    assert found in ([*range(100)], [*range(11), *range(10, 100)])
+
+
+def test_folder_of_another_user(tmp_path: Path) -> None:
+    """Who owns the folder decides what is in it: somebody else's is refused."""
+    os.chown(tmp_path, 0, 0)
+    spool = Spool(f"{tmp_path}/state", "stdout")
+    spool.close()
+    for folder in (spool.path, f"{tmp_path}/state"):
+        os.chown(folder, 65534, 65534)
+        with pytest.raises(TracerError, match=f"{folder} belongs to another user: .*--state"):
+            Spool(f"{tmp_path}/state", "stdout")
+        os.chown(folder, 0, 0)
+    Spool(f"{tmp_path}/state", "stdout").close()

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""output.py: in order, at least once, and nobody waits for a sink that does not take."""
+
+import os
+import random
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import tracer
+from tracer import output as output_module
+from tracer import spool as spool_module
+from tracer.ids import Id
+from tracer.line_queue import MAX_BYTES
+from tracer.output import Output
+from tracer.sinks import Sink, open_sink
+from tracer.spool import Spool
+
+from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
+
+MakeOutput = Callable[..., Output]
+
+
+class Asked:
+    """A sink over a network: it takes batches, in part or not, when the test lets it."""
+
+    uri = "http://user:secret@example.org/token"
+    batch_lines = 50
+    dead = False
+
+    def __init__(self, takes: bool = False) -> None:
+        self.taken: list[bytes] = []
+        self.calls = 0
+        self.may = threading.Event()
+        self.error: OSError | None = None
+        if takes:
+            self.may.set()
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        self.calls += 1
+        self.may.wait()
+        if self.error is not None:
+            raise self.error
+        taken = lines[: self.calls % 20 + 1]
+        self.taken += taken
+        return len(taken)
+
+    def recent(self) -> set[Id]:
+        return set()
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def make_output(tmp_path: Path) -> Iterator[MakeOutput]:
+    """Outputs that are closed afterwards."""
+    outputs: list[Output] = []
+
+    def make(sink: Sink | str, spool: bool = True, on_settled: Callable[[], None] = lambda: None) -> Output:
+        sink = open_sink(f"file:{tmp_path}/{sink}") if isinstance(sink, str) else sink
+        (tmp_path / "state").mkdir(exist_ok=True)
+        outputs.append(Output(sink, Spool(f"{tmp_path}/state", sink.uri) if spool else None, on_settled))
+        return outputs[-1]
+
+    yield make
+    for output in outputs:
+        output.close(0.1)
+
+
+def put(output: Output, first: int, end: int, bytes_: int = 0) -> None:
+    for number in range(first, end):
+        output.put(record(number, bytes_))
+
+
+def kept(tmp_path: Path) -> list[int]:
+    """What lies in the spool."""
+    return [n for file in sorted(tmp_path.glob("state/*/*.ndjson")) for n in numbers(file.read_bytes())]
+
+
+def test_delivered(make_output: MakeOutput, tmp_path: Path) -> None:
+    """Lines are settled when they are in the file, in order, and somebody is told."""
+    settled: list[int] = []
+    output: Output = make_output("x", on_settled=lambda: settled.append(output.settled))
+    put(output, 0, 2000)
+    wait_for(lambda: output.settled == 2000)
+    assert numbers_in(tmp_path / "x") == list(range(2000))
+    assert settled == sorted(settled)
+    wait_for(lambda: settled[-1] == 2000)
+    assert (output.dropped, output.skipped, output.dead) == (0, 0, False)
+
+
+def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:
+    """Neither an output without work nor one that fails takes CPU time."""
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("x", "fifo"):
+        put(make_output(name), 0, 10)
+    time.sleep(0.8)
+    before = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - before < 0.02
+
+
+def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A sink that hangs holds nobody up: lines are settled on disk without it, and delivered once it comes back."""
+    hung_s = output_module.HUNG_S
+    sink = Asked()
+    output, other = make_output(sink), make_output("x")
+    output_module.HUNG_S = 1.2
+    try:
+        for number in range(100):
+            for each in (output, other):
+                before = time.monotonic()
+                each.put(record(number))
+                assert time.monotonic() - before < 0.1
+            time.sleep(0.015)
+        assert sink.calls == 1
+        assert kept(tmp_path) == list(range(output.settled))
+        assert output.settled >= 99
+        wait_for(lambda: other.settled == 100)
+    finally:
+        output_module.HUNG_S = hung_s
+    sink.may.set()
+    wait_for(lambda: len(sink.taken) == 100)
+    assert numbers(b"".join(sink.taken)) == list(range(100))
+    wait_for(lambda: kept(tmp_path) == [])
+    wait_for(lambda: output.settled == 100)
+    first, last = capfd.readouterr().err.splitlines()
+    assert "it has taken nothing for 1 s; records are kept on disk, in " in first
+    assert "secret" not in first.replace(sink.uri, "")
+    assert last.endswith("works again: 100 records caught up")
+
+
+def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
+    """A full queue drops what is new; what was dropped is settled after the lines before it."""
+    sink = Asked()
+    output = make_output(sink, spool=False)
+    began_ns = time.time_ns()
+    put(output, 0, 5000, 1024)
+    room = MAX_BYTES // 1024
+    assert output.is_full
+    assert output.dropped == 5000 - room
+    assert output.settled == 0
+    assert output.dropped_since_ns is not None
+    assert began_ns < output.dropped_since_ns < time.time_ns()
+    sink.may.set()
+    wait_for(lambda: output.settled == 5000)
+    put(output, 5000, 5010)
+    wait_for(lambda: output.settled == 5010)
+    assert numbers(b"".join(sink.taken)) == [*range(room), *range(5000, 5010)]
+
+
+def test_full_queue_is_spooled(make_output: MakeOutput, tmp_path: Path) -> None:
+    """A burst that the queue cannot hold goes to the disk at once."""
+    sink = Asked()
+    output = make_output(sink)
+    put(output, 0, 6000, 1024)
+    assert output.dropped == 0
+    assert output.settled >= MAX_BYTES // 1024
+    sink.may.set()
+    wait_for(lambda: len(sink.taken) >= 6000)
+    assert numbers(b"".join(sink.taken)) == list(range(6000))
+
+
+def test_failing(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A full disk: one line says so, records go to the spool and then into the file; one line when it is over."""
+    output = make_output("x")
+    put(output, 0, 5)
+    wait_for(lambda: output.settled == 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "x").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        put(output, 5, 6)
+        wait_for(lambda: "cannot write" in capfd.readouterr().err)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    put(output, 6, 20)
+    wait_for(lambda: (tmp_path / "x").read_bytes().count(b"\n") == 20)
+    assert numbers_in(tmp_path / "x") == list(range(20))
+    wait_for(lambda: kept(tmp_path) == [])
+    wait_for(lambda: "works again: 15 records caught up" in capfd.readouterr().err)
+
+
+def test_error_of_a_network(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
+    """Tried again with pauses that grow; said once."""
+    sink = Asked(takes=True)
+    sink.error = OSError(111, "Connection refused")
+    output = make_output(sink)
+    put(output, 0, 100)
+    wait_for(lambda: output.settled == 100)
+    time.sleep(1)
+    assert 3 <= sink.calls <= 5  # after 0.1, 0.3, 0.7, 1.5 s
+    sink.error = None
+    output.reopen()
+    wait_for(lambda: len(sink.taken) == 100, 1)
+    assert numbers(b"".join(sink.taken)) == list(range(100))
+    wait_for(lambda: "works again" in capfd.readouterr().err)
+
+
+def test_unexpected_error(make_output: MakeOutput) -> None:
+    """Whatever a sink raises, it is tried again."""
+    sink = Asked(takes=True)
+    sink.error = ZeroDivisionError()  # type: ignore[assignment]
+    output = make_output(sink, spool=False)
+    put(output, 0, 10)
+    wait_for(lambda: sink.calls > 1)
+    sink.error = None
+    wait_for(lambda: output.settled == 10)
+
+
+def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
+    """What was put is delivered before it returns."""
+    output = make_output("x")
+    put(output, 0, 500)
+    output.close(5)
+    assert output.settled == 500
+    assert numbers_in(tmp_path / "x") == list(range(500))
+
+
+def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None:
+    """In time, with the rest on disk, from where the next run delivers it; what it took meanwhile comes twice."""
+    sink = Asked()
+    output = make_output(sink)
+    put(output, 0, 100)
+    before = time.monotonic()
+    output.close(0.3)
+    assert time.monotonic() - before < 1
+    assert (output.settled, output.dropped) == (100, 0)
+    assert kept(tmp_path) == list(range(100))
+    sink.may.set()  # the thread comes back to an output that is closed
+    wait_for(lambda: not output._thread.is_alive())
+    assert kept(tmp_path) == list(range(100))
+    later = Asked(takes=True)
+    make_output(later)
+    wait_for(lambda: len(later.taken) == 100)
+    assert numbers(b"".join(later.taken)) == list(range(100))
+
+
+def test_close_without_a_spool(make_output: MakeOutput) -> None:
+    """What cannot go anywhere is dropped and counted."""
+    sink = Asked()
+    output = make_output(sink, spool=False)
+    put(output, 0, 100)
+    output.close(0.1)
+    assert (output.settled, output.dropped) == (100, 100)
+    put(output, 100, 110)
+    assert (output.settled, output.dropped) == (100, 100)
+    sink.may.set()
+
+
+def test_close_of_a_failing_output(make_output: MakeOutput, tmp_path: Path) -> None:
+    """What is on disk already need not be waited for."""
+    os.mkfifo(tmp_path / "fifo")
+    output = make_output("fifo")
+    put(output, 0, 100)
+    wait_for(lambda: output.settled == 100)
+    before = time.monotonic()
+    output.close(10)
+    assert time.monotonic() - before < 1
+    assert kept(tmp_path) == list(range(100))
+
+
+def test_has(make_output: MakeOutput, tmp_path: Path) -> None:
+    """A restarted daemon can tell what its file and its spool have already."""
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("x", "fifo"):
+        output = make_output(name)
+        put(output, 0, 10)
+        output.close(1)
+        assert output.settled == 10
+    with (tmp_path / "x").open("ab") as file:
+        file.write(b"\0garbage\n[]\n{}\n")
+    for name in ("x", "fifo"):
+        again = make_output(name)
+        assert [again.has("oom_kill", f"k-{number}") for number in (0, 9, 10)] == [True, True, False]
+        assert not again.has("oom_exit", "k-1")
+
+
+def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
+    """The kernel gives signals to the main thread alone, which waits for them."""
+    output = make_output("x")
+    put(output, 0, 1)
+    wait_for(lambda: output.settled == 1)
+    task = f"/proc/self/task/{output._thread.native_id}/status"
+    blocked = next(line for line in Path(task).read_text().splitlines() if line.startswith("SigBlk"))
+    mask = int(blocked.split()[1], 16)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        assert mask >> (number - 1) & 1
+
+
+class Moody(Asked):
+    """Takes some lines at once, some after a while, some not at all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(takes=True)
+        self.batch_lines = 1 + seed % 7
+        self._random = random.Random(seed)
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        mood = self._random.random()
+        if mood < 0.05:
+            time.sleep(self._random.random() * 0.03)
+        if 0.03 < mood < 0.1:
+            raise OSError(5, "no")
+        taken = lines[: self._random.randint(1, len(lines))]
+        self.taken += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("max_bytes", [0, 3000, 1 << 20])
+def test_any_mood(
+    seed: int, max_bytes: int, make_output: MakeOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes through the queue or the spool, moved while it is written or not: each line once, in order."""
+    for name, value in {"BEHIND_S": 0.002, "RETRY_FIRST_S": 0.001, "RETRY_MAX_S": 0.01, "SPOOL_RETRY_S": 0.005}.items():
+        monkeypatch.setattr(output_module, name, value)
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 500)
+    sink, chance = Moody(seed), random.Random(seed)
+    spool = Spool(str(tmp_path), sink.uri, max_bytes) if max_bytes else None
+    output = Output(sink, spool, lambda: None)
+    settled, skipped = 0, []
+    for number in range(1500):
+        if chance.random() < 0.05:
+            output.skip()
+            skipped.append(number)
+        else:
+            output.put(record(number))
+        if chance.random() < 0.1:
+            time.sleep(chance.random() * 0.002)
+        assert settled <= output.settled <= number + 1
+        settled = output.settled
+    settle(output, 1500)
+    wanted = [number for number in range(1500) if number not in skipped]
+    wait_for(lambda: len(sink.taken) >= len(wanted))
+    output.close(5)
+    assert numbers(b"".join(sink.taken)) == wanted
+    assert (output.dropped, output.skipped) == (0, 0)
+    assert kept(tmp_path) == []
+
+
+DELIVERER = f"""
+import sys
+sys.path.insert(0, {str(Path(tracer.__file__).parents[1])!r})
+from tests.unit.lines import record
+from tracer.output import Output
+from tracer.sinks import open_sink
+from tracer.spool import Spool
+uri, state, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+output = Output(open_sink(uri), Spool(state, uri), lambda: None)
+for number in range(first, first + 3000):
+    while number - first > output.settled + 50: pass
+    output.put(record(number, 500))
+    sys.stdout.write(f"{{output.settled}}\\n")
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_killed(fails: bool, tmp_path: Path) -> None:
+    """SIGKILL at any time, 20 times: whatever was settled is there, in order; doubled is only what was not yet."""
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "x"
+    taken = bytearray()
+    first, doubled = 0, 0
+    if fails:  # a reader that comes and goes: most lines take the way through the spool
+        os.mkfifo(path)
+    for run in range(20):
+        command = [sys.executable, "-c", DELIVERER, f"file:{path}", f"{tmp_path}/state", str(first)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            reader = -1
+            said = b""
+            for number in range(30 + 37 * run):
+                said = process.stdout.readline()
+                if fails and number == 20:
+                    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            process.kill()
+            settled = int((said + process.stdout.read()).rpartition(b"\n")[0].split()[-1])
+            if reader >= 0:
+                while data := os.read(reader, 1 << 20):
+                    taken += data
+                os.close(reader)
+        first += settled  # the kernel keeps what is not settled, and the next run reads it again
+    if fails:
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    sink = open_sink(f"file:{path}")
+    output = Output(sink, Spool(f"{tmp_path}/state", sink.uri), lambda: None)
+    put(output, first, first + 1)
+    if fails:
+        while b'"k-%d"' % first not in taken:
+            select.select([reader], [], [], PATIENCE_S)
+            taken += os.read(reader, 1 << 20)
+        os.close(reader)
+    output.close(5)
+    assert output.dropped == output.skipped == 0
+    found = numbers(bytes(taken) if fails else path.read_bytes())
+    assert set(found) >= set(range(first + 1))
+    falls = [(a, b) for a, b in pairwise(found) if b != a + 1]
+    assert len(falls) <= 20
+    assert all(b <= a for a, b in falls), "none is left out"
+    doubled = len(found) - len(set(found))
+    assert doubled <= 20 * 52
