@@ -145,7 +145,9 @@ class Incident:
         elif self.in_statistics and (found := oom_lines.LINE_STATISTIC.findall(text)):
             self.statistics.update((name, int(value)) for name, value in found)
         elif self.trigger_tid is None and (match := oom_lines.CPU.match(text)) is not None:
-            self.trigger_tid, self.trigger_comm = int(match[1]), match[2]
+            # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
+            if match[2].endswith(self.trigger_comm or b""):
+                self.trigger_tid, self.trigger_comm = int(match[1]), match[2]
         elif text.startswith(b"Tasks state (memory values in pages):"):
             self.in_statistics = False
         elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
@@ -233,7 +235,7 @@ class Incident:
             self.statistics,
             self.trigger_comm,
             self.trigger_tid,
-            self.tasks.process_of(self.trigger_tid),
+            self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
             self.tasks.largest(kill.tid) if self.tasks else None,
             self.group or (False if complete else None),
             len(self.kills) if complete else None,
