@@ -116,9 +116,10 @@ class LogRecords:
 def _scope(report: Report) -> Scope | None:
     if report.order == -1:
         return "sysrq"
-    # 5.0 to 5.2 say CONSTRAINT_NONE of all (fixed by "mm/oom_kill.c: fix uninitialized oc->constraint").
-    told = SCOPES.get(report.constraint or b"")
-    return told if told not in (None, "host") else _MESSAGE_SCOPES.get(report.message or b"", told)
+    if report.constraint in SCOPES:
+        return SCOPES[report.constraint]
+    # Before 5.3 nothing tells the host from the nodes of a cpuset or a memory policy.
+    return _MESSAGE_SCOPES.get(report.message or b"")
 
 
 def _limit(report: Report, truncated: list[str]) -> Limit | None:

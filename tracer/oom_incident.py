@@ -226,7 +226,8 @@ class Incident:
             task,
             self.cgroups.task if kill is self.kills[0] else None,
             kill.message or self.chosen,
-            self.constraint,
+            # oc->constraint was not set in 5.0-5.2, whose lines had no oom_score_adj.
+            self.constraint if kill.oom_score_adj is not None or self.constraint != b"NONE" else None,
             self.gfp_mask,
             self.gfp_flags,
             self.order,
