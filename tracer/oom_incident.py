@@ -83,7 +83,7 @@ class Incident:
 
     def __init__(self, line: LogLine, number: int) -> None:
         self.first, self.clock = line.time_ns, line.clock
-        self._last, self._number = line.time_ns, number
+        self._last, self._number, self._caller = line.time_ns, number, line.caller
         self.gfp_mask: int | None = None
         self.gfp_flags: bytes | None = None
         self.order: int | None = None
@@ -116,7 +116,8 @@ class Incident:
 
     def is_stale(self, line: LogLine, number: int) -> bool:
         """Whether nothing more can come of this report."""
-        if number - self._number > (_MOST_LINES_AFTER if self.kills else _MOST_OTHER_LINES):
+        others = number - self._number
+        if others > _MOST_LINES_AFTER and (others > _MOST_OTHER_LINES or (self.kills and line.caller == self._caller)):
             return True
         if line.time_ns is None or self._last is None or line.clock != self.clock:
             return False
@@ -131,10 +132,25 @@ class Incident:
                 text = self.pieces + text
             self.pieces = b""
         known = True
-        if text.startswith(b"["):
+        if self.in_statistics and self._read_statistics(text):
+            pass
+        elif text.startswith(b"["):
             known = self.tasks.add(text)
             self.in_statistics = False
-        elif text.startswith(b"oom-kill:constraint="):
+        elif text.startswith(b" "):
+            known = False  # of a stack
+        elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+            return False
+        elif b": OOM victim " in text and text.endswith(b" is already exiting. Skip killing the task"):
+            return bool(self.kills)
+        else:
+            known = self._read_detail(text)
+        if known:
+            self.touch(line, number)
+        return True
+
+    def _read_detail(self, text: bytes) -> bool:
+        if text.startswith(b"oom-kill:constraint="):
             self._read_summary(text)
         elif text.startswith(b"Memory cgroup stats for "):
             self._begin_statistics(text)
@@ -142,30 +158,31 @@ class Incident:
             self.cgroups = oom_lines.read_controlled_cgroups(text)
         elif (match := oom_lines.COUNTER.fullmatch(text)) is not None:
             self.counters[match[1]] = Counter(int(match[2]) << 10, int(match[3]) << 10, int(match[4]))
-        elif self.in_statistics and (found := oom_lines.LINE_STATISTIC.findall(text)):
-            self.statistics.update((name, int(value)) for name, value in found)
         elif self.trigger_tid is None and (match := oom_lines.CPU.match(text)) is not None:
             # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
             if match[2].endswith(self.trigger_comm or b""):
                 self.trigger_tid, self.trigger_comm = int(match[1]), match[2]
-        elif text.startswith(b"Tasks state (memory values in pages):"):
-            self.in_statistics = False
-        elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
-            return False
-        elif b": OOM victim " in text and text.endswith(b" is already exiting. Skip killing the task"):
-            return bool(self.kills)
         else:
-            known = text.startswith(b"oom_reaper: ")
-        if known:
-            self.touch(line, number)
+            return text.startswith((b"Tasks state (memory values in pages):", b"oom_reaper: "))
         return True
+
+    def _read_statistics(self, text: bytes) -> bool:
+        name, _, value = text.partition(b" ")
+        if value.isdigit() and len(value) <= 20:
+            if name in oom_lines.STATISTICS:
+                self.statistics[name] = int(value)
+            return True
+        found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all of them in one record
+        self.statistics.update((name, int(value)) for name, value in found if name in oom_lines.STATISTICS)
+        return bool(found)
 
     def _begin_statistics(self, text: bytes) -> None:
         # 5.2 and later: one statistic a line, of the whole tree.  Before: on this line, one line for each cgroup in it.
         found = oom_lines.INLINE_STATISTICS.fullmatch(text)
         if found is not None:
             for name, value in oom_lines.INLINE_STATISTIC.findall(found[1]):
-                self.statistics[name] = self.statistics.get(name, 0) + (int(value) << 10)
+                if name in oom_lines.STATISTICS:
+                    self.statistics[name] = self.statistics.get(name, 0) + (int(value) << 10)
             return
         self.in_statistics = True
         if text.endswith(b":"):

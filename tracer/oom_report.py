@@ -48,8 +48,10 @@ class Reports:
             return ()
         self._number += 1
         done: list[Report] = []
-        for caller in [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]:
-            done += self._close(caller)
+        for each in self._open.values():
+            if each.is_stale(line, self._number):
+                done += self._close_stale(line)
+                break
         incident = self._open.get(line.caller)
         if b" invoked oom-killer: " in text and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
@@ -63,7 +65,7 @@ class Reports:
             incident.chosen = match[1]
         elif incident is not None and incident.kills and oom_lines.GROUP.fullmatch(text) is not None:
             self._group(line, incident, done)
-        elif self._open and oom_lines.DROPPED.fullmatch(text) is not None:
+        elif text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
         elif incident is not None and not incident.read(line, self._number):
             done += self._close(line.caller)
@@ -86,6 +88,10 @@ class Reports:
     def _close(self, caller: bytes | None, complete: bool = True) -> list[Report]:
         incident = self._open.pop(caller, None)
         return [] if incident is None else incident.reports(complete)
+
+    def _close_stale(self, line: LogLine) -> list[Report]:
+        stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
+        return [report for caller in stale for report in self._close(caller)]
 
     def _kill(self, line: LogLine, kill: Kill, incident: Incident | None, done: list[Report]) -> None:
         if incident is None or not incident.can_take(kill):

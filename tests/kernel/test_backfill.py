@@ -90,7 +90,7 @@ def check_twin(seen: Record, logged: Record, kprobes: bool) -> None:
     if seen["candidates"] is not None:
         rss = {each["pid"]: each["rss_bytes"] for each in logged["candidates"]}
         for each in seen["candidates"]:
-            if each["pid"] in rss:
+            if each["pid"] in rss and each["rss_bytes"] is not None:
                 check_near(rss[each["pid"]], each["rss_bytes"], 3 * oracles.rss_slack_pages() * PAGE, "rss_bytes")
 
 
