@@ -30,16 +30,16 @@ class Audit:
         self._earlier: set[Entry] | None = set(ledger.entries())
         """Kills that an earlier run has noted, while its last events are read again."""
         self._began_ns = boottime_ns()
-        self._group_ns: int | None = None
+        self._group: str | None = None
 
-    def note(self, killed_ns: int, pid: int, group_ns: int | None) -> None:
-        """A kill has a record; ``group_ns`` names the incident where ``memory.oom.group`` is set."""
+    def note(self, killed_ns: int, tid: int, group: str | None) -> None:
+        """A kill has a record; ``group`` names the incident where ``memory.oom.group`` is set."""
         if killed_ns >= self._began_ns:
             self._earlier = None
-        if self._earlier is not None and Entry(killed_ns, pid) in self._earlier:
+        if self._earlier is not None and Entry(killed_ns, tid) in self._earlier:
             return
-        self._ledger.note(killed_ns, pid, counts_twice=group_ns not in (None, self._group_ns))
-        self._group_ns = group_ns
+        self._ledger.note(killed_ns, tid, counts_twice=group not in (None, self._group))
+        self._group = group
 
     def touched(self, now_ns: int) -> None:
         """Something happened: the counts will have to be compared."""
@@ -67,6 +67,13 @@ class Audit:
             self._due_ns = now_ns + QUIET_NS
             return False
         return True
+
+    def known(self) -> dict[int, list[int]]:
+        """When threads were killed of which there is a record, CLOCK_BOOTTIME, by their ids."""
+        found: dict[int, list[int]] = {}
+        for entry in self._ledger.entries():
+            found.setdefault(entry.tid, []).append(entry.killed_ns)
+        return found
 
     def differs(self) -> bool:
         """Whether the kernel has counted more at this moment."""

@@ -7,8 +7,6 @@ Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the c
 this one, so that what it imported (typer) weighs on nobody.
 """
 
-import ctypes
-import gc
 import os
 import select
 import signal
@@ -20,7 +18,21 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import __version__, enrich, exits, features, host, privileges, process, record, sinks, source, wire
+from tracer import (
+    __version__,
+    backfill,
+    enrich,
+    exits,
+    features,
+    host,
+    privileges,
+    process,
+    record,
+    sinks,
+    source,
+    state,
+    wire,
+)
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
@@ -39,7 +51,6 @@ from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
 from tracer.spool import Spool
-from tracer.state import State, open_state
 from tracer.stream import Stream
 
 if TYPE_CHECKING:
@@ -59,11 +70,13 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
         self._host = host.read_host()
-        state = _open_state(options.state)
+        kept = state.open_if_possible(options.state)
         opened = [sinks.open_sink(uri) for uri in options.outputs]
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
+        boot = (self._host["boot_id"] or "0").split("-")[0]
+        self._backfill = backfill.open_if_possible(boot) if options.backfill else None
         self._capture = source.attach(options.engine, options.pins)
         privileges.drop(options.network)  # of this thread, and so before there are others
         self._interfaces = _open_interfaces() if options.network else None
@@ -73,17 +86,16 @@ class Daemon:
         self._names = Names(self._runtimes)
         self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
         self._exits = exits.Exits(self._names)
-        boot = (self._host["boot_id"] or "0").split("-")[0]
         self._records = record.Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
         self._incidents = Incidents()
         self._backlog = Backlog()
         self._handover = Handover()
-        ledger = Ledger(state.ledger if state else None, self._host["boot_id"])
+        ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
-        is_first = not (ledger.is_damaged or self._capture.adopted) and (state or options.backfill)
+        is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = [Output(sink, Spool(state.folder, sink.uri) if state else None, lambda: None) for sink in opened]
+        outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog)
         self._kills = 0
 
@@ -99,7 +111,7 @@ class Daemon:
         poll.register(attached.maps["events"], select.EPOLLIN | select.EPOLLET)
         poll.register(attached.maps["cgroups"], select.EPOLLIN)
         poll.register(wake_read, select.EPOLLIN)
-        _give_back_memory()
+        heap.give_back()
         self._stream.write(self._start())
         self._expect(None)
         for predecessor in self._capture.predecessors:
@@ -201,8 +213,8 @@ class Daemon:
             enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
             self._exits.killed(built, victim.init_pid, victim.init_started_ns)
             position = None if inherited else self._backlog.incident(victim.header.incident_ns)
-            in_group = victim.header.incident_ns if victim.flags & wire.VICTIM_GROUP else None
-            self._audit.note(victim.header.time_ns, victim.pid or victim.tid, in_group)
+            in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
+            self._audit.note(victim.header.time_ns, victim.tid, in_group)
             self._kills += self._stream.write(built, position)
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
@@ -230,7 +242,19 @@ class Daemon:
         predecessor.close()
 
     def _explain(self) -> None:
-        """Tell of kills that have no record."""
+        """Tell the kills that have no record from the kernel log, and how many are not there either."""
+        found = self._backfill.kills() if self._backfill else []
+        self._drain()  # what was logged in this moment
+        known, noted = self._audit.known(), []
+        for built, killed_ns in found:
+            tid, incident = built["victim"]["tid"], built["incident"]
+            if not backfill.is_known(known, tid, killed_ns):
+                enrich.enrich(built, 0, self._names, self._redact)
+                self._kills += self._stream.write(built)
+                noted.append((killed_ns, tid, incident["id"] if incident["group_kill"] else None))
+        self._stream.flush()  # noted too early, they would be lost with this process
+        for each in noted:
+            self._audit.note(*each)
         gap = self._audit.settle()
         if gap is not None:
             self._stream.write(gap)
@@ -280,27 +304,10 @@ class Daemon:
         }
 
 
-def _open_state(folder: str | None) -> State | None:
-    try:
-        return open_state(folder) if folder is not None else None
-    except OSError as error:
-        reason = error.strerror or error
-        print(f"oomtrace: {folder}: {reason}; nothing is kept on disk; name another with --state", file=sys.stderr)
-    return None
-
-
 def _open_interfaces() -> "Interfaces":
     from tracer.interfaces import Interfaces  # needs pyroute2, and takes 2 MB
 
     return Interfaces()
-
-
-def _give_back_memory() -> None:
-    """What starting took and running does not need: some MB of freed heap, which glibc keeps unless told."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def main() -> int:

@@ -128,8 +128,8 @@ class Victim(TypedDict):
 class Trigger(TypedDict):
     """Who asked for the memory."""
 
-    pid: Annotated[int, "The process whose request for memory failed; not always the victim."]
-    tid: Annotated[int, "Its thread."]
+    pid: Annotated[int | None, "The process whose request for memory failed; not always the victim."]
+    tid: Annotated[int | None, "Its thread."]
     comm: Annotated[str, "The thread's name."]
     uid: Annotated[int | None, "User id in the host's user namespace."]
     cgroup: Annotated[str | None, "Its memory cgroup."]
@@ -142,7 +142,7 @@ class Candidate(TypedDict):
     comm: Annotated[str, "Process name."]
     points: Annotated[int | None, "The kernel's badness score, in pages; the highest is killed."]
     rss_bytes: Annotated[int | None, "Resident memory."]
-    oom_score_adj: Annotated[int, "Its oom_score_adj."]
+    oom_score_adj: Annotated[int | None, "Its oom_score_adj."]
 
 
 class Container(TypedDict):
@@ -232,7 +232,7 @@ class OomKill(Base):
     limit: Annotated[Limit | None, "The limit that was hit; null when no cgroup's was, or unknown."]
     victim: Victim
     trigger: Trigger | None
-    candidates: Annotated[list[Candidate] | None, "The ten highest scores; the first was chosen."]
+    candidates: Annotated[list[Candidate] | None, "The ten highest scores, the chosen first; of a log the largest ten."]
     candidates_scored: Annotated[int | None, "How many processes the kernel scored."]
     container: Annotated[Container | None, "The victim's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]

@@ -9,15 +9,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tracer.event import Scope
+from tracer.oom_lines import INVOKED, SCOPES
 
-_INVOKED = re.compile(
-    rb".{0,15}? invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,16})\(([^)]*)\).*?, order=(-?\d{1,9})\b", re.DOTALL
-)
 _CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
 _TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
 _KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
-
-_SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_POLICY": "mempolicy", b"NONE": "host"}
 
 
 class Report(NamedTuple):
@@ -40,8 +36,9 @@ def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
     rest = list(pieces)
     gfp_mask = gfp_flags = order = message = limit_cgroup = None
     scope: Scope | None = None
-    if rest and (match := _INVOKED.match(rest[0])):
-        gfp_mask, gfp_flags, order = int(match[1], 16), match[2].decode("utf-8", "backslashreplace"), int(match[3])
+    if rest and (match := INVOKED.match(rest[0])):
+        gfp_mask, order = int(match[2], 16), int(match[4])
+        gfp_flags = match[3].decode("utf-8", "backslashreplace") if match[3] else None
         del rest[0]
     summary_ends = len(rest) < 2 or _TASK.search(b"".join(rest[:-1])) is not None
     if rest and summary_ends and (match := _KILLED.match(rest[-1])):
@@ -49,7 +46,7 @@ def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
         del rest[-1]
     summary = b"".join(piece.rstrip(b"\n") for piece in rest)
     if match := _CONSTRAINT.match(summary):
-        scope = _SCOPES.get(match[1])
+        scope = SCOPES.get(match[1])
         limit_cgroup = _limit_cgroup(summary, victim_cgroup)
     if order == -1:
         scope = "sysrq"

@@ -26,7 +26,8 @@ _ENTRIES_AT = 2 * _HEADER_STEP
 class Entry(NamedTuple):
     killed_ns: int
     """CLOCK_BOOTTIME."""
-    pid: int
+    tid: int
+    """The thread that the kernel named: the kernel log tells no other number."""
 
 
 class _Header(NamedTuple):
@@ -104,15 +105,15 @@ class Ledger:
             if len(raw) == _ENTRY.size:
                 yield Entry(*_ENTRY.unpack(raw))
 
-    def note(self, killed_ns: int, pid: int, counts_twice: bool) -> None:
+    def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
         """A kill has a record, or is about to: its event stays in the ring buffer until then."""
         if self._file is not None:
             try:
-                os.pwrite(self._file, _ENTRY.pack(killed_ns, pid), self._place(self._header.end))
+                os.pwrite(self._file, _ENTRY.pack(killed_ns, tid), self._place(self._header.end))
             except OSError as error:
                 self._fail(error)
         if self._file is None:
-            self._entries.append(Entry(killed_ns, pid))
+            self._entries.append(Entry(killed_ns, tid))
             del self._entries[:-ENTRIES_MAX]
         header = self._header
         self._change(header._replace(end=header.end + 1, groups=header.groups + counts_twice))

@@ -27,8 +27,9 @@ def describe(record: OomKill) -> str:
         }[record["incident"]["scope"]]
     asked = ""
     if trigger is not None and record["incident"]["scope"] != "sysrq":
-        own = trigger["pid"] == victim["pid"]
-        asked = " when it asked for more" if own else f" when {trigger['comm']} (pid {trigger['pid']}) asked for more"
+        own = (trigger["pid"] or trigger["tid"]) == (victim["pid"] or victim["tid"])
+        pid = "" if trigger["pid"] is None else f" (pid {trigger['pid']})"
+        asked = f" when {'it' if own else trigger['comm'] + pid} asked for more"
     return f"The kernel killed {who}{size} {why}{asked}."
 
 

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import sys
 from typing import NamedTuple
 
 from tracer.errors import TracerError
@@ -56,3 +57,16 @@ def open_state(folder: str) -> State:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return State(folder, lock)
+
+
+def open_if_possible(folder: str | None) -> State | None:
+    """The same; None, and a line on stderr, where the folder cannot be used.
+
+    Raises TracerError where another oomtrace uses it.
+    """
+    try:
+        return open_state(folder) if folder is not None else None
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"oomtrace: {folder}: {reason}; nothing is kept on disk; name another with --state", file=sys.stderr)
+    return None

@@ -88,6 +88,12 @@ class Stream:
         self.whole_until_ns = now_ns
         self._backlog.settled(min(output.settled for output in self._outputs))
 
+    def flush(self) -> None:
+        """Wait until the outputs have taken what they were given, for CLOSE_S at most."""
+        until_s = time.monotonic() + CLOSE_S
+        while min(output.settled for output in self._outputs) < self._lines and time.monotonic() < until_s:
+            time.sleep(0.005)
+
     def reopen(self) -> None:
         """Go on in what has the names of the outputs now."""
         for output in self._outputs:

@@ -127,9 +127,17 @@ def test_noted_by_an_earlier_run() -> None:
 def test_group_kills_are_noted() -> None:
     """One kill of each group kill may be counted twice."""
     case = Case()
-    for number, group_ns in enumerate((1, 1, 2, None, 3)):
-        case.audit.note(2**62, number, group_ns)
+    for number, group in enumerate(("a", "a", "b", None, "c")):
+        case.audit.note(2**62, number, group)
     assert (case.ledger.explained, case.ledger.groups) == (45, 3)
+
+
+def test_known() -> None:
+    """Kills with a record, by thread."""
+    case = Case()
+    for killed_ns, tid in ((5, 17), (6, 18), (7, 17)):
+        case.audit.note(killed_ns, tid, None)
+    assert case.audit.known() == {17: [5, 7], 18: [6]}
 
 
 def test_no_count() -> None:

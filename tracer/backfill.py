@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills that nothing recorded, from the kernel log.
+
+The log's times are of printk's clock (local_clock()), which counts from boot, stands still in suspend as
+CLOCK_MONOTONIC does, but follows neither NTP's corrections nor a virtual machine's pause.  It is compared with
+CLOCK_BOOTTIME when the log is read: what was suspended since a kill, and how far the clocks ran apart since boot
+(NTP corrects by 500 ppm at most), is the error of the time in a record.
+"""
+
+import mmap
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from tracer.clock import boottime_ns
+from tracer.event import OomKill
+from tracer.kmsg import Kmsg
+from tracer.log_record import LogRecords
+from tracer.oom_incident import Report
+from tracer.oom_report import Reports
+
+Known = Callable[[int, int], bool]
+"""Whether a kill has a record: by the thread that the kernel named (`victim.tid`) and the time of CLOCK_BOOTTIME, which
+may be off by `tolerance_ns()`."""
+
+_LEAST_TOLERANCE_NS = 2_000_000_000
+_DRIFT = 2000
+"""One part in so many: 500 ppm, adjtimex(2)."""
+
+
+def tolerance_ns(kill_ns: int) -> int:
+    """How far the log's time of a kill at ``kill_ns`` (CLOCK_BOOTTIME) may be from the clock's."""
+    return _LEAST_TOLERANCE_NS + kill_ns // _DRIFT
+
+
+def kills(
+    kmsg: Kmsg, boot: str, known: Known, since_ns: int = 0, until_ns: int | None = None
+) -> Iterator[tuple[OomKill, int]]:
+    """The kills in the log, from where ``kmsg`` stands, that have no record, oldest first, each once, and their times.
+
+    ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound when they were, give or
+    take the tolerance: ask about a time that was seen in part, and let ``known`` tell what was seen.
+    """
+    ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    records = LogRecords(boot, mmap.PAGESIZE, ahead_ns)
+    for report in _reports(kmsg):
+        if report.time_ns is None:
+            continue
+        kill_ns = report.time_ns + ahead_ns
+        tolerance = tolerance_ns(kill_ns)
+        if kill_ns + tolerance < since_ns or (until_ns is not None and kill_ns - tolerance > until_ns):
+            continue
+        if not known(report.tid, kill_ns):
+            yield records.oom_kill(report), kill_ns
+
+
+class Backfill:
+    """The kernel log of this boot, opened while that is still allowed.
+
+    Raises OSError where it cannot be.
+    """
+
+    def __init__(self, boot: str) -> None:
+        self._kmsg = Kmsg()
+        self._boot = boot
+
+    def kills(self) -> list[tuple[OomKill, int]]:
+        """All kills in it and their times (CLOCK_BOOTTIME), oldest first."""
+        self._kmsg.rewind()
+        return list(kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False))
+
+
+def open_if_possible(boot: str) -> Backfill | None:
+    """None, and a line on stderr, where the kernel log cannot be opened."""
+    try:
+        return Backfill(boot)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"oomtrace: {error.filename}: {reason}; kills that nobody saw are told as gaps", file=sys.stderr)
+    return None
+
+
+def is_known(known: dict[int, list[int]], tid: int, kill_ns: int) -> bool:
+    """Whether this thread was killed at one of the times that are ``known`` of it."""
+    return any(abs(kill_ns - known_ns) <= tolerance_ns(kill_ns) for known_ns in known.get(tid, ()))
+
+
+def _reports(kmsg: Kmsg) -> Iterator[Report]:
+    reports = Reports()
+    for line in kmsg.read():
+        yield from reports.feed(line)
+    yield from reports.end()

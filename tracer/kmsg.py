@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Reads the kernel's own log, /dev/kmsg.
+
+Format: Documentation/ABI/testing/dev-kmsg, `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,caller=T123];TEXT`, then lines
+of ` KEY=VALUE`; bytes that cannot be printed and the backslash are `\xNN`.
+
+Whoever may write to /dev/kmsg (root) can put lines there, but not with the facility 0, the kernel's: devkmsg_write(),
+kernel/printk/printk.c, takes LOG_USER where it is asked for.  So only lines of facility 0 are given out.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+
+from tracer.oom_lines import LogLine
+
+PATH = "/dev/kmsg"
+_LONGEST = 16384
+"""A record is never longer: CONSOLE_EXT_LOG_MAX, then PRINTK_MESSAGE_MAX; the kernel refuses to read it in part."""
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+class Kmsg:
+    """An open log: a position in it of one's own.
+
+    Raises OSError where it cannot be opened; with kernel.dmesg_restrict that needs CAP_SYSLOG, once.
+    """
+
+    def __init__(self, path: str = PATH) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._next: int | None = None
+        self.dropped = 0
+        """Lines that were overwritten before they were read."""
+
+    def fileno(self) -> int:
+        """For poll(): readable where there is a new line."""
+        return self._fd
+
+    def close(self) -> None:
+        """Ends it."""
+        os.close(self._fd)
+
+    def rewind(self) -> None:
+        """Read from the oldest line that there is."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._next = None
+
+    def read(self) -> Iterator[LogLine]:
+        """The kernel's lines from where it stood to the newest; times are of printk's clock.
+
+        Where lines were overwritten, one says so in the words in which the kernel tells it to its consoles.
+        """
+        while True:
+            try:
+                record = os.read(self._fd, _LONGEST)
+            except BlockingIOError:
+                return
+            except BrokenPipeError:  # overwritten; the next read gives the oldest that is left
+                continue
+            prefix, _, rest = record.partition(b";")
+            try:
+                priority, sequence, microseconds = map(int, prefix.split(b",", 3)[:3])
+            except ValueError:
+                continue
+            if self._next is not None and sequence > self._next:
+                self.dropped += sequence - self._next
+                yield LogLine(b"** %d printk messages dropped **" % (sequence - self._next))
+            self._next = sequence + 1
+            if priority >> 3 == 0:
+                text = rest.partition(b"\n")[0]
+                if b"\\" in text:
+                    text = _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text)
+                yield LogLine(text, microseconds * 1000, "printk", _caller(prefix))
+
+
+def _caller(prefix: bytes) -> bytes | None:
+    return next((field[7:] for field in prefix.split(b",")[4:] if field.startswith(b"caller=")), None)

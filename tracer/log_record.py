@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel log reports of a victim -> the oom_kill record; null for what the log does not say.
+
+Container, pod and unit are still null here; they come from tracer/enrich.py.
+"""
+
+from tracer.clock import at_boottime, rfc3339
+from tracer.event import NO_LIMIT_BYTES, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.oom_incident import Counter, Report
+from tracer.oom_lines import SCOPES
+from tracer.oom_tasks import Task
+
+_LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
+"""PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
+_LONGEST_WHOLE_PATH = 980
+"""Bytes; where a path is longer, printk may have cut it."""
+_MESSAGE_SCOPES: dict[bytes, Scope] = {
+    b"Memory cgroup out of memory": "memcg",
+    b"No available memory (MPOL_BIND)": "mempolicy",
+    b"No available memory in cpuset": "cpuset",
+}
+
+
+class LogRecords:
+    """Builds records.
+
+    ``boot`` names the boot in the ids.  ``page_bytes`` is the page size of the host that wrote the log, None where that
+    is not known.  ``ahead_ns`` is how far CLOCK_BOOTTIME is ahead of printk's clock.
+    """
+
+    def __init__(self, boot: str, page_bytes: int | None, ahead_ns: int = 0) -> None:
+        self._boot = boot
+        self._page_bytes = page_bytes
+        self._ahead_ns = ahead_ns
+
+    def oom_kill(self, report: Report) -> OomKill:
+        """The record of one victim, without what the daemon adds (seq, host); ``report`` must have a time.
+
+        Its ids hold the microseconds that the log shows, so that they are the same whoever reads it.
+        """
+        time_ns = report.time_ns or 0
+        incident_ns = time_ns if report.incident_ns is None else report.incident_ns
+        scope = _scope(report)
+        truncated: list[str] = []
+        rss = [report.anon_rss_bytes, report.file_rss_bytes, report.shmem_rss_bytes or 0]  # before 4.5: in file's
+        swap_pages = None if report.task is None else report.task.swap_pages
+        return {
+            "schema": 1,
+            "type": "oom_kill",
+            "id": f"{self._boot}-k{time_ns // 1000:x}-{report.pid or report.tid}",
+            "time": rfc3339(time_ns) if report.clock == "realtime" else at_boottime(time_ns + self._ahead_ns),
+            "seq": 0,
+            "host": {"name": "", "boot_id": None, "kernel": ""},
+            "source": "kernel_log",
+            "delayed": True,
+            "incident": {
+                "id": f"{self._boot}-k{incident_ns // 1000:x}",
+                "scope": scope,
+                "group_kill": report.group_kill,
+                "victims": report.victims,
+                "gfp_mask": report.gfp_mask,
+                "gfp_flags": _text(report.gfp_flags),
+                "order": report.order,
+                "total_pages": None,
+                "message": _text(report.message),
+            },
+            "limit": _limit(report, truncated) if scope == "memcg" else None,
+            "victim": {
+                "pid": report.pid,
+                "tid": report.tid,
+                "ppid": None,
+                "comm": _text(report.comm),
+                "cmdline": None,
+                "exe": None,
+                "uid": report.uid,
+                "namespace_pid": None,
+                "is_container_init": None,
+                "started_at": None,
+                "oom_score_adj": report.oom_score_adj,
+                "points": None,
+                "rss_bytes": _bounded(sum(size for size in rss if size is not None)) if rss[0] is not None else None,
+                "anon_rss_bytes": _bounded(report.anon_rss_bytes),
+                "file_rss_bytes": _bounded(report.file_rss_bytes),
+                "shmem_rss_bytes": _bounded(report.shmem_rss_bytes),
+                "swap_bytes": self._pages(swap_pages),
+                "total_vm_bytes": _bounded(report.total_vm_bytes),
+                "page_tables_bytes": _bounded(report.page_tables_bytes),
+                "peak_rss_bytes": None,
+                "cgroup": _path(report.cgroup, "victim.cgroup", truncated),
+                "ancestors": None,
+                "shared_mm": None,
+            },
+            "trigger": _trigger(report),
+            "candidates": None if report.tasks is None else [self._candidate(task) for task in report.tasks],
+            "candidates_scored": None,
+            "container": None,
+            "kubernetes": None,
+            "systemd": None,
+            "network": None,
+            "truncated": truncated,
+        }
+
+    def _candidate(self, task: Task) -> Candidate:
+        return {
+            "pid": task.pid,
+            "comm": _text(task.comm) or "",
+            "points": None,
+            "rss_bytes": self._pages(task.rss_pages),
+            "oom_score_adj": task.oom_score_adj,
+        }
+
+    def _pages(self, pages: int | None) -> int | None:
+        return None if pages is None or self._page_bytes is None else _bounded(pages * self._page_bytes)
+
+
+def _scope(report: Report) -> Scope | None:
+    if report.order == -1:
+        return "sysrq"
+    if report.constraint in SCOPES:
+        return SCOPES[report.constraint]
+    # Before 5.3 nothing tells the host from the nodes of a cpuset or a memory policy.
+    return _MESSAGE_SCOPES.get(report.message or b"")
+
+
+def _limit(report: Report, truncated: list[str]) -> Limit | None:
+    cgroup = _path(report.limit_cgroup, "limit.cgroup", truncated)
+    if cgroup is None:
+        return None
+    memory, both, swap = map(report.counters.get, (b"memory", b"memory+swap", b"swap"))
+    swap_usage = _usage(swap)
+    if memory is not None and both is not None:
+        swap_usage = max(0, both.usage - memory.usage)
+    return {
+        "cgroup": cgroup,
+        "level": "other",
+        "usage_bytes": _usage(memory),
+        "limit_bytes": _maximum(memory),
+        "failcnt": None if memory is None else _bounded(memory.failcnt),
+        "swap_usage_bytes": _bounded(swap_usage),
+        "swap_limit_bytes": _maximum(swap),
+        "memsw_usage_bytes": _usage(both),
+        "memsw_limit_bytes": _maximum(both),
+        "breakdown": _breakdown(report),
+    }
+
+
+def _breakdown(report: Report) -> Breakdown | None:
+    statistics = report.statistics
+    if not statistics:
+        return None
+
+    def first(*names: bytes) -> int | None:
+        return next((_bounded(statistics[name]) for name in names if name in statistics), None)
+
+    slab = first(b"slab")
+    if slab is None and b"slab_reclaimable" in statistics:
+        slab = _bounded(statistics[b"slab_reclaimable"] + statistics.get(b"slab_unreclaimable", 0))
+    kernel = first(b"kernel")
+    return {
+        # cgroup v1, but for 5.2 to 6.4, has names of its own; those with total_ count the whole tree.
+        "anon_bytes": first(b"anon", b"total_rss", b"rss"),
+        "file_bytes": first(b"file", b"total_cache", b"cache"),
+        "shmem_bytes": first(b"total_shmem", b"shmem"),
+        "slab_bytes": slab,
+        "kernel_bytes": kernel if kernel is not None else _usage(report.counters.get(b"kmem")),
+        "sock_bytes": first(b"sock"),
+    }
+
+
+def _trigger(report: Report) -> Trigger | None:
+    if report.trigger_comm is None:
+        return None
+    return {
+        "pid": report.trigger_pid,
+        "tid": report.trigger_tid,
+        "comm": _text(report.trigger_comm) or "",
+        "uid": None,
+        "cgroup": None,
+    }
+
+
+def _usage(counter: Counter | None) -> int | None:
+    return None if counter is None else _bounded(counter.usage)
+
+
+def _maximum(counter: Counter | None) -> int | None:
+    if counter is None:
+        return None
+    return NO_LIMIT_BYTES if counter.limit >= _LEAST_NO_LIMIT_BYTES else counter.limit
+
+
+def _path(path: bytes | None, name: str, truncated: list[str]) -> str | None:
+    if path is not None and len(path) > _LONGEST_WHOLE_PATH:
+        truncated.append(name)
+    return _text(path)
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")
+
+
+def _bounded(value: int | None) -> int | None:
+    """What no kernel counts is a damaged line's."""
+    return value if value is not None and 0 <= value < 1 << 63 else None

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of the OOM killer, as far as its lines were seen in the kernel log."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tracer import oom_lines
+from tracer.oom_lines import Clock, LogLine
+from tracer.oom_tasks import Task, Tasks
+
+_MOST_PIECES_BYTES = 16384
+_MOST_OTHER_LINES = 4096
+"""Lines of somebody else after which a report is not waited for; the kernel's own dump of memory has some hundred."""
+_MOST_LINES_AFTER = 64
+"""The same after a kill: the other victims of a group kill follow at once."""
+_LONGEST_PAUSE_NS = 60_000_000_000
+_LONGEST_PAUSE_AFTER_NS = 1_000_000_000
+
+
+class Counter(NamedTuple):
+    """A limit's line; bytes."""
+
+    usage: int
+    limit: int
+    failcnt: int
+
+
+class Report(NamedTuple):
+    """What the log says of one victim and of its incident; None is what it does not say."""
+
+    time_ns: int | None
+    incident_ns: int | None
+    """When the incident's first line was printed."""
+    clock: Clock | None
+    tid: int
+    pid: int | None
+    """The thread group, where a table of tasks or the summary tells it: "Killed process" names a thread."""
+    comm: bytes
+    uid: int | None
+    total_vm_bytes: int | None
+    anon_rss_bytes: int | None
+    file_rss_bytes: int | None
+    shmem_rss_bytes: int | None
+    page_tables_bytes: int | None
+    oom_score_adj: int | None
+    task: Task | None
+    """The victim's row in the table of tasks."""
+    cgroup: bytes | None
+    message: bytes | None
+    constraint: bytes | None
+    gfp_mask: int | None
+    gfp_flags: bytes | None
+    order: int | None
+    limit_cgroup: bytes | None
+    counters: dict[bytes, Counter]
+    statistics: dict[bytes, int]
+    """Of the limit's cgroup and all below it; bytes."""
+    trigger_comm: bytes | None
+    trigger_tid: int | None
+    trigger_pid: int | None
+    tasks: list[Task] | None
+    """The victim, then the largest others."""
+    group_kill: bool | None
+    victims: int | None
+
+
+class Kill(NamedTuple):
+    time_ns: int | None
+    message: bytes | None
+    tid: int
+    comm: bytes
+    uid: int | None
+    total_vm_kb: int | None
+    anon_rss_kb: int | None
+    file_rss_kb: int | None
+    shmem_rss_kb: int | None
+    page_tables_kb: int | None
+    oom_score_adj: int | None
+
+
+class Incident:
+    """The lines of one run of the OOM killer, as far as they came."""
+
+    def __init__(self, line: LogLine, number: int) -> None:
+        self.first, self.clock = line.time_ns, line.clock
+        self._last, self._number, self._caller = line.time_ns, number, line.caller
+        self.gfp_mask: int | None = None
+        self.gfp_flags: bytes | None = None
+        self.order: int | None = None
+        self.trigger_comm: bytes | None = None
+        self.trigger_tid: int | None = None
+        self.reported = False
+        self.chosen: bytes | None = None
+        """The message of a line that said who was chosen."""
+        self.constraint: bytes | None = None
+        self.chosen_pid: int | None = None
+        self.chosen_uid: int | None = None
+        self.summary: bytes | None = None
+        self.cgroups = oom_lines.Cgroups(None, None)
+        self.counters: dict[bytes, Counter] = {}
+        self.statistics: dict[bytes, int] = {}
+        self.in_statistics = False
+        self.tasks = Tasks()
+        self.kills: list[Kill] = []
+        self.group = False
+        self.pieces = b""
+
+    def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
+        self.reported = True
+        self.trigger_comm = comm
+        self.gfp_mask, self.gfp_flags, self.order = int(gfp_mask, 16), gfp_flags, int(order)
+
+    def touch(self, line: LogLine, number: int) -> None:
+        """``line``, the ``number``-th of the log, was one of this report."""
+        self._last, self._number = line.time_ns, number
+
+    def is_stale(self, line: LogLine, number: int) -> bool:
+        """Whether nothing more can come of this report."""
+        others = number - self._number
+        if others > _MOST_LINES_AFTER and (others > _MOST_OTHER_LINES or (self.kills and line.caller == self._caller)):
+            return True
+        if line.time_ns is None or self._last is None or line.clock != self.clock:
+            return False
+        # Backwards: another boot.
+        return abs(line.time_ns - self._last) > (_LONGEST_PAUSE_AFTER_NS if self.kills else _LONGEST_PAUSE_NS)
+
+    def read(self, line: LogLine, number: int) -> bool:
+        """Take what a line says, if it is of a report; False where it says that there will be no kill."""
+        text = line.text
+        if self.pieces:  # a long path takes a record of its own, and what follows it another (printk's LOG_CONT)
+            if text[:1] in (b"/", b",", b":") and len(self.pieces) + len(text) < _MOST_PIECES_BYTES:
+                text = self.pieces + text
+            self.pieces = b""
+        known = True
+        if self.in_statistics and self._read_statistics(text):
+            pass
+        elif text.startswith(b"["):
+            known = self.tasks.add(text)
+            self.in_statistics = False
+        elif text.startswith(b" "):
+            known = False  # of a stack
+        elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+            return False
+        elif b": OOM victim " in text and text.endswith(b" is already exiting. Skip killing the task"):
+            return bool(self.kills)
+        else:
+            known = self._read_detail(text)
+        if known:
+            self.touch(line, number)
+        return True
+
+    def _read_detail(self, text: bytes) -> bool:
+        if text.startswith(b"oom-kill:constraint="):
+            self._read_summary(text)
+        elif text.startswith(b"Memory cgroup stats for "):
+            self._begin_statistics(text)
+        elif text.startswith(b"Task in "):
+            self.cgroups = oom_lines.read_controlled_cgroups(text)
+        elif (match := oom_lines.COUNTER.fullmatch(text)) is not None:
+            self.counters[match[1]] = Counter(int(match[2]) << 10, int(match[3]) << 10, int(match[4]))
+        elif self.trigger_tid is None and (match := oom_lines.CPU.match(text)) is not None:
+            # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
+            if match[2].endswith(self.trigger_comm or b""):
+                self.trigger_tid, self.trigger_comm = int(match[1]), match[2]
+        else:
+            return text.startswith((b"Tasks state (memory values in pages):", b"oom_reaper: "))
+        return True
+
+    def _read_statistics(self, text: bytes) -> bool:
+        name, _, value = text.partition(b" ")
+        if value.isdigit() and len(value) <= 20:
+            if name in oom_lines.STATISTICS:
+                self.statistics[name] = int(value)
+            return True
+        found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all of them in one record
+        self.statistics.update((name, int(value)) for name, value in found if name in oom_lines.STATISTICS)
+        return bool(found)
+
+    def _begin_statistics(self, text: bytes) -> None:
+        # 5.2 and later: one statistic a line, of the whole tree.  Before: on this line, one line for each cgroup in it.
+        found = oom_lines.INLINE_STATISTICS.fullmatch(text)
+        if found is not None:
+            for name, value in oom_lines.INLINE_STATISTIC.findall(found[1]):
+                if name in oom_lines.STATISTICS:
+                    self.statistics[name] = self.statistics.get(name, 0) + (int(value) << 10)
+            return
+        self.in_statistics = True
+        if text.endswith(b":"):
+            self.cgroups = oom_lines.Cgroups(text[24:-1], None)
+        else:
+            self.pieces = text
+
+    def _read_summary(self, text: bytes) -> None:
+        match = oom_lines.SUMMARY.fullmatch(text)
+        if match is None:
+            self.pieces = text
+            return
+        self.summary, self.constraint = text, match[1]
+        self.chosen_pid, self.chosen_uid = int(match[2]), int(match[3])
+
+    def can_take(self, kill: Kill) -> bool:
+        """Whether a "Killed process" line can be of this report, and not of one that was suppressed."""
+        if self.kills:
+            return self.group and self.kills[0].message == kill.message and self.tasks.may_have(kill.tid)
+        if not self.reported or self.chosen is not None:
+            return True
+        if self.chosen_pid is None:
+            return self.tasks.find(kill.tid) is not None
+        return self.chosen_pid == kill.tid or self.tasks.are_same(self.chosen_pid, kill.tid)
+
+    def reports(self, complete: bool) -> list[Report]:
+        """What is known of each victim."""
+        if self.summary is not None and self.kills:
+            self.cgroups = oom_lines.read_summary_cgroups(self.summary, self.kills[0].comm, self.cgroups.limit)
+        return [self._report(kill, complete) for kill in self.kills]
+
+    def _report(self, kill: Kill, complete: bool) -> Report:
+        task = self.tasks.find(kill.tid)
+        chosen = kill is self.kills[0] and self.chosen is None
+        pid = task.pid if task is not None else None
+        if pid is None and chosen and kill.oom_score_adj is not None:
+            pid = self.chosen_pid  # a leader since f168a9a54ec3 (5.3), and such lines are of 5.4 and later
+        page_tables = _bytes(kill.page_tables_kb)
+        if page_tables is not None and not _is_plausible(kill):
+            page_tables = task.page_tables_bytes if task is not None else None
+        elif page_tables is None and task is not None:
+            page_tables = task.page_tables_bytes
+        adj = kill.oom_score_adj
+        return Report(
+            kill.time_ns,
+            self.first,
+            self.clock,
+            kill.tid,
+            pid,
+            kill.comm,
+            kill.uid if kill.uid is not None else self.chosen_uid if chosen else None,
+            _bytes(kill.total_vm_kb),
+            _bytes(kill.anon_rss_kb),
+            _bytes(kill.file_rss_kb),
+            _bytes(kill.shmem_rss_kb),
+            page_tables,
+            adj if adj is not None or task is None else task.oom_score_adj,
+            task,
+            self.cgroups.task if kill is self.kills[0] else None,
+            kill.message or self.chosen,
+            # oc->constraint was not set in 5.0-5.2, whose lines had no oom_score_adj.
+            self.constraint if kill.oom_score_adj is not None or self.constraint != b"NONE" else None,
+            self.gfp_mask,
+            self.gfp_flags,
+            self.order,
+            self.cgroups.limit,
+            self.counters,
+            self.statistics,
+            self.trigger_comm,
+            self.trigger_tid,
+            self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
+            self.tasks.largest(kill.tid) if self.tasks else None,
+            self.group or (False if complete else None),
+            len(self.kills) if complete else None,
+        )
+
+
+def read_kill(groups: Sequence[bytes | None], time_ns: int | None) -> Kill:
+    message, tid, uid6, comm, uid7, total_vm, anon, file, shmem, uid, page_tables, adj = groups
+    return Kill(
+        time_ns,
+        message,
+        int(tid or 0),
+        comm or b"",
+        _int(uid6 or uid7 or uid),
+        *map(_int, (total_vm, anon, file, shmem, page_tables, adj)),
+    )
+
+
+def _int(digits: bytes | None) -> int | None:
+    return None if digits is None else int(digits)
+
+
+def _bytes(kb: int | None) -> int | None:
+    return None if kb is None else kb << 10
+
+
+def _is_plausible(kill: Kill) -> bool:
+    """Whether the size of the page tables is in kB: 5.4.0 to 5.4.8 printed bytes (fixed by 941f762bcb27).
+
+    A page of them maps 512 pages; some 4 MiB are for small processes and large pages.
+    """
+    return (kill.page_tables_kb or 0) <= (kill.total_vm_kb or 0) // 256 + 4096

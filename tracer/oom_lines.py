@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""The grammar of the lines that Linux 2.6 to 7.x print about OOM kills.
+
+Sources: mm/oom_kill.c and mm/memcontrol.c of these kernels.  Names in the lines (comm, cgroups) may hold anything,
+newlines and the kernel's own words too: a line counts only if all of it, from its first byte to its last, is what the
+kernel prints, and where a name makes it ambiguous what it says, it says nothing.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+from tracer.event import Scope
+
+INVOKED = re.compile(
+    rb"(.{0,64}?) invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,8})(?:\(([^)]*)\))?.*?, +order=(-?\d{1,9})\b"
+    rb"(?:, (?:oom_adj|oomkilladj|oom_score_adj)=-?\d{1,20})*",
+    re.DOTALL,
+)
+"""The first line of a report: comm of who asked for memory, gfp mask, its names (4.6 and later), order."""
+
+CHOSEN = re.compile(
+    rb"([^:]{1,100}): [Kk]ill process \d{1,10}(?:, UID \d{1,20},)? \(.{0,64}\),?(?: UID \d{1,20},)? "
+    rb"score -?\d{1,20} (?:or a child|or sacrifice child|and children\.?)",
+    re.DOTALL,
+)
+"""Before 5.1: message.  The process whose memory is to be freed; the line after it names the victim, maybe a child."""
+
+_SIZES = (
+    rb" (?:total-vm|vsz):(\d{1,20})kB, anon-rss:(\d{1,20})kB, file-rss:(\d{1,20})kB"
+    rb"(?:, shmem-rss:(\d{1,20})kB)?(?:, UID:(\d{1,20}) pgtables:(\d{1,20})kB oom_score_adj:(-?\d{1,20}))?"
+)
+KILLED = re.compile(
+    rb"(?:([^:]{1,100}): )?Killed process (\d{1,10}),?(?: UID (\d{1,20}),)? \((.{0,64}?)\),?(?: UID (\d{1,20}),)?"
+    rb"(?:\.|" + _SIZES + rb")?",
+    re.DOTALL,
+)
+"""A kill: message (5.1 and later, or before 2.6.18), tid, uid (RHEL 6), comm, uid (RHEL 7), sizes in kB (2.6.34; shmem
+4.5), uid, page tables, oom_score_adj (5.4)."""
+
+SUMMARY = re.compile(
+    rb"oom-kill:constraint=CONSTRAINT_(\w+),nodemask=.*,task=.{0,64},pid=(\d{1,20}),uid=(\d{1,20})\n?", re.DOTALL
+)
+"""5.0 and later: constraint, pid and uid of the process that was chosen."""
+GROUP = re.compile(rb"Tasks in /.* are going to be killed due to memory\.oom\.group set", re.DOTALL)
+COUNTER = re.compile(rb"(memory|memory\+swap|kmem|swap): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})")
+CPU = re.compile(
+    rb"(?:CPU: \d{1,20} (?:UID: \d{1,20} )?PID|Pid): (\d{1,20}),? [Cc]omm: (.{0,15}) "
+    rb"(?:Not tainted|Tainted: |Kdump: loaded)",
+    re.DOTALL,
+)
+"""The thread that asked for memory: dump_stack_print_info(), lib/dump_stack.c."""
+INLINE_STATISTICS = re.compile(rb"Memory cgroup stats for /.*:((?: ?\w+:\d{1,20}KB)+) ?", re.DOTALL)
+INLINE_STATISTIC = re.compile(rb"(\w+):(\d{1,20})KB")
+LINE_STATISTIC = re.compile(rb"^ *([a-z_]+) (\d{1,20})$", re.MULTILINE)
+STATISTICS = frozenset(
+    b"anon file shmem slab slab_reclaimable slab_unreclaimable kernel sock "
+    b"cache rss total_cache total_rss total_shmem".split()
+)
+"""Those that are kept, of cgroup v2 and of v1."""
+DROPPED = re.compile(rb"\*\* \d{1,20} printk messages dropped \*\*.*", re.DOTALL)
+"""What the console shows where lines are missing: console_emit_next_record(), kernel/printk/printk.c."""
+
+MESSAGES = frozenset(
+    (
+        b"Out of memory",
+        b"Out of Memory",
+        b"Memory cgroup out of memory",
+        b"Out of memory (oom_kill_allocating_task)",
+        b"No available memory (MPOL_BIND)",
+        b"No available memory in cpuset",
+    )
+)
+"""What oom_kill_process() was ever given to say."""
+
+SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_POLICY": "mempolicy", b"NONE": "host"}
+"""enum oom_constraint, as the summary spells it."""
+
+_MOST_READINGS = 64
+
+Clock = Literal["printk", "realtime"]
+
+
+class LogLine(NamedTuple):
+    """One record of printk, without what stands in front of it and unescaped; from formats that split records, a line.
+
+    A last line that lacks its end may be cut, and must not be made one of these.
+    """
+
+    text: bytes
+    time_ns: int | None = None
+    """Nanoseconds of `clock`."""
+    clock: Clock | None = None
+    caller: bytes | None = None
+    """Who printed it, as CONFIG_PRINTK_CALLER shows it (`T123`, `C1`)."""
+
+
+class Cgroups(NamedTuple):
+    """Paths, as bytes; None where the line does not say, or could be read in two ways."""
+
+    limit: bytes | None
+    task: bytes | None
+
+
+def read_summary_cgroups(summary: bytes, comm: bytes, limit: bytes | None) -> Cgroups:
+    """The cgroups in a whole summary line (5.0 and later), where the victim's comm and the limit's cgroup are known.
+
+    ``cpuset=NAME,mems_allowed=LIST,oom_memcg=PATH,task_memcg=PATH,task=COMM,pid=PID,uid=UID``, with ``global_oom``
+    instead of the limit where none was hit.  The limit is the victim's cgroup or one above it.
+    """
+    last = summary.rpartition(b",pid=")[0]
+    ends = [end for end in _places(last, b",task=", 0) if len(last) - end <= 6 + 64]
+    ends = [end for end in ends if last[end + 6 :] == comm] or ends
+    readings: set[Cgroups] = set()
+    for end in ends:
+        text = last[:end]
+        readings.update(Cgroups(above, task) for above, task in _pairs(text, b",oom_memcg=", b",task_memcg="))
+        readings.update(Cgroups(None, text[at:]) for at in _places(text, b",global_oom,task_memcg=/", 23))
+    readings = {each for each in readings if each.limit is None or is_below(each.task or b"", each.limit)}
+    if limit is not None:
+        readings = {each for each in readings if each.limit == limit}
+    return readings.pop() if len(readings) == 1 else Cgroups(limit, None)
+
+
+def read_controlled_cgroups(line: bytes) -> Cgroups:
+    """The cgroups in ``Task in PATH killed as a result of limit of PATH`` (before 5.0)."""
+    pairs = _pairs(line, b"Task in ", b" killed as a result of limit of ")
+    readings = [Cgroups(limit, task) for task, limit in pairs if is_below(task, limit)]
+    return readings[0] if len(readings) == 1 else Cgroups(None, None)
+
+
+def is_below(path: bytes, above: bytes) -> bool:
+    """Whether a cgroup is ``above`` or in it."""
+    return path == above or above == b"/" or path.startswith(above + b"/")
+
+
+def _pairs(text: bytes, first: bytes, second: bytes) -> list[tuple[bytes, bytes]]:
+    found = []
+    for at in _places(text, first + b"/", len(first)):
+        for to in _places(text, second + b"/", len(second)):
+            if to - len(second) > at:
+                found.append((text[at : to - len(second)], text[to:]))
+    return found
+
+
+def _places(text: bytes, word: bytes, length: int) -> list[int]:
+    """Where what follows the first ``length`` bytes of each ``word`` begins."""
+    places: list[int] = []
+    at = text.find(word)
+    while at >= 0 and len(places) < _MOST_READINGS:
+        places.append(at + length)
+        at = text.find(word, at + 1)
+    return places

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of a kernel log -> what they report of OOM kills, one report for each victim.
+
+What the kernel prints is spread over many lines, and not all of them are there: it limits the rate of all but the last
+("Killed process"), the ring buffer is overwritten, and files are cut.  Lines belong together by their order and, where
+the kernel tells who printed them (CONFIG_PRINTK_CALLER), by that; before oom_lock (4.2) reports could interleave.
+
+Takes constant memory, whatever it is fed, and never raises.  While `Reports.idle` holds, only lines in which one of
+`WORDS` occurs have to be fed.
+"""
+
+from collections.abc import Sequence
+
+from tracer import oom_lines
+from tracer.oom_incident import Incident, Kill, Report, read_kill
+from tracer.oom_lines import LogLine
+
+WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
+"""One of them is in each line that can begin a report."""
+
+_LONGEST = 8192
+"""printk's longest record has 1 KiB, every byte of which some logs spell as four."""
+_MOST_CALLERS = 16
+_MOST_VICTIMS = 1024
+
+
+class Reports:
+    """Joins lines to reports."""
+
+    def __init__(self) -> None:
+        self._open: dict[bytes | None, Incident] = {}
+        self._number = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no report is open."""
+        return not self._open
+
+    def feed(self, line: LogLine) -> Sequence[Report]:
+        """The reports that are complete now.
+
+        Only what follows a kill shows whether it was that of a group, so most come with a later line.
+        """
+        text = line.text
+        if not self._open and not (WORDS[0] in text or WORDS[1] in text or WORDS[2] in text):
+            return ()
+        if len(text) > _LONGEST:
+            return ()
+        self._number += 1
+        done: list[Report] = []
+        for each in self._open.values():
+            if each.is_stale(line, self._number):
+                done += self._close_stale(line)
+                break
+        incident = self._open.get(line.caller)
+        if b" invoked oom-killer: " in text and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
+            done += self._close(line.caller)
+            self._begin(line, done).invoked(*match.groups())
+        elif b"illed process " in text and (match := oom_lines.KILLED.fullmatch(text)) is not None:
+            self._kill(line, read_kill(match.groups(), line.time_ns), incident, done)
+        elif b"ill process " in text and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
+            if incident is None or incident.kills or incident.chosen is not None:
+                done += self._close(line.caller)
+                incident = self._begin(line, done)
+            incident.chosen = match[1]
+        elif incident is not None and incident.kills and oom_lines.GROUP.fullmatch(text) is not None:
+            self._group(line, incident, done)
+        elif text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
+            done += self.lose()
+        elif incident is not None and not incident.read(line, self._number):
+            done += self._close(line.caller)
+        return done
+
+    def lose(self) -> list[Report]:
+        """Lines are missing here: what was not complete stays so."""
+        return [report for caller in list(self._open) for report in self._close(caller, complete=False)]
+
+    def end(self) -> list[Report]:
+        """The log ends here; it may go on later."""
+        return [report for caller in list(self._open) for report in self._close(caller)]
+
+    def _begin(self, line: LogLine, done: list[Report]) -> Incident:
+        if len(self._open) >= _MOST_CALLERS:
+            done += self._close(next(iter(self._open)), complete=False)
+        incident = self._open[line.caller] = Incident(line, self._number)
+        return incident
+
+    def _close(self, caller: bytes | None, complete: bool = True) -> list[Report]:
+        incident = self._open.pop(caller, None)
+        return [] if incident is None else incident.reports(complete)
+
+    def _close_stale(self, line: LogLine) -> list[Report]:
+        stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
+        return [report for caller in stale for report in self._close(caller)]
+
+    def _kill(self, line: LogLine, kill: Kill, incident: Incident | None, done: list[Report]) -> None:
+        if incident is None or not incident.can_take(kill):
+            # Without a report only the kernel's own words count, and a line without any says too little.
+            if kill.message not in oom_lines.MESSAGES and (kill.message is not None or kill.total_vm_kb is None):
+                return
+            done += self._close(line.caller)
+            incident = self._begin(line, done)
+        incident.touch(line, self._number)
+        # A group kill's first victim is killed as one of the group, too.
+        if all(kill.tid != other.tid for other in incident.kills):
+            incident.kills.append(kill)
+        if len(incident.kills) >= _MOST_VICTIMS:
+            done += self._close(line.caller, complete=False)
+
+    def _group(self, line: LogLine, incident: Incident, done: list[Report]) -> None:
+        if incident.group and len(incident.kills) > 1:
+            # The line comes after the first victim's: that was the first of another group, its report suppressed.
+            first = incident.kills.pop()
+            done += self._close(line.caller)
+            incident = self._begin(line, done)
+            incident.first = first.time_ns
+            incident.kills.append(first)
+        incident.group = True
+        incident.touch(line, self._number)
