@@ -117,7 +117,9 @@ class Pins:
         if not os.path.lexists(folder):
             return None
         found = self._open(folder)
-        if found is not None and len(found.links) != len(found.about["hooks"]):
+        if found is None:
+            return None
+        if found.about["layout"] != EVENT_LAYOUT or len(found.links) != len(found.about["hooks"]):
             _say(f"the capture pinned in {folder} lacks programs; it begins anew")
             self._end(found).close()
             return None
