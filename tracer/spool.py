@@ -157,6 +157,8 @@ class Spool:
         try:
             if self._reader is None:
                 self._reader = self._open_segment(self._segments[0])
+                if os.fstat(self._reader.fileno()).st_size < self._offset:  # it was cut
+                    self.skipped += 1
                 self._offset = self._reader.seek(_line_start(self._reader, self._offset))
                 self._is_torn = False
             while len(self._ahead) < count:
@@ -281,6 +283,6 @@ def _line_start(file: BinaryIO, offset: int) -> int:
     """``offset``, but 0 where no line begins there: rather twice than never."""
     if offset:
         file.seek(offset - 1)
-        if file.read(1) not in (b"\n", b""):
+        if file.read(1) != b"\n":
             return 0
     return offset

@@ -331,7 +331,8 @@ class Model:
                     file.unlink()
             elif how == "cut":
                 begin = file.read_bytes()[: where % (size + 1)]
-                os.truncate(file, len(begin) - begin.endswith(b"\n"))  # as any power cut, and not between two lines
+                if begin:
+                    os.truncate(file, len(begin) - begin.endswith(b"\n"))  # as any power cut, and not between two lines
             else:
                 with file.open("r+b") as opened:
                     opened.seek(where % (size + 1))
