@@ -60,12 +60,14 @@ STATISTICS = frozenset(
 DROPPED = re.compile(rb"\*\* \d{1,20} printk messages dropped \*\*.*", re.DOTALL)
 """What the console shows where lines are missing: console_emit_next_record(), kernel/printk/printk.c."""
 
+ALLOCATING = b"Out of memory (oom_kill_allocating_task)"
+"""The thread that asked for memory is chosen, even where it is not the first of its process."""
 MESSAGES = frozenset(
     (
         b"Out of memory",
         b"Out of Memory",
         b"Memory cgroup out of memory",
-        b"Out of memory (oom_kill_allocating_task)",
+        ALLOCATING,
         b"No available memory (MPOL_BIND)",
         b"No available memory in cpuset",
     )

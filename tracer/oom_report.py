@@ -53,18 +53,8 @@ class Reports:
                 done += self._close_stale(line)
                 break
         incident = self._open.get(line.caller)
-        if b" invoked oom-killer: " in text and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
-            done += self._close(line.caller)
-            self._begin(line, done).invoked(*match.groups())
-        elif b"illed process " in text and (match := oom_lines.KILLED.fullmatch(text)) is not None:
-            self._kill(line, read_kill(match.groups(), line.time_ns), incident, done)
-        elif b"ill process " in text and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
-            if incident is None or incident.kills or incident.chosen is not None:
-                done += self._close(line.caller)
-                incident = self._begin(line, done)
-            incident.chosen = match[1]
-        elif incident is not None and incident.kills and oom_lines.GROUP.fullmatch(text) is not None:
-            self._group(line, incident, done)
+        if b"ill" in text and self._read_kill(line, incident, done):
+            pass
         elif text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
         elif incident is not None and not incident.read(line, self._number):
@@ -92,6 +82,25 @@ class Reports:
     def _close_stale(self, line: LogLine) -> list[Report]:
         stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
         return [report for caller in stale for report in self._close(caller)]
+
+    def _read_kill(self, line: LogLine, incident: Incident | None, done: list[Report]) -> bool:
+        """Take a line that begins a report or says who is killed; whether it was one."""
+        text = line.text
+        if WORDS[0] in text and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
+            done += self._close(line.caller)
+            self._begin(line, done).invoked(*match.groups())
+        elif WORDS[1] in text and (match := oom_lines.KILLED.fullmatch(text)) is not None:
+            self._kill(line, read_kill(match.groups(), line.time_ns), incident, done)
+        elif WORDS[2] in text and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
+            if incident is None or incident.kills or incident.chosen is not None:
+                done += self._close(line.caller)
+                incident = self._begin(line, done)
+            incident.chosen = match[1]
+        elif incident is not None and incident.kills and oom_lines.GROUP.fullmatch(text) is not None:
+            self._group(line, incident, done)
+        else:
+            return False
+        return True
 
     def _kill(self, line: LogLine, kill: Kill, incident: Incident | None, done: list[Report]) -> None:
         if incident is None or not incident.can_take(kill):

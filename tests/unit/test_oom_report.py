@@ -299,3 +299,12 @@ def test_suppressed_reports() -> None:
     assert (told.tid, told.pid, told.trigger_tid, told.limit_cgroup) == (406, 406, 412, b"/st")
     assert len(told.tasks or ()) == 7
     assert sum(report.trigger_tid is not None for report in found) == 1
+
+
+def test_allocating_thread() -> None:
+    """vm.oom_kill_allocating_task chooses a thread: without the table of tasks, nothing tells its process."""
+    log = [line for line in lines(FILES["6.12-alloctask"]) if not line.text.startswith(b"[")]
+    (report,) = reports(log)
+    assert (report.tid, report.pid, report.trigger_tid, report.trigger_pid) == (285, None, 285, None)
+    (report,) = reports(line for line in lines(FILES["6.12-global"]) if not line.text.startswith(b"["))
+    assert (report.tid, report.pid) == (196, 196)
