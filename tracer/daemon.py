@@ -18,26 +18,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import (
-    __version__,
-    backfill,
-    enrich,
-    exits,
-    features,
-    host,
-    privileges,
-    process,
-    record,
-    sinks,
-    source,
-    state,
-    wire,
-)
+from tracer import __version__, backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
 from tracer.event import OomExit, Start, Stop
+from tracer.exits import Exits
 from tracer.gfp import GfpNames
 from tracer.handover import Handover
 from tracer.incident import Incidents, Kill
@@ -47,6 +34,7 @@ from tracer.notify import Notifier
 from tracer.options import ENVIRONMENT, Options
 from tracer.output import Output
 from tracer.pins import Pinned
+from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
@@ -70,14 +58,14 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
         self._host = host.read_host()
-        kept = state.open_if_possible(options.state)
         opened = [sinks.open_sink(uri) for uri in options.outputs]
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
+        self._capture = source.attach(options.engine, options.pins)
+        kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
-        self._capture = source.attach(options.engine, options.pins)
         privileges.drop(options.network)  # of this thread, and so before there are others
         self._interfaces = _open_interfaces() if options.network else None
         maps = self._capture.attached.maps
@@ -85,8 +73,8 @@ class Daemon:
         self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
         self._names = Names(self._runtimes)
         self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        self._exits = exits.Exits(self._names)
-        self._records = record.Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        self._exits = Exits(self._names)
+        self._records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
         self._incidents = Incidents()
         self._backlog = Backlog()
         self._handover = Handover()

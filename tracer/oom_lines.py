@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from tracer.event import Scope
 
 INVOKED = re.compile(
-    rb"(.{0,64}?) invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,8})(?:\(([^)]*)\))?.*?, +order=(-?\d{1,9})\b"
+    rb"(.{0,64}?) invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,8})\b(?:\(([^)]*)\))?.*?, +order=(-?\d{1,9})\b"
     rb"(?:, (?:oom_adj|oomkilladj|oom_score_adj)=-?\d{1,20})*",
     re.DOTALL,
 )

@@ -105,7 +105,7 @@ class Pins:
             os.close(self._lock)
             raise TracerError(
                 f"another oomtrace reads what is pinned in {path}",
-                "stop it first (systemctl stop oomtrace), or name another folder with --pins",
+                "stop it first (systemctl stop oomtrace); oomtrace run --no-keep goes beside it",
             )
 
     def folder(self, engine: EngineName, fingerprint: str) -> str:

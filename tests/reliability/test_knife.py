@@ -98,7 +98,7 @@ def test_two_at_once(runs: Runs, storm: Storm) -> None:
     leaver, runs.process = (first, second) if first.poll() is not None else (second, first)
     assert leaver.returncode == 1
     said = runs.said().splitlines()
-    assert len([line for line in said if f"another oomtrace runs (pid {runs.process.pid})" in line]) == 1, said
+    assert len([line for line in said if "another oomtrace" in line]) == 1, said
     wait_until("it is attached", lambda: runs.of_type("start"))
     storm.end(storm.brew(50))
     runs.wait_for_kills(50)

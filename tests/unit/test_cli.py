@@ -192,7 +192,7 @@ def test_run_without_capabilities() -> None:
     if os.geteuid() != 0:
         not_applicable("only root has capabilities to lose")
     wrapper = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-    assert "CAP_BPF" in check_refusal(oomtrace("run", wrapper=wrapper), EXIT_UNSUPPORTED)
+    assert "CAP_BPF" in check_refusal(oomtrace("run", "--no-keep", wrapper=wrapper), EXIT_UNSUPPORTED)
 
 
 def test_detach_nothing(tmp_path: Path) -> None:

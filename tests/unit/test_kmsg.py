@@ -87,7 +87,7 @@ def test_backfill(feed: Feed) -> None:
         return tid == 12
 
     ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    (record,) = kills(feed(*records), "6a4ce4a0", known, ahead_ns + 1500 * 10**9, ahead_ns + 3000 * 10**9)
+    ((record, _),) = kills(feed(*records), "6a4ce4a0", known, ahead_ns + 1500 * 10**9, ahead_ns + 3000 * 10**9)
     assert asked == [(12, 2000), (13, 3000)]
     assert (record["victim"]["tid"], record["victim"]["comm"]) == (13, "a\nb")
     assert record["id"] == f"6a4ce4a0-k{3000 * 10**6:x}-13"
