@@ -5,12 +5,11 @@ The kernel counts a kill in /proc/vmstat (oom_kill) before it can be seen, and a
 that was gone in between: so many more are nothing to tell of.
 """
 
-import time
 from collections.abc import Callable
 from heapq import nlargest
 
 from tracer import cgroupfs
-from tracer.clock import boottime_ns, rfc3339
+from tracer.clock import at_boottime, boottime_ns
 from tracer.event import CgroupKills, Gap, Host
 from tracer.ledger import Entry, Ledger
 
@@ -59,7 +58,7 @@ class Audit:
             return False
         if self._missing(counted) <= 0:
             self._suspect = None
-            self._ledger.settle(counted, time.time_ns())
+            self._ledger.settle(counted, boottime_ns())
             return False
         seen = counted, self._ledger.explained
         if seen != self._suspect:
@@ -75,33 +74,38 @@ class Audit:
             found.setdefault(entry.tid, []).append(entry.killed_ns)
         return found
 
-    def differs(self) -> bool:
-        """Whether the kernel has counted more at this moment."""
+    @property
+    def since_ns(self) -> int:
+        """When last all was explained, CLOCK_BOOTTIME."""
+        return self._ledger.since_ns or 0
+
+    def missing(self) -> int:
+        """How many more the kernel has counted at this moment, at least."""
         counted = self._count()
-        return counted is not None and self._missing(counted) > 0
+        return 0 if counted is None else max(0, self._missing(counted))
 
     def begin(self) -> None:
         """Compare only what comes from now on."""
         counted = self._count()
         if counted is not None:
-            self._ledger.settle(counted, time.time_ns())
+            self._ledger.settle(counted, boottime_ns())
 
     def settle(self) -> Gap | None:
         """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host)."""
         counted = self._count()
         if counted is None:
             return None
-        missing, now_ns, ledger = self._missing(counted), time.time_ns(), self._ledger
+        missing, now_ns, ledger = self._missing(counted), boottime_ns(), self._ledger
         nobody: Host = {"name": "", "boot_id": None, "kernel": ""}
         gap: Gap | None = None
         if missing > 0:
             gap = {
                 "schema": 1,
                 "type": "gap",
-                "time": rfc3339(now_ns),
+                "time": at_boottime(now_ns),
                 "seq": 0,
                 "host": nobody,
-                "since": None if ledger.since_ns is None else rfc3339(ledger.since_ns),
+                "since": None if ledger.since_ns is None else at_boottime(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),
                 "records": ledger.kills,
                 "missing": missing,

@@ -10,7 +10,7 @@ CLOCK_BOOTTIME when the log is read: what was suspended since a kill, and how fa
 import mmap
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tracer.clock import boottime_ns
 from tracer.event import OomKill
@@ -23,6 +23,9 @@ Known = Callable[[int, int], bool]
 """Whether a kill has a record: by the thread that the kernel named (`victim.tid`) and the time of CLOCK_BOOTTIME, which
 may be off by `tolerance_ns()`."""
 
+Kill = tuple[OomKill, int]
+"""A record, and when the kill was, CLOCK_BOOTTIME."""
+
 _LEAST_TOLERANCE_NS = 2_000_000_000
 _DRIFT = 2000
 """One part in so many: 500 ppm, adjtimex(2)."""
@@ -33,9 +36,7 @@ def tolerance_ns(kill_ns: int) -> int:
     return _LEAST_TOLERANCE_NS + kill_ns // _DRIFT
 
 
-def kills(
-    kmsg: Kmsg, boot: str, known: Known, since_ns: int = 0, until_ns: int | None = None
-) -> Iterator[tuple[OomKill, int]]:
+def kills(kmsg: Kmsg, boot: str, known: Known, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Kill]:
     """The kills in the log, from where ``kmsg`` stands, that have no record, oldest first, each once, and their times.
 
     ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound when they were, give or
@@ -64,10 +65,10 @@ class Backfill:
         self._kmsg = Kmsg()
         self._boot = boot
 
-    def kills(self) -> list[tuple[OomKill, int]]:
-        """All kills in it and their times (CLOCK_BOOTTIME), oldest first."""
+    def kills(self, since_ns: int) -> list[Kill]:
+        """The kills since then (CLOCK_BOOTTIME), or somewhat before, oldest first."""
         self._kmsg.rewind()
-        return list(kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False))
+        return list(kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False, since_ns))
 
 
 def open_if_possible(boot: str) -> Backfill | None:
@@ -80,9 +81,13 @@ def open_if_possible(boot: str) -> Backfill | None:
     return None
 
 
-def is_known(known: dict[int, list[int]], tid: int, kill_ns: int) -> bool:
-    """Whether this thread was killed at one of the times that are ``known`` of it."""
-    return any(abs(kill_ns - known_ns) <= tolerance_ns(kill_ns) for known_ns in known.get(tid, ()))
+def unknown(logged: Iterable[Kill], known: dict[int, list[int]]) -> list[Kill]:
+    """Those of which there is no record; ``known`` tells when threads were killed (CLOCK_BOOTTIME), by their ids."""
+    return [
+        (record, kill_ns)
+        for record, kill_ns in logged
+        if all(abs(kill_ns - known_ns) > tolerance_ns(kill_ns) for known_ns in known.get(record["victim"]["tid"], ()))
+    ]
 
 
 def _reports(kmsg: Kmsg) -> Iterator[Report]:

@@ -136,7 +136,7 @@ class Daemon:
             self._write_joined(self._incidents.end())
         self._write_exits(self._exits.end())
         for _ in range(10):  # the kernel counts a kill before it tells of it
-            if not self._audit.differs():
+            if not self._audit.missing():
                 break
             time.sleep(0.05)
             self._drain()
@@ -231,15 +231,14 @@ class Daemon:
 
     def _explain(self) -> None:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
-        found = self._backfill.kills() if self._backfill else []
+        logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
         self._drain()  # what was logged in this moment
-        known, noted = self._audit.known(), []
-        for built, killed_ns in found:
-            tid, incident = built["victim"]["tid"], built["incident"]
-            if not backfill.is_known(known, tid, killed_ns):
-                enrich.enrich(built, 0, self._names, self._redact)
-                self._kills += self._stream.write(built)
-                noted.append((killed_ns, tid, incident["id"] if incident["group_kill"] else None))
+        unknown, noted = backfill.unknown(logged, self._audit.known()), []
+        for built, killed_ns in unknown[-self._audit.missing() :]:  # what the log tells of earlier was told
+            incident = built["incident"]
+            enrich.enrich(built, -1, self._names, self._redact)
+            self._kills += self._stream.write(built)
+            noted.append((killed_ns, built["victim"]["tid"], incident["id"] if incident["group_kill"] else None))
         self._stream.flush()  # noted too early, they would be lost with this process
         for each in noted:
             self._audit.note(*each)

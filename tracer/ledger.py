@@ -37,7 +37,7 @@ class _Header(NamedTuple):
     explained: int
     """The kernel's count, when last everything in it was explained."""
     since_ns: int
-    """When that was, Unix time; 0: at boot."""
+    """When that was, CLOCK_BOOTTIME."""
     first: int
     """The first entry since then."""
     end: int
@@ -90,7 +90,7 @@ class Ledger:
 
     @property
     def since_ns(self) -> int | None:
-        """Unix time when all was explained; None: not yet in this boot."""
+        """When all was explained, CLOCK_BOOTTIME; None: not yet in this boot."""
         return self._header.since_ns or None
 
     def entries(self) -> Iterator[Entry]:
@@ -119,7 +119,7 @@ class Ledger:
         self._change(header._replace(end=header.end + 1, groups=header.groups + counts_twice))
 
     def settle(self, counted: int, now_ns: int) -> None:
-        """All that the kernel has ``counted`` until ``now_ns`` (Unix time) is explained, or was told to be a gap."""
+        """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap."""
         header = self._header
         self._change(header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0))
 

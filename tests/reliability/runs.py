@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from tests.kernel.daemon import check_line
 from tests.kernel.environment import ENGINE, PATIENCE_S, ROOT, START_S, attempts, wait_until
 from tests.kernel.oracles import Record, vmstat_oom_kills
+from tracer.clock import boottime_ns
 from tracer.host import read_boot_id
 from tracer.ledger import Ledger
 
@@ -33,7 +33,7 @@ class Runs:
     def forget_the_past(self) -> None:
         """Let the first run take all kills so far for explained."""
         self.state.mkdir(mode=0o750)
-        Ledger(f"{self.state}/ledger", read_boot_id()).settle(vmstat_oom_kills(), time.time_ns())
+        Ledger(f"{self.state}/ledger", read_boot_id()).settle(vmstat_oom_kills(), boottime_ns())
 
     def options(self) -> list[str]:
         return ["--engine", ENGINE, "--pins", str(self.pins), "--state", str(self.state)]

@@ -117,7 +117,7 @@ def test_beside_another(runs: Runs, storm: Storm) -> None:
     second.wait_for_kills(20)
     second.stop()
     runs.stop()
-    victims = [[record["victim"]["pid"] for record in each.of_type("oom_kill")] for each in (runs, second)]
+    victims = [[record["victim"]["tid"] for record in each.of_type("oom_kill")] for each in (runs, second)]
     assert victims[0] == victims[1]
     storm.tally("another tracer beside it", 1, runs).check()
 

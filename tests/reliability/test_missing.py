@@ -49,7 +49,7 @@ def test_before_the_first_start(first_runs: Runs, storm: Storm) -> None:
     wait_until("the records", lambda: victims <= pids(first_runs))
     first = len(first_runs.of_type("oom_kill"))
     told = first_runs.of_type("oom_kill")
-    assert {record["source"] for record in told if record["victim"]["pid"] in victims} == {"kernel_log"}
+    assert {record["source"] for record in told if record["victim"]["tid"] in victims} == {"kernel_log"}
     first_runs.stop()
     first_runs.start()
     storm.end(storm.brew(10, jobs=1))
@@ -74,4 +74,4 @@ def test_not_wanted(first_runs: Runs, storm: Storm) -> None:
 
 
 def pids(runs: Runs) -> set[int]:
-    return {record["victim"]["pid"] for record in runs.of_type("oom_kill")}
+    return {record["victim"]["tid"] for record in runs.of_type("oom_kill")}
