@@ -219,7 +219,9 @@ class Incident:
         chosen = kill is self.kills[0] and self.chosen is None
         pid = task.pid if task is not None else None
         if pid is None and chosen and kill.oom_score_adj is not None and kill.message != oom_lines.ALLOCATING:
-            pid = self.chosen_pid  # a leader since f168a9a54ec3 (5.3), and such lines are of 5.4 and later
+            # Such lines are of 5.4 and later, and since "mm: memcontrol: use CSS_TASK_ITER_PROCS at
+            # mem_cgroup_scan_tasks()" (5.3) it is the first thread.
+            pid = self.chosen_pid
         page_tables = _bytes(kill.page_tables_kb)
         if page_tables is not None and not _is_plausible(kill):
             page_tables = task.page_tables_bytes if task is not None else None
