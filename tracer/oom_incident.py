@@ -12,7 +12,7 @@ _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
 """Lines of somebody else after which a report is not waited for; the kernel's own dump of memory has some hundred."""
 _MOST_LINES_AFTER = 64
-"""The same after a kill: the other victims of a group kill follow at once."""
+"""The same after a kill, of the same caller: the other victims of a group kill follow at once."""
 _LONGEST_PAUSE_NS = 60_000_000_000
 _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
 
@@ -83,7 +83,7 @@ class Incident:
 
     def __init__(self, line: LogLine, number: int) -> None:
         self.first, self.clock = line.time_ns, line.clock
-        self._last, self._number, self._caller = line.time_ns, number, line.caller
+        self._last, self._number, self._others = line.time_ns, number, 0
         self.gfp_mask: int | None = None
         self.gfp_flags: bytes | None = None
         self.order: int | None = None
@@ -112,12 +112,11 @@ class Incident:
 
     def touch(self, line: LogLine, number: int) -> None:
         """``line``, the ``number``-th of the log, was one of this report."""
-        self._last, self._number = line.time_ns, number
+        self._last, self._number, self._others = line.time_ns, number, 0
 
     def is_stale(self, line: LogLine, number: int) -> bool:
         """Whether nothing more can come of this report."""
-        others = number - self._number
-        if others > _MOST_LINES_AFTER and (others > _MOST_OTHER_LINES or (self.kills and line.caller == self._caller)):
+        if number - self._number > _MOST_OTHER_LINES or (self._others > _MOST_LINES_AFTER and self.kills):
             return True
         if line.time_ns is None or self._last is None or line.clock != self.clock:
             return False
@@ -147,6 +146,8 @@ class Incident:
             known = self._read_detail(text)
         if known:
             self.touch(line, number)
+        else:
+            self._others += 1
         return True
 
     def _read_detail(self, text: bytes) -> bool:
@@ -219,7 +220,9 @@ class Incident:
         chosen = kill is self.kills[0] and self.chosen is None
         pid = task.pid if task is not None else None
         if pid is None and chosen and kill.oom_score_adj is not None and kill.message != oom_lines.ALLOCATING:
-            pid = self.chosen_pid  # a leader since f168a9a54ec3 (5.3), and such lines are of 5.4 and later
+            # Such lines are of 5.4 and later, and since "mm: memcontrol: use CSS_TASK_ITER_PROCS at
+            # mem_cgroup_scan_tasks()" (5.3) it is the first thread.
+            pid = self.chosen_pid
         page_tables = _bytes(kill.page_tables_kb)
         if page_tables is not None and not _is_plausible(kill):
             page_tables = task.page_tables_bytes if task is not None else None

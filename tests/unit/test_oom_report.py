@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tracer.enrich import enrich
 from tracer.event import NO_LIMIT_BYTES, OomKill, Scope
 from tracer.log_record import LogRecords
+from tracer.sentence import describe
 
 from .kernel_log_files import FILES, lines, reports
 from .records import HOST, validate
@@ -308,3 +310,21 @@ def test_allocating_thread() -> None:
     assert (report.tid, report.pid, report.trigger_tid, report.trigger_pid) == (285, None, 285, None)
     (report,) = reports(line for line in lines(FILES["6.12-global"]) if not line.text.startswith(b"["))
     assert (report.tid, report.pid) == (196, 196)
+
+
+def test_names_and_words() -> None:
+    """Who it was is found as for any other record, and told in words, without what is unknown."""
+    (_, record), (other,) = records("7.2-oddcgroup"), records("6.1-thread")
+    enrich(record, started_ns=-1)
+    assert record["limit"] is not None
+    assert record["limit"]["level"] == "slice"
+    assert record["systemd"] == {"unit": None, "slice": POD[1:]}
+    assert record["victim"]["cmdline"] is None
+    assert describe(other) == (
+        "The kernel killed hog-leader (pid 539), 29 MiB resident, because the cgroup /thr was at its limit of 30 MiB "
+        "when hog-thread asked for more."
+    )
+    (suppressed, *_) = records("6.1-v1-storm")
+    assert describe(suppressed) == (
+        "The kernel killed storm-26 (pid 368), 4164 KiB resident, because a memory cgroup was at its limit."
+    )

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """oom_report.py and log_record.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
 
+import itertools
 import re
+import tracemalloc
 
 import orjson
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tracer.log_record import LogRecords
 from tracer.oom_incident import Report
 from tracer.oom_lines import LogLine
+from tracer.oom_report import Reports
 
 from .kernel_log_files import FILES, lines, reports
 from .records import HOST, validate
@@ -221,13 +224,65 @@ def test_dropped() -> None:
     assert (report.tid, report.group_kill, report.victims) == (358, None, None)
 
 
+def summarised(cgroup: bytes, comm: bytes = b"x") -> Report:
+    """The report of a kill for want of the host's memory, where the summary is all that names the cgroup."""
+    summary = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg="
+    texts = [
+        b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        summary + cgroup + b",task=" + comm + b",pid=135,uid=0",
+        KILL % comm,
+    ]
+    (report,) = reports(map(LogLine, texts))
+    assert (report.tid, report.pid, report.comm) == (135, 135, comm)
+    return report
+
+
+def test_ambiguous_summary() -> None:
+    """The name in the line of the kill tells where the cgroup's ends; what could be two cgroups is none."""
+    assert summarised(b"/a,task=y").cgroup == b"/a,task=y"
+    assert summarised(b"/a", b"x,task=y").cgroup == b"/a"
+    assert summarised(b"/a,global_oom,task_memcg=/b").cgroup is None
+
+
+def test_report_without_end() -> None:
+    """A report is not waited for without end, nor what may follow a kill, where lines have no time, too."""
+    other, joiner = LogLine(b"usb 1-1: reset"), Reports()
+    joiner.feed(LINES["6.12-other"][0]._replace(time_ns=None))
+    assert not joiner.idle
+    for _ in range(5000):
+        assert not joiner.feed(other)
+    assert joiner.idle
+    joiner.feed(LogLine(KILL % b"x"))
+    assert not joiner.idle
+    found = [report.tid for _ in range(100) for report in joiner.feed(other)]
+    assert found == [135]
+    assert joiner.idle
+
+
+def test_time_passes() -> None:
+    """What comes a second after a kill, or a minute after a report's line, is of another; so is what comes before."""
+    kill, other = LogLine(KILL % b"x", 100 * 10**9, "printk"), LogLine(b"usb 1-1: reset", 0, "printk")
+    for seconds, count in ((100, 0), (101, 0), (102, 1), (98, 1)):
+        joiner = Reports()
+        assert joiner.feed(kill) == []
+        assert len(joiner.feed(other._replace(time_ns=seconds * 10**9))) == count
+    told = LINES["6.12-other"]
+    late = told[-1]._replace(time_ns=(told[-1].time_ns or 0) + 61 * 10**9)
+    (report,) = reports([*told[:-1], late])
+    assert (report.tid, report.trigger_tid) == (358, None)
+
+
 def test_memory() -> None:
     """A table of a million rows, and a report that never ends, are not kept."""
     log = LINES["6.12-global"]
     at = next(n for n, line in enumerate(log) if line.text.startswith(b"[  pid  ]")) + 1
     row = b"[%7d]     0 %5d     1646 %8d        0       24         0    49152        0             0 sh"
-    big = [LogLine(row % (n + 1000, n + 1000, n * 7919 % 10007)) for n in range(10000)]
-    (report,) = reports([*log[:at], *big, *log[at:]])
+    big = (LogLine(row % (n + 1000, n + 1000, n * 7919 % 10007)) for n in range(10000))
+    tracemalloc.start()
+    (report,) = reports(itertools.chain(log[:at], big, log[at:]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
     assert report.pid == 196
     sizes = sorted((n * 7919 % 10007 for n in range(10000)), reverse=True)
     assert [task.rss_pages for task in report.tasks or ()] == [38272, *sizes[:9]]
