@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer import engine_bcc, engine_core, features, files, libbpf, privileges
+from tracer import engine_bcc, engine_core, features, files, kmsg, libbpf, privileges
 from tracer.errors import TracerError
+from tracer.options import PINS_FOLDER
 
 
 class Check(NamedTuple):
@@ -33,6 +34,8 @@ def examine() -> list[Check]:
         _scores(found),
         _statistics(found),
         _tracefs(),
+        _bpffs(),
+        _kernel_log(),
         _memory_controller(),
         _openat2(),
     ]
@@ -143,6 +146,25 @@ def _tracefs() -> Check:
     path = features.tracefs()
     remedy = "mount -t tracefs tracefs /sys/kernel/tracing; until then incident.gfp_flags stays null"
     return Check("tracefs", path is not None, False, path or "not mounted", remedy)
+
+
+def _bpffs() -> Check:
+    folder = os.path.dirname(PINS_FOLDER)
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+        ok = any(mount.split()[1:3] == [folder, "bpf"] for mount in mounts)
+    remedy = f"mount -t bpf bpf {folder}; until then nothing is traced while oomtrace does not run"
+    return Check("capture without a daemon", ok, False, f"{folder} is {'' if ok else 'not '}a bpffs", remedy)
+
+
+def _kernel_log() -> Check:
+    try:
+        kmsg.Kmsg().close()
+    except OSError as error:
+        finding, ok = f"{kmsg.PATH}: {error.strerror}", False
+    else:
+        finding, ok = kmsg.PATH, True
+    remedy = "kills that nobody saw are told as gaps; reading it takes CAP_SYSLOG, and the device in a container"
+    return Check("kernel log", ok, False, finding, remedy)
 
 
 def _memory_controller() -> Check:

@@ -103,7 +103,7 @@ def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: p
         monkeypatch.setenv("WATCHDOG_USEC", "1000000")
         daemon = make_daemon()
         assert manager.recv(4096) == b"READY=1"
-        assert daemon.of_type("start")
+        daemon.start()
         assert manager.recv(4096) == manager.recv(4096) == b"WATCHDOG=1"
         daemon.process.send_signal(signal.SIGHUP)
         heard = [manager.recv(4096) for _ in range(2)]

@@ -298,7 +298,7 @@ def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> N
     assert (new.start()["pinned"], new.start()["adopted"]) == (True, False)
     kills_of(new, kill().pid)
     lost = new.wait_for("lost")
-    assert lost["stage"] == "predecessor"
+    assert lost["stage"] == "upgrade"
     assert lost["count"] > 0
     assert len(captures(pins)) == 1
 

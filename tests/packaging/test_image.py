@@ -16,7 +16,7 @@ import pytest
 from tests.kernel.cgroups import Cgroup, Hierarchy
 from tests.kernel.daemon import check_line
 from tests.kernel.eater import Eater, binary
-from tests.kernel.environment import IN_VM, MIB, ROOT, attempts, require
+from tests.kernel.environment import IN_VM, KERNEL_VERSION, MIB, ROOT, attempts, require
 from tests.kernel.oracles import Record
 from tests.runtimes.commands import run
 from tests.runtimes.containerd import Containerd
@@ -28,6 +28,7 @@ from tests.runtimes.running import Running
 from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
 from tests.runtimes.victims import check_told, check_verdict
 from tracer import __version__
+from tracer.pins import detach
 from tracer.runtimes import ROOTS
 
 from . import dockerfile
@@ -205,6 +206,8 @@ def pod(
 
     def place(path: str) -> Path:
         """Where this host keeps it: the tests' Docker has folders of its own, and other runtimes are not there."""
+        if path == "/sys/fs/bpf":
+            return pins
         if path.startswith("/sys/"):
             return Path(path)
         found = folder / "empty" / path.lstrip("/")
@@ -214,10 +217,15 @@ def pod(
         found.mkdir(parents=True, exist_ok=True)  # as a kubelet does
         return found
 
+    pins = Path("/sys/fs/bpf", f"oomtrace-test-{os.getpid()}")
+    pins.mkdir()
     running = Pod(docker, image, place)
-    running.wait_for("start", lambda record: record["type"] == "start")
+    start = running.wait_for("start", lambda record: record["type"] == "start")
+    assert start["pinned"] or KERNEL_VERSION < (5, 15)
     yield running
     running.stop()
+    detach(f"{pins}/oomtrace")
+    pins.rmdir()
 
 
 def check_victim(record: Record, runtime: Runtime, container: Container) -> None:
