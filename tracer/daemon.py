@@ -21,6 +21,7 @@ import orjson
 from tracer import __version__, backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
+from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
 from tracer.event import OomExit, Start, Stop
@@ -84,7 +85,10 @@ class Daemon:
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
         outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
-        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog)
+        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
+        if self._capture.adopted:
+            told_ns = max(self._capture.since_ns, self._audit.since_ns)
+            self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
         self._kills = 0
 
     def run(self) -> None:

@@ -45,6 +45,11 @@ class Ring:
         self.position = self._consumer[0]
 
     @property
+    def end(self) -> int:
+        """Where the next event will begin."""
+        return self._producer[0]
+
+    @property
     def held_bytes(self) -> int:
         """What was read and not released: so much less is left for what comes."""
         return self.position - self._consumer[0]

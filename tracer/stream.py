@@ -17,13 +17,17 @@ CLOSE_S = 2.0
 
 
 class Stream:
-    """Records in, lines out."""
+    """Records in, lines out.
 
-    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog) -> None:
+    What is in the ring buffer before ``old_until`` was there when this run began.
+    """
+
+    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog, old_until: int) -> None:
         self._outputs = list(outputs)
         self._host = host
         self._max_bytes = max_bytes
         self._backlog = backlog
+        self._old_until = old_until
         self._seq = 0
         self._lines = 0
         self._lost: Counter[str] = Counter()
@@ -46,7 +50,8 @@ class Stream:
         False: an earlier run had written it, to all of them.
         """
         missing = self._outputs
-        if position is not None and (record["type"] == "oom_kill" or record["type"] == "oom_exit"):
+        is_old = position is None or position < self._old_until
+        if is_old and (record["type"] == "oom_kill" or record["type"] == "oom_exit"):
             missing = [output for output in self._outputs if not output.has(record["type"], record["id"])]
         if not missing:
             return False

@@ -2,14 +2,18 @@
 """Kills because the host, or some of its NUMA nodes, ran out of memory; and those that somebody asked for."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from . import oracles
 from .cgroups import Cgroup, Hierarchy
-from .conftest import Eat
-from .environment import MIB, PAGE, not_applicable, require
+from .conftest import Eat, MakeDaemon
+from .environment import MIB, PAGE, ROOT, not_applicable, require, wait_until
 from .watch import Watch
 
 pytestmark = pytest.mark.vm
@@ -67,6 +71,32 @@ def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
         assert memory_pages() == record["incident"]["total_pages"]
         assert eater.pid == record["candidates"][0]["pid"]
         assert record["candidates_scored"] >= 1
+
+
+def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """When the host is out of memory and the kernel may as well take the tracer, no kill is lost: it is adopted."""
+    pins = Path(f"/sys/fs/bpf/oomtrace-test-{os.getpid()}")
+    daemon = make_daemon(arguments=["--pins", str(pins)])
+    start = daemon.start()
+    if not start["pinned"]:
+        not_applicable("this kernel cannot pin kprobes")
+    before = oracles.vmstat_oom_kills()
+    Path(f"/proc/{daemon.process.pid}/oom_score_adj").write_text("1000")
+    eat(MORE_THAN_ALL, cgroup.child("unlimited"), adj=-500, life=600)
+    wait_until("the kernel has killed the tracer", lambda: daemon.process.poll() is not None)
+    assert daemon.process.returncode == -signal.SIGKILL
+    wait_until("and then the one that wants all", lambda: oracles.vmstat_oom_kills() >= before + 2)
+    again = make_daemon(arguments=["--pins", str(pins)])
+    try:
+        assert again.start()["adopted"]
+        wait_until("the records", lambda: len(again.of_type("oom_kill")) >= 2)
+        again.stop()
+    finally:
+        subprocess.run([sys.executable, "-m", "tracer", "detach", "--pins", str(pins)], cwd=ROOT, check=True)
+    victims = [record["victim"]["pid"] for record in again.of_type("oom_kill")]
+    assert victims[0] == daemon.process.pid
+    assert len(victims) == len(set(victims)) == oracles.vmstat_oom_kills() - before
+    assert again.of_type("gap") == []
 
 
 def test_host_kills_a_group(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:

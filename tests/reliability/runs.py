@@ -39,21 +39,26 @@ class Runs:
         return ["--engine", ENGINE, "--pins", str(self.pins), "--state", str(self.state)]
 
     def spawn(
-        self, *arguments: str, through: Sequence[str] = (), options: Sequence[str] | None = None
+        self, *arguments: str, through: Sequence[str] = (), options: Sequence[str] | None = None, root: Path = ROOT
     ) -> "subprocess.Popen[bytes]":
-        """A tracer that runs, perhaps not for long; `through` is a command that runs another one in its place."""
+        """A tracer that runs, perhaps not for long; `through` is a command that runs another one in its place.
+
+        `root` is where its source is; `options` take the place of those that all runs have.
+        """
         command = [*through, sys.executable, "-m", "tracer", "run", *(self.options() if options is None else options)]
         with self.errors.open("ab") as errors:
             return subprocess.Popen(
                 [*command, "--output", f"file:{self.output}", *arguments],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                cwd=root, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
             )  # fmt: skip
 
-    def start(self, *arguments: str, through: Sequence[str] = (), options: Sequence[str] | None = None) -> Record:
+    def start(
+        self, *arguments: str, through: Sequence[str] = (), options: Sequence[str] | None = None, root: Path = ROOT
+    ) -> Record:
         """A run that is attached; its start record."""
         assert self.process is None, "the last run goes on"
         before = self.count("start")
-        self.process = self.spawn(*arguments, through=through, options=options)
+        self.process = self.spawn(*arguments, through=through, options=options, root=root)
         for _ in attempts(START_S):
             if self.count("start") > before:
                 return self.of_type("start")[-1]

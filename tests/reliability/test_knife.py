@@ -5,9 +5,12 @@ import random
 import signal
 import time
 from datetime import datetime
+from pathlib import Path
 
 from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import wait_until
+from tests.kernel.environment import ROOT, wait_until
+from tests.kernel.test_pins import other_version
+from tracer import __version__
 
 from .conftest import Storm
 from .runs import Runs
@@ -48,6 +51,22 @@ def test_nobody_runs(runs: Runs, storm: Storm) -> None:
     for record in runs.of_type("oom_kill"):
         assert record["delayed"]
         assert began - 1 <= datetime.fromisoformat(record["time"]).timestamp() <= over + 1
+
+
+def test_upgraded(runs: Runs, storm: Storm, tmp_path: Path) -> None:
+    """Another version, whose programs are others, takes over within a storm, without a gap or doubles."""
+    older = other_version(tmp_path, "tracer/__init__.py", __version__, "0.0.1")
+    runs.start(root=older)
+    eater = storm.brew(600, pause_ms=8)
+    for root in (ROOT, older, ROOT, older, ROOT):
+        time.sleep(0.5)
+        runs.kill()
+        assert not runs.start(root=root)["adopted"]
+    assert not eater.ended(), "the storm was over too soon"
+    storm.end(eater)
+    runs.wait_for_kills(600)
+    runs.stop()
+    storm.tally("an upgrade or a downgrade within a storm", 5, runs).check()
 
 
 def test_stopped(runs: Runs, storm: Storm) -> None:
