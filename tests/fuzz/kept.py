@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an earlier run or the kernel has left: its log, the spool, the ledger; and whoever could change them."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from tests.unit.kernel_log_files import FOLDER
+from tests.unit.records import HOST, validate
+from tracer import line
+from tracer.ledger import Entry, Ledger
+from tracer.log_record import LogRecords
+from tracer.oom_lines import LogLine
+from tracer.oom_report import Reports
+from tracer.spool import Spool
+
+from .target import Target
+
+BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+_LINES = [b'{"seq":%d}\n' % number for number in range(3)]
+
+
+def run_oom_report(data: bytes) -> None:
+    """No more kills than lines that say so; each is a record on one line."""
+    reports, records = Reports(), LogRecords("6a4ce4a0", 4096)
+    found = []
+    for number, text in enumerate(data.split(b"\n")):
+        found += list(reports.feed(LogLine(text, number * 1000)))
+    found += list(reports.end())
+    assert len(found) <= data.count(b"illed process")
+    for report in found:
+        record = records.oom_kill(report)
+        record["host"] = HOST
+        encoded = line.encode(record)
+        assert encoded.count(b"\n") == 1
+        validate(orjson.loads(encoded))
+
+
+def oom_report_seeds() -> list[bytes]:
+    return [path.read_bytes()[:16384] for path in sorted(FOLDER.glob("*.txt"))[:12]]
+
+
+def in_a_folder(run: Callable[[Path, bytes], None]) -> Callable[[bytes], None]:
+    def run_there(data: bytes) -> None:
+        with tempfile.TemporaryDirectory(prefix="oomtrace-fuzz-") as folder:
+            run(Path(folder), data)
+
+    return run_there
+
+
+def run_spool(folder: Path, data: bytes) -> None:
+    """The first byte tells which of its files has the rest in it: what is put then comes out, last and in order."""
+    spool = Spool(str(folder), "file:/x")
+    for each in _LINES:
+        assert spool.append(each)
+    spool.peek(1)
+    spool.advance(1)
+    spool.close()
+    files = sorted(path for path in Path(spool.path).iterdir() if path.is_file())
+    files[(data[:1] or b"\0")[0] % len(files)].write_bytes(data[1:])
+    again = Spool(str(folder), "file:/x")
+    assert again.append(b'{"seq":"last"}\n')
+    told = []
+    for _ in range(len(data) + 10):
+        lines = again.peek(1)
+        if not lines:
+            break
+        told += lines
+        again.advance(1)
+    assert told[-1] == b'{"seq":"last"}\n'
+    assert all(isinstance(orjson.loads(each), dict) for each in told)
+    assert again.is_empty
+    again.close()
+
+
+def spool_seeds() -> list[bytes]:
+    return [bytes([kind]) + content for kind in range(4) for content in (b"", b"".join(_LINES), b"\0" * 64, b"1 11")]
+
+
+def run_ledger(folder: Path, data: bytes) -> None:
+    """What is noted is counted, whatever stood in the file, and is there for the next run."""
+    path = folder / "ledger"
+    path.write_bytes(data)
+    ledger = Ledger(str(path), BOOT)
+    before = ledger.explained
+    list(ledger.entries())
+    ledger.note(5_000, 17, counts_twice=True)
+    assert ledger.explained == before + 1
+    again = Ledger(str(path), BOOT)
+    assert again.explained == before + 1
+    assert Entry(5_000, 17) in again.entries()
+
+
+def ledger_seeds() -> list[bytes]:
+    with tempfile.TemporaryDirectory(prefix="oomtrace-fuzz-") as folder:
+        path = os.path.join(folder, "ledger")
+        ledger = Ledger(path, BOOT)
+        ledger.settle(40, 1_000)
+        ledger.note(5_000, 17, counts_twice=False)
+        return [Path(path).read_bytes(), b""]
+
+
+KEPT = (
+    Target("oom_report", run_oom_report, oom_report_seeds),
+    Target("spool", in_a_folder(run_spool), spool_seeds),
+    Target("ledger", in_a_folder(run_ledger), ledger_seeds),
+)
