@@ -123,6 +123,12 @@ class Ledger:
         header = self._header
         self._change(header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0))
 
+    def close(self) -> None:
+        """What is noted afterwards is in memory only."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
     def _change(self, header: _Header) -> None:
         self._header = header._replace(generation=header.generation + 1)
         try:
@@ -147,9 +153,7 @@ class Ledger:
     def _fail(self, error: OSError) -> None:
         """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
         self.error = error
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self.close()
 
     @staticmethod
     def _place(number: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.unit.kernel_log_files import FOLDER
+from tests.unit.kernel_log_files import FILES, lines
 from tests.unit.records import HOST, validate
 from tracer import line
 from tracer.ledger import Entry, Ledger
@@ -28,8 +28,8 @@ def run_oom_report(data: bytes) -> None:
     reports, records = Reports(), LogRecords("6a4ce4a0", 4096)
     found = []
     for number, text in enumerate(data.split(b"\n")):
-        found += list(reports.feed(LogLine(text, number * 1000)))
-    found += list(reports.end())
+        found += list(reports.feed(LogLine(text, number * 1000, "printk")))
+    found += reports.end()
     assert len(found) <= data.count(b"illed process")
     for report in found:
         record = records.oom_kill(report)
@@ -40,7 +40,7 @@ def run_oom_report(data: bytes) -> None:
 
 
 def oom_report_seeds() -> list[bytes]:
-    return [path.read_bytes()[:16384] for path in sorted(FOLDER.glob("*.txt"))[:12]]
+    return [b"\n".join(line.text for line in lines(log))[:16384] for log in list(FILES.values())[::3]]
 
 
 def in_a_folder(run: Callable[[Path, bytes], None]) -> Callable[[bytes], None]:
@@ -92,6 +92,8 @@ def run_ledger(folder: Path, data: bytes) -> None:
     again = Ledger(str(path), BOOT)
     assert again.explained == before + 1
     assert Entry(5_000, 17) in again.entries()
+    ledger.close()
+    again.close()
 
 
 def ledger_seeds() -> list[bytes]:
