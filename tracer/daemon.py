@@ -148,8 +148,9 @@ class Daemon:
             self._explain()
         self._settle()
         self._stream.write(self._stop())
+        self._stream.flush()
+        self._settle()  # what is dropped now, as no output nor spool has room, stays in the ring buffer
         self._stream.close()
-        self._settle()
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
@@ -230,6 +231,7 @@ class Daemon:
                 f"oomtrace: events that version {predecessor.about['version']} left cannot be read; they are counted",
                 file=sys.stderr,
             )
+        self._stream.flush()
         predecessor.remove()
         predecessor.close()
 
@@ -238,7 +240,7 @@ class Daemon:
         logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
         self._drain()  # what was logged in this moment
         unknown, noted = backfill.unknown(logged, self._audit.known()), []
-        for built, killed_ns in unknown[-self._audit.missing() :]:  # what the log tells of earlier was told
+        for built, killed_ns in unknown[max(0, len(unknown) - self._audit.missing()) :]:  # the others were told
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self._redact)
             self._kills += self._stream.write(built)
