@@ -151,6 +151,8 @@ class Daemon:
         self._stream.flush()
         self._settle()  # what is dropped now, as no output nor spool has room, stays in the ring buffer
         self._stream.close()
+        if self._capture.pinned and sys.stderr.isatty():
+            print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
