@@ -237,8 +237,12 @@ class Daemon:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
         logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
         self._drain()  # what was logged in this moment
-        unknown, noted = backfill.unknown(logged, self._audit.known()), []
-        for built, killed_ns in unknown[-self._audit.missing() :]:  # what the log tells of earlier was told
+        missing = 0 if self._incidents.patience_ns() is not None else self._audit.certainly_missing()
+        if not missing:
+            self._audit.touched(time.monotonic_ns())
+            return
+        noted = []
+        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self._redact)
             self._kills += self._stream.write(built)
