@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import __version__, backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit, Start, Stop
+from tracer.event import OomExit, Stop
 from tracer.exits import Exits
 from tracer.gfp import GfpNames
 from tracer.handover import Handover
@@ -104,10 +104,9 @@ class Daemon:
         poll.register(attached.maps["cgroups"], select.EPOLLIN)
         poll.register(wake_read, select.EPOLLIN)
         heap.give_back()
-        self._stream.write(self._start())
+        self._stream.write(self._capture.start(self._stream.base()))
         self._expect(None)
-        for predecessor in self._capture.predecessors:
-            self._inherit(predecessor)
+        self._inherit_all()
         self._notifier.ready()
         self._audit.touched(time.monotonic_ns())
         caught = b""
@@ -192,13 +191,17 @@ class Daemon:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
             if isinstance(each, wire.ExitEvent):
-                gone = self._exits.exited(self._records.oom_exit(each), time.monotonic_ns())
+                end = self._records.oom_exit(each)
+                if inherited:
+                    self._handover.gone(end)
+                gone = self._exits.exited(end, time.monotonic_ns())
                 self._write_exits([gone] if gone is not None else [])
                 continue
             built, victim = self._records.oom_kill(each), each.victim
             if inherited:
-                self._handover.told(built, victim.started_ns)
-            elif self._handover.is_double(built, victim.started_ns):
+                self._handover.told(built, victim.header.time_ns)
+            elif old_id := self._handover.double_of(built, victim.header.time_ns):
+                self._exits.rename(old_id, built["id"])
                 continue
             known = victim.network_cookie, built["victim"]["cgroup"]
             interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
@@ -212,8 +215,20 @@ class Daemon:
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
             position = self._backlog.take_exit(each["id"])
-            self._handover.rename(each)
-            self._stream.write(each, position)
+            if self._handover.rename(each):
+                self._stream.write(each, position)
+
+    def _inherit_all(self) -> None:
+        """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
+        for predecessor in self._capture.predecessors:
+            self._inherit(predecessor)
+        if self._capture.predecessors:
+            self._drain()  # what both saw is known as long as the older one is there
+            self._stream.flush()
+            self._settle()
+        for predecessor in self._capture.predecessors:
+            predecessor.remove()
+            predecessor.close()
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
@@ -230,8 +245,6 @@ class Daemon:
                 f"oomtrace: events that version {predecessor.about['version']} left cannot be read; they are counted",
                 file=sys.stderr,
             )
-        predecessor.remove()
-        predecessor.close()
 
     def _explain(self) -> None:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
@@ -273,20 +286,6 @@ class Daemon:
         self._names.expect(path)
         if self._interfaces is not None:
             self._interfaces.expect(path)
-
-    def _start(self) -> Start:
-        attached = self._capture.attached
-        return {
-            **self._stream.base(),
-            "type": "start",
-            "version": __version__,
-            "source": self._capture.source,
-            "engine": attached.engine,
-            "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in attached.hooks)),
-            "pinned": self._capture.pinned,
-            "adopted": self._capture.adopted,
-            "oom_kills": process.oom_kills(),
-        }
 
     def _stop(self) -> Stop:
         return {
