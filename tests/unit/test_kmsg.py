@@ -77,6 +77,13 @@ def test_not_there() -> None:
         Kmsg("/proc/self/fd/none")
 
 
+def test_something_else() -> None:
+    """What is no log in the place of one, as /dev/null in a container, has an end."""
+    log = Kmsg("/dev/null")
+    assert list(log.read()) == []
+    log.close()
+
+
 def test_backfill(feed: Feed) -> None:
     """What is known, and what is of another time, is left out; what is not has a record."""
     records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
