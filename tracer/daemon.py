@@ -40,6 +40,7 @@ from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
 from tracer.spool import Spool
+from tracer.stderr import tell
 from tracer.stream import Stream
 
 if TYPE_CHECKING:
@@ -184,8 +185,9 @@ class Daemon:
             try:
                 yield wire.decode(data), position
             except wire.DecodeError as error:
+                if not self._stream.losses("decode"):
+                    tell(f"an event could not be decoded: {error}; it is counted, as are all that follow")
                 self._stream.lose("decode")
-                print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
 
     def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
         for each in joined:
@@ -241,10 +243,7 @@ class Daemon:
             self._write_joined(incidents.end(), inherited=True)
         else:
             self._stream.lose("upgrade", len(ring.read()))
-            print(
-                f"oomtrace: events that version {predecessor.about['version']} left cannot be read; they are counted",
-                file=sys.stderr,
-            )
+            tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _explain(self) -> None:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
