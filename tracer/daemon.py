@@ -276,9 +276,11 @@ class Daemon:
             self._unseen_cgroups = unseen
             self._expect(None)
         self._stream.settle()
-        needed = self._backlog.first_needed(self._events.position, self._incidents.patience_ns() is not None)
+        needed = self._backlog.first_needed(self._events.position, self._incidents.is_open)
         # An output that takes nothing must not take the room of what is to come: the older half goes.
-        self._events.release(max(needed, self._events.position - self._events.size_bytes // 2))
+        needed = max(needed, self._events.position - self._events.size_bytes // 2)
+        self._events.release(needed)
+        self._backlog.released(needed)
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
