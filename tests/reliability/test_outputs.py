@@ -79,21 +79,25 @@ def test_both_disks_full(first_runs: Runs, storm: Storm, small: Path) -> None:
     storm.tally("the disks of output and spool full, and freed", 1, runs).check()
 
 
-def test_killed_on_a_full_disk(first_runs: Runs, storm: Storm, small: Path) -> None:
-    """Even when the tracer is killed meanwhile: what was not kept stays in the kernel."""
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_on_a_full_disk(first_runs: Runs, storm: Storm, small: Path, by: signal.Signals) -> None:
+    """Even when the tracer ends meanwhile, one way or the other: what was not kept stays in the kernel."""
     runs = first_runs
     runs.output, runs.state = small / "records.jsonl", small / "state"
     runs.forget_the_past()
     runs.start()
+    assert runs.process is not None
     filler = fill(small)
     storm.end(storm.brew(40))
     wait_until("it says so", lambda: "cannot write to" in runs.said())
-    runs.kill()
+    runs.process.send_signal(by)
+    runs.process.wait(20)
+    runs.process = None
     filler.unlink()
     assert runs.start()["adopted"]
     runs.wait_for_kills(40)
     runs.stop()
-    storm.tally("SIGKILL while both disks are full", 1, runs).check()
+    storm.tally(f"{by.name} of the tracer while both disks are full", 1, runs).check()
 
 
 def test_reader_that_comes_and_goes(runs: Runs, storm: Storm, tmp_path: Path) -> None:

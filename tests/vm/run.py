@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
-python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [pytest arguments]
+python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--short] [pytest arguments]
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
@@ -47,6 +47,8 @@ class Run:
     cgroup: int = 2
     engine: str = "core"
     btf: bool = True
+    whole: bool = True
+    """Whether what takes long and depends on the kernel's age only is run, too."""
     results: Path = RESULTS
 
     @property
@@ -64,7 +66,9 @@ class Run:
     def words(self, options: Sequence[str]) -> list[str]:
         """The command that runs it."""
         words = ["tests.vm.run", "--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
-        return [sys.executable, "-m", *words, *([] if self.btf else ["--no-btf"]), *options]
+        words += [] if self.btf else ["--no-btf"]
+        words += [] if self.whole else ["--short"]
+        return [sys.executable, "-m", *words, *options]
 
     def count(self) -> dict[str, int]:
         """Tests by outcome; a VM that left no result counts as one failed test."""
@@ -102,17 +106,17 @@ SYSTEMD: list[Run] = [SystemdRun(suite="runtimes"), SystemdRun(suite="scenarios"
 MATRIX = [
     # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
     Run("6.1", engine="bcc", btf=False),
-    Run("5.10", engine="bcc", btf=False),
-    Run("7.x", engine="bcc"),
+    Run("5.10", engine="bcc", btf=False, whole=False),
     Run("7.x"),
-    Run("6.12-arm64"),
-    Run("6.12"),
     Run("6.1"),
     Run("5.10"),
-    Run("5.10-old"),
+    Run("7.x", engine="bcc", whole=False),
+    Run("6.12-arm64", whole=False),
+    Run("6.12", whole=False),
+    Run("5.10-old", whole=False),
     # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
-    Run("6.1", cgroup=1),
-    Run("5.10", cgroup=1),
+    Run("6.1", cgroup=1, whole=False),
+    Run("5.10", cgroup=1, whole=False),
 ]
 
 
@@ -164,6 +168,8 @@ def command(run: Run, arguments: Sequence[str]) -> str:
         pytest += ["--deselect", "tests/kernel/test_daemon.py", "--deselect", "tests/kernel/test_metadata.py"]
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
+        if not run.whole:
+            pytest += ["--deselect", "tests/kernel/test_pins.py", "--deselect", "tests/kernel/test_outputs.py"]
     assignments = [f"{name}={value}" for name, value in environment.items()]
     return f"cd /host/oomtrace && exec {shlex.join(['env', *assignments, *pytest])}"
 
@@ -243,6 +249,7 @@ def main() -> int:
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
     parser.add_argument("--no-btf", action="store_true")
+    parser.add_argument("--short", action="store_true", help="without the tests that take longest")
     parser.add_argument("--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
@@ -256,7 +263,7 @@ def main() -> int:
             return run_all([f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --list and --kernel is needed")
-        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, results)
+        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results)
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)
