@@ -82,7 +82,14 @@ class Audit:
     def missing(self) -> int:
         """How many more the kernel has counted at this moment, at least."""
         counted = self._count()
+        self._suspect = None if counted is None else (counted, self._ledger.explained)
         return 0 if counted is None else max(0, self._missing(counted))
+
+    def certainly_missing(self) -> int:
+        """As many, unless the counts have changed since this was last asked: then kills are under way, and it is 0."""
+        if self._suspect is None or self._suspect != (self._count(), self._ledger.explained):
+            return 0
+        return max(0, self._missing(self._suspect[0]))
 
     def begin(self) -> None:
         """Compare only what comes from now on."""
@@ -91,8 +98,11 @@ class Audit:
             self._ledger.settle(counted, boottime_ns())
 
     def settle(self) -> Gap | None:
-        """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host)."""
-        counted = self._count()
+        """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host).
+
+        What the kernel has counted since it was certain that kills are missing is yet to be read.
+        """
+        counted = self._count() if self._suspect is None else self._suspect[0]
         if counted is None:
             return None
         missing, now_ns, ledger = self._missing(counted), boottime_ns(), self._ledger

@@ -81,13 +81,17 @@ def open_if_possible(boot: str) -> Backfill | None:
     return None
 
 
-def unknown(logged: Iterable[Kill], known: dict[int, list[int]]) -> list[Kill]:
-    """Those of which there is no record; ``known`` tells when threads were killed (CLOCK_BOOTTIME), by their ids."""
-    return [
+def unknown(logged: Iterable[Kill], known: dict[int, list[int]], missing: int) -> list[Kill]:
+    """The latest ``missing`` of those of which there is no record: what the log tells of earlier was told.
+
+    ``known`` tells when threads were killed (CLOCK_BOOTTIME), by their ids.
+    """
+    found = [
         (record, kill_ns)
         for record, kill_ns in logged
         if all(abs(kill_ns - known_ns) > tolerance_ns(kill_ns) for known_ns in known.get(record["victim"]["tid"], ()))
     ]
+    return found[max(0, len(found) - missing) :]
 
 
 def _reports(kmsg: Kmsg) -> Iterator[Report]:

@@ -48,6 +48,11 @@ class Backlog:
         while self._lines and self._lines[0][0] < lines:
             self._lines.popleft()
 
+    def released(self, position: int) -> None:
+        """What was before is no more, for whatever line: none that is stuck may pile them up."""
+        while self._lines and self._lines[0][1] < position:
+            self._lines.popleft()
+
     def waits(self) -> bool:
         """Whether there are lines that were not taken yet."""
         return bool(self._lines)

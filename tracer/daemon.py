@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import __version__, backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit, Start, Stop
+from tracer.event import OomExit, Stop
 from tracer.exits import Exits
 from tracer.gfp import GfpNames
 from tracer.handover import Handover
@@ -40,6 +40,7 @@ from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
 from tracer.spool import Spool
+from tracer.stderr import tell
 from tracer.stream import Stream
 
 if TYPE_CHECKING:
@@ -104,10 +105,9 @@ class Daemon:
         poll.register(attached.maps["cgroups"], select.EPOLLIN)
         poll.register(wake_read, select.EPOLLIN)
         heap.give_back()
-        self._stream.write(self._start())
+        self._stream.write(self._capture.start(self._stream.base()))
         self._expect(None)
-        for predecessor in self._capture.predecessors:
-            self._inherit(predecessor)
+        self._inherit_all()
         self._notifier.ready()
         self._audit.touched(time.monotonic_ns())
         caught = b""
@@ -148,9 +148,8 @@ class Daemon:
             self._explain()
         self._settle()
         self._stream.write(self._stop())
-        self._stream.flush()
-        self._settle()  # what is dropped now, as no output nor spool has room, stays in the ring buffer
         self._stream.close()
+        self._settle()
         if self._capture.pinned and sys.stderr.isatty():
             print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
@@ -188,20 +187,25 @@ class Daemon:
             try:
                 yield wire.decode(data), position
             except wire.DecodeError as error:
+                if not self._stream.losses("decode"):
+                    tell(f"an event could not be decoded: {error}; it is counted, as are all that follow")
                 self._stream.lose("decode")
-                print(f"oomtrace: an event could not be decoded: {error}", file=sys.stderr)
 
     def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
             if isinstance(each, wire.ExitEvent):
-                gone = self._exits.exited(self._records.oom_exit(each), time.monotonic_ns())
+                end = self._records.oom_exit(each)
+                if inherited:
+                    self._handover.gone(end)
+                gone = self._exits.exited(end, time.monotonic_ns())
                 self._write_exits([gone] if gone is not None else [])
                 continue
             built, victim = self._records.oom_kill(each), each.victim
             if inherited:
-                self._handover.told(built, victim.started_ns)
-            elif self._handover.is_double(built, victim.started_ns):
+                self._handover.told(built, victim.header.time_ns)
+            elif old_id := self._handover.double_of(built, victim.header.time_ns):
+                self._exits.rename(old_id, built["id"])
                 continue
             known = victim.network_cookie, built["victim"]["cgroup"]
             interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
@@ -215,8 +219,20 @@ class Daemon:
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
             position = self._backlog.take_exit(each["id"])
-            self._handover.rename(each)
-            self._stream.write(each, position)
+            if self._handover.rename(each):
+                self._stream.write(each, position)
+
+    def _inherit_all(self) -> None:
+        """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
+        for predecessor in self._capture.predecessors:
+            self._inherit(predecessor)
+        if self._capture.predecessors:
+            self._drain()  # what both saw is known as long as the older one is there
+            self._stream.flush()
+            self._settle()
+        for predecessor in self._capture.predecessors:
+            predecessor.remove()
+            predecessor.close()
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
@@ -229,20 +245,18 @@ class Daemon:
             self._write_joined(incidents.end(), inherited=True)
         else:
             self._stream.lose("upgrade", len(ring.read()))
-            print(
-                f"oomtrace: events that version {predecessor.about['version']} left cannot be read; they are counted",
-                file=sys.stderr,
-            )
-        self._stream.flush()
-        predecessor.remove()
-        predecessor.close()
+            tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _explain(self) -> None:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
         logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
         self._drain()  # what was logged in this moment
-        unknown, noted = backfill.unknown(logged, self._audit.known()), []
-        for built, killed_ns in unknown[max(0, len(unknown) - self._audit.missing()) :]:  # the others were told
+        missing = 0 if self._incidents.patience_ns() is not None else self._audit.certainly_missing()
+        if not missing:
+            self._audit.touched(time.monotonic_ns())
+            return
+        noted = []
+        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self._redact)
             self._kills += self._stream.write(built)
@@ -264,29 +278,17 @@ class Daemon:
             self._unseen_cgroups = unseen
             self._expect(None)
         self._stream.settle()
-        needed = self._backlog.first_needed(self._events.position, self._incidents.patience_ns() is not None)
+        needed = self._backlog.first_needed(self._events.position, self._incidents.is_open)
         # An output that takes nothing must not take the room of what is to come: the older half goes.
-        self._events.release(max(needed, self._events.position - self._events.size_bytes // 2))
+        needed = max(needed, self._events.position - self._events.size_bytes // 2)
+        self._events.release(needed)
+        self._backlog.released(needed)
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
         self._names.expect(path)
         if self._interfaces is not None:
             self._interfaces.expect(path)
-
-    def _start(self) -> Start:
-        attached = self._capture.attached
-        return {
-            **self._stream.base(),
-            "type": "start",
-            "version": __version__,
-            "source": self._capture.source,
-            "engine": attached.engine,
-            "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in attached.hooks)),
-            "pinned": self._capture.pinned,
-            "adopted": self._capture.adopted,
-            "oom_kills": process.oom_kills(),
-        }
 
     def _stop(self) -> Stop:
         return {

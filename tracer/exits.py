@@ -55,6 +55,12 @@ class Exits:
         if len(self._victims) > VICTIMS_MAX:
             self._victims.popitem(last=False)
 
+    def rename(self, old_id: str, kill_id: str) -> None:
+        """The exit of this victim, if it is yet to come, will have another id."""
+        victim = self._victims.pop(old_id, None)
+        if victim is not None:
+            self._victims[kill_id] = victim
+
     def exited(self, record: OomExit, now_ns: int) -> OomExit | None:
         """The record, if nothing more can be learned about it; else it comes out of ``due`` later."""
         victim = self._victims.pop(record["id"], None)

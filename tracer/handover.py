@@ -3,27 +3,41 @@
 
 from tracer.event import OomExit, OomKill
 
+SAME_NS = 1_000_000_000
+"""Both see the same mark, one after the other; no number of a thread is used twice within so long."""
+
 
 class Handover:
-    """A process is killed once: by its pid and its start it is known again, whatever id the kill has."""
+    """A thread is killed once: by its id and the time it is known again, whatever id the kill has.
+
+    Not by the process and its start, which kernels without kprobes do not tell.
+    """
 
     def __init__(self) -> None:
-        self._told: dict[tuple[int | None, int], tuple[str, str]] = {}
+        self._told: dict[int, tuple[int, str, str]] = {}
         self._renamed: dict[str, tuple[str, str]] = {}
+        self._gone: set[str] = set()
 
-    def told(self, record: OomKill, started_ns: int) -> None:
+    def told(self, record: OomKill, killed_ns: int) -> None:
         """The older capture's word on this kill is written."""
-        self._told[record["victim"]["pid"], started_ns] = record["id"], record["incident"]["id"]
+        self._told[record["victim"]["tid"]] = killed_ns, record["id"], record["incident"]["id"]
 
-    def is_double(self, record: OomKill, started_ns: int) -> bool:
-        """Whether the newer capture's is the second on the same kill."""
-        known = self._told.get((record["victim"]["pid"], started_ns))
-        if known is not None:
-            self._renamed[record["id"]] = known
-        return known is not None
+    def gone(self, record: OomExit) -> None:
+        """The older capture has seen this victim's end."""
+        self._gone.add(record["id"])
 
-    def rename(self, record: OomExit) -> None:
-        """Let the exit of such a kill name the record that was written."""
+    def double_of(self, record: OomKill, killed_ns: int) -> str | None:
+        """The id of the older capture's kill, if the newer one's is the second on the same."""
+        told_ns, *names = self._told.get(record["victim"]["tid"], (0, "", ""))
+        if not names[0] or abs(killed_ns - told_ns) > SAME_NS:
+            return None
+        self._renamed[record["id"]] = names[0], names[1]
+        return names[0]
+
+    def rename(self, record: OomExit) -> bool:
+        """Let the exit of such a kill name the record that was written; False: that has its exit already."""
         known = self._renamed.pop(record["id"], None)
-        if known is not None:
-            record["id"], record["incident_id"] = known
+        if known is None:
+            return True
+        record["id"], record["incident_id"] = known
+        return record["id"] not in self._gone

@@ -104,6 +104,11 @@ class Incidents:
     def __init__(self) -> None:
         self._open: _Open | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is one that was read in part, with victims or without."""
+        return self._open is not None
+
     def patience_ns(self) -> int | None:
         """After which silence ``flush`` has to be called; None: there is no need."""
         return None if self._open is None else self._open.patience_ns()

@@ -8,6 +8,7 @@ Whoever may write to /dev/kmsg (root) can put lines there, but not with the faci
 kernel/printk/printk.c, takes LOG_USER where it is asked for.  So only lines of facility 0 are given out.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ class Kmsg:
 
     def __init__(self, path: str = PATH) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if path == PATH and os.fstat(self._fd).st_rdev != os.makedev(1, 11):  # as in containers
+            os.close(self._fd)
+            raise OSError(errno.ENODEV, "it is not the kernel's log", path)
         self._next: int | None = None
         self.dropped = 0
         """Lines that were overwritten before they were read."""
@@ -57,6 +61,8 @@ class Kmsg:
                 return
             except BrokenPipeError:  # overwritten; the next read gives the oldest that is left
                 continue
+            if not record:
+                return
             prefix, _, rest = record.partition(b";")
             try:
                 priority, sequence, microseconds = map(int, prefix.split(b",", 3)[:3])

@@ -13,6 +13,8 @@ from binascii import crc32
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracer.stderr import tell
+
 ENTRIES_MAX = 4096
 """The latest kills; older ones are counted, but not told apart any more."""
 _MAGIC = b"oomled1\n"
@@ -59,6 +61,7 @@ class Ledger:
         self._file: int | None = None
         boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
         self._header = _Header(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
+        self._path = path
         if path is None:
             return
         try:
@@ -72,6 +75,9 @@ class Ledger:
             self._write_header()
         except OSError as error:
             self._fail(error)
+            return
+        with contextlib.suppress(OSError):  # so that a disk that is full later does not matter
+            os.posix_fallocate(self._file, 0, _ENTRIES_AT + ENTRIES_MAX * _ENTRY.size)
 
     @property
     def explained(self) -> int:
@@ -107,6 +113,7 @@ class Ledger:
 
     def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
         """A kill has a record, or is about to: its event stays in the ring buffer until then."""
+        tid &= 0xFFFFFFFF  # whatever a log says
         if self._file is not None:
             try:
                 os.pwrite(self._file, _ENTRY.pack(killed_ns, tid), self._place(self._header.end))
@@ -153,7 +160,9 @@ class Ledger:
     def _fail(self, error: OSError) -> None:
         """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
         self.error = error
+        self._entries = list(self.entries())
         self.close()
+        tell(f"{self._path}: {error.strerror or error}; kills are counted in memory only")
 
     @staticmethod
     def _place(number: int) -> int:

@@ -30,6 +30,11 @@ class LineQueue:
         """Whether a line that is put now may be dropped."""
         return self._bytes >= FULL_BYTES
 
+    @property
+    def lines(self) -> int:
+        """How many are in it."""
+        return sum(isinstance(item, bytes) for item in self._items)
+
     def has_room(self, line: bytes) -> bool:
         return not self._items or self._bytes + len(line) <= MAX_BYTES
 
@@ -73,11 +78,3 @@ class LineQueue:
             while self._items and isinstance(self._items[0], int):
                 self.settled += self._items[0]
                 self._items.popleft()
-
-    def drop(self) -> None:
-        """Drop what is left."""
-        while lines := self.first():
-            if not self.dropped:
-                self.dropped_since_ns = time.time_ns()
-            self.dropped += len(lines)
-            self.settle()

@@ -133,10 +133,7 @@ class Output:
             self._news.notify()
 
     def close(self, timeout_s: float) -> None:
-        """Deliver for so long at most, spool the rest, drop and count what has no room there.
-
-        A dead output drops nothing: what it could not spool is not settled.
-        """
+        """Deliver for so long at most, and spool the rest; what has no room there is not settled."""
         if self._closed:
             return
         with self._news:
@@ -148,8 +145,9 @@ class Output:
         self._keep(LOCK_S)
         with self._lock:
             self._closed = True
-            if not self.dead:
-                self._queue.drop()
+            left = self._queue.lines
+        if left:
+            tell(f"{self.uri}: {left} records were neither delivered nor kept on disk")
         if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):
             self._spool.close()
             self._spool_lock.release()

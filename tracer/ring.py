@@ -77,9 +77,9 @@ class Ring:
         return events
 
     def release(self, position: int) -> None:
-        """Everything before ``position`` is done with; the kernel may write there."""
+        """Everything before ``position`` is done with; the kernel may write there, and what went so is gone."""
         self._order()
-        self._consumer[0] = position
+        self._consumer[0] = max(position, self._consumer[0])
 
     def _copy(self, start: int, size: int) -> bytes:
         at = start & self._mask

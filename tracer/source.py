@@ -13,7 +13,7 @@ from tracer import __version__, engine_core, features, libbpf, privileges, proce
 from tracer.attach import attach as attach_programs
 from tracer.engine import Attached, EngineName, Hook, Link, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
-from tracer.event import Source
+from tracer.event import Base, Source, Start
 from tracer.pins import About, Pinned, Pins
 from tracer.wire import EVENT_LAYOUT
 
@@ -33,6 +33,20 @@ class Capture(NamedTuple):
     """It was there when this process began; its counters count since ``since_ns``."""
     predecessors: tuple[Pinned, ...] = ()
     """Captures that have just ended: what is in them is to be read, up to ``since_ns``, before they are removed."""
+
+    def start(self, base: Base) -> Start:
+        """The record of a run's beginning; ``base`` is what every record has."""
+        return {
+            **base,
+            "type": "start",
+            "version": __version__,
+            "source": self.source,
+            "engine": self.attached.engine,
+            "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in self.attached.hooks)),
+            "pinned": self.pinned,
+            "adopted": self.adopted,
+            "oom_kills": process.oom_kills(),
+        }
 
 
 def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> EngineName:

@@ -71,6 +71,10 @@ class Stream:
         """So many events or records were lost there."""
         self._lost[stage] += count
 
+    def losses(self, stage: str) -> int:
+        """How many were lost there so far."""
+        return self._lost[stage]
+
     def settle(self) -> None:
         """Learn what the outputs have taken; tell what was lost since the last time.
 

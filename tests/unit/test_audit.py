@@ -148,3 +148,30 @@ def test_no_count() -> None:
     case.kernel.oom_kills = None
     assert not case.missing()
     assert case.audit.settle() is None
+
+
+def test_more_while_it_is_explained() -> None:
+    """A kill that the kernel counts while the log is read is not missing: its event is yet to be read."""
+    case = Case()
+    case.kernel.oom_kills = 42
+    case.ledger.note(5, 17, counts_twice=False)
+    assert case.missing()
+    assert case.audit.certainly_missing() == 1
+    case.kernel.oom_kills = 43
+    assert case.audit.certainly_missing() == 0
+    gap = case.audit.settle()
+    assert gap is not None
+    assert (gap["oom_kills"], gap["missing"]) == (2, 1)
+    case.ledger.note(6, 18, counts_twice=False)
+    assert not case.missing()
+
+
+def test_noted_while_it_is_explained() -> None:
+    """A kill that is read meanwhile must not hide one that is missing."""
+    case = Case()
+    case.kernel.oom_kills = 41
+    assert case.missing()
+    case.kernel.oom_kills = 42
+    case.ledger.note(5, 17, counts_twice=False)
+    assert case.audit.certainly_missing() == 0
+    assert case.audit.missing() == case.audit.certainly_missing() == 1

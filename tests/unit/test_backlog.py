@@ -39,6 +39,18 @@ def test_a_line_stays_until_it_is_taken() -> None:
     assert backlog.first_needed(200, incident_is_open=False) == 200
 
 
+def test_an_output_that_is_stuck() -> None:
+    """What had to be let go of is not waited for, nor does it pile up."""
+    backlog = Backlog()
+    for number in range(1000):
+        backlog.written(number, 100 * number)
+        backlog.released(100 * number - 250)
+        assert len(backlog._lines) <= 4
+    assert backlog.first_needed(10**6, incident_is_open=False) == 99_700
+    backlog.released(10**6)
+    assert not backlog.waits()
+
+
 def test_an_exit_stays() -> None:
     """An exit waits for its runtime's word, while later kills come and go."""
     backlog = Backlog()

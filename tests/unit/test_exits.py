@@ -124,6 +124,17 @@ def test_stop_waits_for_nothing(exits: Exits, tmp_path: Path) -> None:
     assert exits.next_ns() is None
 
 
+def test_another_id(exits: Exits) -> None:
+    """A kill that two captures saw has the exit that the newer one tells."""
+    kill(exits, 1)
+    exits.rename(RECORDS.kill_id(events.INCIDENT_NS, events.NOBODY), "new")
+    exits.rename("never heard of", "other")
+    record = gone()
+    record["id"] = "new"
+    assert exits.exited(record, 0) is None
+    assert exits.end() == [record]
+
+
 def test_bounded(exits: Exits) -> None:
     """Kills whose exits never come do not pile up."""
     for pid in range(1, VICTIMS_MAX + 10):

@@ -2,7 +2,7 @@
 """handover.py: what two captures saw is told once."""
 
 from tracer.event import OomExit, OomKill
-from tracer.handover import Handover
+from tracer.handover import SAME_NS, Handover
 
 from . import events
 from .records import HOST, complete
@@ -26,15 +26,33 @@ def test_double() -> None:
     """The newer capture's kill is known again, and its exit names the record that was written."""
     handover, exit_record = Handover(), gone("new")
     handover.told(kill("old"), 1_000)
-    assert handover.is_double(kill("new"), 1_000)
-    handover.rename(exit_record)
+    assert handover.double_of(kill("new"), 1_200) == "old"
+    assert handover.rename(exit_record)
     assert (exit_record["id"], exit_record["incident_id"]) == ("old", "incident of old")
 
 
-def test_another_process_of_this_pid() -> None:
-    """One that started at another time is somebody else."""
+def test_exit_of_both() -> None:
+    """An exit that the older capture saw, too, is written once."""
+    handover = Handover()
+    handover.told(kill("old"), 1_000)
+    handover.gone(gone("old"))
+    handover.double_of(kill("new"), 1_200)
+    assert not handover.rename(gone("new"))
+
+
+def test_another_kill_of_this_number() -> None:
+    """One that was killed at another time is somebody else."""
     handover, exit_record = Handover(), gone("new")
     handover.told(kill("old"), 1_000)
-    assert not handover.is_double(kill("new"), 2_000)
-    handover.rename(exit_record)
+    assert handover.double_of(kill("new"), 2 * SAME_NS) is None
+    assert handover.rename(exit_record)
     assert exit_record["id"] == "new"
+
+
+def test_processes_that_are_not_known() -> None:
+    """Without kprobes there may be neither process nor start: still no two victims are taken for one."""
+    handover, other = Handover(), kill("new")
+    handover.told(kill("old"), 1_000)
+    other["victim"]["pid"] = None
+    other["victim"]["tid"] += 1
+    assert handover.double_of(other, 1_000) is None

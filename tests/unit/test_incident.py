@@ -219,3 +219,14 @@ def test_long_report() -> None:
     assert list(incidents.flush(1 << 62)) == []
     kills = feed(incidents, events.victim(), events.blind_incident(), events.log(b"x: Killed process"))
     assert [kill.log for kill in kills] == [(b"hog invoked oom-killer", b"x: Killed process")]
+
+
+def test_open_without_victims() -> None:
+    """Lines of the kernel log come before the victim: they are needed until the incident has ended."""
+    incidents = Incidents()
+    assert not incidents.is_open
+    assert list(incidents.feed(events.log(b"x invoked oom-killer: "), 0)) == []
+    assert incidents.is_open
+    assert incidents.patience_ns() is None
+    list(incidents.end())
+    assert not incidents.is_open

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tracer.backfill import kills, tolerance_ns
+from tracer.backfill import kills, tolerance_ns, unknown
 from tracer.clock import boottime_ns
 from tracer.kmsg import Kmsg
 from tracer.oom_lines import LogLine
@@ -77,6 +77,13 @@ def test_not_there() -> None:
         Kmsg("/proc/self/fd/none")
 
 
+def test_something_else() -> None:
+    """What is no log in the place of one, as /dev/null in a container, has an end."""
+    log = Kmsg("/dev/null")
+    assert list(log.read()) == []
+    log.close()
+
+
 def test_backfill(feed: Feed) -> None:
     """What is known, and what is of another time, is left out; what is not has a record."""
     records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
@@ -93,6 +100,15 @@ def test_backfill(feed: Feed) -> None:
     assert record["id"] == f"6a4ce4a0-k{3000 * 10**6:x}-13"
     record["host"] = HOST
     validate(record)
+
+
+@pytest.mark.parametrize(("missing", "told"), [(0, []), (1, [14]), (2, [12, 14]), (9, [11, 12, 14])])
+def test_unknown(feed: Feed, missing: int, told: list[int]) -> None:
+    """As many as are missing, the latest ones: none where none is missing any more."""
+    records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
+    logged = list(kills(feed(*records), "6a4ce4a0", lambda tid, kill_ns: False))
+    known = {13: [logged[2][1]], 12: [0]}
+    assert [record["victim"]["tid"] for record, _ in unknown(logged, known, missing)] == told
 
 
 def test_tolerance() -> None:

@@ -13,8 +13,8 @@ import tracer
 
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp", "oom_tasks"),
-    ("backlog", "handover", "ledger", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
-    ("libbpf", "incident", "cgroup", "cgroupfs", "files", "heap", "host", "ids", "line", "oom_lines", "schema"),
+    ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
+    ("libbpf", "incident", "cgroup", "cgroupfs", "files", "host", "ids", "ledger", "line", "oom_lines", "schema"),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "file_sink", "kubelet", "options", "pipe_sink", "spool"),

@@ -4,6 +4,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,32 @@ def test_unwritable(tmp_path: Path) -> None:
     ledger.note(5_000, 17, counts_twice=False)
     assert ledger.explained == 1
     assert [Entry(5_000, 17)] == list(ledger.entries())
+
+
+def test_disk_full(tmp_path: Path) -> None:
+    """Room for all that will be noted is taken at the start."""
+    Ledger(f"{tmp_path}/ledger", BOOT)
+    assert (tmp_path / "ledger").stat().st_blocks * 512 >= ENTRIES_MAX * 16
+
+
+def test_broken_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """When its file fails, what was noted stays known to this run, which says so, once."""
+    ledger = Ledger(f"{tmp_path}/ledger", BOOT)
+    ledger.note(5_000, 17, counts_twice=False)
+    assert ledger._file is not None
+    reader = os.open(tmp_path / "ledger", os.O_RDONLY)
+    os.dup2(reader, ledger._file)
+    os.close(reader)
+    for number in range(3):
+        ledger.note(6_000 + number, 18, counts_twice=False)
+    assert ledger.explained == 4
+    assert [each.killed_ns for each in ledger.entries()] == [5_000, 6_000, 6_001, 6_002]
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_number_that_no_thread_has(tmp_path: Path) -> None:
+    """Nothing that a log says stops it."""
+    Ledger(f"{tmp_path}/ledger", BOOT).note(5_000, 9_999_999_999, counts_twice=False)
 
 
 def test_link(tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ def test_wrap(kernel: Kernel, reader: Callable[[], ring.Ring]) -> None:
     assert read.read() == [(at, data)]
 
 
+def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ring.Ring]) -> None:
+    """What was let go of the kernel may have overwritten: the position never goes back."""
+    kernel.write(b"a")
+    second = kernel.write(b"b")
+    read = reader()
+    read.read()
+    read.release(second)
+    read.release(0)
+    assert kernel.consumer[0] == second
+
+
 def test_release(kernel: Kernel, reader: Callable[[], ring.Ring]) -> None:
     """What was not released is there for the next reader, and nothing else."""
     read = reader()
