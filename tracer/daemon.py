@@ -150,6 +150,8 @@ class Daemon:
         self._stream.write(self._stop())
         self._stream.close()
         self._settle()
+        if self._capture.pinned and sys.stderr.isatty():
+            print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""

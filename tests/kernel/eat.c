@@ -180,6 +180,8 @@ static void *eat(void *name)
 	say("start %ld %ld\n", getpid(), syscall(SYS_gettid));
 	if (gate && read(STDIN_FILENO, &byte, 1) != 1)
 		_exit(0);
+	if (leader_exits)
+		usleep(100000); /* it is on its way */
 	if (wait_ms)
 		usleep(wait_ms * 1000);
 	if (kill_first && kill(kill_first, SIGKILL))

@@ -229,7 +229,7 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     damage(capture)
     daemon = start()
     assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (True, False)
-    assert captures(pins) == [capture]
+    wait_until("only the new one is left", lambda: captures(pins) == [capture])
     kills_of(daemon, *([missed.pid] if readable else []), kill().pid)
     told = daemon.errors.read_text()
     assert told.count(f"oomtrace: the capture pinned in {capture}") == 1, told
