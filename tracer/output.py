@@ -61,6 +61,8 @@ class Output:
         """When to stop delivering."""
         self._closed = False
         self._damage_told = False
+        self._is_inherited = spool is not None and not spool.is_empty
+        """The first lines in the spool are an earlier run's, which may have been killed after it delivered them."""
         self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
         self._thread.start()
 
@@ -235,6 +237,11 @@ class Output:
         if self._spool is not None and not self._spool.is_empty:
             with self._spool_lock:
                 lines = self._spool.peek(count)
+                if self._is_inherited:
+                    self._is_inherited, delivered = False, self._sink.recent()
+                    while lines and not delivered.isdisjoint(ids(lines[:1])):
+                        self._spool.advance(1)
+                        lines = self._spool.peek(1)
             if self._spool.skipped and not self._damage_told:
                 self._damage_told = True
                 tell(f"{self._spool.path} was damaged: what cannot be read is skipped and counted")

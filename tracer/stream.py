@@ -94,7 +94,8 @@ class Stream:
             lost: Lost = {**self.base(), "type": "lost", "stage": stage, "count": count,
                           "since": rfc3339(self.whole_until_ns)}  # fmt: skip
             self.write(lost)
-        self.whole_until_ns = now_ns
+        if not any(output.is_full for output in self._outputs):
+            self.whole_until_ns = now_ns
         self._backlog.settled(min(output.settled for output in self._outputs))
 
     def flush(self) -> None:

@@ -290,6 +290,20 @@ def test_has(make_output: MakeOutput, tmp_path: Path) -> None:
         assert not again.has("oom_exit", "k-1")
 
 
+def test_killed_before_the_cursor_moved(make_output: MakeOutput, tmp_path: Path) -> None:
+    """What an earlier run had delivered from the spool, and was killed before it could note that, comes once."""
+    (tmp_path / "state").mkdir()
+    spool = Spool(f"{tmp_path}/state", f"file:{tmp_path}/x")
+    for number in range(100):
+        assert spool.append(record(number))
+    spool.close()
+    (tmp_path / "x").write_bytes(record(0) + record(1))
+    output = make_output("x")
+    wait_for(lambda: kept(tmp_path) == [])
+    output.close(1)
+    assert numbers_in(tmp_path / "x") == list(range(100))
+
+
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
     """The kernel gives signals to the main thread alone, which waits for them."""
     output = make_output("x")

@@ -123,3 +123,19 @@ def test_oom_kills() -> None:
     count = process.oom_kills()
     assert count is not None
     assert int(lines["oom_kill"]) <= count
+
+
+def test_count_behind_the_first_page() -> None:
+    """However long /proc/vmstat is, of which the kernel gives a page with each read."""
+    reader, writer = os.pipe2(os.O_DIRECT)
+    os.write(writer, b"nr_free_pages 1\n" * 250)
+    os.write(writer, b"drop_slab 7\noom_kill 42\nnuma_pte_updates 0\n")
+    os.close(writer)
+    assert process.oom_kills(f"/proc/self/fd/{reader}") == 42
+    os.close(reader)
+
+
+def test_no_count() -> None:
+    """Before Linux 4.13 there is none; nor where /proc is not."""
+    assert process.oom_kills("/proc/self/stat") is None
+    assert process.oom_kills("/proc/self/none") is None
