@@ -69,7 +69,11 @@ class Daemon:
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
         privileges.drop(options.network)  # of this thread, and so before there are others
-        self._interfaces = _open_interfaces() if options.network else None
+        self._interfaces: Interfaces | None = None
+        if options.network:
+            from tracer.interfaces import Interfaces  # needs pyroute2, and takes 2 MB
+
+            self._interfaces = Interfaces()
         maps = self._capture.attached.maps
         self._counters = Counters(maps)
         self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
@@ -299,12 +303,6 @@ class Daemon:
             "lost": self._stream.lost,
             "metadata_errors": self._runtimes.errors + self._names.timeouts,
         }
-
-
-def _open_interfaces() -> "Interfaces":
-    from tracer.interfaces import Interfaces  # needs pyroute2, and takes 2 MB
-
-    return Interfaces()
 
 
 def main() -> int:
