@@ -71,9 +71,9 @@ class Daemon:
         privileges.drop(options.network)  # of this thread, and so before there are others
         self._interfaces: Interfaces | None = None
         if options.network:
-            from tracer.interfaces import Interfaces  # needs pyroute2, and takes 2 MB
+            from tracer import interfaces  # needs pyroute2, and takes 2 MB
 
-            self._interfaces = Interfaces()
+            self._interfaces = interfaces.Interfaces()
         maps = self._capture.attached.maps
         self._counters = Counters(maps)
         self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
