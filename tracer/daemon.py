@@ -311,6 +311,7 @@ def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
+        privileges.hurry()
         options = Options(**orjson.loads(os.environ.pop(ENVIRONMENT, "{}")))
         Daemon(options).run()
     except TracerError as error:
