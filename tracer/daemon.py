@@ -199,11 +199,11 @@ class Daemon:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
             if isinstance(each, wire.ExitEvent):
-                end = self._records.oom_exit(each)
+                gone = self._records.oom_exit(each)
                 if inherited:
-                    self._handover.gone(end)
-                gone = self._exits.exited(end, time.monotonic_ns())
-                self._write_exits([gone] if gone is not None else [])
+                    self._handover.gone(gone)
+                complete = self._exits.exited(gone, time.monotonic_ns())
+                self._write_exits([complete] if complete else [])
                 continue
             built, victim = self._records.oom_kill(each), each.victim
             if inherited:
@@ -255,11 +255,10 @@ class Daemon:
         """Tell the kills that have no record from the kernel log, and how many are not there either."""
         logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
         self._drain()  # what was logged in this moment
-        missing = 0 if self._incidents.patience_ns() is not None else self._audit.certainly_missing()
-        if not missing:
+        missing, noted = self._audit.certainly_missing(), []
+        if not missing or self._incidents.patience_ns() is not None:
             self._audit.touched(time.monotonic_ns())
             return
-        noted = []
         for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self._redact)

@@ -147,7 +147,7 @@ class Output:
         self._keep(LOCK_S)
         with self._lock:
             self._closed = True
-            left = self._queue.lines
+            left = 0 if self.dead else self._queue.lines  # which has said that it is
         if left:
             tell(f"{self.uri}: {left} records were neither delivered nor kept on disk")
         if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):

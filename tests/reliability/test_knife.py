@@ -57,7 +57,7 @@ def test_upgraded(runs: Runs, storm: Storm, tmp_path: Path) -> None:
     """Another version, whose programs are others, takes over within a storm, without a gap or doubles."""
     older = other_version(tmp_path, "tracer/__init__.py", __version__, "0.0.1")
     runs.start(root=older)
-    eater = storm.brew(600, pause_ms=8)
+    eater = storm.brew(600, pause_ms=20)
     for root in (ROOT, older, ROOT, older, ROOT):
         time.sleep(0.5)
         runs.kill()
