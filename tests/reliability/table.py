@@ -22,7 +22,7 @@ def render() -> str:
     """The table; the faults in the order of the alphabet."""
     rows = [
         f"| {row['fault']} | {row['times']} | {row['kills']} | {row['records']} | {row['from_log']} | {row['doubled']} "
-        f"| {row['lost']} | {row['kernel']} |"
+        f"| {row['lost']} | {str(row['kernel']).partition('-')[0]} |"
         for row in stored()
     ]
     return "\n".join([HEAD, *rows])

@@ -107,6 +107,7 @@ def test_reader_that_comes_and_goes(runs: Runs, storm: Storm, tmp_path: Path) ->
     kept.touch()
     runs.output = fifo
     runs.process = runs.spawn()
+    wait_until("it is attached", lambda: list(runs.pins.glob("v*/about")))
     deaths = 4
     for number in range(deaths + 1):
         reader = subprocess.Popen([sys.executable, "-c", READER, str(fifo), str(kept)])
