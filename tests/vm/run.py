@@ -108,11 +108,11 @@ MATRIX = [
     Run("6.1", engine="bcc", btf=False),
     Run("5.10", engine="bcc", btf=False, whole=False),
     Run("7.x"),
-    Run("6.1"),
-    Run("5.10"),
     Run("7.x", engine="bcc", whole=False),
     Run("6.12-arm64", whole=False),
+    Run("5.10"),
     Run("6.12", whole=False),
+    Run("6.1", whole=False),
     Run("5.10-old", whole=False),
     # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
     Run("6.1", cgroup=1, whole=False),
