@@ -24,7 +24,7 @@ from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit, Stop
+from tracer.event import OomExit
 from tracer.exits import Exits
 from tracer.gfp import GfpNames
 from tracer.handover import Handover
@@ -151,7 +151,8 @@ class Daemon:
         else:
             self._explain()
         self._settle()
-        self._stream.write(self._stop())
+        unread = self._runtimes.errors + self._names.timeouts
+        self._stream.stop(process.oom_kills(), records=self._kills, metadata_errors=unread)
         self._stream.close()
         self._settle()
         if self._capture.pinned and sys.stderr.isatty():
@@ -191,34 +192,44 @@ class Daemon:
             try:
                 yield wire.decode(data), position
             except wire.DecodeError as error:
-                if not self._stream.losses("decode"):
-                    tell(f"an event could not be decoded: {error}; it is counted, as are all that follow")
-                self._stream.lose("decode")
+                self._lose("decode", error)
+
+    def _lose(self, stage: str, error: Exception) -> None:
+        if not self._stream.losses(stage):
+            tell(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
+        self._stream.lose(stage)
 
     def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
-            if isinstance(each, wire.ExitEvent):
-                gone = self._records.oom_exit(each)
-                if inherited:
-                    self._handover.gone(gone)
-                complete = self._exits.exited(gone, time.monotonic_ns())
-                self._write_exits([complete] if complete else [])
-                continue
-            built, victim = self._records.oom_kill(each), each.victim
-            if inherited:
-                self._handover.told(built, victim.header.time_ns)
-            elif old_id := self._handover.double_of(built, victim.header.time_ns):
-                self._exits.rename(old_id, built["id"])
-                continue
-            known = victim.network_cookie, built["victim"]["cgroup"]
-            interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-            enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
-            self._exits.killed(built, victim.init_pid, victim.init_started_ns)
-            position = None if inherited else self._backlog.incident(victim.header.incident_ns)
-            in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-            self._audit.note(victim.header.time_ns, victim.tid, in_group)
-            self._kills += self._stream.write(built, position)
+            write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
+            try:
+                write(each, inherited)  # type: ignore[arg-type]
+            except Exception as error:  # whatever it is: it would come again at every start
+                self._lose("record", error)
+
+    def _write_exit(self, event: wire.ExitEvent, inherited: bool) -> None:
+        gone = self._records.oom_exit(event)
+        if inherited:
+            self._handover.gone(gone)
+        complete = self._exits.exited(gone, time.monotonic_ns())
+        self._write_exits([complete] if complete else [])
+
+    def _write_kill(self, kill: Kill, inherited: bool) -> None:
+        built, victim = self._records.oom_kill(kill), kill.victim
+        if inherited:
+            self._handover.told(built, victim.header.time_ns)
+        elif old_id := self._handover.double_of(built, victim.header.time_ns):
+            self._exits.rename(old_id, built["id"])
+            return
+        known = victim.network_cookie, built["victim"]["cgroup"]
+        interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
+        enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
+        self._exits.killed(built, victim.init_pid, victim.init_started_ns)
+        position = None if inherited else self._backlog.incident(victim.header.incident_ns)
+        in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
+        self._audit.note(victim.header.time_ns, victim.tid, in_group)
+        self._kills += self._stream.write(built, position)
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
@@ -292,16 +303,6 @@ class Daemon:
         self._names.expect(path)
         if self._interfaces is not None:
             self._interfaces.expect(path)
-
-    def _stop(self) -> Stop:
-        return {
-            **self._stream.base(),
-            "type": "stop",
-            "oom_kills": process.oom_kills(),
-            "records": self._kills,
-            "lost": self._stream.lost,
-            "metadata_errors": self._runtimes.errors + self._names.timeouts,
-        }
 
 
 def main() -> int:

@@ -268,8 +268,8 @@ class Lost(Base):
     type: Literal["lost"]
     stage: Annotated[
         str,
-        "Where: `ring_buffer` (full), `decode` (malformed), `upgrade` (left by another version), `output:URI` (neither "
-        "delivered nor kept), `spool:URI` (damaged), `kernel_log` (overwritten).",
+        "Where: `ring_buffer` (full), `decode` and `record` (malformed), `upgrade` (left by another version), "
+        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged).",
     ]
     count: Annotated[int, "How many."]
     since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]

@@ -9,7 +9,7 @@ from tracer import line
 from tracer.backlog import Backlog
 from tracer.clock import rfc3339
 from tracer.errors import TracerError
-from tracer.event import Base, Host, Lost, Record
+from tracer.event import Base, Host, Lost, Record, Stop
 from tracer.output import Output
 
 CLOSE_S = 2.0
@@ -66,6 +66,12 @@ class Stream:
         self._backlog.written(self._lines, position)
         self._lines += 1
         return True
+
+    def stop(self, oom_kills: int | None, records: int, metadata_errors: int) -> None:
+        """Write the last record: the kernel's count beside ours, and what went wrong."""
+        stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records, "lost": self.lost,
+                      "metadata_errors": metadata_errors}  # fmt: skip
+        self.write(stop)
 
     def lose(self, stage: str, count: int = 1) -> None:
         """So many events or records were lost there."""
