@@ -16,6 +16,7 @@ from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption,
 from tracer.redact import Redactor
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 from tracer.schema import json_schema
+from tracer.sentence import printable
 
 app = typer.Typer(
     name="oomtrace",
@@ -140,6 +141,42 @@ def resolve_command(
         print(_describe(resolved), end="")
 
 
+@app.command(name="parse")
+def parse_command(
+    files: list[str] = typer.Argument(
+        None,
+        metavar="[FILE]...",
+        help="Logs, compressed or not; - is standard input. Without: what is piped in, or this boot's log.",
+    ),
+    since: str = typer.Option(
+        None, metavar="TIME", help="Kills from then on: '2026-11-24 03:51', yesterday, -2h, '1 hour ago'."
+    ),
+    until: str = typer.Option(None, metavar="TIME", help="Kills until then."),
+    last: int = typer.Option(None, "-n", "--last", metavar="N", min=1, help="The last N kills."),
+    container: str = typer.Option(
+        None, metavar="ID", help="Kills in this container: its id, or how that begins, or its name."
+    ),
+    unit: str = typer.Option(None, metavar="UNIT", help="Kills in this systemd unit; * and ? may be in it."),
+    grep: str = typer.Option(None, metavar="REGEX", help="Kills whose JSON has this in it."),
+    boot: str = typer.Option(None, metavar="ID", help="Kills of this boot; of the journal's JSON or export."),
+    boot_time: str = typer.Option(
+        None, metavar="TIME", help="When the host booted whose log has only the time since then."
+    ),
+    timezone: str = typer.Option(
+        None, metavar="ZONE", help="Of times without one, as Europe/Berlin; without, this machine's."
+    ),
+    sentence: bool = typer.Option(False, "--sentence", help="Print a sentence for every kill, no JSON."),
+    follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what is added to the log, until SIGINT."),
+) -> None:
+    """Read OOM kills of the past from kernel logs: dmesg, syslog, the journal."""
+    from tracer import parse  # what it needs would keep `run` from starting quickly
+
+    wanted = parse.Wanted(since, until, container, unit, grep, boot)
+    code = parse.parse(files or [], wanted, parse.Form(last, boot_time, timezone, sentence, follow))
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command(name="doctor")
 def doctor_command(as_json: bool = JSON) -> None:
     """Tell what this host can trace, what it cannot, and what to do about it."""
@@ -189,12 +226,7 @@ def _describe(resolved: Resolved) -> str:
         fields = resolved[part]
         shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
         lines.append(f"{part:11} {shown or 'none'}")
-    return "".join(f"{_printable(line)}\n" for line in lines)
-
-
-def _printable(text: str) -> str:
-    """Whoever named a cgroup does not get to speak to the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def main() -> None:

@@ -38,19 +38,25 @@ def enrich(
     that may be shown, or None.  ``interfaces`` tells what is in a network namespace, by its inode number and processes
     that may be in it.
     """
-    victim, limit = record["victim"], record["limit"]
+    victim = record["victim"]
     _read_process(record, started_ns)  # first: it is on its way out
     if victim["cmdline"] is not None:
         victim["cmdline"] = redact(victim["cmdline"])
-    if victim["cgroup"] is not None:
-        whose = identify(victim["cgroup"], names.find if names is not None else None)
+    name_cgroups(record, names)
+    if interfaces is not None:
+        _read_network(record, interfaces)
+
+
+def name_cgroups(record: OomKill, names: Names | None = None) -> None:
+    """Fill in container, pod, unit and level alone: of a record whose processes may be another host's."""
+    path, limit = record["victim"]["cgroup"], record["limit"]
+    if path is not None:
+        whose = identify(path, names.find if names is not None else None)
         record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
         if whose.labels_cut:
             record["truncated"].append("container.labels")
     if limit is not None:
         limit["level"] = cgroup.level(limit["cgroup"])
-    if interfaces is not None:
-        _read_network(record, interfaces)
 
 
 def _read_network(record: OomKill, interfaces: Interfaces) -> None:

@@ -24,9 +24,9 @@ NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
 class Host(TypedDict):
     """The host that the record comes from."""
 
-    name: Annotated[str, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`)."]
+    name: Annotated[str | None, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`); of a log its."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
-    kernel: Annotated[str, "Kernel release, as `uname -r` gives it."]
+    kernel: Annotated[str | None, "Kernel release, as `uname -r` gives it; null of a log."]
 
 
 class Incident(TypedDict):
@@ -208,7 +208,7 @@ class Base(TypedDict):
     """What every record has."""
 
     schema: Annotated[int, "Version of this format; grows only when a field changes its meaning."]
-    time: Annotated[str, "When it happened, RFC 3339, UTC, nanoseconds."]
+    time: Annotated[str | None, "When it happened, RFC 3339, UTC, nanoseconds; null where a log does not tell."]
     seq: Annotated[int, "Counts the records of one run of oomtrace, from 0; a hole is a lost line."]
     host: Host
 

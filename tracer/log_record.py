@@ -12,6 +12,7 @@ from tracer.oom_tasks import Task
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
 """PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
+_PAGE_SIZES = (4096, 8192, 16384, 65536)
 _LONGEST_WHOLE_PATH = 980
 """Bytes; where a path is longer, printk may have cut it."""
 _MESSAGE_SCOPES: dict[bytes, Scope] = {
@@ -25,10 +26,11 @@ class LogRecords:
     """Builds records.
 
     ``boot`` names the boot in the ids.  ``page_bytes`` is the page size of the host that wrote the log, None where that
-    is not known.  ``ahead_ns`` is how far CLOCK_BOOTTIME is ahead of printk's clock.
+    is not known.  ``ahead_ns`` is how far CLOCK_BOOTTIME is ahead of printk's clock; None where
+    printk's is that of an unknown boot.
     """
 
-    def __init__(self, boot: str, page_bytes: int | None, ahead_ns: int = 0) -> None:
+    def __init__(self, boot: str, page_bytes: int | None, ahead_ns: int | None = 0) -> None:
         self._boot = boot
         self._page_bytes = page_bytes
         self._ahead_ns = ahead_ns
@@ -40,6 +42,12 @@ class LogRecords:
         """
         time_ns = report.time_ns or 0
         incident_ns = time_ns if report.incident_ns is None else report.incident_ns
+        incident_id = f"{self._boot}-k{incident_ns // 1000:x}"
+        kill_id = f"{self._boot}-k{time_ns // 1000:x}-{report.pid or report.tid}"
+        if report.clock == "realtime":
+            incident_id = f"{self._boot}-t{incident_ns // 1000:x}-{report.first_tid or report.tid}"
+            kill_id = f"{self._boot}-t{time_ns // 1000:x}-{report.pid or report.tid}"
+        page_bytes = self._page_bytes or _page_bytes(report)
         scope = _scope(report)
         truncated: list[str] = []
         rss = [report.anon_rss_bytes, report.file_rss_bytes, report.shmem_rss_bytes or 0]  # before 4.5: in file's
@@ -47,14 +55,14 @@ class LogRecords:
         return {
             "schema": 1,
             "type": "oom_kill",
-            "id": f"{self._boot}-k{time_ns // 1000:x}-{report.pid or report.tid}",
-            "time": rfc3339(time_ns) if report.clock == "realtime" else at_boottime(time_ns + self._ahead_ns),
+            "id": kill_id,
+            "time": self._time(report),
             "seq": 0,
             "host": {"name": "", "boot_id": None, "kernel": ""},
             "source": "kernel_log",
             "delayed": True,
             "incident": {
-                "id": f"{self._boot}-k{incident_ns // 1000:x}",
+                "id": incident_id,
                 "scope": scope,
                 "group_kill": report.group_kill,
                 "victims": report.victims,
@@ -82,7 +90,7 @@ class LogRecords:
                 "anon_rss_bytes": _bounded(report.anon_rss_bytes),
                 "file_rss_bytes": _bounded(report.file_rss_bytes),
                 "shmem_rss_bytes": _bounded(report.shmem_rss_bytes),
-                "swap_bytes": self._pages(swap_pages),
+                "swap_bytes": _pages(swap_pages, page_bytes),
                 "total_vm_bytes": _bounded(report.total_vm_bytes),
                 "page_tables_bytes": _bounded(report.page_tables_bytes),
                 "peak_rss_bytes": None,
@@ -91,7 +99,7 @@ class LogRecords:
                 "shared_mm": None,
             },
             "trigger": _trigger(report),
-            "candidates": None if report.tasks is None else [self._candidate(task) for task in report.tasks],
+            "candidates": None if report.tasks is None else [_candidate(task, page_bytes) for task in report.tasks],
             "candidates_scored": None,
             "container": None,
             "kubernetes": None,
@@ -100,17 +108,33 @@ class LogRecords:
             "truncated": truncated,
         }
 
-    def _candidate(self, task: Task) -> Candidate:
-        return {
-            "pid": task.pid,
-            "comm": _text(task.comm) or "",
-            "points": None,
-            "rss_bytes": self._pages(task.rss_pages),
-            "oom_score_adj": task.oom_score_adj,
-        }
+    def _time(self, report: Report) -> str | None:
+        wall_ns = report.time_ns if report.clock == "realtime" else report.wall_ns
+        if wall_ns is not None:
+            return rfc3339(wall_ns)
+        return None if self._ahead_ns is None else at_boottime((report.time_ns or 0) + self._ahead_ns)
 
-    def _pages(self, pages: int | None) -> int | None:
-        return None if pages is None or self._page_bytes is None else _bounded(pages * self._page_bytes)
+
+def _page_bytes(report: Report) -> int | None:
+    """The page size, where the victim's virtual size is told in pages and in bytes."""
+    if report.task is None or report.total_vm_bytes is None or report.task.total_vm_pages <= 0:
+        return None
+    page_bytes, rest = divmod(report.total_vm_bytes, report.task.total_vm_pages)
+    return page_bytes if rest == 0 and page_bytes in _PAGE_SIZES else None
+
+
+def _candidate(task: Task, page_bytes: int | None) -> Candidate:
+    return {
+        "pid": task.pid,
+        "comm": _text(task.comm) or "",
+        "points": None,
+        "rss_bytes": _pages(task.rss_pages, page_bytes),
+        "oom_score_adj": task.oom_score_adj,
+    }
+
+
+def _pages(pages: int | None, page_bytes: int | None) -> int | None:
+    return None if pages is None or page_bytes is None else _bounded(pages * page_bytes)
 
 
 def _scope(report: Report) -> Scope | None:

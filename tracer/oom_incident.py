@@ -62,6 +62,10 @@ class Report(NamedTuple):
     """The victim, then the largest others."""
     group_kill: bool | None
     victims: int | None
+    wall_ns: int | None = None
+    """When it was by the log's wall clock, Unix time, if it has one."""
+    first_tid: int | None = None
+    """The incident's first victim: the seconds that some logs show do not name an incident."""
 
 
 class Kill(NamedTuple):
@@ -76,6 +80,7 @@ class Kill(NamedTuple):
     shmem_rss_kb: int | None
     page_tables_kb: int | None
     oom_score_adj: int | None
+    wall_ns: int | None = None
 
 
 class Incident:
@@ -260,18 +265,26 @@ class Incident:
             self.tasks.largest(kill.tid) if self.tasks else None,
             self.group or (False if complete else None),
             len(self.kills) if complete else None,
+            kill.wall_ns,
+            self.kills[0].tid,
         )
 
 
-def read_kill(groups: Sequence[bytes | None], time_ns: int | None) -> Kill:
+def read_kill(groups: Sequence[bytes | None], line: LogLine) -> Kill:
     message, tid, uid6, comm, uid7, total_vm, anon, file, shmem, uid, page_tables, adj = groups
     return Kill(
-        time_ns,
+        line.time_ns,
         message,
         int(tid or 0),
         comm or b"",
         _int(uid6 or uid7 or uid),
-        *map(_int, (total_vm, anon, file, shmem, page_tables, adj)),
+        _int(total_vm),
+        _int(anon),
+        _int(file),
+        _int(shmem),
+        _int(page_tables),
+        _int(adj),
+        line.wall_ns,
     )
 
 

@@ -94,6 +94,8 @@ class LogLine(NamedTuple):
     clock: Clock | None = None
     caller: bytes | None = None
     """Who printed it, as CONFIG_PRINTK_CALLER shows it (`T123`, `C1`)."""
+    wall_ns: int | None = None
+    """The log's wall clock, Unix time, where it has one beside or instead of printk's."""
 
 
 class Cgroups(NamedTuple):

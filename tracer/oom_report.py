@@ -18,6 +18,10 @@ from tracer.oom_lines import LogLine
 WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
 """One of them is in each line that can begin a report."""
 
+UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
+"""Begins most lines of a report of which nothing is read, stacks and statistics; but a name in front of one of `WORDS`
+may begin so, too."""
+
 _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16
@@ -90,7 +94,7 @@ class Reports:
             done += self._close(line.caller)
             self._begin(line, done).invoked(*match.groups())
         elif WORDS[1] in text and (match := oom_lines.KILLED.fullmatch(text)) is not None:
-            self._kill(line, read_kill(match.groups(), line.time_ns), incident, done)
+            self._kill(line, read_kill(match.groups(), line), incident, done)
         elif WORDS[2] in text and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
             if incident is None or incident.kills or incident.chosen is not None:
                 done += self._close(line.caller)

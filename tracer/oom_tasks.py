@@ -23,6 +23,7 @@ class Task(NamedTuple):
     swap_pages: int | None
     page_tables_bytes: int | None
     oom_score_adj: int | None
+    total_vm_pages: int = 0
 
 
 class Tasks:
@@ -94,7 +95,7 @@ class Tasks:
 
     def _parse(self) -> list[tuple[Task, bytes]]:
         column = {name: index + 2 for index, name in enumerate(self._columns)}
-        tgid, rss = column[b"tgid"] if column else 0, column.get(b"rss", 0)
+        tgid, rss, total_vm = (column.get(name, 0) for name in (b"tgid", b"rss", b"total_vm"))
         swap, page_tables, adj = map(column.get, (b"swapents", b"pgtables_bytes", b"oom_score_adj"))
         found = []
         for line in self._lines:
@@ -107,6 +108,7 @@ class Tasks:
                     None if swap is None else max(0, int(row[swap])),
                     None if page_tables is None else int(row[page_tables]),
                     None if adj is None else int(row[adj]),
+                    int(row[total_vm]),
                 )
                 found.append((task, line))
         return found

@@ -33,6 +33,11 @@ def describe(record: OomKill) -> str:
     return f"The kernel killed {who}{size} {why}{asked}."
 
 
+def printable(text: str) -> str:
+    """Whoever named a cgroup or a process does not get to speak to the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _place(record: OomKill) -> str:
     container, systemd = record["container"], record["systemd"]
     if container is not None:

@@ -24,7 +24,7 @@ from tracer.schema import json_schema
 from .events import NOBODY
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
-COMMANDS = ("run", "resolve", "doctor", "schema", "detach")
+COMMANDS = ("run", "resolve", "parse", "doctor", "schema", "detach")
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -90,6 +90,14 @@ def test_no_arguments() -> None:
         ("resolve", "/a", "/b"),
         ("doctor", "extra"),
         ("schema", "--json"),
+        ("parse", "--since", "soon", "/dev/null"),
+        ("parse", "--until", "2026-13-01", "/dev/null"),
+        ("parse", "--timezone", "Mars/Base", "/dev/null"),
+        ("parse", "--boot-time", "then", "/dev/null"),
+        ("parse", "--boot", "-1", "/dev/null"),
+        ("parse", "--grep", "(", "/dev/null"),
+        ("parse", "-n", "0", "/dev/null"),
+        ("parse", "-f", "/dev/null", "/dev/null"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:

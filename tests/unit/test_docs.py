@@ -75,3 +75,14 @@ def test_links() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_parse_options() -> None:
+    """Options of `oomtrace parse` in docs/parse.md exist, and all that exist are there."""
+    page = (ROOT / "docs" / "parse.md").read_text()
+    shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", run("parse", "--help").stdout)) - {"--help", "--last"}
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page)) - {"--time-format", "--list-boots"}
+    assert named == shown
+    for command in re.findall(r"oomtrace parse([^\n`|]*)", page):
+        options = re.findall(r"(?<!\S)--[a-z-]+", command)
+        assert set(options) <= shown

@@ -14,16 +14,30 @@ import tracer
 LAYERS = (
     ("__init__", "errors", "event", "clock", "gfp", "oom_tasks"),
     ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
-    ("libbpf", "incident", "cgroup", "cgroupfs", "files", "host", "ids", "ledger", "line", "oom_lines", "schema"),
+    (
+        "libbpf",
+        "incident",
+        "cgroup",
+        "cgroupfs",
+        "files",
+        "host",
+        "ids",
+        "ledger",
+        "line",
+        "log_time",
+        "oom_lines",
+        "schema",
+    ),
+    ("log_dmesg_json", "log_files", "log_journal"),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "file_sink", "kubelet", "options", "pipe_sink", "spool"),
     ("log_record", "oom_report", "runtimes", "sinks"),
-    ("backfill", "output"),
-    ("stream",),
+    ("backfill", "log_format", "output", "this_boot"),
+    ("log_scan", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity"),
+    ("engine_bcc", "identity", "parse"),
     ("source", "doctor"),
     ("daemon",),
     ("cli",),
@@ -34,7 +48,7 @@ LAYERS = (
 MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
 THIRD_PARTY = {
     "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "ids", "line", "names", "network", "pins"}
-    | {"spool"},
+    | {"log_journal", "spool"},
     "typer": {"cli"},
     "bcc": {"bcc_child"},
 }
@@ -96,7 +110,8 @@ def test_bcc_child_needs_nothing_installed() -> None:
 
 def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
-    assert loaded_after("import tracer.daemon").isdisjoint({"typer", "tracer.cli", "tracer.doctor", "bcc"})
+    loaded = loaded_after("import tracer.daemon")
+    assert loaded.isdisjoint({"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "bcc"})
 
 
 @pytest.mark.parametrize("module", MODULES)

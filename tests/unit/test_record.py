@@ -82,6 +82,7 @@ def test_times() -> None:
     now = events.header(wire.VICTIM, time_ns=clock.boottime_ns())
     before = clock.rfc3339(time.time_ns() - 1_000_000_000)
     when = complete(kill(victim(header=now)))["time"]
+    assert when is not None
     assert TIME.fullmatch(when)
     assert before < when < clock.rfc3339(time.time_ns() + 1_000_000_000)
 

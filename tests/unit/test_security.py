@@ -28,7 +28,7 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"cli", "doctor", "engine_bcc"}
+STARTERS = {"cli", "doctor", "engine_bcc", "log_files"}
 """The command, the doctor, and the engine whose child compiles."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.bench.parse``: how fast logs are read, beside ``grep -i 'killed process'``."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.unit.kernel_log_files import FILES, lines
+from tests.unit.log_formats import SPLIT, WHOLE
+
+SIZE_BYTES = 64 << 20
+ROOT = Path(__file__).resolve().parents[2]
+OTHER = (
+    b"2026-11-24T03:51:%02d.123456+00:00 node-1 kubelet[1234]: I1124 03:51:53.123456 1234 kubelet.go:2345] message\n"
+)
+
+
+def logs() -> dict[str, bytes]:
+    reports = [line for log in FILES.values() for line in lines(log)]
+    full = {
+        "kern.log, all reports": SPLIT["rsyslog, RFC 3339"](reports),
+        "dmesg, all reports": WHOLE["dmesg"](reports),
+        "journal JSON, all reports": WHOLE["journal json"](reports),
+        "journal export, all reports": WHOLE["journal export"](reports),
+    }
+    others = [line._replace(text=b"usb 1-1: new high-speed USB device number 2 using xhci_hcd") for line in reports]
+    none = {
+        "syslog, no report": b"".join(OTHER % (n % 60) for n in range(1000)),
+        "journal JSON, no report": WHOLE["journal json"](others),
+        "journal export, no report": WHOLE["journal export"](others),
+    }
+    return {name: log * (SIZE_BYTES // len(log)) for name, log in {**none, **full}.items()}
+
+
+def cpu_seconds(command: list[str], path: str) -> tuple[float, int]:
+    """User and system time, and lines that were printed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    finished = subprocess.run([*command, path], cwd=ROOT, capture_output=True, check=False, timeout=600)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, finished.stdout.count(b"\n")
+
+
+def main() -> None:
+    parse = [sys.executable, "-m", "tracer", "parse", "--boot-time", "2026-11-24T06:00:00Z"]
+    print("| log | kills | oomtrace parse, MB/s | grep -i, MB/s |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, log in logs().items():
+            file = Path(folder) / "log"
+            file.write_bytes(log)
+            started, _ = cpu_seconds(parse, "/dev/null")
+            ours, kills = cpu_seconds(parse, str(file))
+            theirs, _ = cpu_seconds(["grep", "-i", "killed process"], str(file))
+            size = len(log) / 1e6
+            print(f"| {name} | {kills} | {size / max(ours - started, 1e-3):.0f} | {size / max(theirs, 1e-3):.0f} |")
+    print(f"\nMegabytes by CPU time, without Python's start; Python {sys.version.split()[0]}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""log_format.py, log_journal.py, log_dmesg_json.py, log_scan.py: real reports in every format, and what is none."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from datetime import timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.kernel.environment import require
+from tracer.log_format import Origin
+from tracer.log_scan import LogScan
+from tracer.log_time import Calendar
+from tracer.oom_incident import Report
+
+from .kernel_log_files import FILES, lines, reports
+from .log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE, entry, export
+
+FOLDER = Path(__file__).with_name("kernel_logs")
+BOOT_UUID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+KILLED = (
+    b"Out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB, file-rss:1kB, shmem-rss:0kB, UID:0 "
+    b"pgtables:1kB oom_score_adj:0"
+)
+SECOND_NS = 1_000_000_000
+
+
+class Found(NamedTuple):
+    report: Report
+    origin: Origin
+
+
+def scan(*blocks: bytes, latest_ns: int = BOOT_NS + 86400 * SECOND_NS) -> list[Found]:
+    """What is found in a log that comes in these blocks; it was written to until then."""
+    found: list[Found] = []
+    reader = LogScan(Calendar(timezone.utc, latest_ns), lambda *each: found.append(Found(*each)))
+    for block in blocks:
+        reader.feed(block)
+    reader.end()
+    return found
+
+
+def timeless(found: Iterable[Report]) -> list[Report]:
+    return [
+        each._replace(time_ns=None, incident_ns=None, clock=None, wall_ns=None, first_tid=None) for each in found
+    ]  # fmt: skip
+
+
+def wall_ns(report: Report) -> int:
+    assert report.time_ns is not None
+    return report.time_ns + BOOT_NS
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("form", WHOLE)
+def test_whole(form: str, name: str) -> None:
+    """A report is the same in whatever format, and its time what the format tells."""
+    log = list(lines(FILES[name]))
+    expected = reports(log)
+    found = scan(WHOLE[form](log))
+    assert timeless(expected) == timeless(each.report for each in found)
+    for (report, origin), other in zip(found, expected, strict=True):
+        if report.clock == "printk":
+            assert other.time_ns == report.time_ns
+        if report.wall_ns is not None:
+            assert 0 <= wall_ns(other) - report.wall_ns < SECOND_NS
+        assert (origin.host == HOST) is form.startswith("journal")
+        assert (origin.boot_id == BOOT_UUID) is (form in ("journal json", "journal export"))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "7.2-oddname"])
+@pytest.mark.parametrize("form", SPLIT)
+def test_split(form: str, name: str) -> None:
+    """The same where records are split into lines."""
+    log = list(lines(FILES[name]))
+    expected = reports(log)
+    found = scan(SPLIT[form](log))
+    assert timeless(expected) == timeless(each.report for each in found)
+    for (report, _), other in zip(found, expected, strict=True):
+        assert report.wall_ns is None or 0 <= wall_ns(other) - report.wall_ns < SECOND_NS
+
+
+@pytest.mark.parametrize("form", SPLIT)
+def test_odd_names_split(form: str) -> None:
+    """A newline in a name hides what is behind it, and makes no other kill of it."""
+    log = list(lines(FILES["7.2-oddname"]))
+    known = {each.tid for each in reports(log)}
+    assert {each.report.tid for each in scan(SPLIT[form](log))} <= known
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096])
+@pytest.mark.parametrize("form", ["dmesg", "dmesg -J", "journal export", "journal json", "journal short"])
+def test_blocks(form: str, size: int) -> None:
+    """Blocks may end anywhere."""
+    log = [line for name in ("7.2-oddname", "7.2-group", "6.1-v1-storm") for line in lines(FILES[name])]
+    data = WHOLE[form](log)
+    found = scan(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert timeless(each.report for each in scan(data)) == timeless(each.report for each in found)
+    assert len(reports(log)) == len(found)
+
+
+@pytest.mark.parametrize("form", [*WHOLE, *SPLIT])
+def test_among_others(form: str) -> None:
+    """What lies between the reports is passed over, and changes nothing."""
+    log = list(lines(FILES["6.12-other"]))
+    data = {**WHOLE, **SPLIT}[form](log)
+    noise = {**WHOLE, **SPLIT}[form]([line._replace(text=b"usb 1-1: new device") for line in log] * 200)
+    assert timeless(reports(log)) * 2 == timeless(each.report for each in scan(noise + data + noise + data + noise))
+
+
+def test_damage() -> None:
+    """CRLF, NULs in front, lines without end, and lines that are nobody's."""
+    log = list(lines(FILES["6.12-other"]))
+    data = WHOLE["dmesg"](log)
+    expected = timeless(reports(log))
+    for damaged in (
+        data.replace(b"\n", b"\r\n"),
+        b"\0" * 70000 + data,
+        data.replace(b"\n", b"\n\0\0\0"),
+        b"x" * 3_000_000 + b"\n" + data,
+        data + b"[  400.000000] " + b"Killed process " * 200_000,
+        b"\xff\xfe garbage\n\n\n" + data + b"\n{}\n[]\n{\n}\n",
+    ):
+        assert expected == timeless(each.report for each in scan(damaged))
+        assert expected == timeless(
+            each.report for each in scan(*(damaged[at : at + 65536] for at in range(0, len(damaged), 65536)))
+        )
+
+
+@pytest.mark.parametrize("form", [form for form in WHOLE if form != "dmesg -J"])
+def test_cut(form: str) -> None:
+    """A last line that lacks its end counts for nothing: it may go on."""
+    data = WHOLE[form](lines(FILES["6.12-other"]))
+    cut = data[: data.rindex(b"illed process")] + b"illed process 3"
+    assert scan(cut) == []
+
+
+FORGED = [
+    pytest.param(b"kern  :err   : [    1.000000] ", True, id="dmesg -x"),
+    pytest.param(b"user  :err   : [    1.000000] ", False, id="dmesg -x, a user's"),
+    pytest.param(b"<3>[    1.000000] ", True, id="dmesg -r"),
+    pytest.param(b"<12>[    1.000000] ", False, id="dmesg -r, a user's"),
+    pytest.param(b"3,1,1000000,-;", True, id="kmsg"),
+    pytest.param(b"12,1,1000000,-;", False, id="kmsg, a user's"),
+    pytest.param(b"Nov 24 03:51:53 h kernel: ", True, id="syslog"),
+    pytest.param(b"Nov 24 03:51:53 h kernel:", True, id="syslog without space"),
+    pytest.param(b"Nov 24 03:51:53 h kernel: [    1.0] ", False, id="syslog, odd uptime"),
+    pytest.param(b"Nov 24 03:51:53 h root: kernel: ", False, id="logger"),
+    pytest.param(b"Nov 24 03:51:53 h root: ", False, id="syslog, another program"),
+    pytest.param(b"Nov 24 03:51:53 h kernel[1]: ", False, id="syslog, a program called kernel"),
+    pytest.param(b"Nov 24 03:51:53 h user.err kernel: ", False, id="busybox, a user's"),
+    pytest.param(b"<11>Nov 24 03:51:53 h kernel: ", False, id="RFC 3164, a user's"),
+    pytest.param(b"<3>1 2026-11-24T03:51:53Z h kernel - - - ", True, id="RFC 5424"),
+    pytest.param(b'<3>1 2026-11-24T03:51:53Z h kernel - - [a b="\\]"][c] ', True, id="RFC 5424 with data"),
+    pytest.param(b"<11>1 2026-11-24T03:51:53Z h kernel - - - ", False, id="RFC 5424, a user's"),
+    pytest.param(b"<3>1 2026-11-24T03:51:53Z h root - - - ", False, id="RFC 5424, another program"),
+    pytest.param(b"               ", False, id="indented"),
+    pytest.param(b"", False, id="bare"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "counts"), FORGED)
+def test_whose(prefix: bytes, counts: bool) -> None:
+    """What somebody else wrote is no kill, where the format tells."""
+    assert len(scan(prefix + KILLED + b"\n")) == counts
+
+
+JOURNAL = {"__CURSOR": "a", "__REALTIME_TIMESTAMP": "1", "_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0"}
+
+
+@pytest.mark.parametrize("spell", [entry, export])
+def test_whose_in_the_journal(spell: Callable[[dict[str, str], bytes], bytes]) -> None:
+    """Only journald says what came from the kernel; what a user makes of his own fields does not count."""
+    fields = {**JOURNAL, "PRIORITY": "3"}
+    assert len(scan(spell(fields, KILLED))) == 1
+    for other in (
+        {**fields, "_TRANSPORT": "syslog"},
+        {**fields, "_TRANSPORT": "journal", "TRANSPORT": "kernel"},
+        {**fields, "SYSLOG_FACILITY": "1"},
+        {name: value for name, value in fields.items() if name != "_TRANSPORT"},
+    ):
+        assert scan(spell(other, KILLED)) == []
+
+
+def test_entry_in_an_entry() -> None:
+    """What looks like the end of an entry, and like another, inside a field is none."""
+    fields = {**JOURNAL, "_TRANSPORT": "journal"}
+    forged = b"x\n\n" + export(JOURNAL, KILLED)
+    assert scan(export(fields, forged)) == []
+    assert len(scan(export(fields, forged) + export(JOURNAL, KILLED))) == 1
+    large = export(fields, forged + b"y" * 3_000_000) + export(JOURNAL, KILLED)
+    assert len(scan(large)) == 1
+    assert len(scan(*(large[at : at + 65536] for at in range(0, len(large), 65536)))) == 1
+
+
+def test_two_hosts() -> None:
+    """A central log has the lines of many hosts mixed."""
+    one = SPLIT["rsyslog"](lines(FILES["6.12-other"])).splitlines(keepends=True)
+    other = [line.replace(b"node-1", b"node-2") for line in one]
+    found = scan(b"".join(line for pair in zip(one, other, strict=True) for line in pair))
+    assert timeless(reports(lines(FILES["6.12-other"]))) * 2 == timeless(each.report for each in found)
+    assert {each.origin.host for each in found} == {"node-1", "node-2"}
+
+
+def test_ids_do_not_depend_on_the_format() -> None:
+    """All formats with the uptime tell the same time of a kill, to the microsecond."""
+    log = list(lines(FILES["6.1-v1-storm"]))
+    forms = ("dmesg", "dmesg -x", "dmesg -J", "/dev/kmsg", "journal json", "journal export")
+    times = {tuple(each.report.time_ns for each in scan(WHOLE[form](log))) for form in forms}
+    times.add(tuple(each.report.time_ns for each in scan(SPLIT["rsyslog"](log))))
+    assert len(times) == 1
+
+
+@pytest.mark.parametrize("option", ["", "-T", "-x", "-r", "-d", "--time-format=iso", "-x -T"])
+@pytest.mark.parametrize("name", ["6.12-other", "7.2-group", "6.1-v1-storm", "6.12-global"])
+def test_dmesg(option: str, name: str, tmp_path: Path) -> None:
+    """What util-linux's own dmesg makes of a log; not -J, which in 2.38 does not end a message of a file."""
+    require(shutil.which("dmesg") is not None, "dmesg (util-linux)")
+    file = tmp_path / "log"
+    file.write_bytes(SPLIT["dmesg -r"](lines(FILES[name])))
+    command = ["dmesg", *option.split(), "-F", str(file)]
+    log = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    assert timeless(reports(lines(FILES[name]))) == timeless(each.report for each in scan(log))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=30))
+def test_garbage(blocks: list[bytes]) -> None:
+    """Whatever it is fed, it never raises."""
+    scan(*blocks)
+
+
+SEEDS = [
+    render(lines(FILES["7.2-oddname"])) for form, render in {**WHOLE, **SPLIT}.items() if form != "dmesg"
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 30000), st.binary(max_size=12)), max_size=12))
+def test_damaged(log: bytes, changes: list[tuple[int, bytes]]) -> None:
+    """A damaged log never raises, either."""
+    data = bytearray(log)
+    for at, piece in changes:
+        data[at : at + len(piece)] = piece
+    scan(bytes(data))
+
+
+def test_boot_id_is_not_made_up() -> None:
+    """What is no boot id is none."""
+    found = scan(entry({**JOURNAL, "_BOOT_ID": BOOT_ID[:-1]}, KILLED))
+    assert [each.origin for each in found] == [Origin(None, None)]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens logs, whatever they are compressed with, and reads them block by block, to their end or on and on.
+
+gzip, bzip2 and xz are read by the standard library.  zstd has a place there only since Python 3.14; before, the program
+``zstd`` does it, as no distribution lacks it, and none but it would be needed.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import select
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+
+from tracer.errors import TracerError
+
+BLOCK_BYTES = 1 << 20
+STDIN = "-"
+PAUSE_S = 1.0
+"""After so long without a new line a report is taken to be whole."""
+_POLL_S = 0.25
+_JOURNAL = b"LPKSHHRH"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+class LogFile:
+    """An open log, a file or standard input (``-``).
+
+    Raises TracerError where it cannot be opened or is of no use.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._program: subprocess.Popen[bytes] | None = None
+        try:
+            self._raw = _open(path)
+            status = os.fstat(self._raw.fileno())
+            self._is_file = stat.S_ISREG(status.st_mode)
+            self.written_ns = status.st_mtime_ns if self._is_file else time.time_ns()
+            """When something was last added to it."""
+            magic = self._raw.peek(8)[:8]
+        except OSError as error:
+            raise TracerError(f"cannot read {self.name}", f"{error.strerror or error}") from error
+        self._is_plain = False
+        self._file = self._decompressed(magic)
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return "standard input" if self.path == STDIN else self.path
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of it.
+
+        Raises TracerError where the rest cannot be read.
+        """
+        try:
+            while block := self._file.read1(BLOCK_BYTES):  # not read(): it loses what is in front of damage
+                yield block
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TracerError(f"{self.name} is damaged, and was read up to there", str(reason)) from error
+        if self._program is not None and self._program.wait() != 0:
+            raise TracerError(f"{self.name} is damaged, and was read up to there", "zstd says no more than this")
+
+    def follow(self) -> Iterator[bytes]:
+        """All of it, and what is added, as ``tail -F`` does; an empty block where nothing was for PAUSE_S.
+
+        A file that is replaced is read to its end, and its successor from its beginning, one that becomes shorter anew.
+        """
+        if not self._is_plain:
+            raise TracerError(f"{self.name} is compressed, and cannot grow", "leave out --follow")
+        yield from self._follow_file() if self._is_file else self._follow_pipe()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._raw.close()
+        if self._program is not None and self._program.poll() is None:
+            self._program.kill()
+            self._program.wait()
+
+    def _decompressed(self, magic: bytes) -> io.BufferedIOBase:
+        raw = self._raw
+        if magic[:2] == b"\x1f\x8b":
+            return gzip.GzipFile(fileobj=raw)
+        if magic[:6] == b"\xfd7zXZ\0":
+            return lzma.LZMAFile(raw)
+        if magic[:3] == b"BZh":
+            return bz2.BZ2File(raw)
+        if magic[:4] == _ZSTD:
+            return self._zstd()
+        if magic == _JOURNAL:
+            raise TracerError(f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse")
+        self._is_plain = True
+        return raw
+
+    def _zstd(self) -> io.BufferedIOBase:
+        if not self._is_file:
+            raise TracerError("standard input is compressed by zstd", "zstd -dc FILE | oomtrace parse")
+        program = shutil.which("zstd")
+        if program is None:
+            raise TracerError(f"{self.name} is compressed by zstd", "install the program (package zstd)")
+        os.lseek(self._raw.fileno(), 0, os.SEEK_SET)
+        command = [program, "--decompress", "--stdout", "--quiet"]
+        self._program = subprocess.Popen(
+            command, stdin=self._raw, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+        )
+        assert isinstance(self._program.stdout, io.RawIOBase)
+        return io.BufferedReader(self._program.stdout, BLOCK_BYTES)
+
+    def _follow_pipe(self) -> Iterator[bytes]:
+        while True:
+            block = self._raw.read1(BLOCK_BYTES)
+            if not block:
+                return
+            yield block
+            while not select.select([self._raw], [], [], PAUSE_S)[0]:
+                yield b""
+
+    def _follow_file(self) -> Iterator[bytes]:
+        quiet_s = 0.0
+        while True:
+            if block := self._raw.read1(BLOCK_BYTES):
+                quiet_s = 0.0
+                yield block
+                continue
+            if self._is_replaced():
+                yield b"\n"  # a last line without its end stays one
+                continue
+            time.sleep(_POLL_S)
+            quiet_s += _POLL_S
+            if quiet_s >= PAUSE_S:
+                quiet_s = 0.0
+                yield b""
+
+    def _is_replaced(self) -> bool:
+        """Whether there is another file under the name, or less in it; then that is open now."""
+        try:
+            status, own = os.stat(self.path), os.fstat(self._raw.fileno())
+            if (status.st_dev, status.st_ino) != (own.st_dev, own.st_ino):
+                successor = _open(self.path)
+                if self._raw.peek(1):  # written since the end was seen
+                    successor.close()
+                    return False
+                self._raw.close()
+                self._raw = successor
+                return True
+            if own.st_size < self._raw.tell():
+                self._raw.seek(0)
+                return True
+        except OSError:  # between two files
+            pass
+        return False
+
+
+def _open(path: str) -> io.BufferedReader:
+    raw: io.RawIOBase
+    if path != STDIN:
+        raw = open(path, "rb", buffering=0)  # noqa: SIM115
+    elif sys.stdin is None:
+        raise OSError(9, "it is closed")
+    else:
+        raw = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    return io.BufferedReader(raw, BLOCK_BYTES)

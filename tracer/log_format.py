@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Lines of logs in any format -> the kernel's lines in them.
+
+dmesg (raw, -r, -x, -d, -T, --time-format=iso), text of /dev/kmsg, what rsyslog, syslog-ng and busybox write (RFC 3164
+and RFC 5424), and journalctl's text.  Which one it is shows in each line; the one before is tried first.  Lines that
+somebody else wrote are left out where the format tells: by facility, by the name in front of the colon.
+
+dmesg spells bytes that cannot be printed as ``\xNN``, and indents what follows a newline in a record, as
+journalctl does.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tracer.log_dmesg_json import DmesgObject
+from tracer.log_journal import read_json
+from tracer.log_time import MONTHS, Calendar
+from tracer.oom_lines import LogLine
+from tracer.oom_report import UNREAD, WORDS
+
+
+class Origin(NamedTuple):
+    """Who wrote a line, as far as the log tells."""
+
+    host: str | None = None
+    boot_id: str | None = None
+
+
+Sourced = tuple[LogLine, Origin]
+NOWHERE = Origin()
+
+_LONGEST = 65536
+"""Bytes; longer lines are nobody's."""
+_MOST_LINES = 1024
+"""In one record."""
+_CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
+_PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
+_UPTIME = rb"\[ *(\d{1,12})\.(\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
+_DMESG = re.compile(_PRIORITY + _UPTIME + UNREAD)
+_HOST = re.compile(rb"(\S{1,255}) kernel: ")
+"""What follows in journalctl's short-monotonic."""
+_DMESG_CTIME = re.compile(_PRIORITY + rb"\[([A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER)
+_DMESG_ISO = re.compile(_PRIORITY + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d)" + _CALLER)
+_KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
+_SYSLOG = re.compile(
+    rb"(?:<(\d{1,3})>)?"
+    rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
+    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"  # RFC 3339; short-iso
+    rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
+    rb"|\d{9,11}\.\d{6})"  # short-unix
+    rb" (\S{1,255}) (?:([a-z0-9]{1,9})\.[a-z]{1,9} )?(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|\S)"
+)
+_RFC5424 = re.compile(
+    rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
+    rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?: (?:\xef\xbb\xbf)?|$)"
+)
+_STAMP = re.compile(_UPTIME)
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+
+Read = Callable[[bytes], Sourced | bool]
+
+
+class LineFormats:
+    """Reads lines, one after another."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
+        self._readers: list[Read] = [
+            self._dmesg, self._syslog, self._journal, self._dmesg_ctime, self._rfc5424, self._kmsg, self._dmesg_iso,
+            self._dmesg_json,
+        ]  # fmt: skip
+        self._object = DmesgObject(calendar)
+        self.pending: Sourced | None = None
+        """The last line, which may go on in the next."""
+        self._more: list[bytes] = []
+        """What follows it."""
+        self._indent = 0
+        self._origin = NOWHERE
+        self._stamp, self._stamp_ns = b"", 0
+        self.recognized = 0
+        """How many lines were of a log, whoever wrote them."""
+
+    def feed(self, raw: bytes) -> Sourced | None:
+        """Take a line, without its newline; gives the one before, as this one may belong to it."""
+        if raw[:1] == b"\0":  # what was not yet on disk when the power failed
+            raw = raw.lstrip(b"\0")
+        if len(raw) > _LONGEST:
+            return self.flush()
+        if raw[-1:] == b"\r":
+            raw = raw[:-1]
+        if raw[:1] == b" " and self._continue(raw):
+            return None
+        found = self._readers[0](raw)
+        if found is False:
+            found = self._try_others(raw)
+            if found is False:
+                return self.flush()
+        self.recognized += 1
+        done = self._joined() if self._more else self.pending
+        self.pending = None if found is True else found
+        return done
+
+    def _try_others(self, raw: bytes) -> Sourced | bool:
+        for number, read in enumerate(self._readers):
+            if number and (found := read(raw)) is not False:
+                self._readers.insert(0, self._readers.pop(number))
+                return found
+        return False
+
+    def flush(self) -> Sourced | None:
+        """The line that may still go on; it does not."""
+        done = self._joined() if self._more else self.pending
+        self.pending, self._indent = None, 0
+        return done
+
+    def _continue(self, raw: bytes) -> bool:
+        if self.pending is None or not self._indent or raw[: self._indent].strip(b" "):
+            return False
+        if len(self._more) < _MOST_LINES:
+            self._more.append(raw[self._indent :])
+        return True
+
+    def _joined(self) -> Sourced | None:
+        if self.pending is None:
+            return None
+        line, origin = self.pending
+        text = b"\n".join((line.text, *map(_unescape, self._more)))
+        self._more = []
+        return line._replace(text=text), origin
+
+    def _dmesg(self, raw: bytes) -> Sourced | bool:
+        match = _DMESG.match(raw)
+        if match is None:
+            return False
+        priority, facility, seconds, microseconds, caller, unread = match.groups()
+        if (priority and int(priority) > 7) or (facility and facility != b"kern"):
+            self._indent = 0
+            return True
+        if unread is not None and not _has_word(raw):
+            self._indent = 0
+            return True
+        end = self._indent = match.end() if unread is None else match.start(6)
+        text, time_ns = raw[end:], int(seconds + microseconds) * 1000
+        if b" kernel: " in text and (match := _HOST.match(text)) is not None:
+            self._indent += match.end()
+            return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
+        return LogLine(_unescape(text) if b"\\" in text else text, time_ns, "printk", caller), NOWHERE
+
+    def _dmesg_ctime(self, raw: bytes) -> Sourced | bool:
+        match = _DMESG_CTIME.match(raw)
+        if match is None:
+            return False
+        if match[3] != self._stamp:
+            self._remember(match[3], self._calendar.ctime(match[3]))
+        return self._dmesg_at_wall(raw, match)
+
+    def _dmesg_iso(self, raw: bytes) -> Sourced | bool:
+        match = _DMESG_ISO.match(raw)
+        if match is None:
+            return False
+        self._remember(match[3], self._calendar.iso(match[3]))
+        return self._dmesg_at_wall(raw, match)
+
+    def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
+        self._indent = match.end()
+        if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern") or self._stamp_ns < 0:
+            self._indent = 0
+            return True
+        text = _unescape(raw[match.end() :])
+        return LogLine(text, self._stamp_ns, "realtime", match[4], self._stamp_ns), NOWHERE
+
+    def _kmsg(self, raw: bytes) -> Sourced | bool:
+        match = _KMSG.match(raw)
+        if match is None:
+            return False
+        self._indent = 0  # what is indented are properties
+        if int(match[1]) > 7:
+            return True
+        caller = next((each[7:] for each in match[4].split(b",") if each.startswith(b"caller=")), None)
+        return LogLine(_unescape(raw[match.end() :]), int(match[3]) * 1000, "printk", caller), NOWHERE
+
+    def _syslog(self, raw: bytes) -> Sourced | bool:
+        match = _SYSLOG.match(raw)
+        if match is None:
+            return False
+        priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
+        self._indent = 0
+        if unread is not None and not _has_word(raw):
+            return True
+        if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
+            return True
+        if stamp != self._stamp:
+            self._remember(stamp, self._read_stamp(stamp))
+        if self._stamp_ns < 0:
+            return True
+        end = self._indent = match.end() if unread is None else match.start(9)
+        if seconds is None:
+            return LogLine(raw[end:], self._stamp_ns, "realtime", None, self._stamp_ns), self._from(host)
+        time_ns = int(seconds + microseconds) * 1000  # more exact
+        return LogLine(raw[end:], time_ns, "printk", caller, self._stamp_ns), self._from(host)
+
+    def _rfc5424(self, raw: bytes) -> Sourced | bool:
+        match = _RFC5424.match(raw)
+        if match is None:
+            return False
+        self._indent = 0
+        priority, stamp, host, program = match.groups()
+        if int(priority) > 7 or program != b"kernel":
+            return True
+        if stamp != self._stamp:
+            self._remember(stamp, self._calendar.iso(stamp))
+        if self._stamp_ns < 0:
+            return True
+        return self._stamped(raw[match.end() :]), self._from(host)
+
+    def _dmesg_json(self, raw: bytes) -> Sourced | bool:
+        found = self._object.read(raw)
+        if isinstance(found, bool):
+            return found
+        self._indent = 0
+        return found, NOWHERE
+
+    def _stamped(self, text: bytes) -> LogLine:
+        """A line with the wall clock's time in front of it, and perhaps printk's in it, which is more exact."""
+        if text[:1] == b"[" and (match := _STAMP.match(text)) is not None:
+            time_ns = int(match[1] + match[2]) * 1000
+            return LogLine(text[match.end() :], time_ns, "printk", match[3], self._stamp_ns)
+        return LogLine(text, self._stamp_ns, "realtime", None, self._stamp_ns)
+
+    def _journal(self, raw: bytes) -> Sourced | bool:
+        if raw[:1] != b"{" or raw[-1:] != b"}":
+            return False
+        found = read_json(raw)
+        self._indent = 0
+        return found if isinstance(found, bool) else (found[0], Origin(*found[1:]))
+
+    def _read_stamp(self, stamp: bytes) -> int | None:
+        if stamp[:1].isdigit():
+            if stamp[4:5] == b"-":
+                return self._calendar.iso(stamp)
+            return int(stamp.replace(b".", b"")) * 1000
+        if stamp[3:4] == b" " and stamp[8:9] == b"-":  # of a zone's name only UTC is one zone's
+            day, clock, zone = stamp[4:].split(b" ")
+            return self._calendar.iso(day + b" " + clock + (b"" if zone.isalpha() and zone != b"UTC" else zone))
+        month = MONTHS.get(stamp[:3])
+        seconds_ns = month and self._calendar.without_year(
+            month, int(stamp[4:6]), int(stamp[7:9]), int(stamp[10:12]), int(stamp[13:15])
+        )
+        return None if not seconds_ns else seconds_ns + int(stamp[16:].ljust(9, b"0"))
+
+    def _remember(self, stamp: bytes, ns: int | None) -> None:
+        self._stamp, self._stamp_ns = stamp, -1 if ns is None else ns
+
+    def _from(self, host: bytes) -> Origin:
+        name = host.decode("utf-8", "backslashreplace")
+        if name != self._origin.host:
+            self._origin = Origin(name if name != "-" else None)
+        return self._origin
+
+
+def _has_word(raw: bytes) -> bool:
+    return WORDS[0] in raw or WORDS[1] in raw or WORDS[2] in raw
+
+
+def _unescape(text: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text) if b"\\" in text else text

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The times that logs show, and that users write -> Unix time in nanoseconds.
+
+What has no zone is of the zone that the calendar was made with, by default this machine's.
+"""
+
+import re
+import time
+from datetime import datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+from tracer.errors import EXIT_USAGE, TracerError
+
+MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+
+_ISO = re.compile(
+    rb"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)? ?(Z|UTC|[+-]\d\d:?\d\d)?"
+)
+_CTIME = re.compile(rb"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
+_SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
+_UNITS_S = {
+    "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
+    "d": 86400, "day": 86400, "w": 604800, "week": 604800,
+}  # fmt: skip
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_SLACK = timedelta(days=1)
+"""A log may have been written by a clock or in a zone that is ahead."""
+
+
+def read_zone(name: str) -> tzinfo:
+    """A zone as it is called in the tz database.
+
+    Raises TracerError for one that is not there.
+    """
+    try:
+        return timezone.utc if name == "UTC" else ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise TracerError(
+            f"no time zone {name!r}", "give one of /usr/share/zoneinfo (package tzdata), as Europe/Berlin", EXIT_USAGE
+        ) from error
+
+
+class Calendar:
+    """``zone`` None is this machine's; ``latest_ns`` is when the log was written to last, for dates without a year."""
+
+    def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
+        self._zone = zone
+        self._latest = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
+
+    def unix_ns(
+        self,
+        year: int,
+        month: int,
+        day: int,
+        hour: int = 0,
+        minute: int = 0,
+        second: int = 0,
+        zone: tzinfo | None = None,
+    ) -> int | None:
+        """None where there is no such time."""
+        try:
+            # A leap second is counted as the one before it, as the kernel does.
+            moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone or self._zone)
+            return int(moment.timestamp()) * 1_000_000_000
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    def without_year(self, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
+        """The latest such time that was not yet to come when the log was written."""
+        for year in range(self._latest.year, max(1, self._latest.year - 9), -1):  # 29 February may be eight years ago
+            try:
+                moment = datetime(year, month, day, hour, minute, min(second, 59))
+            except ValueError:
+                continue
+            if moment <= self._latest.replace(tzinfo=None):
+                return self.unix_ns(year, month, day, hour, minute, second)
+        return None
+
+    def iso(self, text: bytes) -> int | None:
+        """``2026-11-24T03:51:53.123456+01:00``, with a space, a comma, without fraction, time or zone."""
+        match = _ISO.fullmatch(text)
+        if match is None:
+            return None
+        zone = None if match[8] is None else _offset(match[8])
+        year, month, day, hour, minute, second = (int(part or 0) for part in match.group(1, 2, 3, 4, 5, 6))
+        ns = self.unix_ns(year, month, day, hour, minute, second, zone)
+        return None if ns is None else ns + int((match[7] or b"0").ljust(9, b"0"))
+
+    def ctime(self, text: bytes) -> int | None:
+        """``Tue Nov 24 03:51:53 2026``."""
+        match = _CTIME.fullmatch(text)
+        if match is None or match[1] not in MONTHS:
+            return None
+        day, hour, minute, second, year = (int(part) for part in match.groups()[1:])
+        return self.unix_ns(year, MONTHS[match[1]], day, hour, minute, second)
+
+    def moment(self, text: str) -> int:
+        """What journalctl's --since takes: as `iso` does, ``03:51``, ``yesterday``, ``-2h``, ``1 hour ago``, ``@17``.
+
+        Raises TracerError for anything else.
+        """
+        text = text.strip()
+        found = self.iso(text.encode("utf-8", "replace")) or self._word(text)
+        if found is None:
+            raise TracerError(
+                f"no time: {text!r}",
+                "give one as '2026-11-24 03:51', today, yesterday, 03:51, -2h or '1 hour ago'",
+                EXIT_USAGE,
+            )
+        return found
+
+    def _word(self, text: str) -> int | None:
+        now = self._at(time.time())
+        if text == "now":
+            return time.time_ns()
+        if re.fullmatch(r"@\d{1,10}", text):
+            return int(text[1:]) * 1_000_000_000
+        word, _, clock = text.partition(" ")
+        day = now.date()
+        if word in _DAYS:
+            day += timedelta(days=_DAYS[word])
+        else:
+            clock = text
+        match = _CLOCK.fullmatch(clock)
+        if match is not None or (word in _DAYS and not clock):
+            hour, minute, second = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+            return self.unix_ns(day.year, day.month, day.day, hour, minute, second)
+        ago = text.removesuffix(" ago") if text.endswith(" ago") else text[1:] if text.startswith("-") else ""
+        spans = _SPAN.findall(ago)
+        if not spans or _SPAN.sub("", ago).strip():
+            return None
+        seconds = 0
+        for count, unit in spans:
+            name = unit if unit in _UNITS_S else unit.removesuffix("s")
+            if name not in _UNITS_S:
+                return None
+            seconds += int(count) * _UNITS_S[name]
+        return max(0, time.time_ns() - seconds * 1_000_000_000)
+
+    def _at(self, unix_s: float) -> datetime:
+        return datetime.fromtimestamp(unix_s, self._zone)
+
+
+def _offset(text: bytes) -> tzinfo | None:
+    if text in (b"Z", b"UTC"):
+        return timezone.utc
+    minutes = int(text[1:3]) * 60 + int(text[-2:])
+    return timezone(timedelta(minutes=-minutes if text[:1] == b"-" else minutes)) if minutes < 1440 else None

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel that runs still has in its log: it tells which logs without a date are of this boot."""
+
+import mmap
+import select
+import time
+from collections.abc import Iterator
+
+from tracer.clock import boottime_ns
+from tracer.errors import TracerError
+from tracer.host import read_host
+from tracer.kmsg import PATH, Kmsg
+from tracer.log_record import LogRecords
+from tracer.oom_incident import Report
+from tracer.oom_report import Reports
+
+
+class ThisBoot:
+    """This machine, since it booted."""
+
+    def __init__(self) -> None:
+        self.host = read_host()
+        ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        self.records = LogRecords((self.host["boot_id"] or "0").split("-")[0], mmap.PAGESIZE, ahead_ns)
+        """With the ids that the daemon would give."""
+        self.dated = LogRecords("0", mmap.PAGESIZE, ahead_ns)
+        """With the ids that a log has that does not name its boot."""
+        self._kills: set[tuple[int | None, int]] | None = None
+
+    def has(self, report: Report) -> bool:
+        """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
+        if self._kills is None:
+            try:
+                self._kills = {(each.time_ns, each.tid) for each in self.reports()}
+            except TracerError:
+                self._kills = set()
+        return (report.time_ns, report.tid) in self._kills
+
+    def reports(self, follow_s: float | None = None) -> Iterator[Report]:
+        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause a report is whole.
+
+        Raises TracerError where the log may not be read.
+        """
+        try:
+            kmsg = Kmsg()
+        except OSError as error:
+            raise TracerError(f"cannot read {PATH} ({error.strerror})", "run it as root (sudo)") from error
+        reports = Reports()
+        while True:
+            for line in kmsg.read():
+                yield from reports.feed(line)
+            if follow_s is None or not select.select([kmsg], [], [], None if reports.idle else follow_s)[0]:
+                yield from reports.end()
+            if follow_s is None:
+                kmsg.close()
+                return
