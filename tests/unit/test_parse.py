@@ -121,8 +121,8 @@ def compressed(log: bytes) -> Iterator[tuple[str, bytes]]:
     yield "gz", gzip.compress(log[:500]) + gzip.compress(log[500:])
     yield "xz", lzma.compress(log)
     yield "bz2", bz2.compress(log)
-    if shutil.which("zstd") is not None:
-        yield "zst", subprocess.run(["zstd", "-qc"], input=log, capture_output=True, check=True, timeout=20).stdout
+    require(shutil.which("zstd"), "zstd")
+    yield "zst", subprocess.run(["zstd", "-qc"], input=log, capture_output=True, check=True, timeout=20).stdout
 
 
 def test_compressed(tmp_path: Path) -> None:
