@@ -6,7 +6,6 @@ import os
 import pty
 import select
 import socket
-import stat
 import termios
 import threading
 import time
@@ -261,10 +260,8 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert numbers(data) == list(range(900))
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/dev/kmsg", "/dev/loop-control"])
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom"])
 def test_devices(path: str) -> None:
     """A device may do anything when it is opened, so it is not."""
-    if not Path(path).exists() or not stat.S_ISCHR(os.stat(path).st_mode):
-        pytest.skip(f"no {path}")
     with pytest.raises(TracerError, match="a device or a socket: name a file, a FIFO or a terminal"):
         open_sink(f"file:{path}")
