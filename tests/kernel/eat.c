@@ -70,9 +70,21 @@ static void say(const char *format, long a, long b)
 
 static void put(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int fd = -1, tries;
 
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+	/* Where others have filled the cgroup, the kernel may refuse instead of killing. */
+	for (tries = 0; tries < 5000; tries++) {
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd >= 0 && write(fd, text, strlen(text)) >= 0)
+			break;
+		if (errno != ENOMEM)
+			die(path);
+		if (fd >= 0)
+			close(fd);
+		fd = -1;
+		usleep(1000);
+	}
+	if (fd < 0)
 		die(path);
 	close(fd);
 }
