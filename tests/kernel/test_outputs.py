@@ -15,16 +15,10 @@ from tracer.output import Output
 from tracer.sinks import open_sink
 from tracer.spool import Spool
 
+from .disks import fill, mounted
 from .environment import IN_VM, not_applicable, require, wait_until
 
 SMALL_BYTES = 128 << 10
-
-
-def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", *arguments, str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -44,19 +38,6 @@ def freezable(tmp_path: Path) -> Iterator[Path]:
     made = subprocess.run(["mkfs.ext4", "-q", str(image)], capture_output=True)
     require(made.returncode == 0 and Path("/dev/loop-control").exists(), "mkfs.ext4 and loop devices")
     yield from mounted(tmp_path / "freezable", "-o", "loop", str(image))
-
-
-def fill(disk: Path) -> Path:
-    """Take all the room there is."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                continue
-    return filler
 
 
 def put(output: Output, first: int, end: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.disks import fill, mounted
 from tests.kernel.environment import wait_until
 
 from .conftest import Storm
@@ -29,23 +30,14 @@ with open(sys.argv[1], "rb", buffering=0) as fifo, open(sys.argv[2], "ab", buffe
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of half a megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=755", "small", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=512k,mode=755", "small")
 
 
-def fill(folder: Path) -> Path:
-    """Leave no room in its file system."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            try:
-                while True:
-                    file.write(b"x" * size)
-            except OSError:
-                pass
+def storm_on_a_full_disk(runs: Runs, storm: Storm, small: Path, kills: int) -> Path:
+    """Fill it and make so many kills, of which the tracer cannot write the records; the file that fills it."""
+    filler = fill(small)
+    storm.end(storm.brew(kills))
+    wait_until("it says so", lambda: "cannot write to" in runs.said())
     return filler
 
 
@@ -53,9 +45,7 @@ def test_disk_full(runs: Runs, storm: Storm, small: Path) -> None:
     """While the disk of its file is full, records go to the spool, and from there into the file."""
     runs.output = small / "records.jsonl"
     runs.start()
-    filler = fill(small)
-    storm.end(storm.brew(60))
-    wait_until("it says so", lambda: "cannot write to" in runs.said())
+    filler = storm_on_a_full_disk(runs, storm, small, 60)
     filler.unlink()
     runs.wait_for_kills(60)
     runs.stop()
@@ -70,9 +60,7 @@ def test_both_disks_full(first_runs: Runs, storm: Storm, small: Path) -> None:
     runs.output, runs.state = small / "records.jsonl", small / "state"
     runs.forget_the_past()
     runs.start()
-    filler = fill(small)
-    storm.end(storm.brew(60))
-    wait_until("it says so", lambda: "cannot write to" in runs.said())
+    filler = storm_on_a_full_disk(runs, storm, small, 60)
     filler.unlink()
     runs.wait_for_kills(60)
     runs.stop()
@@ -87,9 +75,7 @@ def test_ended_on_a_full_disk(first_runs: Runs, storm: Storm, small: Path, by: s
     runs.forget_the_past()
     runs.start()
     assert runs.process is not None
-    filler = fill(small)
-    storm.end(storm.brew(40))
-    wait_until("it says so", lambda: "cannot write to" in runs.said())
+    filler = storm_on_a_full_disk(runs, storm, small, 40)
     runs.process.send_signal(by)
     runs.process.wait(20)
     runs.process = None
