@@ -8,16 +8,15 @@ CLOCK_BOOTTIME when the log is read: what was suspended since a kill, and how fa
 """
 
 import mmap
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 
-from tracer.clock import boottime_ns
+from tracer.clock import suspended_ns
 from tracer.event import OomKill
 from tracer.kmsg import Kmsg
 from tracer.log_record import LogRecords
 from tracer.oom_incident import Report
 from tracer.oom_report import Reports
+from tracer.stderr import tell
 
 Known = Callable[[int, int], bool]
 """Whether a kill has a record: by the thread that the kernel named (`victim.tid`) and the time of CLOCK_BOOTTIME, which
@@ -42,7 +41,7 @@ def kills(kmsg: Kmsg, boot: str, known: Known, since_ns: int = 0, until_ns: int 
     ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound when they were, give or
     take the tolerance: ask about a time that was seen in part, and let ``known`` tell what was seen.
     """
-    ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    ahead_ns = suspended_ns()
     records = LogRecords(boot, mmap.PAGESIZE, ahead_ns)
     for report in _reports(kmsg):
         if report.time_ns is None:
@@ -77,7 +76,7 @@ def open_if_possible(boot: str) -> Backfill | None:
         return Backfill(boot)
     except OSError as error:
         reason = error.strerror or error
-        print(f"oomtrace: {error.filename}: {reason}; kills that nobody saw are told as gaps", file=sys.stderr)
+        tell(f"{error.filename}: {reason}; kills that nobody saw are told as gaps")
     return None
 
 

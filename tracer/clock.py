@@ -8,6 +8,11 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def suspended_ns() -> int:
+    """How long the machine was suspended since it booted: so far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC."""
+    return boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
 def at_boottime(boot_ns: int) -> str:
     """The wall-clock time of a moment of CLOCK_BOOTTIME, by what the wall clock says now."""
     return rfc3339(time.time_ns() - boottime_ns() + boot_ns)

@@ -104,12 +104,13 @@ class Ledger:
         if self._file is None:
             yield from self._entries
             return
+        raw = b""
+        with contextlib.suppress(OSError):
+            raw = os.pread(self._file, ENTRIES_MAX * _ENTRY.size, _ENTRIES_AT)
         for number in range(max(0, self._header.end - ENTRIES_MAX), self._header.end):
-            raw = b""
-            with contextlib.suppress(OSError):
-                raw = os.pread(self._file, _ENTRY.size, self._place(number))
-            if len(raw) == _ENTRY.size:
-                yield Entry(*_ENTRY.unpack(raw))
+            at = self._place(number) - _ENTRIES_AT
+            if at + _ENTRY.size <= len(raw):
+                yield Entry(*_ENTRY.unpack_from(raw, at))
 
     def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
         """A kill has a record, or is about to: its event stays in the ring buffer until then."""

@@ -15,7 +15,6 @@ import ctypes
 import fcntl
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypedDict
@@ -26,6 +25,7 @@ from tracer import libbpf
 from tracer.engine import MAPS, EngineName, Link, map_info
 from tracer.errors import TracerError
 from tracer.event import Source
+from tracer.stderr import tell
 from tracer.wire import EVENT_LAYOUT
 
 BPFFS_MAGIC = 0xCAFE4A11
@@ -120,7 +120,7 @@ class Pins:
         if found is None:
             return None
         if found.about["layout"] != EVENT_LAYOUT or len(found.links) != len(found.about["hooks"]):
-            _say(f"the capture pinned in {folder} lacks programs; it begins anew")
+            tell(f"the capture pinned in {folder} lacks programs; it begins anew")
             self._end(found).close()
             return None
         return found
@@ -214,7 +214,7 @@ class Pins:
             for descriptor in opened:
                 os.close(descriptor)
             reason = error.strerror if isinstance(error, OSError) else error
-            _say(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
+            tell(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
             _try_to_remove(folder)
             return None
         return Pinned(folder, about, maps, tuple(opened[len(maps) :]))
@@ -231,7 +231,7 @@ class Pins:
                 if name.startswith("link_"):
                     os.unlink(f"{folder}/{name}")
         except OSError as error:
-            _say(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove it by hand")
+            tell(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove it by hand")
         return capture._replace(folder=folder)
 
 
@@ -310,8 +310,4 @@ def _try_to_remove(folder: str) -> None:
     try:
         _remove(folder)
     except OSError as error:
-        _say(f"{folder} cannot be removed ({error.strerror}); remove it by hand")
-
-
-def _say(text: str) -> None:
-    print(f"oomtrace: {text}", file=sys.stderr)
+        tell(f"{folder} cannot be removed ({error.strerror}); remove it by hand")

@@ -5,10 +5,10 @@ import contextlib
 import fcntl
 import os
 import stat
-import sys
 from typing import NamedTuple
 
 from tracer.errors import TracerError
+from tracer.stderr import tell
 
 FOLDER_MODE = 0o750
 LOCK = "lock"
@@ -22,10 +22,6 @@ class State(NamedTuple):
     @property
     def ledger(self) -> str:
         return f"{self.folder}/ledger"
-
-    @property
-    def spool(self) -> str:
-        return f"{self.folder}/spool"
 
 
 def open_state(folder: str) -> State:
@@ -68,5 +64,5 @@ def open_if_possible(folder: str | None) -> State | None:
         return open_state(folder) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
-        print(f"oomtrace: {folder}: {reason}; nothing is kept on disk; name another with --state", file=sys.stderr)
+        tell(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
     return None

@@ -3,10 +3,9 @@
 
 import mmap
 import select
-import time
 from collections.abc import Iterator
 
-from tracer.clock import boottime_ns
+from tracer.clock import suspended_ns
 from tracer.errors import TracerError
 from tracer.host import read_host
 from tracer.kmsg import PATH, Kmsg
@@ -20,7 +19,7 @@ class ThisBoot:
 
     def __init__(self) -> None:
         self.host = read_host()
-        ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        ahead_ns = suspended_ns()
         self.records = LogRecords((self.host["boot_id"] or "0").split("-")[0], mmap.PAGESIZE, ahead_ns)
         """With the ids that the daemon would give."""
         self.dated = LogRecords("0", mmap.PAGESIZE, ahead_ns)
