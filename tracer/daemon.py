@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tracer import backfill, enrich, features, heap, host, privileges, process, sinks, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
@@ -39,6 +39,7 @@ from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 from tracer.stderr import tell
 from tracer.stream import Stream
@@ -60,7 +61,7 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
         self._host = host.read_host()
-        opened = [sinks.open_sink(uri) for uri in options.outputs]
+        opened = [open_sink(uri) for uri in options.outputs]
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.lines import numbers, numbers_in, record
 from tracer.errors import TracerError
 from tracer.output import Output
-from tracer.sinks import open_sink
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
 from .disks import fill, mounted

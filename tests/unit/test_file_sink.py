@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""file_sink.py: whole lines in the file that has the name, whoever rotates it."""
+"""sinks/file.py: whole lines in the file that has the name, whoever rotates it."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tracer.output import Output
-from tracer.sinks import open_sink
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
 from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for

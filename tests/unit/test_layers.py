@@ -31,8 +31,9 @@ LAYERS = (
     ("log_dmesg_json", "log_files", "log_journal"),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
-    ("containerd", "containers_storage", "docker", "file_sink", "kubelet", "options", "pipe_sink", "spool"),
-    ("log_record", "oom_report", "runtimes", "sinks"),
+    ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
+    ("log_record", "oom_report", "runtimes", "sinks.file", "sinks.pipe"),
+    ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
     ("log_scan", "stream"),
     ("interfaces", "names"),
@@ -40,16 +41,32 @@ LAYERS = (
     ("engine_bcc", "identity", "parse"),
     ("source", "doctor"),
     ("daemon",),
+    ("commands.__init__",),
+    ("commands.common",),
+    ("commands.detach", "commands.doctor", "commands.parse", "commands.resolve", "commands.run", "commands.schema"),
     ("cli",),
     ("__main__",),
 )
 """A module may import those of the layers above it in this list, and no other."""
 
-MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
+PACKAGE = Path(tracer.__file__).parent
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 THIRD_PARTY = {
-    "orjson": {"cli", "containers_storage", "daemon", "engine_bcc", "facts", "ids", "line", "names", "network", "pins"}
+    "orjson": {
+        "commands.common",
+        "commands.run",
+        "containers_storage",
+        "daemon",
+        "engine_bcc",
+        "facts",
+        "ids",
+        "line",
+        "names",
+        "network",
+        "pins",
+    }
     | {"log_journal", "spool"},
-    "typer": {"cli"},
+    "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
 LONGEST = 320
@@ -63,11 +80,13 @@ def imports(module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "import by the full name"
             assert node.module is not None
-            if node.module == "tracer":
-                names = [alias.name for alias in node.names]
-                yield from (f"tracer.{name if name in MODULES else '__init__'}" for name in names)
-            else:
+            package, _, name = node.module.partition(".")
+            if package != "tracer" or name in MODULES:
                 yield node.module
+                continue
+            for alias in node.names:  # a module of the package, or a name that the package itself has
+                inner = f"{name}.{alias.name}" if name else alias.name
+                yield f"tracer.{inner if inner in MODULES else f'{name}.__init__'.removeprefix('.')}"
 
 
 def test_every_module_has_a_place() -> None:

@@ -22,7 +22,8 @@ from tracer import spool as spool_module
 from tracer.ids import Id
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
-from tracer.sinks import Sink, open_sink
+from tracer.sinks import Sink
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
 from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
@@ -372,7 +373,7 @@ import sys
 sys.path.insert(0, {str(Path(tracer.__file__).parents[1])!r})
 from tests.unit.lines import record
 from tracer.output import Output
-from tracer.sinks import open_sink
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 uri, state, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
 output = Output(open_sink(uri), Spool(state, uri), lambda: None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pipe_sink.py: readers that are slow, leave, and come back."""
+"""sinks/pipe.py: readers that are slow, leave, and come back."""
 
 import fcntl
 import os
@@ -17,7 +17,8 @@ import pytest
 
 from tracer.errors import TracerError
 from tracer.output import Output
-from tracer.sinks import Sink, open_sink
+from tracer.sinks import Sink
+from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
 from .lines import PATIENCE_S, numbers, record, settle, wait_for, whole_numbers

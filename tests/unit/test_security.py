@@ -12,7 +12,8 @@ import tracer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
-MODULES = {path.stem: path for path in Path(tracer.__file__).parent.glob("*.py")}
+PACKAGE = Path(tracer.__file__).parent
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput"}
 DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "code", "codeop", "runpy", "pty", "xml", "yaml", "http", "urllib"}
 STARTS = {
@@ -28,7 +29,7 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"cli", "doctor", "engine_bcc", "log_files"}
+STARTERS = {"commands.run", "doctor", "engine_bcc", "log_files"}
 """The command, the doctor, and the engine whose child compiles."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}

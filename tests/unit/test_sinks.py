@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
-from tracer.sinks import check, open_sink
+from tracer.sinks.open import check, open_sink
 
 
 @pytest.fixture

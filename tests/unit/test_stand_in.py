@@ -69,7 +69,7 @@ def test_complete() -> None:
     """It has all that oomtrace uses, and options have the same numbers."""
     used = {
         node.attr
-        for path in (ROOT / "tracer").glob("*.py")
+        for path in (ROOT / "tracer").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "orjson"
     }

@@ -13,7 +13,7 @@ from tracer import line_queue
 from tracer.backlog import Backlog
 from tracer.event import Gap
 from tracer.output import Output
-from tracer.sinks import open_sink
+from tracer.sinks.open import open_sink
 from tracer.stream import Stream
 
 from .lines import wait_for

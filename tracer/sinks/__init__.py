@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where lines go: ``stdout`` and ``file:PATH``."""
+"""Where lines go: one module for each kind of output, and what all of them have in common."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from tracer.errors import EXIT_USAGE, TracerError
-from tracer.file_sink import FileSink
 from tracer.ids import Id
-from tracer.pipe_sink import PipeSink, StdoutSink, is_pipe
 
 
 class Sink(Protocol):
@@ -38,21 +35,3 @@ class Sink(Protocol):
         """
 
     def close(self) -> None: ...
-
-
-def check(uri: str) -> None:
-    """Raises TracerError (exit code 2) where ``uri`` names no output."""
-    if uri != "stdout" and not (uri.startswith("file:") and len(uri) > len("file:")):
-        raise TracerError(f"unknown output {uri!r}", "use stdout or file:PATH", EXIT_USAGE)
-
-
-def open_sink(uri: str) -> Sink:
-    """The sink that ``uri`` names.
-
-    Raises TracerError where there is none such or it cannot be opened.
-    """
-    check(uri)
-    if uri == "stdout":
-        return StdoutSink()
-    path = uri.removeprefix("file:")
-    return PipeSink(path) if is_pipe(path) else FileSink(path)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands share: options, and how they print."""
+
+import sys
+
+import orjson
+import typer
+
+from tracer.errors import TracerError
+from tracer.line import escape_controls
+from tracer.runtimes import ROOTS
+
+# Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
+RUNTIME_ROOTS: list[str] = typer.Option(
+    [], "--runtime-root", metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."
+)
+JSON: bool = typer.Option(False, "--json", help="Print JSON.")
+
+
+def print_json(value: object) -> None:
+    if sys.stdout is None:
+        raise TracerError("there is no standard output", "run it with one")
+    json = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    sys.stdout.buffer.write(escape_controls(json))
+    sys.stdout.flush()

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace resolve``: whose a cgroup or a process is."""
+
+import typer
+
+from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
+from tracer.identity import Resolved
+from tracer.identity import resolve as resolve_target
+from tracer.runtimes import Runtimes, parse_root
+from tracer.sentence import printable
+
+
+def resolve(
+    target: str = typer.Argument(..., metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid."),
+    as_json: bool = JSON,
+    runtime_root: list[str] = RUNTIME_ROOTS,
+) -> None:
+    """Tell whose a cgroup or a process is: container, pod, systemd unit."""
+    resolved = resolve_target(target, Runtimes(map(parse_root, runtime_root)))
+    if as_json:
+        print_json(resolved)
+    else:
+        print(_describe(resolved), end="")
+
+
+def _describe(resolved: Resolved) -> str:
+    lines = [f"cgroup      {resolved['cgroup']} ({resolved['level']})"]
+    for part in ("container", "kubernetes", "systemd"):
+        fields = resolved[part]
+        shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
+        lines.append(f"{part:11} {shown or 'none'}")
+    return "".join(f"{printable(line)}\n" for line in lines)
