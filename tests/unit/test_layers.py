@@ -38,7 +38,7 @@ LAYERS = (
     ("log_scan", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse"),
+    ("engine_bcc", "identity", "parse", "pipeline"),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
