@@ -10,7 +10,7 @@ from heapq import nlargest
 
 from tracer import cgroupfs
 from tracer.clock import at_boottime, boottime_ns
-from tracer.event import CgroupKills, Gap, Host
+from tracer.event import NOBODY, CgroupKills, Gap
 from tracer.ledger import Entry, Ledger
 
 QUIET_NS = 1_000_000_000
@@ -106,7 +106,6 @@ class Audit:
         if counted is None:
             return None
         missing, now_ns, ledger = self._missing(counted), boottime_ns(), self._ledger
-        nobody: Host = {"name": "", "boot_id": None, "kernel": ""}
         gap: Gap | None = None
         if missing > 0:
             gap = {
@@ -114,7 +113,7 @@ class Audit:
                 "type": "gap",
                 "time": at_boottime(now_ns),
                 "seq": 0,
-                "host": nobody,
+                "host": NOBODY,
                 "since": None if ledger.since_ns is None else at_boottime(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),
                 "records": ledger.kills,

@@ -35,8 +35,11 @@ from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
-from tracer.sinks.open import open_sink
+from tracer.sinks import Sink
+from tracer.sinks.open import open_target, parse_all
+from tracer.sinks.target import Target
 from tracer.spool import Spool
+from tracer.state import State
 from tracer.stderr import tell
 from tracer.stream import Stream
 
@@ -56,8 +59,8 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
-        self._host = host.read_host()
-        opened = [open_sink(uri) for uri in options.outputs]
+        self._host = host.read_host(options.labels)
+        opened = [(target, open_target(target)) for target in parse_all(options.outputs)]
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
@@ -82,7 +85,7 @@ class Daemon:
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
+        outputs = [_output(target, sink, kept) for target, sink in opened]
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
@@ -229,6 +232,13 @@ class Daemon:
         self._names.expect(path)
         if self._interfaces is not None:
             self._interfaces.expect(path)
+
+
+def _output(target: Target, sink: Sink, kept: State | None) -> Output:
+    options = target.options
+    spool = Spool(kept.folder, target.uri, int(options["spool-bytes"] or 0)) if kept else None
+    types = frozenset(str(options["types"]).split(",")) if options["types"] else None
+    return Output(sink, spool, lambda: None, str(options["style"]), types)
 
 
 def main() -> int:

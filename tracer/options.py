@@ -15,6 +15,8 @@ EngineOption = Literal["auto", "core", "bcc"]
 class Options(NamedTuple):
     engine: EngineOption = "auto"
     outputs: tuple[str, ...] = ("stdout",)
+    labels: tuple[tuple[str, str], ...] = ()
+    """What every record tells of the host."""
     max_record_bytes: int = MAX_BYTES
     runtime_roots: tuple[tuple[str, str], ...] = ()
     cmdline: bool = True

@@ -8,12 +8,12 @@ fails, what is in it is moved to the spool, and all lines go through the spool u
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tracer.errors import TracerError
 from tracer.ids import Id, ids
 from tracer.line_queue import LineQueue
-from tracer.sinks import Sink
+from tracer.sinks import RejectedError, Sink
 from tracer.spool import Spool
 from tracer.stderr import tell
 
@@ -31,11 +31,23 @@ class Output:
     """Takes lines, and is not held up by its sink.
 
     ``on_settled`` is called, from any thread and without a lock held, when ``settled`` has grown or the output is dead:
-    it must neither block nor call back.  ``spool`` and ``sink`` are closed with the output.
+    it must neither block nor call back.  ``spool`` and ``sink`` are closed with the output.  What the other side will
+    never take is set aside in the spool's folder, so that it does not keep back what comes after it.
     """
 
-    def __init__(self, sink: Sink, spool: Spool | None, on_settled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        spool: Spool | None,
+        on_settled: Callable[[], None],
+        style: str = "nested",
+        types: Collection[str] | None = None,
+    ) -> None:
         self.uri = sink.uri
+        self.style, self.types = style, types
+        """What it wants: lines of this style, of records of these types (None: of all)."""
+        self.rejected = 0
+        """Lines that the other side will never take."""
         self.dead = False
         """It can never come back: it takes no more lines, and what is not settled stays so."""
         self._sink = sink
@@ -53,8 +65,9 @@ class Output:
         """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
         self._spool_retry_s = 0.0
         self._failing = False
-        self._caught_up = 0
-        """Lines delivered since it began to fail."""
+        self._caught_up = 0  # lines delivered since it began to fail
+        self._alone = 0
+        """So many lines are delivered one by one, because one of them is rejected."""
         self._pause_s = self._retry_s = 0.0
         self._wants_reopen = False
         self._ends_s: float | None = None
@@ -62,7 +75,7 @@ class Output:
         self._closed = False
         self._damage_told = False
         self._is_inherited = spool is not None and not spool.is_empty
-        """The first lines in the spool are an earlier run's, which may have been killed after it delivered them."""
+        """The first lines in the spool are an earlier run's, which may have delivered them before it was killed."""
         self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
         self._thread.start()
 
@@ -192,6 +205,8 @@ class Output:
             self._writing_since_s = time.monotonic()
             try:
                 count = self._sink.write(lines)
+            except RejectedError as error:
+                self._rejected(lines, is_spooled, begin, str(error))
             except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
                 self._refused(error)
             else:
@@ -233,7 +248,7 @@ class Output:
 
     def _next_lines(self) -> tuple[list[bytes], bool, int]:
         """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin."""
-        count = self._sink.batch_lines
+        count = 1 if self._alone else self._sink.batch_lines
         if self._spool is not None and not self._spool.is_empty:
             with self._spool_lock:
                 lines = self._spool.peek(count)
@@ -265,8 +280,22 @@ class Output:
                     return
                 self._queue.settle(count - spooled)
         self._caught_up += count
+        self._alone = max(0, self._alone - count)
         if spooled < count:
             self._on_settled()
+
+    def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, reason: str) -> None:
+        if len(lines) > 1:
+            self._writing_since_s = None
+            self._alone = len(lines)
+            return
+        self.rejected += 1
+        with self._spool_lock:
+            is_kept = self._spool is not None and self._spool.set_aside(lines[0])
+        if self.rejected == 1:
+            kept = f"it is kept in {self._spool.path}" if self._spool and is_kept else "it is lost"
+            tell(f"{self.uri} rejects a record: {reason}; {kept}, counted, and so are all that follow")
+        self._delivered(1, is_spooled, begin)
 
     def _refused(self, error: Exception) -> None:
         self._writing_since_s = None

@@ -11,6 +11,7 @@ from tracer.clock import rfc3339
 from tracer.errors import TracerError
 from tracer.event import Base, Host, Lost, Record, Stop
 from tracer.output import Output
+from tracer.style import STYLES
 
 CLOSE_S = 2.0
 """How long an output may take to deliver the last lines."""
@@ -57,12 +58,14 @@ class Stream:
             return False
         record["seq"], record["host"] = self._seq, self._host
         self._seq += 1
-        encoded = line.encode(record, self._max_bytes)
+        encoded: dict[str, bytes] = {}
         for output in self._outputs:
-            if output in missing:
-                output.put(encoded)
-            else:
+            if output not in missing or (output.types is not None and record["type"] not in output.types):
                 output.skip()
+                continue
+            if output.style not in encoded:
+                encoded[output.style] = line.encode(record, self._max_bytes, STYLES[output.style])
+            output.put(encoded[output.style])
         self._backlog.written(self._lines, position)
         self._lines += 1
         return True
@@ -92,6 +95,7 @@ class Stream:
             raise TracerError("no output is left", "start it again with one that stays")
         for output in self._outputs:
             self._lost[f"spool:{output.uri}"] = output.skipped
+            self._lost[f"rejected:{output.uri}"] = output.rejected
             if not output.is_full:  # telling it of its losses would be the next one
                 self._lost[f"output:{output.uri}"] = output.dropped
         now_ns = time.time_ns()

@@ -12,7 +12,8 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "oom_tasks"),
+    ("__init__", "errors", "clock", "gfp", "oom_tasks", "whose"),
+    ("event",),
     ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
     (
         "libbpf",
@@ -23,16 +24,18 @@ LAYERS = (
         "host",
         "ids",
         "ledger",
-        "line",
+        "style",
         "log_time",
         "oom_lines",
         "schema",
     ),
-    ("log_dmesg_json", "log_files", "log_journal"),
+    ("line", "log_dmesg_json", "log_files", "log_journal"),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
-    ("log_record", "oom_report", "runtimes", "sinks.file", "sinks.pipe"),
+    ("sinks.target",),
+    ("log_record", "oom_report", "runtimes", "sinks.pipe"),
+    ("sinks.file",),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
     ("log_scan", "stream"),

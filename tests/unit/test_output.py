@@ -22,7 +22,7 @@ from tracer import spool as spool_module
 from tracer.ids import Id
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
-from tracer.sinks import Sink
+from tracer.sinks import RejectedError, Sink
 from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
@@ -101,6 +101,41 @@ def test_delivered(make_output: MakeOutput, tmp_path: Path) -> None:
     assert settled == sorted(settled)
     wait_for(lambda: settled[-1] == 2000)
     assert (output.dropped, output.skipped, output.dead) == (0, 0, False)
+
+
+class Choosy(Asked):
+    """It takes whole batches, but for one record that it rejects, whoever asks."""
+
+    uri = "http://example.org"
+
+    def __init__(self, *rejected: int) -> None:
+        super().__init__(takes=True)
+        self._rejected = rejected
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        if numbers(b"".join(lines))[0] in self._rejected:
+            raise RejectedError("no mapping for it")
+        for count, line in enumerate(lines):
+            if numbers(line)[0] in self._rejected:
+                self.taken += lines[:count]
+                return count
+        self.taken += lines
+        return len(lines)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str], spool: bool) -> None:
+    """What will never be taken keeps nothing back; it is counted, told once, and kept where there is a place."""
+    sink = Choosy(0, 17, 60, 61)
+    output = make_output(sink, spool=spool)
+    put(output, 0, 100)
+    wait_for(lambda: output.settled == 100)
+    assert numbers(b"".join(sink.taken)) == [number for number in range(100) if number not in (0, 17, 60, 61)]
+    assert (output.rejected, output.dropped, output.skipped) == (4, 0, 0)
+    assert kept(tmp_path) == ([0, 17, 60, 61] if spool else [])
+    said = capfd.readouterr().err
+    assert said.count("rejects a record: no mapping for it") == 1
+    assert ("is kept in" if spool else "it is lost") in said
 
 
 def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:

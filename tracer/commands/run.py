@@ -15,7 +15,7 @@ from tracer.line import MAX_BYTES, MIN_MAX_BYTES
 from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption, Options
 from tracer.redact import Redactor
 from tracer.runtimes import parse_root
-from tracer.sinks import open as sinks
+from tracer.sinks.open import parse_all
 
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
@@ -28,6 +28,13 @@ def _check_engine(name: str) -> EngineOption:
     raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(EngineOption))}.")
 
 
+def _parse_label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is no label; write NAME=VALUE.")
+    return name, value
+
+
 def run(
     engine: str = typer.Option(
         "auto",
@@ -36,10 +43,17 @@ def run(
         help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
     ),
     output: list[str] = typer.Option(
-        ["stdout"], "--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again."
+        ["stdout"],
+        "--output",
+        "-o",
+        metavar="URI",
+        help="Where records go: stdout, file:PATH, ...; again for more.",
     ),
     max_record: int = typer.Option(
         MAX_BYTES, metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."
+    ),
+    label: list[str] = typer.Option(
+        [], metavar="NAME=VALUE", help="What records say of this host (cluster=eu-1); may be given again."
     ),
     runtime_root: list[str] = RUNTIME_ROOTS,
     network: bool = typer.Option(
@@ -66,13 +80,13 @@ def run(
     ),
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
-    for uri in output:
-        sinks.check(uri)
+    parse_all(output)
     roots = tuple(parse_root(root) for root in runtime_root)
     Redactor(redact)  # a wrong pattern is a wrong option
     options = Options(
         _check_engine(engine),
         tuple(output),
+        tuple(map(_parse_label, label)),
         max_record,
         roots,
         cmdline,
