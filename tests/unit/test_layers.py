@@ -34,7 +34,7 @@ LAYERS = (
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("sinks.target",),
-    ("log_record", "oom_report", "runtimes", "sinks.pipe"),
+    ("log_record", "oom_report", "runtimes", "sinks.pipe", "sinks.tls"),
     ("sinks.file",),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
