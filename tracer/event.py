@@ -260,6 +260,7 @@ class Stop(Base):
     type: Literal["stop"]
     oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
     records: Annotated[int, "oom_kill records written by this run."]
+    filtered: Annotated[int, "OOM kills that `--only` or `--except` left out."]
     lost: Annotated[int, "Events lost by this run."]
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 
