@@ -34,6 +34,7 @@ from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
+from tracer.settings import SETTINGS
 from tracer.stderr import tell
 from tracer.stream import Stream
 
@@ -145,7 +146,7 @@ class Daemon:
 
     def _apply(self, wanted: Options) -> None:
         """Raises TracerError where an output cannot be opened; then all stays as it was."""
-        old, changed = self._options, wanted._asdict()
+        old = self._options
         if wanted.outputs != old.outputs:
             self._stream.exchange(self._outputs.exchange(wanted.outputs))
         self._host = host.read_host(wanted.labels)
@@ -153,7 +154,11 @@ class Daemon:
         self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
         fixed = {name: value for name, value in old._asdict().items() if name in FIXED}
         self._options = wanted._replace(**fixed)
-        later = sorted(name for name in FIXED - {"arguments"} if changed[name] != fixed[name])
+        later = [
+            name
+            for name, setting in SETTINGS.items()
+            if setting.field and getattr(wanted, setting.field) != getattr(self._options, setting.field)
+        ]
         tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 
     def _finish(self) -> None:

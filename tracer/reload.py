@@ -9,6 +9,8 @@ from tracer.errors import TracerError
 from tracer.options import Options, from_json
 
 PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from tracer.cli import main; main()"
+PYTHON = "/proc/self/exe"
+"""sys.executable is what the process calls itself, and that is oomtrace."""
 TIMEOUT_S = 20.0
 """On a host without memory it may take long; the ring buffer has room meanwhile."""
 
@@ -18,7 +20,7 @@ def read(arguments: tuple[str, ...]) -> Options:
 
     Raises TracerError where the configuration is wrong, or could not be read in time.
     """
-    command = [sys.executable, "-S", "-c", PROGRAM, "run", *arguments, "--print-options"]
+    command = [PYTHON, "-S", "-c", PROGRAM, "run", *arguments, "--print-options"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         child = subprocess.run(
