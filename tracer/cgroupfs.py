@@ -11,6 +11,8 @@ MOUNTINFO = "/proc/self/mountinfo"
 COUNT_MAX = 50_000
 OOM_KILL_FILES = ("memory.events.local", "memory.oom_control")
 """Of cgroup v2 (Linux 5.2 and later) and v1: both count the cgroup's own victims only."""
+READ_MAX = 4096
+"""Such a file has a handful of short lines."""
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
@@ -88,13 +90,17 @@ def count_of(mount: Mount, path: str) -> Count | None:
 def _count_in(folder: str) -> Count | None:
     for name in OOM_KILL_FILES:
         try:
-            with open(f"{folder}/{name}", encoding="ascii") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                kills = [line.split()[1] for line in file if line.startswith("oom_kill ")]
-        except (OSError, ValueError):
+            opened = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
             continue
-        if kills:
-            return Count(inode, int(kills[0]), boottime_ns())
+        try:
+            _, found, kills = os.read(opened, READ_MAX).partition(b"oom_kill ")
+            if found:
+                return Count(os.fstat(opened).st_ino, int(kills.split(maxsplit=1)[0]), boottime_ns())
+        except OSError:  # it is gone
+            continue
+        finally:
+            os.close(opened)
     return None
 
 
