@@ -113,7 +113,7 @@ class Daemon:
         self._expect(None)
         self._inherit_all()
         self._notifier.ready()
-        self._audit.touched(time.monotonic_ns())
+        self._audit.start(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}

@@ -119,7 +119,7 @@ class Pipeline:
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self.redact)
             self._write_if_wanted(built, None)
-            noted.append((killed_ns, built["victim"]["tid"], incident["id"] if incident["group_kill"] else None))
+            noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
         self._stream.flush()  # noted too early, they would be lost with this process
         for each in noted:
             self._audit.note(*each)
@@ -156,7 +156,7 @@ class Pipeline:
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
         position = None if inherited else self._backlog.incident(victim.header.incident_ns)
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, victim.tid, in_group)
+        self._audit.note(victim.header.time_ns, built["victim"], in_group)
         self._write_if_wanted(built, position)
 
     def _write_if_wanted(self, record: OomKill, position: int | None) -> None:

@@ -43,6 +43,7 @@ LAYERS = (
         "schema",
     ),
     ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("cgroup_account",),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
