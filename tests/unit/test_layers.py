@@ -34,8 +34,9 @@ LAYERS = (
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("sinks.target",),
-    ("log_record", "oom_report", "runtimes", "sinks.pipe", "sinks.tls"),
-    ("sinks.file",),
+    ("log_record", "oom_report", "runtimes", "sinks.connect", "sinks.message", "sinks.pipe", "sinks.tls"),
+    ("sinks.file", "sinks.syslog_message"),
+    ("sinks.syslog",),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
     ("log_scan", "stream"),
@@ -68,7 +69,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "spool"},
+    | {"log_journal", "sinks.message", "sinks.syslog_message", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
