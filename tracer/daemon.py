@@ -8,8 +8,6 @@ this one, so that what it imported (typer) weighs on nobody.
 """
 
 import os
-import select
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -20,11 +18,10 @@ import orjson
 
 from tracer import backfill, enrich, features, heap, host, privileges, process, source, state, wire
 from tracer.audit import Audit
-from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
-from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
+from tracer.engine import open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit
+from tracer.event import OomExit, Sigkill
 from tracer.exits import Exits
 from tracer.gfp import GfpNames
 from tracer.handover import Handover
@@ -38,20 +35,21 @@ from tracer.pins import Pinned
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
+from tracer.rings import Rings, lost_untold
 from tracer.runtimes import Runtimes
+from tracer.sigkill import Sigkills
 from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 from tracer.stderr import tell
 from tracer.stream import Stream
+from tracer.waiting import RELOAD, STOPS, Waiting
 
 if TYPE_CHECKING:
     from tracer.interfaces import Interfaces
 
-STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
-
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
-SETTLE_S = 0.1
+SETTLE_NS = 100_000_000
 """How soon it is asked whether the outputs have taken what they were given."""
 
 
@@ -65,7 +63,7 @@ class Daemon:
         self._runtimes = Runtimes(options.runtime_roots)
         redactor = Redactor(options.redact, options.redact_defaults)
         self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
-        self._capture = source.attach(options.engine, options.pins)
+        self._capture = source.attach(options.engine, options.pins, options.sigkill)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
@@ -75,15 +73,13 @@ class Daemon:
             from tracer import interfaces  # needs pyroute2, and takes 2 MB
 
             self._interfaces = interfaces.Interfaces()
-        maps = self._capture.attached.maps
-        self._counters = Counters(maps)
-        self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
+        self._rings = Rings(self._capture.attached.maps)
         self._names = Names(self._runtimes)
-        self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
         self._exits = Exits(self._names)
         self._records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         self._incidents = Incidents()
-        self._backlog = Backlog()
+        self._backlog, self._sigkill_backlog = self._rings.backlogs
         self._handover = Handover()
         ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
@@ -91,7 +87,7 @@ class Daemon:
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
         outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
-        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
+        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
             self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
@@ -99,16 +95,8 @@ class Daemon:
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
-        attached = self._capture.attached
-        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        poll = select.epoll()
-        # Edge-triggered: events stay in the ring buffer when they are read, and so it stays readable.
-        poll.register(attached.maps["events"], select.EPOLLIN | select.EPOLLET)
-        poll.register(attached.maps["cgroups"], select.EPOLLIN)
-        poll.register(wake_read, select.EPOLLIN)
+        maps = self._capture.attached.maps
+        waiting = Waiting((maps["events"], maps["sigkills"]), (maps["cgroups"],))
         heap.give_back()
         self._stream.write(self._capture.start(self._stream.base()))
         self._expect(None)
@@ -117,9 +105,8 @@ class Daemon:
         self._audit.touched(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
-            ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
-            caught = os.read(wake_read, 64) if wake_read in ready else b""
-            if signal.SIGHUP in caught:
+            caught = waiting.wait(self._timeout_s())
+            if RELOAD in caught:
                 self._notifier.reloading()
                 self._stream.reopen()
                 self._notifier.ready()
@@ -130,6 +117,7 @@ class Daemon:
     def _step(self) -> None:
         """Do all that there is to do now."""
         self._drain()
+        self._drain_sigkills()
         self._notifier.alive(time.monotonic_ns())
         self._write_exits(self._exits.due(time.monotonic_ns()))
         if self._audit.kills_are_missing(time.monotonic_ns()):
@@ -137,10 +125,11 @@ class Daemon:
         self._settle()
 
     def _finish(self) -> None:
-        attached = self._capture.attached
         if not self._capture.pinned:
-            attached.detach()
+            self._capture.attached.detach()
         self._drain()
+        self._drain_sigkills()
+        self._write_sigkills([] if self._capture.pinned else self._sigkills.end())
         if not self._capture.pinned:  # else what it lacks is read by the next run
             self._write_joined(self._incidents.end())
         self._write_exits(self._exits.end())
@@ -161,32 +150,47 @@ class Daemon:
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
-        waits = [SETTLE_S * 1e9] if self._backlog.waits() else []
-        patience_ns, now_ns = self._incidents.patience_ns(), time.monotonic_ns()
-        if patience_ns is not None:
-            waits.append(patience_ns)
-        for due_ns in (self._exits.next_ns(), self._notifier.next_ns(), self._audit.next_ns()):
-            if due_ns is not None:
-                waits.append(max(0, due_ns - now_ns))
+        now_ns, patience_ns = time.monotonic_ns(), self._incidents.patience_ns()
+        dues = self._exits.next_ns(), self._sigkills.next_ns(), self._notifier.next_ns(), self._audit.next_ns()
+        waits = [max(0, due_ns - now_ns) for due_ns in dues if due_ns is not None]
+        settle_ns = SETTLE_NS if any(backlog.waits() for backlog in self._rings.backlogs) else None
+        waits += [wait_ns for wait_ns in (patience_ns, settle_ns) if wait_ns is not None]
         return min(waits) / 1e9 if waits else None
 
     def _drain(self) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
-            for event, position in self._read(self._events):
+            for event, position in self._read(self._rings.events):
+                self._sigkills.note(event)
                 if isinstance(event, wire.ExitEvent):
                     self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
                 else:
                     self._backlog.read(event.header.incident_ns, position)
                 self._write_joined(self._incidents.feed(event, time.monotonic_ns()))
             self._write_joined(self._incidents.flush(time.monotonic_ns()))
-            for event, _ in self._read(self._cgroups):
+            for event, _ in self._read(self._rings.cgroups):
                 if isinstance(event, wire.CgroupEvent):
                     self._expect(event.path.decode("utf-8", "backslashreplace"))
-            self._cgroups.release(self._cgroups.position)
+            self._rings.cgroups.release(self._rings.cgroups.position)
             if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
+
+    def _drain_sigkills(self, inherited: Ring | None = None) -> None:
+        for event, position in self._read(inherited or self._rings.sigkills):
+            if isinstance(event, wire.SigkillEvent):
+                self._write_sigkills(self._sigkills.feed(event, None if inherited else position, time.monotonic_ns()))
+                if not inherited:
+                    self._drain()  # kills of the OOM killer come first
+        self._write_sigkills(self._sigkills.due(time.monotonic_ns()))
+
+    def _write_sigkills(self, told: Iterable[tuple[Sigkill, int | None]]) -> None:
+        for record, position in told:
+            try:
+                enrich.name_sigkill(record, self._names)
+                self._stream.write(record, position, self._sigkill_backlog)
+            except Exception as error:
+                self._lose("record", error)
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
         for position, data in ring.read():
@@ -230,13 +234,13 @@ class Daemon:
         position = None if inherited else self._backlog.incident(victim.header.incident_ns)
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
         self._audit.note(victim.header.time_ns, victim.tid, in_group)
-        self._kills += self._stream.write(built, position)
+        self._kills += self._stream.write(built, position, self._backlog)
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
             position = self._backlog.take_exit(each["id"])
             if self._handover.rename(each):
-                self._stream.write(each, position)
+                self._stream.write(each, position, self._backlog)
 
     def _inherit_all(self) -> None:
         """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
@@ -252,15 +256,16 @@ class Daemon:
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
-        ring, told = open_ring(predecessor.maps["events"]), Counters(predecessor.maps)
-        self._stream.lose("ring_buffer", told.read(COUNTER_LOST) - told.read(COUNTER_LOST_TOLD))
+        self._stream.lose("ring_buffer", lost_untold(predecessor.maps))
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
             incidents = Incidents()
-            for event, _ in self._read(ring):
+            for event, _ in self._read(open_ring(predecessor.maps["events"])):
+                self._sigkills.note(event)
                 self._write_joined(incidents.feed(event, 0), inherited=True)
             self._write_joined(incidents.end(), inherited=True)
+            self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
         else:
-            self._stream.lose("upgrade", len(ring.read()))
+            self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _explain(self) -> None:
@@ -285,19 +290,13 @@ class Daemon:
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
-        lost = self._counters.read(COUNTER_LOST)
-        self._stream.lose("ring_buffer", lost - self._counters.read(COUNTER_LOST_TOLD))
-        self._counters.write(COUNTER_LOST_TOLD, lost)
-        unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        if unseen != self._unseen_cgroups:
-            self._unseen_cgroups = unseen
+        for stage, count in self._rings.lost():
+            self._stream.lose(stage, count)
+        if self._rings.has_unseen_cgroups():
             self._expect(None)
         self._stream.settle()
-        needed = self._backlog.first_needed(self._events.position, self._incidents.is_open)
-        # An output that takes nothing must not take the room of what is to come: the older half goes.
-        needed = max(needed, self._events.position - self._events.size_bytes // 2)
-        self._events.release(needed)
-        self._backlog.released(needed)
+        told = self._sigkills.first_needed(self._rings.sigkills.position)
+        self._rings.release(self._incidents.is_open, told)
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""

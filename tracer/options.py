@@ -10,6 +10,7 @@ PINS_FOLDER = "/sys/fs/bpf/oomtrace"
 STATE_FOLDER = "/var/lib/oomtrace"
 
 EngineOption = Literal["auto", "core", "bcc"]
+SigkillOption = Literal["containers", "all", "off"]
 
 
 class Options(NamedTuple):
@@ -25,5 +26,7 @@ class Options(NamedTuple):
     """Where the capture goes on when the daemon ends; None: it ends, too."""
     state: str | None = STATE_FOLDER
     """What must outlive the daemon; None: nothing."""
+    sigkill: SigkillOption = "containers"
+    """Whose SIGKILLs are told that are not the OOM killer's."""
     backfill: bool = True
     """Whether kills that nobody saw are looked for in the kernel log."""

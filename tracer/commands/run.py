@@ -12,7 +12,7 @@ import tracer
 from tracer.commands.common import RUNTIME_ROOTS
 from tracer.errors import TracerError
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES
-from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption, Options
+from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption, Options, SigkillOption
 from tracer.redact import Redactor
 from tracer.runtimes import parse_root
 from tracer.sinks import open as sinks
@@ -26,6 +26,13 @@ def _check_engine(name: str) -> EngineOption:
         if name == engine:
             return engine  # type: ignore[no-any-return]
     raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(EngineOption))}.")
+
+
+def _check_sigkill(name: str) -> SigkillOption:
+    for scope in get_args(SigkillOption):
+        if name == scope:
+            return scope  # type: ignore[no-any-return]
+    raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(SigkillOption))}.")
 
 
 def run(
@@ -44,6 +51,12 @@ def run(
     runtime_root: list[str] = RUNTIME_ROOTS,
     network: bool = typer.Option(
         False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
+    ),
+    sigkill: str = typer.Option(
+        "containers",
+        callback=_check_sigkill,
+        metavar="<containers|all|off>",
+        help="Tell who sent SIGKILL to whom, if not the OOM killer: to processes in containers, to all, or not at all.",
     ),
     cmdline: bool = typer.Option(True, "--cmdline/--no-cmdline", help="Show command lines."),
     redact_defaults: bool = typer.Option(
@@ -81,6 +94,7 @@ def run(
         network,
         pins_folder if keep else None,
         state if keep else None,
+        _check_sigkill(sigkill),
         keep if backfill is None else backfill,
     )
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
