@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon: the only place that composes the stages.
 
-    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> stream
+    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> pipeline -> stream
 
 Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is replaced by
 this one, so that what it imported (typer) weighs on nobody.
@@ -11,35 +11,29 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
-import orjson
-
-from tracer import backfill, enrich, features, heap, host, privileges, process, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
 from tracer.clock import boottime_ns
 from tracer.engine import open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit, Sigkill
-from tracer.exits import Exits
+from tracer.event import Sigkill
+from tracer.filter import Filter
 from tracer.gfp import GfpNames
-from tracer.handover import Handover
-from tracer.incident import Incidents, Kill
 from tracer.ledger import Ledger
 from tracer.names import Names
 from tracer.notify import Notifier
-from tracer.options import ENVIRONMENT, Options
-from tracer.output import Output
+from tracer.options import ENVIRONMENT, FIXED, Options, from_json
+from tracer.outputs import Outputs
 from tracer.pins import Pinned
+from tracer.pipeline import Pipeline
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.rings import Rings, lost_untold
 from tracer.runtimes import Runtimes
 from tracer.sigkill import Sigkills
-from tracer.sinks.open import open_sink
-from tracer.spool import Spool
 from tracer.stderr import tell
 from tracer.stream import Stream
 from tracer.waiting import RELOAD, STOPS, Waiting
@@ -58,11 +52,10 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
-        self._host = host.read_host()
-        opened = [open_sink(uri) for uri in options.outputs]
+        self._host = host.read_host(options.labels)
+        self._options = options
+        self._outputs = Outputs(options.outputs)
         self._runtimes = Runtimes(options.runtime_roots)
-        redactor = Redactor(options.redact, options.redact_defaults)
-        self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
         self._capture = source.attach(options.engine, options.pins, options.sigkill)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -75,23 +68,36 @@ class Daemon:
             self._interfaces = interfaces.Interfaces()
         self._rings = Rings(self._capture.attached.maps)
         self._names = Names(self._runtimes)
-        self._exits = Exits(self._names)
-        self._records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        backlog, self._sigkill_backlog = self._rings.backlogs
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
-        self._incidents = Incidents()
-        self._backlog, self._sigkill_backlog = self._rings.backlogs
-        self._handover = Handover()
         ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
+        outputs = self._outputs.start(kept.folder if kept else None)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
             self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
-        self._kills = 0
+        records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        self._pipeline = Pipeline(
+            records,
+            self._names,
+            _redact(options),
+            self._interfaces,
+            self._audit,
+            backlog,
+            self._stream,
+            _filter(options),
+        )
+
+        if options.metrics:
+            from tracer.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
+
+            metrics = Metrics(process.oom_kills, self._outputs.states, self._capture.source)
+            metrics.show(map(parse, options.metrics))
+            self._stream.observe = metrics.observe
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
@@ -102,14 +108,12 @@ class Daemon:
         self._expect(None)
         self._inherit_all()
         self._notifier.ready()
-        self._audit.touched(time.monotonic_ns())
+        self._audit.start(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
             caught = waiting.wait(self._timeout_s())
             if RELOAD in caught:
-                self._notifier.reloading()
-                self._stream.reopen()
-                self._notifier.ready()
+                self._reload()
             self._step()
         self._notifier.stopping()
         self._finish()
@@ -119,30 +123,57 @@ class Daemon:
         self._drain()
         self._drain_sigkills()
         self._notifier.alive(time.monotonic_ns())
-        self._write_exits(self._exits.due(time.monotonic_ns()))
+        self._pipeline.tell_exits()
         if self._audit.kills_are_missing(time.monotonic_ns()):
-            self._explain()
+            self._pipeline.explain(self._backfill, self._drain)
         self._settle()
 
+    def _reload(self) -> None:
+        """Read the configuration again, and go on in what has the names of the outputs now."""
+        self._notifier.reloading()
+        if self._options.config is not None:
+            try:
+                self._apply(reload.read(self._options.arguments))
+            except TracerError as error:
+                tell(str(error))
+        self._stream.reopen()
+        self._notifier.ready()
+
+    def _apply(self, wanted: Options) -> None:
+        """Raises TracerError where an output cannot be opened; then all stays as it was."""
+        old = self._options
+        if wanted.outputs != old.outputs:
+            self._stream.exchange(self._outputs.exchange(wanted.outputs))
+        self._host = host.read_host(wanted.labels)
+        self._stream.configure(self._host, wanted.max_record_bytes)
+        self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
+        later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
+        kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
+        self._options = wanted._replace(**kept)
+        tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
+
     def _finish(self) -> None:
+        attached = self._capture.attached
         if not self._capture.pinned:
-            self._capture.attached.detach()
+            attached.detach()
         self._drain()
         self._drain_sigkills()
         self._write_sigkills([] if self._capture.pinned else self._sigkills.end())
         if not self._capture.pinned:  # else what it lacks is read by the next run
-            self._write_joined(self._incidents.end())
-        self._write_exits(self._exits.end())
+            self._pipeline.end()
+        self._pipeline.tell_exits(all_of_them=True)
         for _ in range(10):  # the kernel counts a kill before it tells of it
             if not self._audit.missing():
                 break
             time.sleep(0.05)
             self._drain()
         else:
-            self._explain()
+            self._pipeline.explain(self._backfill, self._drain)
         self._settle()
         unread = self._runtimes.errors + self._names.timeouts
-        self._stream.stop(process.oom_kills(), records=self._kills, metadata_errors=unread)
+        self._stream.stop(
+            process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
+        )
         self._stream.close()
         self._settle()
         if self._capture.pinned and sys.stderr.isatty():
@@ -150,8 +181,8 @@ class Daemon:
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
-        now_ns, patience_ns = time.monotonic_ns(), self._incidents.patience_ns()
-        dues = self._exits.next_ns(), self._sigkills.next_ns(), self._notifier.next_ns(), self._audit.next_ns()
+        now_ns, patience_ns = time.monotonic_ns(), self._pipeline.patience_ns()
+        dues = self._pipeline.next_ns(), self._sigkills.next_ns(), self._notifier.next_ns(), self._audit.next_ns()
         waits = [max(0, due_ns - now_ns) for due_ns in dues if due_ns is not None]
         settle_ns = SETTLE_NS if any(backlog.waits() for backlog in self._rings.backlogs) else None
         waits += [wait_ns for wait_ns in (patience_ns, settle_ns) if wait_ns is not None]
@@ -163,17 +194,13 @@ class Daemon:
         while True:
             for event, position in self._read(self._rings.events):
                 self._sigkills.note(event)
-                if isinstance(event, wire.ExitEvent):
-                    self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
-                else:
-                    self._backlog.read(event.header.incident_ns, position)
-                self._write_joined(self._incidents.feed(event, time.monotonic_ns()))
-            self._write_joined(self._incidents.flush(time.monotonic_ns()))
+                self._pipeline.feed(event, position)
+            self._pipeline.flush()
             for event, _ in self._read(self._rings.cgroups):
                 if isinstance(event, wire.CgroupEvent):
                     self._expect(event.path.decode("utf-8", "backslashreplace"))
             self._rings.cgroups.release(self._rings.cgroups.position)
-            if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
+            if self._pipeline.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
 
     def _drain_sigkills(self, inherited: Ring | None = None) -> None:
@@ -188,59 +215,17 @@ class Daemon:
         for record, position in told:
             try:
                 enrich.name_sigkill(record, self._names)
-                self._stream.write(record, position, self._sigkill_backlog)
+                if self._pipeline.wanted.passes(record):
+                    self._stream.write(record, position, self._sigkill_backlog)
             except Exception as error:
-                self._lose("record", error)
+                self._pipeline.lose("record", error)
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
         for position, data in ring.read():
             try:
                 yield wire.decode(data), position
             except wire.DecodeError as error:
-                self._lose("decode", error)
-
-    def _lose(self, stage: str, error: Exception) -> None:
-        if not self._stream.losses(stage):
-            tell(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
-        self._stream.lose(stage)
-
-    def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
-        for each in joined:
-            self._audit.touched(time.monotonic_ns())
-            write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
-            try:
-                write(each, inherited)  # type: ignore[arg-type]
-            except Exception as error:  # whatever it is: it would come again at every start
-                self._lose("record", error)
-
-    def _write_exit(self, event: wire.ExitEvent, inherited: bool) -> None:
-        gone = self._records.oom_exit(event)
-        if inherited:
-            self._handover.gone(gone)
-        complete = self._exits.exited(gone, time.monotonic_ns())
-        self._write_exits([complete] if complete else [])
-
-    def _write_kill(self, kill: Kill, inherited: bool) -> None:
-        built, victim = self._records.oom_kill(kill), kill.victim
-        if inherited:
-            self._handover.told(built, victim.header.time_ns)
-        elif old_id := self._handover.double_of(built, victim.header.time_ns):
-            self._exits.rename(old_id, built["id"])
-            return
-        known = victim.network_cookie, built["victim"]["cgroup"]
-        interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-        enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
-        self._exits.killed(built, victim.init_pid, victim.init_started_ns)
-        position = None if inherited else self._backlog.incident(victim.header.incident_ns)
-        in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, victim.tid, in_group)
-        self._kills += self._stream.write(built, position, self._backlog)
-
-    def _write_exits(self, gone: Iterable[OomExit]) -> None:
-        for each in gone:
-            position = self._backlog.take_exit(each["id"])
-            if self._handover.rename(each):
-                self._stream.write(each, position, self._backlog)
+                self._pipeline.lose("decode", error)
 
     def _inherit_all(self) -> None:
         """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
@@ -256,37 +241,17 @@ class Daemon:
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
+        ring = open_ring(predecessor.maps["events"])
         self._stream.lose("ring_buffer", lost_untold(predecessor.maps))
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            incidents = Incidents()
-            for event, _ in self._read(open_ring(predecessor.maps["events"])):
+            events = [event for event, _ in self._read(ring)]
+            for event in events:
                 self._sigkills.note(event)
-                self._write_joined(incidents.feed(event, 0), inherited=True)
-            self._write_joined(incidents.end(), inherited=True)
+            self._pipeline.inherit(events)
             self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
         else:
-            self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
+            self._stream.lose("upgrade", len(ring.read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
-
-    def _explain(self) -> None:
-        """Tell the kills that have no record from the kernel log, and how many are not there either."""
-        logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
-        self._drain()  # what was logged in this moment
-        missing, noted = self._audit.certainly_missing(), []
-        if not missing or self._incidents.patience_ns() is not None:
-            self._audit.touched(time.monotonic_ns())
-            return
-        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
-            incident = built["incident"]
-            enrich.enrich(built, -1, self._names, self._redact)
-            self._kills += self._stream.write(built)
-            noted.append((killed_ns, built["victim"]["tid"], incident["id"] if incident["group_kill"] else None))
-        self._stream.flush()  # noted too early, they would be lost with this process
-        for each in noted:
-            self._audit.note(*each)
-        gap = self._audit.settle()
-        if gap is not None:
-            self._stream.write(gap)
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
@@ -296,7 +261,7 @@ class Daemon:
             self._expect(None)
         self._stream.settle()
         told = self._sigkills.first_needed(self._rings.sigkills.position)
-        self._rings.release(self._incidents.is_open, told)
+        self._rings.release(self._pipeline.incident_is_open, told)
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
@@ -305,12 +270,21 @@ class Daemon:
             self._interfaces.expect(path)
 
 
+def _redact(options: Options) -> enrich.Redact:
+    redactor = Redactor(options.redact, options.redact_defaults)
+    return redactor.redact if options.cmdline else lambda _cmdline: None
+
+
+def _filter(options: Options) -> Filter:
+    return Filter(options.only, options.unwanted)
+
+
 def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
         privileges.hurry()
-        options = Options(**orjson.loads(os.environ.pop(ENVIRONMENT, "{}")))
+        options = from_json(os.environ.pop(ENVIRONMENT, "{}"))
         Daemon(options).run()
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tracer import cgroup, wire
 from tracer.clock import at_boottime, boottime_ns
-from tracer.event import Sigkill, SigkillSender, Source
+from tracer.event import NOBODY, Sigkill, SigkillSender, Source
 from tracer.options import SigkillOption
 from tracer.record import DELAYED_NS
 
@@ -102,7 +102,7 @@ class Sigkills:
             "id": f"{self._boot}-{event.header.time_ns:x}-{event.pid}",
             "time": at_boottime(event.header.time_ns),
             "seq": 0,
-            "host": {"name": "", "boot_id": None, "kernel": ""},
+            "host": NOBODY,
             "source": self._source,
             "delayed": boottime_ns() - event.header.time_ns > DELAYED_NS,
             "victim": {
