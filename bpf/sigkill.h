@@ -7,12 +7,12 @@
 
 /* Named apart from the kernel's own, which bcc may see in its headers. */
 #define SIGNAL_KILL 9
-#define SIGNAL_DELIVERED 0	 /* TRACE_SIGNAL_DELIVERED */
-#define INFO_FROM_USER 0	 /* SEND_SIG_NOINFO: cgroup.kill, PR_SET_PDEATHSIG */
-#define INFO_FROM_KERNEL 1	 /* SEND_SIG_PRIV */
-#define KERNEL_THREAD 0x00200000 /* PF_KTHREAD */
-#define STACK_MAX (64 << 10)	 /* of a task in the kernel, with pages of 64 KiB */
-#define LONG_NAME 36		 /* a UUID: the shortest name of a container that has no namespace of its own */
+#define SIGNAL_DELIVERED 0	    /* TRACE_SIGNAL_DELIVERED */
+#define INFO_FROM_USER 0	    /* SEND_SIG_NOINFO: cgroup.kill, PR_SET_PDEATHSIG */
+#define INFO_FROM_KERNEL 1	    /* SEND_SIG_PRIV */
+#define KERNEL_THREAD 0x00200000    /* PF_KTHREAD */
+#define KERNEL_STACK_MAX (64 << 10) /* of a task in the kernel, with pages of 64 KiB */
+#define LONG_NAME 36		    /* a UUID: the shortest name of a container that has no namespace of its own */
 #define LONG_NAME_LEVELS 16
 
 /*
@@ -80,13 +80,13 @@ inline_always bool take_room(struct cgroup_subsys_state *css)
  * write what he likes there, but for a positive si_code (SI_FROMKERNEL).  What a system call sends has its siginfo on
  * the stack; that of a POSIX timer is elsewhere, and the current task is whom it interrupted.
  */
-inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struct *current)
+inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struct *running)
 {
 	if ((u64)info == INFO_FROM_USER)
 		return false;
 	if ((u64)info == INFO_FROM_KERNEL)
 		return true;
-	return READ(info, si_code) > 0 || (u64)info - (u64)READ(current, stack) >= STACK_MAX;
+	return READ(info, si_code) > 0 || (u64)info - (u64)READ(running, stack) >= KERNEL_STACK_MAX;
 }
 
 /* Whether it is the last thread of a PID namespace's init: whoever is left in there dies with it. */
@@ -143,9 +143,9 @@ inline_always void read_killed(struct sigkill_event *event, struct task_struct *
 	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
 }
 
-inline_always void read_sender(struct sigkill_event *event, struct task_struct *current)
+inline_always void read_sender(struct sigkill_event *event, struct task_struct *running)
 {
-	struct cgroup_subsys_state *css = memcg_css(current);
+	struct cgroup_subsys_state *css = memcg_css(running);
 
 	event->sender_pid = bpf_get_current_pid_tgid() >> 32;
 	event->sender_uid = bpf_get_current_uid_gid();
@@ -164,14 +164,14 @@ inline_always void read_sender(struct sigkill_event *event, struct task_struct *
  */
 inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginfo *info)
 {
-	struct task_struct *current = (struct task_struct *)bpf_get_current_task(), *leader = READ(task, group_leader);
+	struct task_struct *running = (struct task_struct *)bpf_get_current_task(), *leader = READ(task, group_leader);
 	struct signal_struct *signal = READ(task, signal);
 	struct pid *pid = group_pid(task);
 	struct cgroup_subsys_state *css = memcg_css(task);
 	struct state *state = current_state();
 	u32 zero = 0, number = READ(task, tgid);
 	u64 started_ns = READ(leader, start_boottime), *known, size;
-	bool from_kernel = is_from_kernel(info, current);
+	bool from_kernel = is_from_kernel(info, running);
 	struct sigkill_event *event = map_lookup(sigkill_events, &zero);
 
 	if (!event || READ(signal, group_exit_code) != SIGNAL_KILL || READ(task, flags) & KERNEL_THREAD)
@@ -179,7 +179,7 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
 	/* The OOM killer's, as far as is known already: user space sees to the rest.  An end may be missing. */
 	if (from_kernel && state && bpf_ktime_get_boot_ns() - state->incident_ns < LOG_STALE_NS)
 		return;
-	if (from_kernel && ends_namespace(current))
+	if (from_kernel && ends_namespace(running))
 		return;
 	known = map_lookup(sigkilled, &number);
 	if (known && *known == started_ns)
@@ -202,7 +202,7 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
 			event->flags |= SIGKILL_CUT;
 	}
 	if (!from_kernel)
-		read_sender(event, current);
+		read_sender(event, running);
 	stamp(&event->event, EVENT_SIGKILL, 0);
 	size = at_most((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
 	if (ringbuf_output(sigkills, event, __builtin_offsetof(struct sigkill_event, strings) + size,
