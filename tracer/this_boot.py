@@ -30,13 +30,14 @@ class ThisBoot:
         """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
         if self._kills is None:
             try:
-                self._kills = {(each.time_ns, each.tid) for each in self.reports()}
+                self._kills = {(each.time_ns, each.tid) for each in self.reports() if each is not None}
             except TracerError:
                 self._kills = set()
         return (report.time_ns, report.tid) in self._kills
 
-    def reports(self, follow_s: float | None = None) -> Iterator[Report]:
-        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause a report is whole.
+    def reports(self, follow_s: float | None = None) -> Iterator[Report | None]:
+        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause, for which None stands, a
+        report is whole.
 
         Raises TracerError where the log may not be read.
         """
@@ -48,8 +49,11 @@ class ThisBoot:
         while True:
             for line in kmsg.read():
                 yield from reports.feed(line)
-            if follow_s is None or not select.select([kmsg], [], [], None if reports.idle else follow_s)[0]:
-                yield from reports.end()
             if follow_s is None:
+                yield from reports.end()
                 kmsg.close()
                 return
+            if not select.select([kmsg], [], [], follow_s)[0]:
+                yield from reports.end()
+                yield None
+                select.select([kmsg], [], [])

@@ -28,17 +28,19 @@ LAYERS = (
         "oom_lines",
         "schema",
     ),
-    ("log_dmesg_json", "log_files", "log_journal"),
+    ("log_dmesg_json", "log_files"),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("log_record", "oom_report", "runtimes", "sinks.file", "sinks.pipe"),
     ("sinks.open",),
-    ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "stream"),
+    ("backfill", "log_journal", "output", "this_boot"),
+    ("log_format", "stream"),
+    ("log_boots", "log_scan"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse"),
+    ("engine_bcc", "identity", "log_kills"),
+    ("parse",),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
@@ -65,7 +67,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "spool"},
+    | {"log_boots", "log_journal", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
@@ -130,7 +132,9 @@ def test_bcc_child_needs_nothing_installed() -> None:
 def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
-    assert loaded.isdisjoint({"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "bcc"})
+    assert loaded.isdisjoint(
+        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_kills", "tracer.log_scan", "bcc"}
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
