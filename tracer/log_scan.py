@@ -122,15 +122,15 @@ class LogScan:
         if self._passed > _PATIENCE_BYTES:
             self._reports.end()
         if self._overlong:
-            block = block.partition(b"\n")[2]
-            if not block:
+            _, newline, block = block.partition(b"\n")
+            if not newline:
                 return
             self._overlong = False
         data = self._rest + block if self._rest else block
+        if self._export is None and b"\n" not in block and len(data) < LONGEST_BYTES:
+            self._rest = data
+            return
         if not self.begun:
-            if b"\n" not in data and len(data) < LONGEST_BYTES:
-                self._rest = data
-                return
             self._begin(data)
         if self._export is not None:
             self._rest = data[self._entries(self._export, data) :]
