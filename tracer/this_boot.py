@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel that runs still has in its log: it tells which logs without a date are of this boot."""
 
+import errno
 import mmap
 import select
 from collections.abc import Iterator
@@ -44,7 +45,10 @@ class ThisBoot:
         try:
             kmsg = Kmsg()
         except OSError as error:
-            raise TracerError(f"cannot read {PATH} ({error.strerror})", "run it as root (sudo)") from error
+            hint = "run it as root (sudo), or pipe dmesg into it"
+            if error.errno in (errno.ENODEV, errno.ENOENT):
+                hint = "run it on the host, not in a container, or give it a file"
+            raise TracerError(f"cannot read {PATH} ({error.strerror})", hint) from error
         reports = Reports()
         while True:
             for line in kmsg.read():

@@ -74,7 +74,7 @@ class Watch:
             oracles.check_victim(found[pid][0], logged)
             if complete and logged.report is not None:
                 oracles.check_report(found[pid][0], logged.report, self.kprobes, steady)
-        if steady:
+        if steady and complete:
             self._steady.update(found[pid][0]["victim"]["tid"] for pid in pids)
         return [found[pid][0] for pid in pids]
 
