@@ -62,7 +62,7 @@ class Report(NamedTuple):
     trigger_tid: int | None
     trigger_pid: int | None
     tasks: list[Task] | None
-    """The victim, then the largest others."""
+    """The incident's first victim, then the largest others."""
     group_kill: bool | None
     victims: int | None
     wall_ns: int | None = None
@@ -274,7 +274,7 @@ class Incident:
             self.trigger_comm,
             self.trigger_tid,
             self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
-            self.tasks.largest(kill.tid) if self.tasks else None,
+            self.tasks.largest(self.kills[0].tid) if self.tasks else None,
             self.group or (False if complete else None),
             len(self.kills) if complete else None,
             kill.wall_ns,

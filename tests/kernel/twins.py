@@ -176,7 +176,7 @@ def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
         odd = any(word in seen["victim"]["cgroup"] for word in ("task_memcg=", "oom_memcg=", "global_oom"))
         assert odd or logged["victim"]["cgroup"] is not None, logged
         assert odd or (logged["limit"] is None) == (logged["incident"]["scope"] != "memcg"), logged
-    check_candidates(seen["candidates"], logged["candidates"])
+    check_candidates(seen["candidates"], logged["candidates"], seen["victim"])
 
 
 def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -191,8 +191,11 @@ def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
         )
 
 
-def check_candidates(seen: list[Record] | None, logged: list[Record] | None) -> None:
-    """The ten highest scores and the log's ten largest are not the same ten; the victim is the first of both."""
+def check_candidates(seen: list[Record] | None, logged: list[Record] | None, victim: Record) -> None:
+    """The ten highest scores and the log's ten largest are not the same ten; who was chosen is the first of both.
+
+    Of a process whose first thread is gone the log's table names the thread that has its memory.
+    """
     if not seen or not logged:
         return
     assert seen[0]["pid"] == logged[0]["pid"]
@@ -200,6 +203,8 @@ def check_candidates(seen: list[Record] | None, logged: list[Record] | None) -> 
     for each in logged:
         if (twin := mine.get(each["pid"])) is None:
             continue
-        assert (twin["comm"], twin["oom_score_adj"]) == (each["comm"], each["oom_score_adj"])
+        assert twin["oom_score_adj"] == each["oom_score_adj"], (twin, each)
+        if each["pid"] != victim["pid"] or victim["pid"] == victim["tid"]:
+            assert twin["comm"] == each["comm"], (twin, each)
         if twin["rss_bytes"] is not None and each["rss_bytes"] is not None:
             assert ALL_RSS(twin["rss_bytes"], each["rss_bytes"]), (twin, each)
