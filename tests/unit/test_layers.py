@@ -12,40 +12,69 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "oom_tasks"),
-    ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
+    ("__init__", "errors", "clock", "gfp", "oom_tasks", "whose"),
+    ("event",),
+    (
+        "backlog",
+        "backoff",
+        "handover",
+        "heap",
+        "line_queue",
+        "notify",
+        "privileges",
+        "ring",
+        "secret",
+        "stderr",
+        "wire",
+    ),
     (
         "libbpf",
         "incident",
         "cgroup",
         "cgroupfs",
         "files",
+        "filter",
         "host",
         "ids",
         "ledger",
-        "line",
+        "style",
         "log_time",
         "oom_lines",
         "schema",
     ),
-    ("log_dmesg_json", "log_files"),
+    ("line", "log_dmesg_json", "log_files"),
+    ("cgroup_account",),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
-    ("log_record", "oom_report", "runtimes", "sinks.file", "sinks.pipe"),
+    ("sinks.target",),
+    ("log_record", "oom_report", "runtimes", "sinks.connect", "sinks.message", "sinks.pipe", "sinks.tls"),
+    ("sinks.file", "sinks.syslog_message"),
+    ("sinks.syslog",),
     ("sinks.open",),
     ("backfill", "log_journal", "output", "this_boot"),
-    ("log_format", "stream"),
+    ("log_format", "outputs"),
     ("log_boots", "log_scan"),
+    ("metrics",),
+    ("settings",),
+    ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "log_kills"),
+    ("engine_bcc", "identity", "log_kills", "pipeline"),
     ("parse",),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
     ("commands.common",),
-    ("commands.detach", "commands.doctor", "commands.parse", "commands.resolve", "commands.run", "commands.schema"),
+    (
+        "commands.config",
+        "commands.detach",
+        "commands.doctor",
+        "commands.parse",
+        "commands.resolve",
+        "commands.run",
+        "commands.schema",
+    ),
     ("cli",),
     ("__main__",),
 )
@@ -56,18 +85,19 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 THIRD_PARTY = {
     "orjson": {
         "commands.common",
-        "commands.run",
         "containers_storage",
-        "daemon",
         "engine_bcc",
         "facts",
         "ids",
         "line",
         "names",
+        "options",
         "network",
         "pins",
     }
-    | {"log_boots", "log_journal", "spool"},
+    | {"log_boots", "log_journal", "sinks.message", "sinks.syslog_message", "spool"},
+    "prometheus_client": {"metrics"},
+    "tomli": {"config"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
@@ -133,7 +163,16 @@ def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
     assert loaded.isdisjoint(
-        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_kills", "tracer.log_scan", "bcc"}
+        {
+            "typer",
+            "tracer.cli",
+            "tracer.doctor",
+            "tracer.parse",
+            "tracer.log_kills",
+            "tracer.log_scan",
+            "tracer.config",
+            "bcc",
+        }
     )
 
 
