@@ -42,7 +42,7 @@ LAYERS = (
         "oom_lines",
         "schema",
     ),
-    ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("line", "log_dmesg_json", "log_files"),
     ("cgroup_account",),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process", "waiting"),
     ("rings",),
@@ -53,14 +53,16 @@ LAYERS = (
     ("sinks.file", "sinks.syslog_message"),
     ("sinks.syslog",),
     ("sinks.open",),
-    ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "outputs"),
+    ("backfill", "log_journal", "output", "this_boot"),
+    ("log_format", "outputs"),
+    ("log_boots", "log_scan"),
     ("metrics",),
     ("settings",),
     ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse", "pipeline", "sigkill"),
+    ("engine_bcc", "identity", "log_kills", "pipeline", "sigkill"),
+    ("parse",),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
@@ -94,7 +96,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "sinks.message", "sinks.syslog_message", "spool"},
+    | {"log_boots", "log_journal", "sinks.message", "sinks.syslog_message", "spool"},
     "prometheus_client": {"metrics"},
     "tomli": {"config"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
@@ -162,7 +164,16 @@ def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
     assert loaded.isdisjoint(
-        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "tracer.config", "bcc"}
+        {
+            "typer",
+            "tracer.cli",
+            "tracer.doctor",
+            "tracer.parse",
+            "tracer.log_kills",
+            "tracer.log_scan",
+            "tracer.config",
+            "bcc",
+        }
     )
 
 
