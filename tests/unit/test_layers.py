@@ -35,8 +35,8 @@ LAYERS = (
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("sinks.target",),
     ("log_record", "oom_report", "runtimes", "sinks.connect", "sinks.message", "sinks.pipe", "sinks.tls"),
-    ("sinks.file", "sinks.syslog_message"),
-    ("sinks.syslog",),
+    ("sinks.file", "sinks.journald_fields", "sinks.syslog_message"),
+    ("sinks.journald", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
     ("log_scan", "stream"),
@@ -69,7 +69,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "sinks.message", "sinks.syslog_message", "spool"},
+    | {"log_journal", "sinks.journald_fields", "sinks.message", "sinks.syslog_message", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }

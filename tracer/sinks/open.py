@@ -12,6 +12,7 @@ from tracer.sinks.target import Form, Target
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "journald": "journald",
     "syslog+unix": "syslog",
     "syslog+udp": "syslog",
     "syslog+tcp": "syslog",
