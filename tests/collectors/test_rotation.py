@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from tests.kernel.cgroups import Cgroup
+from tests.kernel.conftest import Eat
 from tests.kernel.environment import wait_until
 from tests.kernel.oracles import Record
 from tests.reliability.runs import Runs
 
-from .conftest import Eat
 from .delivery import key, killed, once
 
 DEATHS = 8
