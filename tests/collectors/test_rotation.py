@@ -15,8 +15,8 @@ from tests.reliability.runs import Runs
 
 from .delivery import key, killed, once
 
-DEATHS = 8
-KILLS = 400
+DEATHS = 6
+KILLS = 150
 
 
 def records_in(path: Path) -> list[Record]:
