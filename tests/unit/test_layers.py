@@ -61,8 +61,8 @@ LAYERS = (
         "sinks.pipe",
         "sinks.tls",
     ),
-    ("sinks.file", "sinks.syslog_message"),
-    ("sinks.syslog",),
+    ("sinks.file", "sinks.http_body", "sinks.http_client", "sinks.syslog_message"),
+    ("sinks.http", "sinks.otlp", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "log_journal", "output", "this_boot"),
     ("log_format", "outputs"),
@@ -107,8 +107,9 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_boots", "log_journal", "spool", "sinks.known"}
+    | {"log_boots", "log_journal", "spool", "sinks.http", "sinks.http_body", "sinks.known", "sinks.otlp"}
     | {"sinks.message", "sinks.syslog_message"},
+    "opentelemetry": {"sinks.otlp"},
     "prometheus_client": {"metrics"},
     "tomli": {"config"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
