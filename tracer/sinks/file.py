@@ -23,6 +23,7 @@ from tracer.sinks.pipe import PipeSink, is_pipe
 from tracer.sinks.rotated import COMPRESS, Rotated, inherit
 from tracer.sinks.target import Form, Option, Target
 from tracer.stderr import tell
+from tracer.style import HEADS
 
 OPTIONS = {
     "rotate-bytes": Option("Begin a new file when this one would become larger.", None, "bytes"),
@@ -40,7 +41,6 @@ CREATE_S = 0.1
 """logrotate renames a file and creates the next one (``create``): so long it is left to do that."""
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_OURS = b'{"schema":'
 
 
 class _Half(NamedTuple):
@@ -228,7 +228,7 @@ def _mend(descriptor: int) -> bool:
         if _read_end(descriptor, status.st_size, 1) == b"\n":
             return False
         torn = _read_end(descriptor, status.st_size, RECENT_BYTES).rpartition(b"\n")[2]
-        is_ours = torn.startswith(_OURS) or _OURS.startswith(torn)
+        is_ours = any(torn.startswith(head) or head.startswith(torn) for head in HEADS)
         if not is_ours or os.fstat(descriptor).st_size != status.st_size:
             return True
         os.ftruncate(descriptor, status.st_size - len(torn))
