@@ -33,8 +33,8 @@ LAYERS = (
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
-    ("sinks.target",),
-    ("log_record", "oom_report", "runtimes", "sinks.pipe", "sinks.tls"),
+    ("sinks.target", "sinks.about"),
+    ("log_record", "oom_report", "runtimes", "sinks.kafka", "sinks.pipe", "sinks.tls"),
     ("sinks.file",),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
@@ -68,9 +68,10 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "spool"},
+    | {"log_journal", "spool", "sinks.about"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
+    "confluent_kafka": {"sinks.kafka"},
 }
 LONGEST = 320
 

@@ -12,6 +12,8 @@ from tracer.sinks.target import Form, Target
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "kafka": "kafka",
+    "kafka+tls": "kafka",
 }
 """The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""
