@@ -21,6 +21,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
+COLLECTOR_PACKAGES := openssl systemd
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -111,6 +112,12 @@ test-reliability: build  ## Faults while processes are killed, and an account of
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
+
+.PHONY: test-collectors
+test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES="$(COLLECTOR_PACKAGES)"
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
 
 .PHONY: test-packaging
 test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root

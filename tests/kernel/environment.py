@@ -15,7 +15,7 @@ ENGINE = os.environ.get("OOMTRACE_ENGINE", "auto")
 PATIENCE_S = 60.0 if IN_VM else 10.0
 """The longest wait for something that should happen at once; a VM without KVM is 5 to 15 times slower."""
 
-START_S = 600.0 if IN_VM else 10.0
+START_S = 600.0 if IN_VM else 30.0
 """The longest wait for the tracer to attach: bcc compiles first."""
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
