@@ -144,7 +144,8 @@ class KafkaSink:
             return count
         error = outcomes.get(0)
         if error is None:
-            raise OSError(errno.ETIMEDOUT, _reason(self._trouble or f"no answer within {self._timeout_s:.0f} s"))
+            silence = "every broker hangs up" if self._is_alone else f"no answer within {self._timeout_s:.0f} s"
+            raise OSError(errno.ETIMEDOUT, _reason(self._trouble or silence))
         if error.code() in self._rejections:
             raise RejectedError(error.str())
         raise OSError(errno.EIO, _reason(error.str()))
