@@ -6,4 +6,4 @@ Programs come from Debian's packages, and run in the foreground with a scratch f
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__name__}.delivery")
+pytest.register_assert_rewrite(f"{__name__}.delivery", f"{__name__}.syslog_ways")

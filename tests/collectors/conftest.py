@@ -14,6 +14,8 @@ from tests.kernel.mounts import mount_missing
 from tests.reliability.conftest import first_runs, runs
 from tests.reliability.runs import Runs
 
+from .certificates import Certificates
+from .certificates import make as make_certificates
 from .program import Program
 
 __all__ = ["cgroup", "eat", "first_runs", "hierarchy", "pytest_configure", "runs"]
@@ -45,6 +47,12 @@ def kill(cgroup: Cgroup, eat: Eat) -> Kill:
         return pids
 
     return make
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and certificates of it for localhost."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

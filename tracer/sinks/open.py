@@ -12,6 +12,10 @@ from tracer.sinks.target import Form, Target
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "syslog+unix": "syslog",
+    "syslog+udp": "syslog",
+    "syslog+tcp": "syslog",
+    "syslog+tls": "syslog",
     "kafka": "kafka",
     "kafka+tls": "kafka",
 }
