@@ -18,10 +18,10 @@ from tests.kernel.environment import wait_until
 from tests.kernel.oracles import Record
 from tests.reliability.runs import Runs
 
+from . import certificates
 from .conftest import Kill, Start
 from .delivery import check_delivered, killed
 from .program import Program, accepts, free_port
-from .self_signed import self_signed
 
 ARRIVES_S = 60.0
 TOPIC = "oom-kills"
@@ -149,18 +149,18 @@ def test_tls(runs: Runs, port: int, read: Read, kill: Kill, start_program: Start
     """Through TLS, whose certificate is checked: with another authority's nothing goes out, and that is said."""
     outside = free_port()
     start_broker(port, outside, start_program)
-    right, wrong = (self_signed(tmp_path, name) for name in ("right", "wrong"))
+    made = certificates.make(tmp_path)
     listen = f"OPENSSL-LISTEN:{outside},bind=127.0.0.1,fork,reuseaddr,verify=0"
-    files = f"cert={right.certificate},key={right.key}"
+    files = f"cert={made.server},key={made.server_key}"
     start_program("socat", ["socat", f"{listen},{files}", f"TCP:127.0.0.1:{port}"], accepts(outside))
-    tls: Client = {"security.protocol": "ssl", "ssl.ca.location": str(right.certificate)}
+    tls: Client = {"security.protocol": "ssl", "ssl.ca.location": str(made.authority)}
     make_topic({"bootstrap.servers": f"127.0.0.1:{outside}", **tls})
     uri = f"kafka+tls://127.0.0.1:{outside}/{TOPIC}?timeout=5&ca-file="
-    runs.start("--output", f"{uri}{wrong.certificate}")
+    runs.start("--output", f"{uri}{made.stranger}")
     kill(1)
     wait_until("it is refused", lambda: "certificate verify failed" in runs.said(), ARRIVES_S)
     runs.stop()
-    runs.start("--output", f"{uri}{right.certificate}&name=right")
+    runs.start("--output", f"{uri}{made.authority}&name=right")
     victims = kill(3)
     reader = read(outside, tls)
     wait_until("they are there", lambda: victims <= killed(reader.records()), ARRIVES_S)

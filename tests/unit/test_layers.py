@@ -35,8 +35,8 @@ LAYERS = (
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("sinks.about", "sinks.target"),
     ("log_record", "oom_report", "runtimes", "sinks.connect", "sinks.message", "sinks.pipe", "sinks.tls"),
-    ("sinks.file", "sinks.kafka", "sinks.syslog_message"),
-    ("sinks.syslog",),
+    ("sinks.file", "sinks.forward_secret", "sinks.kafka", "sinks.syslog_message"),
+    ("sinks.forward", "sinks.mqtt", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
     ("log_scan", "stream"),
@@ -69,10 +69,12 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "sinks.about", "sinks.message", "sinks.syslog_message", "spool"},
+    | {"log_journal", "sinks.about", "sinks.forward", "sinks.message", "sinks.syslog_message", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
     "confluent_kafka": {"sinks.kafka"},
+    "msgpack": {"sinks.forward"},
+    "paho": {"sinks.mqtt"},
 }
 LONGEST = 320
 

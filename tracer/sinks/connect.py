@@ -51,10 +51,7 @@ class Peer:
         try:
             opened = self._dial()
         except OSError as error:
-            if error.errno in _FORBIDDEN:
-                reason = f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)"
-                raise OSError(error.errno, reason) from error
-            raise
+            raise explained(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
         return True
@@ -127,6 +124,14 @@ class Peer:
         finally:
             connected.settimeout(self._timeout_s)
         return _closed()
+
+
+def explained(error: OSError) -> OSError:
+    """The same, with what it may mean for a service."""
+    if error.errno not in _FORBIDDEN:
+        return error
+    reason = f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)"
+    return OSError(error.errno, reason)
 
 
 def unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:

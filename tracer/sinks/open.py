@@ -16,8 +16,13 @@ MODULES: Mapping[str, str] = {
     "syslog+udp": "syslog",
     "syslog+tcp": "syslog",
     "syslog+tls": "syslog",
+    "forward": "forward",
+    "forward+tls": "forward",
+    "forward+unix": "forward",
     "kafka": "kafka",
     "kafka+tls": "kafka",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
 }
 """The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""
