@@ -227,7 +227,8 @@ class CgroupKills(TypedDict):
     """A cgroup's own count."""
 
     cgroup: Annotated[str, "A memory cgroup."]
-    oom_kills: Annotated[int, "Processes killed in it, as its `memory.events.local` or `memory.oom_control` counts."]
+    oom_kills: Annotated[int, "Processes killed in it, as it counts: in that time, or ever where `records` is null."]
+    records: Annotated[int | None, "Kills of that time in it that have a record; null where it is not known how many."]
 
 
 class Gap(Base):
@@ -238,7 +239,7 @@ class Gap(Base):
     oom_kills: Annotated[int, "The kernel's count of that time."]
     records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
     missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
-    cgroups: Annotated[list[CgroupKills], "Cgroups that count kills, the highest first, at most ten."]
+    cgroups: Annotated[list[CgroupKills], "Those that count more than was recorded, at most ten; none that is gone."]
 
 
 class Start(Base):
@@ -260,6 +261,7 @@ class Stop(Base):
     type: Literal["stop"]
     oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
     records: Annotated[int, "oom_kill records written by this run."]
+    filtered: Annotated[int, "OOM kills that `--only` or `--except` left out."]
     lost: Annotated[int, "Events lost by this run."]
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 

@@ -8,8 +8,9 @@ fails, what is in it is moved to the spool, and all lines go through the spool u
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
+from tracer.backoff import BackOff
 from tracer.errors import TracerError
 from tracer.ids import Id, ids
 from tracer.line_queue import LineQueue
@@ -18,8 +19,6 @@ from tracer.spool import Spool
 from tracer.stderr import tell
 
 BEHIND_S = 1.0
-RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
-"""The pause between two tries; each is twice the one before."""
 HUNG_S = 5.0
 """A request over a network may take longer than BEHIND_S; what takes longer than this is said to fail."""
 SPOOL_RETRY_S = 1.0
@@ -30,8 +29,7 @@ LOCK_S = 0.5
 class Output:
     """Takes lines, and is not held up by its sink.
 
-    ``on_settled`` is called, from any thread and without a lock held, when ``settled`` has grown or the output is dead:
-    it must neither block nor call back.  ``spool`` and ``sink`` are closed with the output.  What the other side will
+    ``spool`` and ``sink`` are closed with the output.  What the other side will
     never take is set aside in the spool's folder, so that it does not keep back what comes after it.
     """
 
@@ -39,7 +37,6 @@ class Output:
         self,
         sink: Sink,
         spool: Spool | None,
-        on_settled: Callable[[], None],
         style: str = "nested",
         types: Collection[str] | None = None,
     ) -> None:
@@ -52,7 +49,6 @@ class Output:
         """It can never come back: it takes no more lines, and what is not settled stays so."""
         self._sink = sink
         self._spool = spool
-        self._on_settled = on_settled
         self._recent: set[Id] | None = None
         self._queue = LineQueue()
         self._busy_since_s = 0.0
@@ -64,11 +60,11 @@ class Output:
         self._spool_lock = threading.Lock()
         """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
         self._spool_retry_s = 0.0
-        self._failing = False
+        self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
         self._alone = 0
         """So many lines are delivered one by one, because one of them is rejected."""
-        self._pause_s = self._retry_s = 0.0
+        self._retry = BackOff()
         self._wants_reopen = False
         self._ends_s: float | None = None
         """When to stop delivering."""
@@ -99,6 +95,12 @@ class Output:
         return self._spool.skipped if self._spool is not None else 0
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """Lines in memory, and bytes on disk."""
+        with self._lock:
+            return self._queue.lines, self._spool.size_bytes if self._spool is not None else 0
+
+    @property
     def is_full(self) -> bool:
         """Whether a line that is put now may be dropped."""
         return self._queue.is_full
@@ -127,6 +129,11 @@ class Output:
                 self._queue.put(line)
                 self._news.notify()
 
+    def begin(self, settled: int) -> None:
+        """Join those that have had so many lines already."""
+        with self._lock:
+            self._queue.settled += settled
+
     def skip(self) -> None:
         """Count a line that it has already: it is settled with those before it."""
         with self._lock:
@@ -144,7 +151,7 @@ class Output:
         """Go on in what has the name now, soon; an output that fails is tried again at once."""
         with self._news:
             self._wants_reopen = True
-            self._retry_s = 0.0
+            self._retry.until_s = 0.0
             self._news.notify()
 
     def close(self, timeout_s: float) -> None:
@@ -153,7 +160,7 @@ class Output:
             return
         with self._news:
             self._ends_s = time.monotonic() + timeout_s
-            self._pause_s = self._retry_s = 0.0
+            self._retry.end()
             self._news.notify()
         self._thread.join(timeout_s + LOCK_S)
         self._spool_retry_s = 0.0
@@ -166,14 +173,12 @@ class Output:
         if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):
             self._spool.close()
             self._spool_lock.release()
-        self._on_settled()
 
     def _keep(self, lock_s: float = -1.0) -> None:
         """Move the queue into the spool, as far as that has room; waits so long for who is at it (-1: for ever)."""
         spool, now_s = self._spool, time.monotonic()
         if spool is None or now_s < self._spool_retry_s or not self._spool_lock.acquire(timeout=lock_s):
             return
-        settled = self.settled
         try:
             while not self._closed:
                 with self._lock:
@@ -187,8 +192,6 @@ class Output:
                     self._queue.settle()
         finally:
             self._spool_lock.release()
-        if self.settled != settled:
-            self._on_settled()
 
     def _deliver_forever(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
@@ -220,25 +223,25 @@ class Output:
                 self._keep()
                 with self._spool_lock:
                     self._spool.sync()
-            if self._failing and self._is_idle():
-                self._failing = False
+            if self.failing and self._is_idle():
+                self.failing = False
                 tell(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
                 is_idle = self._is_idle()
-                until_s = None if is_idle else self._retry_s
+                until_s = None if is_idle else self._retry.until_s
                 if self._ends_s is not None:
-                    is_kept = self._retry_s > now_s and not self._queue.first()  # on disk, and it fails
+                    is_kept = self._retry.until_s > now_s and not self._queue.first()  # on disk, and it fails
                     if is_idle or is_kept or now_s >= self._ends_s:
                         return False
-                    until_s = min(self._retry_s, self._ends_s)
+                    until_s = min(self._retry.until_s, self._ends_s)
                 if self._wants_reopen or (until_s is not None and now_s >= until_s):
                     return True
                 self._news.wait(None if until_s is None else until_s - now_s)
 
     def _is_behind(self) -> bool:
         is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
-        return self._failing or bool(is_late) or not self._is_spool_empty()
+        return self.failing or bool(is_late) or not self._is_spool_empty()
 
     def _is_idle(self) -> bool:
         return not self._queue.first() and self._is_spool_empty()
@@ -267,7 +270,7 @@ class Output:
 
     def _delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         self._writing_since_s = None
-        self._pause_s = self._retry_s = 0.0
+        self._retry.end()
         with self._spool_lock:
             if self._closed:
                 return
@@ -281,8 +284,6 @@ class Output:
                 self._queue.settle(count - spooled)
         self._caught_up += count
         self._alone = max(0, self._alone - count)
-        if spooled < count:
-            self._on_settled()
 
     def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, reason: str) -> None:
         if len(lines) > 1:
@@ -304,16 +305,14 @@ class Output:
             self.dead = True
             self._keep()
             tell(f"{self.uri} is gone for good: {reason}")
-            self._on_settled()
             return
         self._begin_failing(reason)
-        self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
-        self._retry_s = time.monotonic() + self._pause_s
+        self._retry.failed(getattr(error, "retry_after_s", 0.0))
 
     def _begin_failing(self, reason: str) -> None:
         with self._lock:
-            if self._failing:
+            if self.failing:
                 return
-            self._failing, self._caught_up = True, 0
+            self.failing, self._caught_up = True, 0
         kept = f"on disk, in {self._spool.path}" if self._spool is not None else "in memory, 4 MB at most,"
         tell(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")

@@ -14,13 +14,26 @@ import tracer
 LAYERS = (
     ("__init__", "errors", "clock", "gfp", "oom_tasks", "whose"),
     ("event",),
-    ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
+    (
+        "backlog",
+        "backoff",
+        "handover",
+        "heap",
+        "line_queue",
+        "notify",
+        "privileges",
+        "ring",
+        "secret",
+        "stderr",
+        "wire",
+    ),
     (
         "libbpf",
         "incident",
         "cgroup",
         "cgroupfs",
         "files",
+        "filter",
         "host",
         "ids",
         "ledger",
@@ -30,6 +43,7 @@ LAYERS = (
         "schema",
     ),
     ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("cgroup_account",),
     ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
@@ -39,7 +53,10 @@ LAYERS = (
     ("sinks.forward", "sinks.mqtt", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "stream"),
+    ("log_scan", "outputs"),
+    ("metrics",),
+    ("settings",),
+    ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity", "parse", "pipeline"),
@@ -47,7 +64,15 @@ LAYERS = (
     ("daemon",),
     ("commands.__init__",),
     ("commands.common",),
-    ("commands.detach", "commands.doctor", "commands.parse", "commands.resolve", "commands.run", "commands.schema"),
+    (
+        "commands.config",
+        "commands.detach",
+        "commands.doctor",
+        "commands.parse",
+        "commands.resolve",
+        "commands.run",
+        "commands.schema",
+    ),
     ("cli",),
     ("__main__",),
 )
@@ -58,18 +83,19 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 THIRD_PARTY = {
     "orjson": {
         "commands.common",
-        "commands.run",
         "containers_storage",
-        "daemon",
         "engine_bcc",
         "facts",
         "ids",
         "line",
         "names",
+        "options",
         "network",
         "pins",
     }
     | {"log_journal", "sinks.about", "sinks.forward", "sinks.message", "sinks.syslog_message", "spool"},
+    "prometheus_client": {"metrics"},
+    "tomli": {"config"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
     "confluent_kafka": {"sinks.kafka"},
@@ -137,7 +163,9 @@ def test_bcc_child_needs_nothing_installed() -> None:
 def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
-    assert loaded.isdisjoint({"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "bcc"})
+    assert loaded.isdisjoint(
+        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "tracer.config", "bcc"}
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)

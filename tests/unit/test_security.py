@@ -16,8 +16,8 @@ PACKAGE = Path(tracer.__file__).parent
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput"}
 DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "code", "codeop", "runpy", "pty", "xml", "yaml", "http", "urllib"}
-MAY_IMPORT = {"sinks.target": {"urllib"}}
-"""It takes URIs apart."""
+MAY_IMPORT = {"sinks.target": {"urllib"}, "config": {"urllib"}}
+"""They take URIs apart, and put them together."""
 STARTS = {
     "subprocess",
     "posix_spawn",
@@ -31,7 +31,7 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"commands.run", "doctor", "engine_bcc", "log_files"}
+STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "log_files"}
 """The command, the doctor, and the engine whose child compiles."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}

@@ -27,7 +27,8 @@ class Sink(Protocol):
         Not one at a time, because a request over a network carries many and may be taken in part.  What is not
         delivered comes again, as the first lines of the next call.
 
-        Raises OSError where none could be delivered, RejectedError where the first never will be.
+        Raises OSError where none could be delivered, RejectedError where the first never will be.  An OSError may have
+        ``retry_after_s``: for so long the other side asks to be left alone.
         """
 
     def recent(self) -> set[Id]:

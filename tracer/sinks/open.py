@@ -4,11 +4,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import get_args
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Record
 from tracer.sinks import Sink, target
 from tracer.sinks.target import Form, Target
 
+TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for kind in get_args(Record))
+"""Of all records."""
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
@@ -45,7 +49,12 @@ def parse(text: str) -> Target:
     needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
     if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
         raise TracerError(f"output {text!r} names no place", f"write {form.uri}", EXIT_USAGE)
-    return target.make(scheme, address, options, form)
+    made = target.make(scheme, address, options, form)
+    unknown = set(str(made.options["types"] or "oom_kill").split(",")) - TYPES
+    if unknown:
+        hint = f"there are {', '.join(sorted(TYPES))}"
+        raise TracerError(f"output {text!r}: no records have type {min(unknown)!r}", hint, EXIT_USAGE)
+    return made
 
 
 def parse_all(texts: Sequence[str]) -> list[Target]:
