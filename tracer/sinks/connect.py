@@ -44,7 +44,7 @@ class Peer:
 
         What he has said unasked is thrown away.  Raises OSError.
         """
-        if self._socket is not None and self._end(self._socket):
+        if self._socket is not None and (_is_mailbox(self._socket) or self._end(self._socket)):
             self.close()
         if self._socket is not None:
             return False
@@ -60,6 +60,11 @@ class Peer:
         """All of it, as far as this host's kernel.  Raises OSError."""
         with self._or_close() as connected:
             connected.sendall(data)
+
+    def pass_on(self, descriptor: int) -> None:
+        """An open file, to who is at a UNIX socket.  Raises OSError."""
+        with self._or_close() as connected:
+            socket.send_fds(connected, [], [descriptor])
 
     def receive(self, max_bytes: int) -> bytes:
         """What comes next, at least one byte.  Raises OSError."""
@@ -102,8 +107,12 @@ class Peer:
 
     def _end(self, connected: socket.socket) -> OSError | None:
         """What ended the connection, as far as that is known here; None: the other side is still there."""
-        if (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM):
-            return _nobody_reads(connected)
+        if _is_mailbox(connected):
+            try:
+                self._dial().close()
+            except OSError as error:
+                return error
+            return None
         poll = select.poll()
         poll.register(connected, select.POLLIN | select.POLLRDHUP)
         events = dict(poll.poll(0)).get(connected.fileno(), 0)
@@ -206,13 +215,9 @@ def _addresses(host: str, port: int, kind: socket.SocketKind) -> "list[tuple[Any
         raise OSError(errno.EINVAL, f"{host!r} is no name of a host") from error
 
 
-def _nobody_reads(connected: socket.socket) -> OSError | None:
-    """Who has a socket for datagrams tells nobody of his end, and takes with him what he has not read."""
-    try:
-        connected.connect(connected.getpeername())
-    except OSError as error:
-        return error
-    return None
+def _is_mailbox(connected: socket.socket) -> bool:
+    """Who reads a UNIX socket for datagrams tells nobody of his end, and takes with him what he has not read."""
+    return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def _closed() -> OSError:

@@ -16,6 +16,7 @@ TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for 
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "journald": "journald",
     "syslog+unix": "syslog",
     "syslog+udp": "syslog",
     "syslog+tcp": "syslog",
