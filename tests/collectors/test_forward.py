@@ -32,17 +32,8 @@ def modules() -> Path:
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (FOLDER / "node_modules" / "@fluent-org" / "logger" / "package.json").exists():
-            command = [
-                "npm",
-                "install",
-                "--silent",
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-                "--prefix",
-                str(FOLDER),
-            ]
-            subprocess.run([*command, LOGGER], check=True, timeout=300)
+            options = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(FOLDER)]
+            subprocess.run(["npm", "install", *options, LOGGER], check=True, timeout=300)
     return FOLDER
 
 
