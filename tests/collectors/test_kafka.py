@@ -19,6 +19,7 @@ from tests.kernel.oracles import Record
 from tests.reliability.runs import Runs
 
 from . import certificates
+from .configuration import adapted
 from .conftest import Kill, Start
 from .delivery import check_delivered, killed
 from .program import Program, accepts, free_port
@@ -125,10 +126,12 @@ def test_killed_and_restarted(runs: Runs, broker: Program, port: int, read: Read
         assert message.headers() == [(name, value.encode()) for name, value in told]
 
 
-def test_hangs_within_a_storm(runs: Runs, broker: Program, port: int, read: Read, kill: Kill) -> None:
+def test_hangs_within_a_storm(
+    runs: Runs, broker: Program, port: int, read: Read, kill: Kill, tmp_path: Path
+) -> None:
     """A broker that stops answering for longer than the timeout: batches come again, and nothing is out of order."""
-    reader = read(port)
-    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&compression=zstd")
+    reader, properties = read(port), adapted("kafka/oomtrace.properties", {}, tmp_path)
+    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&config-file={properties}")
     assert broker.process is not None
     storm: set[int] = set()
     thread = Thread(target=lambda: storm.update(kill(40, pause_ms=50)))
