@@ -42,9 +42,10 @@ LAYERS = (
         "oom_lines",
         "schema",
     ),
-    ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("line", "log_dmesg_json", "log_files"),
     ("cgroup_account",),
-    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process"),
+    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process", "waiting"),
+    ("rings",),
     ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("sinks.about", "sinks.target"),
@@ -61,14 +62,16 @@ LAYERS = (
     ("sinks.file", "sinks.forward_secret", "sinks.journald_fields", "sinks.kafka", "sinks.syslog_message"),
     ("sinks.forward", "sinks.journald", "sinks.mqtt", "sinks.syslog"),
     ("sinks.open",),
-    ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "outputs"),
+    ("backfill", "log_journal", "output", "this_boot"),
+    ("log_format", "outputs"),
+    ("log_boots", "log_scan"),
     ("metrics",),
     ("settings",),
     ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse", "pipeline"),
+    ("engine_bcc", "identity", "log_kills", "pipeline", "sigkill"),
+    ("parse",),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
@@ -103,6 +106,7 @@ THIRD_PARTY = {
         "pins",
     }
     | {
+        "log_boots",
         "log_journal",
         "sinks.about",
         "sinks.file",
@@ -183,7 +187,16 @@ def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
     assert loaded.isdisjoint(
-        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "tracer.config", "bcc"}
+        {
+            "typer",
+            "tracer.cli",
+            "tracer.doctor",
+            "tracer.parse",
+            "tracer.log_kills",
+            "tracer.log_scan",
+            "tracer.config",
+            "bcc",
+        }
     )
 
 
