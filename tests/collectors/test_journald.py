@@ -15,6 +15,7 @@ from tests.kernel.conftest import Eat
 from tests.kernel.environment import require, wait_until
 from tests.kernel.oracles import Record
 from tests.reliability.runs import Runs
+from tracer.sinks.open import open_sink
 
 from .configuration import CONFIGURATIONS
 from .conftest import Kill, Start
@@ -125,3 +126,15 @@ def test_what_journalctl_shows(runs: Runs, journal: Journal, unit: Cgroup, eat: 
     explained = journal.journalctl("--catalog", "--unit=shop.service")
     assert f"the process {name.splitlines()[0]}" in explained
     assert "Defined-By: oomtrace" in explained
+
+
+def test_large_entry(journal: Journal) -> None:
+    """One that is larger than a datagram can be arrives whole."""
+    journal.start()
+    record = {"schema": 1, "type": "oom_kill", "x": "y" * 400_000 + "\nz"}
+    sink = open_sink(f"journald:{journal.socket}")
+    assert sink.write([json.dumps(record).encode() + b"\n", b'{"type":"stop"}\n']) == 2
+    sink.close()
+    wait_until("both are there", lambda: len(journal.records()) == 2, ARRIVES_S)
+    assert journal.records() == [record, {"type": "stop"}]
+    assert journal.entries()[0]["OOMTRACE_X"] == record["x"]

@@ -24,9 +24,10 @@ OPTIONS: Mapping[str, Option] = {
 Dial = Callable[[], socket.socket]
 """Connects.  Raises OSError."""
 
-_FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, socket.EAI_AGAIN})
+_FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EPERM, socket.EAI_AGAIN})
 _TAKEN_FIRST_S, _TAKEN_MAX_S = 0.0002, 0.02
 _KEEPALIVE_S = 60
+_PROOF_MS = 1000
 _SSL_WANT_READ = 2
 """``ssl.SSL_ERROR_WANT_READ``."""
 
@@ -38,6 +39,8 @@ class Peer:
         self._dial = dial
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
+        self._is_unproven = False
+        """In TLS 1.3 a client whose certificate is refused is told so after it could send."""
 
     def open(self) -> bool:
         """Connect, unless it is connected to somebody who is still there; True: this connection is new.
@@ -54,6 +57,7 @@ class Peer:
             raise explained(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
+        self._is_unproven = hasattr(opened, "cipher")
         return True
 
     def send(self, data: bytes) -> None:
@@ -87,8 +91,13 @@ class Peer:
                     raise TimeoutError(errno.ETIMEDOUT, "it has not taken all")
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _TAKEN_MAX_S)
+            if self._is_unproven:
+                poll = select.poll()
+                poll.register(connected, select.POLLIN)
+                poll.poll(_PROOF_MS)  # servers send a ticket, or refuse
             if end := self._end(connected):
                 raise end
+            self._is_unproven = False
 
     def close(self) -> None:
         if self._socket is not None:
@@ -101,9 +110,9 @@ class Peer:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         try:
             yield self._socket
-        except OSError:
+        except OSError as error:
             self.close()  # what it has got of this is unknown
-            raise
+            raise explained(error) from error
 
     def _end(self, connected: socket.socket) -> OSError | None:
         """What ended the connection, as far as that is known here; None: the other side is still there."""
@@ -133,14 +142,6 @@ class Peer:
         finally:
             connected.settimeout(self._timeout_s)
         return _closed()
-
-
-def explained(error: OSError) -> OSError:
-    """The same, with what it may mean for a service."""
-    if error.errno not in _FORBIDDEN:
-        return error
-    reason = f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)"
-    return OSError(error.errno, reason)
 
 
 def unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
@@ -218,6 +219,12 @@ def _addresses(host: str, port: int, kind: socket.SocketKind) -> "list[tuple[Any
 def _is_mailbox(connected: socket.socket) -> bool:
     """Who reads a UNIX socket for datagrams tells nobody of his end, and takes with him what he has not read."""
     return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def explained(error: OSError) -> OSError:
+    if error.errno not in _FORBIDDEN:
+        return error
+    return OSError(error.errno, f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)")
 
 
 def _closed() -> OSError:

@@ -250,4 +250,4 @@ def _reason(text: str) -> str:
     """librdkafka's words, and what they may mean for a service."""
     text = re.sub(r" \(after \d+ms in state [^)]*\)$", "", text)
     is_forbidden = _FORBIDDEN.search(text) is not None
-    return f"{text}; the network is forbidden to it; see docs/outputs.md" if is_forbidden else text
+    return f"{text} (the service's unit forbids the network: see docs/outputs.md)" if is_forbidden else text
