@@ -50,7 +50,7 @@ LAYERS = (
     ("rings",),
     ("facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
-    ("sinks.target",),
+    ("sinks.about", "sinks.target"),
     (
         "log_record",
         "oom_report",
@@ -62,8 +62,16 @@ LAYERS = (
         "sinks.rotated",
         "sinks.tls",
     ),
-    ("sinks.file", "sinks.http_body", "sinks.http_client", "sinks.journald_fields", "sinks.syslog_message"),
-    ("sinks.http", "sinks.journald", "sinks.otlp", "sinks.syslog"),
+    (
+        "sinks.file",
+        "sinks.forward_secret",
+        "sinks.http_body",
+        "sinks.http_client",
+        "sinks.journald_fields",
+        "sinks.kafka",
+        "sinks.syslog_message",
+    ),
+    ("sinks.forward", "sinks.http", "sinks.journald", "sinks.mqtt", "sinks.otlp", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "log_journal", "output", "this_boot"),
     ("log_format", "outputs"),
@@ -109,7 +117,9 @@ THIRD_PARTY = {
         "pins",
         "log_boots",
         "log_journal",
+        "sinks.about",
         "sinks.file",
+        "sinks.forward",
         "sinks.http",
         "sinks.http_body",
         "sinks.journald_fields",
@@ -125,6 +135,9 @@ THIRD_PARTY = {
     "zstandard": {"sinks.rotated"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
+    "confluent_kafka": {"sinks.kafka"},
+    "msgpack": {"sinks.forward"},
+    "paho": {"sinks.mqtt"},
 }
 LONGEST = 320
 

@@ -54,7 +54,7 @@ class Peer:
         try:
             opened = self._dial()
         except OSError as error:
-            raise _explained(error) from error
+            raise explained(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
         self._is_unproven = hasattr(opened, "cipher")
@@ -112,7 +112,7 @@ class Peer:
             yield self._socket
         except OSError as error:
             self.close()  # what it has got of this is unknown
-            raise _explained(error) from error
+            raise explained(error) from error
 
     def _end(self, connected: socket.socket) -> OSError | None:
         """What ended the connection, as far as that is known here; None: the other side is still there."""
@@ -221,7 +221,7 @@ def _is_mailbox(connected: socket.socket) -> bool:
     return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def _explained(error: OSError) -> OSError:
+def explained(error: OSError) -> OSError:
     if error.errno not in _FORBIDDEN:
         return error
     return OSError(error.errno, f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)")

@@ -25,6 +25,13 @@ MODULES: Mapping[str, str] = {
     **{f"{preset}{http}": "http" for preset in _HTTP_PRESETS for http in ("http", "https")},
     "otlp+http": "otlp",
     "otlp+https": "otlp",
+    "forward": "forward",
+    "forward+tls": "forward",
+    "forward+unix": "forward",
+    "kafka": "kafka",
+    "kafka+tls": "kafka",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
 }
 """The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""

