@@ -13,6 +13,7 @@ from tracer.commands.parse import parse
 from tracer.commands.resolve import resolve
 from tracer.commands.run import run
 from tracer.commands.schema import schema
+from tracer.commands.top import top
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, resolve, parse, doctor, detach, schema):
+for command in (run, resolve, top, parse, doctor, detach, schema):
     app.command()(command)
 
 
