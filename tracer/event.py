@@ -9,7 +9,14 @@ with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are
 ``backslashreplace``, so that they are valid JSON whatever they hold.
 """
 
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from typing import Annotated, Literal, TypedDict
+
+from tracer.event_whose import Container as Container
+from tracer.event_whose import Identity as Identity
+from tracer.event_whose import Interface as Interface
+from tracer.event_whose import Kubernetes as Kubernetes
+from tracer.event_whose import Network as Network
+from tracer.event_whose import Systemd as Systemd
 
 SCHEMA = 1
 
@@ -145,65 +152,6 @@ class Candidate(TypedDict):
     oom_score_adj: Annotated[int | None, "Its oom_score_adj."]
 
 
-class Container(TypedDict):
-    """A container: its id from the cgroup's path, the rest from its runtime's files."""
-
-    id: Annotated[str, "Container id, in full; the name where a runtime has no other (LXC, nspawn, ctr)."]
-    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
-    name: Annotated[str | None, "Container name."]
-    image: Annotated[str | None, "Image name, as it was given to the runtime."]
-    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod."]
-    node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
-    ip_addresses: Annotated[
-        list[str] | None, "Addresses of its network namespace, link-local ones left out; needs `--network`."
-    ]
-
-
-class Kubernetes(TypedDict):
-    """A pod: uid and class from the cgroup's path, the rest from the runtime's and the kubelet's files."""
-
-    pod_name: Annotated[str | None, "Pod name."]
-    namespace: Annotated[str | None, "Kubernetes namespace."]
-    pod_uid: Annotated[str | None, "Pod uid; for static pods the hash of their configuration."]
-    container_name: Annotated[str | None, "Container name in the pod."]
-    qos_class: Annotated[
-        Literal["Guaranteed", "Burstable", "BestEffort"] | None, "Quality of service, by the cgroup's place."
-    ]
-
-
-class Systemd(TypedDict):
-    """A systemd unit."""
-
-    unit: Annotated[str | None, "systemd unit as systemctl takes it; of the container's own systemd where it runs one."]
-    slice: Annotated[str | None, "Innermost slice."]
-
-
-class Interface(TypedDict):
-    """A network interface of the victim's network namespace."""
-
-    name: Annotated[str, "Its name in there (`eth0`)."]
-    mac_address: Annotated[str | None, "Hardware address."]
-    ip_addresses: Annotated[list[str], "With prefix length (`172.17.0.2/16`)."]
-
-
-class Network(TypedDict):
-    """The victim's network namespace."""
-
-    namespace_inode: Annotated[int | None, "Its inode number, as `readlink /proc/PID/ns/net` shows it."]
-    host_network: Annotated[bool | None, "Whether it is the host's."]
-    interfaces: Annotated[
-        list[Interface] | None, "What is in it, loopback left out; null for the host's, and without `--network`."
-    ]
-
-
-class Identity(NamedTuple):
-    """Whose a cgroup is; each part is None where the path does not show one."""
-
-    container: Container | None
-    kubernetes: Kubernetes | None
-    systemd: Systemd | None
-
-
 class Base(TypedDict):
     """What every record has."""
 
@@ -262,14 +210,54 @@ class OomExit(Base):
     runtime_verdict: Annotated[RuntimeVerdict | None, "The runtime's own, where its files show it."]
 
 
+class SigkillVictim(TypedDict):
+    """The process that was killed."""
+
+    pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
+    tid: Annotated[int, "The thread that the signal was sent to; all of the process die."]
+    comm: Annotated[str, "That thread's name, cut to 15 bytes by the kernel."]
+    uid: Annotated[int, "User id in the host's user namespace."]
+    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    is_container_init: Annotated[bool, "Whether it was PID 1 of a PID namespace that is not the host's."]
+
+
+class SigkillSender(TypedDict):
+    """The process that sent it."""
+
+    pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
+    tid: Annotated[int, "The thread that called kill(2) or another of its kind."]
+    comm: Annotated[str, "The thread's name."]
+    uid: Annotated[int, "User id in the host's user namespace."]
+    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    container: Annotated[Container | None, "The sender's container; null when it was in none."]
+    kubernetes: Annotated[Kubernetes | None, "The sender's pod."]
+    systemd: Annotated[Systemd | None, "The sender's unit."]
+
+
+class Sigkill(Base):
+    """A process was killed by SIGKILL that did not come from the OOM killer; `--sigkill` tells whose are shown."""
+
+    type: Literal["sigkill"]
+    id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
+    source: Annotated[Source, "What saw it: as in oom_kill, never `kernel_log`."]
+    delayed: Annotated[bool, "Whether it was read seconds after the kill or later: as in oom_kill."]
+    victim: SigkillVictim
+    sender: Annotated[SigkillSender | None, "Who sent it; null when the kernel itself did."]
+    container: Annotated[Container | None, "The victim's container; null when it was in none."]
+    kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
+    systemd: Annotated[Systemd | None, "The victim's unit."]
+    truncated: Annotated[list[str], "Fields that were cut, by path (`container.labels`)."]
+
+
 class Lost(Base):
     """Events that were seen but could not be written."""
 
     type: Literal["lost"]
     stage: Annotated[
         str,
-        "Where: `ring_buffer` (full), `decode` and `record` (malformed), `upgrade` (left by another version), "
-        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged).",
+        "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
+        "(malformed), `upgrade` (left by another version), `output:URI` (neither delivered nor kept), `spool:URI` "
+        "(damaged).",
     ]
     count: Annotated[int, "How many."]
     since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
@@ -316,4 +304,4 @@ class Stop(Base):
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 
 
-Record = OomKill | OomExit | Lost | Gap | Start | Stop
+Record = OomKill | OomExit | Sigkill | Lost | Gap | Start | Stop

@@ -12,7 +12,8 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event", "clock", "gfp", "oom_tasks"),
+    ("__init__", "errors", "event_whose", "clock", "gfp", "oom_tasks"),
+    ("event",),
     ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
     (
         "libbpf",
