@@ -41,7 +41,7 @@ LAYERS = (
     ("log_scan", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse"),
+    ("engine_bcc", "identity", "parse", "pipeline"),
     ("source", "doctor", "top"),
     ("top_table",),
     ("daemon",),
