@@ -328,6 +328,13 @@ def test_exited_after_child(killed: Killed) -> None:
     assert "ended by itself, after a process in it was OOM killed" in text(verdict)
 
 
+def test_exited_after_child_by_records_alone(killed: Killed) -> None:
+    """The record of the exit tells that the init was gone soon after, though nobody killed it."""
+    kill = container_kill(killed, False)
+    verdict = judged([Found(kill, "test", exit_of(kill, True))], "cart", "container")
+    assert (verdict["ended"], verdict["exited_after"]) == (True, True)
+
+
 def test_log_does_not_know_the_init(killed: Killed) -> None:
     """With the kernel log alone, whether the container ended is known from its runtime only."""
     kill = container_kill(killed, None)

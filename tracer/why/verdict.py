@@ -166,7 +166,8 @@ def _choose(
         within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
     at = seconds(last.kill["time"])
     same = [each for each in found if at is not None and at - (seconds(each.kill["time"]) or 0) <= within] or [last]
-    return _first_cause([each for each in same if _is_end(each)] or same), False
+    chosen = _first_cause([each for each in same if _is_end(each)] or same)
+    return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
 
 
 def _first_cause(found: Sequence[Found]) -> Found:
@@ -175,15 +176,19 @@ def _first_cause(found: Sequence[Found]) -> Found:
 
 
 def _is_end(found: Found) -> bool:
-    """Whether the whole container went with it."""
-    return found.kill["victim"]["is_container_init"] is True or (
-        found.exit is not None and found.exit["container_init_died"] is True
-    )
+    """Whether it killed the container's init, and so the whole container."""
+    is_init = found.kill["victim"]["is_container_init"]
+    return _init_died(found) if is_init is None else is_init
+
+
+def _init_died(found: Found) -> bool:
+    """Whether that one was gone soon after; it may have ended by itself, as a shell does whose command was killed."""
+    return found.exit is not None and found.exit["container_init_died"] is True
 
 
 def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
     """``finished_s``: of the container for whose end the kill was chosen."""
-    if kind in ("pid", "process") or _is_end(chosen) or finished_s is not None:
+    if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
     lives = chosen.exit is not None and chosen.exit["container_init_died"] is False
     return False if lives or chosen.kill["victim"]["is_container_init"] is False else None
