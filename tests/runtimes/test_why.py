@@ -93,7 +93,7 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
 def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
     """A child was killed, the container lives: whatever docker inspect says, the answer says what it means."""
     container.eat_in_child()
-    record = killed(tracer, container)
+    killed(tracer, container)
     inspected = docker.verdict(container)["oom_killed"]
     told, words = why(container.name)
     verdict = told["verdict"]
