@@ -2,6 +2,7 @@
 """``oomtrace why`` of real containers of Docker: killed by their limit, by somebody, or not at all."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -55,6 +56,13 @@ def killed(tracer: Daemon, container: Container) -> Answer:
     pytest.fail(f"no kill in {container.cgroup}")
 
 
+def follow(docker: Docker, told: Answer, begin: str) -> str:
+    """Run the command that is advised, at the Docker of the tests; what it prints."""
+    commands = [command for advice in told["advice"] for command in advice["commands"]]
+    (command,) = [shlex.split(command) for command in commands if command.startswith(begin)]
+    return docker.docker(*command[1:])
+
+
 def ended(docker: Docker, name: str) -> Answer:
     """What ``docker inspect`` says of it, as soon as it has ended."""
     told: Answer = {}
@@ -102,6 +110,9 @@ def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -
     assert "The container lived on." in words
     assert (verdict["runtime"]["oom_killed"], verdict["runtime"]["agrees"]) == (inspected, inspected)
     assert f"docker inspect says OOMKilled {str(inspected).lower()}" in words
+    follow(docker, told, "docker update")
+    host = json.loads(docker.docker("inspect", "--type", "container", container.id))[0]["HostConfig"]
+    assert host["Memory"] == host["MemorySwap"] == LIMIT_BYTES * 5 // 4
 
 
 def test_exited_after_child(docker: Docker, why: Why) -> None:
@@ -162,4 +173,6 @@ def test_docker_kill(docker: Docker, container: Container, tracer: Daemon, why: 
     assert verdict["kill"]["sender"]["pid"] == sent[0]["sender"]["pid"]
     assert "and not by the OOM killer" in words
     assert "docker inspect says OOMKilled false and exit code 137, and is right." in words
-    assert "docker events --since" in words
+    events = follow(docker, told, "docker events")
+    assert " container kill " in events
+    assert "signal=9" in events

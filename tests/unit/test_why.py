@@ -505,6 +505,29 @@ def test_group_counts_once(killed: Killed) -> None:
     assert history(group, NOW_S)["total"] == len(incidents)
 
 
+def test_process_means_the_last(killed: Killed) -> None:
+    """Of processes of one name each has its own end; of a container's processes the init's counts."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    first, last = at(kill, 0), at(kill, 2)
+    first["victim"]["is_container_init"], last["victim"]["is_container_init"] = True, False
+    assert judged([first, last])["kill"] == last
+    assert judged([first, last], ID, "container")["kill"] == first
+    assert last["container"] is not None
+    last["container"]["id"] = "0" * 64
+    assert judged([first, last], ID, "container")["kill"] == last
+
+
+def test_small_victim_and_no_breakdown(killed: Killed) -> None:
+    """What fills the limit is looked for before the limit is raised."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    assert kill["limit"] is not None
+    kill["limit"]["breakdown"] = None
+    kill["victim"]["rss_bytes"] = MIB
+    advice = advise(judged([kill], ID, "container"))
+    assert "as the victim had little of it" in advice[0]["text"]
+    assert "raise the limit" in advice[1]["text"]
+
+
 def test_hostile_names(killed: Killed) -> None:
     """Whatever somebody is called, the terminal shows it as text, and a shell that gets the command takes it so."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))

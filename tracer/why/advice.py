@@ -69,7 +69,11 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
             "cure that, it only makes the next kill come later."
         )
         return [{"text": text, "commands": look["commands"]}]
-    return [*_raise(verdict, kill, memory), look]
+    raised, rss = _raise(verdict, kill, memory), memory["victim_rss_bytes"]
+    if rss is not None and memory["limit_bytes"] is not None and rss < _MOST * memory["limit_bytes"] and filled is None:
+        text = "See what fills it first, as the victim had little of it: other processes, or files in tmpfs."
+        return [{"text": text, "commands": [*look["commands"], *_tmpfs(kill)]}, *raised]
+    return [*raised, look]
 
 
 def filling(memory: Memory) -> str | None:
@@ -139,7 +143,7 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
         commands = []
         if container is not None and container["runtime"] in ("docker", "podman"):
             program = container["runtime"]
-            commands = [f"{program} events --since {when} --until 1s --filter container={_word(container['id'][:12])}"]
+            commands = [f"{program} events --since {when} --until 0s --filter container={_word(container['id'][:12])}"]
         return {"text": "Ask the runtime who had it do that.", "commands": commands}
     units = {"systemd-oomd": "systemd-oomd", "oom_daemon": "earlyoom", "kubelet": "kubelet"}
     if who in units:

@@ -149,8 +149,8 @@ def _choose(
 ) -> tuple[Found | None, bool]:
     """The kill that is asked for, if there was one, and whether the container ended by itself after it."""
     if state is not None and finished_s is not None:
-        own = [each for each in found if each.kill["container"] and each.kill["container"]["id"] == state["id"]]
-        near = [each for each in own if (at := seconds(each.kill["time"])) and abs(finished_s - at) <= _NEAR_S]
+        own = [each for each in found if _container_id(each) == state["id"]]
+        near = [each for each in own if _is_near(each, finished_s, _NEAR_S)]
         ends = [each for each in near if _is_end(each)]
         if ends:
             return _first_cause(ends), False
@@ -161,13 +161,29 @@ def _choose(
     if not found:
         return None, False
     last = found[-1]
+    if kind in ("pid", "process"):
+        return last, False
     within = _SAME_END_S
     if last.kill["type"] == "sigkill" and kind == "unit" and killer.kind_of(last.kill) == "systemd":
         within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
-    at = seconds(last.kill["time"])
-    same = [each for each in found if at is not None and at - (seconds(each.kill["time"]) or 0) <= within] or [last]
+    at = seconds(last.kill["time"]) or 0
+    same = [
+        each
+        for each in found
+        if each is last or (_is_near(each, at, within) and _container_id(each) == _container_id(last))
+    ]
     chosen = _first_cause([each for each in same if _is_end(each)] or same)
     return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
+
+
+def _container_id(found: Found) -> str | None:
+    container = found.kill["container"]
+    return None if container is None else container["id"]
+
+
+def _is_near(found: Found, at: float, within: float) -> bool:
+    moment = seconds(found.kill["time"])
+    return moment is not None and abs(moment - at) <= within
 
 
 def _first_cause(found: Sequence[Found]) -> Found:

@@ -5,7 +5,7 @@ from tracer.event import OomKill
 from tracer.sentence import printable
 from tracer.why.advice import filling
 from tracer.why.killer import KillerKind
-from tracer.why.moment import span, told
+from tracer.why.moment import seconds, span, told
 from tracer.why.verdict import OOM, SIGKILLED, Memory, Runtime, Verdict
 
 _OTHERS_MAX = 3
@@ -166,6 +166,9 @@ def _memory(verdict: Verdict) -> str | None:
             text.append(f"Most was not its: {others}." if others else "Most was not its.")
     elif rss is not None:
         text.append(f"{name} had {size(rss)} resident.")
+    started, ended = seconds(kill["victim"]["started_at"]), seconds(kill["time"])
+    if started is not None and ended is not None and ended >= started:
+        text.append(f"It had run for {span(ended - started)}.")
     return " ".join(text)
 
 
