@@ -4,13 +4,15 @@
 import copy
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kernel.environment import MIB
+from tests.kernel.environment import MIB, require
 from tracer.clock import rfc3339
 from tracer.event import OomExit, OomKill, Sigkill
 from tracer.facts import Facts
@@ -278,7 +280,7 @@ def test_the_victim_was_small(killed: Killed) -> None:
     assert limit is not None
     kill["victim"]["rss_bytes"] = (limit["limit_bytes"] or 0) // 4
     kill["candidates"] = [{"pid": 999, "comm": "other", "points": None, "rss_bytes": 3 * MIB, "oom_score_adj": 0}]
-    assert "Most was not its: other (pid 999) 3.0 MiB." in text(judged([kill]))
+    assert "Others were other (pid 999) 3.0 MiB." in text(judged([kill]))
 
 
 def container_kill(killed: Killed, is_init: bool | None) -> OomKill:
@@ -629,6 +631,36 @@ def test_command(tmp_path: Path, killed: Killed) -> None:
     assert [each["source"] for each in told_["evidence"]] == [str(file)]
 
 
+def test_journal(tmp_path: Path, killed: Killed) -> None:
+    """The service's records are found in the journal, by the real journalctl, among what else the unit said."""
+    remote, machine = Path("/lib/systemd/systemd-journal-remote"), Path("/etc/machine-id")
+    require(remote.exists() and shutil.which("journalctl"), "systemd-journal-remote and journalctl")
+    require(machine.exists() and Path("/run/log").is_dir(), "a machine id, and a place for journals")
+    (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
+    messages = [b"Started oomtrace.service.", line_of(kill), b"oomtrace: attached"]
+    entries = []
+    for number, (unit, message) in enumerate(
+        [("cron", line_of(kill, id="no")), *(("oomtrace", each) for each in messages)]
+    ):
+        fields = [
+            f"__REALTIME_TIMESTAMP={int(KILL_S) * 1_000_000 + number}",
+            f"__MONOTONIC_TIMESTAMP={number + 1}",
+            f"_BOOT_ID={'1' * 32}",
+            f"_SYSTEMD_UNIT={unit}.service",
+            f"MESSAGE={message.decode()}",
+        ]
+        entries.append("".join(f"{field}\n" for field in fields))
+    file = tmp_path / "system.journal"
+    subprocess.run([remote, "-o", file, "-"], input="\n".join(entries).encode(), check=True, capture_output=True)
+    folder = f"/run/log/journal/{machine.read_text().strip()}"
+    script = f'mount -t tmpfs tmpfs /run/log && mkdir -p {folder} && cp "$0" {folder}/ && exec "$@"'
+    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(file)]
+    finished = oomtrace("why", ID, "--json", wrapper=wrapper)
+    assert finished.returncode == 0, finished.stderr
+    told_ = json.loads(finished.stdout)
+    assert [(each["source"], each["id"]) for each in told_["evidence"]] == [("journal", kill["id"])]
+
+
 def test_unknown(tmp_path: Path) -> None:
     """A name of which nothing is known is one line that says where it was looked for."""
     file = tmp_path / "records.json"
@@ -657,7 +689,8 @@ def test_moments() -> None:
         None
     ] * 5
     assert told("2027-01-15T08:00:00.1Z") == "2027-01-15 08:00:00 UTC"
-    assert [span(length) for length in (1, 89, 100, 7200, 200000)] == [
+    assert [span(length) for length in (0.2, 1, 89, 100, 7200, 200000)] == [
+        "less than a second",
         *("1 second", "89 seconds", "2 minutes", "2 hours", "2 days"),
     ]
     assert [size(count) for count in (0, 1023, 1536, 64 * MIB, 5 << 40)] == [

@@ -26,6 +26,8 @@ def told(moment: str | None) -> str:
 
 def span(length_s: float) -> str:
     """About how long, in words."""
+    if length_s < 1:
+        return "less than a second"
     for unit, size, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48), ("day", 86400, 10**9)):
         count = round(length_s / size)
         if count < most:

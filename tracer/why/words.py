@@ -162,8 +162,8 @@ def _memory(verdict: Verdict) -> str | None:
             share = "more than the limit, as pages of files are in it that others were charged for"
         text.append(f"{name} had {size(rss)} resident, {share}.")
         if rss < _SMALL * bound:
-            others = _others(kill)
-            text.append(f"Most was not its: {others}." if others else "Most was not its.")
+            others = "" if filling(memory) in ("tmpfs", "cache", "kernel") else _others(kill)
+            text.append(f"Others were {others}." if others else "The rest was not its.")
     elif rss is not None:
         text.append(f"{name} had {size(rss)} resident.")
     started, ended = seconds(kill["victim"]["started_at"]), seconds(kill["time"])
@@ -182,7 +182,7 @@ def _breakdown(memory: Memory) -> str | None:
     named = (
         (parts["anon_bytes"], "heap"), (cache, "page cache"), (shmem, "tmpfs and shared memory"), (kernel, "kernel"),
     )  # fmt: skip
-    told_parts = [f"{size(count)} {name}" for count, name in named if count is not None]
+    told_parts = [f"{size(count)} {name}" for count, name in named if count]
     if not told_parts:
         return None
     most = {"heap": "heap", "tmpfs": "tmpfs and shared memory", "cache": "page cache", "kernel": "kernel memory"}
