@@ -15,28 +15,26 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import orjson
-
-from tracer import backfill, enrich, features, heap, host, privileges, process, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
+from tracer.filter import Filter
 from tracer.gfp import GfpNames
 from tracer.ledger import Ledger
 from tracer.names import Names
 from tracer.notify import Notifier
-from tracer.options import ENVIRONMENT, Options
-from tracer.output import Output
+from tracer.options import ENVIRONMENT, FIXED, Options, from_json
+from tracer.outputs import Outputs
 from tracer.pins import Pinned
 from tracer.pipeline import Pipeline
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
-from tracer.sinks.open import open_sink
-from tracer.spool import Spool
+from tracer.settings import SETTINGS
 from tracer.stderr import tell
 from tracer.stream import Stream
 
@@ -56,11 +54,10 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
-        self._host = host.read_host()
-        opened = [open_sink(uri) for uri in options.outputs]
+        self._host = host.read_host(options.labels)
+        self._options = options
+        self._outputs = Outputs(options.outputs)
         self._runtimes = Runtimes(options.runtime_roots)
-        redactor = Redactor(options.redact, options.redact_defaults)
-        redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
         self._capture = source.attach(options.engine, options.pins)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -82,14 +79,21 @@ class Daemon:
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
+        outputs = self._outputs.start(kept.folder if kept else None)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
             self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
         records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
         self._pipeline = Pipeline(
-            records, self._names, redact, self._interfaces, self._audit, self._backlog, self._stream
+            records,
+            self._names,
+            _redact(options),
+            self._interfaces,
+            self._audit,
+            self._backlog,
+            self._stream,
+            _filter(options),
         )
 
     def run(self) -> None:
@@ -109,15 +113,13 @@ class Daemon:
         self._expect(None)
         self._inherit_all()
         self._notifier.ready()
-        self._audit.touched(time.monotonic_ns())
+        self._audit.start(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
             caught = os.read(wake_read, 64) if wake_read in ready else b""
             if signal.SIGHUP in caught:
-                self._notifier.reloading()
-                self._stream.reopen()
-                self._notifier.ready()
+                self._reload()
             self._step()
         self._notifier.stopping()
         self._finish()
@@ -130,6 +132,34 @@ class Daemon:
         if self._audit.kills_are_missing(time.monotonic_ns()):
             self._pipeline.explain(self._backfill, self._drain)
         self._settle()
+
+    def _reload(self) -> None:
+        """Read the configuration again, and go on in what has the names of the outputs now."""
+        self._notifier.reloading()
+        if self._options.config is not None:
+            try:
+                self._apply(reload.read(self._options.arguments))
+            except TracerError as error:
+                tell(str(error))
+        self._stream.reopen()
+        self._notifier.ready()
+
+    def _apply(self, wanted: Options) -> None:
+        """Raises TracerError where an output cannot be opened; then all stays as it was."""
+        old = self._options
+        if wanted.outputs != old.outputs:
+            self._stream.exchange(self._outputs.exchange(wanted.outputs))
+        self._host = host.read_host(wanted.labels)
+        self._stream.configure(self._host, wanted.max_record_bytes)
+        self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
+        fixed = {name: value for name, value in old._asdict().items() if name in FIXED}
+        self._options = wanted._replace(**fixed)
+        later = [
+            name
+            for name, setting in SETTINGS.items()
+            if setting.field and getattr(wanted, setting.field) != getattr(self._options, setting.field)
+        ]
+        tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 
     def _finish(self) -> None:
         attached = self._capture.attached
@@ -148,7 +178,9 @@ class Daemon:
             self._pipeline.explain(self._backfill, self._drain)
         self._settle()
         unread = self._runtimes.errors + self._names.timeouts
-        self._stream.stop(process.oom_kills(), records=self._pipeline.kills, metadata_errors=unread)
+        self._stream.stop(
+            process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
+        )
         self._stream.close()
         self._settle()
         if self._capture.pinned and sys.stderr.isatty():
@@ -231,12 +263,21 @@ class Daemon:
             self._interfaces.expect(path)
 
 
+def _redact(options: Options) -> enrich.Redact:
+    redactor = Redactor(options.redact, options.redact_defaults)
+    return redactor.redact if options.cmdline else lambda _cmdline: None
+
+
+def _filter(options: Options) -> Filter:
+    return Filter(options.only, options.unwanted)
+
+
 def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
         privileges.hurry()
-        options = Options(**orjson.loads(os.environ.pop(ENVIRONMENT, "{}")))
+        options = from_json(os.environ.pop(ENVIRONMENT, "{}"))
         Daemon(options).run()
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)

@@ -11,12 +11,7 @@ with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are
 
 from typing import Annotated, Literal, TypedDict
 
-from tracer.event_whose import Container as Container
-from tracer.event_whose import Identity as Identity
-from tracer.event_whose import Interface as Interface
-from tracer.event_whose import Kubernetes as Kubernetes
-from tracer.event_whose import Network as Network
-from tracer.event_whose import Systemd as Systemd
+from tracer.whose import Container, Kubernetes, Network, Systemd
 
 SCHEMA = 1
 
@@ -34,6 +29,11 @@ class Host(TypedDict):
     name: Annotated[str | None, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`); of a log its."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
     kernel: Annotated[str | None, "Kernel release, as `uname -r` gives it; null of a log."]
+    labels: Annotated[dict[str, str] | None, "What whoever set oomtrace up says of it (`--label`); null of a log."]
+
+
+NOBODY: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
+"""Of a record that is still to be written."""
 
 
 class Incident(TypedDict):
@@ -257,7 +257,7 @@ class Lost(Base):
         str,
         "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
         "(malformed), `upgrade` (left by another version), `output:URI` (neither delivered nor kept), `spool:URI` "
-        "(damaged).",
+        "(damaged), `rejected:URI` (the other side refuses it).",
     ]
     count: Annotated[int, "How many."]
     since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
@@ -267,7 +267,8 @@ class CgroupKills(TypedDict):
     """A cgroup's own count."""
 
     cgroup: Annotated[str, "A memory cgroup."]
-    oom_kills: Annotated[int, "Processes killed in it, as its `memory.events.local` or `memory.oom_control` counts."]
+    oom_kills: Annotated[int, "Processes killed in it, as it counts: in that time, or ever where `records` is null."]
+    records: Annotated[int | None, "Kills of that time in it that have a record; null where it is not known how many."]
 
 
 class Gap(Base):
@@ -278,7 +279,7 @@ class Gap(Base):
     oom_kills: Annotated[int, "The kernel's count of that time."]
     records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
     missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
-    cgroups: Annotated[list[CgroupKills], "Cgroups that count kills, the highest first, at most ten."]
+    cgroups: Annotated[list[CgroupKills], "Those that count more than was recorded, at most ten; none that is gone."]
 
 
 class Start(Base):
@@ -300,6 +301,7 @@ class Stop(Base):
     type: Literal["stop"]
     oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
     records: Annotated[int, "oom_kill records written by this run."]
+    filtered: Annotated[int, "OOM kills that `--only` or `--except` left out."]
     lost: Annotated[int, "Events lost by this run."]
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 

@@ -3,7 +3,7 @@
 
 from fnmatch import fnmatchcase
 
-from tracer.event import Container, Kubernetes, Systemd
+from tracer.whose import Container, Kubernetes, Systemd
 
 ID_MIN = 6
 """So many digits of a container's id name it, as docker's own tools show twelve."""

@@ -2,6 +2,7 @@
 """From events to records in the stream: joined, built, enriched, accounted for."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from tracer import backfill, enrich, wire
 from tracer.audit import Audit
 from tracer.backfill import Backfill
 from tracer.backlog import Backlog
-from tracer.event import OomExit
+from tracer.event import OomExit, OomKill
 from tracer.exits import Exits
+from tracer.filter import Filter
 from tracer.handover import Handover
 from tracer.incident import Incidents, Kill
 from tracer.names import Names
@@ -21,6 +23,9 @@ from tracer.stream import Stream
 
 if TYPE_CHECKING:
     from tracer.interfaces import Interfaces
+
+
+UNWANTED_MAX = 4096
 
 
 class Pipeline:
@@ -35,10 +40,14 @@ class Pipeline:
         audit: Audit,
         backlog: Backlog,
         stream: Stream,
+        wanted: Filter,
     ) -> None:
         self._records = records
         self._names = names
-        self._redact = redact
+        self.redact = redact
+        """How command lines are shown."""
+        self.wanted = wanted
+        """Which kills are told."""
         self._interfaces = interfaces
         self._audit = audit
         self._backlog = backlog
@@ -48,6 +57,10 @@ class Pipeline:
         self._handover = Handover()
         self.kills = 0
         """oom_kill records that were written."""
+        self.filtered = 0
+        """Those that the filter left out."""
+        self._unwanted: OrderedDict[str, None] = OrderedDict()
+        """Their ids, for their exits."""
 
     @property
     def incident_is_open(self) -> bool:
@@ -104,9 +117,9 @@ class Pipeline:
             return
         for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
-            enrich.enrich(built, -1, self._names, self._redact)
-            self.kills += self._stream.write(built)
-            noted.append((killed_ns, built["victim"]["tid"], incident["id"] if incident["group_kill"] else None))
+            enrich.enrich(built, -1, self._names, self.redact)
+            self._write_if_wanted(built, None)
+            noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
         self._stream.flush()  # noted too early, they would be lost with this process
         for each in noted:
             self._audit.note(*each)
@@ -139,15 +152,24 @@ class Pipeline:
             return
         known = victim.network_cookie, built["victim"]["cgroup"]
         interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-        enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
+        enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces)
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
         position = None if inherited else self._backlog.incident(victim.header.incident_ns)
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, victim.tid, in_group)
-        self.kills += self._stream.write(built, position)
+        self._audit.note(victim.header.time_ns, built["victim"], in_group)
+        self._write_if_wanted(built, position)
+
+    def _write_if_wanted(self, record: OomKill, position: int | None) -> None:
+        if self.wanted.passes(record):
+            self.kills += self._stream.write(record, position)
+            return
+        self.filtered += 1
+        self._unwanted[record["id"]] = None
+        if len(self._unwanted) > UNWANTED_MAX:
+            self._unwanted.popitem(last=False)
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
             position = self._backlog.take_exit(each["id"])
-            if self._handover.rename(each):
+            if self._handover.rename(each) and each["id"] not in self._unwanted:
                 self._stream.write(each, position)

@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple, TypedDict
 from tracer import cgroup, enrich, processes
 from tracer.badness import badness, next_choice
 from tracer.clock import at_boottime, boottime_ns
-from tracer.event import Container, Kubernetes, Level, Systemd
+from tracer.event import Level
 from tracer.memcg import Memcg, Memcgs
 from tracer.named import is_container, is_unit
 from tracer.processes import Process
 from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
+from tracer.whose import Container, Kubernetes, Systemd
 
 HOST = "host"
 """In place of a cgroup's path, of which it can be none: the whole host is out of memory."""

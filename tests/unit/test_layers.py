@@ -12,33 +12,50 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "event_whose", "clock", "gfp", "oom_tasks"),
+    ("__init__", "errors", "clock", "gfp", "oom_tasks", "whose"),
     ("event",),
-    ("backlog", "handover", "heap", "line_queue", "notify", "privileges", "ring", "secret", "stderr", "wire"),
+    (
+        "backlog",
+        "backoff",
+        "handover",
+        "heap",
+        "line_queue",
+        "notify",
+        "privileges",
+        "ring",
+        "secret",
+        "stderr",
+        "wire",
+    ),
     (
         "libbpf",
         "incident",
         "cgroup",
         "cgroupfs",
         "files",
+        "filter",
         "host",
         "ids",
         "ledger",
-        "line",
         "named",
         "screen",
+        "style",
         "log_time",
         "oom_lines",
         "schema",
     ),
-    ("log_dmesg_json", "log_files", "log_journal"),
-    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "memcg", "oom_incident", "process"),
+    ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("cgroup_account",),
+    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "memcg", "network", "oom_incident", "process"),
     ("processes", "sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
-    ("badness", "log_record", "oom_report", "runtimes", "sinks.file", "sinks.pipe"),
+    ("sinks.target",),
+    ("badness", "log_record", "oom_report", "runtimes", "sinks.pipe", "sinks.tls"),
+    ("sinks.file",),
     ("sinks.open",),
     ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "stream"),
+    ("log_scan", "outputs", "settings"),
+    ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
     ("engine_bcc", "identity", "parse", "pipeline"),
@@ -54,6 +71,7 @@ LAYERS = (
     ("commands.__init__",),
     ("commands.common",),
     (
+        "commands.config",
         "commands.detach",
         "commands.doctor",
         "commands.parse",
@@ -73,20 +91,18 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 THIRD_PARTY = {
     "orjson": {
         "commands.common",
-        "commands.run",
         "containers_storage",
-        "daemon",
         "engine_bcc",
         "facts",
         "ids",
         "line",
-        "named",
-        "screen",
         "names",
+        "options",
         "network",
         "pins",
     }
     | {"log_journal", "spool", "why.whole"},
+    "tomli": {"config"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
@@ -151,7 +167,9 @@ def test_bcc_child_needs_nothing_installed() -> None:
 def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
-    assert loaded.isdisjoint({"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "bcc"})
+    assert loaded.isdisjoint(
+        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "tracer.config", "bcc"}
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -187,7 +187,7 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
 
     def emit(report: Report, origin: Origin) -> None:
         boot = (origin.boot_id or "0").split("-")[0]
-        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None}
+        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
         _put_reports(sources, source, [report], LogRecords(boot, None, None), host, find, wanted)
 
     scan = LogScan(Calendar(None, file.written_ns), emit)

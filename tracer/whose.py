@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a process is: container, pod, unit and network, as every record shows them.  A part of tracer/event.py."""
+"""Whose a process is, as it stands in records: a container, a pod, a unit, a network namespace."""
 
 from typing import Annotated, Literal, NamedTuple, TypedDict
 
