@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.kernel.environment import MIB, require
 from tracer.clock import rfc3339
@@ -385,12 +387,12 @@ def test_137_without_a_kill(watched: tuple[Watched, ...], cause: str, said: str)
 @pytest.mark.parametrize(("code", "said"), [(0, "exited with 0 by itself"), (139, "SIGSEGV leaves"), (143, "SIGTERM")])
 def test_other_exit_codes(code: int, said: str) -> None:
     """Exit codes other than 137 are no SIGKILL's, also where only the user knows them."""
-    for given in (
+    for verdict in (
         judged([], "cart", "container", (state(exit_code=code, oom_killed=False),)),
         judged([], "cart", "container", (state(exit_code=None, oom_killed=False),), exit_code=code),
     ):
-        assert given["cause"] == "exited"
-        assert said in text(given)
+        assert verdict["cause"] == "exited"
+        assert said in text(verdict)
 
 
 def test_unrecorded() -> None:
@@ -696,3 +698,53 @@ def test_moments() -> None:
     assert [size(count) for count in (0, 1023, 1536, 64 * MIB, 5 << 40)] == [
         *("0 B", "1023 B", "1.5 KiB", "64.0 MiB", "5.0 TiB"),
     ]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything in a record, how to get there."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("log", ["6.1-v1-memcg1", "6.12-tmpfs", "6.12-global", "sigkill"])
+def test_any_record(log: str, killed: Killed) -> None:
+    """Whatever stands in a field, a line is no record, or it is answered; nothing is raised."""
+    whole_record: Any = sigkill() if log == "sigkill" else killed(log)[0]
+    changes_of = st.tuples(st.sampled_from(list(places(whole_record))), JSON_VALUES)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(changes_of, min_size=1, max_size=3), st.sampled_from(search.KINDS))
+    def check(changes: list[tuple[tuple[Any, ...], Any]], kind: Kind) -> None:
+        record = copy.deepcopy(whole_record)
+        for path, value in changes:
+            owner = record
+            for key in path[:-1]:
+                if not isinstance(owner, dict | list) or (isinstance(owner, dict) and key not in owner):
+                    return
+                owner = owner[key] if isinstance(owner, dict) or key < len(owner) else None
+            if path and isinstance(owner, dict):
+                owner[path[-1]] = value
+        try:
+            read = whole.record(line_of(record))
+        except whole.UnfitError:
+            return
+        if read is None or (read["type"] != "oom_kill" and read["type"] != "sigkill"):
+            return
+        target = Target("cart", (state(),), ())
+        search.kind_of(read, target)
+        _, found = search.matching([Found(read, "a"), Found(copy.deepcopy(read), "b")], target)
+        for each in (found, [Found(read, "a")]):
+            verdict = judged(each, "cart", kind, (state(),))
+            assert all(sentence.isprintable() for sentence in explain(verdict))
+            assert all(command.isprintable() for advice in advise(verdict) for command in advice["commands"])
+
+    check()
