@@ -256,8 +256,8 @@ class Lost(Base):
     stage: Annotated[
         str,
         "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
-        "(malformed), `upgrade` (left by another version), `output:URI` (neither delivered nor kept), `spool:URI` "
-        "(damaged), `rejected:URI` (the other side refuses it).",
+        "(malformed), `upgrade` (left by another version), "
+        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged), `rejected:URI` (the other side refuses it).",
     ]
     count: Annotated[int, "How many."]
     since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
