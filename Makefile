@@ -21,6 +21,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd procps systemd-journal-remote
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
+COLLECTOR_PACKAGES := openssl systemd
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -32,7 +33,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
-	deploy/oomtrace.service
+	deploy/oomtrace.service deploy/config.toml
 
 .DEFAULT_GOAL := build
 
@@ -112,6 +113,12 @@ test-runtimes: build  ## Real OOM kills in containers of Docker, podman, contain
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
 
+.PHONY: test-collectors
+test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES="$(COLLECTOR_PACKAGES)"
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
+
 .PHONY: test-packaging
 test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
@@ -119,6 +126,10 @@ test-packaging: build deb  ## Wheel, Debian package and container image: built, 
 
 .PHONY: test-vm
 test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
+	$(AS_ROOT) $(BIN)/python -m tests.vm.run --few
+
+.PHONY: test-vm-all
+test-vm-all: build deb  ## The same with every kernel, engine and cgroup version, and the table in docs/kernels.md
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
@@ -155,7 +166,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
-	@cp -p deploy/oomtrace.service build/deb/oomtrace/debian
+	@cp -p deploy/oomtrace.service deploy/config.toml build/deb/oomtrace/debian
 	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
 		{ cat ../log; exit 1; }
 	@cp build/deb/$(@F) $@

@@ -34,7 +34,6 @@ from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
-from tracer.settings import SETTINGS
 from tracer.stderr import tell
 from tracer.stream import Stream
 
@@ -96,6 +95,13 @@ class Daemon:
             _filter(options),
         )
 
+        if options.metrics:
+            from tracer.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
+
+            metrics = Metrics(process.oom_kills, self._outputs.states, self._capture.source)
+            metrics.show(map(parse, options.metrics))
+            self._stream.observe = metrics.observe
+
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
         attached = self._capture.attached
@@ -152,13 +158,9 @@ class Daemon:
         self._host = host.read_host(wanted.labels)
         self._stream.configure(self._host, wanted.max_record_bytes)
         self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
-        fixed = {name: value for name, value in old._asdict().items() if name in FIXED}
-        self._options = wanted._replace(**fixed)
-        later = [
-            name
-            for name, setting in SETTINGS.items()
-            if setting.field and getattr(wanted, setting.field) != getattr(self._options, setting.field)
-        ]
+        later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
+        kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
+        self._options = wanted._replace(**kept)
         tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 
     def _finish(self) -> None:

@@ -35,6 +35,8 @@ class Options(NamedTuple):
     only: Pairs = ()
     unwanted: Pairs = ()
     """Which kills are told: field and pattern (tracer/filter.py)."""
+    metrics: tuple[str, ...] = ()
+    """Where counts are shown (tracer/metrics.py)."""
     network: bool = False
     pins: str | None = PINS_FOLDER
     """Where the capture goes on when the daemon ends; None: it ends, too."""
@@ -44,8 +46,16 @@ class Options(NamedTuple):
     """Whether kills that nobody saw are looked for in the kernel log."""
 
 
-FIXED = frozenset({"arguments", "config", "engine", "runtime_roots", "network", "pins", "state", "backfill"})
-"""What stays as it was when the daemon started."""
+FIXED = {
+    "engine": "engine",
+    "runtime_roots": "runtime-root",
+    "metrics": "metrics",
+    "network": "network",
+    "pins": "pins",
+    "state": "state",
+    "backfill": "backfill",
+}
+"""What stays as it was when the daemon started, with the names of its settings."""
 
 
 def to_json(options: Options) -> bytes:

@@ -60,7 +60,7 @@ class Output:
         self._spool_lock = threading.Lock()
         """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
         self._spool_retry_s = 0.0
-        self._failing = False
+        self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
         self._alone = 0
         """So many lines are delivered one by one, because one of them is rejected."""
@@ -93,6 +93,12 @@ class Output:
     def skipped(self) -> int:
         """Damaged lines in the spool."""
         return self._spool.skipped if self._spool is not None else 0
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Lines in memory, and bytes on disk."""
+        with self._lock:
+            return self._queue.lines, self._spool.size_bytes if self._spool is not None else 0
 
     @property
     def is_full(self) -> bool:
@@ -217,8 +223,8 @@ class Output:
                 self._keep()
                 with self._spool_lock:
                     self._spool.sync()
-            if self._failing and self._is_idle():
-                self._failing = False
+            if self.failing and self._is_idle():
+                self.failing = False
                 tell(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
@@ -235,7 +241,7 @@ class Output:
 
     def _is_behind(self) -> bool:
         is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
-        return self._failing or bool(is_late) or not self._is_spool_empty()
+        return self.failing or bool(is_late) or not self._is_spool_empty()
 
     def _is_idle(self) -> bool:
         return not self._queue.first() and self._is_spool_empty()
@@ -305,8 +311,8 @@ class Output:
 
     def _begin_failing(self, reason: str) -> None:
         with self._lock:
-            if self._failing:
+            if self.failing:
                 return
-            self._failing, self._caught_up = True, 0
+            self.failing, self._caught_up = True, 0
         kept = f"on disk, in {self._spool.path}" if self._spool is not None else "in memory, 4 MB at most,"
         tell(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")

@@ -2,6 +2,7 @@
 """The outputs that are configured: opened at the start, and exchanged when the configuration changes."""
 
 from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 from tracer.errors import TracerError
 from tracer.output import Output
@@ -13,6 +14,19 @@ from tracer.stderr import tell
 
 CLOSE_S = 2.0
 """How long an output may take to deliver the last lines."""
+
+
+class OutputState(NamedTuple):
+    """How an output is."""
+
+    uri: str
+    queued: int
+    """Lines in memory."""
+    spooled_bytes: int
+    dropped: int
+    rejected: int
+    damaged: int
+    failing: bool
 
 
 class Outputs:
@@ -47,6 +61,16 @@ class Outputs:
                 tell(f"{error}; it goes on without keeping anything on disk")
                 self._running[uri] = Output(sink, None, *_wishes(target))
         return [self._running[uri] for uri in uris]
+
+    def states(self) -> list[OutputState]:
+        """How they are; from any thread."""
+        states = []
+        for each in list(self._running.values()):
+            queued, spooled_bytes = each.waiting
+            states.append(
+                OutputState(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.skipped, each.failing)
+            )
+        return states
 
     def _start(self, target: Target, sink: Sink) -> Output:
         max_bytes = int(target.options["spool-bytes"] or 0)

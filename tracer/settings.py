@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.filter import Filter
 from tracer.line import MIN_MAX_BYTES
+from tracer.metrics import parse as parse_metrics
 from tracer.options import EngineOption, Options
 from tracer.redact import Redactor
 from tracer.runtimes import parse_root
@@ -33,6 +34,7 @@ SETTINGS: Mapping[str, Setting] = {
     "redact": Setting("list", "redact"),
     "only": Setting("tables", "only"),
     "except": Setting("tables", "unwanted"),
+    "metrics": Setting("list", "metrics"),
     "network": Setting("flag", "network"),
     "pins": Setting("text", "pins"),
     "state": Setting("text", "state"),
@@ -70,6 +72,7 @@ def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str
     _check("max-record", lambda: _at_least(options.max_record_bytes, MIN_MAX_BYTES))
     _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
     _check("redact", lambda: Redactor(options.redact))
+    _check("metrics", lambda: list(map(parse_metrics, options.metrics)))
     _check("only", lambda: Filter(options.only, ()))
     _check("except", lambda: Filter((), options.unwanted))
     return options

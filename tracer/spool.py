@@ -74,9 +74,14 @@ class Spool:
     def is_empty(self) -> bool:
         return not self._segments
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all segments, delivered lines included."""
+        return sum(list(self._sizes.values()))
+
     def append(self, line: bytes) -> bool:
         """Keep a line; False, and nothing of it, where neither its share nor the disk has room."""
-        if sum(self._sizes.values()) + len(line) > self._max_bytes:
+        if self.size_bytes + len(line) > self._max_bytes:
             return False
         try:
             descriptor = self._last_segment()

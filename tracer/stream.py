@@ -3,7 +3,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tracer import line
 from tracer.backlog import Backlog
@@ -22,6 +22,8 @@ class Stream:
     """
 
     def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog, old_until: int) -> None:
+        self.observe: Callable[[Record], None] = lambda record: None
+        """Sees every record that is written."""
         self._outputs = list(outputs)
         self._host = host
         self._max_bytes = max_bytes
@@ -66,6 +68,7 @@ class Stream:
             output.put(encoded[output.style])
         self._backlog.written(self._lines, position)
         self._lines += 1
+        self.observe(record)
         return True
 
     def stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:

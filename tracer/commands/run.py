@@ -44,6 +44,9 @@ def run(
     only: list[str] = typer.Option([], metavar="FIELD=PATTERN", help=ONLY),
     unwanted: list[str] = typer.Option([], "--except", metavar="FIELD=PATTERN", help="Kills that match are not told."),
     runtime_root: list[str] = RUNTIME_ROOTS,
+    metrics: list[str] = typer.Option(
+        [], metavar="HOST:PORT", help="Counts for Prometheus; or file:/FOLDER/NAME.prom for node_exporter."
+    ),
     network: bool = typer.Option(
         False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
     ),

@@ -16,6 +16,10 @@ TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for 
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "syslog+unix": "syslog",
+    "syslog+udp": "syslog",
+    "syslog+tcp": "syslog",
+    "syslog+tls": "syslog",
 }
 """The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""

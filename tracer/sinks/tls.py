@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS to whoever takes the lines: verified, unless the output's URI says otherwise."""
 
-import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tracer.errors import TracerError
 from tracer.sinks.target import Option, Target
 from tracer.stderr import tell
+
+if TYPE_CHECKING:
+    import ssl
 
 OPTIONS: Mapping[str, Option] = {
     "ca-file": Option("Certificates to trust; the system's.", None, "path"),
@@ -17,11 +20,13 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
-def context(target: Target) -> ssl.SSLContext:
+def context(target: Target) -> "ssl.SSLContext":
     """A client's, of the output's options.
 
     Raises TracerError where a file of certificates or keys cannot be used.
     """
+    import ssl  # takes 5 MB, of those who want TLS
+
     options = target.options
     ca_file, cert_file, key_file = (options[name] for name in ("ca-file", "cert-file", "key-file"))
     try:
