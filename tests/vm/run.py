@@ -270,7 +270,9 @@ def main() -> int:
             return run_all(matrix, [f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --few, --list and --kernel is needed")
-        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results=results)
+        run = Run(
+            options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results=results
+        )
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)
