@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which runtime's files to ask about a container, and where they are."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -50,10 +49,8 @@ _FOLDERS = (
     ("containerd", "io.containerd.runtime.v2.task/default", "containerd"),
     ("containers-storage", "overlay-containers", None),
     ("containers-storage", "vfs-containers", None),
-    ("container-logs", ".", None),
 )
-"""Root, folder below it, runtime: in these each container has a folder or a file that is called by its id."""
-_ID_OF_LOG = re.compile(r"^.*-(?=[0-9a-f]{64}\.log\Z)|\.log\Z")
+"""Root, folder below it, runtime: in these each container has a folder that is called by its id."""
 
 
 def parse_root(text: str) -> tuple[str, str]:
@@ -116,7 +113,7 @@ class Runtimes:
                 try:
                     for found in files.names(folder, name):
                         if _is_name(found):
-                            yield (_ID_OF_LOG.sub("", found) if root == "container-logs" else found), runtime
+                            yield found, runtime
                 except UnreadableError as error:
                     self.note(str(error))
 

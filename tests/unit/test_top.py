@@ -209,6 +209,15 @@ def test_narrow() -> None:
     assert "CONTAINER" in table([entry])[0]
 
 
+def test_options_in_docs() -> None:
+    """What the help shows, docs/top.md explains."""
+    command = [sys.executable, "-m", "tracer", "top", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    options = set(re.findall(r"(?<![\w-])(--[a-z-]+)", shown)) - {"--help"}
+    page = (ROOT / "docs" / "top.md").read_text()
+    assert options <= set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
+
+
 class Terminal:
     """A terminal in which ``oomtrace top`` runs."""
 

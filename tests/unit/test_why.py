@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kernel.environment import MIB, require
+from tests.kernel.environment import MIB, ROOT, require
 from tracer.clock import rfc3339
 from tracer.event import OomExit, OomKill, Sigkill
 from tracer.facts import Facts
+from tracer.runtimes import Runtimes
 from tracer.why import search, sources, whole
 from tracer.why.advice import advise
 from tracer.why.history import history
@@ -217,6 +218,39 @@ def test_pod(killed: Killed) -> None:
     assert judged([kill], ID, "container")["cause"] == "limit_above"
     target = Target(POD_UID, (), ())
     assert search.kind_of(kill, target) == "pod"
+
+
+def test_where(killed: Killed) -> None:
+    """Names that many have are told with the pod, container or unit."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
+    assert kill["kubernetes"] is not None
+    kill["kubernetes"].update({"pod_name": "cart-0", "namespace": "shop", "container_name": "app"})
+    assert "container app (pod shop/cart-0) a process" in text(judged([kill], "app", "container"))
+    assert "Process hog (app of pod shop/cart-0) was" in text(judged([kill], "hog"))
+    (served,) = killed("5.10-memcg2", (b"/test", UNIT))
+    assert "Process hog (of mail.service) was" in text(judged([served], "hog"))
+
+
+def test_known_containers(tmp_path: Path) -> None:
+    """Containers are found by name in the runtimes' folders, whatever else lies there."""
+    folder = tmp_path / "containers" / ID
+    folder.mkdir(parents=True)
+    (tmp_path / "containers" / "no\nid").mkdir()
+    (tmp_path / "containers" / "file").touch()
+    ended = {"Running": False, "OOMKilled": False, "ExitCode": 3, "FinishedAt": "2027-01-15T08:00:00.5Z"}
+    (folder / "config.v2.json").write_text(json.dumps({"Name": "/cart", "State": ended}))
+    runtimes = Runtimes([("docker", str(tmp_path))])
+    for name in ("cart", ID, ID[:12]):
+        (told_,) = search.look_up(name, runtimes).states
+        assert told_ == state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.5Z")
+    assert search.look_up("car", runtimes).states == ()
+
+
+def test_options_in_docs() -> None:
+    """What docs/why.md names exists, and nothing is left out."""
+    shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", oomtrace("why", "--help").stdout)) - {"--help"}
+    page = (ROOT / "docs" / "why.md").read_text()
+    assert shown <= set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
 
 
 def test_names_match(killed: Killed) -> None:

@@ -45,7 +45,7 @@ def size(count: int) -> str:
 
 
 def _what(verdict: Verdict) -> str:
-    who, when = f"{_KINDS[verdict['kind']]} {verdict['name']}", told(verdict["time"])
+    who, when = f"{_KINDS[verdict['kind']]} {verdict['name']}{_where(verdict)}", told(verdict["time"])
     kill, cause, code = verdict["kill"], verdict["cause"], verdict["exit_code"]
     if kill is not None and kill["type"] == "oom_kill":
         return f"{_verb(verdict, who)} at {when}, {_limit(verdict, kill)}. {_victim(verdict, kill)}"
@@ -80,6 +80,22 @@ def _what(verdict: Verdict) -> str:
             "leaves, or the program's own choice; whether and by whom SIGKILL was sent is not on record."
         )
     return f"{ended}{'' if code is None else f' with exit code {code}'}, and why is not known: nobody watched then."
+
+
+def _where(verdict: Verdict) -> str:
+    """Of which pod the container was, of which container or unit the process; the name alone may be that of many."""
+    kill, kind = verdict["kill"], verdict["kind"]
+    if kill is None or kind in ("pod", "unit"):
+        return ""
+    container, pod, systemd = kill["container"], kill["kubernetes"], kill["systemd"]
+    if pod is not None and pod["pod_name"] is not None:
+        inside = f"{pod['container_name']} of " if kind != "container" and pod["container_name"] is not None else ""
+        return f" ({inside}pod {pod['namespace']}/{pod['pod_name']})"
+    if kind == "container":
+        return ""
+    if container is not None:
+        return f" (in container {container['name'] or container['id'][:12]})"
+    return f" (of {systemd['unit']})" if systemd is not None and systemd["unit"] is not None else ""
 
 
 _KINDS = {"container": "Container", "pod": "Pod", "unit": "Unit", "pid": "Process", "process": "Process"}
