@@ -15,7 +15,7 @@ import pytest
 from .cgroups import Cgroup, Hierarchy
 from .conftest import Eat
 from .eater import Eater
-from .environment import MIB, PAGE, ROOT, wait_until
+from .environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
 from .oracles import charge_slack_bytes, rss_slack_pages
 
 LIMIT_MIB = 32
@@ -24,7 +24,7 @@ LIMIT_MIB = 32
 def look(*arguments: str) -> dict[int, dict[str, Any]]:
     """What ``oomtrace top --json`` says, by pid."""
     command = [sys.executable, "-m", "tracer", "top", "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
     assert done.stderr == ""
     return {each["pid"]: each for each in json.loads(done.stdout)["processes"]}
 

@@ -13,7 +13,7 @@ import pytest
 from .cgroups import Cgroup
 from .conftest import Eat
 from .daemon import Daemon
-from .environment import MIB, ROOT
+from .environment import MIB, PATIENCE_S, ROOT
 from .watch import Watch
 
 Answer = dict[str, Any]
@@ -23,7 +23,7 @@ Why = Callable[..., Answer]
 def ask(name: str, *arguments: str) -> Answer:
     """What it says, as JSON."""
     command = [sys.executable, "-m", "tracer", "why", name, "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
     told: Answer = json.loads(done.stdout)
     assert all(sentence.isprintable() for sentence in told["sentences"])
     return told
