@@ -44,10 +44,12 @@ LAYERS = (
         "oom_lines",
         "schema",
     ),
-    ("line", "log_dmesg_json", "log_files", "log_journal"),
+    ("line", "log_dmesg_json", "log_files"),
     ("cgroup_account",),
-    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "memcg", "network", "oom_incident", "process"),
-    ("processes", "sentence", "facts", "redact", "bolt", "spool_folder", "state"),
+    ("audit", "engine", "kernel_log", "kernel_types", "kmsg", "network", "oom_incident", "process", "waiting"),
+    ("memcg", "processes"),
+    ("rings",),
+    ("sentence", "facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("badness",),
     ("sinks.target",),
@@ -55,14 +57,16 @@ LAYERS = (
     ("sinks.file", "sinks.syslog_message"),
     ("sinks.syslog",),
     ("sinks.open",),
-    ("backfill", "log_format", "output", "this_boot"),
-    ("log_scan", "outputs"),
+    ("backfill", "log_journal", "output", "this_boot"),
+    ("log_format", "outputs"),
+    ("log_boots", "log_scan"),
     ("metrics",),
     ("settings",),
     ("config", "reload", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse", "pipeline"),
+    ("engine_bcc", "identity", "log_kills", "pipeline", "sigkill"),
+    ("parse",),
     ("source", "doctor", "top"),
     ("top_table", "why.__init__", "why.moment", "why.whole"),
     ("why.sources",),
@@ -105,7 +109,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "sinks.message", "sinks.syslog_message", "spool"}
+    | {"log_boots", "log_journal", "sinks.message", "sinks.syslog_message", "spool"}
     | {"why.whole"},
     "prometheus_client": {"metrics"},
     "tomli": {"config"},
@@ -174,7 +178,16 @@ def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
     assert loaded.isdisjoint(
-        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "tracer.config", "bcc"}
+        {
+            "typer",
+            "tracer.cli",
+            "tracer.doctor",
+            "tracer.parse",
+            "tracer.log_kills",
+            "tracer.log_scan",
+            "tracer.config",
+            "bcc",
+        }
     )
 
 
