@@ -11,18 +11,13 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from tracer import cgroup, enrich, kmsg
+from tracer import enrich, kmsg
 from tracer.clock import at_boottime, suspended_ns
 from tracer.errors import TracerError
-from tracer.event import Host, OomExit, OomKill, Record, Sigkill
+from tracer.event import OomExit, OomKill, Record, Sigkill
 from tracer.kmsg import Kmsg
 from tracer.log_files import LogFile
-from tracer.log_format import Origin
-from tracer.log_record import LogRecords
-from tracer.log_scan import LogScan
-from tracer.log_time import Calendar
-from tracer.oom_incident import Report
-from tracer.this_boot import ThisBoot
+from tracer.log_kills import LogKills
 from tracer.why import whole
 
 Kill = OomKill | Sigkill
@@ -73,8 +68,7 @@ def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callabl
         _attempt(sources, lambda path=path: _read_file(sources, path, wanted))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
         _attempt(sources, lambda: _read_journal(sources, wanted))
-    _attempt(sources, lambda: _read_this_boot(sources, find, wanted))
-    for path in logs:
+    for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
         _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted))  # type: ignore[misc]
     return sources
 
@@ -159,10 +153,17 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest  # a line that is being written is no JSON yet
 
 
-def _read_this_boot(sources: Sources, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
-    this_boot = ThisBoot()
-    _put_reports(sources, "kernel log", this_boot.reports(), this_boot.records, this_boot.host, find, wanted)
-    sources.watched.append(Watched("kernel log", _first_line(), sigkills=False))
+def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
+    source = "kernel log" if path == kmsg.PATH else f"log {path}"
+    try:
+        for record in LogKills().kills([path]):
+            cgroup = record["victim"]["cgroup"]
+            if cgroup is not None:
+                record["container"], record["kubernetes"], record["systemd"], _ = enrich.identify(cgroup, find)
+            if wanted(record):
+                sources.found.append(Found(record, source))
+    finally:
+        sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills=False))
 
 
 def _first_line() -> str | None:
@@ -177,47 +178,3 @@ def _first_line() -> str | None:
     finally:
         log.close()
     return None
-
-
-def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
-    if path == kmsg.PATH:
-        return  # it is read in any case
-    file = LogFile(path)
-    source = f"log {file.name}"
-
-    def emit(report: Report, origin: Origin) -> None:
-        boot = (origin.boot_id or "0").split("-")[0]
-        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
-        _put_reports(sources, source, [report], LogRecords(boot, None, None), host, find, wanted)
-
-    scan = LogScan(Calendar(None, file.written_ns), emit)
-    try:
-        for block in file.blocks():
-            scan.feed(block)
-    finally:
-        scan.end()
-        file.close()
-    if not scan.recognized:
-        sources.problems.append(f"{file.name} is no kernel log")
-    sources.watched.append(Watched(source, None, sigkills=False))
-
-
-def _put_reports(
-    sources: Sources,
-    source: str,
-    reports: Iterable[Report],
-    records: LogRecords,
-    host: Host,
-    find: enrich.Find,
-    wanted: Callable[[Kill], bool],
-) -> None:
-    for report in reports:
-        record = records.oom_kill(report)
-        record["host"] = host
-        if record["victim"]["cgroup"] is not None:
-            whose = enrich.identify(record["victim"]["cgroup"], find)
-            record["container"], record["kubernetes"], record["systemd"] = whose[:3]
-        if record["limit"] is not None:
-            record["limit"]["level"] = cgroup.level(record["limit"]["cgroup"])
-        if wanted(record):
-            sources.found.append(Found(record, source))
