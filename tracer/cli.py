@@ -14,6 +14,8 @@ from tracer.commands.parse import parse
 from tracer.commands.resolve import resolve
 from tracer.commands.run import run
 from tracer.commands.schema import schema
+from tracer.commands.top import top
+from tracer.commands.why import why
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
 app = typer.Typer(
@@ -26,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, resolve, parse, doctor, detach, schema):
+for command in (run, why, top, resolve, parse, doctor, detach, schema):
     app.command()(command)
 app.add_typer(config)
 

@@ -27,12 +27,17 @@ class Facts(TypedDict, total=False):
     container_name: str
 
 
-class Verdict(TypedDict):
-    """The runtime's own word on how a container ended."""
-
+class _Verdict(TypedDict):
     running: bool
     oom_killed: bool | None
     exit_code: int | None
+
+
+class Verdict(_Verdict, total=False):
+    """The runtime's own word on how a container ended."""
+
+    finished_at: str
+    """RFC 3339, UTC; where the runtime tells, and the container has ended."""
 
 
 def verdict(running: bool, oom_killed: Any, exit_code: Any) -> Verdict:

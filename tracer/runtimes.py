@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which runtime's files to ask about a container, and where they are."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from tracer import containerd, containers_storage, docker, kubelet
+from tracer import containerd, containers_storage, docker, files, kubelet
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.facts import Facts, Verdict
 from tracer.files import UnreadableError
@@ -40,6 +40,17 @@ _JUDGES: tuple[tuple[str, str, Callable[[str, str], Verdict | None]], ...] = (
     ("podman", "containers-storage", containers_storage.verdict_podman),
     ("cri-o", "containers-storage", containers_storage.verdict_crio),
 )
+
+_FOLDERS = (
+    ("docker", "containers", "docker"),
+    ("containerd-root", "io.containerd.grpc.v1.cri/containers", "containerd"),
+    ("containerd-root", "io.containerd.cri.v1.runtime/containers", "containerd"),
+    ("containerd", "io.containerd.runtime.v2.task/k8s.io", "containerd"),
+    ("containerd", "io.containerd.runtime.v2.task/default", "containerd"),
+    ("containers-storage", "overlay-containers", None),
+    ("containers-storage", "vfs-containers", None),
+)
+"""Root, folder below it, runtime: in these each container has a folder that is called by its id."""
 
 
 def parse_root(text: str) -> tuple[str, str]:
@@ -94,6 +105,17 @@ class Runtimes:
                 if name == runtime:
                     return self._first(root, partial(_ask, judge, container_id))
         return None
+
+    def known(self) -> Iterator[tuple[str, str | None]]:
+        """Ids of the containers of which there are files, and whose files; some more than once, some no containers."""
+        for root, name, runtime in _FOLDERS:
+            for folder in self._roots[root]:
+                try:
+                    for found in files.names(folder, name):
+                        if _is_name(found):
+                            yield found, runtime
+                except UnreadableError as error:
+                    self.note(str(error))
 
     def note(self, error: str) -> None:
         """Count a part of a record that stays unknown."""

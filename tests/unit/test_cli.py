@@ -24,7 +24,7 @@ from tracer.schema import json_schema
 from .events import NOBODY
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
-COMMANDS = ("run", "resolve", "parse", "doctor", "schema", "detach")
+COMMANDS = ("run", "why", "top", "resolve", "parse", "doctor", "schema", "detach")
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -88,6 +88,14 @@ def test_no_arguments() -> None:
         ("resolve", "0"),
         ("resolve", str(NOBODY)),
         ("resolve", "/a", "/b"),
+        ("why",),
+        ("why", ""),
+        ("why", "a", "b"),
+        ("why", "--exit-code", "many", "a"),
+        ("top", "extra"),
+        ("top", "--sort", "size"),
+        ("top", "--lines", "0"),
+        ("top", "-n", "0"),
         ("doctor", "extra"),
         ("schema", "--json"),
         ("parse", "--since", "soon", "/dev/null"),

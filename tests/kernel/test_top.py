@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom ``oomtrace top`` says the kernel would kill next is whom the kernel kills next."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from .cgroups import Cgroup, Hierarchy
+from .conftest import Eat
+from .eater import Eater
+from .environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
+from .oracles import charge_slack_bytes, rss_slack_pages
+
+LIMIT_MIB = 32
+
+
+def look(*arguments: str) -> dict[int, dict[str, Any]]:
+    """What ``oomtrace top --json`` says, by pid."""
+    command = [sys.executable, "-m", "tracer", "top", "--json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+    assert done.stderr == ""
+    return {each["pid"]: each for each in json.loads(done.stdout)["processes"]}
+
+
+def next_in(group: Cgroup, told: dict[int, dict[str, Any]]) -> list[int]:
+    return [pid for pid, each in told.items() if group.name in each["next_choice_of"]]
+
+
+class Shape(NamedTuple):
+    """Processes of a cgroup: how many MiB each has, and its oom_score_adj; and whom the kernel takes."""
+
+    processes: tuple[tuple[int, int], ...]
+    chosen: int
+
+
+SHAPES = {
+    "the largest": Shape(((6, 0), (14, 0), (4, 0)), 1),
+    "a smaller one with a higher adj": Shape(((14, 0), (8, 300)), 1),
+    "the largest in spite of the other's adj": Shape(((16, 0), (4, 200)), 0),
+    "the smallest, always first": Shape(((10, 0), (12, 100), (1, 1000)), 2),
+    "two with an adj": Shape(((12, 100), (6, 250), (4, 400)), 2),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_next_choice(cgroup: Cgroup, eat: Eat, shape: Shape) -> None:
+    """Processes sit in a cgroup, one more fills it, and the marked one dies first."""
+    group = cgroup.child("limit", LIMIT_MIB)
+    held = [eat(mib, group, adj=adj, hold=True).full() for mib, adj in shape.processes]
+    filler = eat(LIMIT_MIB, group, gate=True)
+    filler.start()
+    told = look()
+    assert next_in(group, told) == [held[shape.chosen].pid]
+    filler.go()
+    assert first_to_die([*held, filler]) is held[shape.chosen]
+
+
+def first_to_die(eaters: Sequence[Eater]) -> Eater:
+    """Wait for a death: the first, as the one that fills the cgroup has enough then, or goes on for milliseconds."""
+    wait_until("a kill", lambda: any(each.process.poll() is not None for each in eaters))
+    return next(each for each in eaters if each.process.returncode is not None)
+
+
+def test_zombie_leader(cgroup: Cgroup, eat: Eat) -> None:
+    """A process whose leader is gone has its memory all the same, though ps shows none."""
+    group = cgroup.child("limit", LIMIT_MIB)
+    headless = eat(14, group, zombie_leader=True, hold=True).full()
+    other = eat(8, group, hold=True).full()
+    filler = eat(LIMIT_MIB, group, gate=True)
+    filler.start()
+    told = look()
+    assert told[headless.pid]["state"].startswith("Z")
+    assert told[headless.pid]["rss_bytes"] > 13 * MIB
+    assert next_in(group, told) == [headless.pid]
+    filler.go()
+    assert first_to_die([headless, other, filler]) is headless
+
+
+def test_limits_in_limits(cgroup: Cgroup, eat: Eat) -> None:
+    """Each limit has its own choice, and a process shows the limit that is nearest to be hit."""
+    parent = cgroup.child("parent", 40)
+    roomy, tight = parent.child("roomy", 39), parent.child("tight", 16)
+    large = eat(20, roomy, hold=True).full()
+    small = eat(8, tight, hold=True).full()
+    told = look()
+    assert next_in(parent, told) == next_in(roomy, told) == [large.pid]
+    assert next_in(tight, told) == [small.pid]
+    assert told[large.pid]["next_choice_of"][:2] == [roomy.name, parent.name]
+    assert told[large.pid]["limit"]["cgroup"] == parent.name, "40 - 20 - 8 is less than 39 - 20"
+    assert told[small.pid]["limit"]["cgroup"] == tight.name
+    for eater, group, mib in ((large, parent, 40), (small, tight, 16)):
+        limit = told[eater.pid]["limit"]
+        assert limit["limit_bytes"] == mib * MIB
+        assert abs(limit["usage_bytes"] - group.usage()) <= charge_slack_bytes()
+        assert limit["limit_bytes"] - limit["usage_bytes"] == limit["free_bytes"]
+    # The parent's own choice dies when the parent is full, though its own limit is not hit.
+    eat(39, parent.child("filler")).wait()
+    assert large.die()
+
+
+def test_points(cgroup: Cgroup, eat: Eat) -> None:
+    """They are pages, and a thousandth of the limit for each point of oom_score_adj."""
+    group = cgroup.child("limit", LIMIT_MIB)
+    eater = eat(8, group, adj=500, hold=True).full()
+    each = look()[eater.pid]
+    pages = (each["rss_bytes"] + each["page_tables_bytes"]) // PAGE + 500 * (LIMIT_MIB * MIB // PAGE // 1000)
+    assert each["points"] == pages
+    assert abs(each["rss_bytes"] - 8 * MIB) < MIB + rss_slack_pages() * PAGE
+
+
+@pytest.fixture
+def slice_(hierarchy: Hierarchy) -> Iterator[Cgroup]:
+    """A cgroup that is called like a slice, where systemd has its own."""
+    group = hierarchy.make(f"oomtrace{os.getpid()}.slice")
+    yield group
+    group.remove()
+
+
+def test_owner(cgroup: Cgroup, slice_: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """The container has its name from the runtime's files, and can be asked for, as can a unit."""
+    container_id = secrets.token_hex(32)
+    file = tmp_path / "containers" / container_id / "config.v2.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"Name": "/cart", "Config": {"Image": "shop/cart:2", "Labels": {}}}))
+    contained = eat(2, cgroup.child("docker").child(container_id, 16), hold=True).full()
+    served = eat(2, slice_.child("mail.service"), hold=True).full()
+    roots = ("--runtime-root", f"docker={tmp_path}")
+    for name in ("cart", container_id, container_id[:12]):
+        told = look(*roots, "--container", name)
+        assert list(told) == [contained.pid]
+        assert told[contained.pid]["container"]["name"] == "cart"
+        assert told[contained.pid]["container"]["image"] == "shop/cart:2"
+    for name in ("mail.service", "mail", "mai*"):
+        told = look("--unit", name)
+        assert list(told) == [served.pid]
+        assert told[served.pid]["systemd"]["unit"] == "mail.service"
+        assert told[served.pid]["limit"] is None

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace why`` of processes that the kernel really killed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat
+from .daemon import Daemon
+from .environment import MIB, PATIENCE_S, ROOT
+from .watch import Watch
+
+Answer = dict[str, Any]
+Why = Callable[..., Answer]
+
+
+def ask(name: str, *arguments: str) -> Answer:
+    """What it says, as JSON."""
+    command = [sys.executable, "-m", "tracer", "why", name, "--json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+    told: Answer = json.loads(done.stdout)
+    assert all(sentence.isprintable() for sentence in told["sentences"])
+    return told
+
+
+@pytest.fixture
+def why(tracer: Daemon) -> Why:
+    return lambda name: ask(name, "--records", str(tracer.outputs[0]))
+
+
+def test_pid(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
+    """A process that is gone is found by its pid: the record and the kernel log tell of one kill."""
+    group = cgroup.child("limit", 16)
+    record = watch.kill(eat(32, group).die())
+    told = why(str(record["victim"]["pid"]))
+    verdict = told["verdict"]
+    assert (verdict["kind"], verdict["cause"], verdict["ended"]) == ("pid", "own_limit", True)
+    assert verdict["kill"]["id"] == record["id"]
+    assert [each["id"] for each in told["evidence"]] == [record["id"]]
+    assert verdict["memory"]["limit_bytes"] == 16 * MIB
+    assert verdict["memory"]["breakdown"] is not None, "the kernel log has it, where the record has not"
+    assert verdict["memory"]["breakdown"]["anon_bytes"] > 14 * MIB
+    assert "mostly heap" in "".join(told["sentences"])
+
+
+def test_process_name(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
+    """By its name it is found, too, with all kills of that name; the last one is explained."""
+    parent = cgroup.child("parent", 24)
+    records = [watch.kill(eat(32, parent.child(f"child{number}"), comm="why-victim").die()) for number in range(2)]
+    told = why("why-victim")
+    verdict = told["verdict"]
+    assert (verdict["kind"], verdict["cause"]) == ("process", "limit_above")
+    assert [each["id"] for each in told["evidence"]] == [record["id"] for record in records]
+    assert verdict["memory"]["cgroup"] == parent.name
+    assert verdict["history"]["total"] == 2
+
+
+def test_kernel_log_alone(watch: Watch, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """Without any record the kernel log tells nearly the same."""
+    record = watch.kill(eat(32, cgroup.child("limit", 16), comm="why-logged").die())
+    (tmp_path / "none.json").touch()
+    told = ask("why-logged", "--records", str(tmp_path / "none.json"))
+    verdict = told["verdict"]
+    assert verdict["cause"] == "own_limit"
+    assert [each["source"] for each in told["evidence"]] == ["kernel log"]
+    assert verdict["kill"]["victim"]["pid"] == record["victim"]["pid"]
+    assert verdict["oom_since"] is not None
+
+
+def test_hostile(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
+    """Whatever a process calls itself, it is found by that, and commands no terminal."""
+    watch.kill(eat(32, cgroup.child("limit", 16), comm=b"a\x1b[31m\n'$(x)").die())
+    assert why("a\x1b[31m\n'$(x)")["verdict"]["cause"] == "own_limit"

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace why`` of real containers of Docker: killed by their limit, by somebody, or not at all."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kernel.daemon import Daemon
+from tests.kernel.environment import PATIENCE_S, ROOT, attempts, wait_until
+
+from .docker import NETWORK, Docker
+from .runtime import LIMIT_BYTES, Container, new_name
+
+Answer = dict[str, Any]
+Why = Callable[..., tuple[Answer, str]]
+
+
+@pytest.fixture
+def container(docker: Docker) -> Iterator[Container]:
+    """A running container; its init can be told to be killed, or to let a child be."""
+    made = docker.run()
+    yield made
+    docker.remove(made)
+
+
+@pytest.fixture
+def why(docker: Docker, tracer: Daemon) -> Why:
+    """Asks oomtrace: what it says as JSON, and in words."""
+
+    def ask(name: str, *arguments: str) -> tuple[Answer, str]:
+        places = ("--records", str(tracer.outputs[0]), "--runtime-root", f"docker={docker.roots()['docker']}")
+        command = [sys.executable, "-m", "tracer", "why", name, *places, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+        as_json = subprocess.run(
+            [*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True
+        )
+        return json.loads(as_json.stdout), done.stdout
+
+    return ask
+
+
+def killed(tracer: Daemon, container: Container) -> Answer:
+    """The record of the kill in it, as soon as its exit is on record, too.
+
+    Not by way of Watch, which follows the kernel log: the commands here take long, and others may fill it meanwhile.
+    """
+    for _ in attempts():
+        gone = {record["id"] for record in tracer.of_type("oom_exit")}
+        found = [record for record in tracer.of_type("oom_kill") if container.holds(record["victim"]["cgroup"])]
+        if found and found[0]["id"] in gone:
+            return found[0]
+    pytest.fail(f"no kill in {container.cgroup}")
+
+
+def follow(docker: Docker, told: Answer, begin: str) -> str:
+    """Run the command that is advised, at the Docker of the tests; what it prints."""
+    commands = [command for advice in told["advice"] for command in advice["commands"]]
+    (command,) = [shlex.split(command) for command in commands if command.startswith(begin)]
+    return docker.docker(*command[1:])
+
+
+def ended(docker: Docker, name: str) -> Answer:
+    """What ``docker inspect`` says of it, as soon as it has ended."""
+    told: Answer = {}
+
+    def is_over() -> bool:
+        nonlocal told
+        told = json.loads(docker.docker("inspect", "--type", "container", name))[0]["State"]
+        return not told["Running"]
+
+    wait_until(f"{name} has ended", is_over)
+    return told
+
+
+def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
+    """Its init outgrew its limit: asked for by name, by id and by pid, the answer is the same."""
+    container.eat_in_init()
+    record = killed(tracer, container)
+    state = ended(docker, container.id)
+    for name, kind in ((container.name, "container"), (container.id[:12], "container"), (str(container.pid), "pid")):
+        told, words = why(name)
+        verdict = told["verdict"]
+        assert (verdict["kind"], verdict["cause"], verdict["ended"]) == (kind, "own_limit", True)
+        assert record["id"] == verdict["kill"]["id"]
+        assert verdict["memory"]["limit_bytes"] == LIMIT_BYTES
+        assert "by its own limit of 32.0 MiB" in words
+        assert [each["id"] for each in told["evidence"]] == [record["id"]], "the kernel log's twin is the same kill"
+    told, words = why(container.name)
+    assert told["verdict"]["kill"]["victim"]["pid"] == container.pid
+    runtime = told["verdict"]["runtime"]
+    assert (runtime["oom_killed"], runtime["exit_code"]) == (state["OOMKilled"], state["ExitCode"]) == (True, 137)
+    assert runtime["agrees"] is True
+    assert "docker inspect says OOMKilled true and exit code 137, and is right." in words
+    assert f"docker update --memory 40m --memory-swap 40m {container.name}" in words
+
+
+def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
+    """A child was killed, the container lives: whatever docker inspect says, the answer says what it means."""
+    container.eat_in_child()
+    killed(tracer, container)
+    inspected = docker.verdict(container)["oom_killed"]
+    told, words = why(container.name)
+    verdict = told["verdict"]
+    assert (verdict["cause"], verdict["ended"], verdict["running_now"]) == ("own_limit", False, True)
+    assert "was not killed as a whole, but a process in it was OOM killed" in words
+    assert "The container lived on." in words
+    assert (verdict["runtime"]["oom_killed"], verdict["runtime"]["agrees"]) == (inspected, inspected)
+    assert f"docker inspect says OOMKilled {str(inspected).lower()}" in words
+    follow(docker, told, "docker update")
+    host = json.loads(docker.docker("inspect", "--type", "container", container.id))[0]["HostConfig"]
+    assert host["Memory"] == host["MemorySwap"] == LIMIT_BYTES * 5 // 4
+
+
+def test_exited_after_child(docker: Docker, why: Why) -> None:
+    """A shell whose command was OOM killed passes 137 on: no one killed the container."""
+    name = new_name("why")
+    script = "/bin/dd if=/dev/zero of=/dev/null bs=96M count=1; exit $?"
+    id_ = docker.docker("run", "--detach", "--network", NETWORK, *docker.arguments(name), "/bin/sh", "-c", script)
+    try:
+        state = ended(docker, id_)
+        assert state["ExitCode"] == 137
+        for _ in attempts():
+            told, words = why(name)
+            if told["verdict"]["kill"] is not None and told["evidence"][-1]["source"] != "kernel log":
+                break
+        verdict = told["verdict"]
+        assert (verdict["cause"], verdict["exited_after"], verdict["ended"]) == ("own_limit", True, True)
+        assert "ended by itself, after a process in it was OOM killed" in words
+        assert verdict["runtime"]["oom_killed"] == state["OOMKilled"]
+    finally:
+        docker.docker("rm", "--force", id_)
+
+
+def test_not_killed(docker: Docker, why: Why) -> None:
+    """A program that exits with 137 was killed by nobody, and whoever watched can say so."""
+    name = new_name("why")
+    id_ = docker.docker("run", "--detach", "--network", NETWORK, *docker.arguments(name), "/bin/sh", "-c", "exit 137")
+    try:
+        state = ended(docker, id_)
+        assert (state["ExitCode"], state["OOMKilled"]) == (137, False)
+        told, words = why(name)
+        verdict = told["verdict"]
+        assert verdict["kill"] is None
+        assert verdict["cause"] == ("exited" if verdict["sigkill_since"] else "not_oom")
+        assert "and was not killed" in words or "and it was not the OOM killer" in words
+        assert f"docker logs --tail 50 {name}" in words
+        assert verdict["runtime"]["agrees"] is True
+        told, words = why(name, "--exit-code", "143")
+        assert told["verdict"]["cause"] == "exited"
+        assert "exit code 143 is what SIGTERM leaves" in words
+    finally:
+        docker.docker("rm", "--force", id_)
+
+
+def test_docker_kill(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
+    """Somebody killed it: who sent the signal is told, and docker inspect is right that it was no OOM kill."""
+    docker.docker("kill", container.id)
+    state = ended(docker, container.id)
+    for _ in attempts():
+        sent = [record for record in tracer.of_type("sigkill") if record["victim"]["pid"] == container.pid]
+        if sent:
+            break
+    assert (state["ExitCode"], state["OOMKilled"]) == (137, False)
+    told, words = why(container.name)
+    verdict = told["verdict"]
+    assert (verdict["cause"], verdict["killer"], verdict["ended"]) == ("sigkill", "runtime", True)
+    assert verdict["kill"]["sender"]["pid"] == sent[0]["sender"]["pid"]
+    assert "and not by the OOM killer" in words
+    assert "docker inspect says OOMKilled false and exit code 137, and is right." in words
+    events = follow(docker, told, "docker events")
+    assert " container kill " in events
+    assert "signal=9" in events

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace top``: who has the memory, how far the limits are, and whom the kernel would kill next."""
+
+import sys
+import time
+from typing import get_args
+
+import typer
+
+from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
+from tracer.errors import TracerError
+from tracer.runtimes import Runtimes, parse_root
+
+INTERVAL_S = 2.0
+
+
+def top(
+    sort: str = typer.Option("rss", metavar="<rss|mem|vsz|cpu|oom>", help="The highest come first."),
+    lines: int = typer.Option(None, metavar="N", min=1, help="So many processes; on a terminal as many as fit."),
+    times: int = typer.Option(None, "-n", metavar="N", min=1, help="Look so often; 1 prints once, as into a pipe."),
+    container: str = typer.Option(
+        None, metavar="NAME", help="Those in this container: its name, its id, or how that begins."
+    ),
+    unit: str = typer.Option(None, metavar="UNIT", help="Those in this systemd unit; * and ? may be in it."),
+    as_json: bool = JSON,
+    runtime_root: list[str] = RUNTIME_ROOTS,
+) -> None:
+    """Show processes as ps aux does, with limits, owners and the kernel's next victims."""
+    from tracer import screen  # what these need would keep `run` from starting quickly
+    from tracer import top as looking
+    from tracer.top_table import table
+
+    for key in get_args(looking.Sort):
+        if key == sort:
+            break
+    else:
+        raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
+    looker = looking.Top(Runtimes(map(parse_root, runtime_root)))
+
+    def look() -> tuple[looking.Host, list[looking.Entry]]:
+        host, entries = looker.look()
+        return host, looking.select(entries, key, container, unit)
+
+    def fill(columns: int, rows: int) -> list[str]:
+        host, entries = look()
+        shown = entries[: min(lines or rows, max(1, rows - 2))]
+        head = (
+            f"{time.strftime('%H:%M:%S')}  {len(entries)} processes  "
+            f"{host.available_bytes >> 20} of {host.total_bytes >> 20} MiB available  q ends"
+        )
+        return [head[:columns], *table(shown, columns)][:rows]
+
+    if not as_json and times != 1 and screen.is_there():
+        screen.show(fill, INTERVAL_S, times)
+        return
+    try:
+        for left in range(times or 1, 0, -1):
+            host, entries = look()
+            if not entries:
+                place = " and ".join(
+                    filter(None, [container and f"container {container!r}", unit and f"unit {unit!r}"])
+                )
+                raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
+            if as_json:
+                print_json(looking.report(host, entries[:lines]))
+            else:
+                print(*table(entries[:lines]), sep="\n")
+            if left > 1:
+                sys.stdout.flush()
+                time.sleep(INTERVAL_S)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

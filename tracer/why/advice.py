@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A verdict -> what to do, with the commands for it.
+
+A higher limit is advised only where the figures speak for it: what comes as regularly as a clock is a leak, and what
+lies in tmpfs or in the kernel is not the victim's.
+"""
+
+import shlex
+from typing import TypedDict
+
+from tracer.event import OomKill
+from tracer.sentence import printable
+from tracer.why.killer import KillerKind
+from tracer.why.moment import span
+from tracer.why.verdict import OOM, Memory, Verdict
+
+_MIB = 1 << 20
+_MOST = 0.5
+"""What is more than this part of the limit fills it."""
+_LEAST_COUNT = 5
+"""So many kills without a rule show a limit that is too low for what is done under it, or peaks that have none."""
+
+
+class Advice(TypedDict):
+    text: str
+    commands: list[str]
+
+
+def advise(verdict: Verdict) -> list[Advice]:
+    """In the order in which to do it."""
+    kill, cause = verdict["kill"], verdict["cause"]
+    if kill is not None and kill["type"] == "oom_kill" and cause in OOM:
+        return _for_oom(verdict, kill)
+    if verdict["killer"] is not None:
+        return [_for_killer(verdict["killer"], verdict)]
+    if cause in ("exited", "not_oom"):
+        text = "Look at what it said itself"
+        if cause == "not_oom":
+            text += "; to know of the next SIGKILL who sent it, let oomtrace run, which records those to containers"
+        return [{"text": f"{text}.", "commands": _logs(verdict)}]
+    if cause == "unknown":
+        return [{"text": "Let oomtrace run: it records the next one.", "commands": ["oomtrace run"]}]
+    return []
+
+
+def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
+    memory, cause = verdict["memory"], verdict["cause"]
+    if cause == "sysrq":
+        return [{"text": "Find out who pressed SysRq-f or wrote f to /proc/sysrq-trigger.", "commands": []}]
+    if cause in ("host", "nodes", "oom", "some_limit") or memory is None:
+        text = "See who has the memory now. Give the largest a limit of its own, or the host more memory."
+        return [{"text": text, "commands": ["oomtrace top --sort rss", "oomtrace top --sort oom"]}]
+    filled = filling(memory)
+    if filled == "tmpfs":
+        text = (
+            "Look at files in tmpfs (/dev/shm, /tmp, emptyDir with medium Memory) and at shared memory first: they "
+            "stay when the process dies."
+        )
+        return [{"text": text, "commands": _tmpfs(kill)}, *_raise(verdict, kill, memory)]
+    if filled == "kernel":
+        text = "Look at what the kernel keeps for it: sockets, open files, dentries; no process's heap is to blame."
+        return [{"text": text, "commands": ["slabtop --once"]}, *_raise(verdict, kill, memory)]
+    look: Advice = {"text": "See what grows in it, while it grows.", "commands": [_top(verdict, kill)]}
+    pause_s = verdict["history"]["pause_s"]
+    if verdict["history"]["regular"] and pause_s is not None:
+        whom = printable(kill["victim"]["comm"] or "the victim")
+        text = (
+            f"Look for a leak in {whom}: it fills the same limit every {span(pause_s)} or so. A higher limit does not "
+            "cure that, it only makes the next kill come later."
+        )
+        return [{"text": text, "commands": look["commands"]}]
+    raised, rss = _raise(verdict, kill, memory), memory["victim_rss_bytes"]
+    if rss is not None and memory["limit_bytes"] is not None and rss < _MOST * memory["limit_bytes"] and filled is None:
+        text = "See what fills it first, as the victim had little of it: other processes, or files in tmpfs."
+        return [{"text": text, "commands": [*look["commands"], *_tmpfs(kill)]}, *raised]
+    return [*raised, look]
+
+
+def filling(memory: Memory) -> str | None:
+    """What most of the limit is: heap, tmpfs, cache or kernel; None: not known, or a mixture."""
+    parts, usage = memory["breakdown"], memory["usage_bytes"] or memory["limit_bytes"]
+    if parts is None or not usage:
+        return None
+    shmem = parts["shmem_bytes"] or 0
+    sizes = {
+        "heap": parts["anon_bytes"],
+        "tmpfs": parts["shmem_bytes"],
+        "cache": None if parts["file_bytes"] is None else parts["file_bytes"] - shmem,
+        "kernel": parts["kernel_bytes"] if parts["kernel_bytes"] is not None else parts["slab_bytes"],
+    }
+    return next((name for name, size in sizes.items() if size is not None and size > _MOST * usage), None)
+
+
+def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
+    """To a quarter more, which is an attempt: how much it wanted beyond the limit nobody saw."""
+    limit = memory["limit_bytes"]
+    if limit is None:
+        return []
+    new = -(-limit * 5 // 4 // _MIB)
+    whose = "its own" if verdict["cause"] == "own_limit" else f"that of {printable(memory['cgroup'])}"
+    times = verdict["history"]["total"]
+    often = f", as it was too low {times} times" if times >= _LEAST_COUNT else ""
+    text = (
+        f"If it rightly needs that much, raise the limit ({whose}) from {limit // _MIB} to {new} MiB{often}; how much "
+        "it would have taken nobody saw, so look again then."
+    )
+    return [{"text": text, "commands": _set_limit(verdict, kill, memory, new)}]
+
+
+def _set_limit(verdict: Verdict, kill: OomKill, memory: Memory, mib: int) -> list[str]:
+    container, kubernetes, systemd = kill["container"], kill["kubernetes"], kill["systemd"]
+    if kubernetes is not None and memory["level"] in ("pod", "container"):
+        pod, namespace = kubernetes["pod_name"], kubernetes["namespace"]
+        if pod is None:
+            return []
+        return [f"kubectl -n {_word(namespace or 'default')} describe pod {_word(pod)}  # resources.limits.memory"]
+    if memory["level"] == "container" and container is not None and container["node_container_id"] is None:
+        name = _word(container["name"] or container["id"])
+        if container["runtime"] == "docker":
+            return [f"docker update --memory {mib}m --memory-swap {mib}m {name}"]
+        if container["runtime"] == "podman":
+            return [f"podman update --memory {mib}m {name}"]
+        return []
+    name = memory["cgroup"].rstrip("/").rpartition("/")[2]
+    if memory["level"] == "unit" and systemd is not None and systemd["unit"] is not None:
+        name = systemd["unit"]
+    if memory["level"] in ("unit", "slice") and name.endswith((".slice", ".service", ".scope")):
+        return [f"systemctl set-property {_word(name)} MemoryMax={mib}M"]
+    return []
+
+
+def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
+    kill, when = verdict["kill"], (verdict["time"] or "")[:19] + "Z"
+    container = kill["container"] if kill is not None else None
+    kubernetes = kill["kubernetes"] if kill is not None else None
+    if who == "runtime" and kubernetes is not None and kubernetes["pod_name"] is not None:
+        place = f"-n {_word(kubernetes['namespace'] or 'default')}"
+        return {
+            "text": "Ask Kubernetes why: a probe that failed, an eviction, a pod that was deleted.",
+            "commands": [f"kubectl {place} describe pod {_word(kubernetes['pod_name'])}"],
+        }
+    if who == "runtime":
+        commands = []
+        if container is not None and container["runtime"] in ("docker", "podman"):
+            program = container["runtime"]
+            commands = [f"{program} events --since {when} --until 0s --filter container={_word(container['id'][:12])}"]
+        return {"text": "Ask the runtime who had it do that.", "commands": commands}
+    units = {"systemd-oomd": "systemd-oomd", "oom_daemon": "earlyoom", "kubelet": "kubelet"}
+    if who in units:
+        commands = [f"journalctl -u {units[who]} --since '{when[:19].replace('T', ' ')} UTC'"]
+        return {"text": "It acts before the kernel has to: see in its log what it saw.", "commands": commands}
+    sender = kill["sender"] if kill is not None and kill["type"] == "sigkill" else None
+    if who == "systemd":
+        unit = kill["systemd"]["unit"] if kill is not None and kill["systemd"] is not None else None
+        commands = (
+            [] if unit is None else [f"journalctl -u {_word(unit)}", f"systemctl show -p TimeoutStopUSec {_word(unit)}"]
+        )
+        return {
+            "text": "See why the unit was stopped, and whether it needs longer to end by itself.",
+            "commands": commands,
+        }
+    if sender is not None and sender["systemd"] is not None and sender["systemd"]["unit"] is not None:
+        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {_word(sender['systemd']['unit'])}"]}
+    return {"text": "Look at who sent it." if sender is not None else "Look at what its parents did.", "commands": []}
+
+
+def _logs(verdict: Verdict) -> list[str]:
+    name, runtime = verdict["name"], verdict["runtime"]
+    program = runtime["runtime"] if runtime is not None else None
+    if verdict["kind"] == "container" and program in ("docker", "podman"):
+        return [f"{program} logs --tail 50 {_word(name)}"]
+    if verdict["kind"] == "pod":
+        return [f"kubectl logs --previous {_word(name.rpartition('/')[2])}"]
+    return [f"journalctl -u {_word(name)} -n 50"] if verdict["kind"] == "unit" else []
+
+
+def _tmpfs(kill: OomKill) -> list[str]:
+    container = kill["container"]
+    if container is None or container["runtime"] not in ("docker", "podman"):
+        return ["df -h -t tmpfs", "ipcs -m"]
+    return [f"{container['runtime']} exec {_word(container['name'] or container['id'])} df -h"]
+
+
+def _top(verdict: Verdict, kill: OomKill) -> str:
+    container, systemd = kill["container"], kill["systemd"]
+    if container is not None:
+        return f"oomtrace top --container {_word(container['name'] or container['id'][:12])}"
+    if systemd is not None and systemd["unit"] is not None:
+        return f"oomtrace top --unit {_word(systemd['unit'])}"
+    return "oomtrace top"
+
+
+def _word(name: str) -> str:
+    """For a shell: who copies the command runs nothing else."""
+    return shlex.quote(printable(name))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A question -> the answer: searches, judges, and puts it into words."""
+
+import sys
+import time
+from typing import NamedTuple, TypedDict
+
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.runtimes import Runtimes
+from tracer.sentence import printable
+from tracer.why import search, sources
+from tracer.why.advice import Advice, advise
+from tracer.why.moment import told
+from tracer.why.verdict import Verdict, judge
+from tracer.why.words import explain
+
+_EVIDENCE_MAX = 5
+
+
+class Question(NamedTuple):
+    name: str
+    exit_code: int | None
+    records: list[str]
+    logs: list[str]
+
+
+class Evidence(TypedDict):
+    source: str
+    type: str
+    id: str
+    time: str | None
+
+
+class Answer(TypedDict):
+    sentences: list[str]
+    advice: list[Advice]
+    verdict: Verdict
+    evidence: list[Evidence]
+    """Kills of it, the latest last."""
+
+
+def answer(question: Question, runtimes: Runtimes) -> Answer:
+    """What became of it.  What could not be read is told on stderr.
+
+    Raises TracerError where nothing of that name is known.
+    """
+    if not question.name:
+        raise TracerError("NAME is empty", "give a container, pod, unit, pid or process name", EXIT_USAGE)
+    target = search.look_up(question.name, runtimes)
+    read = sources.read(
+        question.records, question.logs, runtimes.find, lambda kill: search.kind_of(kill, target) is not None
+    )
+    for problem in read.problems:
+        print(f"oomtrace: {printable(problem)}", file=sys.stderr)
+    kind, found = search.matching(read.found, target)
+    kind = kind or next(iter(target.running), None)
+    if kind is None:
+        raise _unknown(question, read)
+    verdict = judge(target, kind, found, read.watched, question.exit_code, time.time())
+    return {
+        "sentences": explain(verdict),
+        "advice": advise(verdict),
+        "verdict": verdict,
+        "evidence": [
+            {"source": each.source, "type": each.kill["type"], "id": each.kill["id"], "time": each.kill["time"]}
+            for each in found
+        ],
+    }
+
+
+def lines(told_: Answer) -> list[str]:
+    """For a human."""
+    shown = [*told_["sentences"]]
+    for advice in told_["advice"]:
+        shown += ["", advice["text"], *(f"    $ {command}" for command in advice["commands"])]
+    if told_["evidence"]:
+        shown += ["", "Evidence:"]
+        left = len(told_["evidence"]) - _EVIDENCE_MAX
+        if left > 0:
+            shown.append(f"    {left} earlier ones (--json shows all)")
+        for each in told_["evidence"][-_EVIDENCE_MAX:]:
+            shown.append(f"    {told(each['time'])}  {each['type']} {each['id']}, {each['source']}")
+    return [printable(line) for line in shown]
+
+
+def _unknown(question: Question, read: sources.Sources) -> TracerError:
+    where = [
+        f"{watched.source}{'' if watched.since is None else f' (since {told(watched.since)})'}"
+        for watched in read.watched
+    ]
+    if not question.records and not any(watched.source != "kernel log" for watched in read.watched):
+        where.append(f"no records in {sources.RECORDS}")
+    places = ", ".join([*where, "the runtimes' files", "what runs now"])
+    return TracerError(
+        printable(f"nothing is known of {question.name!r}"),
+        printable(f"looked in {places}; give other places with --records, --log and --runtime-root"),
+    )

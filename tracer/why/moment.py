@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times of records, RFC 3339 in UTC, as numbers, and as a reader of this machine wants them."""
+
+import calendar
+import re
+import time
+
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")
+
+
+def seconds(moment: str | None) -> float | None:
+    """Since 1970; None: it is null, or no such time."""
+    match = _RFC3339.match(moment or "")
+    if match is None:
+        return None
+    try:
+        return calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S")) + float(match[2] or 0)
+    except ValueError:
+        return None
+
+
+def told(moment: str | None) -> str:
+    """``2026-11-24 03:51:53 UTC``."""
+    return "an unknown time" if seconds(moment) is None else f"{(moment or '')[:19].replace('T', ' ')} UTC"
+
+
+def span(length_s: float) -> str:
+    """About how long, in words."""
+    if length_s < 1:
+        return "less than a second"
+    for unit, size, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48), ("day", 86400, 10**9)):
+        count = round(length_s / size)
+        if count < most:
+            return f"{count} {unit}" + ("" if count == 1 else "s")
+    return f"{round(length_s / 86400)} days"

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user typed -> what it names, and the kills of it, each once."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, TypedDict
+
+from tracer import cgroupfs, process
+from tracer.cgroup import identify
+from tracer.facts import Facts
+from tracer.named import is_container, is_pod, is_unit
+from tracer.runtimes import Runtimes
+from tracer.why.moment import seconds
+from tracer.why.sources import Found, Kill
+
+Kind = Literal["container", "pod", "unit", "pid", "process"]
+KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
+"""Where a name is several of these, the first is meant."""
+_COMM_LEN = 15
+_SAME_S = 2.0
+"""The kernel log's clock is that much off, at most, from the records'."""
+
+
+class State(TypedDict):
+    """What a runtime's files say of a container now."""
+
+    id: str
+    runtime: str | None
+    name: str | None
+    running: bool | None
+    oom_killed: bool | None
+    exit_code: int | None
+    finished_at: str | None
+
+
+class Target(NamedTuple):
+    """What is asked for."""
+
+    name: str
+    states: tuple[State, ...]
+    """Containers of that name, id or pod that the runtimes know."""
+    running: tuple[Kind, ...]
+    """As what it runs now."""
+
+
+def look_up(name: str, runtimes: Runtimes) -> Target:
+    """What the runtimes and /proc say of a name now."""
+    states: list[State] = []
+    running: set[Kind] = set()
+    for container_id, runtime in _container_ids(runtimes):
+        found = runtimes.find(container_id, runtime, None)
+        if _names(name, container_id, found):
+            states.append(_state(container_id, found, runtimes))
+    for path in cgroupfs.paths():
+        whose = identify(path)
+        if is_pod(name, whose.kubernetes):
+            running.add("pod")
+        if is_unit(name, whose.systemd):
+            running.add("unit")
+    if any(state["running"] for state in states):
+        running.add("container")
+    if name.isdecimal() and process.read_start_ns(int(name)) is not None:
+        running.add("pid")
+    if any(_comm(pid) == name[:_COMM_LEN] for pid in process.pids()):
+        running.add("process")
+    return Target(name, tuple(states), tuple(kind for kind in KINDS if kind in running))
+
+
+def kind_of(kill: Kill, target: Target) -> Kind | None:
+    """As what the target names this kill's victim; None: it is another's."""
+    name, container = target.name, kill["container"]
+    if container is not None and any(container["id"] == state["id"] for state in target.states):
+        return "container"
+    if is_container(name, container, kill["kubernetes"]):
+        return "container"
+    if is_pod(name, kill["kubernetes"]):
+        return "pod"
+    if is_unit(name, kill["systemd"]):
+        return "unit"
+    victim = kill["victim"]
+    if name.isdecimal() and int(name) in (victim["pid"], victim["tid"]):
+        return "pid"
+    names = {victim["comm"]}
+    if kill["type"] == "oom_kill":
+        program = [kill["victim"]["exe"], *(kill["victim"]["cmdline"] or [])[:1]]
+        names |= {text.rpartition("/")[2] for text in program if text}
+    return "process" if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)) else None
+
+
+def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
+    """As what the target was found, and its kills, each once, the earliest first; those without a time come before."""
+    by_kind: dict[Kind, list[Found]] = {}
+    for each in found:
+        kind = kind_of(each.kill, target)
+        if kind is not None:
+            by_kind.setdefault(kind, []).append(each)
+    if target.states:
+        by_kind.setdefault("container", [])  # it is meant, though nobody was killed in it
+    for kind in KINDS:
+        if kind in by_kind:
+            return kind, _once(by_kind[kind])
+    return None, []
+
+
+def _once(found: list[Found]) -> list[Found]:
+    """What several sources tell of the same kill: that which tells most, with the breakdown that another has."""
+    kept: dict[tuple[str, int], list[Found]] = {}
+    for each in sorted(found, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
+        others = kept.setdefault((each.kill["type"], each.kill["victim"]["tid"]), [])
+        twin = next((other for other in others if _is_same(each.kill, other.kill)), None)
+        if twin is None:
+            others.append(each)
+        elif each.kill["type"] == "oom_kill" and twin.kill["type"] == "oom_kill":
+            limit, other = twin.kill["limit"], each.kill["limit"]
+            if limit is None:
+                twin.kill["limit"] = other
+            elif other is not None and limit["breakdown"] is None:
+                limit["breakdown"] = other["breakdown"]
+            if twin.kill["candidates"] is None:
+                twin.kill["candidates"] = each.kill["candidates"]
+    return sorted((each for others in kept.values() for each in others), key=lambda each: each.kill["time"] or "")
+
+
+def _rank(found: Found) -> int:
+    kill = found.kill
+    return ("bpf", "bpf_tracepoints", "kernel_log").index(kill["source"])
+
+
+def _is_same(kill: Kill, other: Kill) -> bool:
+    """Of two of the same thread."""
+    at, other_at = seconds(kill["time"]), seconds(other["time"])
+    near = at is not None and other_at is not None and abs(at - other_at) <= _SAME_S
+    return near or kill["id"] == other["id"]
+
+
+def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
+    """Containers of which there are files or cgroups, each once."""
+    seen = set()
+    for container_id, runtime in runtimes.known():
+        if container_id not in seen:
+            seen.add(container_id)
+            yield container_id, runtime
+    for path in cgroupfs.paths():
+        container = identify(path).container
+        if container is not None and container["node_container_id"] is None and container["id"] not in seen:
+            seen.add(container["id"])
+            yield container["id"], container["runtime"]
+
+
+def _names(name: str, container_id: str, found: Facts) -> bool:
+    whose = (
+        {
+            "id": container_id,
+            "runtime": found.get("runtime"),
+            "name": found.get("name"),
+            "image": None,
+            "labels": None,
+            "node_container_id": None,
+            "ip_addresses": None,
+        },
+        {
+            "pod_name": found.get("pod_name"),
+            "namespace": found.get("namespace"),
+            "pod_uid": found.get("pod_uid"),
+            "container_name": found.get("container_name"),
+            "qos_class": None,
+        },
+    )
+    return is_container(name, *whose)  # type: ignore[arg-type]
+
+
+def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
+    runtime = found.get("runtime")
+    verdict = None if runtime is None else runtimes.verdict(container_id, runtime)
+    return {
+        "id": container_id,
+        "runtime": runtime,
+        "name": found.get("name"),
+        "running": None if verdict is None else verdict["running"],
+        "oom_killed": None if verdict is None else verdict["oom_killed"],
+        "exit_code": None if verdict is None else verdict["exit_code"],
+        "finished_at": None if verdict is None else verdict.get("finished_at"),
+    }
+
+
+def _comm(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().decode("utf-8", "backslashreplace").removesuffix("\n")
+    except OSError:
+        return None

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where kills are on record: oomtrace's own records in files and in the journal, and kernel logs.
+
+Out come records, each with its source, and since when each source tells of kills.  A source that cannot be read is
+told, and the others are read.
+"""
+
+import glob
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from tracer import enrich, kmsg
+from tracer.clock import at_boottime, suspended_ns
+from tracer.errors import TracerError
+from tracer.event import OomExit, OomKill, Record, Sigkill
+from tracer.kmsg import Kmsg
+from tracer.log_files import LogFile
+from tracer.log_kills import LogKills
+from tracer.why import whole
+
+Kill = OomKill | Sigkill
+
+RECORDS = "/var/log/oomtrace/*.json*"
+"""Where the service may write to, and what logrotate makes of it."""
+JOURNAL = ("journalctl", "--quiet", "--no-pager", "--unit", "oomtrace", "--output", "cat")
+"""The texts of the unit's messages: its records as they are, and what else it said, which is none."""
+_LONGEST_BYTES = 1 << 20
+
+
+class Found(NamedTuple):
+    """A kill, and where it is on record."""
+
+    kill: Kill
+    source: str
+    exit: OomExit | None = None
+
+
+class Watched(NamedTuple):
+    """What a source can tell of."""
+
+    source: str
+    since: str | None
+    """The first moment from which on it has kills; None: not known."""
+    sigkills: bool
+    """Whether it has SIGKILLs that are not the OOM killer's, too."""
+    missing: int = 0
+    """Kills of which it says that they have no record."""
+
+
+class Sources(NamedTuple):
+    found: list[Found]
+    """All kills, in no order; the same kill once for each source."""
+    watched: list[Watched]
+    problems: list[str]
+    """Sources that could not be read, or not all of them, and why."""
+
+
+def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool]) -> Sources:
+    """The wanted kills of all sources.
+
+    ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs beside
+    this boot's.  ``find`` names the containers in the latter.
+    """
+    sources = Sources([], [], [])
+    for path in records or sorted(glob.glob(RECORDS)):
+        _attempt(sources, lambda path=path: _read_file(sources, path, wanted))  # type: ignore[misc]
+    if not records and shutil.which(JOURNAL[0]) is not None:
+        _attempt(sources, lambda: _read_journal(sources, wanted))
+    for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
+        _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted))  # type: ignore[misc]
+    return sources
+
+
+def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
+    try:
+        reading()
+    except TracerError as error:
+        sources.problems.append(str(error))
+
+
+def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool]) -> None:
+    file = LogFile(path)
+    try:
+        _read_records(sources, file.name, file.blocks(), wanted)
+    finally:
+        file.close()
+
+
+def _read_journal(sources: Sources, wanted: Callable[[Kill], bool]) -> None:
+    with subprocess.Popen(
+        JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as reader:
+        output = reader.stdout
+        assert output is not None
+        _read_records(sources, "journal", iter(lambda: output.read(1 << 20), b""), wanted, is_pure=False)
+    if reader.returncode:
+        sources.problems.append(f"journalctl: exit code {reader.returncode}")
+
+
+def _read_records(
+    sources: Sources, source: str, blocks: Iterable[bytes], wanted: Callable[[Kill], bool], is_pure: bool = True
+) -> None:
+    """``is_pure``: other lines than records are damage."""
+    found: dict[str, Found] = {}
+    since: str | None = None
+    sigkills, missing, unfit = False, 0, 0
+    try:
+        for line in _lines(blocks):
+            try:
+                record = whole.record(line)
+            except whole.UnfitError:
+                unfit += 1
+                continue
+            if record is None:
+                continue
+            since = _earlier(since, record)
+            if record["type"] == "oom_kill" or record["type"] == "sigkill":
+                sigkills = sigkills or record["type"] == "sigkill"
+                if wanted(record):
+                    found[record["id"]] = Found(record, source)
+            elif record["type"] == "oom_exit" and record["id"] in found:
+                found[record["id"]] = found[record["id"]]._replace(exit=record)
+            elif record["type"] == "gap":
+                missing += record["missing"]
+            elif record["type"] == "lost":
+                missing += record["count"]
+    finally:
+        sources.found.extend(found.values())
+        if since is not None:
+            sources.watched.append(Watched(source, since, sigkills, missing))
+    if is_pure and unfit:
+        sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
+
+
+def _earlier(since: str | None, record: Record) -> str | None:
+    """A kill that was found later, in the kernel log, does not tell when the tracer began."""
+    time = record["time"]
+    if time is None or (record["type"] == "oom_kill" and record["source"] == "kernel_log"):
+        return since
+    return time if since is None or time < since else since
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from filter(None, lines)
+        if len(rest) > _LONGEST_BYTES:
+            rest = b""
+    if rest:
+        yield rest  # a line that is being written is no JSON yet
+
+
+def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
+    source = "kernel log" if path == kmsg.PATH else f"log {path}"
+    try:
+        for record in LogKills().kills([path]):
+            cgroup = record["victim"]["cgroup"]
+            if cgroup is not None:
+                record["container"], record["kubernetes"], record["systemd"], _ = enrich.identify(cgroup, find)
+            if wanted(record):
+                sources.found.append(Found(record, source))
+    finally:
+        sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills=False))
+
+
+def _first_line() -> str | None:
+    """When the first line was written that the kernel still has."""
+    try:
+        log = Kmsg()
+    except OSError:
+        return None
+    try:
+        for line in log.read():
+            return None if line.time_ns is None else at_boottime(line.time_ns + suspended_ns())
+    finally:
+        log.close()
+    return None

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evidence -> what became of somebody: killed by whom and for what, or not at all, or not known.
+
+What nobody watched is not known: that no kill is on record means something only for the time since when kills are on
+record.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+from tracer.event import NO_LIMIT_BYTES, Breakdown, Level, OomKill
+from tracer.why import killer
+from tracer.why.history import History, history
+from tracer.why.killer import KillerKind
+from tracer.why.moment import seconds
+from tracer.why.search import Kind, State, Target
+from tracer.why.sources import Found, Kill, Watched
+
+Cause = Literal[
+    "own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom", "sigkill", "exited", "not_oom",
+    "running", "unknown",
+]  # fmt: skip
+"""``some_limit``: a memory cgroup's, it is not known which; ``oom``: not known what ran out; ``not_oom``: no OOM kill,
+but whether somebody else sent SIGKILL is not known."""
+OOM: frozenset[Cause] = frozenset({"own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom"})
+SIGKILLED = 137
+"""128 + SIGKILL."""
+_NEAR_S = 30.0
+"""A runtime notes the end of a container so soon."""
+_SAME_END_S = 5.0
+"""What dies so soon after another dies of the same."""
+_STOP_S = 120.0
+"""So long systemd waits at most, by default and with room, until it kills what is left of a unit."""
+
+
+class Memory(TypedDict):
+    """What filled the limit."""
+
+    cgroup: str
+    level: Level
+    limit_bytes: int | None
+    usage_bytes: int | None
+    victim_rss_bytes: int | None
+    breakdown: Breakdown | None
+
+
+class Runtime(TypedDict):
+    """What the container's runtime says, and whether it is right."""
+
+    runtime: str | None
+    oom_killed: bool | None
+    exit_code: int | None
+    running: bool | None
+    agrees: bool | None
+    """None: it does not say, or nothing is known to compare with."""
+    note: Literal["child", "init", "earlier", "unrecorded"] | None
+    """Why it says so: the victim was not the container's init, or it was; an earlier kill; a kill without a record."""
+
+
+class Verdict(TypedDict):
+    name: str
+    kind: Kind
+    cause: Cause
+    time: str | None
+    """Of the kill or, without one, of the end."""
+    ended: bool | None
+    """Whether it is gone, of a container the whole container; None: not on record."""
+    exited_after: bool
+    """The container's init was not killed: it ended by itself, right after a process in it was."""
+    running_now: bool
+    exit_code: int | None
+    kill: Kill | None
+    killer: KillerKind | None
+    memory: Memory | None
+    runtime: Runtime | None
+    history: History
+    earlier: int
+    """OOM kills before that end, where it came of something else."""
+    oom_since: str | None
+    """Since when OOM kills are on record; null: they are not."""
+    sigkill_since: str | None
+    missing: int
+    """Kills that are known to have no record."""
+
+
+def judge(
+    target: Target,
+    kind: Kind,
+    found: Sequence[Found],
+    watched: Sequence[Watched],
+    exit_code: int | None,
+    now_s: float,
+) -> Verdict:
+    """``found``: the kills of what the target names, the earliest first; ``exit_code``: what the user knows of it."""
+    state = _state_of(target, found)
+    finished_s = seconds(state["finished_at"]) if state is not None and state["running"] is False else None
+    code = exit_code if exit_code is not None else state["exit_code"] if state is not None else None
+    chosen, exited_after = _choose(kind, found, state, finished_s, code)
+    oom_since = min((each.since for each in watched if each.since is not None), default=None)
+    sigkill_since = min((each.since for each in watched if each.since and each.sigkills), default=None)
+    kills = [each.kill for each in found if each.kill["type"] == "oom_kill"]
+    oom_kills = [kill for kill in kills if kill["type"] == "oom_kill"]
+    verdict: Verdict = {
+        "name": target.name,
+        "kind": kind,
+        "cause": "unknown",
+        "time": chosen.kill["time"] if chosen is not None else state["finished_at"] if state is not None else None,
+        "ended": None,
+        "exited_after": exited_after,
+        "running_now": kind in target.running,
+        "exit_code": code,
+        "kill": None if chosen is None else chosen.kill,
+        "killer": None,
+        "memory": None,
+        "runtime": None,
+        "history": history(oom_kills, now_s),
+        "earlier": 0,
+        "oom_since": oom_since,
+        "sigkill_since": sigkill_since,
+        "missing": sum(each.missing for each in watched),
+    }
+    if chosen is not None:
+        verdict["cause"], verdict["ended"] = _cause(chosen.kill, kind), _ended(chosen, kind, finished_s)
+        if chosen.kill["type"] == "oom_kill":
+            verdict["memory"] = _memory(chosen.kill)
+        else:
+            verdict["killer"] = killer.kind_of(chosen.kill)
+            verdict["earlier"] = len(oom_kills)
+    else:
+        verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, oom_since, sigkill_since)
+        verdict["ended"] = None if verdict["cause"] == "running" else True
+        verdict["earlier"] = len(oom_kills)
+    verdict["runtime"] = _runtime(verdict, state, chosen, bool(oom_kills))
+    return verdict
+
+
+def _state_of(target: Target, found: Sequence[Found]) -> State | None:
+    """Of the container that is asked for: of several one that runs, or the last one that ended."""
+    if not target.states:
+        return None
+    ids = {each.kill["container"]["id"] for each in found[-1:] if each.kill["container"] is not None}
+    return max(
+        target.states, key=lambda state: (state["running"] is True, state["finished_at"] or "", state["id"] in ids)
+    )
+
+
+def _choose(
+    kind: Kind, found: Sequence[Found], state: State | None, finished_s: float | None, code: int | None
+) -> tuple[Found | None, bool]:
+    """The kill that is asked for, if there was one, and whether the container ended by itself after it."""
+    if state is not None and finished_s is not None:
+        own = [each for each in found if _container_id(each) == state["id"]]
+        near = [each for each in own if _is_near(each, finished_s, _NEAR_S)]
+        ends = [each for each in near if _is_end(each)]
+        if ends:
+            return _first_cause(ends), False
+        near = [each for each in near if each.kill["type"] == "oom_kill"]
+        # A log does not tell whether the victim was the container's init: then 137 speaks for that.
+        by_itself = bool(near) and (near[-1].kill["victim"]["is_container_init"] is False or code != SIGKILLED)
+        return (near[-1] if near else None), by_itself
+    if not found:
+        return None, False
+    last = found[-1]
+    if kind in ("pid", "process"):
+        return last, False
+    within = _SAME_END_S
+    if last.kill["type"] == "sigkill" and kind == "unit" and killer.kind_of(last.kill) == "systemd":
+        within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
+    at = seconds(last.kill["time"]) or 0
+    same = [
+        each
+        for each in found
+        if each is last or (_is_near(each, at, within) and _container_id(each) == _container_id(last))
+    ]
+    chosen = _first_cause([each for each in same if _is_end(each)] or same)
+    return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
+
+
+def _container_id(found: Found) -> str | None:
+    container = found.kill["container"]
+    return None if container is None else container["id"]
+
+
+def _is_near(found: Found, at: float, within: float) -> bool:
+    moment = seconds(found.kill["time"])
+    return moment is not None and abs(moment - at) <= within
+
+
+def _first_cause(found: Sequence[Found]) -> Found:
+    """Runtimes send SIGKILL after the dead: an OOM kill comes before that."""
+    return next((each for each in found if each.kill["type"] == "oom_kill"), found[0])
+
+
+def _is_end(found: Found) -> bool:
+    """Whether it killed the container's init, and so the whole container."""
+    is_init = found.kill["victim"]["is_container_init"]
+    return _init_died(found) if is_init is None else is_init
+
+
+def _init_died(found: Found) -> bool:
+    """Whether that one was gone soon after; it may have ended by itself, as a shell does whose command was killed."""
+    return found.exit is not None and found.exit["container_init_died"] is True
+
+
+def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
+    """``finished_s``: of the container for whose end the kill was chosen."""
+    if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
+        return True
+    lives = chosen.exit is not None and chosen.exit["container_init_died"] is False
+    return False if lives or chosen.kill["victim"]["is_container_init"] is False else None
+
+
+def _cause(kill: Kill, kind: Kind) -> Cause:
+    if kill["type"] == "sigkill":
+        return "sigkill"
+    scope, limit = kill["incident"]["scope"], kill["limit"]
+    if scope == "host":
+        return "host"
+    if scope == "cpuset" or scope == "mempolicy":
+        return "nodes"
+    if scope == "sysrq":
+        return "sysrq"
+    if limit is None:
+        return "some_limit" if scope == "memcg" else "oom"
+    return "own_limit" if _is_own(kill, limit["cgroup"], limit["level"], kind) else "limit_above"
+
+
+def _is_own(kill: OomKill, path: str, level: Level, kind: Kind) -> bool:
+    """Whether the limit is of what is asked for; of a process that of its container or unit, too."""
+    if path == kill["victim"]["cgroup"] and level not in ("pod", "qos", "slice", "root"):
+        return True
+    if kind == "pod":
+        return level in ("pod", "container")
+    if kill["container"] is not None:
+        return level == "container"
+    return level == "unit"
+
+
+def _cause_without_kill(
+    state: State | None,
+    kind: Kind,
+    target: Target,
+    code: int | None,
+    finished_s: float | None,
+    oom_since: str | None,
+    sigkill_since: str | None,
+) -> Cause:
+    if kind in target.running and (state is None or state["running"] is not False):
+        return "running"
+    if code is not None and code != SIGKILLED:
+        return "exited"
+    oom_s, sigkill_s = seconds(oom_since), seconds(sigkill_since)
+    if finished_s is None or code is None or oom_s is None or finished_s < oom_s:
+        return "unknown"
+    return "exited" if sigkill_s is not None and finished_s >= sigkill_s else "not_oom"
+
+
+def _memory(kill: OomKill) -> Memory | None:
+    limit = kill["limit"]
+    if limit is None:
+        return None
+    bound = limit["limit_bytes"]
+    if bound is None or bound >= NO_LIMIT_BYTES:
+        bound = limit["memsw_limit_bytes"]
+    return {
+        "cgroup": limit["cgroup"],
+        "level": limit["level"],
+        "limit_bytes": None if bound is None or bound >= NO_LIMIT_BYTES else bound,
+        "usage_bytes": limit["usage_bytes"],
+        "victim_rss_bytes": kill["victim"]["rss_bytes"],
+        "breakdown": limit["breakdown"],
+    }
+
+
+def _runtime(verdict: Verdict, state: State | None, chosen: Found | None, any_oom: bool) -> Runtime | None:
+    """What its files say now; where they are gone, what they said when the victim was."""
+    then = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None
+    container = chosen.kill["container"] if chosen is not None else None
+    says: Runtime
+    if state is not None and (container is None or container["id"] == state["id"]):
+        says = {
+            "runtime": state["runtime"],
+            "oom_killed": state["oom_killed"],
+            "exit_code": state["exit_code"],
+            "running": state["running"],
+            "agrees": None,
+            "note": None,
+        }
+    elif then is not None:
+        says = {
+            "runtime": container["runtime"] if container is not None else None,
+            "oom_killed": then["oom_killed"],
+            "exit_code": then["exit_code"],
+            "running": None,
+            "agrees": None,
+            "note": None,
+        }
+    else:
+        return None
+    killed = says["oom_killed"]
+    if killed is None:
+        return says
+    if verdict["cause"] in OOM:
+        of_init = chosen is not None and _is_end(chosen)
+        says["agrees"] = killed
+        says["note"] = None if killed and of_init else "init" if of_init else "child"
+    elif killed and any_oom:
+        says["agrees"], says["note"] = False, "earlier"
+    elif killed:
+        says["agrees"], says["note"] = False, "unrecorded"
+    elif verdict["cause"] in ("sigkill", "exited", "not_oom"):
+        says["agrees"] = True
+    return says
