@@ -31,7 +31,7 @@ PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 p
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
 	deploy/oomtrace.service
 
 .DEFAULT_GOAL := build

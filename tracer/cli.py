@@ -10,6 +10,7 @@ from tracer import __version__
 from tracer.commands.detach import detach
 from tracer.commands.doctor import doctor
 from tracer.commands.parse import parse
+from tracer.commands.report import report
 from tracer.commands.resolve import resolve
 from tracer.commands.run import run
 from tracer.commands.schema import schema
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, resolve, parse, doctor, detach, schema):
+for command in (run, resolve, parse, report, doctor, detach, schema):
     app.command()(command)
 
 

@@ -11,9 +11,11 @@ from tracer.log_format import LineFormats, Origin, Sourced
 from tracer.log_journal import EXPORT, LONGEST_BYTES, Export
 from tracer.log_time import Calendar
 from tracer.oom_incident import Report
+from tracer.oom_lines import LogLine
 from tracer.oom_report import WORDS, Reports
 
 Emit = Callable[[Report, Origin], None]
+Heard = Callable[[LogLine, Origin], None]
 
 _SPELLED = (*WORDS, *(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS))
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
@@ -25,10 +27,14 @@ _MOST_HOSTS = 64
 
 
 class HostReports:
-    """Lines of many hosts and boots, mixed as a central log has them -> reports."""
+    """Lines of many hosts and boots, mixed as a central log has them -> reports.
 
-    def __init__(self, emit: Emit) -> None:
+    ``heard`` is given each line that belongs to a report, or stands within one, after the reports that it completes.
+    """
+
+    def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
         self._emit = emit
+        self._heard = heard
         self._open: dict[Origin, Reports] = {}
 
     @property
@@ -49,6 +55,8 @@ class HostReports:
             reports = self._open[origin] = Reports()
         for report in reports.feed(line):
             self._emit(report, origin)
+        if self._heard is not None:
+            self._heard(line, origin)
         if reports.idle:
             del self._open[origin]
 
@@ -65,9 +73,9 @@ class HostReports:
 class LogScan:
     """Reads one log."""
 
-    def __init__(self, calendar: Calendar, emit: Emit) -> None:
+    def __init__(self, calendar: Calendar, emit: Emit, heard: Heard | None = None) -> None:
         self._formats = LineFormats(calendar)
-        self._reports = HostReports(emit)
+        self._reports = HostReports(emit, heard)
         self._export: Export | None = None
         self._begun = self._overlong = False
         self._rest = b""

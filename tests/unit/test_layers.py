@@ -38,12 +38,17 @@ LAYERS = (
     ("log_scan", "stream"),
     ("interfaces", "names"),
     ("attach", "engine_core", "features", "pins", "record", "enrich", "exits", "bcc_child"),
-    ("engine_bcc", "identity", "parse"),
+    ("report.__init__", "report.memory", "report.regularity", "report.whose", "report.check", "report.log"),
+    ("report.incidents",),
+    ("report.inputs", "report.markdown"),
+    ("report.page",),
+    ("engine_bcc", "identity", "parse", "report.make"),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
     ("commands.common",),
-    ("commands.detach", "commands.doctor", "commands.parse", "commands.resolve", "commands.run", "commands.schema"),
+    ("commands.detach", "commands.doctor", "commands.parse", "commands.report"),
+    ("commands.resolve", "commands.run", "commands.schema"),
     ("cli",),
     ("__main__",),
 )
@@ -65,7 +70,7 @@ THIRD_PARTY = {
         "network",
         "pins",
     }
-    | {"log_journal", "spool"},
+    | {"log_journal", "report.check", "report.inputs", "report.page", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
 }
@@ -130,7 +135,9 @@ def test_bcc_child_needs_nothing_installed() -> None:
 def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
-    assert loaded.isdisjoint({"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.log_scan", "bcc"})
+    assert loaded.isdisjoint(
+        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.report.make", "tracer.log_scan", "bcc"}
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
