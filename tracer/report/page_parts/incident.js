@@ -118,7 +118,7 @@ function candidateChart(record) {
 	const scored = record.candidates_scored === null ? "" : ` ${count(record.candidates_scored, "process").replace("processs", "processes")} scored.`;
 	const caption = bound ? `Resident memory; the line marks the limit, ${sizeText(bound)}.${scored}` : `Resident memory.${scored}`;
 	return [el("h3", {}, "Who was there"), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Who was there" },
-		table({ className: "candidates" }, ["process", "#pid", "", "#resident", "#points", "#adj"], rows, caption))];
+		table({ className: "candidates" }, ["process", "#pid", "against the limit", "#resident", "#points", "#adj"], rows, caption))];
 }
 
 function breakdownChart({ parts }, record) {

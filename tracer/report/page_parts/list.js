@@ -105,7 +105,7 @@ function setUpList() {
 		event.preventDefault();
 		act();
 	});
-	list.addEventListener("scroll", scheduleList, { passive: true });
+	list.addEventListener("scroll", renderList, { passive: true });
 	new ResizeObserver(scheduleList).observe(list);
 	listeners.push(refreshList);
 }
