@@ -14,6 +14,7 @@ from tracer.commands.report import report
 from tracer.commands.resolve import resolve
 from tracer.commands.run import run
 from tracer.commands.schema import schema
+from tracer.commands.watch import watch
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, resolve, parse, report, doctor, detach, schema):
+for command in (run, resolve, parse, report, watch, doctor, detach, schema):
     app.command()(command)
 
 

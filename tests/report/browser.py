@@ -38,7 +38,7 @@ def axe() -> str:
     source = AXE / "node_modules" / "axe-core" / "axe.min.js"
     if not source.exists():
         AXE.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--silent", "--no-save", "--prefix", AXE, "axe-core@4"]
+        command = ["npm", "install", "--silent", "--no-save", "--prefix", str(AXE), "axe-core@4"]
         try:
             subprocess.run(command, check=True, timeout=180, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.SubprocessError) as error:
@@ -93,7 +93,7 @@ class Browser:
 
     def logged(self, kind: str) -> list[Any]:
         """What came since the last time: the console's messages, or DevTools' events."""
-        entries = self.driver.get_log(kind)
+        entries = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return [json.loads(entry["message"])["message"] if kind == "performance" else entry for entry in entries]
 
     def cpu_s(self) -> float:

@@ -29,7 +29,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def run_report(*files: Path, output: Path) -> Path:
     """The page that the command makes of files."""
-    command = [sys.executable, "-m", "tracer", "report", *files, "-o", output]
+    command = [sys.executable, "-m", "tracer", "report", *map(str, files), "-o", str(output)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
     return output
 

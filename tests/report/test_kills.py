@@ -40,7 +40,7 @@ def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: 
     browser.js("document.getElementById('list').focus()")
     for number, record in enumerate(reversed(records)):
         browser.keys(Keys.ARROW_DOWN if number else Keys.HOME)
-        assert browser.text("#incident-title") == describe(record)
+        assert browser.text("#incident-title") == describe(record)  # type: ignore[arg-type]
         killed = re.compile(rf"Killed process {record['victim']['pid']} \({record['victim']['comm']}\)")
         assert len(killed.findall(log.read_text("utf-8", "replace"))) == 1
         assert len(killed.findall(browser.text("#incident-body pre"))) == 1

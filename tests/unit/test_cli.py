@@ -24,7 +24,7 @@ from tracer.schema import json_schema
 from .events import NOBODY
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
-COMMANDS = ("run", "resolve", "parse", "report", "doctor", "schema", "detach")
+COMMANDS = ("run", "resolve", "parse", "report", "watch", "doctor", "schema", "detach")
 
 Finished = subprocess.CompletedProcess[str]
 

@@ -41,14 +41,16 @@ LAYERS = (
     ("report.__init__", "report.memory", "report.regularity", "report.whose", "report.check", "report.log"),
     ("report.incidents",),
     ("report.inputs", "report.markdown"),
-    ("report.page",),
-    ("engine_bcc", "identity", "parse", "report.make"),
+    ("report.page", "watch.__init__"),
+    ("watch.feed", "watch.model", "watch.text"),
+    ("watch.screen",),
+    ("engine_bcc", "identity", "parse", "report.make", "watch.app"),
     ("source", "doctor"),
     ("daemon",),
     ("commands.__init__",),
     ("commands.common",),
     ("commands.detach", "commands.doctor", "commands.parse", "commands.report"),
-    ("commands.resolve", "commands.run", "commands.schema"),
+    ("commands.resolve", "commands.run", "commands.schema", "commands.watch"),
     ("cli",),
     ("__main__",),
 )
@@ -73,6 +75,7 @@ THIRD_PARTY = {
     | {"log_journal", "report.check", "report.inputs", "report.page", "spool"},
     "typer": {"cli", *(module for module in MODULES if module.startswith("commands."))},
     "bcc": {"bcc_child"},
+    "urwid": {"watch.screen"},
 }
 LONGEST = 320
 
@@ -136,7 +139,16 @@ def test_daemon_does_not_load_the_command_line() -> None:
     """What the daemon imports stays for as long as it runs."""
     loaded = loaded_after("import tracer.daemon")
     assert loaded.isdisjoint(
-        {"typer", "tracer.cli", "tracer.doctor", "tracer.parse", "tracer.report.make", "tracer.log_scan", "bcc"}
+        {
+            "typer",
+            "tracer.cli",
+            "tracer.doctor",
+            "tracer.parse",
+            "tracer.report.make",
+            "urwid",
+            "tracer.log_scan",
+            "bcc",
+        }
     )
 
 

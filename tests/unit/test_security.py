@@ -29,8 +29,8 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"commands.run", "doctor", "engine_bcc", "log_files"}
-"""The command, the doctor, and the engine whose child compiles."""
+STARTERS = {"commands.run", "doctor", "engine_bcc", "log_files", "watch.feed"}
+"""The command, the doctor, the engine whose child compiles, zstd, and the watch's own tracer."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}
 

@@ -64,7 +64,7 @@ class Inputs:
     def _lines(self, name: str, blocks: Iterable[bytes]) -> None:
         found = bad = 0
         try:
-            for line in _split(blocks):
+            for line in split_lines(blocks):
                 if not line.strip():
                     continue
                 record = self._records.read(line)
@@ -114,7 +114,7 @@ def _has_records(begin: bytes) -> bool:
     return False
 
 
-def _split(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Lines; the last one may lack its end.  One that is too long comes as something that is no record."""
     rest, overlong = b"", False
     for block in blocks:

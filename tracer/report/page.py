@@ -17,10 +17,10 @@ import orjson
 from tracer import __version__
 from tracer.clock import rfc3339
 from tracer.line import escape_controls
-from tracer.report.incidents import Incident, Kill, workloads
+from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
 from tracer.report.memory import bound_bytes, parts
-from tracer.report.whose import Whose, whose
+from tracer.report.whose import names, whose
 from tracer.sentence import describe, printable
 
 PARTS = Path(__file__).with_name("page_parts")
@@ -70,14 +70,14 @@ def _line(incident: Incident) -> dict[str, Any]:
 
 def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:
     """What the page keeps in mind of all incidents: rows for its list, names, workloads."""
-    names = {facet: _Names() for facet in (*_FACETS, "scope")}
+    numbered = {facet: _Names() for facet in (*_FACETS, "scope")}
     numbers = {id(incident): number for number, incident in enumerate(incidents)}
     return {
         "version": __version__,
         "made": rfc3339(time.time_ns()),
         "notes": list(notes),
-        "rows": [_row(incident, names) for incident in incidents],
-        "names": {facet: list(of.numbers) for facet, of in names.items()},
+        "rows": [_row(incident, numbered) for incident in incidents],
+        "names": {facet: list(of.numbers) for facet, of in numbered.items()},
         "workloads": [
             {
                 "name": workload.name,
@@ -101,35 +101,19 @@ class _Names:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def _row(incident: Incident, names: dict[str, _Names]) -> list[Any]:
+def _row(incident: Incident, numbered: dict[str, _Names]) -> list[Any]:
     kills = incident.kills
     record = kills[0].record
     owners = [whose(kill.record) for kill in kills]
     facets: list[Any] = []
     for facet in _FACETS:
-        found = [names[facet].number(getattr(owner, facet)) for owner in owners]
+        found = [numbered[facet].number(getattr(owner, facet)) for owner in owners]
         facets.append(found[0] if len(set(found)) == 1 else found)
-    scope = names["scope"].number(record["incident"]["scope"])
+    scope = numbered["scope"].number(record["incident"]["scope"])
     moment = None if incident.time_s is None else round(incident.time_s * 1000)
     victim = record["victim"]
-    searched = dict.fromkeys(word for kill, owner in zip(kills, owners, strict=True) for word in _searched(kill, owner))
+    searched = dict.fromkeys(word for kill in kills for word in names(kill.record))
     return [
         *(moment, len(kills), *facets, scope, victim["comm"], victim["rss_bytes"], bound_bytes(record)),
         "\n".join(searched).lower(),
     ]
-
-
-def _searched(kill: Kill, owner: Whose) -> list[str]:
-    record = kill.record
-    victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
-    found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
-    found += [*owner, record["id"], record["incident"]["scope"]]
-    if container is not None:
-        found += [container["id"], container["name"]]
-    if kubernetes is not None:
-        found.append(kubernetes["pod_uid"])
-    if record["trigger"] is not None:
-        found.append(record["trigger"]["comm"])
-    if record["limit"] is not None:
-        found.append(record["limit"]["cgroup"])
-    return [word for word in found if word]

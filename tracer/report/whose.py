@@ -39,3 +39,19 @@ def whose(record: OomKill) -> Whose:
         namespace,
         "/".join(part for part in parts if part),
     )
+
+
+def names(record: OomKill) -> list[str]:
+    """All that a search for a kill looks at."""
+    victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
+    found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
+    found += [*whose(record), record["id"], record["incident"]["scope"]]
+    if container is not None:
+        found += [container["id"], container["name"]]
+    if kubernetes is not None:
+        found.append(kubernetes["pod_uid"])
+    if record["trigger"] is not None:
+        found.append(record["trigger"]["comm"])
+    if record["limit"] is not None:
+        found.append(record["limit"]["cgroup"])
+    return [name for name in found if name]
