@@ -21,6 +21,8 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
+# npm brings axe-core; where there is one, Debian's is not needed.
+REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core tmux zstd $(if $(shell command -v npm),,npm)
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -111,6 +113,12 @@ test-reliability: build  ## Faults while processes are killed, and an account of
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
+
+.PHONY: test-report
+test-report: build  ## The report's page in Chromium, and the watch in tmux, with real OOM kills; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES="$(REPORT_PACKAGES)"
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
 
 .PHONY: test-packaging
 test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root
