@@ -23,6 +23,7 @@ RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-con
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
 REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core tmux zstd $(if $(shell command -v npm),,npm)
+COLLECTOR_PACKAGES := openssl systemd
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -119,6 +120,12 @@ test-report: build  ## The report's page in Chromium, and the watch in tmux, wit
 	@$(MAKE) --no-print-directory packages PACKAGES="$(REPORT_PACKAGES)"
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
+
+.PHONY: test-collectors
+test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES="$(COLLECTOR_PACKAGES)"
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
 
 .PHONY: test-packaging
 test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root

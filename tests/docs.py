@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
 
-docs/output.md: every field of every record, from the JSON Schema.
+docs/output.md: every field of every record, from the JSON Schema.  docs/outputs.md: every output and its options, from
+the forms of tracer/sinks; the prose between the tables is written by hand.
 """
 
+import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tracer.schema import json_schema
+from tracer.sinks.open import forms
+from tracer.sinks.target import COMMON, Option
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "output.md"
+OUTPUTS = ROOT / "docs" / "outputs.md"
 
 HEAD = """# Output reference
 
@@ -72,14 +78,82 @@ def _name(reference: dict[str, Any]) -> str:
     return str(reference["$ref"]).rpartition("/")[2]
 
 
+def render_outputs(page: str) -> str:
+    """The page with its tables made anew."""
+    for name, rows in (("outputs", _uris()), ("options", _options())):
+        made = "\n".join([f"<!-- {name}-table -->", *rows, f"<!-- /{name}-table -->"])
+        (place,) = re.findall(rf"<!-- {name}-table -->\n.*<!-- /{name}-table -->", page, re.DOTALL)
+        page = page.replace(place, made)
+    return page
+
+
+def _uris() -> list[str]:
+    rows = ["| URI | what | needs |", "|---|---|---|"]
+    for form in forms().values():
+        needs = f"`pip install 'oomtrace[{form.extra}]'`" if form.extra else ""
+        rows.append(f"| `{form.uri}` | {form.meaning} | {needs} |".replace("  |", " |"))
+    return rows
+
+
+def _options() -> list[str]:
+    """A table for each set of options, those of all outputs first."""
+    whose = {"all outputs": COMMON}
+    for scheme, form in forms().items():
+        like = next((others for others, options in whose.items() if options == form.options), None)
+        if like is not None:
+            whose[f"{like}, `{scheme}`"] = whose.pop(like)
+        elif form.options:
+            whose[f"`{scheme}`"] = form.options
+    rows = []
+    for names, options in whose.items():
+        rows += [f"Options of {names}:", "", "| option | value | default | meaning |", "|---|---|---|---|"]
+        for name, option in options.items():
+            spelled, value = _spelled(name, option)
+            default = "" if option.default is None else f"`{_written(option)}`"
+            rows.append(f"| {spelled} | {value} | {default} | {option.meaning} |".replace("  |", " |"))
+        rows.append("")
+    return rows[:-1]
+
+
+def _spelled(name: str, option: Option) -> tuple[str, str]:
+    if isinstance(option.kind, tuple):
+        return f"`{name}`", ", ".join(f"`{value}`" for value in option.kind)
+    if option.kind == "secret":
+        return f"`{name}-file`, `{name}-env`", "absolute path; environment variable"
+    values = {
+        "text": "text",
+        "count": "number",
+        "bytes": "number, with `K`, `M`, `G`",
+        "seconds": "number, with `s`, `m`, `h`, `d`",
+        "flag": "`yes`, `no`",
+        "path": "absolute path",
+        "list": "with commas between",
+    }
+    return f"`{name}`", values[option.kind]
+
+
+def _written(option: Option) -> str:
+    """A default as it would be written in a URI."""
+    if isinstance(option.default, bool):
+        return "yes" if option.default else "no"
+    if option.kind == "bytes" and isinstance(option.default, int):
+        for unit, size in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+            if option.default and option.default % size == 0:
+                return f"{option.default // size}{unit}"
+    return str(option.default)
+
+
+PAGES: Mapping[Path, Callable[[], str]] = {OUTPUT: render, OUTPUTS: lambda: render_outputs(OUTPUTS.read_text())}
+
+
 def main() -> int:
-    rendered = render()
-    if "--check" in sys.argv[1:]:
-        if OUTPUT.read_text() != rendered:
-            print(f"{OUTPUT} is not up to date: run make docs", file=sys.stderr)
+    for page, make in PAGES.items():
+        rendered = make()
+        if "--check" not in sys.argv[1:]:
+            page.write_text(rendered)
+        elif page.read_text() != rendered:
+            print(f"{page} is not up to date: run make docs", file=sys.stderr)
             return 1
-        return 0
-    OUTPUT.write_text(rendered)
     return 0
 
 

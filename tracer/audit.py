@@ -2,20 +2,18 @@
 """Compares what the kernel has counted with what has a record.
 
 The kernel counts a kill in /proc/vmstat (oom_kill) before it can be seen, and a group kill's first victim twice, unless
-that was gone in between: so many more are nothing to tell of.
+that was gone in between: so many more are nothing to tell of, but for those whose cgroup tells that it counted once.
 """
 
 from collections.abc import Callable
-from heapq import nlargest
 
-from tracer import cgroupfs
+from tracer.cgroup_account import CgroupAccount
 from tracer.clock import at_boottime, boottime_ns
-from tracer.event import CgroupKills, Gap, Host
+from tracer.event import NOBODY, Gap, Victim
 from tracer.ledger import Entry, Ledger
 
 QUIET_NS = 1_000_000_000
 """So long after the last event the counts are compared, and again when they differ: a kill may be under way."""
-CGROUPS_MAX = 10
 
 
 class Audit:
@@ -24,6 +22,7 @@ class Audit:
     def __init__(self, ledger: Ledger, count: Callable[[], int | None]) -> None:
         self._ledger = ledger
         self._count = count
+        self._cgroups = CgroupAccount()
         self._due_ns: int | None = None
         self._suspect: tuple[int, int] | None = None
         self._earlier: set[Entry] | None = set(ledger.entries())
@@ -31,13 +30,23 @@ class Audit:
         self._began_ns = boottime_ns()
         self._group: str | None = None
 
-    def note(self, killed_ns: int, tid: int, group: str | None) -> None:
+    def start(self, now_ns: int) -> None:
+        """Compare what was before, and learn what the cgroups have counted."""
+        if not self._ledger.is_new or self._ledger.since_ns is not None:  # else all since boot is compared
+            self._cgroups.learn()
+        self.touched(now_ns)
+
+    def note(self, killed_ns: int, victim: Victim, group: str | None) -> None:
         """A kill has a record; ``group`` names the incident where ``memory.oom.group`` is set."""
+        tid = victim["tid"]
         if killed_ns >= self._began_ns:
             self._earlier = None
         if self._earlier is not None and Entry(killed_ns, tid) in self._earlier:
             return
-        self._ledger.note(killed_ns, tid, counts_twice=group not in (None, self._group))
+        is_first = group not in (None, self._group)
+        self._ledger.note(killed_ns, tid, counts_twice=is_first)
+        # Of the chosen one alone, which has points, it is certain that the kernel killed it before the others.
+        self._cgroups.note(killed_ns, victim["cgroup"], group_begins=is_first and victim["points"] is not None)
         self._group = group
 
     def touched(self, now_ns: int) -> None:
@@ -59,6 +68,7 @@ class Audit:
         if self._missing(counted) <= 0:
             self._suspect = None
             self._ledger.settle(counted, boottime_ns())
+            self._cgroups.settle()
             return False
         seen = counted, self._ledger.explained
         if seen != self._suspect:
@@ -106,7 +116,6 @@ class Audit:
         if counted is None:
             return None
         missing, now_ns, ledger = self._missing(counted), boottime_ns(), self._ledger
-        nobody: Host = {"name": "", "boot_id": None, "kernel": ""}
         gap: Gap | None = None
         if missing > 0:
             gap = {
@@ -114,23 +123,19 @@ class Audit:
                 "type": "gap",
                 "time": at_boottime(now_ns),
                 "seq": 0,
-                "host": nobody,
+                "host": NOBODY,
                 "since": None if ledger.since_ns is None else at_boottime(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),
                 "records": ledger.kills,
                 "missing": missing,
-                "cgroups": _cgroups(),
+                "cgroups": self._cgroups.unexplained(),
             }
+        else:
+            self._cgroups.settle()
         ledger.settle(counted, now_ns)
         self._suspect = None
         return gap
 
     def _missing(self, counted: int) -> int:
-        return counted - self._ledger.explained - self._ledger.groups
-
-
-def _cgroups() -> list[CgroupKills]:
-    counting: list[CgroupKills] = [
-        {"cgroup": path, "oom_kills": kills} for path, kills in cgroupfs.oom_kills() if kills > 0
-    ]
-    return nlargest(CGROUPS_MAX, counting, key=lambda each: each["oom_kills"])
+        over, groups = counted - self._ledger.explained, self._ledger.groups
+        return over - groups + (self._cgroups.counted_once() if over > 0 and groups else 0)

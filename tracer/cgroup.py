@@ -19,7 +19,8 @@ down, and nothing below a container changes which container and which pod were f
 import re
 from typing import Literal, NamedTuple, cast
 
-from tracer.event import Container, Identity, Kubernetes, Level, Systemd
+from tracer.event import Level
+from tracer.whose import Container, Identity, Kubernetes, Systemd
 
 _QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
 

@@ -5,10 +5,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracer.clock import boottime_ns
+
 MOUNTINFO = "/proc/self/mountinfo"
 COUNT_MAX = 50_000
 OOM_KILL_FILES = ("memory.events.local", "memory.oom_control")
 """Of cgroup v2 (Linux 5.2 and later) and v1: both count the cgroup's own victims only."""
+READ_MAX = 4096
+"""Such a file has a handful of short lines."""
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
@@ -16,6 +20,17 @@ class Mount(NamedTuple):
     root: str
     """Which cgroup is mounted: ``/``, but in a container that was not given the host's."""
     point: str
+
+
+class Count(NamedTuple):
+    """What a cgroup says of itself."""
+
+    inode: int
+    """Tells it from another one that had, or will have, the same path."""
+    oom_kills: int
+    """Processes that were killed in it, not in those below."""
+    read_ns: int
+    """When it was read, CLOCK_BOOTTIME; what was killed before is in it."""
 
 
 def find_mount(mountinfo: str) -> Mount | None:
@@ -57,18 +72,36 @@ def paths() -> Iterator[str]:
     return (path for path, _folder in _folders())
 
 
-def oom_kills() -> Iterator[tuple[str, int]]:
-    """The memory cgroups that count OOM kills, and how many processes were killed in each itself."""
+def counts() -> Iterator[tuple[str, Count]]:
+    """The memory cgroups that count OOM kills, and how many."""
     for path, folder in _folders():
-        for name in OOM_KILL_FILES:
-            try:
-                with open(f"{folder}/{name}", encoding="ascii") as file:
-                    kills = [line.split()[1] for line in file if line.startswith("oom_kill ")]
-            except OSError:
-                continue
-            if kills:
-                yield path, int(kills[0])
-                break
+        count = _count_in(folder)
+        if count is not None:
+            yield path, count
+
+
+def count_of(mount: Mount, path: str) -> Count | None:
+    """What the cgroup counts that the kernel names so; None: it is gone, cannot be seen, or does not count."""
+    below = path.removeprefix(mount.root.rstrip("/"))
+    is_inside = mount.root == "/" or below != path
+    return _count_in(f"{mount.point}{below}") if is_inside and (below.startswith("/") or not below) else None
+
+
+def _count_in(folder: str) -> Count | None:
+    for name in OOM_KILL_FILES:
+        try:
+            opened = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            _, found, kills = os.read(opened, READ_MAX).partition(b"oom_kill ")
+            if found:
+                return Count(os.fstat(opened).st_ino, int(kills.split(maxsplit=1)[0]), boottime_ns())
+        except OSError:  # it is gone
+            continue
+        finally:
+            os.close(opened)
+    return None
 
 
 def _folders() -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from tracer import __version__
+from tracer.commands.config import config
 from tracer.commands.detach import detach
 from tracer.commands.doctor import doctor
 from tracer.commands.parse import parse
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 for command in (run, resolve, parse, report, watch, doctor, detach, schema):
     app.command()(command)
+app.add_typer(config)
 
 
 def _print_version(wanted: bool) -> None:

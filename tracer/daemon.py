@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon: the only place that composes the stages.
 
-    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> incident, record -> enrich -> stream
+    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> pipeline -> stream
 
 Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is replaced by
 this one, so that what it imported (typer) weighs on nobody.
@@ -13,34 +13,27 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
 
-import orjson
-
-from tracer import backfill, enrich, features, heap, host, privileges, process, source, state, wire
+from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
 from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
 from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
 from tracer.errors import TracerError
-from tracer.event import OomExit
-from tracer.exits import Exits
+from tracer.filter import Filter
 from tracer.gfp import GfpNames
-from tracer.handover import Handover
-from tracer.incident import Incidents, Kill
 from tracer.ledger import Ledger
 from tracer.names import Names
 from tracer.notify import Notifier
-from tracer.options import ENVIRONMENT, Options
-from tracer.output import Output
+from tracer.options import ENVIRONMENT, FIXED, Options, from_json
+from tracer.outputs import Outputs
 from tracer.pins import Pinned
+from tracer.pipeline import Pipeline
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.runtimes import Runtimes
-from tracer.sinks.open import open_sink
-from tracer.spool import Spool
 from tracer.stderr import tell
 from tracer.stream import Stream
 
@@ -60,11 +53,10 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self._notifier = Notifier()
-        self._host = host.read_host()
-        opened = [open_sink(uri) for uri in options.outputs]
+        self._host = host.read_host(options.labels)
+        self._options = options
+        self._outputs = Outputs(options.outputs)
         self._runtimes = Runtimes(options.runtime_roots)
-        redactor = Redactor(options.redact, options.redact_defaults)
-        self._redact: enrich.Redact = redactor.redact if options.cmdline else lambda _cmdline: None
         self._capture = source.attach(options.engine, options.pins)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -80,22 +72,35 @@ class Daemon:
         self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
         self._names = Names(self._runtimes)
         self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        self._exits = Exits(self._names)
-        self._records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
-        self._incidents = Incidents()
         self._backlog = Backlog()
-        self._handover = Handover()
         ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = [Output(sink, Spool(kept.folder, sink.uri) if kept else None, lambda: None) for sink in opened]
+        outputs = self._outputs.start(kept.folder if kept else None)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
             self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
-        self._kills = 0
+        records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
+        self._pipeline = Pipeline(
+            records,
+            self._names,
+            _redact(options),
+            self._interfaces,
+            self._audit,
+            self._backlog,
+            self._stream,
+            _filter(options),
+        )
+
+        if options.metrics:
+            from tracer.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
+
+            metrics = Metrics(process.oom_kills, self._outputs.states, self._capture.source)
+            metrics.show(map(parse, options.metrics))
+            self._stream.observe = metrics.observe
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
@@ -114,15 +119,13 @@ class Daemon:
         self._expect(None)
         self._inherit_all()
         self._notifier.ready()
-        self._audit.touched(time.monotonic_ns())
+        self._audit.start(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
             ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
             caught = os.read(wake_read, 64) if wake_read in ready else b""
             if signal.SIGHUP in caught:
-                self._notifier.reloading()
-                self._stream.reopen()
-                self._notifier.ready()
+                self._reload()
             self._step()
         self._notifier.stopping()
         self._finish()
@@ -131,10 +134,34 @@ class Daemon:
         """Do all that there is to do now."""
         self._drain()
         self._notifier.alive(time.monotonic_ns())
-        self._write_exits(self._exits.due(time.monotonic_ns()))
+        self._pipeline.tell_exits()
         if self._audit.kills_are_missing(time.monotonic_ns()):
-            self._explain()
+            self._pipeline.explain(self._backfill, self._drain)
         self._settle()
+
+    def _reload(self) -> None:
+        """Read the configuration again, and go on in what has the names of the outputs now."""
+        self._notifier.reloading()
+        if self._options.config is not None:
+            try:
+                self._apply(reload.read(self._options.arguments))
+            except TracerError as error:
+                tell(str(error))
+        self._stream.reopen()
+        self._notifier.ready()
+
+    def _apply(self, wanted: Options) -> None:
+        """Raises TracerError where an output cannot be opened; then all stays as it was."""
+        old = self._options
+        if wanted.outputs != old.outputs:
+            self._stream.exchange(self._outputs.exchange(wanted.outputs))
+        self._host = host.read_host(wanted.labels)
+        self._stream.configure(self._host, wanted.max_record_bytes)
+        self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
+        later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
+        kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
+        self._options = wanted._replace(**kept)
+        tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 
     def _finish(self) -> None:
         attached = self._capture.attached
@@ -142,18 +169,20 @@ class Daemon:
             attached.detach()
         self._drain()
         if not self._capture.pinned:  # else what it lacks is read by the next run
-            self._write_joined(self._incidents.end())
-        self._write_exits(self._exits.end())
+            self._pipeline.end()
+        self._pipeline.tell_exits(all_of_them=True)
         for _ in range(10):  # the kernel counts a kill before it tells of it
             if not self._audit.missing():
                 break
             time.sleep(0.05)
             self._drain()
         else:
-            self._explain()
+            self._pipeline.explain(self._backfill, self._drain)
         self._settle()
         unread = self._runtimes.errors + self._names.timeouts
-        self._stream.stop(process.oom_kills(), records=self._kills, metadata_errors=unread)
+        self._stream.stop(
+            process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
+        )
         self._stream.close()
         self._settle()
         if self._capture.pinned and sys.stderr.isatty():
@@ -162,10 +191,10 @@ class Daemon:
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
         waits = [SETTLE_S * 1e9] if self._backlog.waits() else []
-        patience_ns, now_ns = self._incidents.patience_ns(), time.monotonic_ns()
+        patience_ns, now_ns = self._pipeline.patience_ns(), time.monotonic_ns()
         if patience_ns is not None:
             waits.append(patience_ns)
-        for due_ns in (self._exits.next_ns(), self._notifier.next_ns(), self._audit.next_ns()):
+        for due_ns in (self._pipeline.next_ns(), self._notifier.next_ns(), self._audit.next_ns()):
             if due_ns is not None:
                 waits.append(max(0, due_ns - now_ns))
         return min(waits) / 1e9 if waits else None
@@ -175,17 +204,13 @@ class Daemon:
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
             for event, position in self._read(self._events):
-                if isinstance(event, wire.ExitEvent):
-                    self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
-                else:
-                    self._backlog.read(event.header.incident_ns, position)
-                self._write_joined(self._incidents.feed(event, time.monotonic_ns()))
-            self._write_joined(self._incidents.flush(time.monotonic_ns()))
+                self._pipeline.feed(event, position)
+            self._pipeline.flush()
             for event, _ in self._read(self._cgroups):
                 if isinstance(event, wire.CgroupEvent):
                     self._expect(event.path.decode("utf-8", "backslashreplace"))
             self._cgroups.release(self._cgroups.position)
-            if self._incidents.patience_ns() is None or time.monotonic_ns() > until_ns:
+            if self._pipeline.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
@@ -193,50 +218,7 @@ class Daemon:
             try:
                 yield wire.decode(data), position
             except wire.DecodeError as error:
-                self._lose("decode", error)
-
-    def _lose(self, stage: str, error: Exception) -> None:
-        if not self._stream.losses(stage):
-            tell(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
-        self._stream.lose(stage)
-
-    def _write_joined(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
-        for each in joined:
-            self._audit.touched(time.monotonic_ns())
-            write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
-            try:
-                write(each, inherited)  # type: ignore[arg-type]
-            except Exception as error:  # whatever it is: it would come again at every start
-                self._lose("record", error)
-
-    def _write_exit(self, event: wire.ExitEvent, inherited: bool) -> None:
-        gone = self._records.oom_exit(event)
-        if inherited:
-            self._handover.gone(gone)
-        complete = self._exits.exited(gone, time.monotonic_ns())
-        self._write_exits([complete] if complete else [])
-
-    def _write_kill(self, kill: Kill, inherited: bool) -> None:
-        built, victim = self._records.oom_kill(kill), kill.victim
-        if inherited:
-            self._handover.told(built, victim.header.time_ns)
-        elif old_id := self._handover.double_of(built, victim.header.time_ns):
-            self._exits.rename(old_id, built["id"])
-            return
-        known = victim.network_cookie, built["victim"]["cgroup"]
-        interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-        enrich.enrich(built, victim.started_ns, self._names, self._redact, interfaces)
-        self._exits.killed(built, victim.init_pid, victim.init_started_ns)
-        position = None if inherited else self._backlog.incident(victim.header.incident_ns)
-        in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, victim.tid, in_group)
-        self._kills += self._stream.write(built, position)
-
-    def _write_exits(self, gone: Iterable[OomExit]) -> None:
-        for each in gone:
-            position = self._backlog.take_exit(each["id"])
-            if self._handover.rename(each):
-                self._stream.write(each, position)
+                self._pipeline.lose("decode", error)
 
     def _inherit_all(self) -> None:
         """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
@@ -255,33 +237,10 @@ class Daemon:
         ring, told = open_ring(predecessor.maps["events"]), Counters(predecessor.maps)
         self._stream.lose("ring_buffer", told.read(COUNTER_LOST) - told.read(COUNTER_LOST_TOLD))
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            incidents = Incidents()
-            for event, _ in self._read(ring):
-                self._write_joined(incidents.feed(event, 0), inherited=True)
-            self._write_joined(incidents.end(), inherited=True)
+            self._pipeline.inherit(event for event, _ in self._read(ring))
         else:
             self._stream.lose("upgrade", len(ring.read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
-
-    def _explain(self) -> None:
-        """Tell the kills that have no record from the kernel log, and how many are not there either."""
-        logged = self._backfill.kills(self._audit.since_ns) if self._backfill else []
-        self._drain()  # what was logged in this moment
-        missing, noted = self._audit.certainly_missing(), []
-        if not missing or self._incidents.patience_ns() is not None:
-            self._audit.touched(time.monotonic_ns())
-            return
-        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
-            incident = built["incident"]
-            enrich.enrich(built, -1, self._names, self._redact)
-            self._kills += self._stream.write(built)
-            noted.append((killed_ns, built["victim"]["tid"], incident["id"] if incident["group_kill"] else None))
-        self._stream.flush()  # noted too early, they would be lost with this process
-        for each in noted:
-            self._audit.note(*each)
-        gap = self._audit.settle()
-        if gap is not None:
-            self._stream.write(gap)
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
@@ -293,7 +252,7 @@ class Daemon:
             self._unseen_cgroups = unseen
             self._expect(None)
         self._stream.settle()
-        needed = self._backlog.first_needed(self._events.position, self._incidents.is_open)
+        needed = self._backlog.first_needed(self._events.position, self._pipeline.incident_is_open)
         # An output that takes nothing must not take the room of what is to come: the older half goes.
         needed = max(needed, self._events.position - self._events.size_bytes // 2)
         self._events.release(needed)
@@ -306,12 +265,21 @@ class Daemon:
             self._interfaces.expect(path)
 
 
+def _redact(options: Options) -> enrich.Redact:
+    redactor = Redactor(options.redact, options.redact_defaults)
+    return redactor.redact if options.cmdline else lambda _cmdline: None
+
+
+def _filter(options: Options) -> Filter:
+    return Filter(options.only, options.unwanted)
+
+
 def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
         privileges.hurry()
-        options = Options(**orjson.loads(os.environ.pop(ENVIRONMENT, "{}")))
+        options = from_json(os.environ.pop(ENVIRONMENT, "{}"))
         Daemon(options).run()
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer import cgroup, process
-from tracer.event import Container, Interface, Kubernetes, OomKill, Systemd
+from tracer.event import OomKill
 from tracer.facts import Facts
 from tracer.names import Names
+from tracer.whose import Container, Interface, Kubernetes, Systemd
 
 Redact = Callable[[list[str]], list[str] | None]
 Find = Callable[[str, str | None, str | None], Facts]

@@ -9,7 +9,9 @@ with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are
 ``backslashreplace``, so that they are valid JSON whatever they hold.
 """
 
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from typing import Annotated, Literal, TypedDict
+
+from tracer.whose import Container, Kubernetes, Network, Systemd
 
 SCHEMA = 1
 
@@ -27,6 +29,11 @@ class Host(TypedDict):
     name: Annotated[str | None, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`); of a log its."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
     kernel: Annotated[str | None, "Kernel release, as `uname -r` gives it; null of a log."]
+    labels: Annotated[dict[str, str] | None, "What whoever set oomtrace up says of it (`--label`); null of a log."]
+
+
+NOBODY: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
+"""Of a record that is still to be written."""
 
 
 class Incident(TypedDict):
@@ -145,65 +152,6 @@ class Candidate(TypedDict):
     oom_score_adj: Annotated[int | None, "Its oom_score_adj."]
 
 
-class Container(TypedDict):
-    """A container: its id from the cgroup's path, the rest from its runtime's files."""
-
-    id: Annotated[str, "Container id, in full; the name where a runtime has no other (LXC, nspawn, ctr)."]
-    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
-    name: Annotated[str | None, "Container name."]
-    image: Annotated[str | None, "Image name, as it was given to the runtime."]
-    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod."]
-    node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
-    ip_addresses: Annotated[
-        list[str] | None, "Addresses of its network namespace, link-local ones left out; needs `--network`."
-    ]
-
-
-class Kubernetes(TypedDict):
-    """A pod: uid and class from the cgroup's path, the rest from the runtime's and the kubelet's files."""
-
-    pod_name: Annotated[str | None, "Pod name."]
-    namespace: Annotated[str | None, "Kubernetes namespace."]
-    pod_uid: Annotated[str | None, "Pod uid; for static pods the hash of their configuration."]
-    container_name: Annotated[str | None, "Container name in the pod."]
-    qos_class: Annotated[
-        Literal["Guaranteed", "Burstable", "BestEffort"] | None, "Quality of service, by the cgroup's place."
-    ]
-
-
-class Systemd(TypedDict):
-    """A systemd unit."""
-
-    unit: Annotated[str | None, "systemd unit as systemctl takes it; of the container's own systemd where it runs one."]
-    slice: Annotated[str | None, "Innermost slice."]
-
-
-class Interface(TypedDict):
-    """A network interface of the victim's network namespace."""
-
-    name: Annotated[str, "Its name in there (`eth0`)."]
-    mac_address: Annotated[str | None, "Hardware address."]
-    ip_addresses: Annotated[list[str], "With prefix length (`172.17.0.2/16`)."]
-
-
-class Network(TypedDict):
-    """The victim's network namespace."""
-
-    namespace_inode: Annotated[int | None, "Its inode number, as `readlink /proc/PID/ns/net` shows it."]
-    host_network: Annotated[bool | None, "Whether it is the host's."]
-    interfaces: Annotated[
-        list[Interface] | None, "What is in it, loopback left out; null for the host's, and without `--network`."
-    ]
-
-
-class Identity(NamedTuple):
-    """Whose a cgroup is; each part is None where the path does not show one."""
-
-    container: Container | None
-    kubernetes: Kubernetes | None
-    systemd: Systemd | None
-
-
 class Base(TypedDict):
     """What every record has."""
 
@@ -269,7 +217,7 @@ class Lost(Base):
     stage: Annotated[
         str,
         "Where: `ring_buffer` (full), `decode` and `record` (malformed), `upgrade` (left by another version), "
-        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged).",
+        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged), `rejected:URI` (the other side refuses it).",
     ]
     count: Annotated[int, "How many."]
     since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
@@ -279,7 +227,8 @@ class CgroupKills(TypedDict):
     """A cgroup's own count."""
 
     cgroup: Annotated[str, "A memory cgroup."]
-    oom_kills: Annotated[int, "Processes killed in it, as its `memory.events.local` or `memory.oom_control` counts."]
+    oom_kills: Annotated[int, "Processes killed in it, as it counts: in that time, or ever where `records` is null."]
+    records: Annotated[int | None, "Kills of that time in it that have a record; null where it is not known how many."]
 
 
 class Gap(Base):
@@ -290,7 +239,7 @@ class Gap(Base):
     oom_kills: Annotated[int, "The kernel's count of that time."]
     records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
     missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
-    cgroups: Annotated[list[CgroupKills], "Cgroups that count kills, the highest first, at most ten."]
+    cgroups: Annotated[list[CgroupKills], "Those that count more than was recorded, at most ten; none that is gone."]
 
 
 class Start(Base):
@@ -312,6 +261,7 @@ class Stop(Base):
     type: Literal["stop"]
     oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
     records: Annotated[int, "oom_kill records written by this run."]
+    filtered: Annotated[int, "OOM kills that `--only` or `--except` left out."]
     lost: Annotated[int, "Events lost by this run."]
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 

@@ -2,6 +2,7 @@
 """Which host this is."""
 
 import os
+from collections.abc import Iterable
 
 from tracer.event import Host
 
@@ -9,9 +10,14 @@ NODE_NAME = "NODE_NAME"
 """The environment variable that tells a pod the name of its node; the kernel tells it the pod's."""
 
 
-def read_host() -> Host:
+def read_host(labels: Iterable[tuple[str, str]] = ()) -> Host:
     uname = os.uname()
-    return {"name": os.environ.get(NODE_NAME) or uname.nodename, "boot_id": read_boot_id(), "kernel": uname.release}
+    return {
+        "name": os.environ.get(NODE_NAME) or uname.nodename,
+        "boot_id": read_boot_id(),
+        "kernel": uname.release,
+        "labels": dict(labels),
+    }
 
 
 def read_boot_id() -> str | None:

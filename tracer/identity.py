@@ -7,8 +7,9 @@ from typing import TypedDict
 
 from tracer import cgroup, enrich, process
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.event import Container, Kubernetes, Level, Systemd
+from tracer.event import Level
 from tracer.runtimes import Runtimes
+from tracer.whose import Container, Kubernetes, Systemd
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from tracer import cgroupfs
 from tracer.cgroup import identify
-from tracer.event import Interface
 from tracer.network import Namespaces
+from tracer.whose import Interface
 
 AFTER_S = (0.1, 0.5, 1.5, 5.0)
 """When a new container is visited: its cgroup is older than its processes, and those than its last address."""

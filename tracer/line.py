@@ -6,12 +6,13 @@ first, and named in ``truncated``.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from tracer.event import OomKill, Record
+from tracer.style import Style, nested
 
 MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
@@ -27,9 +28,9 @@ _CONTROLS = re.compile(
 )
 
 
-def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
+def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
-    line = _dump(record)
+    line = _dump(style(record))
     if len(line) <= max_bytes or record["type"] != "oom_kill":
         return line
     for keep in _KEEP:
@@ -37,12 +38,12 @@ def encode(record: Record, max_bytes: int = MAX_BYTES) -> bytes:
             while len(line) > max_bytes and trim(len(line) - max_bytes):
                 if name not in record["truncated"]:
                     record["truncated"].append(name)
-                line = _dump(record)
+                line = _dump(style(record))
     return line
 
 
-def _dump(record: Record) -> bytes:
-    return escape_controls(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+def _dump(fields: Mapping[str, Any]) -> bytes:
+    return escape_controls(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def escape_controls(json: bytes) -> bytes:

@@ -5,7 +5,7 @@ Container, pod and unit are still null here; they come from tracer/enrich.py.
 """
 
 from tracer.clock import at_boottime, rfc3339
-from tracer.event import NO_LIMIT_BYTES, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
 from tracer.oom_incident import Counter, Report
 from tracer.oom_lines import SCOPES
 from tracer.oom_tasks import Task
@@ -58,7 +58,7 @@ class LogRecords:
             "id": kill_id,
             "time": self._time(report),
             "seq": 0,
-            "host": {"name": "", "boot_id": None, "kernel": ""},
+            "host": NOBODY,
             "source": "kernel_log",
             "delayed": True,
             "incident": {

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.event import Interface
+from tracer.whose import Interface
 
 DEADLINE_S = 0.2
 ENTRIES_MAX = 4096

@@ -8,18 +8,17 @@ fails, what is in it is moved to the spool, and all lines go through the spool u
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 
+from tracer.backoff import BackOff
 from tracer.errors import TracerError
 from tracer.ids import Id, ids
 from tracer.line_queue import LineQueue
-from tracer.sinks import Sink
+from tracer.sinks import RejectedError, Sink
 from tracer.spool import Spool
 from tracer.stderr import tell
 
 BEHIND_S = 1.0
-RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
-"""The pause between two tries; each is twice the one before."""
 HUNG_S = 5.0
 """A request over a network may take longer than BEHIND_S; what takes longer than this is said to fail."""
 SPOOL_RETRY_S = 1.0
@@ -30,17 +29,26 @@ LOCK_S = 0.5
 class Output:
     """Takes lines, and is not held up by its sink.
 
-    ``on_settled`` is called, from any thread and without a lock held, when ``settled`` has grown or the output is dead:
-    it must neither block nor call back.  ``spool`` and ``sink`` are closed with the output.
+    ``spool`` and ``sink`` are closed with the output.  What the other side will
+    never take is set aside in the spool's folder, so that it does not keep back what comes after it.
     """
 
-    def __init__(self, sink: Sink, spool: Spool | None, on_settled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        spool: Spool | None,
+        style: str = "nested",
+        types: Collection[str] | None = None,
+    ) -> None:
         self.uri = sink.uri
+        self.style, self.types = style, types
+        """What it wants: lines of this style, of records of these types (None: of all)."""
+        self.rejected = 0
+        """Lines that the other side will never take."""
         self.dead = False
         """It can never come back: it takes no more lines, and what is not settled stays so."""
         self._sink = sink
         self._spool = spool
-        self._on_settled = on_settled
         self._recent: set[Id] | None = None
         self._queue = LineQueue()
         self._busy_since_s = 0.0
@@ -52,17 +60,18 @@ class Output:
         self._spool_lock = threading.Lock()
         """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
         self._spool_retry_s = 0.0
-        self._failing = False
-        self._caught_up = 0
-        """Lines delivered since it began to fail."""
-        self._pause_s = self._retry_s = 0.0
+        self.failing = False
+        self._caught_up = 0  # lines delivered since it began to fail
+        self._alone = 0
+        """So many lines are delivered one by one, because one of them is rejected."""
+        self._retry = BackOff()
         self._wants_reopen = False
         self._ends_s: float | None = None
         """When to stop delivering."""
         self._closed = False
         self._damage_told = False
         self._is_inherited = spool is not None and not spool.is_empty
-        """The first lines in the spool are an earlier run's, which may have been killed after it delivered them."""
+        """The first lines in the spool are an earlier run's, which may have delivered them before it was killed."""
         self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
         self._thread.start()
 
@@ -84,6 +93,12 @@ class Output:
     def skipped(self) -> int:
         """Damaged lines in the spool."""
         return self._spool.skipped if self._spool is not None else 0
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Lines in memory, and bytes on disk."""
+        with self._lock:
+            return self._queue.lines, self._spool.size_bytes if self._spool is not None else 0
 
     @property
     def is_full(self) -> bool:
@@ -114,6 +129,11 @@ class Output:
                 self._queue.put(line)
                 self._news.notify()
 
+    def begin(self, settled: int) -> None:
+        """Join those that have had so many lines already."""
+        with self._lock:
+            self._queue.settled += settled
+
     def skip(self) -> None:
         """Count a line that it has already: it is settled with those before it."""
         with self._lock:
@@ -131,7 +151,7 @@ class Output:
         """Go on in what has the name now, soon; an output that fails is tried again at once."""
         with self._news:
             self._wants_reopen = True
-            self._retry_s = 0.0
+            self._retry.until_s = 0.0
             self._news.notify()
 
     def close(self, timeout_s: float) -> None:
@@ -140,7 +160,7 @@ class Output:
             return
         with self._news:
             self._ends_s = time.monotonic() + timeout_s
-            self._pause_s = self._retry_s = 0.0
+            self._retry.end()
             self._news.notify()
         self._thread.join(timeout_s + LOCK_S)
         self._spool_retry_s = 0.0
@@ -153,14 +173,12 @@ class Output:
         if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):
             self._spool.close()
             self._spool_lock.release()
-        self._on_settled()
 
     def _keep(self, lock_s: float = -1.0) -> None:
         """Move the queue into the spool, as far as that has room; waits so long for who is at it (-1: for ever)."""
         spool, now_s = self._spool, time.monotonic()
         if spool is None or now_s < self._spool_retry_s or not self._spool_lock.acquire(timeout=lock_s):
             return
-        settled = self.settled
         try:
             while not self._closed:
                 with self._lock:
@@ -174,8 +192,6 @@ class Output:
                     self._queue.settle()
         finally:
             self._spool_lock.release()
-        if self.settled != settled:
-            self._on_settled()
 
     def _deliver_forever(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
@@ -192,6 +208,8 @@ class Output:
             self._writing_since_s = time.monotonic()
             try:
                 count = self._sink.write(lines)
+            except RejectedError as error:
+                self._rejected(lines, is_spooled, begin, str(error))
             except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
                 self._refused(error)
             else:
@@ -205,25 +223,25 @@ class Output:
                 self._keep()
                 with self._spool_lock:
                     self._spool.sync()
-            if self._failing and self._is_idle():
-                self._failing = False
+            if self.failing and self._is_idle():
+                self.failing = False
                 tell(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
                 is_idle = self._is_idle()
-                until_s = None if is_idle else self._retry_s
+                until_s = None if is_idle else self._retry.until_s
                 if self._ends_s is not None:
-                    is_kept = self._retry_s > now_s and not self._queue.first()  # on disk, and it fails
+                    is_kept = self._retry.until_s > now_s and not self._queue.first()  # on disk, and it fails
                     if is_idle or is_kept or now_s >= self._ends_s:
                         return False
-                    until_s = min(self._retry_s, self._ends_s)
+                    until_s = min(self._retry.until_s, self._ends_s)
                 if self._wants_reopen or (until_s is not None and now_s >= until_s):
                     return True
                 self._news.wait(None if until_s is None else until_s - now_s)
 
     def _is_behind(self) -> bool:
         is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
-        return self._failing or bool(is_late) or not self._is_spool_empty()
+        return self.failing or bool(is_late) or not self._is_spool_empty()
 
     def _is_idle(self) -> bool:
         return not self._queue.first() and self._is_spool_empty()
@@ -233,7 +251,7 @@ class Output:
 
     def _next_lines(self) -> tuple[list[bytes], bool, int]:
         """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin."""
-        count = self._sink.batch_lines
+        count = 1 if self._alone else self._sink.batch_lines
         if self._spool is not None and not self._spool.is_empty:
             with self._spool_lock:
                 lines = self._spool.peek(count)
@@ -252,7 +270,7 @@ class Output:
 
     def _delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         self._writing_since_s = None
-        self._pause_s = self._retry_s = 0.0
+        self._retry.end()
         with self._spool_lock:
             if self._closed:
                 return
@@ -265,8 +283,20 @@ class Output:
                     return
                 self._queue.settle(count - spooled)
         self._caught_up += count
-        if spooled < count:
-            self._on_settled()
+        self._alone = max(0, self._alone - count)
+
+    def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, reason: str) -> None:
+        if len(lines) > 1:
+            self._writing_since_s = None
+            self._alone = len(lines)
+            return
+        self.rejected += 1
+        with self._spool_lock:
+            is_kept = self._spool is not None and self._spool.set_aside(lines[0])
+        if self.rejected == 1:
+            kept = f"it is kept in {self._spool.path}" if self._spool and is_kept else "it is lost"
+            tell(f"{self.uri} rejects a record: {reason}; {kept}, counted, and so are all that follow")
+        self._delivered(1, is_spooled, begin)
 
     def _refused(self, error: Exception) -> None:
         self._writing_since_s = None
@@ -275,16 +305,14 @@ class Output:
             self.dead = True
             self._keep()
             tell(f"{self.uri} is gone for good: {reason}")
-            self._on_settled()
             return
         self._begin_failing(reason)
-        self._pause_s = min(max(2 * self._pause_s, RETRY_FIRST_S), RETRY_MAX_S)
-        self._retry_s = time.monotonic() + self._pause_s
+        self._retry.failed(getattr(error, "retry_after_s", 0.0))
 
     def _begin_failing(self, reason: str) -> None:
         with self._lock:
-            if self._failing:
+            if self.failing:
                 return
-            self._failing, self._caught_up = True, 0
+            self.failing, self._caught_up = True, 0
         kept = f"on disk, in {self._spool.path}" if self._spool is not None else "in memory, 4 MB at most,"
         tell(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")

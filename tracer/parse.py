@@ -128,7 +128,7 @@ class _Run:
         return self._this_boot
 
     def _found(self, report: Report, origin: Origin) -> None:
-        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None}
+        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
         records = self._records.get(origin)
         if records is None:
             self._records.clear()

@@ -10,12 +10,12 @@ from tracer import wire
 from tracer.clock import at_boottime, boottime_ns
 from tracer.event import (
     NO_LIMIT_BYTES,
+    NOBODY,
     Breakdown,
     Candidate,
     Incident,
     Level,
     Limit,
-    Network,
     OomExit,
     OomKill,
     Scope,
@@ -27,6 +27,7 @@ from tracer.event import (
 from tracer.gfp import GfpNames
 from tracer.incident import Kill
 from tracer.kernel_log import Report, read_report
+from tracer.whose import Network
 
 PAGE = mmap.PAGESIZE
 PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
@@ -76,7 +77,7 @@ class Records:
             "id": self.kill_id(victim.header.incident_ns, victim.pid or victim.tid),
             "time": at_boottime(victim.header.time_ns),
             "seq": 0,
-            "host": {"name": "", "boot_id": None, "kernel": ""},
+            "host": NOBODY,
             "source": self._source,
             "delayed": boottime_ns() - victim.header.time_ns > DELAYED_NS,
             "incident": incident,
@@ -100,7 +101,7 @@ class Records:
             "id": self.kill_id(event.header.incident_ns, event.pid),
             "time": at_boottime(event.header.time_ns),
             "seq": 0,
-            "host": {"name": "", "boot_id": None, "kernel": ""},
+            "host": NOBODY,
             "incident_id": self._incident_id(event.header.incident_ns),
             "pid": event.pid,
             "after_ns": max(0, event.header.time_ns - event.killed_ns),  # the signal comes before the mark

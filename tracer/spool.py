@@ -4,6 +4,7 @@
     STATE/file-2f0c1d9ab7e35864/     mode 0700, one for each output
         uri                          whose it is, without what may be secret
         0000000000000007.ndjson      segments: lines, as they were put; the oldest is delivered first
+        rejected.ndjson              what the other side will never take, for whoever looks into it
         cursor                       number of a segment, offset in it, checksum: what is before it was delivered
 
 Everything here survives the end of the process by whatever signal: a line is in the page cache when ``append`` returns,
@@ -31,6 +32,7 @@ from tracer import spool_folder
 
 MAX_BYTES = 64 << 20
 SEGMENT_BYTES = 1 << 20
+REJECTED_MAX_BYTES = 1 << 20
 RECENT_SEGMENTS = 4
 LINE_MAX_BYTES = 4 << 20
 """What is longer without a newline was not written by oomtrace."""
@@ -72,9 +74,14 @@ class Spool:
     def is_empty(self) -> bool:
         return not self._segments
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all segments, delivered lines included."""
+        return sum(list(self._sizes.values()))
+
     def append(self, line: bytes) -> bool:
         """Keep a line; False, and nothing of it, where neither its share nor the disk has room."""
-        if sum(self._sizes.values()) + len(line) > self._max_bytes:
+        if self.size_bytes + len(line) > self._max_bytes:
             return False
         try:
             descriptor = self._last_segment()
@@ -106,6 +113,17 @@ class Spool:
             count -= 1
             if not count or not self._ahead:
                 self._write_cursor(self._segments[0])
+
+    def set_aside(self, line: bytes) -> bool:
+        """Keep a line that is never delivered; False where there is no room."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS
+        try:
+            descriptor = os.open("rejected.ndjson", flags, 0o600, dir_fd=self._folder)
+            with open(descriptor, "ab", buffering=0) as file:
+                has_room = os.fstat(descriptor).st_size + len(line) <= REJECTED_MAX_BYTES
+                return has_room and file.write(line) == len(line)
+        except OSError:
+            return False
 
     def recent(self) -> Iterator[bytes]:
         """The last lines that were kept, as they lie there: RECENT_SEGMENTS full of them."""

@@ -3,7 +3,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tracer import line
 from tracer.backlog import Backlog
@@ -11,9 +11,8 @@ from tracer.clock import rfc3339
 from tracer.errors import TracerError
 from tracer.event import Base, Host, Lost, Record, Stop
 from tracer.output import Output
-
-CLOSE_S = 2.0
-"""How long an output may take to deliver the last lines."""
+from tracer.outputs import CLOSE_S
+from tracer.style import STYLES
 
 
 class Stream:
@@ -23,6 +22,8 @@ class Stream:
     """
 
     def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog, old_until: int) -> None:
+        self.observe: Callable[[Record], None] = lambda record: None
+        """Sees every record that is written."""
         self._outputs = list(outputs)
         self._host = host
         self._max_bytes = max_bytes
@@ -57,20 +58,23 @@ class Stream:
             return False
         record["seq"], record["host"] = self._seq, self._host
         self._seq += 1
-        encoded = line.encode(record, self._max_bytes)
+        encoded: dict[str, bytes] = {}
         for output in self._outputs:
-            if output in missing:
-                output.put(encoded)
-            else:
+            if output not in missing or (output.types is not None and record["type"] not in output.types):
                 output.skip()
+                continue
+            if output.style not in encoded:
+                encoded[output.style] = line.encode(record, self._max_bytes, STYLES[output.style])
+            output.put(encoded[output.style])
         self._backlog.written(self._lines, position)
         self._lines += 1
+        self.observe(record)
         return True
 
-    def stop(self, oom_kills: int | None, records: int, metadata_errors: int) -> None:
+    def stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
         """Write the last record: the kernel's count beside ours, and what went wrong."""
-        stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records, "lost": self.lost,
-                      "metadata_errors": metadata_errors}  # fmt: skip
+        stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records,
+                      "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
         self.write(stop)
 
     def lose(self, stage: str, count: int = 1) -> None:
@@ -92,6 +96,7 @@ class Stream:
             raise TracerError("no output is left", "start it again with one that stays")
         for output in self._outputs:
             self._lost[f"spool:{output.uri}"] = output.skipped
+            self._lost[f"rejected:{output.uri}"] = output.rejected
             if not output.is_full:  # telling it of its losses would be the next one
                 self._lost[f"output:{output.uri}"] = output.dropped
         now_ns = time.time_ns()
@@ -109,6 +114,17 @@ class Stream:
         until_s = time.monotonic() + CLOSE_S
         while min(output.settled for output in self._outputs) < self._lines and time.monotonic() < until_s:
             time.sleep(0.005)
+
+    def exchange(self, outputs: Sequence[Output]) -> None:
+        """Go on with these; what those that are gone had not delivered they have kept or told."""
+        for output in outputs:
+            if output not in self._outputs:
+                output.begin(self._lines)
+        self._outputs = list(outputs)
+
+    def configure(self, host: Host, max_bytes: int) -> None:
+        """From now on."""
+        self._host, self._max_bytes = host, max_bytes
 
     def reopen(self) -> None:
         """Go on in what has the names of the outputs now."""

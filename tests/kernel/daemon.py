@@ -32,7 +32,7 @@ def check_line(line: bytes) -> None:
 
 
 class Daemon:
-    """A running tracer, and the records in the first of its output files."""
+    """A running tracer, and the records in the first of its output files (if it has a configuration, that names it)."""
 
     def __init__(
         self, folder: Path, *outputs: Path, engine: str = ENGINE, arguments: Sequence[str] = (), root: Path = ROOT
@@ -45,7 +45,7 @@ class Daemon:
         # Most tests want a tracer that knows nothing of those before.
         keep = ["--state", f"{self.outputs[0]}.state", "--no-backfill"] if "--pins" in arguments else ["--no-keep"]
         command = [sys.executable, "-m", "tracer", "run", "--engine", engine, *keep, *arguments]
-        for output in self.outputs:
+        for output in () if "--config" in arguments else self.outputs:
             command += ["--output", f"file:{output}"]
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)

@@ -12,10 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 IN_VM = os.environ.get("OOMTRACE_VM") == "1"
 ENGINE = os.environ.get("OOMTRACE_ENGINE", "auto")
 
-PATIENCE_S = 60.0 if IN_VM else 10.0
+PATIENCE = float(os.environ.get("OOMTRACE_PATIENCE", "1"))
+"""A machine that has other things to do needs more: all of these are multiplied by it."""
+
+PATIENCE_S = PATIENCE * (60.0 if IN_VM else 10.0)
 """The longest wait for something that should happen at once; a VM without KVM is 5 to 15 times slower."""
 
-START_S = 600.0 if IN_VM else 10.0
+START_S = PATIENCE * (600.0 if IN_VM else 10.0)
 """The longest wait for the tracer to attach: bcc compiles first."""
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -106,7 +106,7 @@ def test_host(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """The record says on which host, boot and kernel it was made."""
     host = watch.kill(eat(32, cgroup.child("limit", 16)).die())["host"]
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert {"name": os.uname().nodename, "boot_id": boot_id, "kernel": KERNEL} == host
+    assert {"name": os.uname().nodename, "boot_id": boot_id, "kernel": KERNEL, "labels": {}} == host
 
 
 def test_ids(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts that lack something, and times in which nothing was attached: the kernel log covers what it can."""
 
-from tests.kernel.environment import wait_until
+import signal
+from collections.abc import Callable
+
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.conftest import Eat
+from tests.kernel.environment import attempts, not_applicable, wait_until
 
 from .conftest import Storm
 from .runs import Runs
@@ -11,6 +16,10 @@ WITHOUT_TRACEFS = [
     "unshare", "--mount", "sh", "-c",
     'umount --lazy /sys/kernel/tracing; umount --lazy /sys/kernel/debug/tracing; exec "$@"', "sh",
 ]  # fmt: skip
+
+BURST = 700
+"""More kills than the ring buffer has room for, with long command lines."""
+GROUPS = 10
 
 
 def test_without_bpffs(runs: Runs, storm: Storm) -> None:
@@ -70,7 +79,75 @@ def test_not_wanted(first_runs: Runs, storm: Storm) -> None:
     assert gap["since"] is None
     assert gap["oom_kills"] == gap["missing"] == stop["oom_kills"]
     assert gap["cgroups"]
+    assert {each["records"] for each in gap["cgroups"]} == {0}
     assert first_runs.of_type("oom_kill") == []
+
+
+def test_told_by_cgroup(runs: Runs, cgroup: Cgroup, eat: Eat) -> None:
+    """The gap names the cgroup whose victims found no room in the kernel, with its own count, and no other cgroup."""
+    seen, burst = cgroup.child("seen", 8), cgroup.child("burst", 8)
+    overflow(runs, eat, burst, lambda: storm_in(eat, seen, 20))
+    recorded = sum(record["victim"]["cgroup"] == burst.name for record in runs.of_type("oom_kill"))
+    assert runs.count("oom_kill") == 20 + recorded
+    (gap,) = runs.of_type("gap")
+    assert gap["cgroups"] == [{"cgroup": burst.name, "oom_kills": BURST, "records": recorded}]
+    assert (gap["oom_kills"], gap["records"], gap["missing"]) == (20 + BURST, 20 + recorded, BURST - recorded)
+    storm_in(eat, seen, 1)
+    runs.wait_for_kills(21 + recorded)
+    runs.stop()
+    assert len(runs.of_type("gap")) == 1, "it is told once"
+
+
+def test_group_kills_hide_nothing(runs: Runs, cgroup: Cgroup, eat: Eat) -> None:
+    """Of first victims of group kills, some counted twice and some once, none hides a kill that is missing.
+
+    The chosen one is not the one that asks for memory, and so it may be gone before the kernel comes upon it again.
+    """
+    if cgroup.hierarchy.version == 1:
+        not_applicable("cgroup v1 has no memory.oom.group")
+    burst = cgroup.child("burst", 8)
+    groups = [cgroup.child(f"group{number}", 48) for number in range(GROUPS)]
+
+    def kill_groups() -> None:
+        for group in groups:
+            group.write("memory.oom.group", 1)
+            holder = eat(32, group, hold=True, life=600).full()
+            eat(48, group, life=600).die()
+            holder.die()
+
+    overflow(runs, eat, burst, kill_groups)
+    recorded = sum(record["victim"]["cgroup"] == burst.name for record in runs.of_type("oom_kill"))
+    counted = [group.oom_kills() for group in groups]
+    print(f"group kills: {GROUPS}, of which the kernel counted the first victim once: {counted.count(2)}")
+    assert set(counted) <= {2, 3}
+    (gap,) = runs.of_type("gap")
+    assert gap["cgroups"] == [{"cgroup": burst.name, "oom_kills": BURST, "records": recorded}]
+    assert gap["oom_kills"] == BURST + sum(counted)
+    assert (gap["records"], gap["missing"]) == (recorded + 2 * GROUPS, BURST - recorded)
+    runs.stop()
+
+
+def overflow(runs: Runs, eat: Eat, burst: Cgroup, before: Callable[[], None]) -> None:
+    """Start a run; while it stands still, let ``before`` kill, and then so many in ``burst`` that some find no room."""
+    ledger = runs.state / "ledger"
+    known = ledger.read_bytes()[:256]
+    runs.start("--no-backfill")
+    assert runs.process is not None
+    wait_until("the account has begun", lambda: ledger.read_bytes()[:256] != known)
+    runs.process.send_signal(signal.SIGSTOP)
+    before()
+    storm_in(eat, burst, BURST)
+    assert burst.oom_kills() == BURST
+    runs.process.send_signal(signal.SIGCONT)
+    wait_until("the account", lambda: runs.of_type("gap"), 60)
+
+
+def storm_in(eat: Eat, group: Cgroup, kills: int) -> None:
+    """So many kills of processes whose command lines fill the ring buffer soon."""
+    eater = eat(16, group, children=kills, jobs=2, life=600, extra=["x" * 900])
+    for _ in attempts(300):
+        if eater.ended():
+            break
 
 
 def pids(runs: Runs) -> set[int]:

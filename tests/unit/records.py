@@ -12,7 +12,12 @@ from tracer.incident import Kill
 from tracer.record import Records
 from tracer.schema import json_schema
 
-HOST: Host = {"name": "node-1", "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "kernel": "6.1.0-56-cloud-amd64"}
+HOST: Host = {
+    "name": "node-1",
+    "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e",
+    "kernel": "6.1.0-56-cloud-amd64",
+    "labels": {},
+}
 RECORDS = Records("bpf", "6a4ce4a0", GfpNames(None), scores=True)
 BLIND = Records("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
 """Without kprobes."""

@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """audit.py: what the kernel counts and no record tells is found, once it is certain, and told once."""
 
+from pathlib import Path
+
 import pytest
 
-from tracer import cgroupfs
+from tests.kernel.environment import wait_until
 from tracer.audit import QUIET_NS, Audit
 from tracer.clock import at_boottime
+from tracer.event import Victim
+from tracer.incident import Kill
 from tracer.ledger import Ledger
 
+from . import events
+from .cgroup_tree import CgroupTree
+from .records import complete
+
+VICTIM = complete(Kill(events.victim(), None, None, (), (), ()))["victim"]
 BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+
+
+NOW_NS = 2**62
+"""After all that an earlier run has noted."""
 
 
 class Kernel:
@@ -42,9 +55,18 @@ class Case:
 
 
 @pytest.fixture(autouse=True)
-def no_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CgroupTree:
     """This machine's own kills are not the subject."""
-    monkeypatch.setattr(cgroupfs, "oom_kills", lambda: iter([("/a", 0), ("/b", 3), ("/c", 5)]))
+    tree = CgroupTree(tmp_path, monkeypatch)
+    for path, oom_kills in (("/a", 0), ("/b", 3), ("/c", 5)):
+        tree.count(path, oom_kills)
+    return tree
+
+
+def victim(tid: int, cgroup: str = "/a", points: int | None = None) -> Victim:
+    made = VICTIM.copy()
+    made["tid"], made["cgroup"], made["points"] = tid, cgroup, points
+    return made
 
 
 def test_all_is_told() -> None:
@@ -79,7 +101,47 @@ def test_missing() -> None:
     assert gap["since"] is not None
     assert gap["since"][:19] == at_boottime(1)[:19]
     assert [(each["cgroup"], each["oom_kills"]) for each in gap["cgroups"]] == [("/c", 5), ("/b", 3)]
+    assert [each["records"] for each in gap["cgroups"]] == [0, 0]
     assert not case.missing()
+
+
+def test_missing_from_now_on(tree: CgroupTree) -> None:
+    """Once all was explained only cgroups are named that count more since then than there are records."""
+    case = Case()
+    case.audit.start(0)
+    wait_until("the cgroups are read", lambda: case.audit._cgroups._found is not None)
+    assert not case.missing()
+    case.kernel.oom_kills = 43
+    tree.count("/a", 1)
+    tree.count("/b", 5)
+    case.audit.note(NOW_NS, victim(17, "/a"), None)
+    assert case.missing()
+    gap = case.audit.settle()
+    assert gap is not None
+    assert (gap["oom_kills"], gap["records"], gap["missing"]) == (3, 1, 2)
+    assert gap["cgroups"] == [{"cgroup": "/b", "oom_kills": 2, "records": 0}]
+    assert not case.missing()
+
+
+@pytest.mark.parametrize(("points", "missing"), [(900, True), (None, False)])
+def test_hidden_by_a_group_kill(tree: CgroupTree, points: int | None, missing: bool) -> None:
+    """The first victim of a group kill was counted once, a kill elsewhere has no record: as much as if it was twice.
+
+    The cgroup tells which, if it is certain that the victim was the first.
+    """
+    case = Case()
+    case.audit.start(0)
+    wait_until("the cgroups are read", lambda: case.audit._cgroups._found is not None)
+    assert not case.missing()
+    case.kernel.oom_kills = 43
+    tree.count("/a", 2)
+    tree.count("/b", 4)
+    case.audit.note(NOW_NS, victim(17, "/a", points), "group")
+    case.audit.note(NOW_NS, victim(18, "/a"), "group")
+    assert case.missing() == missing
+    gap = case.audit.settle()
+    told = (gap["missing"], gap["cgroups"]) if gap else None
+    assert told == ((1, [{"cgroup": "/b", "oom_kills": 1, "records": 0}]) if missing else None)
 
 
 def test_found_in_time() -> None:
@@ -120,9 +182,9 @@ def test_noted_by_an_earlier_run() -> None:
     case = Case()
     case.ledger.note(5, 17, counts_twice=False)
     again = Audit(case.ledger, case.kernel.count)
-    again.note(5, 17, None)
+    again.note(5, victim(17), None)
     assert case.ledger.explained == 41
-    again.note(6, 18, None)
+    again.note(6, victim(18), None)
     assert case.ledger.explained == 42
 
 
@@ -130,7 +192,7 @@ def test_group_kills_are_noted() -> None:
     """One kill of each group kill may be counted twice."""
     case = Case()
     for number, group in enumerate(("a", "a", "b", None, "c")):
-        case.audit.note(2**62, number, group)
+        case.audit.note(NOW_NS, victim(number), group)
     assert (case.ledger.explained, case.ledger.groups) == (45, 3)
 
 
@@ -138,7 +200,7 @@ def test_known() -> None:
     """Kills with a record, by thread."""
     case = Case()
     for killed_ns, tid in ((5, 17), (6, 18), (7, 17)):
-        case.audit.note(killed_ns, tid, None)
+        case.audit.note(killed_ns, victim(tid), None)
     assert case.audit.known() == {17: [5, 7], 18: [6]}
 
 

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracer.cgroup import identify, level, parse_proc_cgroup
-from tracer.event import Identity, Level
+from tracer.event import Level
+from tracer.whose import Identity
 
 Vector = dict[str, Any]
 

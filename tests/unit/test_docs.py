@@ -14,6 +14,7 @@ import pytest
 
 from tests import docs
 from tracer.schema import json_schema
+from tracer.sinks.open import forms
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,6 +38,15 @@ def examples() -> list[tuple[str, str]]:
 def test_output_reference() -> None:
     """docs/output.md is what `make docs` writes."""
     assert docs.render() == docs.OUTPUT.read_text()
+
+
+def test_outputs_reference() -> None:
+    """The tables in docs/outputs.md are what `make docs` writes, and name every output and option."""
+    page = docs.OUTPUTS.read_text()
+    assert docs.render_outputs(page) == page
+    for form in forms().values():
+        assert f"| `{form.uri}` |" in page
+        assert all(re.search(rf"\| `{name}(-file)?`", page) for name in form.options)
 
 
 def test_readme_record() -> None:

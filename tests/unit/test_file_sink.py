@@ -185,7 +185,7 @@ def test_logrotate(how: str, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     config.write_text(LOGROTATE.format(path=path, how=how.split()[0]))
     config.chmod(0o644)
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri), lambda: None)
+    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
     count = 0
     for _ in range(5):
         wait_for(path.exists)

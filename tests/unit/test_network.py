@@ -10,8 +10,8 @@ import pytest
 
 from tracer import network
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.event import Interface
 from tracer.network import Namespaces, _Entry
+from tracer.whose import Interface
 
 ETH0: Interface = {"name": "eth0", "mac_address": "02:42:ac:11:00:02", "ip_addresses": ["172.17.0.2/16"]}
 

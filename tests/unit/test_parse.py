@@ -71,7 +71,12 @@ def test_as_the_daemon(form: str) -> None:
     found = records(log=WHOLE[form](LOG))
     assert daemons() == [{**record, "time": None, "host": None, "seq": None} for record in found]
     for record, report in zip(found, reports(LOG), strict=True):
-        assert record["host"] == {"name": HOST, "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "kernel": None}
+        assert record["host"] == {
+            "name": HOST,
+            "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e",
+            "kernel": None,
+            "labels": None,
+        }
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime((BOOT_NS + (report.time_ns or 0)) // 10**9))
         assert record["time"].startswith(second)
 

@@ -7,7 +7,6 @@ import pty
 import select
 import socket
 import termios
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,15 +103,13 @@ def test_reader_of_stdout_leaves() -> None:
 def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It settles nothing more, and says so once; what it could not deliver lies in the spool, if there is one."""
     reader, writer = os.pipe()
-    told = threading.Event()
     with standard_output(writer) as sink:
         spool = Spool(str(tmp_path), "stdout") if is_spooled else None
-        output = Output(sink, spool, lambda: told.set() if sink.dead else None)
+        output = Output(sink, spool)
         output.put(record(0))
         settle(output, 1)
         os.close(reader)
         output.put(record(1))
-        assert told.wait(PATIENCE_S)
         wait_for(lambda: output.dead)
         for number in range(2, 10):
             output.put(record(number))
@@ -121,7 +118,7 @@ def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == "oomtrace: stdout is gone for good: Broken pipe\n"
     reader, writer = os.pipe()
     with standard_output(writer) as sink:  # the next start
-        output = Output(sink, Spool(str(tmp_path), "stdout"), lambda: None)
+        output = Output(sink, Spool(str(tmp_path), "stdout"))
         output.put(record(2))
         output.close(PATIENCE_S)
     assert numbers(read(reader)) == [1, 2][1 - is_spooled :]
@@ -243,7 +240,7 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Readers that come and go: every line arrives, in order, and stderr has two lines for each time."""
     path = fifo(tmp_path)
     (tmp_path / "state").mkdir()
-    output = Output(open_sink(f"file:{path}"), Spool(f"{tmp_path}/state", f"file:{path}"), lambda: None)
+    output = Output(open_sink(f"file:{path}"), Spool(f"{tmp_path}/state", f"file:{path}"))
     data, count = b"", 0
     for _ in range(3):
         for number in range(count, count + 300):

@@ -16,6 +16,8 @@ PACKAGE = Path(tracer.__file__).parent
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput"}
 DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "code", "codeop", "runpy", "pty", "xml", "yaml", "http", "urllib"}
+MAY_IMPORT = {"sinks.target": {"urllib"}, "config": {"urllib"}}
+"""They take URIs apart, and put them together."""
 STARTS = {
     "subprocess",
     "posix_spawn",
@@ -29,7 +31,7 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"commands.run", "doctor", "engine_bcc", "log_files", "watch.feed"}
+STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "log_files", "watch.feed"}
 """The command, the doctor, the engine whose child compiles, zstd, and the watch's own tracer."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}
@@ -82,7 +84,7 @@ def imported(module: str) -> set[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_runs_what_it_reads(module: str) -> None:
     """No shell, no code made of data; and few modules start a program, each with a list of arguments."""
-    assert imported(module).isdisjoint(DANGEROUS_MODULES)
+    assert imported(module).isdisjoint(DANGEROUS_MODULES - MAY_IMPORT.get(module, set()))
     for node, owner, name in calls(module):
         assert name not in DANGEROUS_CALLS or (owner, name) in COMPILES, f"line {node.lineno}: {name}"
         assert not any(keyword.arg == "shell" for keyword in node.keywords), f"line {node.lineno}: shell"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks.py: lines reach their file whole, or somebody is told."""
+"""sinks/open.py: lines reach their file whole, or somebody is told."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
-from tracer.sinks.open import check, open_sink
+from tracer.sinks.open import open_sink, parse
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_no_file(name: str, tmp_path: Path) -> None:
 def test_unknown_output(uri: str) -> None:
     """An output of no known kind is wrong usage."""
     with pytest.raises(TracerError) as caught:
-        check(uri)
+        parse(uri)
     assert caught.value.exit_code == EXIT_USAGE
     assert repr(uri) in str(caught.value)
     assert refusal(uri).exit_code == EXIT_USAGE

@@ -3,45 +3,50 @@
 
 import os
 import sys
-from typing import get_args
+from typing import Any
 
-import orjson
 import typer
 
 import tracer
 from tracer.commands.common import RUNTIME_ROOTS
 from tracer.errors import TracerError
+from tracer.filter import FIELDS
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES
-from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, EngineOption, Options
-from tracer.redact import Redactor
-from tracer.runtimes import parse_root
-from tracer.sinks import open as sinks
+from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, to_json
+from tracer.settings import SETTINGS, make
 
+ONLY = f"Kills that match, no others; by {', '.join(FIELDS)}."
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
 
 
-def _check_engine(name: str) -> EngineOption:
-    for engine in get_args(EngineOption):
-        if name == engine:
-            return engine  # type: ignore[no-any-return]
-    raise typer.BadParameter(f"{name!r} is not one of {', '.join(get_args(EngineOption))}.")
-
-
 def run(
+    context: typer.Context,
+    config: str = typer.Option(None, metavar="FILE", help="Settings (TOML), by the names of these options."),
     engine: str = typer.Option(
         "auto",
-        callback=_check_engine,
         metavar="<auto|core|bcc>",
         help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
     ),
     output: list[str] = typer.Option(
-        ["stdout"], "--output", "-o", metavar="URI", help="stdout or file:PATH; may be given again."
+        ["stdout"],
+        "--output",
+        "-o",
+        metavar="URI",
+        help="Where records go: stdout, file:PATH, ...; again for more.",
     ),
     max_record: int = typer.Option(
         MAX_BYTES, metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."
     ),
+    label: list[str] = typer.Option(
+        [], metavar="NAME=VALUE", help="What records say of this host (cluster=eu-1); may be given again."
+    ),
+    only: list[str] = typer.Option([], metavar="FIELD=PATTERN", help=ONLY),
+    unwanted: list[str] = typer.Option([], "--except", metavar="FIELD=PATTERN", help="Kills that match are not told."),
     runtime_root: list[str] = RUNTIME_ROOTS,
+    metrics: list[str] = typer.Option(
+        [], metavar="HOST:PORT", help="Counts for Prometheus; or file:/FOLDER/NAME.prom for node_exporter."
+    ),
     network: bool = typer.Option(
         False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
     ),
@@ -52,8 +57,8 @@ def run(
     redact: list[str] = typer.Option(
         [], metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."
     ),
-    pins_folder: str = typer.Option(
-        PINS_FOLDER, "--pins", metavar="FOLDER", help="In a bpffs: there the capture goes on when oomtrace ends."
+    pins: str = typer.Option(
+        PINS_FOLDER, metavar="FOLDER", help="In a bpffs: there the capture goes on when oomtrace ends."
     ),
     state: str = typer.Option(
         STATE_FOLDER, metavar="FOLDER", help="Where lines are kept that an output does not take, and what was told."
@@ -64,27 +69,22 @@ def run(
     backfill: bool = typer.Option(
         None, "--backfill/--no-backfill", help="Tell kills that nobody saw from the kernel log; off with --no-keep."
     ),
+    print_options: bool = typer.Option(False, hidden=True),
 ) -> None:
     """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
-    for uri in output:
-        sinks.check(uri)
-    roots = tuple(parse_root(root) for root in runtime_root)
-    Redactor(redact)  # a wrong pattern is a wrong option
-    options = Options(
-        _check_engine(engine),
-        tuple(output),
-        max_record,
-        roots,
-        cmdline,
-        redact_defaults,
-        tuple(redact),
-        network,
-        pins_folder if keep else None,
-        state if keep else None,
-        keep if backfill is None else backfill,
-    )
+    given = _given(context)
+    arguments = tuple(sys.argv[2:])  # behind `oomtrace run`
+    if config is None:
+        options = make(given, arguments)
+    else:
+        from tracer.config import Config  # who has none starts sooner
+
+        options = Config(config).options(given, arguments)
+    if print_options:
+        sys.stdout.buffer.write(to_json(options))
+        return
     # A process of its own: what this one has imported would stay for as long as the daemon runs.
-    environment = {**os.environ, ENVIRONMENT: orjson.dumps(options._asdict()).decode()}
+    environment = {**os.environ, ENVIRONMENT: to_json(options).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(tracer.__file__)))
     # Where modules are is known already (-S): finding out anew takes memory that stays.
     environment["PYTHONPATH"] = os.pathsep.join([package_parent, *filter(None, sys.path)])
@@ -92,3 +92,21 @@ def run(
         os.execve(sys.executable, ["oomtrace", "-S", "-c", DAEMON], environment)
     except OSError as error:
         raise TracerError(f"cannot run {sys.executable} ({error.strerror})", "run it as root (sudo)") from error
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """The settings that stand on the command line: only these come before the file's."""
+    given = {}
+    for parameter, value in context.params.items():
+        name = "except" if parameter == "unwanted" else parameter.replace("_", "-")
+        source = context.get_parameter_source(parameter)
+        if name in SETTINGS and source is not None and source.name == "COMMANDLINE":
+            given[name] = list(map(_pair, value)) if SETTINGS[name].kind in ("table", "tables") else value
+    return given
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} has no value; write NAME=VALUE.")
+    return name, value

@@ -7,10 +7,15 @@ from typing import Protocol
 from tracer.ids import Id
 
 
+class RejectedError(Exception):
+    """Whoever takes the lines has looked at the first of them, and will not take it however often it comes."""
+
+
 class Sink(Protocol):
     """What delivers lines, from one thread.  It may block: nobody but its own output waits for it."""
 
     uri: str
+    """For everybody's eyes."""
     batch_lines: int
     """How many lines it wants at once: 1 where each is delivered on its own, more where a batch is one request."""
     dead: bool
@@ -22,7 +27,8 @@ class Sink(Protocol):
         Not one at a time, because a request over a network carries many and may be taken in part.  What is not
         delivered comes again, as the first lines of the next call.
 
-        Raises OSError where none could be delivered.
+        Raises OSError where none could be delivered, RejectedError where the first never will be.  An OSError may have
+        ``retry_after_s``: for so long the other side asks to be left alone.
         """
 
     def recent(self) -> set[Id]:

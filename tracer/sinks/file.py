@@ -14,8 +14,14 @@ from typing import NamedTuple
 
 from tracer.errors import TracerError
 from tracer.ids import Id, ids
+from tracer.sinks import Sink
+from tracer.sinks.pipe import PipeSink, is_pipe
+from tracer.sinks.target import Form, Target
 from tracer.stderr import tell
 
+FORMS = {
+    "file": Form("file:PATH", "A file (mode 0640), opened anew after it was rotated; a FIFO; a terminal."),
+}
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20
 """So much of its end is read when somebody asks what is in it."""
@@ -33,6 +39,11 @@ class _Half(NamedTuple):
     rest: bytes
     size_bytes: int
     """Of the file, after its first half."""
+
+
+def open_target(target: Target) -> Sink:
+    """Raises TracerError where it cannot be opened."""
+    return PipeSink(target.address) if is_pipe(target.address) else FileSink(target.address)
 
 
 class FileSink:

@@ -1,25 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sink that a URI names."""
 
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import get_args
+
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.sinks import Sink
-from tracer.sinks.file import FileSink
-from tracer.sinks.pipe import PipeSink, StdoutSink, is_pipe
+from tracer.event import Record
+from tracer.sinks import Sink, target
+from tracer.sinks.target import Form, Target
+
+TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for kind in get_args(Record))
+"""Of all records."""
+MODULES: Mapping[str, str] = {
+    "stdout": "pipe",
+    "file": "file",
+    "syslog+unix": "syslog",
+    "syslog+udp": "syslog",
+    "syslog+tcp": "syslog",
+    "syslog+tls": "syslog",
+}
+"""The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
+it is asked for, because what it needs takes memory for as long as the daemon runs."""
 
 
-def check(uri: str) -> None:
-    """Raises TracerError (exit code 2) where ``uri`` names no output."""
-    if uri != "stdout" and not (uri.startswith("file:") and len(uri) > len("file:")):
-        raise TracerError(f"unknown output {uri!r}", "use stdout or file:PATH", EXIT_USAGE)
+def forms() -> dict[str, Form]:
+    """All kinds of outputs, by scheme."""
+    return {scheme: _form(scheme) for scheme in MODULES}
 
 
-def open_sink(uri: str) -> Sink:
-    """The sink that ``uri`` names.
+def parse(text: str) -> Target:
+    """The URI, checked as far as that is possible without opening it.
+
+    Raises TracerError (exit code 2) where it names no output.
+    """
+    scheme, address, options = target.split(text)
+    if scheme not in MODULES:
+        raise TracerError(f"unknown output {text!r}", f"it begins with one of: {', '.join(MODULES)}", EXIT_USAGE)
+    form = _form(scheme)
+    needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
+    if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
+        raise TracerError(f"output {text!r} names no place", f"write {form.uri}", EXIT_USAGE)
+    made = target.make(scheme, address, options, form)
+    unknown = set(str(made.options["types"] or "oom_kill").split(",")) - TYPES
+    if unknown:
+        hint = f"there are {', '.join(sorted(TYPES))}"
+        raise TracerError(f"output {text!r}: no records have type {min(unknown)!r}", hint, EXIT_USAGE)
+    return made
+
+
+def parse_all(texts: Sequence[str]) -> list[Target]:
+    """The same of several, each of which must have a place of its own.
+
+    Raises TracerError (exit code 2).
+    """
+    targets = [parse(text) for text in texts]
+    for number, each in enumerate(targets):
+        if each.uri in [other.uri for other in targets[:number]]:
+            raise TracerError(f"output {each.uri} is named twice", "tell them apart: ?name=a, ?name=b", EXIT_USAGE)
+    return targets
+
+
+def open_target(wanted: Target) -> Sink:
+    """The sink itself.
+
+    Raises TracerError where it cannot be opened; one that is reached over a network is not asked for yet.
+    """
+    sink: Sink = import_module(f"tracer.sinks.{MODULES[wanted.scheme]}").open_target(wanted)
+    return sink
+
+
+def open_sink(text: str) -> Sink:
+    """The sink that a URI names.
 
     Raises TracerError where there is none such or it cannot be opened.
     """
-    check(uri)
-    if uri == "stdout":
-        return StdoutSink()
-    path = uri.removeprefix("file:")
-    return PipeSink(path) if is_pipe(path) else FileSink(path)
+    return open_target(parse(text))
+
+
+def _form(scheme: str) -> Form:
+    form: Form = import_module(f"tracer.sinks.{MODULES[scheme]}").FORMS[scheme]
+    return form

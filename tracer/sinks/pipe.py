@@ -16,6 +16,10 @@ from collections.abc import Sequence
 
 from tracer.errors import TracerError
 from tracer.ids import Id
+from tracer.sinks import Sink
+from tracer.sinks.target import Form, Target
+
+FORMS = {"stdout": Form("stdout", "Standard output.")}
 
 PATIENCE_S = 1.0
 """How long a reader may take nothing."""
@@ -23,6 +27,11 @@ PATIENCE_S = 1.0
 _TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
 """Major numbers: consoles, pseudo-terminals, serial ports (Documentation/admin-guide/devices.txt)."""
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF})
+
+
+def open_target(_target: Target) -> Sink:
+    """Raises TracerError where there is no standard output."""
+    return StdoutSink()
 
 
 class _Stream:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: a tracer with the outputs that a test names, real kills, and the programs that take the records."""
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.conftest import Eat, cgroup, eat, hierarchy, pytest_configure
+from tests.kernel.environment import wait_until
+from tests.kernel.mounts import mount_missing
+from tests.reliability.conftest import first_runs, runs
+from tests.reliability.runs import Runs
+
+from .certificates import Certificates
+from .certificates import make as make_certificates
+from .program import Program
+
+__all__ = ["cgroup", "eat", "first_runs", "hierarchy", "pytest_configure", "runs"]
+
+Kill = Callable[..., set[int]]
+Start = Callable[..., Program]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mounts() -> None:
+    """What the tracer needs."""
+    mount_missing()
+
+
+@pytest.fixture
+def kill(cgroup: Cgroup, eat: Eat) -> Kill:
+    """``kill(COUNT, pause_ms=0)``: so many processes are killed by the kernel, for the limit of a cgroup of their own.
+
+    Their pids, as their parent saw them: the tracer sees those that others kill meanwhile, too.
+    """
+    numbers = itertools.count()
+
+    def make(count: int, pause_ms: int = 0) -> set[int]:
+        group = cgroup.child(f"kill{next(numbers)}", 8)
+        eater = eat(16, group, children=count, wait_ms=pause_ms or None, life=600)
+        pids = set(eater.children(count))
+        wait_until("all are killed", eater.ended, 60 + count * pause_ms / 1000)
+        assert group.oom_kills() == count, "the kernel's own count"
+        return pids
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and certificates of it for localhost."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def start_program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """``start_program(NAME, COMMAND, ready, environment)`` starts one, which is gone after the test."""
+    started: list[Program] = request.node.stash.setdefault(PROGRAMS, [])
+
+    def start(
+        name: str,
+        command: Sequence[str | Path],
+        ready: Callable[[], object],
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
+        started.append(Program(name, command, tmp_path, ready, environment))
+        return started[-1].start()
+
+    yield start
+    for program in started:
+        program.close()
+
+
+PROGRAMS: pytest.StashKey[list[Program]] = pytest.StashKey()
+RUNS: pytest.StashKey[Runs] = pytest.StashKey()
+
+
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest) -> None:
+    """What the tracer says belongs to the report of a test that fails."""
+    if "runs" in request.fixturenames:
+        request.node.stash[RUNS] = request.getfixturevalue("runs")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the programs and the tracer said when a test fails."""
+    report = yield
+    if report.failed and call.when == "call":
+        for program in item.stash.get(PROGRAMS, []):
+            report.sections.append((f"{program.name} says", program.said()))
+        if tracer := item.stash.get(RUNS, None):
+            report.sections.append(("the tracer says", tracer.said()[-8192:]))
+    return report

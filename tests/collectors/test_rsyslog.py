@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rsyslog takes the records, by each of its ways, and takes them apart."""
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.environment import wait_until
+from tests.reliability.runs import Runs
+
+from .certificates import Certificates
+from .configuration import adapted
+from .conftest import Kill, Start
+from .delivery import check_delivered, killed
+from .program import Program, accepts, bound_udp, free_port
+from .syslog_ways import ARRIVES_S, Ways, check_ways
+from .unpacked import unpacked
+
+PACKAGES = ("rsyslog", "rsyslog-gnutls")
+INPUTS = {"imuxsock": "unix", "imudp": "udp", "imptcp": "tcp", "imtcp": "tls"}
+
+
+class Rsyslog:
+    """With configurations of deploy/ beside what Debian's own has; what it has written."""
+
+    def __init__(self, folder: Path, start: Start) -> None:
+        self.folder = folder
+        self.written = folder / "oom-kills.log"
+        self._start = start
+
+    def start(self, configurations: Sequence[str], places: Mapping[str, Mapping[str, object]], ready: Any) -> Program:
+        """``places`` are those of each configuration."""
+        main = [
+            f'global(workDirectory="{self.folder}" processInternalMessages="on")',
+            'module(load="imuxsock" sysSock.use="off")',
+        ]
+        for name in configurations:
+            main.append(f'include(file="{adapted(f"rsyslog/{name}", places[name], self.folder)}")')
+        (self.folder / "rsyslog.conf").write_text("\n".join(main) + "\n")
+        pid = self.folder / "rsyslog.pid"
+        command = [*unpacked("rsyslog", *PACKAGES), "sh", "-c", 'rm -f "$1"; exec rsyslogd -n -f "$0" -i "$1"']
+        return self._start("rsyslog", [*command, "rsyslog.conf", pid], lambda: pid.exists() and ready())
+
+    def received(self) -> list[dict[str, Any]]:
+        """What has come so far, without a line that is just being written."""
+        lines = self.written.read_bytes().split(b"\n")[:-1] if self.written.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def rsyslog(tmp_path: Path, start_program: Start) -> Rsyslog:
+    return Rsyslog(tmp_path, start_program)
+
+
+def test_file(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path) -> None:
+    """imfile follows the file across its rotations; what is written while rsyslog is dead it reads afterwards."""
+    path = tmp_path / "oomtrace.jsonl"
+    name = "oomtrace-file.conf"
+    places = {"/var/log/oom-kills.log": rsyslog.written, "/var/log/oomtrace/oomtrace.jsonl": path}
+    program = rsyslog.start([name], {name: places}, lambda: True)
+    runs.start("--output", f"file:{path}")
+    victims = kill(5)
+    wait_until("they are there", lambda: victims <= killed(rsyslog.received()), ARRIVES_S)
+    program.kill()
+    victims |= kill(5)
+    program.start()
+    runs.stop()
+    wait_until("all are there", lambda: rsyslog.received()[-1]["type"] == "stop", ARRIVES_S)
+    assert victims <= killed(rsyslog.received())
+    check_delivered(runs, rsyslog.received())
+
+
+def test_syslog(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
+    """A UNIX socket, UDP, TCP and TLS at once: each has all records, in order, their fields taken apart."""
+    ways = Ways(tmp_path / "log.sock", free_port(socket.SOCK_DGRAM), free_port(), free_port(), certificates)
+    plain, tls = "oomtrace-syslog.conf", "oomtrace-tls.conf"
+    places = {
+        plain: {
+            "/var/log/oom-kills.log": rsyslog.written,
+            "/run/oomtrace-syslog.sock": ways.socket,
+            'port="514"': f'port="{ways.udp_port}"',
+            'port="601"': f'port="{ways.tcp_port}"',
+        },
+        tls: {
+            'port="6514"': f'port="{ways.tls_port}"',
+            "/etc/rsyslog/ca.pem": certificates.authority,
+            "/etc/rsyslog/server.pem": certificates.server,
+            "/etc/rsyslog/server.key": certificates.server_key,
+        },
+    }
+    listens = [accepts(ways.socket), bound_udp(ways.udp_port), accepts(ways.tcp_port), accepts(ways.tls_port)]
+    program = rsyslog.start([plain, tls], places, lambda: all(each() for each in listens))
+    check_ways(runs, kill, program, ways, lambda: [read(each) for each in rsyslog.received()])
+
+
+def read(told: dict[str, Any]) -> dict[str, Any]:
+    """As the checks of all servers want it."""
+    message = told["message"]
+    return {**told, "way": INPUTS[told["input"]], "record": message["record"], "data": message.get("rfc5424-sd")}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian packages that need not be installed: some of them conflict with what a machine has, or with each other."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.environment import ROOT
+
+FOLDER = ROOT / "build" / "collectors"
+MERGED = ("bin", "sbin", "lib", "lib64")
+"""Links into /usr; packages may still have files there."""
+RUN = """
+for part in usr etc; do
+    if [ -d "$0/$part" ]; then mount -t overlay -o "ro,lowerdir=$0/$part:/$part" overlay "/$part" || exit 125; fi
+done
+exec "$@"
+"""
+
+
+def unpacked(name: str, *packages: str) -> list[str]:
+    """What to put before a command that finds these packages' files in /usr and /etc; nobody else does.
+
+    The packages, and those that they need and this machine lacks, are downloaded once, into build/collectors/NAME.
+    """
+    folder = FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "packages"
+        if not done.exists() or done.read_text() != " ".join(packages):
+            _unpack(folder, packages)
+            done.write_text(" ".join(packages))
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", RUN, str(folder / "root")]
+
+
+def _unpack(folder: Path, packages: tuple[str, ...]) -> None:
+    archives, root = folder / "archives", folder / "root"
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    command = [
+        "apt-get", "install", "-qq", "--yes", "--download-only", "--no-install-recommends",
+        "-o", f"Dir::Cache::archives={archives}", "-o", "APT::Sandbox::User=root",
+        "-o", "Debug::NoLocking=1", *packages,
+    ]  # fmt: skip
+    got = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    if got.returncode:
+        pytest.fail(f"cannot download {' '.join(packages)}: {got.stderr or got.stdout}; try apt-get update")
+    for part in MERGED:
+        (root / "usr" / part).mkdir(parents=True, exist_ok=True)
+        if not (root / part).is_symlink():
+            (root / part).symlink_to(f"usr/{part}")
+    for archive in sorted(archives.glob("*.deb")):
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as files:
+            subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", root], stdin=files.stdout, check=True)
+        assert files.returncode == 0, archive
+
+
+if __name__ == "__main__":
+    name, *packages = sys.argv[1:]
+    print(*unpacked(name, *packages))

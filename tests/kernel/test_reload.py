@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration changes while the tracer runs: what is told, and where, and that nothing is lost meanwhile."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .daemon import Daemon
+from .environment import wait_until
+
+ONE = """
+label = {{site = "old"}}
+output = ["file:{folder}/records.json"]
+"""
+TWO = """
+label = {{site = "new"}}
+only = {{comm = "wanted*"}}
+max-record = 4096
+runtime-root = {{docker = "/nowhere"}}
+
+[[output]]
+uri = "file:{folder}/records.json"
+
+[[output]]
+uri = "file:{folder}/flat.json"
+style = "flat"
+types = ["oom_kill"]
+"""
+
+
+def reload(daemon: Daemon, said: str) -> str:
+    """Tell it to read its configuration, and wait until it says so; all that it has said."""
+    before = daemon.errors.read_text().count("\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("it has reloaded", lambda: said in "".join(daemon.errors.read_text().splitlines(keepends=True)[before:]))
+    return daemon.errors.read_text()
+
+
+def told(path: Path, *pids: int) -> list[dict[str, Any]]:
+    """Records of these kills; others may kill, too."""
+    kills = [record for record in lines(path) if record["type"] == "oom_kill"]
+    return [record for record in kills if (record.get("victim.pid") or record["victim"]["pid"]) in pids]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """Labels, filters and outputs change at once, those that stay go on; a mistake changes nothing, and is told."""
+    config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
+    config.write_text(ONE.format(folder=tmp_path))
+    daemon = make_daemon(arguments=["--config", str(config)])
+    daemon.start()
+    first = eat(16, group, comm="first").die()
+    wait_until("the first kill is told", lambda: told(tmp_path / "records.json", first.pid))
+
+    config.write_text(TWO.format(folder=tmp_path).replace("flat.json", "no/such/folder"))
+    reload(daemon, "its directory does not exist")
+    config.write_text("output = 1")
+    reload(daemon, f"{config}, line 1: an output has no uri")
+    config.write_text(TWO.format(folder=tmp_path))
+    said = reload(daemon, "the configuration was read; runtime-root will change at the next start")
+    assert said.count("the configuration was read") == 1
+
+    unwanted = eat(16, group, comm="unwanted").die()
+    wanted = eat(16, group, comm="wanted-1").die()
+    wait_until("the wanted kill is told", lambda: lines(tmp_path / "flat.json"))
+    stop = daemon.stop()
+    kills = told(tmp_path / "records.json", first.pid, unwanted.pid, wanted.pid)
+    assert [(kill["victim"]["pid"], kill["host"]["labels"]) for kill in kills] == [
+        (first.pid, {"site": "old"}),
+        (wanted.pid, {"site": "new"}),
+    ]
+    (flat,) = lines(tmp_path / "flat.json")
+    assert (flat["victim.pid"], flat["host.labels"], flat["id"]) == (wanted.pid, {"site": "new"}, kills[1]["id"])
+    assert stop["lost"] == 0
+    assert stop["filtered"] >= 1
+    assert unwanted.pid not in [record.get("pid") for record in daemon.records]
+    assert [record["seq"] for record in daemon.records] == list(range(len(daemon.records)))
+
+
+def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """An output that is taken out gets what was before, and nothing after; the others do not notice."""
+    config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
+    both = f'output = ["file:{tmp_path}/records.json", "file:{tmp_path}/other.json"]\n'
+    config.write_text(both)
+    daemon = make_daemon(arguments=["--config", str(config)])
+    daemon.start()
+    pids = []
+    for text in (both.replace(f', "file:{tmp_path}/other.json"', ""), both):
+        pids.append(eat(16, group).die().pid)
+        wait_until("the kill is told", lambda: told(tmp_path / "records.json", pids[-1]))
+        config.write_text(text)
+        reload(daemon, "the configuration was read")
+    pids.append(eat(16, group).die().pid)
+    wait_until("the last kill is told", lambda: told(tmp_path / "records.json", pids[-1]))
+    daemon.stop()
+    assert [record["victim"]["pid"] for record in told(tmp_path / "records.json", *pids)] == pids
+    assert [record["victim"]["pid"] for record in told(tmp_path / "other.json", *pids)] == [pids[0], pids[2]]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""config.py, settings.py: a file says what the command line would, and errors tell the line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.environment import ROOT
+from tracer.config import Config
+from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.options import Options, from_json, to_json
+from tracer.settings import SETTINGS, make
+
+FILE = r"""
+engine = "core"
+max-record = 8000
+redact = ['order-(\d+)']
+
+[label]
+cluster = "eu-1"
+
+[except]
+scope = "sysrq"
+namespace = ["kube-*", "x"]
+
+[[output]]
+uri = "file:/tmp/a b?name=x"
+style = "flat"
+types = ["oom_kill", "oom_exit"]
+spool-bytes = "1M"
+
+[[output]]
+uri = "stdout"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "config.toml").write_text(FILE)
+    return tmp_path / "config.toml"
+
+
+def test_options(path: Path) -> None:
+    """Everything arrives; an output's options become its URI's."""
+    assert Config(str(path)).options({}, ("--config", str(path))) == Options(
+        arguments=("--config", str(path)),
+        config=str(path),
+        engine="core",
+        outputs=("file:/tmp/a b?name=x&style=flat&types=oom_kill,oom_exit&spool-bytes=1M", "stdout"),
+        labels=(("cluster", "eu-1"),),
+        max_record_bytes=8000,
+        redact=(r"order-(\d+)",),
+        unwanted=(("scope", "sysrq"), ("namespace", "kube-*"), ("namespace", "x")),
+    )
+
+
+def test_command_line_comes_first(path: Path) -> None:
+    """What is given there replaces the file's."""
+    options = Config(str(path)).options({"output": ["stdout"], "max-record": 5000})
+    assert (options.outputs, options.max_record_bytes, options.engine) == (("stdout",), 5000, "core")
+
+
+def test_through_json(path: Path) -> None:
+    """The daemon gets what was meant: equal, so that a change can be told."""
+    options = Config(str(path)).options({})
+    assert from_json(to_json(options)) == options
+    assert from_json("{}") == Options()
+
+
+def test_nothing_is_kept() -> None:
+    """`keep = false` leaves neither pins nor state, and no kernel log unless it is asked for."""
+    for settings, backfill in (({"keep": False}, False), ({"keep": False, "backfill": True}, True)):
+        options = make(settings)
+        assert (options.pins, options.state, options.backfill) == (None, None, backfill)
+
+
+def wrong(path: Path, old: str, new: str) -> str:
+    """What is said of the file with a mistake."""
+    assert old in FILE
+    path.write_text(FILE.replace(old, new))
+    with pytest.raises(TracerError) as caught:
+        Config(str(path)).options({})
+    assert caught.value.exit_code == EXIT_USAGE
+    return str(caught.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('engine = "core"', 'engin = "core"', ", line 2: unknown setting 'engin': did you mean engine?"),
+        ('engine = "core"', "zzzzzz = 1", ", line 2: unknown setting 'zzzzzz': there are engine, output, "),
+        ('engine = "core"', "engine = ", ", line 2: Invalid value: "),
+        ('engine = "core"', 'engine = "fast"', ", line 2: engine 'fast' is unknown: use one of auto, core, bcc"),
+        ("8000", '"8000"', ", line 3: max-record must be a number: "),
+        ("8000", "true", ", line 3: max-record must be a number: "),
+        ("8000", "80", ", line 3: max-record 80 is too small"),
+        (r"['order-(\d+)']", "['(']", ", line 4: '(' is no regular expression"),
+        (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of texts"),
+        ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
+        ("scope", "scop", ", line 10: kills have no 'scop' to choose by"),
+        ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
+        ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),
+        ("oom_exit", "oom_ext", ", line 16: output 'file:/tmp/a b?name=x&style=flat&types=oom_kill,oom_ext"),
+        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b?name=x must be a text or a number"),
+        ('uri = "stdout"', "", ", line 19: an output has no uri: write uri = "),
+        ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is named twice"),
+    ],
+)
+def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
+    """One line: which file, which line, what is wrong, what may stand there."""
+    assert wrong(path, old, new).startswith(said)
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    """Neither a file nor text."""
+    (tmp_path / "latin1").write_bytes(b'engine = "\xe4"')
+    for name, code in (("missing", EXIT_FAILED), ("", EXIT_FAILED), ("latin1", EXIT_USAGE)):
+        with pytest.raises(TracerError) as caught:
+            Config(str(tmp_path / name))
+        assert caught.value.exit_code == code
+
+
+def oomtrace(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_check(path: Path) -> None:
+    """The command says that all is well, or what is not, and touches nothing."""
+    finished = oomtrace("config", "check", str(path))
+    assert finished.stdout == f"{path} is right; outputs: file:/tmp/a b#x, stdout\n"
+    path.write_text("[[output]]\n")
+    finished = oomtrace("config", "check", str(path))
+    assert (finished.returncode, finished.stdout) == (EXIT_USAGE, "")
+    assert finished.stderr.startswith(f"oomtrace: {path}, line 1: an output has no uri: ")
+    assert not (path.parent / "a b").exists()
+
+
+def test_show(path: Path) -> None:
+    """What `run` would do, as JSON."""
+    shown = oomtrace("config", "show", str(path)).stdout
+    assert from_json(shown) == Config(str(path)).options({})
+
+
+def test_run_has_every_setting() -> None:
+    """Settings are the options of `oomtrace run`, by the same names."""
+    found = set(oomtrace("run", "--help").stdout.replace("-o, ", "").replace("\n", " ").split())
+    assert {f"--{name}" for name in SETTINGS} <= {word.partition("/")[0].rstrip(",") for word in found}

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace config``: looks into a configuration file before the service does."""
+
+import typer
+
+from tracer.commands.common import print_json
+from tracer.options import CONFIG
+from tracer.sinks.open import open_target, parse_all
+from tracer.sinks.target import Target
+
+config = typer.Typer(name="config", no_args_is_help=True, help="Check the configuration file, or show what it says.")
+FILE: str = typer.Argument(CONFIG, metavar="[FILE]", help="The configuration file.")
+
+
+@config.command()
+def check(file: str = FILE) -> None:
+    """Tell what is wrong in a configuration file, and in which line; nothing is sent or written."""
+    from tracer.config import Config  # what it needs would keep `run` from starting quickly
+
+    targets = parse_all(Config(file).options({}).outputs)
+    for target in targets:
+        _try(target)
+    print(f"{file} is right; outputs: {', '.join(target.uri for target in targets)}")
+
+
+@config.command()
+def show(file: str = FILE) -> None:
+    """Print what a configuration file makes of all settings, as JSON."""
+    from tracer.config import Config
+
+    options = Config(file).options({})._asdict()
+    del options["arguments"]
+    print_json(options)
+
+
+def _try(target: Target) -> None:
+    """Raises TracerError where something that the output needs is missing; what is local would be opened."""
+    if target.scheme not in ("stdout", "file"):
+        open_target(target).close()

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counts for Prometheus: over HTTP, or in a file for node_exporter's textfile collector; needs prometheus_client.
+
+Series are bounded: what comes after the first SERIES_MAX different places is counted as ``other``.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from tracer import __version__
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Record
+from tracer.outputs import OutputState
+from tracer.stderr import tell
+
+LABELS = ("scope", "level", "namespace", "pod", "container", "image", "unit")
+SERIES_MAX = 1000
+SCOPES = ("memcg", "host", "cpuset", "mempolicy", "sysrq")
+OTHER = "other"
+WRITE_S = 1.0
+"""The file is written anew at most so often, and only when something has happened."""
+FILE_MODE = 0o644
+"""node_exporter is another user."""
+HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814) or file:/FOLDER/NAME.prom"
+
+
+class Place(NamedTuple):
+    """An address where counts are shown."""
+
+    host: str
+    port: int
+    path: str | None
+
+
+def parse(text: str) -> Place:
+    """``HOST:PORT`` or ``file:PATH``.
+
+    Raises TracerError (exit code 2).
+    """
+    if text.startswith("file:"):
+        path = text.removeprefix("file:")
+        if not (path.startswith("/") and path.endswith(".prom")):
+            raise TracerError(f"metrics {text!r}: node_exporter reads files called *.prom", HINT, EXIT_USAGE)
+        return Place("", 0, path)
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise TracerError(f"metrics {text!r} is no address", HINT, EXIT_USAGE)
+    return Place(host.removeprefix("[").removesuffix("]"), int(port), None)
+
+
+class Metrics:
+    """Sees every record that is written; shows from threads of its own."""
+
+    def __init__(
+        self, kernel_oom_kills: Callable[[], int | None], outputs: Callable[[], Iterable[OutputState]], source: str
+    ) -> None:
+        """Raises TracerError where prometheus_client is missing."""
+        try:
+            import prometheus_client
+        except ImportError as error:
+            hint = "pip install 'oomtrace[metrics]', or apt install python3-prometheus-client"
+            raise TracerError("metrics need prometheus_client", hint) from error
+        self._client = prometheus_client
+        self._kernel_oom_kills = kernel_oom_kills
+        self._outputs = outputs
+        self._source = source
+        self._kills: Counter[tuple[str, ...]] = Counter()
+        self._last: dict[tuple[str, ...], float] = {}
+        self._records: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._missing = 0
+        self._began_s = time.time()
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def show(self, places: Iterable[Place]) -> None:
+        """Begin.
+
+        Raises TracerError where an address is taken, or a file cannot be written.
+        """
+        for place in places:
+            try:
+                if place.path is None:
+                    self._client.start_http_server(place.port, place.host, self._registry)
+                else:
+                    self._write(place.path)
+                    threading.Thread(target=self._keep, args=(place.path,), name="metrics", daemon=True).start()
+            except OSError as error:
+                where = place.path or f"{place.host}:{place.port}"
+                raise TracerError(f"cannot show metrics at {where} ({error.strerror or error})", HINT) from error
+
+    def observe(self, record: Record) -> None:
+        """A record was written."""
+        with self._lock:
+            self._records[record["type"]] += 1
+            if record["type"] == "oom_kill":
+                labels = self._place(_labels(record))
+                self._kills[labels] += 1
+                self._last[labels] = max(self._last.get(labels, 0.0), _seconds(record["time"]))
+            elif record["type"] == "lost":
+                self._lost[record["stage"]] += record["count"]
+            elif record["type"] == "gap":
+                self._missing += record["missing"]
+        self._news.set()
+
+    def collect(self) -> Iterator[Any]:
+        """All metrics, as prometheus_client wants them of a collector."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+
+        with self._lock:
+            kills, last = dict(self._kills), dict(self._last)
+            records, lost, missing = dict(self._records), dict(self._lost), self._missing
+        yield InfoMetricFamily("oomtrace_build", "Which oomtrace.", {"version": __version__, "source": self._source})
+        yield GaugeMetricFamily("oomtrace_start_time_seconds", "When it started.", self._began_s)
+        # From 0 on: Prometheus cannot see an increase to a value that it sees first.
+        totals = dict.fromkeys(SCOPES, 0)
+        for labels, count in kills.items():
+            totals[labels[0]] = totals.get(labels[0], 0) + count
+        yield _family(CounterMetricFamily, "oomtrace_oom_kills", "OOM kills that were told.", ("scope",),
+                      {(scope,): count for scope, count in totals.items()})  # fmt: skip
+        yield _family(
+            CounterMetricFamily, "oomtrace_victim_oom_kills", "The same by where the victim was.", LABELS, kills
+        )
+        yield _family(
+            GaugeMetricFamily, "oomtrace_victim_last_oom_kill_timestamp_seconds", "The last there.", LABELS, last
+        )
+        yield _family(CounterMetricFamily, "oomtrace_records", "Records written.", ("type",), _single(records))
+        yield _family(CounterMetricFamily, "oomtrace_lost", "Events and lines lost.", ("stage",), _single(lost))
+        yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills that the kernel counts and nobody saw.", missing)
+        counted = self._kernel_oom_kills()
+        if counted is not None:
+            yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", counted)
+        states = list(self._outputs())
+        for name, words, kind in _OUTPUT_METRICS:
+            family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+            values = {(state.uri,): float(getattr(state, name)) for state in states}
+            yield _family(family, f"oomtrace_output_{name}", words, ("output",), values)
+
+    def _place(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if labels in self._kills or len(self._kills) < SERIES_MAX:
+            return labels
+        return (labels[0], *[OTHER] * (len(LABELS) - 1))
+
+    def _keep(self, path: str) -> None:
+        failing = False
+        while True:
+            self._news.wait()
+            self._news.clear()
+            try:
+                self._write(path)
+            except OSError as error:
+                if not failing:
+                    tell(f"cannot write {path} ({error.strerror}); it is tried again")
+                self._news.set()
+            failing = self._news.is_set()
+            time.sleep(WRITE_S)
+
+    def _write(self, path: str) -> None:
+        """Raises OSError."""
+        text = self._client.generate_latest(self._registry)
+        scratch = f"{path}.{os.getpid()}"  # not *.prom: half of it is read by nobody
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(scratch, flags, FILE_MODE), "wb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)
+            file.write(text)
+        os.replace(scratch, path)
+
+
+_OUTPUT_METRICS = (
+    ("queued", "Lines in memory.", "gauge"),
+    ("spooled_bytes", "Lines on disk.", "gauge"),
+    ("dropped", "Lines that had no room.", "counter"),
+    ("rejected", "Lines that the other side refuses.", "counter"),
+    ("damaged", "Lines that could not be read from disk.", "counter"),
+    ("failing", "1 while it delivers nothing.", "gauge"),
+)
+
+
+def _labels(record: Any) -> tuple[str, ...]:
+    """By LABELS; what is unknown or does not apply is empty."""
+    limit, pod, container, unit = (record[part] or {} for part in ("limit", "kubernetes", "container", "systemd"))
+    values = (
+        record["incident"]["scope"],
+        limit.get("level"),
+        pod.get("namespace"),
+        pod.get("pod_name") or pod.get("pod_uid"),
+        pod.get("container_name") or container.get("name") or container.get("id"),
+        container.get("image"),
+        "" if container else unit.get("unit"),  # a container's own scope has a name that nobody knows
+    )
+    return tuple(value or "" for value in values)
+
+
+def _seconds(text: str | None) -> float:
+    """Of RFC 3339 in UTC; 0: unknown."""
+    return datetime.fromisoformat(f"{text[:26]}+00:00").timestamp() if text else 0.0
+
+
+def _single(values: dict[str, int]) -> dict[tuple[str, ...], int]:
+    return {(name,): value for name, value in values.items()}
+
+
+def _family(kind: Any, name: str, words: str, labels: tuple[str, ...], values: Any) -> Any:
+    family = kind(name, words, labels=labels)
+    for each, value in values.items():
+        family.add_metric(each, value)
+    return family

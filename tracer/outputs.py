@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outputs that are configured: opened at the start, and exchanged when the configuration changes."""
+
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from tracer.errors import TracerError
+from tracer.output import Output
+from tracer.sinks import Sink
+from tracer.sinks.open import open_target, parse_all
+from tracer.sinks.target import Target
+from tracer.spool import Spool
+from tracer.stderr import tell
+
+CLOSE_S = 2.0
+"""How long an output may take to deliver the last lines."""
+
+
+class OutputState(NamedTuple):
+    """How an output is."""
+
+    uri: str
+    queued: int
+    """Lines in memory."""
+    spooled_bytes: int
+    dropped: int
+    rejected: int
+    damaged: int
+    failing: bool
+
+
+class Outputs:
+    """Raises TracerError where one cannot be opened; threads are started by ``start``."""
+
+    def __init__(self, uris: Sequence[str]) -> None:
+        self._opened = _open(uris, [])
+        self._folder: str | None = None
+        self._running: dict[str, Output] = {}
+
+    def start(self, folder: str | None) -> list[Output]:
+        """Begin to deliver; spools are in ``folder``, or there are none.
+
+        Raises TracerError where a spool cannot be used.
+        """
+        self._folder = folder
+        self._running = {uri: self._start(target, sink) for uri, target, sink in self._opened}
+        return list(self._running.values())
+
+    def exchange(self, uris: Sequence[str]) -> list[Output]:
+        """Close what is not wanted any more, start what is new; what stays as it was is not touched.
+
+        Raises TracerError where a new one cannot be opened; then nothing changes.
+        """
+        opened = _open(uris, self._running)
+        for uri in [uri for uri in self._running if uri not in uris]:
+            self._running.pop(uri).close(CLOSE_S)
+        for uri, target, sink in opened:
+            try:
+                self._running[uri] = self._start(target, sink)
+            except TracerError as error:
+                tell(f"{error}; it goes on without keeping anything on disk")
+                self._running[uri] = Output(sink, None, *_wishes(target))
+        return [self._running[uri] for uri in uris]
+
+    def states(self) -> list[OutputState]:
+        """How they are; from any thread."""
+        states = []
+        for each in list(self._running.values()):
+            queued, spooled_bytes = each.waiting
+            states.append(
+                OutputState(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.skipped, each.failing)
+            )
+        return states
+
+    def _start(self, target: Target, sink: Sink) -> Output:
+        max_bytes = int(target.options["spool-bytes"] or 0)
+        spool = Spool(self._folder, target.uri, max_bytes) if self._folder is not None else None
+        return Output(sink, spool, *_wishes(target))
+
+
+def _open(uris: Sequence[str], known: Container[str]) -> list[tuple[str, Target, Sink]]:
+    """Those that are not known; all or none."""
+    opened: list[tuple[str, Target, Sink]] = []
+    try:
+        for uri, target in zip(uris, parse_all(uris), strict=True):
+            if uri not in known:
+                opened.append((uri, target, open_target(target)))
+    except TracerError:
+        for _, _, sink in opened:
+            sink.close()
+        raise
+    return opened
+
+
+def _wishes(target: Target) -> tuple[str, frozenset[str] | None]:
+    """The style of its lines, and the types of its records."""
+    types = target.options["types"]
+    return str(target.options["style"]), frozenset(str(types).split(",")) if types else None

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From events to records in the stream: joined, built, enriched, accounted for."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tracer import backfill, enrich, wire
+from tracer.audit import Audit
+from tracer.backfill import Backfill
+from tracer.backlog import Backlog
+from tracer.event import OomExit, OomKill
+from tracer.exits import Exits
+from tracer.filter import Filter
+from tracer.handover import Handover
+from tracer.incident import Incidents, Kill
+from tracer.names import Names
+from tracer.record import Records
+from tracer.stderr import tell
+from tracer.stream import Stream
+
+if TYPE_CHECKING:
+    from tracer.interfaces import Interfaces
+
+
+UNWANTED_MAX = 4096
+
+
+class Pipeline:
+    """Takes events of one capture, in their order; ``inherited`` ones are those that an older capture left."""
+
+    def __init__(
+        self,
+        records: Records,
+        names: Names,
+        redact: enrich.Redact,
+        interfaces: "Interfaces | None",
+        audit: Audit,
+        backlog: Backlog,
+        stream: Stream,
+        wanted: Filter,
+    ) -> None:
+        self._records = records
+        self._names = names
+        self.redact = redact
+        """How command lines are shown."""
+        self.wanted = wanted
+        """Which kills are told."""
+        self._interfaces = interfaces
+        self._audit = audit
+        self._backlog = backlog
+        self._stream = stream
+        self._exits = Exits(names)
+        self._incidents = Incidents()
+        self._handover = Handover()
+        self.kills = 0
+        """oom_kill records that were written."""
+        self.filtered = 0
+        """Those that the filter left out."""
+        self._unwanted: OrderedDict[str, None] = OrderedDict()
+        """Their ids, for their exits."""
+
+    @property
+    def incident_is_open(self) -> bool:
+        return self._incidents.is_open
+
+    def patience_ns(self) -> int | None:
+        """How long to wait for the rest of an incident; None: there is none that lacks something."""
+        return self._incidents.patience_ns()
+
+    def next_ns(self) -> int | None:
+        """When ``tell_exits`` has to be called, in CLOCK_MONOTONIC; None: there is no need."""
+        return self._exits.next_ns()
+
+    def feed(self, event: wire.Event, position: int) -> None:
+        """An event, and where in the ring buffer it begins."""
+        if isinstance(event, wire.ExitEvent):
+            self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
+        else:
+            self._backlog.read(event.header.incident_ns, position)
+        self._tell(self._incidents.feed(event, time.monotonic_ns()))
+
+    def flush(self) -> None:
+        """Write what has waited long enough for its other half."""
+        self._tell(self._incidents.flush(time.monotonic_ns()))
+
+    def end(self) -> None:
+        """Write what waits for its other half, which does not come."""
+        self._tell(self._incidents.end())
+
+    def inherit(self, events: Iterable[wire.Event]) -> None:
+        """All events that an older capture left."""
+        incidents = Incidents()
+        for event in events:
+            self._tell(incidents.feed(event, 0), inherited=True)
+        self._tell(incidents.end(), inherited=True)
+
+    def tell_exits(self, *, all_of_them: bool = False) -> None:
+        """Write the exits whose time has come."""
+        self._write_exits(self._exits.end() if all_of_them else self._exits.due(time.monotonic_ns()))
+
+    def lose(self, stage: str, error: Exception) -> None:
+        """Count what could not be understood, and say so once."""
+        if not self._stream.losses(stage):
+            tell(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
+        self._stream.lose(stage)
+
+    def explain(self, log: Backfill | None, read_events: Callable[[], None]) -> None:
+        """Tell the kills that have no record from the kernel log, and how many are not there either."""
+        logged = log.kills(self._audit.since_ns) if log else []
+        read_events()  # what was logged in this moment
+        missing, noted = self._audit.certainly_missing(), []
+        if not missing or self.patience_ns() is not None:
+            self._audit.touched(time.monotonic_ns())
+            return
+        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
+            incident = built["incident"]
+            enrich.enrich(built, -1, self._names, self.redact)
+            self._write_if_wanted(built, None)
+            noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
+        self._stream.flush()  # noted too early, they would be lost with this process
+        for each in noted:
+            self._audit.note(*each)
+        gap = self._audit.settle()
+        if gap is not None:
+            self._stream.write(gap)
+
+    def _tell(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
+        for each in joined:
+            self._audit.touched(time.monotonic_ns())
+            write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
+            try:
+                write(each, inherited)  # type: ignore[arg-type]
+            except Exception as error:  # whatever it is: it would come again at every start
+                self.lose("record", error)
+
+    def _write_exit(self, event: wire.ExitEvent, inherited: bool) -> None:
+        gone = self._records.oom_exit(event)
+        if inherited:
+            self._handover.gone(gone)
+        complete = self._exits.exited(gone, time.monotonic_ns())
+        self._write_exits([complete] if complete else [])
+
+    def _write_kill(self, kill: Kill, inherited: bool) -> None:
+        built, victim = self._records.oom_kill(kill), kill.victim
+        if inherited:
+            self._handover.told(built, victim.header.time_ns)
+        elif old_id := self._handover.double_of(built, victim.header.time_ns):
+            self._exits.rename(old_id, built["id"])
+            return
+        known = victim.network_cookie, built["victim"]["cgroup"]
+        interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
+        enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces)
+        self._exits.killed(built, victim.init_pid, victim.init_started_ns)
+        position = None if inherited else self._backlog.incident(victim.header.incident_ns)
+        in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
+        self._audit.note(victim.header.time_ns, built["victim"], in_group)
+        self._write_if_wanted(built, position)
+
+    def _write_if_wanted(self, record: OomKill, position: int | None) -> None:
+        if self.wanted.passes(record):
+            self.kills += self._stream.write(record, position)
+            return
+        self.filtered += 1
+        self._unwanted[record["id"]] = None
+        if len(self._unwanted) > UNWANTED_MAX:
+            self._unwanted.popitem(last=False)
+
+    def _write_exits(self, gone: Iterable[OomExit]) -> None:
+        for each in gone:
+            position = self._backlog.take_exit(each["id"])
+            if self._handover.rename(each) and each["id"] not in self._unwanted:
+                self._stream.write(each, position)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the configuration again, in a child: what that needs (typer, TOML) would stay in the daemon's memory."""
+
+import os
+import subprocess
+import sys
+
+from tracer.errors import TracerError
+from tracer.options import Options, from_json
+
+PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from tracer.cli import main; main()"
+PYTHON = "/proc/self/exe"
+"""sys.executable is what the process calls itself, and that is oomtrace."""
+TIMEOUT_S = 20.0
+"""On a host without memory it may take long; the ring buffer has room meanwhile."""
+
+
+def read(arguments: tuple[str, ...]) -> Options:
+    """What ``oomtrace run`` with these arguments would tell the daemon now.
+
+    Raises TracerError where the configuration is wrong, or could not be read in time.
+    """
+    command = [PYTHON, "-S", "-c", PROGRAM, "run", *arguments, "--print-options"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        child = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+        if child.returncode == 0:
+            return from_json(child.stdout)
+        said = child.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError) as error:
+        said = str(error)
+    raise TracerError(said.removeprefix("oomtrace: "), "it goes on as before")
