@@ -35,7 +35,7 @@ def of_kernel_logs() -> list[Record]:
         builder = LogRecords(f"b{len(found):07x}", 4096)
         for report in reports(lines(FILES[name])):
             record: Any = builder.oom_kill(report)
-            record["host"] = {"name": "node-1", "boot_id": None, "kernel": None}
+            record["host"] = {"name": "node-1", "boot_id": None, "kernel": None, "labels": None}
             name_cgroups(record)
             found.append(record)
     return found

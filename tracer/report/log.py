@@ -78,7 +78,7 @@ class LogKills:
         if origin not in self._records:
             self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
         record = self._records[origin].oom_kill(report)
-        record["host"] = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None}
+        record["host"] = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
         return record
 
 

@@ -46,6 +46,7 @@ def names(record: OomKill) -> list[str]:
     victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
     found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
     found += [*whose(record), record["id"], record["incident"]["scope"]]
+    found += (record["host"]["labels"] or {}).values()
     if container is not None:
         found += [container["id"], container["name"]]
     if kubernetes is not None:

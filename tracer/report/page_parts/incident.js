@@ -46,6 +46,7 @@ function facts({ records, exits }, number) {
 	const pairs = [
 		["Time", record.time === null ? "not known" : `${printable(record.time.replace("T", " ").replace("Z", ""))} UTC`],
 		["Node", name(record.host.name)],
+		["Labels of the node", record.host.labels && Object.entries(record.host.labels).map(([key, value]) => printable(`${key}=${value}`)).join(", ")],
 		["Container", container && [container.name || container.id.slice(0, 12), container.runtime].filter(Boolean).map(printable).join(", ")],
 		["Image", container && name(container.image)],
 		["Pod", kubernetes && [kubernetes.namespace, kubernetes.pod_name, kubernetes.container_name].filter(Boolean).map(printable).join(" / ")],
