@@ -270,7 +270,7 @@ def test_hostile_names(browser: Browser, make_page: MakePage) -> None:
     whole = " ".join(text)
     for name in HOSTILE:
         if name.isprintable():
-            assert name in whole
+            assert name[-100:] in whole, "of a long one the end is shown"
     invisible = "return /[\\u202e\\u2028\\u2029\\u001b\\u0007]/.test(document.querySelector('main').innerText)"
     assert browser.js(invisible) is False
     assert browser.logged("browser") == []

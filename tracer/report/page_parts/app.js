@@ -3,6 +3,7 @@
 
 const MOST_OPTIONS = 500;
 const MOST_RANKS = 6;
+const LONGEST_NAME = 120;
 const SEARCH_PAUSE_MS = 120;
 const LABELS = { container: "Container", image: "Image", node: "Node", namespace: "Namespace", scope: "Scope" };
 const NONE = { container: "(in no container)", image: "(no image)", node: "(unknown)", namespace: "(no namespace)", scope: "(not known)" };
@@ -69,9 +70,14 @@ function showRankings() {
 	}
 }
 
+// The end of a path tells most.
+function endOf(text) {
+	return text.length <= LONGEST_NAME ? text : el("span", { title: text }, `…${text.slice(1 - LONGEST_NAME)}`);
+}
+
 function showPatterns() {
 	const rows = INDEX.workloads.slice(0, 100).map((workload) => [
-		printable(workload.name), printable(workload.node === null ? "" : workload.node), workload.incidents.length.toLocaleString("en"), workload.victims.toLocaleString("en"),
+		endOf(printable(workload.name)), endOf(printable(workload.node === null ? "" : workload.node)), workload.incidents.length.toLocaleString("en"), workload.victims.toLocaleString("en"),
 		strip(workload), workload.text]);
 	const rest = INDEX.workloads.length - rows.length;
 	document.getElementById("pattern-table").replaceWith(Object.assign(
