@@ -22,7 +22,7 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
-REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core tmux zstd $(if $(shell command -v npm),,npm)
+REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core openssh-client openssh-server tmux zstd $(if $(shell command -v npm),,npm)
 COLLECTOR_PACKAGES := openssl systemd
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring

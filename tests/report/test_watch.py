@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.conftest import Eat
-from tests.kernel.environment import ROOT, START_S, wait_until
+from tests.kernel.environment import PATIENCE_S, ROOT, START_S, require, wait_until
 from tests.unit.test_report import hostile_records
 from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
 
@@ -23,6 +25,8 @@ from .samples import HOSTILE, Record, many
 from .terminal import Terminal
 
 WATCH = [sys.executable, "-m", "tracer", "watch"]
+
+SSHD = Path("/usr/sbin/sshd")
 
 MakeTerminal = Callable[..., Terminal]
 
@@ -128,6 +132,52 @@ def test_pipe(terminal: MakeTerminal, tmp_path: Path, bases: list[Record]) -> No
     path = write(tmp_path / "oom.json", many(bases, 25))
     window = terminal(f"cat {shlex.quote(str(path))} | {shlex.join(WATCH)}")
     window.wait_for(r"25 incidents.*ended +standard input")
+    window.keys("q")
+    assert window.status() == 0
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[list[str]]:
+    """A command that runs another one in a terminal of its own, through a real sshd with keys made for it."""
+    require(SSHD.exists() and shutil.which("ssh"), "openssh-server and openssh-client")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True, timeout=60)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "sshd_config"
+    config.write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"AuthorizedKeysFile {tmp_path}/user.pub\nPermitRootLogin yes\nPasswordAuthentication no\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL) as server:
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentityAgent=none"]
+        command = ["ssh", "-F", "none", "-p", str(port), "-i", str(tmp_path / "user")]
+        command += [word for option in options for word in ("-o", option)]
+        wait_until(
+            "sshd answers",
+            lambda: (
+                subprocess.run([*command, "root@127.0.0.1", "true"], capture_output=True, timeout=30).returncode == 0
+            ),
+            6 * PATIENCE_S,
+        )
+        yield [*command, "-t", "root@127.0.0.1"]
+        server.terminate()
+
+
+def test_over_ssh(terminal: MakeTerminal, ssh: list[str], tmp_path: Path, bases: list[Record]) -> None:
+    """Through ssh it is the same: what comes is shown, a new size arrives, and keys do what they do."""
+    records = list(many(bases, 30))
+    path = write(tmp_path / "oom.json", records[:20])
+    window = terminal([*ssh, f"cd {shlex.quote(str(ROOT))} && {shlex.join([*WATCH, str(path)])}"], LC_ALL="C")
+    window.wait_for("20 incidents", 6 * PATIENCE_S)
+    with path.open("a") as file:
+        file.write("".join(json.dumps(record) + "\n" for record in records[20:]))
+    window.wait_for("30 incidents")
+    window.resize(140, 30)
+    window.wait_for(r"(?m)^.+ Incidents .+ Incident .+$")
+    window.keys("End")
+    window.wait_for(re.escape(records[0]["time"]))
     window.keys("q")
     assert window.status() == 0
 

@@ -98,6 +98,11 @@ def test_no_arguments() -> None:
         ("parse", "--grep", "(", "/dev/null"),
         ("parse", "-n", "0", "/dev/null"),
         ("parse", "-f", "/dev/null", "/dev/null"),
+        ("report",),
+        ("report", "--format", "pdf", "/dev/null"),
+        ("report", "-n", "0", "/dev/null"),
+        ("watch", "/dev/null", "/dev/null"),
+        ("watch", "/dev/null"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
