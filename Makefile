@@ -18,7 +18,7 @@ SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format shellcheck python3-bpfcc \
-	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd
+	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
@@ -35,7 +35,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
-	deploy/oomtrace.service
+	deploy/oomtrace.service deploy/config.toml
 
 .DEFAULT_GOAL := build
 
@@ -134,6 +134,10 @@ test-packaging: build deb  ## Wheel, Debian package and container image: built, 
 
 .PHONY: test-vm
 test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
+	$(AS_ROOT) $(BIN)/python -m tests.vm.run --few
+
+.PHONY: test-vm-all
+test-vm-all: build deb  ## The same with every kernel, engine and cgroup version, and the table in docs/kernels.md
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
@@ -170,7 +174,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
-	@cp -p deploy/oomtrace.service build/deb/oomtrace/debian
+	@cp -p deploy/oomtrace.service deploy/config.toml build/deb/oomtrace/debian
 	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
 		{ cat ../log; exit 1; }
 	@cp build/deb/$(@F) $@

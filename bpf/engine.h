@@ -24,6 +24,8 @@
 #include <linux/pid.h>
 #include <linux/pid_namespace.h>
 #include <linux/kernfs.h>
+#include <linux/nsproxy.h>
+#include <linux/signal_types.h>
 #include <linux/cgroup.h>
 #include <linux/percpu_counter.h>
 #undef READ
@@ -107,7 +109,7 @@ const volatile struct {
 	u32 cpus;	 /* how many are possible; a loop over them is verified for just so many */
 	u32 kprobes;	 /* whether the functions of the OOM path are hooked */
 	u32 stats_index_size;
-	u32 pad;
+	u32 sigkill; /* enum sigkill_scope */
 } settings SEC(".rodata.settings");
 
 #endif

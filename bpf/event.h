@@ -14,7 +14,7 @@
  * Rises when an event or the meaning of a map that is pinned (tracer/pins.py) changes: a daemon of another version may
  * find them.
  */
-#define EVENT_LAYOUT 1
+#define EVENT_LAYOUT 2
 
 #define COMM_LEN 16
 #define CANDIDATES_MAX 10
@@ -31,10 +31,11 @@ enum event_type {
 	EVENT_INCIDENT = 2, /* follows the first victim */
 	EVENT_SHARER = 3,
 	EVENT_EXIT = 4,
-	EVENT_LEVELS = 5, /* tracepoint mode only: the victim's memcg and those above it */
-	EVENT_LOG = 6,	  /* tracepoint mode only: a line of the kernel log about this incident */
-	EVENT_END = 7,	  /* no victim and no sharer comes any more; just struct event */
-	EVENT_CGROUP = 8, /* a memory cgroup was made; in a ring buffer of its own */
+	EVENT_LEVELS = 5,  /* tracepoint mode only: the victim's memcg and those above it */
+	EVENT_LOG = 6,	   /* tracepoint mode only: a line of the kernel log about this incident */
+	EVENT_END = 7,	   /* no victim and no sharer comes any more; just struct event */
+	EVENT_CGROUP = 8,  /* a memory cgroup was made; in a ring buffer of its own */
+	EVENT_SIGKILL = 9, /* somebody else than the OOM killer kills; in a ring buffer of its own */
 };
 
 struct event {
@@ -187,6 +188,31 @@ struct cgroup_event {
 	struct event event;
 	__u32 len;
 	char path[PATH_LEN]; /* from the root, as the kernel spells it */
+};
+
+enum sigkill_flags {
+	SIGKILL_FROM_KERNEL = 1 << 0, /* nobody sent it */
+	SIGKILL_CGROUP = 1 << 1,
+	SIGKILL_CUT = 1 << 2,
+	SIGKILL_SENDER_CGROUP = 1 << 3,
+	SIGKILL_SENDER_CUT = 1 << 4,
+};
+
+struct sigkill_event {
+	struct event event; /* its thread is the sender's */
+	__u32 pid;	    /* thread group id */
+	__u32 tid;
+	__u32 uid;
+	__u32 namespace_pid;
+	__u32 namespace_level; /* 0: the host's PID namespace */
+	__u32 flags;
+	__u32 sender_pid;
+	__u32 sender_uid;
+	char comm[COMM_LEN];
+	char sender_comm[COMM_LEN];
+	__u16 cgroup_len;
+	__u16 sender_cgroup_len;
+	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN]; /* as long as append_cgroup() takes it to be */
 };
 
 struct log_event {

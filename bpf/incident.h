@@ -43,8 +43,10 @@ struct victim {
 enum counter {
 	COUNTER_LOST,		/* events that found the ring buffer full */
 	COUNTER_UNSEEN_CGROUPS, /* new cgroups that found theirs full */
-	COUNTER_MISREAD,   /* the current task is not where the offsets say: nothing that is read can be believed */
-	COUNTER_LOST_TOLD, /* of COUNTER_LOST, in a record; written by user space, kept for the next run */
+	COUNTER_MISREAD,       /* the current task is not where the offsets say: nothing that is read can be believed */
+	COUNTER_LOST_TOLD,     /* of COUNTER_LOST, in a record; written by user space, kept for the next run */
+	COUNTER_SIGKILLS_LOST, /* sigkill events that were too many at once, or found their ring buffer full */
+	COUNTER_SIGKILLS_LOST_TOLD,
 	COUNTERS,
 };
 

@@ -183,8 +183,13 @@ struct mm_struct___array {
 	struct percpu_counter rss_stat[4];
 };
 
+struct kernel_siginfo {
+	int si_code;
+};
+
 struct signal_struct {
 	atomic_t live;
+	int group_exit_code;
 	int nr_threads;
 	short oom_score_adj;
 	struct pid *pids[2];
@@ -204,10 +209,13 @@ struct net {
 };
 
 struct nsproxy {
+	struct mnt_namespace *mnt_ns;
 	struct net *net_ns;
 };
 
 struct task_struct {
+	void *stack;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;

@@ -27,11 +27,9 @@
 #include "event.h"
 #include "incident.h"
 #include "rss.h"
+#include "sigkill.h"
 #include "victim.h"
 
-/* Named apart from the kernel's own, which bcc may see in its headers. */
-#define SIGNAL_KILL 9
-#define SIGNAL_FROM_KERNEL 1 /* siginfo pointer SEND_SIG_PRIV */
 #define PID_LIMIT (4 << 20)
 #define POINTS_UNKILLABLE (-__LONG_MAX__ - 1)
 
@@ -308,28 +306,32 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* SIGKILL from the OOM path: the victim, before it is marked, and after it those who share its memory. */
-SEC("raw_tp/signal_generate")
-int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
+inline_always void handle_oom_sigkill(struct task_struct *task)
 {
 	struct sharer_event event = {};
-	struct task_struct *task;
-	struct state *state;
-	u32 pid;
+	struct state *state = current_state();
+	u32 pid = READ(task, tgid);
 
-	if (ctx->args[0] != SIGNAL_KILL || ctx->args[1] != SIGNAL_FROM_KERNEL)
-		return 0;
-	task = (struct task_struct *)ctx->args[2];
-	pid = READ(task, tgid);
-	state = current_state();
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
 		event.victim_pid = state->victim_pid;
 		event.pid = pid;
 		bpf_probe_read_kernel(event.comm, sizeof(event.comm), &task->comm);
 		stamp(&event.event, EVENT_SHARER, state->incident_ns);
 		send(&event, sizeof(event));
-		return 0;
+		return;
 	}
 	condemn(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
+}
+
+SEC("raw_tp/signal_generate")
+int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (ctx->args[0] != SIGNAL_KILL)
+		return 0;
+	if (ctx->args[1] == INFO_FROM_KERNEL)
+		handle_oom_sigkill((struct task_struct *)ctx->args[2]);
+	if (setting(sigkill) != SIGKILL_OFF && ctx->args[4] == SIGNAL_DELIVERED)
+		handle_sigkill((struct task_struct *)ctx->args[2], (struct kernel_siginfo *)ctx->args[1]);
 	return 0;
 }
 

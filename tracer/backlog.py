@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which events must stay in the ring buffer: those whose records no output has taken yet.
+"""Which events must stay in a ring buffer: those whose records no output has taken yet.
 
 The ring buffer outlives the daemon: what is let go of too late is read again after a crash, what too early is lost.
 """
@@ -8,9 +8,13 @@ from collections import deque
 
 
 class Backlog:
-    """Positions in the ring buffer."""
+    """Positions in a ring buffer.
 
-    def __init__(self) -> None:
+    What is in it before ``old_until`` was there when this run began.
+    """
+
+    def __init__(self, old_until: int = 0) -> None:
+        self.old_until = old_until
         self._incidents: dict[int, int] = {}
         """Where they begin: the one that was last heard of, and the one before, which is told when that begins."""
         self._exits: dict[str, int] = {}

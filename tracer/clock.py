@@ -4,13 +4,17 @@
 import time
 
 
+def monotonic_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
 def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def suspended_ns() -> int:
     """How long the machine was suspended since it booted: so far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC."""
-    return boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    return boottime_ns() - monotonic_ns()
 
 
 def at_boottime(boot_ns: int) -> str:

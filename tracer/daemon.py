@@ -8,8 +8,6 @@ this one, so that what it imported (typer) weighs on nobody.
 """
 
 import os
-import select
-import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -17,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
-from tracer.backlog import Backlog
 from tracer.clock import boottime_ns
-from tracer.engine import COUNTER_LOST, COUNTER_LOST_TOLD, COUNTER_UNSEEN_CGROUPS, Counters, open_ring
+from tracer.engine import open_ring
 from tracer.errors import TracerError
+from tracer.event import Sigkill
 from tracer.filter import Filter
 from tracer.gfp import GfpNames
 from tracer.ledger import Ledger
@@ -33,18 +31,19 @@ from tracer.pipeline import Pipeline
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
+from tracer.rings import Rings, lost_untold
 from tracer.runtimes import Runtimes
+from tracer.sigkill import Sigkills
 from tracer.stderr import tell
 from tracer.stream import Stream
+from tracer.waiting import RELOAD, STOPS, Waiting
 
 if TYPE_CHECKING:
     from tracer.interfaces import Interfaces
 
-STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
-
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
-SETTLE_S = 0.1
+SETTLE_NS = 100_000_000
 """How soon it is asked whether the outputs have taken what they were given."""
 
 
@@ -57,7 +56,7 @@ class Daemon:
         self._options = options
         self._outputs = Outputs(options.outputs)
         self._runtimes = Runtimes(options.runtime_roots)
-        self._capture = source.attach(options.engine, options.pins)
+        self._capture = source.attach(options.engine, options.pins, options.sigkill)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
@@ -67,19 +66,17 @@ class Daemon:
             from tracer import interfaces  # needs pyroute2, and takes 2 MB
 
             self._interfaces = interfaces.Interfaces()
-        maps = self._capture.attached.maps
-        self._counters = Counters(maps)
-        self._events, self._cgroups = open_ring(maps["events"]), open_ring(maps["cgroups"])
+        self._rings = Rings(self._capture.attached.maps)
         self._names = Names(self._runtimes)
-        self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        self._backlog = Backlog()
+        backlog, self._sigkill_backlog = self._rings.backlogs
+        self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
         outputs = self._outputs.start(kept.folder if kept else None)
-        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._backlog, self._events.end)
+        self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
             self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
@@ -90,7 +87,7 @@ class Daemon:
             _redact(options),
             self._interfaces,
             self._audit,
-            self._backlog,
+            backlog,
             self._stream,
             _filter(options),
         )
@@ -104,16 +101,8 @@ class Daemon:
 
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
-        attached = self._capture.attached
-        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        poll = select.epoll()
-        # Edge-triggered: events stay in the ring buffer when they are read, and so it stays readable.
-        poll.register(attached.maps["events"], select.EPOLLIN | select.EPOLLET)
-        poll.register(attached.maps["cgroups"], select.EPOLLIN)
-        poll.register(wake_read, select.EPOLLIN)
+        maps = self._capture.attached.maps
+        waiting = Waiting((maps["events"], maps["sigkills"]), (maps["cgroups"],))
         heap.give_back()
         self._stream.write(self._capture.start(self._stream.base()))
         self._expect(None)
@@ -122,9 +111,8 @@ class Daemon:
         self._audit.start(time.monotonic_ns())
         caught = b""
         while not STOPS.intersection(caught):
-            ready = {descriptor for descriptor, _ in poll.poll(self._timeout_s())}
-            caught = os.read(wake_read, 64) if wake_read in ready else b""
-            if signal.SIGHUP in caught:
+            caught = waiting.wait(self._timeout_s())
+            if RELOAD in caught:
                 self._reload()
             self._step()
         self._notifier.stopping()
@@ -133,6 +121,7 @@ class Daemon:
     def _step(self) -> None:
         """Do all that there is to do now."""
         self._drain()
+        self._drain_sigkills()
         self._notifier.alive(time.monotonic_ns())
         self._pipeline.tell_exits()
         if self._audit.kills_are_missing(time.monotonic_ns()):
@@ -168,6 +157,8 @@ class Daemon:
         if not self._capture.pinned:
             attached.detach()
         self._drain()
+        self._drain_sigkills()
+        self._write_sigkills([] if self._capture.pinned else self._sigkills.end())
         if not self._capture.pinned:  # else what it lacks is read by the next run
             self._pipeline.end()
         self._pipeline.tell_exits(all_of_them=True)
@@ -190,28 +181,44 @@ class Daemon:
 
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
-        waits = [SETTLE_S * 1e9] if self._backlog.waits() else []
-        patience_ns, now_ns = self._pipeline.patience_ns(), time.monotonic_ns()
-        if patience_ns is not None:
-            waits.append(patience_ns)
-        for due_ns in (self._pipeline.next_ns(), self._notifier.next_ns(), self._audit.next_ns()):
-            if due_ns is not None:
-                waits.append(max(0, due_ns - now_ns))
+        now_ns, patience_ns = time.monotonic_ns(), self._pipeline.patience_ns()
+        dues = self._pipeline.next_ns(), self._sigkills.next_ns(), self._notifier.next_ns(), self._audit.next_ns()
+        waits = [max(0, due_ns - now_ns) for due_ns in dues if due_ns is not None]
+        settle_ns = SETTLE_NS if any(backlog.waits() for backlog in self._rings.backlogs) else None
+        waits += [wait_ns for wait_ns in (patience_ns, settle_ns) if wait_ns is not None]
         return min(waits) / 1e9 if waits else None
 
     def _drain(self) -> None:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
-            for event, position in self._read(self._events):
+            for event, position in self._read(self._rings.events):
+                self._sigkills.note(event)
                 self._pipeline.feed(event, position)
             self._pipeline.flush()
-            for event, _ in self._read(self._cgroups):
+            for event, _ in self._read(self._rings.cgroups):
                 if isinstance(event, wire.CgroupEvent):
                     self._expect(event.path.decode("utf-8", "backslashreplace"))
-            self._cgroups.release(self._cgroups.position)
+            self._rings.cgroups.release(self._rings.cgroups.position)
             if self._pipeline.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
+
+    def _drain_sigkills(self, inherited: Ring | None = None) -> None:
+        for event, position in self._read(inherited or self._rings.sigkills):
+            if isinstance(event, wire.SigkillEvent):
+                self._write_sigkills(self._sigkills.feed(event, None if inherited else position, time.monotonic_ns()))
+                if not inherited:
+                    self._drain()  # kills of the OOM killer come first
+        self._write_sigkills(self._sigkills.due(time.monotonic_ns()))
+
+    def _write_sigkills(self, told: Iterable[tuple[Sigkill, int | None]]) -> None:
+        for record, position in told:
+            try:
+                enrich.name_sigkill(record, self._names)
+                if self._pipeline.wanted.passes(record):
+                    self._stream.write(record, position, self._sigkill_backlog)
+            except Exception as error:
+                self._pipeline.lose("record", error)
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
         for position, data in ring.read():
@@ -234,29 +241,27 @@ class Daemon:
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
-        ring, told = open_ring(predecessor.maps["events"]), Counters(predecessor.maps)
-        self._stream.lose("ring_buffer", told.read(COUNTER_LOST) - told.read(COUNTER_LOST_TOLD))
+        ring = open_ring(predecessor.maps["events"])
+        self._stream.lose("ring_buffer", lost_untold(predecessor.maps))
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            self._pipeline.inherit(event for event, _ in self._read(ring))
+            events = [event for event, _ in self._read(ring)]
+            for event in events:
+                self._sigkills.note(event)
+            self._pipeline.inherit(events)
+            self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
         else:
             self._stream.lose("upgrade", len(ring.read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
-        lost = self._counters.read(COUNTER_LOST)
-        self._stream.lose("ring_buffer", lost - self._counters.read(COUNTER_LOST_TOLD))
-        self._counters.write(COUNTER_LOST_TOLD, lost)
-        unseen = self._counters.read(COUNTER_UNSEEN_CGROUPS)
-        if unseen != self._unseen_cgroups:
-            self._unseen_cgroups = unseen
+        for stage, count in self._rings.lost():
+            self._stream.lose(stage, count)
+        if self._rings.has_unseen_cgroups():
             self._expect(None)
         self._stream.settle()
-        needed = self._backlog.first_needed(self._events.position, self._pipeline.incident_is_open)
-        # An output that takes nothing must not take the room of what is to come: the older half goes.
-        needed = max(needed, self._events.position - self._events.size_bytes // 2)
-        self._events.release(needed)
-        self._backlog.released(needed)
+        told = self._sigkills.first_needed(self._rings.sigkills.position)
+        self._rings.release(self._pipeline.incident_is_open, told)
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""

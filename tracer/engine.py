@@ -16,9 +16,11 @@ COUNTER_LOST = 0
 COUNTER_UNSEEN_CGROUPS = 1
 COUNTER_MISREAD = 2
 COUNTER_LOST_TOLD = 3
+COUNTER_SIGKILLS_LOST = 4
+COUNTER_SIGKILLS_LOST_TOLD = 5
 """enum counter in bpf/incident.h."""
 
-MAPS = ("events", "cgroups", "counters", "cmdlines")
+MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines")
 """What the daemon reads or writes."""
 
 
@@ -29,6 +31,8 @@ class Settings(NamedTuple):
     kprobes: int
     stats_index: int
     stats_index_size: int
+    sigkill: int
+    """enum sigkill_scope in bpf/sigkill.h."""
 
 
 class Hook(NamedTuple):
@@ -89,5 +93,5 @@ class Counters:
         return self._values[counter]
 
     def write(self, counter: int, value: int) -> None:
-        """Only COUNTER_LOST_TOLD is ours to write."""
+        """Only COUNTER_LOST_TOLD and COUNTER_SIGKILLS_LOST_TOLD are ours to write."""
         self._values[counter] = value

@@ -22,7 +22,7 @@ class _RawSettings(ctypes.Structure):
         ("cpus", ctypes.c_uint32),
         ("kprobes", ctypes.c_uint32),
         ("stats_index_size", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
+        ("sigkill", ctypes.c_uint32),
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer import cgroup, process
-from tracer.event import OomKill
+from tracer.event import OomKill, Sigkill
 from tracer.facts import Facts
 from tracer.names import Names
 from tracer.whose import Container, Interface, Kubernetes, Systemd
@@ -58,6 +58,21 @@ def name_cgroups(record: OomKill, names: Names | None = None) -> None:
             record["truncated"].append("container.labels")
     if limit is not None:
         limit["level"] = cgroup.level(limit["cgroup"])
+
+
+def name_sigkill(record: Sigkill, names: Names | None = None) -> None:
+    """Fill in container, pod and unit of victim and sender."""
+    find, sender = names.find if names is not None else None, record["sender"]
+    if record["victim"]["cgroup"] is not None:
+        whose = identify(record["victim"]["cgroup"], find)
+        record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        if whose.labels_cut:
+            record["truncated"].append("container.labels")
+    if sender is not None and sender["cgroup"] is not None:
+        whose = identify(sender["cgroup"], find)
+        sender["container"], sender["kubernetes"], sender["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        if whose.labels_cut:
+            record["truncated"].append("sender.container.labels")
 
 
 def _read_network(record: OomKill, interfaces: Interfaces) -> None:

@@ -210,13 +210,53 @@ class OomExit(Base):
     runtime_verdict: Annotated[RuntimeVerdict | None, "The runtime's own, where its files show it."]
 
 
+class SigkillVictim(TypedDict):
+    """The process that was killed."""
+
+    pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
+    tid: Annotated[int, "The thread that the signal was sent to; all of the process die."]
+    comm: Annotated[str, "That thread's name, cut to 15 bytes by the kernel."]
+    uid: Annotated[int, "User id in the host's user namespace."]
+    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    is_container_init: Annotated[bool, "Whether it was PID 1 of a PID namespace that is not the host's."]
+
+
+class SigkillSender(TypedDict):
+    """The process that sent it."""
+
+    pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
+    tid: Annotated[int, "The thread that called kill(2) or another of its kind."]
+    comm: Annotated[str, "The thread's name."]
+    uid: Annotated[int, "User id in the host's user namespace."]
+    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    container: Annotated[Container | None, "The sender's container; null when it was in none."]
+    kubernetes: Annotated[Kubernetes | None, "The sender's pod."]
+    systemd: Annotated[Systemd | None, "The sender's unit."]
+
+
+class Sigkill(Base):
+    """A process was killed by SIGKILL that did not come from the OOM killer; `--sigkill` tells whose are shown."""
+
+    type: Literal["sigkill"]
+    id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
+    source: Annotated[Source, "What saw it: as in oom_kill, never `kernel_log`."]
+    delayed: Annotated[bool, "Whether it was read seconds after the kill or later: as in oom_kill."]
+    victim: SigkillVictim
+    sender: Annotated[SigkillSender | None, "Who sent it; null when the kernel itself did."]
+    container: Annotated[Container | None, "The victim's container; null when it was in none."]
+    kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
+    systemd: Annotated[Systemd | None, "The victim's unit."]
+    truncated: Annotated[list[str], "Fields that were cut, by path (`container.labels`)."]
+
+
 class Lost(Base):
     """Events that were seen but could not be written."""
 
     type: Literal["lost"]
     stage: Annotated[
         str,
-        "Where: `ring_buffer` (full), `decode` and `record` (malformed), `upgrade` (left by another version), "
+        "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
+        "(malformed), `upgrade` (left by another version), "
         "`output:URI` (neither delivered nor kept), `spool:URI` (damaged), `rejected:URI` (the other side refuses it).",
     ]
     count: Annotated[int, "How many."]
@@ -266,4 +306,4 @@ class Stop(Base):
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 
 
-Record = OomKill | OomExit | Lost | Gap | Start | Stop
+Record = OomKill | OomExit | Sigkill | Lost | Gap | Start | Stop

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from tracer.event import OomKill, Record
+from tracer.event import OomKill, Record, Sigkill
 from tracer.style import Style, nested
 
 MAX_BYTES = 8192
@@ -31,10 +31,11 @@ _CONTROLS = re.compile(
 def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
     line = _dump(style(record))
-    if len(line) <= max_bytes or record["type"] != "oom_kill":
+    if len(line) <= max_bytes or (record["type"] != "oom_kill" and record["type"] != "sigkill"):
         return line
     for keep in _KEEP:
-        for name, trim in _trimmers(record, keep):
+        trimmers = _trimmers(record, keep) if record["type"] == "oom_kill" else _sigkill_trimmers(record, keep)
+        for name, trim in trimmers:
             while len(line) > max_bytes and trim(len(line) - max_bytes):
                 if name not in record["truncated"]:
                     record["truncated"].append(name)
@@ -70,13 +71,29 @@ def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int],
     yield "victim.exe", lambda excess: _shorten_path(victim, "exe", excess, keep)
     yield "limit.cgroup", lambda excess: _shorten_path(limit, "cgroup", excess, keep)
     yield "victim.cgroup", lambda excess: _shorten_path(victim, "cgroup", excess, keep)
+    yield from _identity_trimmers(whole, "", keep)
+
+
+def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    whole: dict[str, Any] = record  # type: ignore[assignment]
+    victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
+    sender: dict[str, Any] = record["sender"] or {}  # type: ignore[assignment]
+    yield "sender.container.labels", lambda _excess: _drop_label(sender.get("container") or {}, keep)
+    yield "container.labels", lambda _excess: _drop_label(whole["container"] or {}, keep)
+    yield "sender.cgroup", lambda excess: _shorten_path(sender, "cgroup", excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_path(victim, "cgroup", excess, keep)
+    yield from _identity_trimmers(sender, "sender.", keep)
+    yield from _identity_trimmers(whole, "", keep)
+
+
+def _identity_trimmers(owner: dict[str, Any], prefix: str, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
     for part in ("container", "kubernetes", "systemd"):
-        fields = whole[part]
+        fields = owner.get(part)
         for field in [field for field, value in (fields or {}).items() if isinstance(value, str)]:
             # An id that is cut names nothing: ids stay as long as anything else can go.
             floor = max(keep, 128) if field in ("id", "node_container_id", "pod_uid") and keep else keep
             yield (
-                f"{part}.{field}",
+                f"{prefix}{part}.{field}",
                 lambda excess, of=fields, name=field, least=floor: (  # type: ignore[misc]
                     _shorten_path(of, name, excess, least)
                 ),

@@ -17,7 +17,7 @@ from tracer.log_dmesg_json import DmesgObject
 from tracer.log_journal import read_json
 from tracer.log_time import MONTHS, Calendar
 from tracer.oom_lines import LogLine
-from tracer.oom_report import UNREAD, WORDS
+from tracer.oom_report import UNREAD, has_word
 
 
 class Origin(NamedTuple):
@@ -71,35 +71,27 @@ class LineFormats:
             self._dmesg_json,
         ]  # fmt: skip
         self._object = DmesgObject(calendar)
-        self.pending: Sourced | None = None
-        """The last line, which may go on in the next."""
-        self._more: list[bytes] = []
-        """What follows it."""
         self._indent = 0
         self._origin = NOWHERE
         self._stamp, self._stamp_ns = b"", 0
         self.recognized = 0
         """How many lines were of a log, whoever wrote them."""
 
-    def feed(self, raw: bytes) -> Sourced | None:
-        """Take a line, without its newline; gives the one before, as this one may belong to it."""
+    def read(self, raw: bytes) -> Sourced | None:
+        """A line, without its newline; None: it is not the kernel's, or nothing is to be read in it."""
         if raw[:1] == b"\0":  # what was not yet on disk when the power failed
             raw = raw.lstrip(b"\0")
         if len(raw) > _LONGEST:
-            return self.flush()
+            return None
         if raw[-1:] == b"\r":
             raw = raw[:-1]
-        if raw[:1] == b" " and self._continue(raw):
-            return None
         found = self._readers[0](raw)
         if found is False:
             found = self._try_others(raw)
             if found is False:
-                return self.flush()
+                return None
         self.recognized += 1
-        done = self._joined() if self._more else self.pending
-        self.pending = None if found is True else found
-        return done
+        return None if found is True else found
 
     def _try_others(self, raw: bytes) -> Sourced | bool:
         for number, read in enumerate(self._readers):
@@ -108,26 +100,20 @@ class LineFormats:
                 return found
         return False
 
-    def flush(self) -> Sourced | None:
-        """The line that may still go on; it does not."""
-        done = self._joined() if self._more else self.pending
-        self.pending, self._indent = None, 0
-        return done
+    @property
+    def indented(self) -> bool:
+        """Whether the record that was read last may go on, in lines that are indented."""
+        return self._indent > 0
 
-    def _continue(self, raw: bytes) -> bool:
-        if self.pending is None or not self._indent or raw[: self._indent].strip(b" "):
-            return False
-        if len(self._more) < _MOST_LINES:
-            self._more.append(raw[self._indent :])
-        return True
+    def goes_on(self, raw: bytes) -> bool:
+        """Whether a line belongs to the record that the line before began."""
+        return not raw[: self._indent].strip(b" ")
 
-    def _joined(self) -> Sourced | None:
-        if self.pending is None:
-            return None
-        line, origin = self.pending
-        text = b"\n".join((line.text, *map(_unescape, self._more)))
-        self._more = []
-        return line._replace(text=text), origin
+    def join(self, sourced: Sourced, more: list[bytes]) -> Sourced:
+        """The record of a line that was read last, and of those that go on with it."""
+        line, origin = sourced
+        rest = (_unescape(raw[self._indent :].removesuffix(b"\r")) for raw in more[:_MOST_LINES])
+        return line._replace(text=b"\n".join((line.text, *rest))), origin
 
     def _dmesg(self, raw: bytes) -> Sourced | bool:
         match = _DMESG.match(raw)
@@ -137,7 +123,7 @@ class LineFormats:
         if (priority and int(priority) > 7) or (facility and facility != b"kern"):
             self._indent = 0
             return True
-        if unread is not None and not _has_word(raw):
+        if unread is not None and not has_word(raw):
             self._indent = 0
             return True
         end = self._indent = match.end() if unread is None else match.start(6)
@@ -186,7 +172,7 @@ class LineFormats:
             return False
         priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
         self._indent = 0
-        if unread is not None and not _has_word(raw):
+        if unread is not None and not has_word(raw):
             return True
         if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
             return True
@@ -257,10 +243,6 @@ class LineFormats:
         if name != self._origin.host:
             self._origin = Origin(name if name != "-" else None)
         return self._origin
-
-
-def _has_word(raw: bytes) -> bool:
-    return WORDS[0] in raw or WORDS[1] in raw or WORDS[2] in raw
 
 
 def _unescape(text: bytes) -> bytes:

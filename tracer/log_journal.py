@@ -6,13 +6,16 @@ cannot be forged; for what it read from /dev/kmsg the others are its own, too.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
 from tracer.oom_lines import LogLine
+from tracer.oom_report import UNREAD, has_word
 
+Seek = Callable[[bytes, int, int], int]
+"""The next place in data, from one on and up to another, in an entry that may count."""
 Found = tuple[LogLine, str | None, str | None]
 """Line, host, boot id."""
 
@@ -22,6 +25,9 @@ EXPORT = re.compile(rb"__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP)=[^\n]
 """How an export begins."""
 _FIELDS = re.compile(rb"(?:[A-Z0-9_]{1,64}=[^\n]*\n)*")
 _BINARY = re.compile(rb"([A-Z0-9_]{1,64})\n")
+_LATER_BINARY = re.compile(rb"\n[A-Z0-9_]{1,64}\n")
+_UNREAD = re.compile(UNREAD)
+_UNREAD_JSON = re.compile(rb'"MESSAGE":"' + UNREAD.replace(rb"\r?\Z", rb'"'))
 _WANTED = frozenset(
     b"MESSAGE _TRANSPORT SYSLOG_FACILITY _BOOT_ID _HOSTNAME __REALTIME_TIMESTAMP _SOURCE_MONOTONIC_TIMESTAMP "
     b"__MONOTONIC_TIMESTAMP".split()
@@ -32,6 +38,9 @@ def read_json(raw: bytes) -> Found | bool:
     """An entry in one line; False: it is none, True: it is not the kernel's."""
     if b'"MESSAGE"' not in raw and b'"__CURSOR"' not in raw:
         return False
+    unread = _UNREAD_JSON.search(raw)
+    if unread is not None and unread[1] is not None and not has_word(raw):
+        return True
     try:
         entry = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -73,60 +82,106 @@ class Export:
     def __init__(self) -> None:
         self._entry: dict[bytes, bytes] = {}
         self._skip = 0
+        self._within = False
+        """Whether the next field is not the first of its entry."""
+        self.at = 0
+        """Up to where the data was read; the rest is to come again, with what follows."""
         self.recognized = 0
 
-    def feed(self, data: bytes) -> tuple[list[Found], int]:
-        """The kernel's lines in ``data``, and up to where it was read; the rest is to come again, with what follows."""
-        found: list[Found] = []
-        at = 0
-        while True:
-            if self._skip:
-                step = min(self._skip, len(data) - at)
-                at, self._skip = at + step, self._skip - step
-            if at >= len(data):
-                return found, at
-            fields = _FIELDS.match(data, at)
-            end = at if fields is None else fields.end()
-            if end > at:
-                if self._may_be_wanted(data, at, end):
-                    self._take(data[at:end])
-                at = end
-            if data.startswith(b"\n", at):
-                at += 1
-                self.recognized += 1
-                if self._entry:
-                    line = _read(self._entry.get(b"MESSAGE"), self._entry)
-                    if line is not None:
-                        found.append(line)
-                    self._entry = {}
-                continue
-            binary = _BINARY.match(data, at)
-            if binary is not None and len(data) - binary.end() >= 8:
-                length = int.from_bytes(data[binary.end() : binary.end() + 8], "little")
-                start = binary.end() + 8
-                if length > LONGEST_BYTES:
-                    self._skip = length + 1 if length < 1 << 48 else 0
-                    at = start
+    def read(self, data: bytes, seek: Seek) -> Iterator[Found]:
+        """The kernel's lines in ``data`` that may count: ``seek`` is asked after each where the next one is."""
+        self.at, binary = 0, -1
+        while self.at < len(data):
+            if not self._within and not self._skip:
+                if binary < self.at:
+                    binary = _next_binary(data, self.at)
+                end = data.rfind(b"\n\n", self.at, binary) + 2
+                if end > self.at + 1:
+                    yield from self._texts(data, end, seek)
                     continue
-                if len(data) - start < length + 1:
-                    return found, at
+            at = self.at
+            if self._field(data):
+                line = _read(self._entry.get(b"MESSAGE"), self._entry)
+                self._entry = {}
+                if line is not None:
+                    yield line
+            elif at == self.at:
+                return
+
+    def _texts(self, data: bytes, end: int, seek: Seek) -> Iterator[Found]:
+        """Whole entries, in all of which each line is a field."""
+        while self.at < end:
+            place = seek(data, self.at, end)
+            if place >= end:
+                self.at = end
+                break
+            begin = max(self.at, data.rfind(b"\n\n", self.at, place) + 2)
+            self.at = data.find(b"\n\n", place, end) + 2
+            text = data[begin : self.at - 1]
+            if b"_TRANSPORT=kernel\n" in text:
+                entry = dict(_pairs(text))
+                message = entry.get(b"MESSAGE")
+                if message is None or not is_unread(message):
+                    line = _read(message, entry)
+                    if line is not None:
+                        yield line
+        self.recognized += 1
+
+    def _field(self, data: bytes) -> bool:
+        """Take some fields of an entry; whether it ends there."""
+        if self._skip:
+            step = min(self._skip, len(data) - self.at)
+            self.at, self._skip = self.at + step, self._skip - step
+            return False
+        fields = _FIELDS.match(data, self.at)
+        if fields is not None and fields.end() > self.at:
+            if self._may_be_wanted(data, self.at, fields.end()):
+                self._entry.update((name, value) for name, value in _pairs(fields[0]) if name in _WANTED)
+            self.at, self._within = fields.end(), True
+            return False
+        if data.startswith(b"\n", self.at):
+            self.at, self._within = self.at + 1, False
+            self.recognized += 1
+            return bool(self._entry)
+        self._binary(data)
+        return False
+
+    def _binary(self, data: bytes) -> None:
+        binary = _BINARY.match(data, self.at)
+        if binary is not None and len(data) - binary.end() >= 8:
+            start = binary.end() + 8
+            length = int.from_bytes(data[binary.end() : start], "little")
+            if length > LONGEST_BYTES:
+                self._skip = length + 1 if length < 1 << 48 else 0
+                self.at, self._within = start, True
+            elif len(data) - start > length:
                 if binary[1] in _WANTED:
                     self._entry[binary[1]] = data[start : start + length]
-                at = start + length + 1
-                continue
-            newline = data.find(b"\n", at)
-            if binary is not None or newline < 0:  # incomplete, or garbage
-                return found, len(data) if len(data) - at > 2 * LONGEST_BYTES else at
-            at, self._entry = newline + 1, {}
+                self.at, self._within = start + length + 1, True
+            return
+        newline = data.find(b"\n", self.at)
+        if binary is None and newline >= 0:  # garbage
+            self.at, self._entry = newline + 1, {}
+        elif len(data) - self.at > 2 * LONGEST_BYTES:
+            self.at = len(data)
 
     def _may_be_wanted(self, data: bytes, at: int, end: int) -> bool:
         """Whether fields are of an entry of the kernel's: they come in any order, and binary ones between them."""
         return bool(self._entry) or data.find(b"_TRANSPORT=kernel\n", at, end) >= 0 or data[end : end + 1] != b"\n"
 
-    def _take(self, fields: bytes) -> None:
-        for name, value in _pairs(fields):
-            if name in _WANTED:
-                self._entry[name] = value
+
+def _next_binary(data: bytes, at: int) -> int:
+    """Where the next field begins whose length is told, after its name alone on a line."""
+    if _BINARY.match(data, at) is not None:
+        return at
+    match = _LATER_BINARY.search(data, at)
+    return len(data) if match is None else match.start() + 1
+
+
+def is_unread(message: bytes) -> bool:
+    """Whether nothing is to be read in a kernel's line."""
+    unread = _UNREAD.match(message)
+    return unread is not None and unread[1] is not None and not has_word(message)
 
 
 def _pairs(fields: bytes) -> Iterator[tuple[bytes, bytes]]:

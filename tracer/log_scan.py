@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A log, block by block -> what it reports of OOM kills.
 
-Most of a log is nobody's business: while no report is open it is searched for the few words of which each report has
-one, and what lies between is never split into lines.  Takes constant memory, and never raises, whatever it is fed.
+Most of a log is nobody's business: it is searched for the few words of which each line that counts has one, and what
+lies between is never split into lines, nor decoded.  Takes constant memory, and never raises, whatever it is fed.
 """
 
 from collections.abc import Callable
@@ -10,32 +10,42 @@ from collections.abc import Callable
 from tracer.log_format import LineFormats, Origin, Sourced
 from tracer.log_journal import EXPORT, LONGEST_BYTES, Export
 from tracer.log_time import Calendar
-from tracer.oom_incident import Report
+from tracer.oom_incident import Awaited, Report
 from tracer.oom_lines import LogLine
-from tracer.oom_report import WORDS, Reports
+from tracer.oom_report import DETAILS, STATISTIC, WORDS, Reports, has_word
 
 Emit = Callable[[Report, Origin], None]
+Begin = Callable[[Origin], None]
 Heard = Callable[[LogLine, Origin], None]
 
-_SPELLED = (*WORDS, *(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS))
+_SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS)
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
+_BEGINS = (*WORDS, *_SPELLED)
+_COUNTS = (*DETAILS, b'"MESSAGE":[')
+_BOOT = b"Linux version "
+"""Begins the first line that a kernel prints."""
 _LINES_BEFORE = 16
 """A name in a record may hold newlines, and in ``dmesg -J`` the time stands some lines before the text."""
 _STRETCH_BYTES = 16384
 _SAMPLE_LINES = 256
 _MOST_HOSTS = 64
+_PATIENCE_BYTES = 4 << 20
+"""After so much in which nothing counts, nothing more is waited for."""
 
 
 class HostReports:
     """Lines of many hosts and boots, mixed as a central log has them -> reports.
 
-    ``heard`` is given each line that belongs to a report, or stands within one, after the reports that it completes.
+    ``heard`` is given each line that counts, after the reports that it completes.
     """
 
     def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
         self._emit = emit
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
+        self._awaiting: dict[Origin, Awaited] = {}
+        self.awaits: Awaited = None
+        """Which lines have to be fed beside those that have one of the words."""
 
     @property
     def idle(self) -> bool:
@@ -47,8 +57,7 @@ class HostReports:
         line, origin = sourced
         reports = self._open.get(origin)
         if reports is None:
-            text = line.text
-            if not (WORDS[0] in text or WORDS[1] in text or WORDS[2] in text):
+            if not has_word(line.text):
                 return
             if len(self._open) >= _MOST_HOSTS:
                 self._end(next(iter(self._open)))
@@ -59,13 +68,29 @@ class HostReports:
             self._heard(line, origin)
         if reports.idle:
             del self._open[origin]
+        awaited = reports.awaits
+        if awaited != self.awaits or len(self._open) > 1:
+            self._await(origin, awaited)
+
+    def _await(self, origin: Origin, awaited: Awaited) -> None:
+        self._awaiting[origin] = awaited
+        if awaited is None:
+            del self._awaiting[origin]
+        found = self._awaiting.values()
+        self.awaits = "all" if "all" in found else "statistics" if found else None
 
     def end(self) -> None:
         """The log ends here, or nothing was added to it for a while."""
         for origin in list(self._open):
             self._end(origin)
 
+    def end_of(self, host: str | None) -> None:
+        """A host boots: nothing more comes of what is open."""
+        for origin in [each for each in self._open if each.host == host]:
+            self._end(origin)
+
     def _end(self, origin: Origin) -> None:
+        self._await(origin, None)
         for report in self._open.pop(origin).end():
             self._emit(report, origin)
 
@@ -73,104 +98,170 @@ class HostReports:
 class LogScan:
     """Reads one log."""
 
-    def __init__(self, calendar: Calendar, emit: Emit, heard: Heard | None = None) -> None:
+    def __init__(self, calendar: Calendar, emit: Emit, begin: Begin | None = None, heard: Heard | None = None) -> None:
+        """``begin`` is told when a host boots, of which nobody has to hear else."""
+        self._boots = begin
+        self._begin_words = _BEGINS if begin is None else (*_BEGINS, _BOOT)
+        self._count_words = _COUNTS if begin is None else (*_COUNTS, _BOOT)
         self._formats = LineFormats(calendar)
         self._reports = HostReports(emit, heard)
         self._export: Export | None = None
-        self._begun = self._overlong = False
+        self.begun = self._overlong = False
         self._rest = b""
-        """A last line without its end, and in front of it lines that were passed over, and may belong to it."""
+        """What was not read yet: a last line, which lacks its end or may go on, and what may belong to it."""
+        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        self._passed = 0
+        self.fed = 0
+        """How many lines counted, or may have."""
 
     @property
     def recognized(self) -> int:
         """How many lines or entries were seen to be of a log; those that were passed over are not counted."""
         return self._export.recognized if self._export is not None else self._formats.recognized
 
+    @property
+    def idle(self) -> bool:
+        """Whether no report is open."""
+        return self._reports.idle
+
     def feed(self, block: bytes) -> None:
         """What comes next in the log."""
+        self._passed += len(block)
+        if self._passed > _PATIENCE_BYTES:
+            self._reports.end()
         if self._overlong:
-            block = block.partition(b"\n")[2]
-            if not block:
+            _, newline, block = block.partition(b"\n")
+            if not newline:
                 return
             self._overlong = False
         data = self._rest + block if self._rest else block
-        if not self._begun:
-            if b"\n" not in data and len(data) < LONGEST_BYTES:
-                self._rest = data
-                return
+        if self._export is None and b"\n" not in block and len(data) < LONGEST_BYTES:
+            self._rest = data
+            return
+        if not self.begun:
             self._begin(data)
         if self._export is not None:
-            found, at = self._export.feed(data)
-            for line, host, boot_id in found:
-                self._reports.feed((line, Origin(host, boot_id)))
-            self._rest = data[at:]
+            self._rest = data[self._entries(self._export, data) :]
             return
         end = data.rfind(b"\n") + 1
         if len(data) - end > LONGEST_BYTES:
             self._overlong, self._rest = True, b""
-            self._lines(data, end)
+            self._lines(data, end, whole=True)
         else:
             self._rest = data[self._lines(data, end) :]
 
     def pause(self) -> None:
         """Nothing was added for a while: what is open will not go on."""
-        self._flush()
+        if self.begun and self._export is None:
+            data, end = self._rest, self._rest.rfind(b"\n") + 1
+            self._lines(data, end, whole=True)
+            self._rest = data[end:]
         self._reports.end()
 
     def end(self) -> None:
         """The log is over; a last line without its end may be cut, and counts for nothing."""
-        if not self._begun and self._rest:
+        if not self.begun and self._rest:
             self._begin(self._rest)
         self.pause()
         self._rest, self._overlong = b"", False
 
     def _begin(self, data: bytes) -> None:
-        self._begun = True
+        self.begun = True
         if EXPORT.match(data) is not None:
             self._export = Export()
             return
         for line in data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
-            self._formats.feed(line)
-        self._formats.flush()
+            self._formats.read(line)
 
-    def _lines(self, data: bytes, end: int) -> int:
-        """Read whole lines, up to ``end``; gives from where on they are to be kept."""
-        places = [-1] * len(_SPELLED)
-        feed, reports, at = self._formats.feed, self._reports, 0
+    def _entries(self, export: Export, data: bytes) -> int:
+        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        for line, host, boot_id in export.read(data, self._next):
+            self.fed, self._passed = self.fed + 1, 0
+            self._take((line, Origin(host, boot_id)))
+        return export.at
+
+    def _lines(self, data: bytes, end: int, whole: bool = False) -> int:
+        """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
+        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        formats, reports, at = self._formats, self._reports, 0
+        read, find = formats.read, data.find
         while at < end:
-            if reports.idle and not _may_begin(self._formats.pending):
-                begin = _next(data, at, end, places)
-                if begin > at:
-                    self._flush()
-                if begin >= end:
-                    return max(at, _lines_before(data, at, end))
+            if reports.awaits != "all":
+                hit = self._next(data, at, end)
+                if hit >= end:
+                    return end if whole else max(at, _lines_before(data, at, end))
+                begin = data.rfind(b"\n", at, hit) + 1
+                if begin <= at:
+                    begin = at
+                elif data[begin] == 32:
+                    begin = _lines_before(data, at, hit)
                 at = begin
-            stop = data.find(b"\n", min(at + _STRETCH_BYTES, end - 1), end)
-            for raw in data[at:stop].split(b"\n"):
-                sourced = feed(raw)
-                if sourced is not None:
-                    reports.feed(sourced)
+            begin, stop = at, find(b"\n", at, end)
+            sourced = read(data[at:stop])
             at = stop + 1
+            if sourced is None:
+                continue
+            if formats.indented and (at >= end or data[at] == 32):
+                more, at = self._more(data, at, end)
+                if at >= end and not whole and end - begin < LONGEST_BYTES:
+                    return begin
+                if more:
+                    sourced = formats.join(sourced, more)
+            self.fed, self._passed = self.fed + 1, 0
+            self._take(sourced)
         return at
 
-    def _flush(self) -> None:
-        sourced = self._formats.flush()
-        if sourced is not None:
-            self._reports.feed(sourced)
+    def _take(self, sourced: Sourced) -> None:
+        if self._boots is not None and sourced[0].text.startswith(_BOOT):
+            self._reports.end_of(sourced[1].host)
+            self._boots(sourced[1])
+        self._reports.feed(sourced)
+
+    def _more(self, data: bytes, at: int, end: int) -> tuple[list[bytes], int]:
+        """The lines that go on with the one before, and where they end."""
+        more: list[bytes] = []
+        while at < end:
+            stop = data.find(b"\n", at, end)
+            if not self._formats.goes_on(data[at:stop]):
+                break
+            more.append(data[at:stop])
+            at = stop + 1
+        return more, at
+
+    def _next(self, data: bytes, at: int, end: int) -> int:
+        """The next place, from ``at`` on, in a line that may count."""
+        if self._reports.idle:
+            return self._begins.next(data, at, end)
+        awaited = self._reports.awaits
+        if awaited == "all":
+            return at
+        nearest = self._counts.next(data, at, end)
+        if awaited == "statistics":
+            nearest = min(nearest, at + _STRETCH_BYTES)
+            found = STATISTIC.search(data, at, nearest)
+            return nearest if found is None else found.start()
+        return nearest
 
 
-def _may_begin(sourced: Sourced | None) -> bool:
-    return sourced is not None and any(word in sourced[0].text for word in WORDS)
+class _Places:
+    """Where words stand in some data; each is looked for once."""
 
+    def __init__(self, words: tuple[bytes, ...]) -> None:
+        self._words = words
+        self._places = [-1] * len(words)
+        self._nearest = -1
 
-def _next(data: bytes, at: int, end: int, places: list[int]) -> int:
-    """Where, from ``at`` on, the lines begin in which the next report may; ``places`` are those of earlier calls."""
-    for number, place in enumerate(places):
-        if place < at:
-            found = data.find(_SPELLED[number], at, end)
-            places[number] = end if found < 0 else found
-    hit = min(places)
-    return end if hit >= end else _lines_before(data, at, hit)
+    def next(self, data: bytes, at: int, end: int) -> int:
+        """The next of the words from ``at`` on; ``end`` is the same in all calls, and so are the data."""
+        if self._nearest >= at:
+            return self._nearest
+        places = self._places
+        for number, place in enumerate(places):
+            if place < at:
+                place = data.find(self._words[number], at, end)
+                places[number] = place if place >= 0 else end
+        self._nearest = min(places)
+        return self._nearest
 
 
 def _lines_before(data: bytes, least: int, place: int) -> int:

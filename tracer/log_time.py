@@ -14,8 +14,9 @@ from tracer.errors import EXIT_USAGE, TracerError
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 _ISO = re.compile(
-    rb"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)? ?(Z|UTC|[+-]\d\d:?\d\d)?"
+    rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d:?\d\d)?"
 )
+_DIGITS = re.compile(rb"\d+")
 _CTIME = re.compile(rb"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 _SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
@@ -47,6 +48,8 @@ class Calendar:
     def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
         self._zone = zone
         self._latest = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
+        self._second: tuple[bytes, bytes | None] = b"", None
+        self._second_ns: int | None = None
 
     def unix_ns(
         self,
@@ -82,10 +85,17 @@ class Calendar:
         match = _ISO.fullmatch(text)
         if match is None:
             return None
-        zone = None if match[8] is None else _offset(match[8])
-        year, month, day, hour, minute, second = (int(part or 0) for part in match.group(1, 2, 3, 4, 5, 6))
-        ns = self.unix_ns(year, month, day, hour, minute, second, zone)
-        return None if ns is None else ns + int((match[7] or b"0").ljust(9, b"0"))
+        second, fraction, zone = match.groups()
+        if (second, zone) != self._second:  # the lines of a report are of one, or of few
+            year, month, day, *clock = (int(part) for part in _DIGITS.findall(second))
+            hour, minute, seconds = (*clock, 0, 0, 0)[:3]
+            self._second = second, zone
+            self._second_ns = self.unix_ns(
+                year, month, day, hour, minute, seconds, None if zone is None else _offset(zone)
+            )
+        if self._second_ns is None or fraction is None:
+            return self._second_ns
+        return self._second_ns + int(fraction.ljust(9, b"0"))
 
     def ctime(self, text: bytes) -> int | None:
         """``Tue Nov 24 03:51:53 2026``."""

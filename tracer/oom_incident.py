@@ -2,7 +2,7 @@
 """One run of the OOM killer, as far as its lines were seen in the kernel log."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tracer import oom_lines
 from tracer.oom_lines import Clock, LogLine
@@ -15,6 +15,9 @@ _MOST_LINES_AFTER = 64
 """The same after a kill, of the same caller: the other victims of a group kill follow at once."""
 _LONGEST_PAUSE_NS = 60_000_000_000
 _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
+
+
+Awaited = Literal["all", "statistics", None]
 
 
 class Counter(NamedTuple):
@@ -59,7 +62,7 @@ class Report(NamedTuple):
     trigger_tid: int | None
     trigger_pid: int | None
     tasks: list[Task] | None
-    """The victim, then the largest others."""
+    """The incident's first victim, then the largest others."""
     group_kill: bool | None
     victims: int | None
     wall_ns: int | None = None
@@ -104,7 +107,7 @@ class Incident:
         self.cgroups = oom_lines.Cgroups(None, None)
         self.counters: dict[bytes, Counter] = {}
         self.statistics: dict[bytes, int] = {}
-        self.in_statistics = False
+        self.in_statistics = self.in_table = False
         self.tasks = Tasks()
         self.kills: list[Kill] = []
         self.group = False
@@ -128,6 +131,13 @@ class Incident:
         # Backwards: another boot.
         return abs(line.time_ns - self._last) > (_LONGEST_PAUSE_AFTER_NS if self.kills else _LONGEST_PAUSE_NS)
 
+    @property
+    def awaits(self) -> Awaited:
+        """Which lines are told by their place, not by their words: a table's rows, what goes on with a long line."""
+        if self.kills or self.chosen is not None:
+            return None
+        return "all" if self.in_table or self.pieces else "statistics" if self.in_statistics else None
+
     def read(self, line: LogLine, number: int) -> bool:
         """Take what a line says, if it is of a report; False where it says that there will be no kill."""
         text = line.text
@@ -141,6 +151,7 @@ class Incident:
         elif text.startswith(b"["):
             known = self.tasks.add(text)
             self.in_statistics = False
+            self.in_table = self.in_table or known
         elif text.startswith(b" "):
             known = False  # of a stack
         elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
@@ -201,6 +212,7 @@ class Incident:
         if match is None:
             self.pieces = text
             return
+        self.in_table = False
         self.summary, self.constraint = text, match[1]
         self.chosen_pid, self.chosen_uid = int(match[2]), int(match[3])
 
@@ -262,7 +274,7 @@ class Incident:
             self.trigger_comm,
             self.trigger_tid,
             self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
-            self.tasks.largest(kill.tid) if self.tasks else None,
+            self.tasks.largest(self.kills[0].tid) if self.tasks else None,
             self.group or (False if complete else None),
             len(self.kills) if complete else None,
             kill.wall_ns,

@@ -5,18 +5,36 @@ What the kernel prints is spread over many lines, and not all of them are there:
 ("Killed process"), the ring buffer is overwritten, and files are cut.  Lines belong together by their order and, where
 the kernel tells who printed them (CONFIG_PRINTK_CALLER), by that; before oom_lock (4.2) reports could interleave.
 
-Takes constant memory, whatever it is fed, and never raises.  While `Reports.idle` holds, only lines in which one of
-`WORDS` occurs have to be fed.
+Takes constant memory, whatever it is fed, and never raises.  Not every line has to be fed: see `WORDS` and `DETAILS`.
 """
 
+import re
 from collections.abc import Sequence
 
 from tracer import oom_lines
-from tracer.oom_incident import Incident, Kill, Report, read_kill
+from tracer.oom_incident import Awaited, Incident, Kill, Report, read_kill
 from tracer.oom_lines import LogLine
 
 WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
 """One of them is in each line that can begin a report."""
+
+DETAILS = (
+    b" invoked oom-killer: ",
+    b" process",  # Killed, Kill; Out of memory and no killable processes
+    b"oom-kill:constraint=",
+    b": usage ",
+    b"omm: ",  # CPU: 0 PID: 1 Comm: x
+    b"Memory cgroup stats for ",
+    b" in /",  # Task, Tasks
+    b"tgid total_vm",
+    b" is already exiting. Skip killing the task",
+    b"Kernel panic - not syncing: ",
+    b" printk messages dropped **",
+)
+"""While a report is open, only lines that have one of these have to be fed, unless it `awaits` others."""
+
+STATISTIC = re.compile(rb"(?<![a-z_])(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") \d")
+"""Stands in the lines that have to be fed, too, while `Reports.awaits` statistics."""
 
 UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
 """Begins most lines of a report of which nothing is read, stacks and statistics; but a name in front of one of `WORDS`
@@ -26,6 +44,11 @@ _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16
 _MOST_VICTIMS = 1024
+
+
+def has_word(text: bytes) -> bool:
+    """Whether one of `WORDS` is in it."""
+    return WORDS[0] in text or WORDS[1] in text or WORDS[2] in text
 
 
 class Reports:
@@ -40,13 +63,23 @@ class Reports:
         """Whether no report is open."""
         return not self._open
 
+    @property
+    def awaits(self) -> Awaited:
+        """What has to be fed beside lines with one of the words."""
+        awaited: Awaited = None
+        for incident in self._open.values():
+            if incident.awaits == "all":
+                return "all"
+            awaited = awaited or incident.awaits
+        return awaited
+
     def feed(self, line: LogLine) -> Sequence[Report]:
         """The reports that are complete now.
 
         Only what follows a kill shows whether it was that of a group, so most come with a later line.
         """
         text = line.text
-        if not self._open and not (WORDS[0] in text or WORDS[1] in text or WORDS[2] in text):
+        if not self._open and not has_word(text):
             return ()
         if len(text) > _LONGEST:
             return ()

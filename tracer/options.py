@@ -13,6 +13,7 @@ STATE_FOLDER = "/var/lib/oomtrace"
 CONFIG = "/etc/oomtrace/config.toml"
 
 EngineOption = Literal["auto", "core", "bcc"]
+SigkillOption = Literal["containers", "all", "off"]
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -37,6 +38,8 @@ class Options(NamedTuple):
     """Which kills are told: field and pattern (tracer/filter.py)."""
     metrics: tuple[str, ...] = ()
     """Where counts are shown (tracer/metrics.py)."""
+    sigkill: SigkillOption = "containers"
+    """Whose SIGKILLs are told that are not the OOM killer's."""
     network: bool = False
     pins: str | None = PINS_FOLDER
     """Where the capture goes on when the daemon ends; None: it ends, too."""
@@ -50,6 +53,7 @@ FIXED = {
     "engine": "engine",
     "runtime_roots": "runtime-root",
     "metrics": "metrics",
+    "sigkill": "sigkill",
     "network": "network",
     "pins": "pins",
     "state": "state",

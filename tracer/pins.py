@@ -2,7 +2,7 @@
 """A folder of a bpffs in which captures go on while no daemon runs, for the next one to adopt.
 
     PINS/v1-core-0123abcd/              one capture: layout of its events, engine, fingerprint of its programs
-        events cgroups counters cmdlines    maps
+        events sigkills cgroups counters ...    maps
         link_0 link_1 ...                   what holds the programs in place
         about                               what the capture is; pinned last: without it the folder is half-made
     PINS/v1-core-0123abcd-ended-42/     a capture that has ended, and was not read to its end yet
@@ -35,8 +35,10 @@ ABOUT_BYTES = 4096
 _NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
 """What is called otherwise belongs to others.  A name in a bpffs may hold no dot."""
 _MAP_ARRAY = 2
-_MAP_TYPES = {"events": 27, "cgroups": 27, "counters": _MAP_ARRAY, "cmdlines": 9}
+_MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 9}
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
+_OLD_MAPS = ("events", "counters")
+"""What is asked of a capture of another version, which may lack the rest: how many events nobody can read."""
 _ZERO = ctypes.byref(ctypes.c_uint32(0))
 
 
@@ -201,11 +203,11 @@ class Pins:
 
         try:
             about = _read_about(get("about"))
-            maps = {name: get(name) for name in MAPS}
+            maps = {name: get(name) for name in (MAPS if about["layout"] == EVENT_LAYOUT else _OLD_MAPS)}
             for name, descriptor in maps.items():
                 if map_info(descriptor).get("map_type") != str(_MAP_TYPES[name]):
                     raise ValueError(f"{name} is something else")
-            links = [name for name in os.listdir(folder) if name not in maps and name != "about"]
+            links = [name for name in os.listdir(folder) if name not in (*MAPS, "about")]
             for name in links:
                 if "link_id" not in map_info(get(name)):
                     raise ValueError(f"{name} does not belong there")

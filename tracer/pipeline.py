@@ -161,7 +161,7 @@ class Pipeline:
 
     def _write_if_wanted(self, record: OomKill, position: int | None) -> None:
         if self.wanted.passes(record):
-            self.kills += self._stream.write(record, position)
+            self.kills += self._stream.write(record, position, self._backlog)
             return
         self.filtered += 1
         self._unwanted[record["id"]] = None
@@ -172,4 +172,4 @@ class Pipeline:
         for each in gone:
             position = self._backlog.take_exit(each["id"])
             if self._handover.rename(each) and each["id"] not in self._unwanted:
-                self._stream.write(each, position)
+                self._stream.write(each, position, self._backlog)

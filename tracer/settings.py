@@ -8,7 +8,7 @@ from tracer.errors import EXIT_USAGE, TracerError
 from tracer.filter import Filter
 from tracer.line import MIN_MAX_BYTES
 from tracer.metrics import parse as parse_metrics
-from tracer.options import EngineOption, Options
+from tracer.options import EngineOption, Options, SigkillOption
 from tracer.redact import Redactor
 from tracer.runtimes import parse_root
 from tracer.sinks.open import parse_all
@@ -35,6 +35,7 @@ SETTINGS: Mapping[str, Setting] = {
     "only": Setting("tables", "only"),
     "except": Setting("tables", "unwanted"),
     "metrics": Setting("list", "metrics"),
+    "sigkill": Setting("text", "sigkill"),
     "network": Setting("flag", "network"),
     "pins": Setting("text", "pins"),
     "state": Setting("text", "state"),
@@ -67,7 +68,8 @@ def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str
     options = Options(tuple(arguments), config, **values)
     if not settings.get("keep", True):
         options = options._replace(pins=None, state=None, backfill=settings.get("backfill", False))
-    _check("engine", lambda: _one_of(options.engine, get_args(EngineOption)))
+    _check("engine", lambda: _one_of("engine", options.engine, get_args(EngineOption)))
+    _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
     _check("output", lambda: parse_all(options.outputs))
     _check("max-record", lambda: _at_least(options.max_record_bytes, MIN_MAX_BYTES))
     _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
@@ -85,9 +87,9 @@ def _check(name: str, check: Callable[[], object]) -> None:
         raise SettingError(name, error) from error
 
 
-def _one_of(value: str, known: Sequence[str]) -> None:
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise TracerError(f"engine {value!r} is unknown", f"use one of {', '.join(known)}", EXIT_USAGE)
+        raise TracerError(f"{name} {value!r} is unknown", f"use one of {', '.join(known)}", EXIT_USAGE)
 
 
 def _at_least(value: int, least: int) -> None:

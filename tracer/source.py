@@ -14,9 +14,12 @@ from tracer.attach import attach as attach_programs
 from tracer.engine import Attached, EngineName, Hook, Link, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Base, Source, Start
+from tracer.options import SigkillOption
 from tracer.pins import About, Pinned, Pins
 from tracer.wire import EVENT_LAYOUT
 
+SIGKILL_SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
+"""enum sigkill_scope in bpf/sigkill.h."""
 CMDLINES_MIN, CMDLINES_MAX = 4096, 32768
 
 
@@ -62,8 +65,10 @@ def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> Engi
     return wanted
 
 
-def attach(wanted: Literal["auto", "core", "bcc"], pins: str | None = None) -> Capture:
-    """Attach to all that this kernel offers, or else to the tracepoints alone.
+def attach(
+    wanted: Literal["auto", "core", "bcc"], pins: str | None = None, sigkill: SigkillOption = "containers"
+) -> Capture:
+    """Attach to all that this kernel offers, or else to the tracepoints alone; ``sigkill`` tells whose SIGKILLs count.
 
     With ``pins``, a folder of a bpffs, the capture goes on when this process ends, if the kernel can do that; one that
     these very programs left there is adopted, and others end once the new one is at work.
@@ -77,6 +82,7 @@ def attach(wanted: Literal["auto", "core", "bcc"], pins: str | None = None) -> C
         kprobes=0,
         stats_index=found.stats_index.address,
         stats_index_size=found.stats_index.size,
+        sigkill=SIGKILL_SCOPES.index(sigkill),
     )
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:

@@ -16,19 +16,15 @@ from tracer.style import STYLES
 
 
 class Stream:
-    """Records in, lines out.
+    """Records in, lines out; ``backlogs`` are told which lines were taken."""
 
-    What is in the ring buffer before ``old_until`` was there when this run began.
-    """
-
-    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlog: Backlog, old_until: int) -> None:
+    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlogs: Sequence[Backlog]) -> None:
         self.observe: Callable[[Record], None] = lambda record: None
         """Sees every record that is written."""
         self._outputs = list(outputs)
         self._host = host
         self._max_bytes = max_bytes
-        self._backlog = backlog
-        self._old_until = old_until
+        self._backlogs = backlogs
         self._seq = 0
         self._lines = 0
         self._lost: Counter[str] = Counter()
@@ -45,14 +41,14 @@ class Stream:
         """What every record has; the number is given when it is written."""
         return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
-    def write(self, record: Record, position: int | None = None) -> bool:
-        """Hand a record to all outputs; it tells what was read in the ring buffer from ``position`` on.
+    def write(self, record: Record, position: int | None = None, backlog: Backlog | None = None) -> bool:
+        """Hand a record to all outputs; it tells what was read in the backlog's ring buffer from ``position`` on.
 
         False: an earlier run had written it, to all of them.
         """
         missing = self._outputs
-        is_old = position is None or position < self._old_until
-        if is_old and (record["type"] == "oom_kill" or record["type"] == "oom_exit"):
+        is_old = backlog is None or position is None or position < backlog.old_until
+        if is_old and (record["type"] == "oom_kill" or record["type"] == "oom_exit" or record["type"] == "sigkill"):
             missing = [output for output in self._outputs if not output.has(record["type"], record["id"])]
         if not missing:
             return False
@@ -66,7 +62,8 @@ class Stream:
             if output.style not in encoded:
                 encoded[output.style] = line.encode(record, self._max_bytes, STYLES[output.style])
             output.put(encoded[output.style])
-        self._backlog.written(self._lines, position)
+        if backlog is not None:
+            backlog.written(self._lines, position)
         self._lines += 1
         self.observe(record)
         return True
@@ -107,7 +104,8 @@ class Stream:
             self.write(lost)
         if not any(output.is_full for output in self._outputs):
             self.whole_until_ns = now_ns
-        self._backlog.settled(min(output.settled for output in self._outputs))
+        for backlog in self._backlogs:
+            backlog.settled(min(output.settled for output in self._outputs))
 
     def flush(self) -> None:
         """Wait until the outputs have taken what they were given, for CLOSE_S at most."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel that runs still has in its log: it tells which logs without a date are of this boot."""
 
+import errno
 import mmap
 import select
 from collections.abc import Iterator
@@ -30,26 +31,33 @@ class ThisBoot:
         """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
         if self._kills is None:
             try:
-                self._kills = {(each.time_ns, each.tid) for each in self.reports()}
+                self._kills = {(each.time_ns, each.tid) for each in self.reports() if each is not None}
             except TracerError:
                 self._kills = set()
         return (report.time_ns, report.tid) in self._kills
 
-    def reports(self, follow_s: float | None = None) -> Iterator[Report]:
-        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause a report is whole.
+    def reports(self, follow_s: float | None = None) -> Iterator[Report | None]:
+        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause, for which None stands, a
+        report is whole.
 
         Raises TracerError where the log may not be read.
         """
         try:
             kmsg = Kmsg()
         except OSError as error:
-            raise TracerError(f"cannot read {PATH} ({error.strerror})", "run it as root (sudo)") from error
+            hint = "run it as root (sudo), or pipe dmesg into it"
+            if error.errno in (errno.ENODEV, errno.ENOENT):
+                hint = "run it on the host, not in a container, or give it a file"
+            raise TracerError(f"cannot read {PATH} ({error.strerror})", hint) from error
         reports = Reports()
         while True:
             for line in kmsg.read():
                 yield from reports.feed(line)
-            if follow_s is None or not select.select([kmsg], [], [], None if reports.idle else follow_s)[0]:
-                yield from reports.end()
             if follow_s is None:
+                yield from reports.end()
                 kmsg.close()
                 return
+            if not select.select([kmsg], [], [], follow_s)[0]:
+                yield from reports.end()
+                yield None
+                select.select([kmsg], [], [])

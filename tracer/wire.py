@@ -8,9 +8,9 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-EVENT_LAYOUT = 1
+EVENT_LAYOUT = 2
 
-VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP = range(1, 9)
+VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP, SIGKILL = range(1, 10)
 
 CANDIDATES_MAX = 10
 LEVELS_MAX = 16
@@ -39,6 +39,13 @@ INCIDENT_TRIGGER_CUT = 1 << 4
 INCIDENT_TRIGGER_CGROUP = 1 << 5
 INCIDENT_GROUP = 1 << 6
 
+# enum sigkill_flags
+SIGKILL_FROM_KERNEL = 1 << 0
+SIGKILL_CGROUP = 1 << 1
+SIGKILL_CUT = 1 << 2
+SIGKILL_SENDER_CGROUP = 1 << 3
+SIGKILL_SENDER_CUT = 1 << 4
+
 HEADER = struct.Struct("=IIQQ")
 VICTIM_FIXED = struct.Struct("=3Q7q4Ii8I16sHHH2x")
 ANCESTOR = struct.Struct("=I16s")
@@ -51,6 +58,7 @@ EXIT_FIXED = struct.Struct("=QI4x")
 LEVELS_FIXED = struct.Struct("=I4x")
 LOG_FIXED = struct.Struct("=I")
 CGROUP_FIXED = struct.Struct("=I")
+SIGKILL_FIXED = struct.Struct("=8I16s16sHH")
 
 
 class DecodeError(ValueError):
@@ -183,7 +191,26 @@ class CgroupEvent(NamedTuple):
     path: bytes
 
 
-Event = VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
+class SigkillEvent(NamedTuple):
+    header: Header
+    pid: int
+    tid: int
+    uid: int
+    namespace_pid: int
+    namespace_level: int
+    flags: int
+    sender_pid: int
+    sender_uid: int
+    comm: bytes
+    sender_comm: bytes
+    cgroup: bytes
+    sender_cgroup: bytes
+
+
+Event = (
+    VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
+    | SigkillEvent
+)  # fmt: skip
 
 
 def decode(data: bytes) -> Event:
@@ -252,10 +279,6 @@ def _sharer(header: Header, data: memoryview) -> SharerEvent:
     return SharerEvent(header, *SHARER_FIXED.unpack_from(data))
 
 
-def _exit(header: Header, data: memoryview) -> ExitEvent:
-    return ExitEvent(header, *EXIT_FIXED.unpack_from(data))
-
-
 def _levels(header: Header, data: memoryview) -> LevelsEvent:
     (count,) = LEVELS_FIXED.unpack_from(data)
     at = LEVELS_FIXED.size
@@ -274,13 +297,20 @@ def _cgroup(header: Header, data: memoryview) -> CgroupEvent:
     return CgroupEvent(header, path.rstrip(b"\0"))
 
 
+def _sigkill(header: Header, data: memoryview) -> SigkillEvent:
+    *fields, cgroup_len, sender_cgroup_len = SIGKILL_FIXED.unpack_from(data)
+    strings = _strings(data, SIGKILL_FIXED.size, cgroup_len, sender_cgroup_len)
+    return SigkillEvent._make((header, *fields, *strings))
+
+
 _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     VICTIM: _victim,
     INCIDENT: _incident,
     SHARER: _sharer,
-    EXIT: _exit,
+    EXIT: lambda header, data: ExitEvent(header, *EXIT_FIXED.unpack_from(data)),
     LEVELS: _levels,
     LOG: _log,
     CGROUP: _cgroup,
+    SIGKILL: _sigkill,
     END: lambda header, _data: EndEvent(header),
 }

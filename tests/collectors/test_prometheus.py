@@ -55,7 +55,7 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     """Prometheus has as many kills as there are records, by place; it is killed and restarted in between."""
     shown, own, exported = free_port(), free_port(), tmp_path / "oomtrace.prom"
     shutil.copy(CONFIGURATIONS / "prometheus" / "oomtrace.rules.yml", tmp_path)
-    places = {"127.0.0.1:9814": f"127.0.0.1:{shown}", "scrape_interval: 15s": "scrape_interval: 1s"}
+    places = {"127.0.0.1:9814": f"127.0.0.1:{shown}", "interval: 15s": "interval: 1s"}
     config = adapted("prometheus/prometheus.yml", places, tmp_path)
     flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{own}"]
     program = start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))

@@ -158,9 +158,9 @@ def cgroup(hierarchy: Hierarchy) -> Iterator[Cgroup]:
 
 
 @pytest.fixture
-def watch(tracer: Daemon, kernel_log: KernelLog) -> Iterator[Watch]:
+def watch(tracer: Daemon, kernel_log: KernelLog, tmp_path: Path) -> Iterator[Watch]:
     """What happens during this test; at its end the records and the kernel's account must agree."""
-    observer = Watch(tracer, kernel_log)
+    observer = Watch(tracer, kernel_log, tmp_path)
     yield observer
     observer.close()
 

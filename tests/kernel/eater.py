@@ -39,6 +39,7 @@ FLAGS = {
     "namespace": "-P",
     "inner_namespace": "-PP",
     "update_map": "-B",
+    "kills": "-S",
 }
 """Options of the eater by their names in the tests; eat.c says what they do."""
 

@@ -92,6 +92,8 @@ class KernelLog:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         os.lseek(self._fd, 0, os.SEEK_END)
         self.kills: list[Kill] = []
+        self.raw: list[bytes] = []
+        """The records themselves, since somebody emptied this list."""
         self.overruns = 0
         self._report: Report | None = None
         self._columns: list[str] = []
@@ -113,6 +115,7 @@ class KernelLog:
             except BrokenPipeError:  # records were overwritten before they were read
                 self.overruns += 1
                 continue
+            self.raw.append(record)
             prefix, _, text = record.partition(b"\n")[0].partition(b";")
             _, _, microseconds, flags, *_ = prefix.split(b",")
             yield int(microseconds) / 1e6, flags == b"c", unescape(text)

@@ -19,11 +19,13 @@ from .watch import Watch
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stop(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, by: signal.Signals) -> None:
+def test_stop(
+    make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path, by: signal.Signals
+) -> None:
     """Told to stop, the tracer writes what the kernel has already seen, then a stop record, and succeeds."""
     daemon = make_daemon()
     start = daemon.start()
-    watch = Watch(daemon, kernel_log)
+    watch = Watch(daemon, kernel_log, tmp_path)
     eater = eat(16, cgroup.child("limit", 8)).die()
     stop = daemon.stop(by)
     assert eater.pid == watch.kill(eater)["victim"]["pid"]
@@ -44,7 +46,7 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
         daemon.start()
     finally:
         os.umask(umask)
-    record = Watch(daemon, kernel_log).kill(eat(16, cgroup.child("limit", 8)).die())
+    record = Watch(daemon, kernel_log, tmp_path).kill(eat(16, cgroup.child("limit", 8)).die())
     daemon.stop()
     assert b"kept\n" + new.read_bytes() == old.read_bytes()
     assert record in [json.loads(line) for line in new.read_bytes().splitlines()]

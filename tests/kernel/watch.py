@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened during one test: the tracer's records, side by side with what the kernel says."""
 
+from pathlib import Path
+
 import pytest
 
-from . import oracles
+from . import oracles, twins
 from .daemon import Daemon
 from .eater import Eater
 from .environment import PATIENCE_S, attempts
@@ -17,12 +19,15 @@ class Watch:
     Other kills on this host may happen meanwhile: they are in the records, in the log and in the count alike.
     """
 
-    def __init__(self, tracer: Daemon, log: KernelLog) -> None:
+    def __init__(self, tracer: Daemon, log: KernelLog, folder: Path) -> None:
         self._tracer = tracer
         self._log = log
+        self._folder = folder
+        self._steady: set[int] = set()
         log.pace(2)
         for _ in attempts(1):
             self._kills_before = len(log.poll())
+            log.raw.clear()
             self._count_before = oracles.vmstat_oom_kills()
             if self._kills_before == len(log.poll()):
                 break
@@ -69,7 +74,14 @@ class Watch:
             oracles.check_victim(found[pid][0], logged)
             if complete and logged.report is not None:
                 oracles.check_report(found[pid][0], logged.report, self.kprobes, steady)
+        if steady and complete:
+            self._steady.update(found[pid][0]["victim"]["tid"] for pid in pids)
         return [found[pid][0] for pid in pids]
+
+    def parsed(self) -> dict[int, Record]:
+        """The records that parse makes of the kernel's log since the test began, by the thread that was killed."""
+        self._log.poll()
+        return twins.parsed(self._log.raw, self._folder / "kmsg.txt")
 
     def logged_kill(self, record: Record) -> Kill:
         """The kernel log's line about the kill in the record."""
@@ -88,7 +100,10 @@ class Watch:
         pytest.fail(f"no oom_exit record of {record['victim']['pid']} within {PATIENCE_S:.0f} s")
 
     def close(self) -> None:
-        """Every kill that the kernel counted was logged, and has exactly one record; nothing else has one."""
+        """Every kill that the kernel counted was logged, and has exactly one record; nothing else has one.
+
+        And the record that parse makes of the log is the same.
+        """
         expected: object = None
         actual: object = None
         for _ in attempts():
@@ -102,3 +117,9 @@ class Watch:
         assert self._log.overruns == 0, "the kernel log was overwritten before it was read"
         assert expected == actual, "(kernel's count, victims in the kernel log) == (kills logged, victims traced)"
         assert self.records("lost") == []
+        records = self.records()  # first: others may be killed meanwhile
+        parsed, logs = self.parsed(), {kill.tid: kill for kill in self.logged()}
+        for record in records:
+            tid = record["victim"]["tid"]
+            twins.check(record, parsed[tid], logs[tid], steady=tid in self._steady)
+        assert parsed.keys() <= logs.keys(), "kills that parse made up"

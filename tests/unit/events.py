@@ -144,6 +144,25 @@ def end() -> wire.EndEvent:
     return wire.EndEvent(header(wire.END))
 
 
+def sigkill(**changes: Any) -> wire.SigkillEvent:
+    """A container's init, killed by its runtime."""
+    return wire.SigkillEvent(
+        header(wire.SIGKILL, incident_ns=0),
+        pid=NOBODY,
+        tid=NOBODY,
+        uid=1000,
+        namespace_pid=1,
+        namespace_level=1,
+        flags=wire.SIGKILL_CGROUP | wire.SIGKILL_SENDER_CGROUP,
+        sender_pid=NOBODY - 1,
+        sender_uid=0,
+        comm=comm(b"hog"),
+        sender_comm=comm(b"runc"),
+        cgroup=path(b"/docker/" + b"ab" * 32),
+        sender_cgroup=path(b"/system.slice/docker.service"),
+    )._replace(**changes)
+
+
 def kill(
     of: wire.VictimEvent | None = None,
     by: wire.IncidentEvent | None = None,
@@ -185,3 +204,6 @@ def encode(event: wire.Event) -> bytes:
             return head + wire.LOG_FIXED.pack(len(event.text)) + event.text
         case wire.EndEvent():
             return head
+        case wire.SigkillEvent():
+            *fields, cgroup, sender_cgroup = event[1:]
+            return head + wire.SIGKILL_FIXED.pack(*fields, len(cgroup), len(sender_cgroup)) + cgroup + sender_cgroup

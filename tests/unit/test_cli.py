@@ -94,7 +94,7 @@ def test_no_arguments() -> None:
         ("parse", "--until", "2026-13-01", "/dev/null"),
         ("parse", "--timezone", "Mars/Base", "/dev/null"),
         ("parse", "--boot-time", "then", "/dev/null"),
-        ("parse", "--boot", "-1", "/dev/null"),
+        ("parse", "--boot", "-1.5", "/dev/null"),
         ("parse", "--grep", "(", "/dev/null"),
         ("parse", "-n", "0", "/dev/null"),
         ("parse", "-f", "/dev/null", "/dev/null"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """config.py, settings.py: a file says what the command line would, and errors tell the line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,24 @@ def test_show(path: Path) -> None:
     """What `run` would do, as JSON."""
     shown = oomtrace("config", "show", str(path)).stdout
     assert from_json(shown) == Config(str(path)).options({})
+
+
+def test_documented(tmp_path: Path) -> None:
+    """The file that is installed, with all that is commented out, and the example in the documentation are right."""
+    shipped = (ROOT / "deploy" / "config.toml").read_text()
+    assert Config(str(ROOT / "deploy" / "config.toml")).options({}) == Options(config=f"{ROOT}/deploy/config.toml")
+    examples = [re.sub(r"(?m)^# (?=\[|[a-z-]+ = )", "", shipped)]
+    examples += re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        (tmp_path / "config.toml").write_text(example)
+        options = Config(str(tmp_path / "config.toml")).options({})
+        assert (options.labels, len(options.outputs), len(options.only)) == (
+            (("cluster", "eu-1"),),
+            len(options.outputs),
+            2,
+        )
+        assert len(options.outputs) > 1
 
 
 def test_run_has_every_setting() -> None:

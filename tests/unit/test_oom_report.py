@@ -46,7 +46,7 @@ EXPECTED = {
     "5.10-grouptree": [
         Kill(249, "hog-b", 103536, 40592, 704, 116, None, [249, 247], "/gt/b", ("/gt", 61368, 61440, 48), victims=2),
         Kill(
-            *(247, "hog-a", 21616, 20268, 704, 80, (249, 249, "hog-b"), [247, 249]),
+            *(247, "hog-a", 21616, 20268, 704, 80, (249, 249, "hog-b"), [249, 247]),
             cgroup=None,
             limit=("/gt", 61368, 61440, 48),
             victims=2,
@@ -134,8 +134,8 @@ EXPECTED = {
         )
         for tid, comm, total_vm, anon, page_tables, trigger, candidates, cgroup in (
             (236, "hog-main", 103544, 50020, 136, None, [236, 234, 233], "/grp"),
-            (233, "hog-bystander1", 6264, 5172, 48, (236, 236, "hog-main"), [233, 236, 234], None),
-            (234, "hog-bystander2", 7288, 6196, 52, (236, 236, "hog-main"), [234, 236, 233], None),
+            (233, "hog-bystander1", 6264, 5172, 48, (236, 236, "hog-main"), [236, 234, 233], None),
+            (234, "hog-bystander2", 7288, 6196, 52, (236, 236, "hog-main"), [236, 234, 233], None),
         )
     ],
     "7.2-longpath": [Kill(172, "hog", 103544, 30708, 708, 96, cgroup=PATH_5, limit=(PATH_5, 30720, 30720, 18))],

@@ -19,7 +19,7 @@ import pytest
 
 from tests.kernel.environment import ROOT, require
 from tracer.enrich import name_cgroups
-from tracer.errors import EXIT_FAILED
+from tracer.errors import EXIT_FAILED, EXIT_USAGE
 from tracer.log_record import LogRecords
 
 from .kernel_log_files import FILES, lines, reports
@@ -282,3 +282,60 @@ def test_this_boot() -> None:
         record = json.loads(line)
         validate(record)
         assert record["host"]["name"] == (os.environ.get("NODE_NAME") or os.uname().nodename)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "said"),
+    [
+        (["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kmsg && exec "$@"', "sh"], b"not in a container"),
+        (["setpriv", "--bounding-set=-syslog,-sys_admin", "--inh-caps=-syslog,-sys_admin"], b"run it as root"),
+    ],
+    ids=["container", "no right"],
+)
+def test_kernel_log_that_cannot_be_read(wrapper: list[str], said: bytes) -> None:
+    """One line that says what to do."""
+    require(os.geteuid() == 0 and shutil.which(wrapper[0]), f"root, {wrapper[0]}")
+    if "setpriv" in wrapper:
+        require(Path("/proc/sys/kernel/dmesg_restrict").read_text() == "1\n", "kernel.dmesg_restrict")
+    for arguments in (["/dev/kmsg"], ["-f", "/dev/kmsg"]):
+        finished = subprocess.run(
+            [*wrapper, *COMMAND, *arguments], cwd=ROOT, capture_output=True, timeout=60, check=False
+        )  # fmt: skip
+        assert (finished.returncode, finished.stdout) == (EXIT_FAILED, b"")
+        assert finished.stderr.startswith(b"oomtrace: cannot read /dev/kmsg (")
+        assert said in finished.stderr
+        assert finished.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("option", ["-b", "--boot"])
+def test_boot_option(option: str) -> None:
+    """As journalctl takes it."""
+    again = b"2026-11-24T07:00:00+00:00 node-1 kernel: [    0.000000] Linux version 7.2.0\n"
+    log = SPLIT["rsyslog, RFC 3339"](LOG) + again
+    assert (len(records(option, "-1", log=log)), len(records(option, "0", log=log))) == (3, 0)
+    finished = run(option, "-1", "-f", log=log)
+    assert finished.returncode == EXIT_USAGE
+    assert b"--follow" in finished.stderr
+
+
+def test_follow_in_a_busy_log(tmp_path: Path) -> None:
+    """A kill is told though the log never rests."""
+    file, out = tmp_path / "kern.log", tmp_path / "out"
+    file.write_bytes(b"Nov 24 03:51:53 h kernel: " + KILLED % 1 + b"\n")
+    with out.open("wb") as output:
+        process = subprocess.Popen([*COMMAND, "-f", "-n", "5", "-b", "0", str(file)], cwd=ROOT, stdout=output)
+    try:
+
+        def told() -> bool:
+            with file.open("ab") as log:
+                log.write(b"Nov 24 03:51:53 h cron: ran\n" * 3)
+            return out.stat().st_size > 0
+
+        wait_for(lambda: out.stat().st_size > 0)
+        os.truncate(out, 0)
+        with file.open("ab") as log:
+            log.write(b"Nov 24 03:51:54 h kernel: " + KILLED % 2 + b"\n")
+        wait_for(told)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)

@@ -31,7 +31,7 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_queue, "FULL_BYTES", 1000)
     os.mkfifo(tmp_path / "fifo")
     output = Output(open_sink(f"file:{tmp_path}/fifo"), None)
-    stream = Stream([output], HOST, 8192, Backlog(), 0)
+    stream = Stream([output], HOST, 8192, [Backlog()])
     for _ in range(20):
         stream.write(GAP)
     dropped_ns = time.time_ns()

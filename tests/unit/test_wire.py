@@ -21,6 +21,7 @@ EACH = [
     pytest.param(events.levels(events.counters(), events.counters(limit_pages=5)), id="levels"),
     pytest.param(events.log(b"oom-kill:constraint=CONSTRAINT_NONE"), id="log"),
     pytest.param(events.end(), id="end"),
+    pytest.param(events.sigkill(), id="sigkill"),
 ]
 
 
@@ -45,7 +46,7 @@ def test_longer(event: wire.Event) -> None:
     assert event == wire.decode(events.encode(event) + b"\xff" * 9)
 
 
-@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in range(1, wire.CGROUP + 1)))
+@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in range(1, wire.SIGKILL + 1)))
 def test_unknown_type(kind: int) -> None:
     """An event of a type that this version does not know is refused."""
     with pytest.raises(wire.DecodeError):

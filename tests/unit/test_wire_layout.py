@@ -18,6 +18,7 @@ Layout = dict[str, tuple[int, int, bool]]
 """Field -> offset, size, and whether it is a signed number."""
 
 LENGTHS = ("cgroup_len", "exe_len", "cmdline_len")
+SIGKILL_LENGTHS = ("cgroup_len", "sender_cgroup_len")
 INCIDENT_LENGTHS = ("message_len", "limit_len", "trigger_len")
 HEAD = wire.HEADER.size
 INCIDENT_END = HEAD + wire.INCIDENT_FIXED.size
@@ -75,6 +76,10 @@ STRUCTS: dict[str, Layout] = {
         **spread(wire.LOG_FIXED, ("len",), HEAD),
         "text": (HEAD + wire.LOG_FIXED.size, 1024, False),
     },
+    "sigkill_event": {
+        **spread(wire.SIGKILL_FIXED, (*wire.SigkillEvent._fields[1:-2], *SIGKILL_LENGTHS), HEAD),
+        "strings": (HEAD + wire.SIGKILL_FIXED.size, 64 + 4096 + 4096, False),
+    },
 }
 
 
@@ -97,7 +102,7 @@ def test_layout_version(tmp_path: Path) -> None:
 
 def test_layout_version_rises() -> None:
     """Other structs are another layout: raise EVENT_LAYOUT, once a release, and tell here what it stands for."""
-    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (1, 3421352633)
+    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (2, 1640115401)
 
 
 def test_all_structs_are_here() -> None:
@@ -119,7 +124,7 @@ def test_inner_struct_has_no_tail(name: str, tmp_path: Path) -> None:
     assert max(at + length for at, length, _ in STRUCTS[name].values()) == size
 
 
-@pytest.mark.parametrize("enum", ["victim_flags", "incident_flags"])
+@pytest.mark.parametrize("enum", ["victim_flags", "incident_flags", "sigkill_flags"])
 def test_flags(enum: str, tmp_path: Path) -> None:
     """Every flag has the same value in both languages, and there is no other."""
     names = re.findall(r"^\t(\w+) =", struct_text(EVENT_H, f"enum {enum} {{"), re.MULTILINE)

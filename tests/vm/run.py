@@ -2,6 +2,7 @@
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
 python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--short] [pytest arguments]
+python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, cgroup v1, arm64, and systemd
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
@@ -49,6 +50,8 @@ class Run:
     btf: bool = True
     whole: bool = True
     """Whether what takes long and depends on the kernel's age only is run, too."""
+    always: bool = True
+    """Whether `make test` runs it; the others are between two of these, and `make test-vm-all` runs them."""
     results: Path = RESULTS
 
     @property
@@ -105,18 +108,18 @@ SYSTEMD: list[Run] = [SystemdRun(suite="runtimes"), SystemdRun(suite="scenarios"
 # The longest first, so that the end is not spent waiting for one of them.
 MATRIX = [
     # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
-    Run("6.1", engine="bcc", btf=False),
-    Run("5.10", engine="bcc", btf=False, whole=False),
+    Run("6.1", engine="bcc", btf=False, whole=False),
+    Run("5.10", engine="bcc", btf=False, whole=False, always=False),
     Run("7.x"),
-    Run("7.x", engine="bcc", whole=False),
+    Run("7.x", engine="bcc", whole=False, always=False),
     Run("6.12-arm64", whole=False),
     Run("5.10"),
-    Run("6.12", whole=False),
-    Run("6.1", whole=False),
-    Run("5.10-old", whole=False),
+    Run("6.12", whole=False, always=False),
+    Run("6.1", whole=False, always=False),
+    Run("5.10-old", whole=False, always=False),
     # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
     Run("6.1", cgroup=1, whole=False),
-    Run("5.10", cgroup=1, whole=False),
+    Run("5.10", cgroup=1, whole=False, always=False),
 ]
 
 
@@ -166,20 +169,22 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     pytest += ["--junitxml=/out/junit.xml", *arguments]
     if not run.btf:  # each start compiles for a minute, and these tests start again and again
         pytest += ["--deselect", "tests/kernel/test_daemon.py", "--deselect", "tests/kernel/test_metadata.py"]
+        pytest += ["--deselect", "tests/kernel/test_reload.py"]
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
         if not run.whole:
             pytest += ["--deselect", "tests/kernel/test_pins.py", "--deselect", "tests/kernel/test_outputs.py"]
+            pytest += ["--deselect", "tests/kernel/test_reload.py"]
     assignments = [f"{name}={value}" for name, value in environment.items()]
     return f"cd /host/oomtrace && exec {shlex.join(['env', *assignments, *pytest])}"
 
 
-def run_all(options: Sequence[str], arguments: Sequence[str], results: Path) -> int:
-    """Run the matrix; 1 when a test failed or a VM did not come to its end."""
-    prepare(sorted({run.kernel for run in MATRIX}))
+def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[str], results: Path) -> int:
+    """Run these; 1 when a test failed or a VM did not come to its end."""
+    prepare(sorted({run.kernel for run in matrix}))
     results.mkdir(parents=True, exist_ok=True)
     # Which tests were asked for are those of the matrix.
-    waiting = [replace(run, results=results) for run in ([] if arguments else SYSTEMD) + MATRIX]
+    waiting = [replace(run, results=results) for run in [*([] if arguments else SYSTEMD), *matrix]]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     lines: list[str] = []
     tried: set[str] = set()
@@ -244,6 +249,7 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--few", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--kernel", choices=kernels.ALL)
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
@@ -259,11 +265,14 @@ def main() -> int:
         if options.list:
             print("\n".join(f"{label:<10}{kernel.fetched()}" for label, kernel in kernels.ALL.items()))
             return 0
-        if options.all:
-            return run_all([f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
+        if options.all or options.few:
+            matrix = [run for run in MATRIX if run.always or options.all]
+            return run_all(matrix, [f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
-            parser.error("one of --all, --list and --kernel is needed")
-        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results)
+            parser.error("one of --all, --few, --list and --kernel is needed")
+        run = Run(
+            options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results=results
+        )
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)

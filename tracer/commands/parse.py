@@ -20,7 +20,15 @@ def parse(
     ),
     unit: str = typer.Option(None, metavar="UNIT", help="Kills in this systemd unit; * and ? may be in it."),
     grep: str = typer.Option(None, metavar="REGEX", help="Kills whose JSON has this in it."),
-    boot: str = typer.Option(None, metavar="ID", help="Kills of this boot; of the journal's JSON or export."),
+    boot: str = typer.Option(
+        None,
+        "-b",
+        "--boot",
+        metavar="BOOT",
+        help="Kills of this boot: 0 is the last one in the log, -1 the one before, 1 the first; or its id.",
+    ),
+    pid: int = typer.Option(None, metavar="PID", min=1, help="Kills of this process."),
+    comm: str = typer.Option(None, metavar="NAME", help="Kills of processes with this name; * and ? may be in it."),
     boot_time: str = typer.Option(
         None, metavar="TIME", help="When the host booted whose log has only the time since then."
     ),
@@ -31,9 +39,10 @@ def parse(
     follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what is added to the log, until SIGINT."),
 ) -> None:
     """Read OOM kills of the past from kernel logs: dmesg, syslog, the journal."""
-    from tracer import parse as parser  # what it needs would keep `run` from starting quickly
+    from tracer import log_kills  # what it needs would keep `run` from starting quickly
+    from tracer import parse as parser
 
-    wanted = parser.Wanted(since, until, container, unit, grep, boot)
-    code = parser.parse(files or [], wanted, parser.Form(last, boot_time, timezone, sentence, follow))
+    wanted = log_kills.Wanted(since, until, container, unit, grep, boot, pid, comm, last)
+    code = parser.parse(files or [], wanted, log_kills.Form(boot_time, timezone, follow), sentence)
     if code:
         raise typer.Exit(code)

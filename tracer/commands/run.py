@@ -50,6 +50,11 @@ def run(
     network: bool = typer.Option(
         False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
     ),
+    sigkill: str = typer.Option(
+        "containers",
+        metavar="<containers|all|off>",
+        help="Tell who sent SIGKILL to whom, if not the OOM killer: to processes in containers, to all, or not at all.",
+    ),
     cmdline: bool = typer.Option(True, "--cmdline/--no-cmdline", help="Show command lines."),
     redact_defaults: bool = typer.Option(
         True, "--redact-defaults/--no-redact-defaults", help="Keep passwords, tokens and keys out of them."

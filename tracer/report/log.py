@@ -30,7 +30,7 @@ class LogKills:
 
     def __init__(self, written_ns: int, found: Found) -> None:
         """``written_ns`` is when the log was last written, Unix time: it tells years that a log leaves out."""
-        self._scan = LogScan(Calendar(None, written_ns), self._report, self._hear)
+        self._scan = LogScan(Calendar(None, written_ns), self._report, heard=self._hear)
         self._found = found
         self._records: dict[Origin, LogRecords] = {}
         self._heard: dict[Origin, deque[LogLine]] = defaultdict(lambda: deque(maxlen=_HEARD_LINES))

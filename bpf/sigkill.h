@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* SIGKILL that is not the OOM killer's: who sent it, and to whom. */
+#ifndef OOMTRACE_SIGKILL_H
+#define OOMTRACE_SIGKILL_H
+
+#include "victim.h"
+
+/* Named apart from the kernel's own, which bcc may see in its headers. */
+#define SIGNAL_KILL 9
+#define SIGNAL_DELIVERED 0	    /* TRACE_SIGNAL_DELIVERED */
+#define INFO_FROM_USER 0	    /* SEND_SIG_NOINFO: cgroup.kill, PR_SET_PDEATHSIG */
+#define INFO_FROM_KERNEL 1	    /* SEND_SIG_PRIV */
+#define KERNEL_THREAD 0x00200000    /* PF_KTHREAD */
+#define KERNEL_STACK_MAX (64 << 10) /* of a task in the kernel, with pages of 64 KiB */
+#define LONG_NAME 36		    /* a UUID: the shortest name of a container that has no namespace of its own */
+#define LONG_NAME_LEVELS 16
+
+/*
+ * So many at once, and so many nanoseconds until there is room for one more: of all, and of one cgroup.  Whoever can
+ * fork can kill thousands a second, and each becomes a line of JSON.
+ */
+#define RATE_BURST 4096
+#define RATE_NS 8000000
+#define CGROUP_BURST 2560
+#define CGROUP_NS 32000000
+
+enum sigkill_scope {
+	SIGKILL_OFF,
+	SIGKILL_CONTAINERS,
+	SIGKILL_ALL,
+};
+
+struct rate {
+	u64 counted_ns;
+	u64 used;
+};
+
+/* Apart from the kills of the OOM killer, so that no storm takes their room. */
+DEFINE_RING(sigkills, 1 << 19);
+/* Sent under the victim's lock, with interrupts off: one for each CPU is enough. */
+DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, 1);
+DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 1024);
+DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate, 1);
+DEFINE_MAP(sigkill_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate, 512);
+
+/* CPUs that count at the same moment may miss one another; a bound that is a little off is one, too. */
+inline_always bool has_room(struct rate *rate, u64 burst, u64 each_ns, u64 now_ns)
+{
+	u64 regained = (now_ns - rate->counted_ns) / each_ns;
+
+	if (regained) {
+		rate->used = rate->used > regained ? rate->used - regained : 0;
+		rate->counted_ns = now_ns;
+	}
+	return rate->used < burst;
+}
+
+/* Whether there is room for one more of this cgroup's; then it is taken. */
+inline_always bool take_room(struct cgroup_subsys_state *css)
+{
+	u64 key = (u64)css, now_ns = bpf_ktime_get_boot_ns();
+	struct rate fresh = { .counted_ns = now_ns };
+	u32 zero = 0;
+	struct rate *all = map_lookup(sigkill_rate, &zero), *own = map_lookup(sigkill_rates, &key);
+
+	if (!own) {
+		map_update(sigkill_rates, &key, &fresh, BPF_NOEXIST);
+		own = map_lookup(sigkill_rates, &key);
+	}
+	if (!all || !own || !has_room(own, CGROUP_BURST, CGROUP_NS, now_ns) ||
+	    !has_room(all, RATE_BURST, RATE_NS, now_ns))
+		return false;
+	own->used++;
+	all->used++;
+	return true;
+}
+
+/*
+ * Whether nobody sent it but the kernel.  Else it comes from the current task, whatever siginfo claims: everybody may
+ * write what he likes there, but for a positive si_code (SI_FROMKERNEL).  What a system call sends has its siginfo on
+ * the stack; that of a POSIX timer is elsewhere, and the current task is whom it interrupted.
+ */
+inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struct *running)
+{
+	if ((u64)info == INFO_FROM_USER)
+		return false;
+	if ((u64)info == INFO_FROM_KERNEL)
+		return true;
+	return READ(info, si_code) > 0 || (u64)info - (u64)READ(running, stack) >= KERNEL_STACK_MAX;
+}
+
+/* Whether it is the last thread of a PID namespace's init: whoever is left in there dies with it. */
+inline_always bool ends_namespace(struct task_struct *task)
+{
+	struct signal_struct *signal = READ(task, signal);
+	struct pid *pid = group_pid(task);
+	u32 level = READ(pid, level);
+
+	return level && READ(signal, live.counter) <= 0 &&
+	       READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr)) == 1;
+}
+
+inline_always struct mnt_namespace *mount_namespace(struct task_struct *task)
+{
+	struct nsproxy *nsproxy = READ(task, nsproxy);
+
+	return READ(nsproxy, mnt_ns);
+}
+
+/*
+ * False where it cannot be in a container: user space, which knows the names of cgroups, decides on the rest.  A
+ * container may share the host's PID namespace, but it has a file system of its own, or a name that is an id (Nomad).
+ */
+inline_always bool may_be_contained(struct sigkill_event *event, struct task_struct *task, struct pid *pid,
+				    struct cgroup_subsys_state *css)
+{
+	struct pid_namespace *host = READ_AT(struct pid_namespace *, (char *)&pid->numbers + OFFSET(upid, ns));
+	struct task_struct *init = READ(host, child_reaper);
+	struct cgroup *cgroup = READ(css, cgroup);
+	struct kernfs_node *kn = READ(cgroup, kn);
+	int i;
+
+	if (event->namespace_level || mount_namespace(task) != mount_namespace(init))
+		return true;
+	for (i = 0; i < LONG_NAME_LEVELS && kn; i++) {
+		if (bpf_probe_read_kernel_str(event->strings, NAME_LEN, READ(kn, name)) > LONG_NAME)
+			return true;
+		kn = kernfs_parent(kn);
+	}
+	return kn != 0;
+}
+
+inline_always void read_killed(struct sigkill_event *event, struct task_struct *task, struct pid *pid)
+{
+	struct cred *cred = (struct cred *)READ(task, real_cred);
+	u32 level = READ(pid, level);
+
+	event->pid = READ(task, tgid);
+	event->tid = READ(task, pid);
+	event->uid = READ(cred, uid.val);
+	event->namespace_level = level;
+	event->namespace_pid = READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr));
+	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
+}
+
+inline_always void read_sender(struct sigkill_event *event, struct task_struct *running)
+{
+	struct cgroup_subsys_state *css = memcg_css(running);
+
+	event->sender_pid = bpf_get_current_pid_tgid() >> 32;
+	event->sender_uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(event->sender_comm, sizeof(event->sender_comm));
+	if (!css)
+		return;
+	event->flags |= SIGKILL_SENDER_CGROUP;
+	if (!append_cgroup(event->strings, event->cgroup_len, css, &event->sender_cgroup_len))
+		event->flags |= SIGKILL_SENDER_CUT;
+}
+
+/*
+ * A SIGKILL that was delivered.  It killed if the process is dying of it now: of one that was dying already the kernel
+ * kept the earlier exit code, and of one that was killed already (older kernels deliver once more) sigkilled
+ * knows.  Signals to processes that are dying or stopped for good do not come that far.
+ */
+inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginfo *info)
+{
+	struct task_struct *running = (struct task_struct *)bpf_get_current_task(), *leader = READ(task, group_leader);
+	struct signal_struct *signal = READ(task, signal);
+	struct pid *pid = group_pid(task);
+	struct cgroup_subsys_state *css = memcg_css(task);
+	struct state *state = current_state();
+	u32 zero = 0, number = READ(task, tgid);
+	u64 started_ns = READ(leader, start_boottime), *known, size;
+	bool from_kernel = is_from_kernel(info, running);
+	struct sigkill_event *event = map_lookup(sigkill_events, &zero);
+
+	if (!event || READ(signal, group_exit_code) != SIGNAL_KILL || READ(task, flags) & KERNEL_THREAD)
+		return;
+	/* The OOM killer's, as far as is known already: user space sees to the rest.  An end may be missing. */
+	if (from_kernel && state && bpf_ktime_get_boot_ns() - state->incident_ns < LOG_STALE_NS)
+		return;
+	if (from_kernel && ends_namespace(running))
+		return;
+	known = map_lookup(sigkilled, &number);
+	if (known && *known == started_ns)
+		return;
+	map_update(sigkilled, &number, &started_ns, BPF_ANY);
+
+	__builtin_memset(event, 0, __builtin_offsetof(struct sigkill_event, strings));
+	read_killed(event, task, pid);
+	if (setting(sigkill) == SIGKILL_CONTAINERS && !may_be_contained(event, task, pid, css))
+		return;
+	if (!take_room(css)) {
+		count(COUNTER_SIGKILLS_LOST);
+		return;
+	}
+	if (from_kernel)
+		event->flags |= SIGKILL_FROM_KERNEL;
+	if (css) {
+		event->flags |= SIGKILL_CGROUP;
+		if (!append_cgroup(event->strings, 0, css, &event->cgroup_len))
+			event->flags |= SIGKILL_CUT;
+	}
+	if (!from_kernel)
+		read_sender(event, running);
+	stamp(&event->event, EVENT_SIGKILL, 0);
+	size = at_most((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
+	if (ringbuf_output(sigkills, event, __builtin_offsetof(struct sigkill_event, strings) + size,
+			   BPF_RB_FORCE_WAKEUP))
+		count(COUNTER_SIGKILLS_LOST);
+}
+
+#endif

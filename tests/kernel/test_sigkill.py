@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGKILL that is not the OOM killer's: who sent it, to whom, once, and what is not told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .daemon import Daemon
+from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from .oracles import Record
+from .test_pins import any_engine, folder, pins  # noqa: F401 - fixtures
+
+ID = "0123456789abcdef" * 4
+OTHER_ID = "fedcba9876543210" * 4
+NOBODY = 65534
+KERNEL_HOLD_S = 1.0
+"""So long it takes until a kill by the kernel is known not to be the OOM killer's."""
+
+Start = Callable[..., Daemon]
+Run = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(make_daemon: MakeDaemon) -> Start:
+    """Starts a tracer with this scope."""
+
+    def make(scope: str, *arguments: str) -> Daemon:
+        daemon = make_daemon(arguments=["--sigkill", scope, *arguments])
+        daemon.start()
+        return daemon
+
+    return make
+
+
+@pytest.fixture
+def run(cgroup: Cgroup) -> Iterator[Run]:
+    """Starts a process in a cgroup, by default one that sleeps; it is gone before the cgroup is."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def make(group: Cgroup, *command: str, user: int = 0, program: str = "") -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-c", program] if program else [*command] or ["sleep", "600"]
+        # By way of a shell: it enters the cgroup, and becomes the program.
+        entering = f"echo $$ >{group.path}/cgroup.procs || exit 9; exec "
+        entering += f"setpriv --reuid {user} --clear-groups " if user else ""
+        script = [*("sh", "-c", entering + '"$@"', "sh"), *arguments]
+        started.append(subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        if not command and not program:
+            wait_until("it sleeps", lambda: comm(started[-1].pid) == "sleep")
+        return started[-1]
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def container(cgroup: Cgroup, name: str = ID) -> Cgroup:
+    return cgroup.child(f"docker-{name}.scope")
+
+
+def of_cgroup(daemon: Daemon, group: Cgroup) -> list[Record]:
+    return [record for record in daemon.of_type("sigkill") if record["victim"]["cgroup"] == group.name]
+
+
+def of_pid(daemon: Daemon, pid: int) -> list[Record]:
+    return [record for record in daemon.of_type("sigkill") if record["victim"]["pid"] == pid]
+
+
+def record_of(daemon: Daemon, pid: int) -> Record:
+    """The only record of this process's end."""
+    wait_until(f"a sigkill record of {pid}", lambda: of_pid(daemon, pid), PATIENCE_S + KERNEL_HOLD_S)
+    (record,) = of_pid(daemon, pid)
+    return record
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+
+
+def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """A shell's kill -9: the shell is the sender, with its user and cgroup; the record names the victim's container."""
+    daemon = start("containers")
+    group, outside = container(cgroup), cgroup.child("outside")
+    victim = run(group, user=NOBODY)
+    shell = run(outside, "sh", "-c", f"kill -9 {victim.pid}; exec sleep 600", user=NOBODY)
+    assert victim.wait(PATIENCE_S) == -signal.SIGKILL
+    record = record_of(daemon, victim.pid)
+    assert record["victim"] == {
+        "pid": victim.pid,
+        "tid": victim.pid,
+        "comm": "sleep",
+        "uid": NOBODY,
+        "cgroup": group.name,
+        "is_container_init": False,
+    }
+    sender = record["sender"]
+    assert (sender["pid"], sender["tid"], sender["comm"]) == (shell.pid, shell.pid, "sh")
+    assert (sender["uid"], sender["cgroup"], sender["container"]) == (NOBODY, outside.name, None)
+    assert (record["container"]["id"], record["container"]["runtime"]) == (ID, "docker")
+    assert (record["delayed"], record["source"]) == (False, daemon.start()["source"])
+    assert record["truncated"] == []
+
+
+def test_containers_alone(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """By default only processes in containers have a record; the sender may be in one, too."""
+    daemon = start("containers")
+    plain, long_name = cgroup.child("plain"), cgroup.child("systemd-networkd-wait-online.service.d.too-long")
+    group, other = container(cgroup), container(cgroup, OTHER_ID)
+    for each in (plain, long_name):
+        kill(run(each))
+    victim = run(group)
+    sender = run(other, program=f"import os, signal; os.kill({victim.pid}, signal.SIGKILL); signal.pause()")
+    record = record_of(daemon, victim.pid)
+    assert (record["sender"]["pid"], record["sender"]["container"]["id"]) == (sender.pid, OTHER_ID)
+    assert of_cgroup(daemon, plain) + of_cgroup(daemon, long_name) == []
+
+
+def test_all(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """With `all` every process has a record."""
+    daemon = start("all")
+    victim = run(cgroup.child("plain"))
+    kill(victim)
+    record = record_of(daemon, victim.pid)
+    assert (record["sender"]["pid"], record["sender"]["uid"], record["container"]) == (os.getpid(), 0, None)
+
+
+def test_off(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
+    """With `off` none has; OOM kills do."""
+    daemon = start("off")
+    victim = run(container(cgroup))
+    kill(victim)
+    pid = eat(16, cgroup.child("limit", 8)).die().pid
+    wait_until("the OOM kill", lambda: pid in [each["victim"]["pid"] for each in daemon.of_type("oom_kill")])
+    daemon.stop()
+    assert daemon.of_type("sigkill") == []
+
+
+def test_oom_kill(start: Start, cgroup: Cgroup, eat: Eat) -> None:
+    """The OOM killer's SIGKILLs have none: those of victims, of who shares their memory, and of a cgroup's members."""
+    daemon = start("all")
+    group = container(cgroup)
+    group.limit(8 << 20)
+    pids = [eat(16, group).die().pid for _ in range(15)]  # more than the kernel reports in full
+    sharing = eat(16, group, share_mm=True)
+    sharing.die()
+    if cgroup.hierarchy.version == 2:
+        group.write("memory.oom.group", 1)
+        member = eat(1, group, hold=True).full()
+        pids += [eat(16, group).die().pid, member.die().pid]
+    wait_until("all have oom_kill records", lambda: {*pids, sharing.pid} <= dead(daemon))
+    time.sleep(KERNEL_HOLD_S + 0.2)
+    daemon.stop()
+    assert of_cgroup(daemon, group) == []
+
+
+def oom(daemon: Daemon) -> list[Record]:
+    return daemon.of_type("oom_kill")
+
+
+def victim(record: Record) -> int:
+    return int(record["victim"]["pid"])
+
+
+def dead(daemon: Daemon) -> set[int]:
+    """Whom OOM kills have killed: their victims, and who shares their memory."""
+    sharers = {each["pid"] for record in oom(daemon) for each in record["victim"]["shared_mm"]}
+    return sharers | {victim(record) for record in oom(daemon)}
+
+
+def test_once(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """Many threads, many signals: one record.  A process that has exited already has none, nor one that cannot die."""
+    daemon = start("containers")
+    group = container(cgroup)
+    threads = "import threading, time; [threading.Thread(target=time.sleep, args=[600]).start() for _ in range(9)]"
+    process = run(group, program=threads + "; print(1, flush=True)")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"1\n"
+    tids = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
+    assert len(tids) == 10
+    killer = "import ctypes, os, sys\npid, *tids = map(int, sys.argv[1:])\n"
+    killer += "for tid in tids:\n for _ in range(3): ctypes.CDLL(None).tgkill(pid, tid, 9)\n"
+    killer += "for _ in range(9): os.kill(pid, 9)"
+    subprocess.run([sys.executable, "-c", killer, *map(str, [process.pid, *tids])], check=True)
+    exited = run(group, "true")
+    wait_until("it has exited", lambda: ") Z " in Path(f"/proc/{exited.pid}/stat").read_text())
+    os.kill(exited.pid, signal.SIGKILL)
+    assert exited.wait(PATIENCE_S) == 0
+    fence = run(group)
+    kill(fence)
+    record_of(daemon, fence.pid)
+    assert [each["victim"]["pid"] for each in of_cgroup(daemon, group)] == [process.pid, fence.pid]
+
+
+def test_namespace(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """A container's init that is killed has a record; whom the kernel kills because the namespace ends has none."""
+    daemon = start("containers")
+    group = container(cgroup)
+    outside = run(group, "unshare", "--pid", "--fork", "sh", "-c", "sleep 600 & sleep 600 & wait")
+    wait_until("all four are there", lambda: group.read("cgroup.procs").count("\n") == 3)
+    init = int(Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text())
+    os.kill(init, signal.SIGKILL)
+    record = record_of(daemon, init)
+    assert record["victim"]["is_container_init"] is True
+    outside.wait(PATIENCE_S)
+    wait_until("all are gone", lambda: not group.read("cgroup.procs"))
+    time.sleep(KERNEL_HOLD_S + 0.2)
+    daemon.stop()
+    assert [victim(each) for each in of_cgroup(daemon, group)] == [init]
+
+
+FORGED = """
+import ctypes, os, sys
+number = {"x86_64": 129, "aarch64": 138}[os.uname().machine]  # rt_sigqueueinfo
+info = (ctypes.c_int * 32)(9, 0, -2, 0, 1, 1)  # si_code SI_TIMER, from process 1
+sys.exit(ctypes.CDLL(None).syscall(number, int(sys.argv[1]), 9, info))
+"""
+
+
+def test_forged(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """Whoever writes another process into siginfo is the sender all the same."""
+    daemon = start("containers")
+    victim = run(container(cgroup))
+    with subprocess.Popen([sys.executable, "-c", FORGED, str(victim.pid)]) as sender:
+        assert sender.wait(PATIENCE_S) == 0
+    assert record_of(daemon, victim.pid)["sender"]["pid"] == sender.pid
+
+
+TIMER = """
+import ctypes
+libc = ctypes.CDLL("librt.so.1")
+timer, event = ctypes.c_void_p(), (ctypes.c_int * 32)(0, 0, 9, 0)  # SIGEV_SIGNAL with SIGKILL
+assert libc.timer_create(1, event, ctypes.byref(timer)) == 0
+assert libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 100_000_000), None) == 0
+while True: pass
+"""
+CPU = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass"
+
+
+@pytest.mark.parametrize("program", [TIMER, CPU], ids=["timer", "rlimit"])
+def test_kernel(start: Start, run: Run, cgroup: Cgroup, program: str) -> None:
+    """A timer, or the limit of CPU time: the kernel itself sends it, whoever runs at that moment."""
+    daemon = start("containers")
+    process = run(container(cgroup), program=program)
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert record_of(daemon, process.pid)["sender"] is None
+
+
+def test_cgroup_kill(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """Who writes to cgroup.kill is the sender."""
+    group = container(cgroup)
+    if not (group.path / "cgroup.kill").exists():
+        not_applicable("cgroup v2 has cgroup.kill since Linux 5.14")
+    daemon = start("containers")
+    pids = [run(group).pid for _ in range(3)]
+    group.write("cgroup.kill", 1)
+    assert [record_of(daemon, pid)["sender"]["pid"] for pid in pids] == [os.getpid()] * 3
+
+
+def test_storm(start: Start, cgroup: Cgroup, eat: Eat) -> None:
+    """2,000 SIGKILLs beside 200 OOM kills: all have their records."""
+    sigkills, oom_kills = (300, 40) if IN_VM else (2000, 200)
+    daemon = start("containers")
+    group = container(cgroup)
+    killer = eat(0, group, kills=sigkills, hold=True, life=600)
+    eater = eat(16, cgroup.child("storm", 8), children=oom_kills, jobs=2, life=600)
+    wait_until("the OOM kills are over", eater.ended, 20 * PATIENCE_S)
+    pids = set(eater.children(oom_kills))
+    wait_until("all OOM kills", lambda: pids <= {victim(each) for each in oom(daemon)})
+    wait_until("all SIGKILLs", lambda: len(of_cgroup(daemon, group)) >= sigkills, 10 * PATIENCE_S)
+    killer.full()
+    assert {each["sender"]["pid"] for each in of_cgroup(daemon, group)} == {killer.pid}
+    assert len({each["id"] for each in of_cgroup(daemon, group)}) == sigkills
+    assert daemon.stop()["lost"] == 0
+
+
+def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
+    """Of a container that kills without end so many are told as the host can bear, and the rest is counted; those of
+    other containers are told."""
+    if IN_VM:
+        not_applicable("a machine without KVM does not kill fast enough")
+    count = 6000
+    daemon = start("containers")
+    group, other = container(cgroup), container(cgroup, OTHER_ID)
+    killer = eat(0, group, kills=count, hold=True, life=600)
+    wait_until("a loss is told", lambda: daemon.of_type("lost"), 10 * PATIENCE_S)
+    neighbour = run(other)
+    kill(neighbour)
+    record_of(daemon, neighbour.pid)
+    wait_until("it is over", killer.full, 10 * PATIENCE_S)
+    daemon.stop()
+    lost = [each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill"]
+    assert 0 < sum(lost) == count - len(of_cgroup(daemon, group))
+
+
+@pytest.mark.usefixtures("any_engine")
+def test_option_of_adopted_capture(start: Start, run: Run, cgroup: Cgroup, pins: Path) -> None:  # noqa: F811
+    """Another scope takes effect at the next start; with the same one, kills of the time between are told."""
+    group = container(cgroup)
+    start("off", "--pins", str(pins)).stop()
+    daemon = start("containers", "--pins", str(pins))
+    assert daemon.start()["adopted"] is False
+    first = run(group)
+    kill(first)
+    record_of(daemon, first.pid)
+    daemon.stop()
+    between = run(group)
+    kill(between)
+    daemon = start("containers", "--pins", str(pins))
+    assert [each["adopted"] for each in daemon.of_type("start")][-1] is True
+    record_of(daemon, between.pid)
+    assert len(of_pid(daemon, first.pid)) <= 1
+    daemon.stop()
+    assert daemon.of_type("lost") == []
+    assert len(of_pid(daemon, between.pid)) == 1

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which boot of its host a kill in a log is of, counted as journalctl counts: 1 the first in the log, 0 the last.
+
+The journal names boots.  Elsewhere one begins with the kernel's first line, or shows in an uptime that went back.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+import orjson
+
+from tracer import line
+from tracer.event import OomKill
+from tracer.log_format import Origin
+from tracer.oom_incident import Report
+
+_UNORDERED_NS = 1_000_000_000
+"""printk's clocks on two CPUs are closer."""
+_IN_MEMORY_BYTES = 1 << 20
+
+
+class Boots:
+    """Numbers the boots of each host, from 1."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str | None, int] = {}
+        self._named: dict[Origin, int] = {}
+        self._uptime_ns: dict[str | None, int] = {}
+
+    def last(self, host: str | None) -> int:
+        """How many boots of it there were so far."""
+        return self._numbers.get(host, 0)
+
+    def begin(self, origin: Origin) -> None:
+        """The kernel's first line was read."""
+        if origin.boot_id is not None:
+            self._name(origin)
+        else:
+            self._numbers[origin.host] = self.last(origin.host) + 1
+            self._uptime_ns.pop(origin.host, None)
+
+    def of(self, report: Report, origin: Origin) -> int:
+        """The boot of a kill; kills come in the order of the log."""
+        if origin.boot_id is not None:
+            return self._name(origin)
+        if report.clock == "printk" and report.time_ns is not None:
+            if report.time_ns + _UNORDERED_NS < self._uptime_ns.get(origin.host, 0):
+                self.begin(origin)
+            self._uptime_ns[origin.host] = report.time_ns
+        return self._numbers.setdefault(origin.host, 1)
+
+    def _name(self, origin: Origin) -> int:
+        if origin not in self._named:
+            self._named[origin] = self._numbers[origin.host] = self.last(origin.host) + 1
+        return self._named[origin]
+
+
+class LatestBoots:
+    """Holds back kills until it is known which boot is the last: in files, where they are many."""
+
+    def __init__(self, boots: Boots, back: int) -> None:
+        self._boots = boots
+        self._back = back
+        self._held: dict[tuple[str | None, int], IO[bytes]] = {}
+
+    def add(self, record: OomKill, host: str | None, number: int) -> None:
+        """Hold one of a host's ``number``-th boot."""
+        for key in [key for key in self._held if key[0] == host and key[1] < self._wanted(host)]:
+            self._held.pop(key).close()
+        if number < self._wanted(host):
+            return
+        file = self._held.get((host, number))
+        if file is None:
+            file = self._held[host, number] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
+        file.write(line.encode(record))
+
+    def release(self) -> Iterator[OomKill]:
+        """Those of the boot that is ``back`` before the last one of their host."""
+        for (host, number), file in self._held.items():
+            if number == self._wanted(host):
+                file.seek(0)
+                yield from map(orjson.loads, file)
+            file.close()
+        self._held = {}
+
+    def _wanted(self, host: str | None) -> int:
+        return self._boots.last(host) - self._back

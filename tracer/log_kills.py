@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources of kernel log in, the records of those of their OOM kills out that are wanted.
+
+for record in LogKills(Wanted(container="5aaf9eb7648e", since="-2h")).kills(["/var/log/kern.log", "/dev/kmsg"]):
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from tracer import kmsg, line
+from tracer.clock import monotonic_ns, rfc3339
+from tracer.enrich import name_cgroups
+from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Host, OomKill
+from tracer.log_boots import Boots, LatestBoots
+from tracer.log_files import PAUSE_S, LogFile
+from tracer.log_format import Origin
+from tracer.log_record import LogRecords
+from tracer.log_scan import LogScan
+from tracer.log_time import Calendar, read_zone
+from tracer.oom_incident import Report
+from tracer.this_boot import ThisBoot
+
+_PAUSE_NS = int(PAUSE_S * 1e9)
+
+
+class Wanted(NamedTuple):
+    """Which kills; None: all."""
+
+    since: str | None = None
+    until: str | None = None
+    container: str | None = None
+    """Its id, how that begins, or its name."""
+    unit: str | None = None
+    """`*` and `?` may be in it; without a suffix it is a service."""
+    grep: str | None = None
+    """A regular expression that the record's JSON matches."""
+    boot: str | None = None
+    """An id, or a number as journalctl counts: 0 the last boot, -1 the one before, 1 the first."""
+    pid: int | None = None
+    """The victim's, of the process or of the thread that the kernel named."""
+    comm: str | None = None
+    """The victim's name; `*` and `?` may be in it."""
+    last: int | None = None
+    """So many at most, the latest."""
+
+
+class Form(NamedTuple):
+    """How logs are read."""
+
+    boot_time: str | None = None
+    """When a host booted whose log tells only the time since then."""
+    timezone: str | None = None
+    """Of times without one; None: this machine's."""
+    follow: bool = False
+    """Whether to go on with what is added."""
+
+
+class LogKills:
+    """One search.
+
+    Raises TracerError where what is wanted makes no sense.
+    """
+
+    def __init__(self, wanted: Wanted | None = None, form: Form | None = None) -> None:
+        wanted, form = wanted or Wanted(), form or Form()
+        self._form = form
+        self._zone = None if form.timezone is None else read_zone(form.timezone)
+        calendar = Calendar(self._zone)
+        self._boot_ns = None if form.boot_time is None else calendar.moment(form.boot_time)
+        self._filter = _Filter(wanted, calendar)
+        self._records: dict[Origin, LogRecords] = {}
+        self._this_boot: ThisBoot | None = None
+        self._last: deque[OomKill] | None = None if wanted.last is None else deque(maxlen=wanted.last)
+        self._boots = Boots()
+        self._boot_number = _number(wanted.boot)
+        back = self._boot_number is not None and self._boot_number <= 0
+        if back and form.follow and self._boot_number != 0:
+            raise TracerError("--follow takes no boot that is over", "leave out --follow", EXIT_USAGE)
+        self._latest = LatestBoots(self._boots, -(self._boot_number or 0)) if back else None
+        self._found: list[OomKill] = []
+        self.undated = 0
+        """How many kills had no date: their log tells only the time since some boot."""
+
+    def kills(
+        self, sources: Iterable[str], unreadable: Callable[[TracerError], None] | None = None
+    ) -> Iterator[OomKill]:
+        """The kills in the sources, in their order: paths, ``-`` for standard input, ``/dev/kmsg`` for this boot's log.
+
+        A source that cannot be read, or not to its end, is told to ``unreadable``; without one TracerError is raised.
+        """
+        for source in sources:
+            try:
+                yield from self._read(source)
+            except TracerError as error:
+                yield from self._take()
+                if unreadable is None:
+                    raise
+                unreadable(error)
+        yield from self.held()
+
+    def held(self) -> Iterator[OomKill]:
+        """What is held back until it is known what is last; `kills` ends with it, unless it is interrupted."""
+        if self._latest is not None:
+            for record in self._latest.release():
+                self._pass(record)
+        if self._last is not None:
+            self._found.extend(self._last)
+            self._last = None
+        yield from self._take()
+
+    def _take(self) -> Iterator[OomKill]:
+        found, self._found = self._found, []
+        yield from found
+
+    def _read(self, path: str) -> Iterator[OomKill]:
+        if path == kmsg.PATH:
+            this_boot = self._boot()
+            for report in this_boot.reports(PAUSE_S if self._form.follow else None):
+                if report is None:
+                    yield from self._current()
+                    continue
+                host = this_boot.host
+                self._put(this_boot.records.oom_kill(report), host, report, Origin(host["name"], host["boot_id"]))
+                yield from self._take()
+            return
+        file = LogFile(path)
+        scan = LogScan(
+            Calendar(self._zone, file.written_ns), self._add, None if self._boot_number is None else self._boots.begin
+        )
+        try:
+            if self._form.follow:
+                yield from self._follow(file, scan)
+            else:
+                for block in file.blocks():
+                    scan.feed(block)
+                    yield from self._take()
+        finally:
+            scan.end()
+            file.close()
+        yield from self._take()
+        if scan.begun and not scan.recognized:
+            raise TracerError(
+                f"{file.name} is no kernel log", "give the output of dmesg or journalctl, or a file of syslog"
+            )
+
+    def _follow(self, file: LogFile, scan: LogScan) -> Iterator[OomKill]:
+        fed, fed_ns = 0, 0
+        for block in file.follow():
+            if block:
+                scan.feed(block)
+            if scan.fed != fed:
+                fed, fed_ns = scan.fed, monotonic_ns()
+            if not block or (not scan.idle and monotonic_ns() - fed_ns > _PAUSE_NS):
+                scan.pause()
+            yield from self._current() if not block else self._take()
+
+    def _current(self) -> Iterator[OomKill]:
+        """What there is while nothing is added: from now on each kill is told at once."""
+        yield from self.held()
+        self._latest = None
+        if self._boot_number == 0:
+            self._boot_number = None
+
+    def _boot(self) -> ThisBoot:
+        if self._this_boot is None:
+            self._this_boot = ThisBoot()
+        return self._this_boot
+
+    def _add(self, report: Report, origin: Origin) -> None:
+        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
+        records = self._records.get(origin)
+        if records is None:
+            self._records.clear()
+            records = self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
+        dated = report
+        if report.wall_ns is None:
+            if self._boot_ns is not None:
+                dated = report._replace(wall_ns=self._boot_ns + (report.time_ns or 0))
+            elif self._boot().has(report):
+                host, records = self._boot().host, self._boot().dated
+            else:
+                self.undated += 1
+        self._put(records.oom_kill(dated), host, report, origin)
+
+    def _put(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
+        record["host"] = host
+        name_cgroups(record)
+        number = None if self._boot_number is None else self._boots.of(report, origin)
+        if not self._filter.takes(record):
+            return
+        if self._latest is not None and number is not None:
+            self._latest.add(record, origin.host, number)
+        elif number is None or number == self._boot_number:
+            self._pass(record)
+
+    def _pass(self, record: OomKill) -> None:
+        (self._found if self._last is None else self._last).append(record)
+
+
+class _Filter:
+    def __init__(self, wanted: Wanted, calendar: Calendar) -> None:
+        self._wanted = wanted
+        self._since = None if wanted.since is None else rfc3339(calendar.moment(wanted.since))
+        self._until = None if wanted.until is None else rfc3339(calendar.moment(wanted.until))
+        self._unit = wanted.unit if wanted.unit is None or "." in wanted.unit else f"{wanted.unit}.service"
+        self._boot = None
+        if wanted.boot is not None and _number(wanted.boot) is None:
+            self._boot = wanted.boot.replace("-", "").lower()
+            if re.fullmatch(r"[0-9a-f]{32}", self._boot) is None:
+                hint = (
+                    "give one as journalctl --list-boots shows it, or 0 for the last in the log, -1 for the one before"
+                )
+                raise TracerError(f"no boot: {wanted.boot!r}", hint, EXIT_USAGE)
+        try:
+            self._grep = None if wanted.grep is None else re.compile(wanted.grep.encode("utf-8", "surrogateescape"))
+        except re.error as error:
+            raise TracerError(f"no regular expression: {wanted.grep!r}", str(error), EXIT_USAGE) from error
+
+    def takes(self, record: OomKill) -> bool:
+        time, wanted, victim = record["time"], self._wanted, record["victim"]
+        if self._since is not None and (time is None or time < self._since):
+            return False
+        if self._until is not None and (time is None or time > self._until):
+            return False
+        if self._boot is not None and (record["host"]["boot_id"] or "").replace("-", "") != self._boot:
+            return False
+        if wanted.pid is not None and wanted.pid not in (victim["pid"], victim["tid"]):
+            return False
+        if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
+            return False
+        if wanted.container is not None and not _is_in(record, wanted.container):
+            return False
+        if self._unit is not None:
+            unit = record["systemd"]["unit"] if record["systemd"] is not None else None
+            if unit is None or not fnmatchcase(unit, self._unit):
+                return False
+        return self._grep is None or self._grep.search(line.encode(record)) is not None
+
+
+def _number(boot: str | None) -> int | None:
+    return int(boot) if boot is not None and re.fullmatch(r"[+-]?\d{1,9}", boot) else None
+
+
+def _is_in(record: OomKill, name: str) -> bool:
+    container = record["container"]
+    return container is not None and bool(name) and (container["id"].startswith(name) or container["name"] == name)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A capture's ring buffers and counters: what comes, what was lost on the way, and what may go."""
+
+from collections.abc import Iterator
+
+from tracer.backlog import Backlog
+from tracer.engine import (
+    COUNTER_LOST,
+    COUNTER_LOST_TOLD,
+    COUNTER_SIGKILLS_LOST,
+    COUNTER_SIGKILLS_LOST_TOLD,
+    COUNTER_UNSEEN_CGROUPS,
+    Counters,
+    open_ring,
+)
+from tracer.ring import Ring
+
+_LOSSES = {
+    "ring_buffer": (COUNTER_LOST, COUNTER_LOST_TOLD),
+    "sigkill": (COUNTER_SIGKILLS_LOST, COUNTER_SIGKILLS_LOST_TOLD),
+}
+"""Stage of a ``lost`` record -> what counts the losses, and how many of them were told."""
+
+
+class Rings:
+    """Of the programs at work; raises OSError where a map is not what it should be."""
+
+    def __init__(self, maps: dict[str, int]) -> None:
+        self._counters = Counters(maps)
+        self.events = open_ring(maps["events"])
+        self.cgroups = open_ring(maps["cgroups"])
+        self.sigkills = open_ring(maps["sigkills"])
+        self.backlogs = Backlog(self.events.end), Backlog(self.sigkills.end)
+        """Of events and sigkills: what is in these must outlive the daemon."""
+        self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
+
+    def lost(self) -> Iterator[tuple[str, int]]:
+        """Stage and number of what was lost since this was last asked, in this run or an earlier one."""
+        for stage, (counter, told) in _LOSSES.items():
+            count = self._counters.read(counter)
+            yield stage, count - self._counters.read(told)
+            self._counters.write(told, count)
+
+    def has_unseen_cgroups(self) -> bool:
+        """Whether new cgroups have found their ring buffer full since this was last asked."""
+        before, self._unseen_cgroups = self._unseen_cgroups, self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        return before != self._unseen_cgroups
+
+    def release(self, incident_is_open: bool, sigkills_told: int) -> None:
+        """Let the kernel have back the room of what is done with; all sigkills before that position are records."""
+        backlog, sigkill_backlog = self.backlogs
+        _release(self.events, backlog, backlog.first_needed(self.events.position, incident_is_open))
+        _release(self.sigkills, sigkill_backlog, sigkill_backlog.first_needed(sigkills_told, False))
+
+
+def lost_untold(maps: dict[str, int]) -> int:
+    """Events of the OOM killer's that a capture which has ended has lost, and nobody told."""
+    counters = Counters(maps)
+    return counters.read(COUNTER_LOST) - counters.read(COUNTER_LOST_TOLD)
+
+
+def _release(ring: Ring, backlog: Backlog, needed: int) -> None:
+    # An output that takes nothing must not take the room of what is to come: the older half goes.
+    needed = max(needed, ring.position - ring.size_bytes // 2)
+    ring.release(needed)
+    backlog.released(needed)
