@@ -345,3 +345,4 @@ def test_kernel_log_beside(browser: Browser, tmp_path: Path) -> None:
     assert browser.text("#summary").startswith("1 incident, 3 victims")
     assert "Killed process 233 (hog-bystander1)" in browser.text("#incident-body pre")
     assert "2 further victims" in browser.text("#incident-body")
+    assert browser.js("return document.querySelectorAll('.candidates tbody .killed').length") == 3

@@ -44,7 +44,7 @@ def lines(incident: Incident) -> Iterator[Line]:
         yield Line("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
     for label, text in _facts(first):
         yield Line("fact", label, printable(text))
-    yield from _candidates(first)
+    yield from _candidates(first, {kill.record["victim"]["pid"] for kill in incident.kills})
     yield from _memory(first)
 
 
@@ -67,7 +67,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"
 
 
-def _candidates(kill: Kill) -> Iterator[Line]:
+def _candidates(kill: Kill, victims: set[int | None]) -> Iterator[Line]:
     record = kill.record
     bound = bound_bytes(record)
     victim = record["victim"]
@@ -86,7 +86,7 @@ def _candidates(kill: Kill) -> Iterator[Line]:
     whole = max(bound or 0, *sizes, 1)
     yield Line("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
     for candidate, size in zip(candidates, sizes, strict=True):
-        style = "victim" if candidate["pid"] == victim["pid"] else "bar"
+        style = "victim" if candidate["pid"] in victims else "bar"
         label = f"{printable(candidate['comm'])} ({candidate['pid']})"
         yield Line(style, label, size_text(candidate["rss_bytes"]), _share(size, whole))
 

@@ -20,7 +20,7 @@ function showIncident(number) {
 	const record = incident.records[0];
 	title.textContent = incident.said[0];
 	body.replaceChildren(...[
-		steps(), facts(incident, number), otherVictims(incident), candidateChart(record), breakdownChart(incident, record),
+		steps(), facts(incident, number), otherVictims(incident), candidateChart(incident), breakdownChart(incident, record),
 		family(record.victim), regularityOf(number), nearBy(number), logView(incident), jsonView(number),
 	].flat().filter(Boolean));
 }
@@ -102,17 +102,18 @@ function meter(bytes, most, bound) {
 	return bar;
 }
 
-function candidateChart(record) {
-	const { candidates, victim } = record, bound = ROWS[currentIncident].limit;
+function candidateChart({ records }) {
+	const record = records[0], { candidates, victim } = record, bound = ROWS[currentIncident].limit;
 	if (!candidates || !candidates.length) {
 		const most = Math.max(victim.rss_bytes || 0, bound || 0);
 		if (!bound || victim.rss_bytes === null) return null;
 		const bar = el("div", { className: "killed" }, meter(victim.rss_bytes, most, bound));
 		return [el("h3", {}, "The victim against the limit"), bar, el("p", { className: "soft" }, `${sizeText(victim.rss_bytes)} of ${sizeText(bound)}; who else was there is not known.`)];
 	}
+	const victims = new Set(records.map((each) => each.victim.pid));
 	const most = Math.max(bound || 0, ...candidates.map((task) => task.rss_bytes || 0)) || 1;
 	const rows = candidates.map((task) => {
-		const killed = task.pid === victim.pid;
+		const killed = victims.has(task.pid);
 		const share = bound && task.rss_bytes !== null ? ` (${Math.round((task.rss_bytes / bound) * 100)} %)` : "";
 		return Object.assign([`${printable(task.comm)}${killed ? " (killed)" : ""}`, String(task.pid), meter(task.rss_bytes, most, bound), `${sizeText(task.rss_bytes)}${share}`, task.points === null ? "?" : task.points.toLocaleString("en"), known(task.oom_score_adj)], { className: killed ? "killed" : "" });
 	});
