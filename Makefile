@@ -23,7 +23,7 @@ RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-con
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
 REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core openssh-client openssh-server tmux zstd $(if $(shell command -v npm),,npm)
-COLLECTOR_PACKAGES := openssl systemd
+COLLECTOR_PACKAGES := openssl systemd debian-archive-keyring
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -35,7 +35,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
-	deploy/oomtrace.service deploy/config.toml
+	deploy/oomtrace.service deploy/config.toml deploy/collectors/journald/oomtrace.catalog
 
 .DEFAULT_GOAL := build
 
@@ -174,7 +174,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
-	@cp -p deploy/oomtrace.service deploy/config.toml build/deb/oomtrace/debian
+	@cp -p deploy/oomtrace.service deploy/config.toml deploy/collectors/journald/oomtrace.catalog build/deb/oomtrace/debian
 	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
 		{ cat ../log; exit 1; }
 	@cp build/deb/$(@F) $@

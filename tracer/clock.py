@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds."""
+"""The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds; and back."""
 
+import calendar
 import time
 
 
@@ -25,3 +26,12 @@ def at_boottime(boot_ns: int) -> str:
 def rfc3339(unix_ns: int) -> str:
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+
+
+def unix_ns(text: object) -> int | None:
+    """Of what ``rfc3339`` has written; None where it is nothing of that kind."""
+    try:
+        seconds = calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))
+        return seconds * 1_000_000_000 + int(f"{str(text)[20:].rstrip('Z'):0<9.9}")
+    except ValueError:
+        return None

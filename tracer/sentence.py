@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An oom_kill record -> one sentence for humans."""
+"""A record -> one sentence for humans."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from tracer.event import NO_LIMIT_BYTES, OomKill
 
@@ -33,6 +36,15 @@ def describe(record: OomKill) -> str:
     return f"The kernel killed {who}{size} {why}{asked}."
 
 
+def summary(record: Mapping[str, Any]) -> str:
+    """Of a record of any type and any version, what can be said of it; printable, on one line."""
+    kind = str(record.get("type"))
+    try:
+        return printable(_SENTENCES[kind](record))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return printable(f"oomtrace: a record of type {kind}.")
+
+
 def printable(text: str) -> str:
     """Whoever named a cgroup or a process does not get to speak to the terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -53,3 +65,47 @@ def _size(count: int) -> str:
             return f"{count} {unit}"
         count //= 1024
     return f"{count} GiB"
+
+
+def _oom_exit(record: Mapping[str, Any]) -> str:
+    after_ms = record["after_ns"] / 1e6
+    fate = {True: "; its container ended with it", False: "; its container runs on"}.get(
+        record["container_init_died"], ""
+    )
+    return f"The killed process {record['pid']} was gone after {after_ms:.0f} ms{fate}."
+
+
+def _sigkill(record: Mapping[str, Any]) -> str:
+    victim, sender = record["victim"], record["sender"]
+    by = f"{sender['comm']} (pid {sender['pid']}, uid {sender['uid']})" if sender else "the kernel"
+    where = record["container"]
+    place = f", container {where['name'] or where['id'][:12]}" if where else ""
+    return f"{victim['comm']} (pid {victim['pid']}{place}) was killed by SIGKILL from {by}."
+
+
+def _gap(record: Mapping[str, Any]) -> str:
+    since = f"since {record['since']}" if record["since"] else "since boot"
+    return f"{record['missing']} OOM kills {since} have no record; the kernel counts {record['oom_kills']}."
+
+
+def _lost(record: Mapping[str, Any]) -> str:
+    return f"{record['count']} events were lost since {record['since']} ({record['stage']})."
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    return f"oomtrace {record['version']} is attached ({record['source']}): OOM kills from here on are recorded."
+
+
+def _stop(record: Mapping[str, Any]) -> str:
+    return f"oomtrace stopped; this run recorded {record['records']} OOM kills."
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "oom_kill": lambda record: describe(cast(OomKill, record)),
+    "oom_exit": _oom_exit,
+    "sigkill": _sigkill,
+    "gap": _gap,
+    "lost": _lost,
+    "start": _start,
+    "stop": _stop,
+}

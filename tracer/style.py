@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A record -> the object that is written, with the fields named and ordered as its reader wants them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from tracer import style_ecs, style_otel
 from tracer.event import Record
+from tracer.leaves import leaves
 
 Style = Callable[[Record], Mapping[str, Any]]
 
@@ -16,15 +18,9 @@ def nested(record: Record) -> Mapping[str, Any]:
 
 def flat(record: Record) -> Mapping[str, Any]:
     """One level, names joined by dots: ``victim.rss_bytes``.  Lists stay lists, labels one object."""
-    return dict(_leaves(record, ""))
+    return dict(leaves(record))
 
 
-def _leaves(fields: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, dict) and name != "labels":
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-STYLES: Mapping[str, Style] = {"nested": nested, "flat": flat}
+STYLES: Mapping[str, Style] = {"nested": nested, "flat": flat, "ecs": style_ecs.ecs, "otel": style_otel.otel}
+HEADS = (b'{"schema":', style_ecs.HEAD, style_otel.HEAD)
+"""How a line of a record begins, and none of anybody else."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import attempts
+from tests.kernel.environment import attempts, wait_until
 
 READY_S = 30.0
 """How long a program may take until it listens."""
@@ -78,6 +78,10 @@ class Program:
     def said(self) -> str:
         """The end of what it has written to standard output and standard error."""
         return self._said.read_bytes()[-SAID_BYTES:].decode(errors="replace") if self._said.exists() else ""
+
+    def wait_for(self, said: str) -> None:
+        """Until it has said this."""
+        wait_until(f"{self.name} says {said}", lambda: said in self.said(), READY_S)
 
     def _end(self, by: signal.Signals) -> None:
         assert self.process is not None, f"{self.name} does not run"

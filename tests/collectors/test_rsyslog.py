@@ -15,7 +15,7 @@ from tests.reliability.runs import Runs
 from .certificates import Certificates
 from .configuration import adapted
 from .conftest import Kill, Start
-from .delivery import check_delivered, killed
+from .delivery import check_delivered, killed, once
 from .program import Program, accepts, bound_udp, free_port
 from .syslog_ways import ARRIVES_S, Ways, check_ways
 from .unpacked import unpacked
@@ -60,18 +60,21 @@ def test_file(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path) -> None:
     """imfile follows the file across its rotations; what is written while rsyslog is dead it reads afterwards."""
     path = tmp_path / "oomtrace.jsonl"
     name = "oomtrace-file.conf"
-    places = {"/var/log/oom-kills.log": rsyslog.written, "/var/log/oomtrace/oomtrace.jsonl": path}
+    places = {"/var/log/oom-kills.log": rsyslog.written, "/var/log/oomtrace/oomtrace.json": tmp_path / "oomtrace.json"}
     program = rsyslog.start([name], {name: places}, lambda: True)
-    runs.start("--output", f"file:{path}")
-    victims = kill(5)
+    runs.start("--output", f"file:{path}?rotate-bytes=6K")
+    victims = kill(10, pause_ms=50)
     wait_until("they are there", lambda: victims <= killed(rsyslog.received()), ARRIVES_S)
     program.kill()
-    victims |= kill(5)
-    program.start()
+    rotated = set(tmp_path.glob("oomtrace.jsonl.*"))
+    victims |= kill(10)
     runs.stop()
-    wait_until("all are there", lambda: rsyslog.received()[-1]["type"] == "stop", ARRIVES_S)
+    assert len(rotated) > 1
+    assert len(set(tmp_path.glob("oomtrace.jsonl.*")) - rotated) > 1, "it was rotated while rsyslog was dead, too"
+    program.start()
+    wait_until("all are there", lambda: len(once(rsyslog.received())) == len(once(runs.records())), ARRIVES_S)
     assert victims <= killed(rsyslog.received())
-    check_delivered(runs, rsyslog.received())
+    check_delivered(runs, rsyslog.received(), in_order=False)  # of several files it reads the newest first
 
 
 def test_syslog(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:

@@ -132,6 +132,18 @@ def test_options() -> None:
     assert '"type":"oom_kill"' in RECORDS.read_text()
 
 
+def test_journal() -> None:
+    """Entries with fields: a unit's own log has its kill, explained by the package's catalog."""
+    DEFAULTS.write_text('OOMTRACE_OPTIONS="-o stdout -o journald"\n')
+    run("systemctl", "restart", SERVICE)
+    unit = kill()["systemd"]["unit"]
+
+    def told() -> str:
+        return run("journalctl", "--boot", "--catalog", "--unit", unit, "OOMTRACE_TYPE=oom_kill")
+
+    wait_until("it is in the unit's log", lambda: "Defined-By: oomtrace" in told())
+
+
 def test_engine_bcc() -> None:
     """What bcc's compiler does is allowed, too."""
     DEFAULTS.write_text('OOMTRACE_OPTIONS="--engine bcc"\n')

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills -> whole records, as the daemon makes them, and what must hold of every one."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,6 +15,7 @@ from tracer.incident import Kill
 from tracer.record import Records
 from tracer.schema import json_schema
 
+ROOT = Path(__file__).resolve().parents[2]
 HOST: Host = {
     "name": "node-1",
     "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e",
@@ -38,3 +42,9 @@ def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
     written["host"] = HOST
     validate(record)
     return record
+
+
+def shown() -> Any:
+    """A real record: that which README shows."""
+    (found,) = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return json.loads(found)

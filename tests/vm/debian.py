@@ -74,6 +74,7 @@ class Apt:
         for sub in ("state/lists/partial", "cache/archives/partial"):
             (folder / sub).mkdir(parents=True, exist_ok=True)
         (folder / "status").touch()
+        self._archives = folder / "cache" / "archives"
         (folder / "sources.list").write_text(sources(suites, arch))
         (folder / "preferences").write_text(pins)
         self._options = [
@@ -101,3 +102,9 @@ class Apt:
         folder.mkdir(parents=True, exist_ok=True)
         output("apt-get", *self._options, "-qq", "download", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))
+
+    def download_all(self, packages: Sequence[str]) -> list[Path]:
+        """Fetch these and all that they depend on, as if nothing were installed."""
+        options = ("-oAPT::Install-Recommends=false", "-oDebug::NoLocking=1")
+        output("apt-get", *self._options, *options, "-qq", "--yes", "--download-only", "install", *packages)
+        return sorted(self._archives.glob("*.deb"))

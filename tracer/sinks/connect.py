@@ -24,9 +24,10 @@ OPTIONS: Mapping[str, Option] = {
 Dial = Callable[[], socket.socket]
 """Connects.  Raises OSError."""
 
-_FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, socket.EAI_AGAIN})
+_FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EPERM, socket.EAI_AGAIN})
 _TAKEN_FIRST_S, _TAKEN_MAX_S = 0.0002, 0.02
 _KEEPALIVE_S = 60
+_PROOF_MS = 1000
 _SSL_WANT_READ = 2
 """``ssl.SSL_ERROR_WANT_READ``."""
 
@@ -38,31 +39,36 @@ class Peer:
         self._dial = dial
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
+        self._is_unproven = False
+        """In TLS 1.3 a client whose certificate is refused is told so after it could send."""
 
     def open(self) -> bool:
         """Connect, unless it is connected to somebody who is still there; True: this connection is new.
 
         What he has said unasked is thrown away.  Raises OSError.
         """
-        if self._socket is not None and self._end(self._socket):
+        if self._socket is not None and (_is_mailbox(self._socket) or self._end(self._socket)):
             self.close()
         if self._socket is not None:
             return False
         try:
             opened = self._dial()
         except OSError as error:
-            if error.errno in _FORBIDDEN:
-                reason = f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)"
-                raise OSError(error.errno, reason) from error
-            raise
+            raise _explained(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
+        self._is_unproven = hasattr(opened, "cipher")
         return True
 
     def send(self, data: bytes) -> None:
         """All of it, as far as this host's kernel.  Raises OSError."""
         with self._or_close() as connected:
             connected.sendall(data)
+
+    def pass_on(self, descriptor: int) -> None:
+        """An open file, to who is at a UNIX socket.  Raises OSError."""
+        with self._or_close() as connected:
+            socket.send_fds(connected, [], [descriptor])
 
     def receive(self, max_bytes: int) -> bytes:
         """What comes next, at least one byte.  Raises OSError."""
@@ -85,8 +91,13 @@ class Peer:
                     raise TimeoutError(errno.ETIMEDOUT, "it has not taken all")
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _TAKEN_MAX_S)
+            if self._is_unproven:
+                poll = select.poll()
+                poll.register(connected, select.POLLIN)
+                poll.poll(_PROOF_MS)  # servers send a ticket, or refuse
             if end := self._end(connected):
                 raise end
+            self._is_unproven = False
 
     def close(self) -> None:
         if self._socket is not None:
@@ -99,14 +110,18 @@ class Peer:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         try:
             yield self._socket
-        except OSError:
+        except OSError as error:
             self.close()  # what it has got of this is unknown
-            raise
+            raise _explained(error) from error
 
     def _end(self, connected: socket.socket) -> OSError | None:
         """What ended the connection, as far as that is known here; None: the other side is still there."""
-        if (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM):
-            return _nobody_reads(connected)
+        if _is_mailbox(connected):
+            try:
+                self._dial().close()
+            except OSError as error:
+                return error
+            return None
         poll = select.poll()
         poll.register(connected, select.POLLIN | select.POLLRDHUP)
         events = dict(poll.poll(0)).get(connected.fileno(), 0)
@@ -201,13 +216,15 @@ def _addresses(host: str, port: int, kind: socket.SocketKind) -> "list[tuple[Any
         raise OSError(errno.EINVAL, f"{host!r} is no name of a host") from error
 
 
-def _nobody_reads(connected: socket.socket) -> OSError | None:
-    """Who has a socket for datagrams tells nobody of his end, and takes with him what he has not read."""
-    try:
-        connected.connect(connected.getpeername())
-    except OSError as error:
+def _is_mailbox(connected: socket.socket) -> bool:
+    """Who reads a UNIX socket for datagrams tells nobody of his end, and takes with him what he has not read."""
+    return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def _explained(error: OSError) -> OSError:
+    if error.errno not in _FORBIDDEN:
         return error
-    return None
+    return OSError(error.errno, f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)")
 
 
 def _closed() -> OSError:

@@ -5,22 +5,34 @@ The file may be renamed, removed or emptied by whoever rotates it, with a signal
 """
 
 import errno
+import fcntl
 import io
 import os
 import stat
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from tracer.errors import TracerError
+import orjson
+
+from tracer.errors import EXIT_USAGE, TracerError
 from tracer.ids import Id, ids
 from tracer.sinks import Sink
 from tracer.sinks.pipe import PipeSink, is_pipe
-from tracer.sinks.target import Form, Target
+from tracer.sinks.rotated import COMPRESS, Rotated, inherit
+from tracer.sinks.target import Form, Option, Target
 from tracer.stderr import tell
+from tracer.style import HEADS
 
+OPTIONS = {
+    "rotate-bytes": Option("Begin a new file when this one would become larger.", None, "bytes"),
+    "rotate-seconds": Option("Begin a new file with the first record so long after this one's first.", None, "seconds"),
+    "keep": Option("How many older files stay; all.", None, "count"),
+    "compress": Option("How they are compressed, but the newest of them.", "none", COMPRESS),
+}
 FORMS = {
-    "file": Form("file:PATH", "A file (mode 0640), opened anew after it was rotated; a FIFO; a terminal."),
+    "file": Form("file:PATH", "A file (mode 0640), opened anew after it was rotated; a FIFO; a terminal.", OPTIONS),
 }
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20
@@ -29,7 +41,6 @@ CREATE_S = 0.1
 """logrotate renames a file and creates the next one (``create``): so long it is left to do that."""
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_OURS = b'{"schema":'
 
 
 class _Half(NamedTuple):
@@ -43,24 +54,39 @@ class _Half(NamedTuple):
 
 def open_target(target: Target) -> Sink:
     """Raises TracerError where it cannot be opened."""
-    return PipeSink(target.address) if is_pipe(target.address) else FileSink(target.address)
+    path, options = target.address, target.options
+    rotate_bytes, rotate_s = (int(options[name] or 0) for name in ("rotate-bytes", "rotate-seconds"))
+    if is_pipe(path):
+        if rotate_bytes or rotate_s:
+            raise TracerError(f"{path} is no file, which alone can be rotated", "leave out rotate-...", EXIT_USAGE)
+        return PipeSink(path)
+    keep = None if options["keep"] is None else int(options["keep"])
+    return FileSink(path, rotate_bytes, rotate_s, Rotated(path, keep, str(options["compress"])))
 
 
 class FileSink:
     batch_lines = 1
     dead = False
 
-    def __init__(self, path: str) -> None:
-        """Raises TracerError where it cannot be opened."""
+    def __init__(self, path: str, rotate_bytes: int, rotate_s: int, rotated: Rotated) -> None:
+        """A limit of 0 is none.  Raises TracerError where it cannot be opened."""
         self.uri = f"file:{path}"
         self._path = path
+        self._rotate_bytes, self._rotate_s = rotate_bytes, rotate_s
+        self._rotated = rotated
         self._half: _Half | None = None
         self._is_stuck_in_old = False
+        self._cannot_rotate = False
         self._descriptor, self._is_torn = _open(path)
+        self._began_s = self._read_beginning_s()
+        if rotate_bytes or rotate_s:
+            rotated.tidy()
 
     def write(self, lines: Sequence[bytes]) -> int:
         self._follow()
         line = lines[0]
+        if self._is_due(len(line)):
+            self._rotate()
         view = memoryview(self._what_to_write(line))
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -71,17 +97,63 @@ class FileSink:
     def recent(self) -> set[Id]:
         try:
             size = os.fstat(self._descriptor).st_size
-            return ids(io.BytesIO(_read_end(self._descriptor, size, RECENT_BYTES)))
+            found = ids(io.BytesIO(_read_end(self._descriptor, size, RECENT_BYTES)))
         except OSError:
             return set()
+        if self._rotate_bytes or self._rotate_s:
+            for older in self._rotated.ends(RECENT_BYTES):
+                if size >= RECENT_BYTES:
+                    break
+                found |= ids(io.BytesIO(older))
+                size += len(older)
+        return found
 
     def reopen(self) -> None:
         descriptor, is_torn = _open(self._path)
-        self.close()
+        os.close(self._descriptor)
         self._descriptor, self._is_torn, self._half, self._is_stuck_in_old = descriptor, is_torn, None, False
+        self._began_s = self._read_beginning_s()
 
     def close(self) -> None:
+        self._rotated.close()
         os.close(self._descriptor)
+
+    def _is_due(self, line_bytes: int) -> bool:
+        size_bytes = os.fstat(self._descriptor).st_size if self._rotate_bytes or self._rotate_s else 0
+        if not size_bytes or self._half is not None or self._is_torn or self._is_stuck_in_old:
+            return False
+        is_large = self._rotate_bytes and size_bytes + line_bytes > self._rotate_bytes
+        return bool(is_large or (self._rotate_s and time.time() - self._began_s >= self._rotate_s))
+
+    def _rotate(self) -> None:
+        """Where that is impossible it goes on in the one that it has."""
+        status = os.fstat(self._descriptor)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another tracer may write to it, too
+            if not self._is_same(status):
+                return
+            os.rename(self._path, self._rotated.next_path())
+            self._cannot_rotate = False
+        except OSError as error:
+            if not self._cannot_rotate and error.errno != errno.EWOULDBLOCK:
+                self._cannot_rotate = True
+                tell(f"cannot rotate {self._path}: {error.strerror}; it goes on in this one")
+            return
+        self._follow(create_s=0.0)
+        if not self._is_stuck_in_old:
+            inherit(status, self._descriptor)
+        self._rotated.tidy()
+
+    def _read_beginning_s(self) -> float:
+        """When the first record in the file was written, about: its own time, or now."""
+        now_s = time.time()
+        if not self._rotate_s or not os.fstat(self._descriptor).st_size:
+            return now_s
+        try:
+            told = orjson.loads(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0])["time"]
+            return min(now_s, datetime.fromisoformat(f"{told[:19]}+00:00").timestamp())
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return now_s
 
     def _what_to_write(self, line: bytes) -> bytes:
         """The line, and what must stand before it for a line that could not be written to its end."""
@@ -92,7 +164,7 @@ class FileSink:
             return half.rest if half.line == line else half.rest + line
         return b"\n" + line if size_bytes else line  # somebody else has written, or emptied it
 
-    def _follow(self) -> None:
+    def _follow(self, create_s: float = CREATE_S) -> None:
         """Open the file anew where the path no longer leads to the one that is open.
 
         Raises OSError where that is impossible, and the open one has no name at all.
@@ -101,7 +173,7 @@ class FileSink:
         if self._is_same(own):
             return
         if not self._is_stuck_in_old:
-            until_s = time.monotonic() + CREATE_S
+            until_s = time.monotonic() + create_s
             while not os.path.lexists(self._path) and time.monotonic() < until_s:
                 time.sleep(CREATE_S / 10)
         try:
@@ -156,7 +228,7 @@ def _mend(descriptor: int) -> bool:
         if _read_end(descriptor, status.st_size, 1) == b"\n":
             return False
         torn = _read_end(descriptor, status.st_size, RECENT_BYTES).rpartition(b"\n")[2]
-        is_ours = torn.startswith(_OURS) or _OURS.startswith(torn)
+        is_ours = any(torn.startswith(head) or head.startswith(torn) for head in HEADS)
         if not is_ours or os.fstat(descriptor).st_size != status.st_size:
             return True
         os.ftruncate(descriptor, status.st_size - len(torn))
@@ -166,12 +238,13 @@ def _mend(descriptor: int) -> bool:
 
 
 def _read_end(descriptor: int, size: int, count: int) -> bytes:
-    """The last ``count`` bytes of a file that is open for writing alone.
+    """The last ``count`` bytes of a file that is open for writing alone.  Raises OSError."""
+    return _read(descriptor, max(0, size - count), count)
 
-    Raises OSError.
-    """
+
+def _read(descriptor: int, offset: int, count: int) -> bytes:
     reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(reader, count, max(0, size - count))
+        return os.pread(reader, count, offset)
     finally:
         os.close(reader)

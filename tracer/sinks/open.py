@@ -11,15 +11,20 @@ from tracer.event import Record
 from tracer.sinks import Sink, target
 from tracer.sinks.target import Form, Target
 
+_HTTP_PRESETS = ("", "loki+", "elasticsearch+", "opensearch+", "splunk+", "vector+")
 TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for kind in get_args(Record))
 """Of all records."""
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
+    "journald": "journald",
     "syslog+unix": "syslog",
     "syslog+udp": "syslog",
     "syslog+tcp": "syslog",
     "syslog+tls": "syslog",
+    **{f"{preset}{http}": "http" for preset in _HTTP_PRESETS for http in ("http", "https")},
+    "otlp+http": "otlp",
+    "otlp+https": "otlp",
 }
 """The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""

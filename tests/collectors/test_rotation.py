@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file that oomtrace rotates and compresses itself, while the tracer is killed within a storm."""
+
+import gzip
+import json
+import random
+import time
+from pathlib import Path
+
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.conftest import Eat
+from tests.kernel.environment import wait_until
+from tests.kernel.oracles import Record
+from tests.reliability.runs import Runs
+
+from .delivery import key, killed, once
+
+DEATHS = 6
+KILLS = 150
+
+
+def records_in(path: Path) -> list[Record]:
+    """Of the file and its older parts, in the order of their names."""
+    found = []
+    for part in [*sorted(path.parent.glob(f"{path.name}.0*")), path]:
+        data = gzip.decompress(part.read_bytes()) if part.suffix == ".gz" else part.read_bytes()
+        found += [json.loads(line) for line in data.splitlines()]
+    return found
+
+
+def test_killed_while_it_rotates(runs: Runs, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """Every kill has one record in the file's parts, though the tracer is killed again and again."""
+    path = tmp_path / "oomtrace.jsonl"
+    output = ["--output", f"file:{path}?rotate-bytes=8K&compress=gzip"]
+    chance = random.Random(3)
+    group = cgroup.child("storm", 8)
+    runs.start(*output)
+    eater = eat(16, group, children=KILLS, wait_ms=30, life=600)
+    for _ in range(DEATHS):
+        time.sleep(chance.uniform(0.1, 0.8))
+        runs.kill()
+        assert runs.start(*output)["adopted"]
+    wait_until("all are killed", eater.ended, 120)
+    victims = set(eater.children(KILLS))
+    runs.stop()
+    assert group.oom_kills() == KILLS
+    wait_until("all but two are compressed", lambda: len(list(tmp_path.glob("oomtrace.jsonl.0*[0-9]"))) <= 1)
+    records = records_in(path)
+    assert victims <= killed(records)
+    kills = [key(record) for record in records if record["type"] == "oom_kill"]
+    assert len(kills) == len(set(kills)), "none is told twice"
+    written = [key(record) for record in once(runs.records()) if record["type"] == "oom_kill"]
+    assert kills == written, "as in the other file, in which order the kernel killed"

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS, with OpenSSL's own server: whose certificate is not right gets no record."""
+
+from pathlib import Path
+
+import pytest
+
+from tracer.sinks.open import open_sink
+
+from .certificates import Certificates
+from .conftest import Start
+from .program import Program, accepts, free_port
+
+LINE = b'{"schema":1,"type":"stop","time":"2026-11-24T03:51:53Z"}\n'
+
+
+class Server:
+    """Says what it has got."""
+
+    def __init__(self, certificates: Certificates, start: Start) -> None:
+        self.port = free_port()
+        command: list[str | Path] = [
+            "sh", "-c", 'sleep 600 | "$@"', "sh",  # it ends with its standard input
+            "openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-quiet",
+            "-Verify", "1", "-verify_return_error",
+            "-cert", certificates.server, "-key", certificates.server_key, "-CAfile", certificates.authority,
+        ]  # fmt: skip
+        self.program: Program = start("openssl", command, accepts(self.port))
+
+
+@pytest.fixture
+def server(certificates: Certificates, start_program: Start) -> Server:
+    return Server(certificates, start_program)
+
+
+def uri(server: Server, own: Certificates, host: str = "localhost", **options: object) -> str:
+    given = {"ca-file": own.authority, "cert-file": own.client, "key-file": own.client_key, "timeout": 5}
+    given |= {name.replace("_", "-"): value for name, value in options.items()}
+    pairs = "&".join(f"{name}={value}" for name, value in given.items() if value is not None)
+    return f"syslog+tls://{host}:{server.port}?{pairs}"
+
+
+@pytest.mark.parametrize("options", [{}, {"host": "127.0.0.1"}, {"verify": "no", "ca_file": None}])
+def test_right(server: Server, certificates: Certificates, options: dict[str, str]) -> None:
+    """By name, by address, and where it is told not to look."""
+    sink = open_sink(uri(server, certificates, **options))
+    assert sink.write([LINE]) == 1
+    sink.close()
+    server.program.wait_for(LINE.decode().strip())
+
+
+def test_wrong_authority(server: Server, certificates: Certificates) -> None:
+    """A server whose certificate another authority has signed."""
+    refused(server, uri(server, certificates, ca_file=certificates.stranger), "CERTIFICATE_VERIFY_FAILED")
+
+
+def test_wrong_name(server: Server, certificates: Certificates) -> None:
+    """A server that is somebody else."""
+    refused(server, uri(server, certificates, server_name="logs.example"), "Hostname mismatch")
+
+
+def test_without_own_certificate(server: Server, certificates: Certificates) -> None:
+    """A server that wants one: what is sent before it says so does not count as delivered."""
+    refused(server, uri(server, certificates, cert_file=None, key_file=None), "CERTIFICATE_REQUIRED|closed|reset")
+
+
+def refused(server: Server, output: str, reason: str) -> None:
+    sink = open_sink(output)
+    with pytest.raises(OSError, match=reason):
+        sink.write([LINE])
+    sink.close()
+    assert '"stop"' not in server.program.said()

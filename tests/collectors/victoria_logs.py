@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VictoriaLogs, which speaks most of the protocols that logs come by over HTTP, and what it has stored.
+
+It says that it has taken lines before they are on its disk, and SIGKILL loses those: so it is ended in order.
+"""
+
+import json
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tracer.clock import unix_ns
+
+from .conftest import Start
+from .go_programs import VICTORIA_LOGS
+from .program import accepts, free_port
+
+Stored = dict[str, Any]
+
+
+class VictoriaLogs:
+    def __init__(self, folder: Path, start: Start) -> None:
+        self.port = free_port()
+        command = [
+            VICTORIA_LOGS.build(),
+            f"-storageDataPath={folder}/victoria-logs",
+            f"-httpListenAddr=127.0.0.1:{self.port}",
+        ]
+        self.program = start("victoria-logs", command, accepts(self.port))
+
+    def query(self, text: str) -> list[Stored]:
+        """What it finds, by LogsQL."""
+        data = urllib.parse.urlencode({"query": text}).encode()
+        url = f"http://127.0.0.1:{self.port}/select/logsql/query"
+        with urllib.request.urlopen(url, data, timeout=30) as response:
+            return [json.loads(line) for line in response]
+
+    def stored(self, way: str) -> list[Stored]:
+        """All that has come by one way, in the order of time."""
+        return sorted(self.query(f"way:={way}"), key=lambda each: unix_ns(each["_time"]) or 0)
