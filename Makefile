@@ -21,7 +21,9 @@ TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
-COLLECTOR_PACKAGES := openssl systemd debian-archive-keyring mosquitto mosquitto-clients nodejs npm socat postgresql
+# npm brings axe-core; where there is one, Debian's is not needed.
+REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core openssh-client openssh-server tmux zstd $(if $(shell command -v npm),,npm)
+COLLECTOR_PACKAGES := openssl systemd debian-archive-keyring mosquitto mosquitto-clients socat postgresql $(if $(shell command -v npm),,nodejs npm)
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
 BOX_PACKAGES := mmdebstrap e2fsprogs fdisk qemu-utils debian-archive-keyring
 VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base \
@@ -32,7 +34,7 @@ PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 p
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
 	deploy/oomtrace.service deploy/config.toml deploy/collectors/journald/oomtrace.catalog
 
 .DEFAULT_GOAL := build
@@ -112,6 +114,12 @@ test-reliability: build  ## Faults while processes are killed, and an account of
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root
 	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
 	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
+
+.PHONY: test-report
+test-report: build  ## The report's page in Chromium, and the watch in tmux, with real OOM kills; needs root
+	@$(MAKE) --no-print-directory packages PACKAGES="$(REPORT_PACKAGES)"
+	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
+	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
 
 .PHONY: test-collectors
 test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root

@@ -11,10 +11,12 @@ from tracer.commands.config import config
 from tracer.commands.detach import detach
 from tracer.commands.doctor import doctor
 from tracer.commands.parse import parse
+from tracer.commands.report import report
 from tracer.commands.resolve import resolve
 from tracer.commands.run import run
 from tracer.commands.schema import schema
 from tracer.commands.top import top
+from tracer.commands.watch import watch
 from tracer.commands.why import why
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
@@ -28,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, why, top, resolve, parse, doctor, detach, schema):
+for command in (run, why, top, watch, resolve, parse, report, doctor, detach, schema):
     app.command()(command)
 app.add_typer(config)
 

@@ -81,6 +81,7 @@ class LogFile:
 
     def close(self) -> None:
         """Ends it."""
+        self._file.close()
         self._raw.close()
         if self._program is not None and self._program.poll() is None:
             self._program.kill()

@@ -11,10 +11,12 @@ from tracer.log_format import LineFormats, Origin, Sourced
 from tracer.log_journal import EXPORT, LONGEST_BYTES, Export
 from tracer.log_time import Calendar
 from tracer.oom_incident import Awaited, Report
+from tracer.oom_lines import LogLine
 from tracer.oom_report import DETAILS, STATISTIC, WORDS, Reports, has_word
 
 Emit = Callable[[Report, Origin], None]
 Begin = Callable[[Origin], None]
+Heard = Callable[[LogLine, Origin], None]
 
 _SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS)
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
@@ -32,10 +34,14 @@ _PATIENCE_BYTES = 4 << 20
 
 
 class HostReports:
-    """Lines of many hosts and boots, mixed as a central log has them -> reports."""
+    """Lines of many hosts and boots, mixed as a central log has them -> reports.
 
-    def __init__(self, emit: Emit) -> None:
+    ``heard`` is given each line that counts, after the reports that it completes.
+    """
+
+    def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
         self._emit = emit
+        self._heard = heard
         self._open: dict[Origin, Reports] = {}
         self._awaiting: dict[Origin, Awaited] = {}
         self.awaits: Awaited = None
@@ -58,6 +64,8 @@ class HostReports:
             reports = self._open[origin] = Reports()
         for report in reports.feed(line):
             self._emit(report, origin)
+        if self._heard is not None:
+            self._heard(line, origin)
         if reports.idle:
             del self._open[origin]
         awaited = reports.awaits
@@ -90,13 +98,13 @@ class HostReports:
 class LogScan:
     """Reads one log."""
 
-    def __init__(self, calendar: Calendar, emit: Emit, begin: Begin | None = None) -> None:
+    def __init__(self, calendar: Calendar, emit: Emit, begin: Begin | None = None, heard: Heard | None = None) -> None:
         """``begin`` is told when a host boots, of which nobody has to hear else."""
         self._boots = begin
         self._begin_words = _BEGINS if begin is None else (*_BEGINS, _BOOT)
         self._count_words = _COUNTS if begin is None else (*_COUNTS, _BOOT)
         self._formats = LineFormats(calendar)
-        self._reports = HostReports(emit)
+        self._reports = HostReports(emit, heard)
         self._export: Export | None = None
         self.begun = self._overlong = False
         self._rest = b""

@@ -12,6 +12,11 @@ from tracer import __version__
 
 from .debian import SUITES, bootstrap
 
+KILLED = (
+    "Memory cgroup out of memory: Killed process 7 (dead) total-vm:8kB, anon-rss:4kB, file-rss:4kB, shmem-rss:0kB, "
+    "UID:0 pgtables:4kB oom_score_adj:0"
+)
+
 
 @pytest.fixture(scope="module")
 def deb() -> Path:
@@ -38,6 +43,11 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
         test "$(oomtrace --version)" = "oomtrace {__version__}"
         oomtrace schema >/schema.json
         oomtrace resolve /system.slice/ssh.service | grep -q ssh.service
+        echo '[ 9.000000] {KILLED}' | oomtrace report - -o /report.html
+        grep -q 'The kernel killed dead (pid 7)' /report.html
+        code=0; oomtrace watch /dev/null 2>/watch.txt || code=$?
+        test $code = 3
+        grep -q python3-urwid /watch.txt
         oomtrace doctor >/doctor.txt || test $? = 3
         code=0; oomtrace run --engine ebpf 2>/error.txt || code=$?
         test $code = 2

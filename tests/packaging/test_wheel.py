@@ -59,6 +59,15 @@ def test_command(command: list[str]) -> None:
     assert json.loads(done.stdout) == json_schema()
 
 
+def test_report(command: list[str], tmp_path: Path) -> None:
+    """It makes a page: what that is made of is inside."""
+    log = ROOT / "tests" / "unit" / "kernel_logs" / "7.2-group.txt"
+    page = tmp_path / "report.html"
+    subprocess.run([*command, "report", log, "-o", page], check=True)
+    assert "hog-bystander1" in page.read_text()
+    assert "</html>" in page.read_text()
+
+
 @pytest.mark.parametrize("engine", ["core", "bcc"])
 def test_run(command: list[str], engine: str, tmp_path: Path) -> None:
     """It traces with both engines, until it is told to stop."""

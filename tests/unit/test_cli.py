@@ -24,7 +24,7 @@ from tracer.schema import json_schema
 from .events import NOBODY
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
-COMMANDS = ("run", "why", "top", "resolve", "parse", "doctor", "schema", "detach")
+COMMANDS = ("run", "why", "top", "resolve", "parse", "report", "watch", "doctor", "schema", "detach")
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -106,6 +106,11 @@ def test_no_arguments() -> None:
         ("parse", "--grep", "(", "/dev/null"),
         ("parse", "-n", "0", "/dev/null"),
         ("parse", "-f", "/dev/null", "/dev/null"),
+        ("report",),
+        ("report", "--format", "pdf", "/dev/null"),
+        ("report", "-n", "0", "/dev/null"),
+        ("watch", "/dev/null", "/dev/null"),
+        ("watch", "/dev/null"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page in a real browser: it loads alone, is quick with 10,000 incidents, and everybody can use it."""
+
+import select
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from tests.unit.kernel_log_files import reports
+from tests.unit.test_report import hostile_records
+from tracer.oom_lines import LogLine
+from tracer.report.incidents import seconds
+from tracer.report.whose import whose
+from tracer.sentence import describe
+
+from .browser import Browser
+from .conftest import MakePage, run_report
+from .samples import HOSTILE, Record, many
+
+INTERACTIVE_CPU_S = 3.0
+"""CPU time of the page's thread until 10,000 incidents can be used.  Wall time is the machine's affair."""
+FRAME_CPU_MS = 16.0
+"""The same for each frame while they scroll by, 18,000 pixels a second: one frame of 60 in a second."""
+STEADY_PX = 300
+INTERACTIVE_S = 15.0
+FRAME_MS = 250.0
+"""Wall time, for all but one of twenty frames, on cores that others use, too."""
+MOST_ROWS = 60
+
+SHOWN = "return Number(document.getElementById('incidents-title').textContent.replace(/\\D/g, ''))"
+SCROLL = """
+const done = arguments[1], by = arguments[0], list = document.getElementById("list"), frames = [], seen = new Set();
+let step = 0, before = performance.now(), most = 0, empty = 0;
+list.scrollTop = 0;
+requestAnimationFrame(function frame(now) {
+    frames.push(now - before);
+    before = now;
+    const rows = [...list.querySelectorAll(".row")].filter((row) => !row.hidden);
+    most = Math.max(most, list.querySelectorAll("*").length);
+    for (const row of rows) seen.add(row.getAttribute("aria-posinset"));
+    const box = list.getBoundingClientRect(), hit = document.elementFromPoint(box.x + 50, box.y + box.height / 2);
+    if (!hit.closest(".row")) empty++;
+    list.scrollTop = ++step * (by || (list.scrollHeight - list.clientHeight) / 120);
+    if (step <= 120) requestAnimationFrame(frame);
+    else done({ frames: frames.slice(1), most, empty, seen: seen.size, top: list.scrollTop });
+});
+"""
+
+
+def shown(browser: Browser) -> int:
+    return int(browser.js(SHOWN))
+
+
+def search(browser: Browser, text: str, expected: int) -> None:
+    browser.find("#text").clear()
+    browser.find("#text").send_keys(text)
+    browser.wait_for(f"{expected} incidents", f"{SHOWN.replace('return ', 'return (')}) === {expected}")
+
+
+def test_alone(browser: Browser, many_page: Path) -> None:
+    """It asks for nothing but itself, says nothing on the console, and could not reach the network if it wanted."""
+    browser.show(many_page)
+    browser.wait_js("setTimeout(arguments[0], 500)")
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {many_page.as_uri()}
+    assert browser.logged("browser") == []
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    refused = browser.wait_js(
+        "const done = arguments[0], seen = []; let told = 0;"
+        "document.addEventListener('securitypolicyviolation', (event) => seen.push(event.effectiveDirective));"
+        f"const image = new Image(); image.onerror = () => told++; image.src = 'http://127.0.0.1:{port}/x.png';"
+        f"fetch('http://127.0.0.1:{port}/').catch(() => told++);"
+        "setTimeout(() => done([seen.sort(), told]), 500);"
+    )
+    assert refused == [["connect-src", "img-src"], 2]
+    assert not select.select([listener], [], [], 0)[0], "it reached the listener"
+    listener.close()
+    for attack in (
+        "document.body.innerHTML = '<b>x</b>'",
+        "const made = document.createElement('script'); made.text = 'window.hacked = 1'; document.body.append(made)",
+        "document.body.insertAdjacentHTML('beforeend', '<b>x</b>')",
+    ):
+        assert browser.js(f"try {{ {attack} }} catch (error) {{ return error.name }}") == "TypeError"
+    assert browser.js("return window.hacked") is None
+    browser.logged("browser")
+
+
+def test_quick(browser: Browser, many_page: Path) -> None:
+    """10,000 incidents can be used within seconds, and scroll smoothly, with few rows in the document."""
+    before_s = browser.cpu_s()
+    assert browser.show(many_page) <= INTERACTIVE_S
+    assert browser.cpu_s() - before_s <= INTERACTIVE_CPU_S
+    assert shown(browser) == 10_000
+    found = browser.wait_js(SCROLL, 0)
+    assert found["empty"] == 0, "nothing but white was seen"
+    assert found["seen"] > 1000
+    assert found["most"] <= 5 * MOST_ROWS + 1
+    before_s = browser.cpu_s()
+    frames = sorted(browser.wait_js(SCROLL, STEADY_PX)["frames"])
+    assert 1000 * (browser.cpu_s() - before_s) / len(frames) <= FRAME_CPU_MS
+    assert frames[len(frames) * 19 // 20] <= FRAME_MS, frames
+    took = browser.wait_js(
+        "const done = arguments[0], text = document.getElementById('text'), from = performance.now();"
+        "text.value = 'hog'; text.dispatchEvent(new Event('input'));"
+        "new MutationObserver(() => done(performance.now() - from)).observe("
+        "document.getElementById('shown'), { childList: true, characterData: true, subtree: true });"
+    )
+    assert took <= 1000, "of which it waits 120 ms for the next letter"
+
+
+def test_counts(browser: Browser, many_page: Path, many_records: list[Record]) -> None:
+    """Victims by container, image and node are those of the records; so are what the filters leave."""
+    browser.show(many_page)
+    for place, facet in enumerate(("container", "image", "node")):
+        expected = Counter(getattr(whose(record), facet) for record in many_records)  # type: ignore[arg-type]
+        script = "return [...document.querySelectorAll('#rankings > div')[arguments[0]].querySelectorAll('button')]"
+        rows = browser.js(
+            script + ".map((button) => [...button.querySelectorAll('span')].map((span) => span.textContent))", place
+        )
+        assert [int(row[1].replace(",", "")) for row in rows] == sorted(expected.values(), reverse=True)[: len(rows)]
+        for name, victims in rows:
+            assert int(victims.replace(",", "")) == expected[None if name.startswith("(") else name]
+    name = "node-3"
+    browser.js(
+        "document.querySelectorAll('#rankings > div')[2].querySelectorAll('button').forEach((button) => {"
+        " if (button.textContent.startsWith('node-3')) button.click(); })"
+    )
+    assert shown(browser) == sum(record["host"]["name"] == name for record in many_records)
+    comm = "hog-bystander1"
+    expected_number = sum(
+        record["victim"]["comm"] == comm and record["host"]["name"] == name for record in many_records
+    )
+    asked = sum(comm in str(record["trigger"]) and record["host"]["name"] == name for record in many_records)
+    assert asked == 0
+    search(browser, comm, expected_number)
+    browser.find("#clear").click()
+    assert shown(browser) == len(many_records)
+    bars = browser.js(
+        "document.getElementById('chart-table').open = true; return new Promise((done) => setTimeout(() => done("
+        "[...document.querySelectorAll('#chart-table tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))), 100))"
+    )
+    assert sum(int(row[2].replace(",", "")) for row in bars) == len(many_records)
+    first = seconds(f"{bars[0][0].replace(' ', 'T')}Z"), seconds(f"{bars[0][1].replace(' ', 'T')}Z")
+    inside = [record for record in many_records if first[0] <= seconds(record["time"]) < first[1]]  # type: ignore[operator]
+    assert int(bars[0][2]) == len(inside)
+
+
+def test_keyboard(browser: Browser, many_page: Path, many_records: list[Record]) -> None:
+    """Everything works without a mouse, and it can be seen where the focus is."""
+    browser.show(many_page)
+    browser.keys(Keys.TAB)
+    assert browser.js("return document.activeElement.className") == "skip"
+    assert browser.js("return document.activeElement.getBoundingClientRect().left") >= 0
+    browser.keys(Keys.ENTER)
+    reached = []
+    for _ in range(40):
+        browser.keys(Keys.TAB)
+        reached.append(browser.js("return document.activeElement.id || document.activeElement.tagName"))
+        outline = browser.js("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or reached[-1] == "BODY", reached[-1]
+    browser.js("document.getElementById('list').focus()")
+    newest = sorted(many_records, key=lambda record: record["time"])[::-1]
+    for key, place in ((Keys.ARROW_DOWN, 1), (Keys.END, 9999), (Keys.ARROW_UP, 9998), (Keys.HOME, 0)):
+        browser.keys(key)
+        active = browser.js(
+            "return document.getElementById(document.activeElement.getAttribute('aria-activedescendant'))"
+            ".getAttribute('aria-posinset')"
+        )
+        assert int(active) == place + 1
+        assert browser.text("#incident-title") == describe(newest[place])  # type: ignore[arg-type]
+    browser.keys(Keys.PAGE_DOWN, Keys.ENTER)
+    assert browser.focused() == "incident-title"
+    browser.keys(Keys.ESCAPE)
+    assert browser.focused() == "list"
+    browser.keys("/")
+    assert browser.focused() == "text"
+    browser.js("document.getElementById('chart').focus()")
+    browser.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    said = browser.text("#chart-said")
+    assert said.startswith("2026-11-01 ")
+    browser.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, shift=True)
+    total = int(browser.text("#chart-said").rpartition(": ")[2].split()[0].replace(",", ""))
+    browser.keys(Keys.ENTER)
+    assert 0 < shown(browser) == total < 10_000
+    browser.keys("-")
+    assert shown(browser) > total
+    browser.keys(Keys.ESCAPE)
+    assert shown(browser) == 10_000
+
+
+def test_brush(browser: Browser, many_page: Path) -> None:
+    """Dragging over the chart zooms to what was dragged over."""
+    browser.show(many_page)
+    chart = browser.find("#chart")
+    actions = ActionChains(browser.driver).move_to_element_with_offset(chart, -100, 0).click_and_hold()
+    actions.move_by_offset(150, 0).release().perform()
+    few = shown(browser)
+    assert 0 < few < 5000
+    browser.find("#zoom-out").click()
+    assert few < shown(browser) < 10_000
+    browser.find("#zoom-all").click()
+    assert shown(browser) == 10_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_accessible(browser: Browser, make_page: MakePage, bases: list[Record], scheme: str, width: int) -> None:
+    """axe-core finds nothing, in an incident with everything, with all details open, and where nothing is found."""
+    page = make_page([*many(bases, 60), *bases])
+    browser.show(page, width, prefers_color_scheme=scheme)
+    search(browser, "hog-main", shown_by(browser, "hog-main"))
+    assert browser.js("return document.querySelectorAll('.candidates tr').length") > 1
+    browser.js("for (const details of document.querySelectorAll('details')) details.open = true")
+    browser.wait_js("setTimeout(arguments[0], 200)")
+    assert browser.violations() == []
+    assert browser.js("return document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
+    search(browser, "nothing has this name", 0)
+    assert browser.violations() == []
+    paper = browser.js("return getComputedStyle(document.documentElement).backgroundColor")
+    assert (sum(map(int, paper[4:-1].split(","))) > 384) == (scheme == "light")
+
+
+def shown_by(browser: Browser, text: str) -> int:
+    """How many rows the index has with this text in them."""
+    return int(
+        browser.js(
+            "return JSON.parse(document.getElementById('index').textContent).rows"
+            ".filter((row) => row[10].includes(arguments[0])).length",
+            text,
+        )
+    )
+
+
+def test_reduced_motion(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
+    """Nothing moves for those who do not want it."""
+    page = make_page(many(bases, 5))
+    moving = (
+        "return [...document.querySelectorAll('*')]"
+        ".some((each) => parseFloat(getComputedStyle(each).transitionDuration) > 0)"
+    )
+    browser.show(page, prefers_reduced_motion="no-preference")
+    assert browser.js(moving)
+    browser.show(page, prefers_reduced_motion="reduce")
+    assert not browser.js(moving)
+
+
+def test_hostile_names(browser: Browser, make_page: MakePage) -> None:
+    """Names are text wherever they stand: nothing of them runs, is an element, or is hidden."""
+    records = hostile_records()
+    browser.show(make_page(records))
+    assert shown(browser) == len(HOSTILE)
+    elements = "return [...new Set([...document.body.querySelectorAll('*')].map((each) => each.tagName))].sort()"
+    for number in range(len(HOSTILE)):
+        browser.js("document.getElementById('list').focus()")
+        browser.keys(Keys.HOME, *[Keys.ARROW_DOWN] * number)
+        browser.js("for (const details of document.querySelectorAll('details')) details.open = true")
+        browser.wait_js("setTimeout(arguments[0], 50)")
+        assert not {"IMG", "IFRAME", "OBJECT", "LINK"} & set(browser.js(elements))
+    assert browser.js("return window.hacked") is None
+    assert browser.js("return document.querySelectorAll('script').length") == 3
+    text = browser.js(
+        "return [...document.querySelectorAll('#pattern-table td:first-child')].map((cell) => cell.textContent)"
+    )
+    whole = " ".join(text)
+    for name in HOSTILE:
+        if name.isprintable():
+            assert name[-100:] in whole, "of a long one the end is shown"
+    invisible = "return /[\\u202e\\u2028\\u2029\\u001b\\u0007]/.test(document.querySelector('main').innerText)"
+    assert browser.js(invisible) is False
+    assert browser.logged("browser") == []
+
+
+def test_as_the_kernel_log(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
+    """What the page shows of a record in the kernel log's form is read back as that: by the reader of kernel logs."""
+    records = [record for record in bases if record["victim"]["comm"] and record["victim"]["total_vm_bytes"]]
+    records = [
+        record for record in records if record["victim"]["comm"].isascii() and record["victim"]["comm"].isprintable()
+    ]
+    browser.show(make_page(records))
+    texts = browser.js(
+        "const list = document.getElementById('list'), found = [];"
+        "for (let at = 0; at < arguments[0]; at++) {"
+        " list.dispatchEvent(new KeyboardEvent('keydown', { key: at ? 'ArrowDown' : 'Home' }));"
+        " const details = [...document.querySelectorAll('#incident-body details')][0]; details.open = true;"
+        " details.dispatchEvent(new Event('toggle')); found.push(details.querySelector('pre').textContent); }"
+        "return found",
+        shown(browser),
+    )
+    read: dict[tuple[Any, ...], Any] = {}
+    for text in texts:
+        for found in reports(LogLine(line.encode(), number) for number, line in enumerate(text.split("\n"))):
+            key = (found.tid, found.comm.decode(), found.total_vm_bytes, found.anon_rss_bytes, found.file_rss_bytes)
+            read[key] = found
+    assert len(texts) > 50
+    for record in records:
+        victim, incident = record["victim"], record["incident"]
+        found = read[
+            tuple(victim[name] for name in ("tid", "comm", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes"))
+        ]
+        assert found.oom_score_adj == victim["oom_score_adj"] or victim["oom_score_adj"] is None
+        if found.message is not None:
+            assert found.message.decode() == incident["message"]
+
+
+def test_nothing_to_show(browser: Browser, make_page: MakePage) -> None:
+    """No incident, and incidents without a time, make a page, too."""
+    browser.show(make_page([]))
+    assert browser.text("#summary") == "0 incidents, 0 victims, 0 nodes"
+    assert browser.violations() == []
+    assert browser.logged("browser") == []
+
+
+def test_without_time(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
+    """Incidents whose time is not known are in the list, and said to be in no range of time."""
+    browser.show(make_page({**record, "time": None} for record in bases))
+    assert shown(browser) > 50
+    assert "time is not known" in browser.text("#notes")
+    browser.js("document.getElementById('list').focus()")
+    browser.keys(Keys.END)
+    assert browser.logged("browser") == []
+
+
+def test_exact_numbers(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
+    """Numbers that JavaScript cannot hold are in the JSON as they are in the record."""
+    (record,) = many([next(record for record in bases if record["limit"])], 1)
+    record["limit"]["swap_limit_bytes"] = 9223372036854771712
+    browser.show(make_page([record]))
+    shown_json = browser.js(
+        "const details = [...document.querySelectorAll('#incident-body details')].pop(); details.open = true;"
+        "details.dispatchEvent(new Event('toggle')); return details.querySelector('pre').textContent"
+    )
+    assert '"swap_limit_bytes": 9223372036854771712,' in shown_json
+
+
+def test_kernel_log_beside(browser: Browser, tmp_path: Path) -> None:
+    """A kernel log makes a page by itself, with its own lines."""
+    log = Path(__file__).parents[1] / "unit" / "kernel_logs" / "7.2-group.txt"
+    browser.show(run_report(log, output=tmp_path / "report.html"))
+    assert browser.text("#summary").startswith("1 incident, 3 victims")
+    assert "Killed process 233 (hog-bystander1)" in browser.text("#incident-body pre")
+    assert "2 further victims" in browser.text("#incident-body")
+    assert browser.js("return document.querySelectorAll('.candidates tbody .killed').length") == 3

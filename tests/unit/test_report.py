@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report reads, and what it says for a ticket.  The page has tests in a browser: tests/report."""
+
+import copy
+import gzip
+import html
+import json
+import lzma
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cmarkgfm
+import pytest
+from cmarkgfm.cmark import Options
+from jsonschema.validators import validator_for
+
+from tests.kernel.environment import require
+from tests.report.samples import HOSTILE, many, of_kernel_logs
+from tests.unit.kernel_log_files import FILES, lines
+from tests.unit.log_formats import WHOLE
+from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.report import make
+from tracer.report.check import Records
+from tracer.report.incidents import Collection, workloads
+from tracer.report.inputs import Inputs
+from tracer.report.make import Form, report
+from tracer.report.markdown import code
+from tracer.report.memory import parts, size_text
+from tracer.schema import json_schema
+from tracer.sentence import printable
+
+BASES = of_kernel_logs()
+RECORDS = Records()
+OTHER: tuple[Any, ...] = (None, True, 7, -1, 1 << 70, 1.5, "x", "memcg", [], {}, [None], {"a": "b"})
+
+
+def lenient() -> Any:
+    """Validates by the schema, but for what other versions may lack or add."""
+    schema = json_schema()
+    for definition in schema["$defs"].values():
+        definition["additionalProperties"] = True
+        nullable = [
+            name for name, field in definition["properties"].items() if {"type": "null"} in field.get("anyOf", ())
+        ]
+        definition["required"] = [name for name in definition["required"] if name not in nullable]
+    return validator_for(schema)(schema)
+
+
+def written(path: Path, records: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def read(*paths: str) -> tuple[Collection, list[int]]:
+    """What the files tell, and how many lines of each are bad."""
+    collection = Collection()
+    inputs = Inputs(collection)
+    for path in paths:
+        inputs.read(path)
+    return collection, [each.bad for each in inputs.read_so_far]
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a record: what holds it, and its key there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items):
+        yield value, key
+        yield from leaves(inner)
+
+
+def test_records_are_taken() -> None:
+    """Records of real kills are, as they are."""
+    for record in BASES:
+        assert RECORDS.read(json.dumps(record).encode()) == record
+
+
+def test_as_the_schema() -> None:
+    """With another value anywhere a record is taken where jsonschema takes it, and refused where it does not."""
+    chance, validator = random.Random(7), lenient()
+    taken = 0
+    for _ in range(400):
+        record = copy.deepcopy(chance.choice(BASES))
+        owner, key = chance.choice(list(leaves(record)))
+        owner[key] = copy.deepcopy(chance.choice(OTHER))
+        valid = validator.is_valid(record) and owner[key] != 1 << 70
+        assert (RECORDS.conform(record) is not None) == valid, (key, owner[key])
+        taken += valid
+    assert 40 < taken < 360
+
+
+def test_older_records() -> None:
+    """A field that was not there yet is null, one that is not known here stays; one that must be there is missed."""
+    record = copy.deepcopy(BASES[0])
+    del record["victim"]["shared_mm"], record["network"]
+    record["later"] = {"x": 1}
+    taken: Any = RECORDS.conform(copy.deepcopy(record))
+    assert (taken["victim"]["shared_mm"], taken["network"], taken["later"]) == (None, None, {"x": 1})
+    del record["id"]
+    assert RECORDS.conform(record) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{", b"[]", b"7", b'{"type":"oom_kill"}', b'{"type":["oom_kill"]}', b'{"type":"x"}', b"\xff", b"[" * 9999],
+)
+def test_no_record(line: bytes) -> None:
+    """What is no record is refused without a word."""
+    assert RECORDS.read(line) is None
+
+
+def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Bad lines are counted, told once, and never the end."""
+    path = tmp_path / "oom.json"
+    good = [json.dumps(record).encode() for record in many(BASES, 20)]
+    bad = [b"not JSON", b'{"schema":1,"type":"oom_kill"}', b"x" * 3_000_000, good[3][:-9], b"\xff\xfe"]
+    path.write_bytes(b"\n".join([*bad[:2], *good[:10], b"", *bad[2:], *good[10:]]))
+    assert report([str(path)], Form("md", last=3)) == 0
+    captured = capsysbinary.readouterr()
+    assert captured.err == f"oomtrace: {path}: 5 lines are no records, and left out\n".encode()
+    assert b"20 incidents, 20 victims." in captured.out
+    assert b"left out: 5" in captured.out
+    assert captured.out.count(b"\n## ") == 3
+    assert b"17 older incidents are not shown." in captured.out
+
+
+def test_compressed_and_repeated(tmp_path: Path) -> None:
+    """Whatever it is compressed with; the same kill in several files counts once."""
+    require(shutil.which("zstd"), "zstd")
+    plain = Path(written(tmp_path / "plain", list(many(BASES, 30))))
+    data = plain.read_bytes()
+    (tmp_path / "gz").write_bytes(gzip.compress(data))
+    (tmp_path / "xz").write_bytes(lzma.compress(data))
+    subprocess.run(["zstd", "-q", plain, "-o", tmp_path / "zst"], check=True, timeout=20)
+    for name in ("plain", "gz", "xz", "zst"):
+        assert len(read(str(tmp_path / name))[0].incidents()) == 30
+    collection, bad = read(*(str(tmp_path / name) for name in ("plain", "gz", "xz", "zst")))
+    assert (len(collection.incidents()), collection.repeated, bad) == (30, 90, [0] * 4)
+
+
+def test_group_kill_is_one_incident() -> None:
+    """All victims of a group kill, in one incident, with their exits."""
+    collection = Collection()
+    log = list(lines(FILES["7.2-group"]))
+    assert len(log) > 50
+    group = [record for record in BASES if record["incident"]["group_kill"]]
+    first = group[0]["incident"]["id"]
+    group = [record for record in group if record["incident"]["id"] == first]
+    (other,) = [record for record in BASES if record["incident"]["scope"] == "sysrq"][:1]
+    for record in [*group, other]:
+        collection.add(record)  # type: ignore[arg-type]
+    gone: Any = {
+        **{name: group[0][name] for name in ("schema", "time", "seq", "host", "id")},
+        "type": "oom_exit",
+        "incident_id": first,
+        "pid": 1,
+        "after_ns": 5,
+        "container_init_died": None,
+        "runtime_verdict": None,
+    }
+    collection.add(gone)
+    incidents = collection.incidents()
+    assert sorted(len(incident.kills) for incident in incidents) == [1, len(group)]
+    (incident,) = [incident for incident in incidents if len(incident.kills) > 1]
+    assert [kill.exit for kill in incident.kills] == [gone] + [None] * (len(group) - 1)
+
+
+def test_kernel_log_of_the_same_kills(tmp_path: Path) -> None:
+    """Kills that records and a kernel log both tell are one each, with the log's own lines."""
+    path = tmp_path / "journal.json"
+    path.write_bytes(WHOLE["journal json"](lines(FILES["7.2-group"])))
+    logged = [kill for incident in read(str(path))[0].incidents() for kill in incident.kills]
+    assert len(logged) == 3
+    seen = []
+    for number, kill in enumerate(logged):
+        record: Any = copy.deepcopy(kill.record)
+        record.update(id=f"seen-{number}", source="bpf")
+        seen.append(record)
+    collection, _ = read(written(tmp_path / "oom.json", seen), str(path))
+    (incident,) = collection.incidents()
+    assert [kill.record["id"] for kill in incident.kills] == ["seen-0", "seen-1", "seen-2"]
+    assert collection.repeated == 3
+    for kill in logged:
+        killed = f"Killed process {kill.record['victim']['tid']} ({kill.record['victim']['comm']})"
+        assert any(killed in line for line in incident.lines)
+    assert "invoked oom-killer" in incident.lines[0]
+    other: Any = [{**record, "host": {**record["host"], "boot_id": "another"}} for record in seen]
+    collection, _ = read(written(tmp_path / "other.json", other), str(path))
+    assert (sum(len(incident.kills) for incident in collection.incidents()), collection.repeated) == (6, 0)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_lines_of_an_incident(name: str, tmp_path: Path) -> None:
+    """Each incident of a log has its own lines: those of its kills, no other's."""
+    path = tmp_path / "kern.log"
+    path.write_bytes(WHOLE["journal json"](lines(FILES[name])))
+    for incident in read(str(path))[0].incidents():
+        killed = {int(found) for line in incident.lines for found in re.findall(r"Killed process (\d+) ", line)}
+        assert killed == {kill.record["victim"]["tid"] for kill in incident.kills}
+
+
+def test_neither(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A file of something else is an error with a hint; the others are told all the same."""
+    other = tmp_path / "other"
+    other.write_bytes(b"hello\nworld\n" * 100)
+    good = written(tmp_path / "good", list(many(BASES, 2)))
+    assert report([str(other), str(tmp_path / "none"), good], Form("md")) == EXIT_FAILED
+    captured = capsysbinary.readouterr()
+    assert re.fullmatch(rb"(oomtrace: [^\n]+\n){2}", captured.err)
+    assert b"2 incidents" in captured.out
+    assert report([str(tmp_path / "none")], Form("md")) == EXIT_FAILED
+    assert capsysbinary.readouterr().out == b""
+
+
+def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is not for everybody; a page does not go to a terminal."""
+    good = written(tmp_path / "good", list(many(BASES, 2)))
+    output = tmp_path / "report.html"
+    assert report([good], Form("html", str(output))) == 0
+    assert output.stat().st_mode & 0o007 == 0
+    with pytest.raises(TracerError) as raised:
+        report([good], Form("html", str(tmp_path / "no" / "folder")))
+    assert raised.value.exit_code == EXIT_FAILED
+    monkeypatch.setattr(make.sys.stdout, "isatty", lambda: True)  # type: ignore[attr-defined]
+    with pytest.raises(TracerError) as raised:
+        report([good], Form("html"))
+    assert raised.value.exit_code == EXIT_USAGE
+
+
+def test_losses_are_told(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What the records say is missing is in the report."""
+    base = {name: BASES[0][name] for name in ("schema", "time", "seq", "host")}
+    lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": "2026-11-01T00:00:00.000000000Z"}
+    gap = {**base, "type": "gap", "since": None, "oom_kills": 9, "records": 5, "missing": 4, "cgroups": []}
+    assert report([written(tmp_path / "oom.json", [lost, gap])], Form("md")) == 0
+    captured = capsysbinary.readouterr()
+    assert b"0 incidents, 0 victims." in captured.out
+    assert b"(lost, gap): 7" in captured.out
+
+
+def hostile_records() -> list[dict[str, Any]]:
+    """A name that means harm wherever a container may choose one."""
+    made = []
+    for number, name in enumerate(HOSTILE):
+        (record,) = many([BASES[0]], 1)
+        record["id"] = record["incident"]["id"] = f"hostile-{number}"
+        record["victim"].update(comm=name, cmdline=[name, name], exe=name, cgroup=f"/{name}")
+        record["trigger"] = {"pid": 1, "tid": 1, "comm": name, "uid": 0, "cgroup": name}
+        record["container"] = {
+            "id": name,
+            "runtime": name,
+            "name": name,
+            "image": name,
+            "labels": {name: name},
+            "node_container_id": None,
+            "ip_addresses": None,
+        }
+        record["host"]["name"] = name
+        record["candidates"] = [{"pid": 1, "comm": name, "points": 1, "rss_bytes": 1, "oom_score_adj": 0}]
+        record["limit"] = {
+            **dict.fromkeys(BASES[0]["limit"] or {"usage_bytes": 0}, None),
+            "cgroup": name,
+            "level": "container",
+            "usage_bytes": 1,
+            "limit_bytes": 4096,
+            "breakdown": None,
+        }
+        made.append(record)
+    return made
+
+
+def test_markdown_is_safe(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """GitHub's own renderer makes no link, picture, HTML or further cell of any name, and shows it whole."""
+    names = [*HOSTILE, "@everybody #1 https://hacked.example", "``` \n# x", "`", "\\", "| a | b |", "a`b``c|d"]
+    records = hostile_records()
+    for number, name in enumerate(names[len(HOSTILE) :]):
+        record = copy.deepcopy(records[0])
+        record["id"] = record["incident"]["id"] = f"more-{number}"
+        record["victim"].update(comm=name, cmdline=[name])
+        record["container"].update(name=name, image=name)
+        record["candidates"][0]["comm"] = name
+        records.append(record)
+    assert report([written(tmp_path / "oom.json", records)], Form("md", last=100)) == 0
+    text = capsysbinary.readouterr().out.decode()
+    rendered = cmarkgfm.github_flavored_markdown_to_html(text, Options.CMARK_OPT_UNSAFE)
+    outside = re.sub(r"<(code|pre)\b.*?</\1>", "", rendered, flags=re.DOTALL)
+    assert not re.search(r"<(a|img|script|b|br)\b|hacked|@everybody", outside)
+    assert set(re.findall(r"<(\w+)", outside)) <= {
+        "h1",
+        "h2",
+        "p",
+        "ul",
+        "li",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    for row in re.findall(r"<tr>(.*?)</tr>", rendered, flags=re.DOTALL):
+        assert len(re.findall(r"<t[hd]\b", row)) in (5, 6)
+    shown = {html.unescape(found) for found in re.findall(r"<code>(.*?)</code>", rendered, flags=re.DOTALL)}
+    for name in names:
+        if len(name) < 500:
+            assert printable(name) in {each.strip(" ") for each in shown} | shown
+
+
+@pytest.mark.parametrize("text", ["", "`", "``", " `a` ", "a|b", "\n", "x" * 9999])
+def test_code_span(text: str) -> None:
+    """One line that is nothing but code."""
+    rendered = cmarkgfm.github_flavored_markdown_to_html(code(text) + " end").strip()
+    assert re.fullmatch(r"<p><code>[^\n]*</code> end</p>", rendered)
+
+
+def test_parts_count_each_byte_once() -> None:
+    """The parts of the memory add up to no more than was used, and what is known is in one of them."""
+    limits = [record["limit"] for record in BASES if record["limit"] and record["limit"]["breakdown"]]
+    assert len(limits) > 20
+    for limit in limits:
+        found = parts(limit)
+        breakdown = limit["breakdown"]
+        told = {part.name: part.size_bytes for part in found}
+        assert told.get("anon", 0) == breakdown["anon_bytes"]
+        assert told.get("shmem", 0) + told.get("file", 0) == breakdown["file_bytes"]
+        assert sum(told.values()) >= limit["usage_bytes"]
+        assert sum(told.values()) <= limit["usage_bytes"] * 1.02 + (4 << 20), "statistics lag behind by a little"
+    assert parts(None) == []
+
+
+def test_workloads_are_found(tmp_path: Path) -> None:
+    """Of 3,000 incidents each container's pattern is the one that it was made with."""
+    incidents = read(written(tmp_path / "oom.json", list(many(BASES, 3000))))[0].incidents()
+    found = workloads(incidents)
+    assert sum(workload.victims for workload in found) >= len(incidents)
+    verdicts: dict[str, set[str]] = {"leaks": set(), "bursts": set()}
+    for workload in found:
+        record = workload.incidents[0].kills[0].record
+        container = record["container"]
+        if container is None:
+            continue
+        number = int(container["id"], 16)
+        if number < 40:
+            verdicts["leaks" if number < 20 else "bursts"].add(workload.regularity.verdict)
+    assert verdicts == {"leaks": {"saw-tooth"}, "bursts": {"burst"}}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "?"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (41_943_040, "40.0 MiB"), (1 << 50, "1024.0 TiB")],
+)
+def test_size(size: int | None, text: str) -> None:
+    assert size_text(size) == text

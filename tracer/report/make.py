@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files in, the report out."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.report.incidents import Collection, workloads
+from tracer.report.inputs import Input, Inputs
+from tracer.report.markdown import markdown
+from tracer.report.page import page
+from tracer.sentence import printable
+
+STDOUT = "-"
+SECTIONS = 20
+"""Incidents in a ticket, unless told otherwise."""
+
+
+class Form(NamedTuple):
+    """What is made."""
+
+    format: str = "html"
+    output: str = STDOUT
+    last: int | None = None
+
+
+def report(files: Sequence[str], form: Form) -> int:
+    """Write the report; gives the exit code.  What could not be read is said on stderr, a line for each file.
+
+    Raises TracerError where no report can be written.
+    """
+    if form.output == STDOUT and (sys.stdout is None or (form.format == "html" and sys.stdout.isatty())):
+        raise TracerError("the page would go to the terminal", "give a file: -o report.html", EXIT_USAGE)
+    collection = Collection()
+    inputs = Inputs(collection)
+    code = 0
+    for path in files:
+        try:
+            inputs.read(path)
+        except TracerError as error:
+            print(f"oomtrace: {printable(str(error))}", file=sys.stderr)
+            code = EXIT_FAILED
+    if not inputs.read_so_far:
+        return code
+    for read in inputs.read_so_far:
+        if read.bad:
+            print(f"oomtrace: {printable(read.name)}: {read.bad} lines are no records, and left out", file=sys.stderr)
+    incidents = collection.incidents()
+    notes = list(_notes(inputs.read_so_far, collection))
+    if form.format == "md":
+        text = markdown(incidents, workloads(incidents), form.last or SECTIONS, notes)
+    else:
+        text = page(incidents[-(form.last or 0) :], notes)
+    _write(form.output, text.encode("utf-8", "backslashreplace"))
+    return code
+
+
+def _notes(inputs: Sequence[Input], collection: Collection) -> list[str]:
+    """What a reader must know of what is not in the report."""
+    notes = []
+    bad = sum(read.bad for read in inputs)
+    if bad:
+        notes.append(f"Lines that are no records, and left out: {bad}")
+    if collection.missing:
+        notes.append(f"Kills and events that have no record (lost, gap): {collection.missing}")
+    if collection.repeated:
+        notes.append(f"Kills that were in more than one file, and count once: {collection.repeated}")
+    return notes
+
+
+def _write(path: str, data: bytes) -> None:
+    if path == STDOUT:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    try:  # as the files of records: not for everybody
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o640)) as file:
+            file.write(data)
+    except OSError as error:
+        raise TracerError(f"cannot write {path}", f"{error.strerror or error}") from error

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The limit that was hit -> what the memory under it was, in parts that do not overlap."""
+
+from typing import NamedTuple
+
+from tracer.event import NO_LIMIT_BYTES, Limit, OomKill
+
+
+class Part(NamedTuple):
+    name: str
+    """For machines: a class of the page."""
+    label: str
+    size_bytes: int
+
+
+def parts(limit: Limit | None) -> list[Part]:
+    """The parts that are known and not empty; ``other`` is what the usage has beyond them.
+
+    The kernel counts shared memory as page cache, too, and slab as kernel memory, too; here each byte counts once.
+    """
+    breakdown = None if limit is None else limit["breakdown"]
+    if limit is None or breakdown is None:
+        return []
+    shmem, slab = breakdown["shmem_bytes"], breakdown["slab_bytes"]
+    file, kernel = breakdown["file_bytes"], breakdown["kernel_bytes"]
+    found = [
+        Part("anon", "anonymous (heaps, stacks)", breakdown["anon_bytes"] or 0),
+        Part("shmem", "tmpfs and shared memory", shmem or 0),
+        Part("file", "other page cache", max(0, (file or 0) - (shmem or 0))),
+        Part("slab", "kernel objects (slab)", slab or 0),
+        Part("kernel", "other kernel memory", max(0, (kernel or 0) - (slab or 0))),
+        Part("sock", "network buffers", breakdown["sock_bytes"] or 0),
+    ]
+    rest = (limit["usage_bytes"] or 0) - sum(part.size_bytes for part in found)
+    found.append(Part("other", "not told apart", max(0, rest)))
+    return [part for part in found if part.size_bytes > 0]
+
+
+def bound_bytes(record: OomKill) -> int | None:
+    """The limit that was hit; None where it was none, or is unknown."""
+    limit = record["limit"]
+    if limit is None:
+        return None
+    for bound in (limit["limit_bytes"], limit["memsw_limit_bytes"]):
+        if bound is not None and 0 < bound < NO_LIMIT_BYTES:
+            return bound
+    return None
+
+
+def size_text(size_bytes: int | None) -> str:
+    """For people: three figures or a few more, and a unit; ``?`` for unknown."""
+    if size_bytes is None:
+        return "?"
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

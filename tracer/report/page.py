@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Incidents -> one HTML page that needs nothing else, and runs nothing but its own script.
+
+Whatever a record says is data to the page: JSON in which no character means anything to HTML, shown as text.
+"""
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tracer import __version__
+from tracer.clock import rfc3339
+from tracer.line import escape_controls
+from tracer.report.incidents import Incident, workloads
+from tracer.report.markdown import pattern_text
+from tracer.report.memory import bound_bytes, parts
+from tracer.report.whose import names, whose
+from tracer.sentence import describe, printable
+
+PARTS = Path(__file__).with_name("page_parts")
+SCRIPTS = ("data", "kernel_log", "timeline", "list", "incident", "app")
+_PLACE = re.compile(r"@([a-z-]+)@")
+_HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&'"})
+_FACETS = ("container", "image", "node", "namespace")
+
+
+def page(incidents: Sequence[Incident], notes: Sequence[str]) -> str:
+    """The page; ``notes`` are our own words."""
+    style = (PARTS / "page.css").read_text()
+    code = "\n".join((PARTS / f"{name}.js").read_text() for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{code}}})();\n'
+    values = {
+        "style": style,
+        "script": script,
+        "style-hash": _hash(style),
+        "script-hash": _hash(script),
+        "index": _json(_index(incidents, notes)),
+        "records": "\n".join(_json(_line(incident)) for incident in incidents),
+    }
+    # All at once: what is put in is not searched again.
+    return _PLACE.sub(lambda match: values[match[1]], (PARTS / "page.html").read_text())
+
+
+def _json(value: object) -> str:
+    return escape_controls(orjson.dumps(value)).decode().translate(_HTML)
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy names what may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _line(incident: Incident) -> dict[str, Any]:
+    """All that is told of an incident; the page reads it when it is looked at."""
+    kills = incident.kills
+    return {
+        "said": [printable(describe(kill.record)) for kill in kills],
+        "parts": [list(part) for part in parts(kills[0].record["limit"])],
+        "lines": incident.lines,
+        "exits": [kill.exit for kill in kills],
+        "records": [kill.record for kill in kills],
+    }
+
+
+def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:
+    """What the page keeps in mind of all incidents: rows for its list, names, workloads."""
+    numbered = {facet: _Names() for facet in (*_FACETS, "scope")}
+    numbers = {id(incident): number for number, incident in enumerate(incidents)}
+    return {
+        "version": __version__,
+        "made": rfc3339(time.time_ns()),
+        "notes": list(notes),
+        "rows": [_row(incident, numbered) for incident in incidents],
+        "names": {facet: list(of.numbers) for facet, of in numbered.items()},
+        "workloads": [
+            {
+                "name": workload.name,
+                "node": workload.node,
+                "victims": workload.victims,
+                "incidents": [numbers[id(incident)] for incident in workload.incidents],
+                "text": pattern_text(workload.regularity),
+            }
+            for workload in workloads(incidents)
+        ],
+    }
+
+
+class _Names:
+    """Gives each name a number, from 0."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str | None, int] = {}
+
+    def number(self, name: str | None) -> int:
+        return self.numbers.setdefault(name, len(self.numbers))
+
+
+def _row(incident: Incident, numbered: dict[str, _Names]) -> list[Any]:
+    kills = incident.kills
+    record = kills[0].record
+    owners = [whose(kill.record) for kill in kills]
+    facets: list[Any] = []
+    for facet in _FACETS:
+        found = [numbered[facet].number(getattr(owner, facet)) for owner in owners]
+        facets.append(found[0] if len(set(found)) == 1 else found)
+    scope = numbered["scope"].number(record["incident"]["scope"])
+    moment = None if incident.time_s is None else round(incident.time_s * 1000)
+    victim = record["victim"]
+    searched = dict.fromkeys(word for kill in kills for word in names(kill.record))
+    return [
+        *(moment, len(kills), *facets, scope, victim["comm"], victim["rss_bytes"], bound_bytes(record)),
+        "\n".join(searched).lower(),
+    ]

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the page holds, and which of it the filters leave.
+
+const INDEX = JSON.parse(document.getElementById("index").textContent);
+const LINES = document.getElementById("records").textContent.trim().split("\n");
+const FACETS = ["container", "image", "node", "namespace", "scope"];
+const SCOPES = ["memcg", "host", "cpuset", "mempolicy", "sysrq", null];
+const SCOPE_NAMES = {
+	memcg: "a memory cgroup's limit", host: "the host's memory", cpuset: "a cpuset's nodes",
+	mempolicy: "a memory policy's nodes", sysrq: "asked for by SysRq-f", null: "not known",
+};
+
+// A row: time (ms, null: unknown), victims, a name for each facet (a number, or one for each victim), comm, resident
+// and limit bytes, and all that a search looks at.
+const ROWS = INDEX.rows.map((row) => ({
+	time: row[0], victims: row[1], container: row[2], image: row[3], node: row[4], namespace: row[5], scope: row[6],
+	comm: row[7], rss: row[8], limit: row[9], text: row[10],
+}));
+const TIMES = ROWS.map((row) => row.time).filter((time) => time !== null);
+const WHOLE = TIMES.length ? [TIMES[0], TIMES[TIMES.length - 1] + 1000] : null;
+
+const filter = { text: "", container: -1, image: -1, node: -1, namespace: -1, scope: -1, from: null, to: null };
+const listeners = [];
+let shown = [];
+let shownAnyTime = [];
+
+function nameOf(facet, number) {
+	return INDEX.names[facet][number];
+}
+
+function has(value, wanted) {
+	return Array.isArray(value) ? value.includes(wanted) : value === wanted;
+}
+
+function firstOf(value) {
+	return Array.isArray(value) ? value[0] : value;
+}
+
+// Newest first, as the list shows them; in shownAnyTime the range of the timeline does not count.
+function applyFilter() {
+	const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
+	const wanted = FACETS.filter((facet) => filter[facet] >= 0);
+	shown = [];
+	shownAnyTime = [];
+	for (let number = ROWS.length - 1; number >= 0; number--) {
+		const row = ROWS[number];
+		if (!wanted.every((facet) => has(row[facet], filter[facet]))) continue;
+		if (!words.every((word) => row.text.includes(word))) continue;
+		shownAnyTime.push(number);
+		if (filter.from !== null && (row.time === null || row.time < filter.from || row.time >= filter.to)) continue;
+		shown.push(number);
+	}
+	for (const listener of listeners) listener();
+}
+
+function setFilter(changes) {
+	Object.assign(filter, changes);
+	applyFilter();
+}
+
+// Victims by name of a facet, of what is shown: [number, victims], the most first.
+function countVictims(facet) {
+	const counts = new Map();
+	for (const number of shown) {
+		const row = ROWS[number];
+		if (Array.isArray(row[facet])) {
+			for (const name of row[facet]) counts.set(name, (counts.get(name) || 0) + 1);
+		} else {
+			counts.set(row[facet], (counts.get(row[facet]) || 0) + row.victims);
+		}
+	}
+	return [...counts].sort((one, other) => other[1] - one[1] || one[0] - other[0]);
+}
+
+function incidentOf(number) {
+	return JSON.parse(LINES[number]);
+}
+
+// Numbers beyond 2^53, as the kernel's "no limit", as they stand there, where the browser knows how.
+function jsonOf(number) {
+	const exact = (_, value, context) =>
+		typeof value === "number" && !Number.isSafeInteger(value) && context && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
+	const { records, exits } = JSON.parse(LINES[number], exact);
+	return [...records, ...exits.filter(Boolean)].map((record) => JSON.stringify(record, null, 2)).join("\n");
+}
+
+function el(tag, properties, ...children) {
+	const element = document.createElement(tag);
+	for (const [name, value] of Object.entries(properties || {})) {
+		if (name.includes("-") || name === "role") element.setAttribute(name, value);
+		else element[name] = value;
+	}
+	element.append(...children.filter((child) => child !== null && child !== undefined));
+	return element;
+}
+
+// Characters that hide text, or turn it around, are shown as what they are.
+function printable(text) {
+	return String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu, (char) => {
+		const code = char.codePointAt(0);
+		return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u{${code.toString(16)}}`;
+	});
+}
+
+function sizeText(bytes) {
+	if (bytes === null || bytes === undefined) return "?";
+	let size = bytes;
+	for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+		if (size < 1024) return `${unit === "B" || size >= 100 ? Math.round(size) : size.toFixed(1)} ${unit}`;
+		size /= 1024;
+	}
+	return `${size.toFixed(1)} TiB`;
+}
+
+function timeText(time) {
+	return time === null ? "time unknown" : new Date(time).toISOString().slice(0, 19).replace("T", " ");
+}
+
+function spanText(seconds) {
+	if (seconds === null) return "";
+	for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+		if (seconds >= 2 * size) return `${(seconds / size).toFixed(1)} ${unit}`;
+	}
+	return `${seconds.toFixed(1)} s`;
+}
+
+function count(number, noun) {
+	return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+function table(properties, heads, rows, caption) {
+	const head = el("tr", {}, ...heads.map((name) => el("th", { scope: "col", className: name.startsWith("#") ? "number" : "" }, name.replace(/^#/, ""))));
+	const body = rows.map((cells) => el("tr", { className: cells.className || "" }, ...cells.map((cell, place) =>
+		el("td", { className: heads[place].startsWith("#") ? "number" : "" }, cell))));
+	return el("table", properties, caption ? el("caption", {}, caption) : null, el("thead", {}, head), el("tbody", {}, ...body));
+}

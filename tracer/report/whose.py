@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An oom_kill record -> by which names people look for it."""
+
+from typing import NamedTuple
+
+from tracer.event import OomKill
+
+
+class Whose(NamedTuple):
+    """Whose a victim was; None is what it was in none of, or what is unknown."""
+
+    container: str | None
+    image: str | None
+    node: str | None
+    namespace: str | None
+    workload: str
+    """What stays the same when it is started anew, as far as a name does: what is leaking, if something is."""
+
+
+def whose(record: OomKill) -> Whose:
+    """Names as the record has them: hostile, and for a screen to be made harmless."""
+    container, kubernetes, systemd = record["container"], record["kubernetes"], record["systemd"]
+    name = None
+    if container is not None:
+        name = container["name"] or container["id"][:12]
+    namespace = None
+    if kubernetes is not None:
+        namespace = kubernetes["namespace"]
+        in_pod = (kubernetes["pod_name"], kubernetes["container_name"])
+        name = "/".join(part for part in in_pod if part) or name
+    unit = None if systemd is None else systemd["unit"]
+    victim, limit = record["victim"], record["limit"]
+    cgroup = victim["cgroup"] or (None if limit is None else limit["cgroup"])
+    parts = (namespace, name) if name is not None else (unit or cgroup or victim["comm"] or "unknown",)
+    return Whose(
+        name,
+        None if container is None else container["image"],
+        record["host"]["name"],
+        namespace,
+        "/".join(part for part in parts if part),
+    )
+
+
+def names(record: OomKill) -> list[str]:
+    """All that a search for a kill looks at."""
+    victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
+    found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
+    found += [*whose(record), record["id"], record["incident"]["scope"]]
+    found += (record["host"]["labels"] or {}).values()
+    if container is not None:
+        found += [container["id"], container["name"]]
+    if kubernetes is not None:
+        found.append(kubernetes["pod_uid"])
+    if record["trigger"] is not None:
+        found.append(record["trigger"]["comm"])
+    if record["limit"] is not None:
+        found.append(record["limit"]["cgroup"])
+    return [name for name in found if name]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines -> what the screen shows: incidents, newest first, those that the filter leaves, and counters."""
+
+from collections import deque
+
+from tracer.event import OomKill
+from tracer.report.check import Records
+from tracer.report.incidents import Incident, Kill, seconds
+from tracer.report.whose import names
+
+MOST = 10_000
+"""Incidents that are kept; older ones are only counted."""
+
+
+class Shown:
+    """An incident, and what a search looks at."""
+
+    def __init__(self, incident: Incident) -> None:
+        self.incident = incident
+        self._text = ""
+        self._kills = 0
+
+    def has(self, words: list[str]) -> bool:
+        """Whether all the words are in one of its names."""
+        if self._kills != len(self.incident.kills):
+            self._kills = len(self.incident.kills)
+            self._text = "\n".join(name for kill in self.incident.kills for name in names(kill.record)).lower()
+        return all(word in self._text for word in words)
+
+
+class Model:
+    """Takes lines; ``shown`` are the incidents that the filter leaves, the newest first."""
+
+    def __init__(self) -> None:
+        self._records = Records()
+        self._all: deque[Shown] = deque()
+        self._incidents: dict[tuple[str | None, str], Shown] = {}
+        self._kills: dict[str, Kill] = {}
+        self._words: list[str] = []
+        self.shown: deque[Shown] = deque()
+        self.incidents = self.victims = self.missing = self.bad = 0
+        """Since the start."""
+        self.started = ""
+        """What the tracer said when it was attached."""
+
+    def take(self, line: bytes) -> None:
+        """Take a line; what is no record is counted."""
+        record = self._records.read(line)
+        if record is None:
+            self.bad += 1
+        elif record["type"] == "oom_kill":
+            self._kill(record)
+        elif record["type"] == "oom_exit":
+            kill = self._kills.get(record["id"])
+            if kill is not None:
+                kill.exit = record
+        elif record["type"] == "lost":
+            self.missing += record["count"]
+        elif record["type"] == "gap":
+            self.missing += record["missing"]
+        elif record["type"] == "start":
+            self.started = f"{record['host']['name'] or 'attached'}, {record['source']}"
+
+    def filter(self, text: str) -> None:
+        """Show the incidents that have all the words in their names."""
+        self._words = text.lower().split()
+        self.shown = deque(shown for shown in self._all if shown.has(self._words))
+
+    def _kill(self, record: OomKill) -> None:
+        if record["id"] in self._kills:
+            return
+        kill = self._kills[record["id"]] = Kill(record)
+        self.victims += 1
+        key = (record["host"]["name"], record["incident"]["id"])
+        known = self._incidents.get(key)
+        if known is not None:
+            was = known.has(self._words)
+            known.incident.kills.append(kill)
+            if not was and known.has(self._words):
+                self.shown.appendleft(known)
+            return
+        self.incidents += 1
+        shown = self._incidents[key] = Shown(Incident(seconds(record["time"]), [kill]))
+        self._all.appendleft(shown)
+        if shown.has(self._words):
+            self.shown.appendleft(shown)
+        while len(self._all) > MOST:
+            self._forget(self._all.pop())
+
+    def _forget(self, old: Shown) -> None:
+        record = old.incident.kills[0].record
+        del self._incidents[record["host"]["name"], record["incident"]["id"]]
+        for kill in old.incident.kills:
+            del self._kills[kill.record["id"]]
+        if self.shown and self.shown[-1] is old:
+            self.shown.pop()

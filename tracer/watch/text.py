@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An incident -> what a terminal shows of it: texts, and bars as shares of one.  Names are made harmless here."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tracer.report.incidents import Incident, Kill
+from tracer.report.memory import bound_bytes, parts, size_text
+from tracer.report.whose import whose
+from tracer.sentence import describe, printable
+
+MOST_VICTIMS = 20
+
+
+class Line(NamedTuple):
+    """A line: a heading, a fact with its name, or a bar (with ``share``)."""
+
+    style: str
+    """heading, said, fact, victim, bar or part."""
+    label: str
+    text: str
+    share: float | None = None
+
+
+def row(incident: Incident) -> tuple[str, str, str]:
+    """For the list: when, who, how big."""
+    record = incident.kills[0].record
+    more = f" +{len(incident.kills) - 1}" if len(incident.kills) > 1 else ""
+    names = whose(record)
+    where = names.container or (record["systemd"] or {"unit": None})["unit"]
+    who = f"{record['victim']['comm'] or 'a process'}{more}{f' in {where}' if where else ''}"
+    bound = bound_bytes(record)
+    size = size_text(record["victim"]["rss_bytes"])
+    when = "time unknown" if record["time"] is None else record["time"][5:19].replace("T", " ")
+    return printable(when), printable(who), size if bound is None else f"{size} of {size_text(bound)}"
+
+
+def lines(incident: Incident) -> Iterator[Line]:
+    """For the detail."""
+    first = incident.kills[0]
+    for kill in incident.kills[:MOST_VICTIMS]:
+        yield Line("said", "", printable(describe(kill.record)))
+    if len(incident.kills) > MOST_VICTIMS:
+        yield Line("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
+    for label, text in _facts(first):
+        yield Line("fact", label, printable(text))
+    yield from _candidates(first, {kill.record["victim"]["pid"] for kill in incident.kills})
+    yield from _memory(first)
+
+
+def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
+    record = kill.record
+    victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
+    yield "time", record["time"] or "not known"
+    for label, name in zip(("container", "image", "node", "namespace"), whose(record), strict=False):
+        if name is not None:
+            yield label, name
+    if victim["cmdline"]:
+        yield "command", " ".join(victim["cmdline"])
+    if limit is not None:
+        usage = f": {size_text(limit['usage_bytes'])} of {size_text(bound_bytes(record))}"
+        yield "limit", f"{limit['cgroup']}{usage}"
+    if trigger is not None:
+        yield "asked", f"{trigger['comm']} (pid {trigger['pid'] or '?'})"
+    if kill.exit is not None:
+        died = {True: ", and the container with it", False: "; the container runs on", None: ""}
+        yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"
+
+
+def _candidates(kill: Kill, victims: set[int | None]) -> Iterator[Line]:
+    record = kill.record
+    bound = bound_bytes(record)
+    victim = record["victim"]
+    candidates = record["candidates"]
+    if not candidates:
+        if bound is not None and victim["rss_bytes"] is not None:
+            yield Line("heading", "", "The victim against the limit")
+            yield Line(
+                "victim",
+                printable(victim["comm"] or "?"),
+                size_text(victim["rss_bytes"]),
+                _share(victim["rss_bytes"], bound),
+            )
+        return
+    sizes = [candidate["rss_bytes"] or 0 for candidate in candidates]
+    whole = max(bound or 0, *sizes, 1)
+    yield Line("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
+    for candidate, size in zip(candidates, sizes, strict=True):
+        style = "victim" if candidate["pid"] in victims else "bar"
+        label = f"{printable(candidate['comm'])} ({candidate['pid']})"
+        yield Line(style, label, size_text(candidate["rss_bytes"]), _share(size, whole))
+
+
+def _memory(kill: Kill) -> Iterator[Line]:
+    found = parts(kill.record["limit"])
+    whole = max(bound_bytes(kill.record) or 0, sum(part.size_bytes for part in found), 1)
+    if found:
+        yield Line("heading", "", f"What the memory was, of {size_text(whole)}")
+    for part in found:
+        yield Line("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, whole))
+
+
+def _share(size_bytes: int, whole_bytes: int) -> float:
+    return min(1.0, max(0.0, size_bytes / whole_bytes))
