@@ -69,10 +69,10 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 	@$(AS_ROOT) $(BIN)/python -m tests.demo
 
 .PHONY: test
-test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, of packages, and on other kernels
-	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES)"
+test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, to collectors, of packages, on other kernels
+	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES) $(COLLECTOR_PACKAGES) $(REPORT_PACKAGES)"
 	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-packaging test-vm
+	@$(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format, shellcheck
