@@ -35,7 +35,7 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
-	deploy/oomtrace.service deploy/config.toml deploy/collectors/journald/oomtrace.catalog
+	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/*)
 
 .DEFAULT_GOAL := build
 
@@ -174,7 +174,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
-	@cp -p deploy/oomtrace.service deploy/config.toml deploy/collectors/journald/oomtrace.catalog build/deb/oomtrace/debian
+	@cp -Rp deploy/oomtrace.service deploy/config.toml deploy/collectors build/deb/oomtrace/debian
 	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
 		{ cat ../log; exit 1; }
 	@cp build/deb/$(@F) $@

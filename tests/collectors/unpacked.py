@@ -46,9 +46,13 @@ def _unpack(folder: Path, packages: tuple[str, ...]) -> None:
         "-o", f"Dir::Cache::archives={archives}", "-o", "APT::Sandbox::User=root",
         "-o", "Debug::NoLocking=1", *packages,
     ]  # fmt: skip
-    got = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    environment = {**os.environ, "LC_ALL": "C"}
+    got = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if got.returncode:  # perhaps the lists are old
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, env=environment)
+        got = subprocess.run(command, capture_output=True, text=True, env=environment)
     if got.returncode:
-        pytest.fail(f"cannot download {' '.join(packages)}: {got.stderr or got.stdout}; try apt-get update")
+        pytest.fail(f"cannot download {' '.join(packages)}: {got.stderr or got.stdout}")
     for part in MERGED:
         (root / "usr" / part).mkdir(parents=True, exist_ok=True)
         if not (root / part).is_symlink():

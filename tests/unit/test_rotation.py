@@ -207,6 +207,20 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
+def test_two_compress(tmp_path: Path) -> None:
+    """Outputs to the same file do not take away each other's halves: one compresses, and the other finds it done."""
+    path = tmp_path / "x"
+    wholes = []
+    for part in range(1, 7):
+        wholes.append(b"".join(record(number, 1000) for number in range(3000 * part, 3000 * part + 3000)))
+        (tmp_path / f"x.{part:06d}").write_bytes(wholes[-1])
+    sinks = [open_sink(f"file:{path}?rotate-bytes=1M&compress=gzip") for _ in range(4)]
+    wait_for(lambda: names(path)[:-1] == [f"x.{part:06d}.gz" for part in range(1, 6)])
+    for sink in sinks:
+        sink.close()
+    assert list(map(read, parts(path))) == wholes
+
+
 def test_rotated_by_others_as_well(tmp_path: Path) -> None:
     """Who renames the file does no harm: the next one is begun under the name."""
     path = tmp_path / "x"

@@ -6,6 +6,7 @@ compressed: who follows the file finds that one as he left it.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -89,13 +90,16 @@ class Rotated:
                     return
                 self._is_asked = False
             try:
-                self._tidy()
+                with _alone_in(self._folder):
+                    self._tidy()
             except OSError as error:
                 if not self._has_told:
                     tell(f"cannot remove or compress older parts of {self._path}: {error.strerror}; they stay")
                 self._has_told = True
 
     def _tidy(self) -> None:
+        if self._stops.is_set():
+            return
         for path in self._unfinished():
             os.unlink(path)
         parts = self._parts()
@@ -154,6 +158,20 @@ class Rotated:
     @property
     def _folder(self) -> str:
         return os.path.dirname(self._path) or "."
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Two that compress the same file would take away each other's half; another tracer, or one that is just replaced.
+
+    Raises OSError.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def inherit(status: os.stat_result, descriptor: int) -> None:
