@@ -207,7 +207,7 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_two_compress(tmp_path: Path) -> None:
+def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Outputs to the same file do not take away each other's halves: one compresses, and the other finds it done."""
     path = tmp_path / "x"
     wholes = []
@@ -219,6 +219,7 @@ def test_two_compress(tmp_path: Path) -> None:
     for sink in sinks:
         sink.close()
     assert list(map(read, parts(path))) == wholes
+    assert capfd.readouterr().err == ""
 
 
 def test_rotated_by_others_as_well(tmp_path: Path) -> None:
