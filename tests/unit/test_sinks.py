@@ -91,7 +91,7 @@ def test_no_file(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "file:", "file", "stderr", "STDOUT", "http://example.org", "/var/log/x", "stdout:"]
+    "uri", ["", "file:", "file", "stderr", "STDOUT", "gopher://example.org", "/var/log/x", "stdout:"]
 )
 def test_unknown_output(uri: str) -> None:
     """An output of no known kind is wrong usage."""
