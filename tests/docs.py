@@ -7,13 +7,14 @@ the forms of tracer/sinks; the prose between the tables is written by hand.
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tracer.schema import json_schema
-from tracer.sinks.open import forms
+from tracer.sinks.open import MODULES, forms
 from tracer.sinks.target import COMMON, Option
+from tracer.sinks.tls import OPTIONS as tls_options
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "output.md"
@@ -96,23 +97,50 @@ def _uris() -> list[str]:
 
 
 def _options() -> list[str]:
-    """A table for each set of options, those of all outputs first."""
-    whose = {"all outputs": COMMON}
-    for scheme, form in forms().items():
-        like = next((others for others, options in whose.items() if options == form.options), None)
-        if like is not None:
-            whose[f"{like}, `{scheme}`"] = whose.pop(like)
-        elif form.options:
-            whose[f"`{scheme}`"] = form.options
-    rows = []
-    for names, options in whose.items():
-        rows += [f"Options of {names}:", "", "| option | value | default | meaning |", "|---|---|---|---|"]
-        for name, option in options.items():
-            spelled, value = _spelled(name, option)
-            default = "" if option.default is None else f"`{_written(option)}`"
-            rows.append(f"| {spelled} | {value} | {default} | {option.meaning} |".replace("  |", " |"))
-        rows.append("")
+    """A table for each kind of output, those of all outputs and those of TLS first."""
+    kinds: dict[str, list[str]] = {}
+    for scheme, module in MODULES.items():
+        kinds.setdefault(module, []).append(scheme)
+    rows = _table("all outputs", {name: (option, "") for name, option in COMMON.items()})
+    tls = _short([scheme for scheme, form in forms().items() if set(tls_options) <= set(form.options)])
+    rows += _table(f"TLS ({tls})", {name: (option, "") for name, option in tls_options.items()})
+    for schemes in kinds.values():
+        options: dict[str, tuple[Option, str]] = {}
+        for scheme in schemes:
+            for name, option in forms()[scheme].options.items():
+                if tls_options.get(name) != option:
+                    options.setdefault(name, (option, ""))
+        for name, (option, _) in options.items():
+            having = [scheme for scheme in schemes if name in forms()[scheme].options]
+            remark = "" if having == schemes else f" ({_short(having)})"
+            by_default: dict[str, list[str]] = {}
+            for scheme in having:
+                by_default.setdefault(_default(forms()[scheme].options[name]) or "none", []).append(scheme)
+            if len(by_default) > 1:
+                told = "; ".join(f"{default} for {_short(those)}" for default, those in by_default.items())
+                option, remark = option._replace(default=None), f" Default: {told}."
+            options[name] = option, remark
+        if options:
+            rows += _table(_short(schemes), options)
     return rows[:-1]
+
+
+def _table(of: str, options: Mapping[str, tuple[Option, str]]) -> list[str]:
+    rows = [f"Options of {of}:", "", "| option | value | default | meaning |", "|---|---|---|---|"]
+    for name, (option, remark) in options.items():
+        spelled, value = _spelled(name, option)
+        rows.append(f"| {spelled} | {value} | {_default(option)} | {option.meaning}{remark} |".replace("  |", " |"))
+    return [*rows, ""]
+
+
+def _short(schemes: Sequence[str]) -> str:
+    """With and without TLS as one: ``loki+http(s)``."""
+    both = [f"{scheme}(s)" if f"{scheme}s" in schemes else scheme for scheme in schemes if scheme[:-1] not in schemes]
+    return ", ".join(f"`{scheme}`" for scheme in both)
+
+
+def _default(option: Option) -> str:
+    return "" if option.default is None else f"`{_written(option)}`"
 
 
 def _spelled(name: str, option: Option) -> tuple[str, str]:
