@@ -2,7 +2,6 @@
 """Reads the configuration again, in a child: what that needs (typer, TOML) would stay in the daemon's memory."""
 
 import os
-import subprocess
 import sys
 
 from tracer.errors import TracerError
@@ -20,6 +19,8 @@ def read(arguments: tuple[str, ...]) -> Options:
 
     Raises TracerError where the configuration is wrong, or could not be read in time.
     """
+    import subprocess  # most runs never reload
+
     command = [PYTHON, "-S", "-c", PROGRAM, "run", *arguments, "--print-options"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:

@@ -16,7 +16,7 @@ PACKAGE = Path(tracer.__file__).parent
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput"}
 DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "code", "codeop", "runpy", "pty", "xml", "yaml", "http", "urllib"}
-MAY_IMPORT = {"sinks.target": {"urllib"}, "config": {"urllib"}, "sinks.http_client": {"http"}}
+MAY_IMPORT = {"config": {"urllib"}, "sinks.http_client": {"http"}}
 """The first take URIs apart, and put them together; the last has a client of HTTP."""
 STARTS = {
     "subprocess",

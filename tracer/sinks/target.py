@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
-from urllib.parse import unquote
 
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.stderr import tell
@@ -115,6 +114,12 @@ class Target(NamedTuple):
             raise TracerError(f"cannot read {what} ({reason})", f"{self.scheme} needs its {name} from there") from error
 
 
+def unquote(text: str) -> str:
+    """With the bytes that %XX stands for.  Not urllib's, which takes 300 KB with what it imports."""
+    data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text))
+    return os.fsdecode(data)
+
+
 def split(text: str) -> tuple[str, str, dict[str, str]]:
     """Scheme, address and options of a URI, decoded, nothing checked but that options are pairs.
 
@@ -128,7 +133,7 @@ def split(text: str) -> tuple[str, str, dict[str, str]]:
         if not equals:
             raise _wrong(text, f"option {name!r} has no value", "write OPTION=VALUE, & between them, ? before them")
         options[unquote(name)] = unquote(value)
-    return scheme, unquote(address, errors="surrogateescape"), options
+    return scheme, unquote(address), options
 
 
 def make(scheme: str, address: str, given: Mapping[str, str], form: Form) -> Target:
