@@ -104,7 +104,7 @@ class Daemon:
         maps = self._capture.attached.maps
         waiting = Waiting((maps["events"], maps["sigkills"]), (maps["cgroups"],))
         heap.give_back()
-        self._stream.write(self._capture.start(self._stream.base()))
+        self._stream.write(self._capture.start(self._stream.base(), self._options.sigkill))
         self._expect(None)
         self._inherit_all()
         self._notifier.ready()

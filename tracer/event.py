@@ -292,6 +292,7 @@ class Start(Base):
     hooks: Annotated[list[str], "What it is attached to."]
     pinned: Annotated[bool, "Whether the capture goes on in the kernel when oomtrace does not run."]
     adopted: Annotated[bool, "Whether an earlier run had attached it: kills of the time between are recorded."]
+    sigkill: Annotated[Literal["containers", "all", "off"], "Whose SIGKILLs by others are recorded (`--sigkill`)."]
     oom_kills: Annotated[int | None, "The kernel's own count since boot (`oom_kill` in /proc/vmstat)."]
 
 

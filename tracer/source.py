@@ -37,7 +37,7 @@ class Capture(NamedTuple):
     predecessors: tuple[Pinned, ...] = ()
     """Captures that have just ended: what is in them is to be read, up to ``since_ns``, before they are removed."""
 
-    def start(self, base: Base) -> Start:
+    def start(self, base: Base, sigkill: SigkillOption) -> Start:
         """The record of a run's beginning; ``base`` is what every record has."""
         return {
             **base,
@@ -48,6 +48,7 @@ class Capture(NamedTuple):
             "hooks": list(dict.fromkeys(f"{hook.kind}:{hook.target}" for hook in self.attached.hooks)),
             "pinned": self.pinned,
             "adopted": self.adopted,
+            "sigkill": sigkill,
             "oom_kills": process.oom_kills(),
         }
 

@@ -404,11 +404,11 @@ AFTER = rfc3339(int((KILL_S + 3600) * 1e9))
     ("watched", "cause", "said"),
     [
         ((), "unknown", "nobody watched then"),
-        ((Watched("kernel log", AFTER, False),), "unknown", "nobody watched then"),
-        ((Watched("log x", None, False),), "unknown", "nobody watched then"),
-        ((Watched("kernel log", SINCE, False),), "not_oom", "by whom SIGKILL was sent is not on record"),
-        ((Watched("kernel log", SINCE, False), Watched("y", AFTER, True)), "not_oom", "is not on record"),
-        ((Watched("y", SINCE, True),), "exited", "was not killed: no kill of it is on record"),
+        ((Watched("kernel log", AFTER, "off"),), "unknown", "nobody watched then"),
+        ((Watched("log x", None, "off"),), "unknown", "nobody watched then"),
+        ((Watched("kernel log", SINCE, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
+        ((Watched("kernel log", SINCE, "off"), Watched("y", AFTER, "containers")), "not_oom", "is not on record"),
+        ((Watched("y", SINCE, "containers"),), "exited", "was not killed: no kill of it is on record"),
     ],
 )
 def test_137_without_a_kill(watched: tuple[Watched, ...], cause: str, said: str) -> None:
@@ -630,7 +630,7 @@ def test_damaged_file(tmp_path: Path) -> None:
     problems = "\n".join(read.problems)
     assert f"{file}: 3 lines are no records" in problems
     assert f"cannot read {tmp_path}/missing" in problems
-    assert Watched(str(file), AT, True) in read.watched
+    assert Watched(str(file), AT, "containers") in read.watched
 
 
 def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tracer.event import OomExit, OomKill, Record, Sigkill
 from tracer.kmsg import Kmsg
 from tracer.log_files import LogFile
 from tracer.log_kills import LogKills
+from tracer.options import SigkillOption
 from tracer.why import whole
 
 Kill = OomKill | Sigkill
@@ -37,14 +38,17 @@ class Found(NamedTuple):
     exit: OomExit | None = None
 
 
+SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
+
+
 class Watched(NamedTuple):
     """What a source can tell of."""
 
     source: str
     since: str | None
     """The first moment from which on it has kills; None: not known."""
-    sigkills: bool
-    """Whether it has SIGKILLs that are not the OOM killer's, too."""
+    sigkills: SigkillOption
+    """Whose SIGKILLs it has, too, if they are not the OOM killer's."""
     missing: int = 0
     """Kills of which it says that they have no record."""
 
@@ -105,7 +109,8 @@ def _read_records(
     """``is_pure``: other lines than records are damage."""
     found: dict[str, Found] = {}
     since: str | None = None
-    sigkills, missing, unfit = False, 0, 0
+    scopes: list[SigkillOption] = []
+    has_sigkills, missing, unfit = False, 0, 0
     try:
         for line in _lines(blocks):
             try:
@@ -117,9 +122,11 @@ def _read_records(
                 continue
             since = _earlier(since, record)
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
-                sigkills = sigkills or record["type"] == "sigkill"
+                has_sigkills = has_sigkills or record["type"] == "sigkill"
                 if wanted(record):
                     found[record["id"]] = Found(record, source)
+            elif record["type"] == "start":
+                scopes.append(record["sigkill"])
             elif record["type"] == "oom_exit" and record["id"] in found:
                 found[record["id"]] = found[record["id"]]._replace(exit=record)
             elif record["type"] == "gap":
@@ -129,7 +136,9 @@ def _read_records(
     finally:
         sources.found.extend(found.values())
         if since is not None:
-            sources.watched.append(Watched(source, since, sigkills, missing))
+            seen: SigkillOption = "containers" if has_sigkills else "off"  # the start may be in an older file
+            narrowest = min(scopes, key=SCOPES.index) if scopes else seen
+            sources.watched.append(Watched(source, since, narrowest, missing))
     if is_pure and unfit:
         sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
 
@@ -163,7 +172,7 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
             if wanted(record):
                 sources.found.append(Found(record, source))
     finally:
-        sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills=False))
+        sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills="off"))
 
 
 def _first_line() -> str | None:

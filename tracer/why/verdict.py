@@ -97,7 +97,8 @@ def judge(
     code = exit_code if exit_code is not None else state["exit_code"] if state is not None else None
     chosen, exited_after = _choose(kind, found, state, finished_s, code)
     oom_since = min((each.since for each in watched if each.since is not None), default=None)
-    sigkill_since = min((each.since for each in watched if each.since and each.sigkills), default=None)
+    scopes = ("all", "containers") if kind in ("container", "pod") else ("all",)
+    sigkill_since = min((each.since for each in watched if each.since and each.sigkills in scopes), default=None)
     kills = [each.kill for each in found if each.kill["type"] == "oom_kill"]
     oom_kills = [kill for kill in kills if kill["type"] == "oom_kill"]
     verdict: Verdict = {
