@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from tracer import line
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.sinks import RejectedError
 from tracer.sinks.about import About, about
 from tracer.sinks.open import open_sink
+from tracer.style import STYLES
 
 from .lines import record
+from .records import shown
 
 
 @pytest.mark.parametrize(
-    ("line", "known"),
+    ("text", "known"),
     [
         (b'{"type":"oom_kill","id":"a","host":{"name":"n"}}\n', About("n", "oom_kill", "a")),
         (b'{"type":"oom_kill","id":"a","host.name":"n"}\n', About("n", "oom_kill", "a")),
@@ -29,9 +32,16 @@ from .lines import record
         (b"", About(None, None, None)),
     ],
 )
-def test_about(line: bytes, known: About) -> None:
+def test_about(text: bytes, known: About) -> None:
     """Whatever a line is, a broker gets it; what is not told is left out."""
-    assert about(line) == known
+    assert about(text) == known
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_about_every_style(style: str) -> None:
+    """However a record is written, it is known whose and which it is."""
+    written = line.encode(shown(), style=STYLES[style])
+    assert about(written) == About(shown()["host"]["name"], "oom_kill", shown()["id"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a message broker wants to know of a line beside the line itself."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,13 +17,24 @@ class About(NamedTuple):
 
 
 def about(line: bytes) -> About:
-    """Of a record, nested or flat."""
+    """Of a record in any style."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         record = None
     if not isinstance(record, dict):
         return About(None, None, None)
-    host = record.get("host")
-    name = host.get("name") if isinstance(host, dict) else record.get("host.name")
-    return About(*(value if isinstance(value, str) else None for value in (name, record.get("type"), record.get("id"))))
+    host, event, resource, attributes = (_part(record, name) for name in ("host", "event", "Resource", "Attributes"))
+    names = (host.get("name"), record.get("host.name"), resource.get("host.name"))
+    kinds = (record.get("type"), event.get("action"), attributes.get("oomtrace.type"))
+    ids = (record.get("id"), event.get("id"), attributes.get("oomtrace.id"))
+    return About(_text(names), _text(kinds), _text(ids))
+
+
+def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
+    part = record.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _text(values: Iterable[object]) -> str | None:
+    return next((value for value in values if isinstance(value, str)), None)

@@ -45,6 +45,8 @@ DEFAULT_PORT = 24224
 BATCH_LINES = 200
 ANSWER_BYTES = 4096
 """Longest answer that is read."""
+_TIMES = ("time", "@timestamp", "Timestamp")
+"""Where the styles have it."""
 _EVENT_TIME = 0
 """Number of msgpack's extension type."""
 
@@ -170,10 +172,11 @@ class ForwardSink:
 def _event_time(record: Mapping[str, Any]) -> bytes:
     """The record's time, or where it has none the time now: seconds and nanoseconds, big-endian."""
     try:
-        whole, _, fraction = str(record["time"]).removesuffix("Z").partition(".")
+        when = next(record[name] for name in _TIMES if name in record)
+        whole, _, fraction = str(when).removesuffix("Z").partition(".")
         seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
         nanoseconds = int(f"{fraction:0<9}"[:9])
         return seconds.to_bytes(4, "big") + nanoseconds.to_bytes(4, "big")
-    except (KeyError, ValueError, OverflowError):
+    except (StopIteration, ValueError, OverflowError):
         now_ns = time.time_ns()
         return (now_ns // 10**9).to_bytes(4, "big") + (now_ns % 10**9).to_bytes(4, "big")
