@@ -161,6 +161,13 @@ def test_no_output(text: str) -> None:
     assert caught.value.exit_code == EXIT_USAGE
 
 
+def test_password_before_the_host() -> None:
+    """It would be in the list of processes; and it is not repeated to whoever reads the log."""
+    with pytest.raises(TracerError, match="may not stand before the host") as caught:
+        parse("https://scott:tiger@example.org/x?types=nothing")
+    assert "tiger" not in str(caught.value)
+
+
 def test_path_is_decoded() -> None:
     """A question mark may stand in a path."""
     assert parse("file:/a%3Fb%25?types=oom_kill").address == "/a?b%"

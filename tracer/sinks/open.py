@@ -50,6 +50,9 @@ def parse(text: str) -> Target:
     scheme, address, options = target.split(text)
     if scheme not in MODULES:
         raise TracerError(f"unknown output {text!r}", f"it begins with one of: {', '.join(MODULES)}", EXIT_USAGE)
+    if address.startswith("//") and "@" in re.split("[/?#]", address[2:], maxsplit=1)[0]:
+        hint = "give user=NAME and password-file=PATH"  # what stands there is not repeated
+        raise TracerError(f"output {scheme}: name and password may not stand before the host", hint, EXIT_USAGE)
     form = _form(scheme)
     needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
     if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
