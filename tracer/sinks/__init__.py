@@ -41,3 +41,18 @@ class Sink(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+class Remote:
+    """A sink that cannot be asked what it has; it connects anew when it is told to go on in what has the name now."""
+
+    dead = False
+
+    def recent(self) -> set[Id]:
+        return set()
+
+    def reopen(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError

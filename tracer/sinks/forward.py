@@ -19,8 +19,7 @@ from typing import Any
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
-from tracer.sinks import RejectedError, Sink, connect, tls
+from tracer.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.sinks.connect import Peer
 from tracer.sinks.forward_secret import Secrets
 from tracer.sinks.target import Form, Option, Target
@@ -69,9 +68,8 @@ def open_target(target: Target) -> Sink:
     return ForwardSink(target, tag, Peer(connect.tcp(host, port, timeout_s, context, server_name), timeout_s))
 
 
-class ForwardSink:
+class ForwardSink(Remote):
     batch_lines = BATCH_LINES
-    dead = False
 
     def __init__(self, target: Target, tag: str, peer: Peer) -> None:
         """Raises TracerError."""
@@ -105,13 +103,6 @@ class ForwardSink:
         if not is_kept:
             self._peer.close()
         return len(entries)
-
-    def recent(self) -> set[Id]:
-        """Nobody tells."""
-        return set()
-
-    def reopen(self) -> None:
-        self._peer.close()
 
     def close(self) -> None:
         self._peer.close()

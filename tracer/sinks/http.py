@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
 from tracer.sentence import printable
-from tracer.sinks import RejectedError, Sink, http_body
+from tracer.sinks import RejectedError, Remote, Sink, http_body
 from tracer.sinks.http_client import OPTIONS, TOLD_CHARACTERS, Answer, BusyError, Client
 from tracer.sinks.target import Form, Option, Target
 
@@ -72,9 +71,7 @@ def open_target(target: Target) -> Sink:
     return HttpSink(Client(target, kind.auth_scheme, kind.port), kind, target)
 
 
-class HttpSink:
-    dead = False
-
+class HttpSink(Remote):
     def __init__(self, client: Client, kind: _Kind, target: Target) -> None:
         self.uri = client.uri
         self.batch_lines = max(1, int(target.options["batch"] or 1))
@@ -89,12 +86,6 @@ class HttpSink:
         kind = self._kind
         answer = self._client.post(self._path, kind.body(lines), kind.content_type, kind.headers)
         return kind.taken(answer, len(lines))
-
-    def recent(self) -> set[Id]:
-        return set()
-
-    def reopen(self) -> None:
-        self._client.close()
 
     def close(self) -> None:
         self._client.close()

@@ -37,7 +37,6 @@ TOLD_CHARACTERS = 200
 IDLE_S = 30.0
 """A connection that was not used for so long is made anew: what is between may have forgotten it."""
 REJECTED = frozenset({400, 413, 422})
-_FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, socket.EAI_AGAIN})
 
 
 class BusyError(OSError):
@@ -237,14 +236,11 @@ class _Timed(io.RawIOBase):
 
 
 def _reason(error: OSError) -> OSError:
-    if error.errno in _FORBIDDEN:
-        reason = f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)"
-        return OSError(error.errno, reason)
     if isinstance(error, TimeoutError):
         return TimeoutError(errno.ETIMEDOUT, "it does not answer in time")
     if error.strerror is None:
         return OSError(errno.ECONNRESET, str(error))
-    return error
+    return connect.explained(error)
 
 
 def _seconds(text: str) -> float:

@@ -8,8 +8,7 @@ import socket
 from collections.abc import Sequence
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
-from tracer.sinks import RejectedError, Sink, connect
+from tracer.sinks import RejectedError, Remote, Sink, connect
 from tracer.sinks.connect import Peer
 from tracer.sinks.journald_fields import entry
 from tracer.sinks.target import Form, Target
@@ -35,8 +34,7 @@ def open_target(target: Target) -> Sink:
     return JournaldSink(target.uri, path, float(target.options["timeout"] or 0))
 
 
-class JournaldSink:
-    dead = False
+class JournaldSink(Remote):
     batch_lines = _BATCH_LINES
 
     def __init__(self, uri: str, path: str, timeout_s: float) -> None:
@@ -56,13 +54,6 @@ class JournaldSink:
             count += 1
         self._peer.wait_until_taken()
         return count
-
-    def recent(self) -> set[Id]:
-        """It is not asked."""
-        return set()
-
-    def reopen(self) -> None:
-        self._peer.close()
 
     def close(self) -> None:
         self._peer.close()

@@ -14,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
-from tracer.sinks import RejectedError, Sink
+from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.about import about
 from tracer.sinks.target import Form, Option, Target
 from tracer.stderr import tell
@@ -65,9 +64,8 @@ def open_target(target: Target) -> Sink:
     return KafkaSink(target)
 
 
-class KafkaSink:
+class KafkaSink(Remote):
     batch_lines = BATCH_LINES
-    dead = False
 
     def __init__(self, target: Target) -> None:
         """Raises TracerError."""
@@ -119,9 +117,6 @@ class KafkaSink:
         while producer.flush(SLICE_S) and time.monotonic() < until_s and not self._is_alone:
             pass
         return self._count(dict(outcomes), len(lines))
-
-    def recent(self) -> set[Id]:
-        return set()
 
     def reopen(self) -> None:
         """Its connections are its own affair."""

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
-from tracer.sinks import RejectedError, Sink, connect, tls
+from tracer.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.sinks.about import about
 from tracer.sinks.target import Form, Option, Target
 
@@ -49,9 +48,8 @@ def open_target(target: Target) -> Sink:
     return MqttSink(target)
 
 
-class MqttSink:
+class MqttSink(Remote):
     batch_lines = BATCH_LINES
-    dead = False
 
     def __init__(self, target: Target) -> None:
         """Raises TracerError."""
@@ -95,13 +93,6 @@ class MqttSink:
         except BaseException:
             self.close()  # what it holds comes again, and not twice at once
             raise
-
-    def recent(self) -> set[Id]:
-        """Nobody tells."""
-        return set()
-
-    def reopen(self) -> None:
-        self.close()
 
     def close(self) -> None:
         client, self._client = self._client, None

@@ -10,9 +10,8 @@ import orjson
 import tracer
 from tracer.clock import unix_ns
 from tracer.errors import TracerError
-from tracer.ids import Id
 from tracer.sentence import printable, summary
-from tracer.sinks import RejectedError, Sink
+from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.http_client import OPTIONS, TOLD_CHARACTERS, Answer, Client
 from tracer.sinks.target import Form, Target
 from tracer.style_otel import INFO, SERVICE_NAME, SEVERITIES, event_name, parts
@@ -46,9 +45,7 @@ def open_target(target: Target) -> Sink:
     return OtlpSink(target, logs_service_pb2)
 
 
-class OtlpSink:
-    dead = False
-
+class OtlpSink(Remote):
     def __init__(self, target: Target, messages: Any) -> None:
         """``messages`` is the module of the service's messages."""
         self._client = Client(target, "Bearer", PORT)
@@ -95,12 +92,6 @@ class OtlpSink:
         partial = response.partial_success
         if partial.rejected_log_records > 0:  # it does not say which: Output asks for each alone
             raise RejectedError(printable(partial.error_message)[:TOLD_CHARACTERS] or "it gives no reason")
-
-    def recent(self) -> set[Id]:
-        return set()
-
-    def reopen(self) -> None:
-        self._client.close()
 
     def close(self) -> None:
         self._client.close()

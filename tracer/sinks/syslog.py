@@ -6,8 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.ids import Id
-from tracer.sinks import RejectedError, Sink, connect, tls
+from tracer.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.sinks.connect import Peer
 from tracer.sinks.syslog_message import OPTIONS, Messages
 from tracer.sinks.target import Form, Option, Target
@@ -50,10 +49,8 @@ def open_target(target: Target) -> Sink:
     return SyslogSink(target.uri, Peer(dial, timeout_s), messages.make, frame, _BATCH_LINES)
 
 
-class SyslogSink:
+class SyslogSink(Remote):
     """A syslog server says nothing: what its kernel has taken is all that is known to be delivered."""
-
-    dead = False
 
     def __init__(
         self,
@@ -82,13 +79,6 @@ class SyslogSink:
                 return count
         self._peer.wait_until_taken()
         return len(messages)
-
-    def recent(self) -> set[Id]:
-        """Nobody tells."""
-        return set()
-
-    def reopen(self) -> None:
-        self._peer.close()
 
     def close(self) -> None:
         self._peer.close()
