@@ -36,7 +36,7 @@ struct rate {
 };
 
 /* Apart from the kills of the OOM killer, so that no storm takes their room. */
-DEFINE_RING(sigkills, 1 << 19);
+DEFINE_RING(sigkills, 1 << 18);
 /* Sent under the victim's lock, with interrupts off: one for each CPU is enough. */
 DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, 1);
 DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 1024);

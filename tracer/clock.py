@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds; and back."""
 
-import calendar
 import time
 
 
@@ -30,6 +29,8 @@ def rfc3339(unix_ns: int) -> str:
 
 def unix_ns(text: object) -> int | None:
     """Of what ``rfc3339`` has written; None where it is nothing of that kind."""
+    import calendar  # takes half a megabyte, of outputs that need it
+
     try:
         seconds = calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))
         return seconds * 1_000_000_000 + int(f"{str(text)[20:].rstrip('Z'):0<9.9}")

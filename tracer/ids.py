@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from tracer.style_otel import EVENT_PREFIX
+from tracer.heads import EVENT_PREFIX
 
 Id = tuple[str, str]
 """Type and id of a record: ``("oom_kill", "edc589e9-1c5c1eee28-548")``."""

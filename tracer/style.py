@@ -4,7 +4,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tracer import style_ecs, style_otel
 from tracer.event import Record
 from tracer.leaves import leaves
 
@@ -21,6 +20,18 @@ def flat(record: Record) -> Mapping[str, Any]:
     return dict(leaves(record))
 
 
-STYLES: Mapping[str, Style] = {"nested": nested, "flat": flat, "ecs": style_ecs.ecs, "otel": style_otel.otel}
-HEADS = (b'{"schema":', style_ecs.HEAD, style_otel.HEAD)
-"""How a line of a record begins, and none of anybody else."""
+def ecs(record: Record) -> Mapping[str, Any]:
+    """Elastic Common Schema."""
+    from tracer.style_ecs import ecs as make  # who does not want it does without its tables
+
+    return make(record)
+
+
+def otel(record: Record) -> Mapping[str, Any]:
+    """OpenTelemetry's log data model."""
+    from tracer.style_otel import otel as make
+
+    return make(record)
+
+
+STYLES: Mapping[str, Style] = {"nested": nested, "flat": flat, "ecs": ecs, "otel": otel}

@@ -12,7 +12,6 @@ from tracer import image
 from tracer.leaves import leaves
 from tracer.sentence import summary
 
-HEAD = b'{"event":{"module":"oomtrace",'
 VERSION = "8.17.0"
 
 FIELDS = {

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tracer import image
+from tracer.heads import EVENT_PREFIX
 from tracer.leaves import leaves
 from tracer.sentence import summary
 
-HEAD = b'{"EventName":"oomtrace.'
-EVENT_PREFIX = "oomtrace."
 SERVICE_NAME = "oomtrace"
 
 RESOURCE = {

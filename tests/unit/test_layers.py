@@ -12,7 +12,7 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("__init__", "errors", "clock", "gfp", "image", "oom_tasks", "whose"),
+    ("__init__", "errors", "clock", "heads", "gfp", "image", "oom_tasks", "whose"),
     ("event",),
     (
         "backlog",

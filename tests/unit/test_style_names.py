@@ -11,12 +11,13 @@ import orjson
 import pytest
 
 from tracer import image
+from tracer.heads import HEADS
 from tracer.ids import ids
 from tracer.leaves import leaves
 from tracer.line import encode
 from tracer.sinks.known import known
 from tracer.sinks.open import open_sink
-from tracer.style import HEADS, STYLES
+from tracer.style import STYLES
 from tracer.style_ecs import ecs
 from tracer.style_otel import otel, parts
 

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.heads import HEADS
 from tracer.ids import Id, ids
 from tracer.sinks import Sink
 from tracer.sinks.pipe import PipeSink, is_pipe
 from tracer.sinks.rotated import COMPRESS, Rotated, inherit
 from tracer.sinks.target import Form, Option, Target
 from tracer.stderr import tell
-from tracer.style import HEADS
 
 OPTIONS = {
     "rotate-bytes": Option("Begin a new file when this one would become larger.", None, "bytes"),

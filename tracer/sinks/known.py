@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.clock import unix_ns
+from tracer.heads import EVENT_PREFIX
 from tracer.ids import Id, identify
-from tracer.style_otel import EVENT_PREFIX
 
 _HOSTS = ("host.name", "Resource/host.name", "host/name")
 _NAMESPACES = (
