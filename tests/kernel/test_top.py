@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from .cgroups import Cgroup, Hierarchy
 from .conftest import Eat
 from .eater import Eater
 from .environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
+from .kernel_log import KernelLog
 from .oracles import charge_slack_bytes, rss_slack_pages
 
 LIMIT_MIB = 32
@@ -50,7 +51,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_next_choice(cgroup: Cgroup, eat: Eat, shape: Shape) -> None:
+def test_next_choice(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog, shape: Shape) -> None:
     """Processes sit in a cgroup, one more fills it, and the marked one dies first."""
     group = cgroup.child("limit", LIMIT_MIB)
     held = [eat(mib, group, adj=adj, hold=True).full() for mib, adj in shape.processes]
@@ -58,17 +59,23 @@ def test_next_choice(cgroup: Cgroup, eat: Eat, shape: Shape) -> None:
     filler.start()
     told = look()
     assert next_in(group, told) == [held[shape.chosen].pid]
+    owners = by_thread(*held, filler)
     filler.go()
-    assert first_to_die([*held, filler]) is held[shape.chosen]
+    assert first_to_die(kernel_log, owners) is held[shape.chosen]
 
 
-def first_to_die(eaters: Sequence[Eater]) -> Eater:
-    """Wait for a death: the first, as the one that fills the cgroup has enough then, or goes on for milliseconds."""
-    wait_until("a kill", lambda: any(each.process.poll() is not None for each in eaters))
-    return next(each for each in eaters if each.process.returncode is not None)
+def by_thread(*eaters: Eater) -> dict[int, Eater]:
+    """Whose each thread is: the kernel's log names threads."""
+    return {int(tid): each for each in eaters for tid in os.listdir(f"/proc/{each.pid}/task")}
 
 
-def test_zombie_leader(cgroup: Cgroup, eat: Eat) -> None:
+def first_to_die(log: KernelLog, owners: Mapping[int, Eater]) -> Eater:
+    """Wait for a death: the first by the kernel's log, as the next one may follow at once."""
+    wait_until("a kill", lambda: any(kill.tid in owners for kill in log.poll()))
+    return next(owners[kill.tid] for kill in log.poll() if kill.tid in owners)
+
+
+def test_zombie_leader(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> None:
     """A process whose leader is gone has its memory all the same, though ps shows none."""
     group = cgroup.child("limit", LIMIT_MIB)
     headless = eat(14, group, zombie_leader=True, hold=True).full()
@@ -79,8 +86,9 @@ def test_zombie_leader(cgroup: Cgroup, eat: Eat) -> None:
     assert told[headless.pid]["state"].startswith("Z")
     assert told[headless.pid]["rss_bytes"] > 13 * MIB
     assert next_in(group, told) == [headless.pid]
+    owners = by_thread(headless, other, filler)
     filler.go()
-    assert first_to_die([headless, other, filler]) is headless
+    assert first_to_die(kernel_log, owners) is headless
 
 
 def test_limits_in_limits(cgroup: Cgroup, eat: Eat) -> None:
