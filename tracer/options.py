@@ -14,6 +14,8 @@ CONFIG = "/etc/oomtrace/config.toml"
 
 EngineOption = Literal["auto", "core", "bcc"]
 SigkillOption = Literal["containers", "all", "off"]
+SIGKILL_SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
+"""Each has all that those before it have; its place is what the programs are told (`enum sigkill_scope`)."""
 Pairs = tuple[tuple[str, str], ...]
 
 

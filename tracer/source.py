@@ -14,12 +14,10 @@ from tracer.attach import attach as attach_programs
 from tracer.engine import Attached, EngineName, Hook, Link, Settings
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.event import Base, Source, Start
-from tracer.options import SigkillOption
+from tracer.options import SIGKILL_SCOPES, SigkillOption
 from tracer.pins import About, Pinned, Pins
 from tracer.wire import EVENT_LAYOUT
 
-SIGKILL_SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
-"""enum sigkill_scope in bpf/sigkill.h."""
 CMDLINES_MIN, CMDLINES_MAX = 4096, 32768
 
 

@@ -18,7 +18,7 @@ from tracer.event import OomExit, OomKill, Record, Sigkill
 from tracer.kmsg import Kmsg
 from tracer.log_files import LogFile
 from tracer.log_kills import LogKills
-from tracer.options import SigkillOption
+from tracer.options import SIGKILL_SCOPES, SigkillOption
 from tracer.why import whole
 
 Kill = OomKill | Sigkill
@@ -36,9 +36,6 @@ class Found(NamedTuple):
     kill: Kill
     source: str
     exit: OomExit | None = None
-
-
-SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
 
 
 class Watched(NamedTuple):
@@ -137,7 +134,7 @@ def _read_records(
         sources.found.extend(found.values())
         if since is not None:
             seen: SigkillOption = "containers" if has_sigkills else "off"  # the start may be in an older file
-            narrowest = min(scopes, key=SCOPES.index) if scopes else seen
+            narrowest = min(scopes, key=SIGKILL_SCOPES.index) if scopes else seen
             sources.watched.append(Watched(source, since, narrowest, missing))
     if is_pure and unfit:
         sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
