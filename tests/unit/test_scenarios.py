@@ -10,11 +10,11 @@ import pytest
 from tracer.schema import json_schema
 from vagrant import machines
 from vagrant.oom_scenario.__main__ import introduction
-from vagrant.oom_scenario.expectation import differences, parse
+from vagrant.oom_scenario.expectation import differences, missing_sigkills, parse
 
 SCENARIOS = sorted(path for path in (machines.HERE / "scenarios").glob("*.sh") if path.stem != "lib")
 CONDITION = re.compile(
-    r"(?:^|[\s\"])((?:exit|incident|limit|victim|trigger|container|kubernetes|systemd)[\w.]*)(?:[<>!]?=|~)"
+    r"(?:^|[\s\"])((?:exit|incident|limit|victim|trigger|container|kubernetes|systemd|sender)[\w.]*)(?:[<>!]?=|~)"
 )
 
 
@@ -57,6 +57,16 @@ def test_records() -> None:
     assert differences(parse("\n"), []) == []
 
 
+def test_sigkills() -> None:
+    """They are asked for by their type; those that nobody expects are let be, and none stands in for an OOM kill."""
+    expected = parse("type=sigkill\nvictim.pid=1\n\nvictim.pid=2")
+    one, other = ({"type": "sigkill", **record(pid=pid)} for pid in (1, 2))
+    assert missing_sigkills(expected, [other, one]) == []
+    assert missing_sigkills(expected, [other]) == ["no record with type=sigkill victim.pid=1"]
+    assert differences(expected, [record(pid=2)]) == []
+    assert differences(expected, []) == ["no record with victim.pid=2"]
+
+
 @pytest.mark.parametrize("text", ["victim.comm", "=eat", "victim.rss_bytes>=much"])
 def test_no_condition(text: str) -> None:
     """A slip of the pen is told, not taken for something."""
@@ -80,6 +90,7 @@ def test_scenario(path: Path) -> None:
     assert any(line.startswith("Expect ") for line in introduction(path)[1:])
     definitions = json_schema()["$defs"]
     known = fields(definitions["OomKill"], definitions)
+    known |= fields(definitions["Sigkill"], definitions)
     known |= {f"exit.{name}" for name in fields(definitions["OomExit"], definitions)}
     asked = {re.sub(r"\.\d+$", "", name) for name in CONDITION.findall(path.read_text())}
     assert asked <= known

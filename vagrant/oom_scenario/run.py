@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .expectation import differences, needs_exit, parse
+from .expectation import differences, missing_sigkills, needs_exit, parse
 from .journal import Journal
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
@@ -45,8 +45,8 @@ def run(path: Path) -> int:
             if not (folder / "expected").exists():
                 raise Failure("the scenario does not say what to expect")
             expected = parse((folder / "expected").read_text())
-            kills, counted = collect(journal, needs_exit(expected))
-            problems = differences(expected, kills)
+            kills, sigkills, counted = collect(journal, needs_exit(expected))
+            problems = differences(expected, kills) + missing_sigkills(expected, sigkills)
             # The kernel counts the first victim of a group kill twice.
             groups = {kill["incident"]["id"] for kill in kills if kill["incident"]["group_kill"]}
             if counted - before != len(kills) + len(groups):
@@ -87,8 +87,8 @@ def clean_up(folder: Path) -> None:
         subprocess.run(["/bin/sh", "-c", command], capture_output=True)
 
 
-def collect(journal: Journal, exits: bool) -> tuple[list[dict[str, Any]], int]:
-    """All kills so far, with their exits if asked for, and the kernel's count of them.
+def collect(journal: Journal, exits: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """All kills so far, with their exits if asked for; all sigkill records so far; the kernel's count of OOM kills.
 
     Records come in the order of the kills, so one more kill tells that none is on its way.  And that oomtrace
     works, where no record is what was expected.
@@ -105,6 +105,7 @@ def collect(journal: Journal, exits: bool) -> tuple[list[dict[str, Any]], int]:
     ]
     subprocess.run(["systemd-run", *options, "--property=OOMPolicy=continue", "oom-hog", "1000"], capture_output=True)
     kills: dict[str, dict[str, Any]] = {}
+    sigkills = []
     last = False
     gone = 0
     for record in journal.records(RECORD_S):
@@ -115,6 +116,8 @@ def collect(journal: Journal, exits: bool) -> tuple[list[dict[str, Any]], int]:
         elif record["type"] == "oom_exit" and record["id"] in kills:
             kills[record["id"]]["exit"] = record
             gone += 1
+        elif record["type"] == "sigkill":
+            sigkills.append(record)
         elif record["type"] == "start":
             raise Failure("oomtrace was started anew")
         elif record["type"] == "lost":
@@ -123,4 +126,4 @@ def collect(journal: Journal, exits: bool) -> tuple[list[dict[str, Any]], int]:
             break
     if not last:
         raise Failure(f"oomtrace does not record: no word of {unit}, which was killed")
-    return list(kills.values()), counted
+    return list(kills.values()), sigkills, counted

@@ -19,6 +19,11 @@ expect() {
 	printf '%s\n' "$@" '' >>"$SCENARIO_DIR/expected"
 }
 
+# expect_sigkill FIELD=VALUE...: one sigkill record with these fields; others may come, too.
+expect_sigkill() {
+	expect type=sigkill "$@"
+}
+
 # The scenario kills, but by no OOM killer of the kernel: no oom_kill record may come.
 expect_none() {
 	: >>"$SCENARIO_DIR/expected"

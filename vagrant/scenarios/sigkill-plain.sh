@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 #
 # kill -9 of a service that is near its limit of 60 MiB.
-# Expect no oom_kill record.
+# Expect no oom_kill record; and no sigkill record, which only processes in containers have (--sigkill containers).
 . ./lib.sh
 
 expect_none
