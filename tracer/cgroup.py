@@ -17,6 +17,7 @@ down, and nothing below a container changes which container and which pod were f
 """
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
 from tracer.event import Level
@@ -111,6 +112,8 @@ _UNIT_TYPES = frozenset(("service", "scope", "socket", "mount", "swap"))
 # What LXC, nspawn and libvirt put between a container's own cgroup and those that the container makes.
 _CONTAINER_ROOTS = frozenset(("ns", "payload", "libvirt"))
 _QOS_CLASSES: dict[str | None, _QosClass] = {"besteffort": "BestEffort", "burstable": "Burstable", None: "Guaranteed"}
+# A victim's cgroup is mostly its limit's, and its trigger's, and the same again when the next is killed.
+_KEPT_PATHS = 32
 # Printable ASCII only: nothing that a name hides behind an escape may become a newline or a terminal's escape.
 _ESCAPE = re.compile(r"\\x([2-6][0-9a-f]|7[0-9a-e])")
 
@@ -160,7 +163,8 @@ def identify(path: str) -> Identity:
     systemd: Systemd | None = None
     if place.unit or place.slice:
         systemd = {"unit": place.unit, "slice": place.slice}
-    return Identity(container, place.kubernetes, systemd)
+    kubernetes = None if place.kubernetes is None else place.kubernetes.copy()
+    return Identity(container, kubernetes, systemd)
 
 
 def level(path: str) -> Level:
@@ -198,6 +202,7 @@ def parse_proc_cgroup(text: str) -> str | None:
     return unified
 
 
+@lru_cache(_KEPT_PATHS)
 def _walk(path: str) -> _Place:
     place: Level = "other" if path.strip("/") else "root"
     # "..": what /proc/PID/cgroup shows to a reader in another cgroup namespace; kernfs has no such names.

@@ -53,6 +53,8 @@ def escape_controls(json: bytes) -> bytes:
     DEL and the C1 control characters; what breaks lines for some readers (U+2028); what is invisible, or turns the
     text behind it around (U+202E).
     """
+    if json.isascii() and b"\x7f" not in json:  # nearly all are
+        return json
     return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
 
 

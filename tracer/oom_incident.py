@@ -148,11 +148,11 @@ class Incident:
         known = True
         if self.in_statistics and self._read_statistics(text):
             pass
-        elif text.startswith(b"["):
+        elif (first := text[:1]) == b"[":
             known = self.tasks.add(text)
             self.in_statistics = False
             self.in_table = self.in_table or known
-        elif text.startswith(b" "):
+        elif first == b" ":
             known = False  # of a stack
         elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
             return False

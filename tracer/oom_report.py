@@ -33,7 +33,14 @@ DETAILS = (
 )
 """While a report is open, only lines that have one of these have to be fed, unless it `awaits` others."""
 
-STATISTIC = re.compile(rb"(?<![a-z_])(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") \d")
+_STATISTIC_ENDS = bytes(sorted({name[-1] for name in oom_lines.STATISTICS}))
+STATISTIC = re.compile(
+    rb" (?<=["
+    + _STATISTIC_ENDS
+    + rb"] )(?:"  # only a pattern that begins with one certain byte is searched for fast
+    + b"|".join(rb"(?<=[^a-z_]" + name + rb" )" for name in sorted(oom_lines.STATISTICS))
+    + rb")\d"
+)
 """Stands in the lines that have to be fed, too, while `Reports.awaits` statistics."""
 
 UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
@@ -68,9 +75,9 @@ class Reports:
         """What has to be fed beside lines with one of the words."""
         awaited: Awaited = None
         for incident in self._open.values():
-            if incident.awaits == "all":
-                return "all"
-            awaited = awaited or incident.awaits
+            awaited = incident.awaits or awaited
+            if awaited == "all":
+                break
         return awaited
 
     def feed(self, line: LogLine) -> Sequence[Report]:

@@ -17,13 +17,18 @@ OTHER = (
 )
 
 
+STORM = "6.1-v1-storm"
+"""printk's rate limit has left mostly the line of the kill alone: 300 bytes each, with a record of 1,200 to write."""
+
+
 def logs() -> dict[str, bytes]:
-    reports = [line for log in FILES.values() for line in lines(log)]
+    reports = [line for name, log in FILES.items() if name != STORM for line in lines(log)]
     full = {
-        "kern.log, all reports": SPLIT["rsyslog, RFC 3339"](reports),
-        "dmesg, all reports": WHOLE["dmesg"](reports),
-        "journal JSON, all reports": WHOLE["journal json"](reports),
-        "journal export, all reports": WHOLE["journal export"](reports),
+        "kern.log, reports": SPLIT["rsyslog, RFC 3339"](reports),
+        "dmesg, reports": WHOLE["dmesg"](reports),
+        "journal JSON, reports": WHOLE["journal json"](reports),
+        "journal export, reports": WHOLE["journal export"](reports),
+        "kern.log, a storm": SPLIT["rsyslog, RFC 3339"](list(lines(FILES[STORM]))),
     }
     others = [line._replace(text=b"usb 1-1: new high-speed USB device number 2 using xhci_hcd") for line in reports]
     none = {
@@ -44,7 +49,7 @@ def cpu_seconds(command: list[str], path: str) -> tuple[float, int]:
 
 def main() -> None:
     parse = [sys.executable, "-m", "tracer", "parse", "--boot-time", "2026-11-24T06:00:00Z"]
-    print("| log | kills | oomtrace parse, MB/s | grep -i, MB/s |\n|---|---|---|---|")
+    print("| log | kills | oomtrace parse, MB/s | kills a second | grep -i, MB/s |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, log in logs().items():
             file = Path(folder) / "log"
@@ -52,8 +57,8 @@ def main() -> None:
             started, _ = cpu_seconds(parse, "/dev/null")
             ours, kills = cpu_seconds(parse, str(file))
             theirs, _ = cpu_seconds(["grep", "-i", "killed process"], str(file))
-            size = len(log) / 1e6
-            print(f"| {name} | {kills} | {size / max(ours - started, 1e-3):.0f} | {size / max(theirs, 1e-3):.0f} |")
+            size, ours_s, theirs_s = len(log) / 1e6, max(ours - started, 1e-3), max(theirs, 1e-3)
+            print(f"| {name} | {kills} | {size / ours_s:.0f} | {kills / ours_s:.0f} | {size / theirs_s:.0f} |")
     print(f"\nMegabytes by CPU time, without Python's start; Python {sys.version.split()[0]}.")
 
 
