@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer import engine_bcc, engine_core, features, files, kmsg, libbpf, privileges
+from tracer import engine_bcc, engine_core, features, files, libbpf, privileges
 from tracer.errors import TracerError
+from tracer.logs import kmsg
 from tracer.options import PINS_FOLDER
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tracer.event import Scope
-from tracer.oom_lines import INVOKED, SCOPES
+from tracer.logs.oom_lines import INVOKED, SCOPES
 
 _CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
 _TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)

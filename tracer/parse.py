@@ -3,11 +3,12 @@
 
 import sys
 
-from tracer import kmsg, line
+from tracer import line
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.event import OomKill
-from tracer.log_files import STDIN
-from tracer.log_kills import Form, LogKills, Wanted
+from tracer.logs import kmsg
+from tracer.logs.files import STDIN
+from tracer.logs.kills import Form, LogKills, Wanted
 from tracer.sentence import describe, printable
 
 

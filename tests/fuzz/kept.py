@@ -12,9 +12,9 @@ from tests.unit.kernel_log_files import FILES, lines
 from tests.unit.records import HOST, validate
 from tracer import line
 from tracer.ledger import Entry, Ledger
-from tracer.log_record import LogRecords
-from tracer.oom_lines import LogLine
-from tracer.oom_report import Reports
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import Reports
+from tracer.logs.records import LogRecords
 from tracer.spool import Spool
 
 from .target import Target

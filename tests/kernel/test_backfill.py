@@ -9,7 +9,7 @@ import pytest
 
 from tracer.backfill import kills, tolerance_ns
 from tracer.clock import boottime_ns
-from tracer.kmsg import Kmsg
+from tracer.logs.kmsg import Kmsg
 
 from . import oracles
 from .cgroups import Cgroup

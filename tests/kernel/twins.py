@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tracer.log_kills import Form, LogKills
+from tracer.logs.kills import Form, LogKills
 
 from . import oracles
 from .environment import IN_VM, PAGE

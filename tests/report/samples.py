@@ -10,7 +10,7 @@ from typing import Any
 from tests.unit.kernel_log_files import FILES, lines, reports
 from tracer.clock import rfc3339
 from tracer.enrich import name_cgroups
-from tracer.log_record import LogRecords
+from tracer.logs.records import LogRecords
 
 Record = dict[str, Any]
 

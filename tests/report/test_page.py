@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.unit.kernel_log_files import reports
 from tests.unit.test_report import hostile_records
-from tracer.oom_lines import LogLine
+from tracer.logs.oom_lines import LogLine
 from tracer.report.incidents import seconds
 from tracer.report.whose import whose
 from tracer.sentence import describe

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 
-from tracer.oom_lines import LogLine
+from tracer.logs.oom_lines import LogLine
 
 BOOT_NS = 1_795_500_000 * 1_000_000_000
 """When the host booted: 2026-11-24T06:00:00Z."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.environment import require
 from tracer.clock import rfc3339
-from tracer.log_kills import Form, LogKills
+from tracer.logs.kills import Form, LogKills
 
 from .kernel_log_files import FILES, lines, reports
 from .log_formats import BOOT_NS, HOST, WHOLE

@@ -9,8 +9,8 @@ import pytest
 
 from tracer.backfill import kills, tolerance_ns, unknown
 from tracer.clock import boottime_ns
-from tracer.kmsg import Kmsg
-from tracer.oom_lines import LogLine
+from tracer.logs.kmsg import Kmsg
+from tracer.logs.oom_lines import LogLine
 
 from .records import HOST, validate
 

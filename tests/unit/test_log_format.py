@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log_format.py, log_journal.py, log_dmesg_json.py, log_scan.py: real reports in every format, and what is none."""
+"""logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
 
 import shutil
 import subprocess
@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel.environment import require
-from tracer.log_format import Origin
-from tracer.log_scan import LogScan
-from tracer.log_time import Calendar
-from tracer.oom_incident import Report
+from tracer.logs.formats import Origin
+from tracer.logs.oom_incident import Report
+from tracer.logs.scan import LogScan
+from tracer.logs.times import Calendar
 
 from .kernel_log_files import FILES, lines, reports
 from .log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE, entry, export

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log_kills.py and log_boots.py: kills of some boot, process or name, of several sources."""
+"""logs/kills.py and logs/boots.py: kills of some boot, process or name, of several sources."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ import pytest
 
 from tracer.errors import TracerError
 from tracer.event import OomKill
-from tracer.log_kills import Form, LogKills, Wanted
-from tracer.oom_lines import LogLine
+from tracer.logs.kills import Form, LogKills, Wanted
+from tracer.logs.oom_lines import LogLine
 
 from .kernel_log_files import FILES, lines
 from .log_formats import BOOT_ID, SPLIT, WHOLE, entry
@@ -142,7 +142,7 @@ def test_first_kill_comes_before_the_log_ends(tmp_path: Path) -> None:
 
 def test_needs_no_command_line() -> None:
     """Others can use it without typer."""
-    program = "import sys, tracer.log_kills; print('typer' in sys.modules)"
+    program = "import sys, tracer.logs.kills; print('typer' in sys.modules)"
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"False\n"
 

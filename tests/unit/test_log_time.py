@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log_time.py: times of logs and of users."""
+"""logs/times.py: times of logs and of users."""
 
 import time
 from datetime import datetime, timezone
@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from tracer.errors import TracerError
-from tracer.log_time import Calendar, read_zone
+from tracer.logs.times import Calendar, read_zone
 
 
 def unix_ns(*moment: int) -> int:

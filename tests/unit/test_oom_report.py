@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_report.py and log_record.py: real logs, and what a reader finds in them."""
+"""logs/oom_report.py and logs/records.py: real logs, and what a reader finds in them."""
 
 import re
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import pytest
 
 from tracer.enrich import enrich
 from tracer.event import NO_LIMIT_BYTES, OomKill, Scope
-from tracer.log_record import LogRecords
+from tracer.logs.records import LogRecords
 from tracer.sentence import describe
 
 from .kernel_log_files import FILES, lines, reports

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_report.py and log_record.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
+"""logs/oom_report.py, records.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
 
 import itertools
 import re
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.log_record import LogRecords
-from tracer.oom_incident import Report
-from tracer.oom_lines import LogLine
-from tracer.oom_report import Reports
+from tracer.logs.oom_incident import Report
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import Reports
+from tracer.logs.records import LogRecords
 
 from .kernel_log_files import FILES, lines, reports
 from .records import HOST, validate

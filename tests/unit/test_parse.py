@@ -20,7 +20,7 @@ import pytest
 from tests.kernel.environment import ROOT, require
 from tracer.enrich import name_cgroups
 from tracer.errors import EXIT_FAILED, EXIT_USAGE
-from tracer.log_record import LogRecords
+from tracer.logs.records import LogRecords
 
 from .kernel_log_files import FILES, lines, reports
 from .lines import wait_for

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.environment import require
-from tracer.log_kills import LogKills
+from tracer.logs.kills import LogKills
 
 from .kernel_log_files import FILES, lines, reports
 from .lines import wait_for

@@ -31,7 +31,7 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "log_files", "watch.feed", "why.sources"}
+STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "logs.files", "watch.feed", "why.sources"}
 """The command, the doctor, the engine whose child compiles, zstd, the watch's own tracer, and journalctl."""
 LISTENS = {"listen", "accept", "create_server"}
 COMPILES = {("re", "compile")}

@@ -39,10 +39,10 @@ def parse(
     follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what is added to the log, until SIGINT."),
 ) -> None:
     """Read OOM kills of the past from kernel logs: dmesg, syslog, the journal."""
-    from tracer import log_kills  # what it needs would keep `run` from starting quickly
     from tracer import parse as parser
+    from tracer.logs.kills import Form, Wanted  # what it needs would keep `run` from starting quickly
 
-    wanted = log_kills.Wanted(since, until, container, unit, grep, boot, pid, comm, last)
-    code = parser.parse(files or [], wanted, log_kills.Form(boot_time, timezone, follow), sentence)
+    wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last)
+    code = parser.parse(files or [], wanted, Form(boot_time, timezone, follow), sentence)
     if code:
         raise typer.Exit(code)

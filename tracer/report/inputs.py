@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from tracer.errors import TracerError
-from tracer.log_files import LogFile
+from tracer.logs.files import LogFile
 from tracer.report.check import Records
 from tracer.report.incidents import Collection
 from tracer.report.log import LogKills

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from tracer.enrich import name_cgroups
 from tracer.event import OomKill
-from tracer.log_format import Origin
-from tracer.log_record import LogRecords
-from tracer.log_scan import LogScan
-from tracer.log_time import Calendar
-from tracer.oom_incident import Report
-from tracer.oom_lines import LogLine
+from tracer.logs.formats import Origin
+from tracer.logs.oom_incident import Report
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.records import LogRecords
+from tracer.logs.scan import LogScan
+from tracer.logs.this_boot import ThisBoot
+from tracer.logs.times import Calendar
 from tracer.sentence import printable
-from tracer.this_boot import ThisBoot
 
 Found = Callable[[OomKill, tuple[str, ...]], None]
 

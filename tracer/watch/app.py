@@ -7,7 +7,7 @@ import sys
 from typing import IO, Any
 
 from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
-from tracer.log_files import STDIN
+from tracer.logs.files import STDIN
 from tracer.sentence import printable
 from tracer.watch.feed import Feed
 

@@ -11,13 +11,14 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from tracer import enrich, kmsg
+from tracer import enrich
 from tracer.clock import at_boottime, suspended_ns
 from tracer.errors import TracerError
 from tracer.event import OomExit, OomKill, Record, Sigkill
-from tracer.kmsg import Kmsg
-from tracer.log_files import LogFile
-from tracer.log_kills import LogKills
+from tracer.logs import kmsg
+from tracer.logs.files import LogFile
+from tracer.logs.kills import LogKills
+from tracer.logs.kmsg import Kmsg
 from tracer.options import SIGKILL_SCOPES, SigkillOption
 from tracer.why import whole
 

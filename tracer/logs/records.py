@@ -6,9 +6,9 @@ Container, pod and unit are still null here; they come from tracer/enrich.py.
 
 from tracer.clock import at_boottime, rfc3339
 from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
-from tracer.oom_incident import Counter, Report
-from tracer.oom_lines import SCOPES
-from tracer.oom_tasks import Task
+from tracer.logs.oom_incident import Counter, Report
+from tracer.logs.oom_lines import SCOPES
+from tracer.logs.oom_tasks import Task
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
 """PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""

@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracer.log_dmesg_json import DmesgObject
-from tracer.log_journal import read_json
-from tracer.log_time import MONTHS, Calendar
-from tracer.oom_lines import LogLine
-from tracer.oom_report import UNREAD, has_word
+from tracer.logs.dmesg_json import DmesgObject
+from tracer.logs.journal import read_json
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import UNREAD, has_word
+from tracer.logs.times import MONTHS, Calendar
 
 
 class Origin(NamedTuple):

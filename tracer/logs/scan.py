@@ -7,12 +7,12 @@ lies between is never split into lines, nor decoded.  Takes constant memory, and
 
 from collections.abc import Callable
 
-from tracer.log_format import LineFormats, Origin, Sourced
-from tracer.log_journal import EXPORT, LONGEST_BYTES, Export
-from tracer.log_time import Calendar
-from tracer.oom_incident import Awaited, Report
-from tracer.oom_lines import LogLine
-from tracer.oom_report import DETAILS, STATISTIC, WORDS, Reports, has_word
+from tracer.logs.formats import LineFormats, Origin, Sourced
+from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
+from tracer.logs.oom_incident import Awaited, Report
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS, Reports, has_word
+from tracer.logs.times import Calendar
 
 Emit = Callable[[Report, Origin], None]
 Begin = Callable[[Origin], None]

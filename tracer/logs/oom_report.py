@@ -11,9 +11,9 @@ Takes constant memory, whatever it is fed, and never raises.  Not every line has
 import re
 from collections.abc import Sequence
 
-from tracer import oom_lines
-from tracer.oom_incident import Awaited, Incident, Kill, Report, read_kill
-from tracer.oom_lines import LogLine
+from tracer.logs import oom_lines
+from tracer.logs.oom_incident import Awaited, Incident, Kill, Report, read_kill
+from tracer.logs.oom_lines import LogLine
 
 WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
 """One of them is in each line that can begin a report."""

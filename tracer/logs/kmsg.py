@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from tracer.oom_lines import LogLine
+from tracer.logs.oom_lines import LogLine
 
 PATH = "/dev/kmsg"
 _LONGEST = 16384

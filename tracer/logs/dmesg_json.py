@@ -5,8 +5,8 @@ import json
 import re
 from typing import Any
 
-from tracer.log_time import Calendar
-from tracer.oom_lines import LogLine
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.times import Calendar
 
 _FIELD = re.compile(rb'\s+"(fac|pri|time|caller|msg)": +(.+?),?')
 _FRAME = re.compile(rb'\s*(?:"dmesg": \[|[{\]}],?|\},\{)')

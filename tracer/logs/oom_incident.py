@@ -4,9 +4,9 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from tracer import oom_lines
-from tracer.oom_lines import Clock, LogLine
-from tracer.oom_tasks import Task, Tasks
+from tracer.logs import oom_lines
+from tracer.logs.oom_lines import Clock, LogLine
+from tracer.logs.oom_tasks import Task, Tasks
 
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096

@@ -10,19 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from tracer import kmsg, line
+from tracer import line
 from tracer.clock import monotonic_ns, rfc3339
 from tracer.enrich import name_cgroups
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Host, OomKill
-from tracer.log_boots import Boots, LatestBoots
-from tracer.log_files import PAUSE_S, LogFile
-from tracer.log_format import Origin
-from tracer.log_record import LogRecords
-from tracer.log_scan import LogScan
-from tracer.log_time import Calendar, read_zone
-from tracer.oom_incident import Report
-from tracer.this_boot import ThisBoot
+from tracer.logs import kmsg
+from tracer.logs.boots import Boots, LatestBoots
+from tracer.logs.files import PAUSE_S, LogFile
+from tracer.logs.formats import Origin
+from tracer.logs.oom_incident import Report
+from tracer.logs.records import LogRecords
+from tracer.logs.scan import LogScan
+from tracer.logs.this_boot import ThisBoot
+from tracer.logs.times import Calendar, read_zone
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
 

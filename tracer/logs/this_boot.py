@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from tracer.clock import suspended_ns
 from tracer.errors import TracerError
 from tracer.host import read_host
-from tracer.kmsg import PATH, Kmsg
-from tracer.log_record import LogRecords
-from tracer.oom_incident import Report
-from tracer.oom_report import Reports
+from tracer.logs.kmsg import PATH, Kmsg
+from tracer.logs.oom_incident import Report
+from tracer.logs.oom_report import Reports
+from tracer.logs.records import LogRecords
 
 
 class ThisBoot:

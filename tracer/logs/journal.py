@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from tracer.oom_lines import LogLine
-from tracer.oom_report import UNREAD, has_word
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import UNREAD, has_word
 
 Seek = Callable[[bytes, int, int], int]
 """The next place in data, from one on and up to another, in an entry that may count."""
