@@ -6,18 +6,15 @@ import gzip
 import html
 import json
 import lzma
-import random
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cmarkgfm
 import pytest
 from cmarkgfm.cmark import Options
-from jsonschema.validators import validator_for
 
 from tests.kernel.environment import require
 from tests.report.samples import HOSTILE, many, of_kernel_logs
@@ -25,30 +22,14 @@ from tests.unit.kernel_log_files import FILES, lines
 from tests.unit.log_formats import WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.report import make
-from tracer.report.check import Records
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Inputs
 from tracer.report.make import Form, report
 from tracer.report.markdown import code
 from tracer.report.memory import parts, size_text
-from tracer.schema import json_schema
 from tracer.sentence import printable
 
 BASES = of_kernel_logs()
-RECORDS = Records()
-OTHER: tuple[Any, ...] = (None, True, 7, -1, 1 << 70, 1.5, "x", "memcg", [], {}, [None], {"a": "b"})
-
-
-def lenient() -> Any:
-    """Validates by the schema, but for what other versions may lack or add."""
-    schema = json_schema()
-    for definition in schema["$defs"].values():
-        definition["additionalProperties"] = True
-        nullable = [
-            name for name, field in definition["properties"].items() if {"type": "null"} in field.get("anyOf", ())
-        ]
-        definition["required"] = [name for name in definition["required"] if name not in nullable]
-    return validator_for(schema)(schema)
 
 
 def written(path: Path, records: list[dict[str, Any]]) -> str:
@@ -65,54 +46,6 @@ def read(*paths: str) -> tuple[Collection, list[int]]:
     return collection, [each.bad for each in inputs.read_so_far]
 
 
-def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a record: what holds it, and its key there."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(items):
-        yield value, key
-        yield from leaves(inner)
-
-
-def test_records_are_taken() -> None:
-    """Records of real kills are, as they are."""
-    for record in BASES:
-        assert RECORDS.read(json.dumps(record).encode()) == record
-
-
-def test_as_the_schema() -> None:
-    """With another value anywhere a record is taken where jsonschema takes it, and refused where it does not."""
-    chance, validator = random.Random(7), lenient()
-    taken = 0
-    for _ in range(400):
-        record = copy.deepcopy(chance.choice(BASES))
-        owner, key = chance.choice(list(leaves(record)))
-        owner[key] = copy.deepcopy(chance.choice(OTHER))
-        valid = validator.is_valid(record) and owner[key] != 1 << 70
-        assert (RECORDS.conform(record) is not None) == valid, (key, owner[key])
-        taken += valid
-    assert 40 < taken < 360
-
-
-def test_older_records() -> None:
-    """A field that was not there yet is null, one that is not known here stays; one that must be there is missed."""
-    record = copy.deepcopy(BASES[0])
-    del record["victim"]["shared_mm"], record["network"]
-    record["later"] = {"x": 1}
-    taken: Any = RECORDS.conform(copy.deepcopy(record))
-    assert (taken["victim"]["shared_mm"], taken["network"], taken["later"]) == (None, None, {"x": 1})
-    del record["id"]
-    assert RECORDS.conform(record) is None
-
-
-@pytest.mark.parametrize(
-    "line",
-    [b"", b"{", b"[]", b"7", b'{"type":"oom_kill"}', b'{"type":["oom_kill"]}', b'{"type":"x"}', b"\xff", b"[" * 9999],
-)
-def test_no_record(line: bytes) -> None:
-    """What is no record is refused without a word."""
-    assert RECORDS.read(line) is None
-
-
 def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """Bad lines are counted, told once, and never the end."""
     path = tmp_path / "oom.json"
@@ -126,6 +59,15 @@ def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -
     assert b"left out: 5" in captured.out
     assert captured.out.count(b"\n## ") == 3
     assert b"17 older incidents are not shown." in captured.out
+
+
+def test_journal(tmp_path: Path) -> None:
+    """Entries of the journal with records in them are read; what else the unit said counts as no record."""
+    path = tmp_path / "journal.json"
+    texts = ["Started oomtrace.service.", *(json.dumps(record) for record in many(BASES, 5))]
+    path.write_text("".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}) + "\n" for text in texts))
+    collection, bad = read(str(path))
+    assert (len(collection.incidents()), bad) == (5, [1])
 
 
 def test_compressed_and_repeated(tmp_path: Path) -> None:

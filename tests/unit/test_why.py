@@ -18,8 +18,10 @@ from tests.kernel.environment import MIB, ROOT, require
 from tracer.clock import rfc3339
 from tracer.event import OomExit, OomKill, Sigkill
 from tracer.facts import Facts
+from tracer.recorded import Records, UnfitError
 from tracer.runtimes import Runtimes
-from tracer.why import search, sources, whole
+from tracer.sinks.journald_fields import entry
+from tracer.why import search, sources
 from tracer.why.advice import advise
 from tracer.why.history import history
 from tracer.why.moment import seconds, span, told
@@ -40,6 +42,7 @@ UNIT = b"/system.slice/mail.service"
 KILL_S = 1_800_000_000.0
 NOW_S = KILL_S + 600
 AT = rfc3339(int(KILL_S * 1e9))
+RECORDS = Records()
 
 
 def no_names(_id: str, _runtime: str | None, _pod: str | None) -> Facts:
@@ -585,42 +588,6 @@ def line_of(record: Any, **changed: Any) -> bytes:
     return json.dumps({**record, **changed}).encode()
 
 
-def test_whole_record() -> None:
-    """A line is a record if all of its fields are of their types; what an older version did not have is null."""
-    record = sigkill()
-    assert whole.record(line_of(record)) == record
-    assert whole.record(line_of(record, later="field")) == record
-    older = {key: value for key, value in record.items() if key not in ("sender", "kubernetes")}
-    read = whole.record(line_of(older))
-    assert read is not None
-    assert read["type"] == "sigkill"
-    assert read["sender"] is None
-    assert whole.record(b'{"type": "what comes later"}') is None
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b'{"type": 1}',
-        b'{"type": "oom_kill"}',
-        b"\xff",
-        line_of(sigkill(), victim=[]),
-        line_of(sigkill(), victim={}),
-        line_of(sigkill(), schema=True),
-        line_of(sigkill(), time=5),
-        line_of(sigkill(), truncated=[1]),
-        line_of(sigkill(), source="?"),
-    ],
-)
-def test_no_record(line: bytes) -> None:
-    with pytest.raises(whole.UnfitError):
-        whole.record(line)
-
-
 def test_damaged_file(tmp_path: Path) -> None:
     """What in a file is no record is counted and said, and the rest is used."""
     file = tmp_path / "records.json"
@@ -667,34 +634,36 @@ def test_command(tmp_path: Path, killed: Killed) -> None:
     assert [each["source"] for each in told_["evidence"]] == [str(file)]
 
 
-def test_journal(tmp_path: Path, killed: Killed) -> None:
+@pytest.mark.parametrize("output", ["stdout", "stdout, a long record", "journald"])
+def test_journal(output: str, tmp_path: Path, killed: Killed) -> None:
     """The service's records are found in the journal, by the real journalctl, among what else the unit said."""
     remote, machine = Path("/lib/systemd/systemd-journal-remote"), Path("/etc/machine-id")
     require(remote.exists() and shutil.which("journalctl"), "systemd-journal-remote and journalctl")
     require(machine.exists() and Path("/run/log").is_dir(), "a machine id, and a place for journals")
     (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
-    messages = [b"Started oomtrace.service.", line_of(kill), b"oomtrace: attached"]
+    if output == "stdout, a long record":
+        kill["victim"]["cmdline"] = ["x" * 9000]
+    of_kill = entry(line_of(kill)) if output == "journald" else b"MESSAGE=%s\n" % line_of(kill)
     entries = []
-    for number, (unit, message) in enumerate(
-        [("cron", line_of(kill, id="no")), *(("oomtrace", each) for each in messages)]
-    ):
-        fields = [
-            f"__REALTIME_TIMESTAMP={int(KILL_S) * 1_000_000 + number}",
-            f"__MONOTONIC_TIMESTAMP={number + 1}",
-            f"_BOOT_ID={'1' * 32}",
-            f"_SYSTEMD_UNIT={unit}.service",
-            f"MESSAGE={message.decode()}",
+    for number, (unit, fields) in enumerate(
+        [
+            ("cron", b"MESSAGE=%s\n" % line_of(kill, id="no")),
+            ("oomtrace", b"MESSAGE=Started oomtrace.service.\n"),
+            ("oomtrace", of_kill),
+            ("oomtrace", b"MESSAGE=oomtrace: attached\n"),
         ]
-        entries.append("".join(f"{field}\n" for field in fields))
+    ):
+        head = f"__REALTIME_TIMESTAMP={int(KILL_S) * 1_000_000 + number}\n__MONOTONIC_TIMESTAMP={number + 1}\n"
+        entries.append(f"{head}_BOOT_ID={'1' * 32}\n_SYSTEMD_UNIT={unit}.service\n".encode() + fields)
     file = tmp_path / "system.journal"
-    subprocess.run([remote, "-o", file, "-"], input="\n".join(entries).encode(), check=True, capture_output=True)
+    subprocess.run([remote, "-o", file, "-"], input=b"\n".join(entries), check=True, capture_output=True)
     folder = f"/run/log/journal/{machine.read_text().strip()}"
     script = f'mount -t tmpfs tmpfs /run/log && mkdir -p {folder} && cp "$0" {folder}/ && exec "$@"'
     wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(file)]
     finished = oomtrace("why", ID, "--json", wrapper=wrapper)
     assert finished.returncode == 0, finished.stderr
-    told_ = json.loads(finished.stdout)
-    assert [(each["source"], each["id"]) for each in told_["evidence"]] == [("journal", kill["id"])]
+    evidence = json.loads(finished.stdout)["evidence"]
+    assert [(each["source"], each["id"]) for each in evidence] == [("journal", kill["id"])]
 
 
 def test_unknown(tmp_path: Path) -> None:
@@ -768,8 +737,8 @@ def test_any_record(log: str, killed: Killed) -> None:
             if path and isinstance(owner, dict):
                 owner[path[-1]] = value
         try:
-            read = whole.record(line_of(record))
-        except whole.UnfitError:
+            read = RECORDS.read(line_of(record))
+        except UnfitError:
             return
         if read is None or (read["type"] != "oom_kill" and read["type"] != "sigkill"):
             return

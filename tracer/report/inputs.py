@@ -5,14 +5,13 @@ Bad lines are counted, and never end anything.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
-import orjson
-
 from tracer.errors import TracerError
 from tracer.logs.files import LogFile
-from tracer.report.check import Records
+from tracer.recorded import Records, UnfitError, read_json
 from tracer.report.incidents import Collection
 from tracer.report.log import LogKills
 
@@ -67,10 +66,12 @@ class Inputs:
             for line in split_lines(blocks):
                 if not line.strip():
                     continue
-                record = self._records.read(line)
-                if record is None:
+                try:
+                    record = self._records.read(line)
+                except UnfitError:
                     bad += 1
-                else:
+                    continue
+                if record is not None:
                     found += 1
                     self._collection.add(record)
         finally:
@@ -81,10 +82,11 @@ class Inputs:
 
         def add(record: object, lines: tuple[str, ...]) -> None:
             nonlocal found
-            checked = self._records.conform(record)
-            if checked is not None:
-                found += 1
-                self._collection.add(checked, lines)
+            with suppress(UnfitError):
+                checked = self._records.conform(record)
+                if checked is not None:
+                    found += 1
+                    self._collection.add(checked, lines)
 
         kills = LogKills(file.written_ns, add)
         try:
@@ -101,15 +103,15 @@ class Inputs:
 
 
 def _has_records(begin: bytes) -> bool:
-    """Whether one of the first lines is a record, or would be one if its fields were right."""
+    """Whether one of the first lines has a record, or what would be one if its fields were right."""
     for line in begin.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
         if not line.lstrip().startswith(b"{"):
             continue
         try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            value = read_json(line)
+        except UnfitError:
             continue
-        if type(value) is dict and "schema" in value and "type" in value:
+        if "schema" in value and "type" in value:
             return True
     return False
 

@@ -4,7 +4,7 @@
 from collections import deque
 
 from tracer.event import OomKill
-from tracer.report.check import Records
+from tracer.recorded import Records, UnfitError
 from tracer.report.incidents import Incident, Kill, seconds
 from tracer.report.whose import names
 
@@ -45,10 +45,14 @@ class Model:
 
     def take(self, line: bytes) -> None:
         """Take a line; what is no record is counted."""
-        record = self._records.read(line)
-        if record is None:
+        try:
+            record = self._records.read(line)
+        except UnfitError:
             self.bad += 1
-        elif record["type"] == "oom_kill":
+            return
+        if record is None:
+            return
+        if record["type"] == "oom_kill":
             self._kill(record)
         elif record["type"] == "oom_exit":
             kill = self._kills.get(record["id"])

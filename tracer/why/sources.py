@@ -20,14 +20,17 @@ from tracer.logs.files import LogFile
 from tracer.logs.kills import LogKills
 from tracer.logs.kmsg import Kmsg
 from tracer.options import SIGKILL_SCOPES, SigkillOption
-from tracer.why import whole
+from tracer.recorded import Records, UnfitError
 
 Kill = OomKill | Sigkill
 
 RECORDS = "/var/log/oomtrace/*.json*"
 """Where the service may write to, and what logrotate makes of it."""
-JOURNAL = ("journalctl", "--quiet", "--no-pager", "--unit", "oomtrace", "--output", "cat")
-"""The texts of the unit's messages: its records as they are, and what else it said, which is none."""
+JOURNAL = (
+    "journalctl", "--quiet", "--no-pager", "--all", "--unit=oomtrace", "--output=json",
+    "--output-fields=MESSAGE,OOMTRACE_RECORD",
+)  # fmt: skip
+"""The unit's entries: its records, and what else it said, which is none.  Without --all long ones are left out."""
 _LONGEST_BYTES = 1 << 20
 
 
@@ -109,11 +112,12 @@ def _read_records(
     since: str | None = None
     scopes: list[SigkillOption] = []
     has_sigkills, missing, unfit = False, 0, 0
+    records = Records()
     try:
         for line in _lines(blocks):
             try:
-                record = whole.record(line)
-            except whole.UnfitError:
+                record = records.read(line)
+            except UnfitError:
                 unfit += 1
                 continue
             if record is None:

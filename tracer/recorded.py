@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line that should be a record -> the record, as the types of tracer/event.py have it.
+"""A line that should hold a record -> the record, as the types of tracer/event.py have it.
 
 Files come from anywhere, and from other versions: what is not of the right type is refused, a field that was not there
 yet is null, and one that nobody knows here stays as it is.
@@ -18,8 +18,12 @@ _TYPES: dict[str, type] = {"string": str, "boolean": bool, "null": type(None)}
 _MOST_INTEGER = 1 << 64
 
 
+class UnfitError(ValueError):
+    """It is no record."""
+
+
 class Records:
-    """Reads lines."""
+    """Reads lines: those that oomtrace writes, and entries of ``journalctl -o json`` that have one of them."""
 
     def __init__(self) -> None:
         schema = json_schema()
@@ -31,19 +35,22 @@ class Records:
             self._kinds[definition["properties"]["type"]["enum"][0]] = self._check(reference)
 
     def read(self, line: bytes) -> Record | None:
-        """The record; None where the line is none."""
-        try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            return None
-        return self.conform(value)
+        """The record; None: one of a kind that a later version may have.
+
+        Raises UnfitError.
+        """
+        return self.conform(read_json(line))
 
     def conform(self, value: Any) -> Record | None:
-        """The same value with the fields that it lacks as null; None where it is no record."""
+        """The same value with the fields that it lacks as null; otherwise as `read`."""
         if type(value) is not dict or type(value.get("type")) is not str:
-            return None
+            raise UnfitError
         check = self._kinds.get(value["type"])
-        return cast(Record, value) if check is not None and check(value) else None
+        if check is None:
+            return None
+        if not check(value):
+            raise UnfitError
+        return cast(Record, value)
 
     def _check(self, schema: dict[str, Any]) -> _Check:
         if "$ref" in schema:
@@ -76,6 +83,28 @@ class Records:
             return type(value) is dict and all(of_field(value.setdefault(name, None)) for name, of_field in fields)
 
         return check
+
+
+def read_json(line: bytes) -> dict[str, Any]:
+    """What may be a record: the object in a line, or in the text of the entry that this is.
+
+    Raises UnfitError.
+    """
+    value = _object(line)
+    if "type" in value:
+        return value
+    # The output journald has a field of its own for it; of stdout the journal makes a message.
+    return _object(value.get("OOMTRACE_RECORD") or value.get("MESSAGE"))
+
+
+def _object(text: Any) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:  # of what is no text, too
+        raise UnfitError from error
+    if type(value) is not dict:
+        raise UnfitError
+    return value
 
 
 def _name(reference: dict[str, Any]) -> str:
