@@ -149,5 +149,5 @@ def verdict(root: str, container_id: str) -> Verdict | None:
         running = not status.get("FinishedAt")
         reason = status.get("Reason")
         killed = reason == "OOMKilled" if reason or not running else None
-        return facts.verdict(running, killed, status.get("ExitCode"))
+        return facts.verdict(running, killed, status.get("ExitCode"), status.get("FinishedAt"))
     return None

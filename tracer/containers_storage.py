@@ -67,7 +67,7 @@ def verdict_crio(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("status") not in ("stopped", None)
-    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode"))
+    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode"), state.get("finished"))
 
 
 def find_podman(root: str, container_id: str) -> Facts | None:
@@ -111,7 +111,7 @@ def verdict_podman(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("state") not in _ENDED
-    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode", 0))
+    return facts.verdict(running, state.get("oomKilled", False), state.get("exitCode", 0), state.get("finishedTime"))
 
 
 def _userdata(root: str, container_id: str, file: str) -> dict[str, Any] | None:

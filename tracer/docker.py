@@ -37,11 +37,9 @@ def verdict(root: str, container_id: str) -> Verdict | None:
     if config is None:
         return None
     state = facts.child(config, "State")
-    told = facts.verdict(bool(state.get("Running")), state.get("OOMKilled"), state.get("ExitCode"))
-    finished = facts.text(state.get("FinishedAt"))
-    if not told["running"] and finished is not None and not finished.startswith("0001-"):  # Go's zero
-        told["finished_at"] = finished
-    return told
+    return facts.verdict(
+        bool(state.get("Running")), state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
+    )
 
 
 def _read(root: str, container_id: str) -> dict[str, Any] | None:

@@ -36,17 +36,21 @@ class _Verdict(TypedDict):
 class Verdict(_Verdict, total=False):
     """The runtime's own word on how a container ended."""
 
-    finished_at: str
-    """RFC 3339, UTC; where the runtime tells, and the container has ended."""
+    finished_at: str | int
+    """As the runtime has it, RFC 3339 in any zone or Unix time in nanoseconds; of a container that has ended."""
 
 
-def verdict(running: bool, oom_killed: Any, exit_code: Any) -> Verdict:
+def verdict(running: bool, oom_killed: Any, exit_code: Any, finished: Any = None) -> Verdict:
     """A verdict of values of any type; a container that runs has no exit code yet."""
-    return {
+    told: Verdict = {
         "running": running,
         "oom_killed": oom_killed if isinstance(oom_killed, bool) else None,
         "exit_code": None if running else number(exit_code),
     }
+    finished_at = number(finished) or text(finished)
+    if not running and finished_at is not None:
+        told["finished_at"] = finished_at
+    return told
 
 
 KUBERNETES_LABELS = {

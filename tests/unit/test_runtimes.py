@@ -125,6 +125,7 @@ def test_cri_verdict(
     verdict = runtimes.verdict(ID, "containerd")
     assert verdict is not None
     assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
+    assert verdict.get("finished_at") == (status["FinishedAt"] or None)
 
 
 def any_message(kind: bytes, value: bytes) -> bytes:
@@ -235,11 +236,14 @@ def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
         "io.kubernetes.cri-o.Labels": '{"app":"web"}',
     }
     write(tmp_path, f"{USERDATA}/config.json", {"annotations": annotations})
-    write(tmp_path, f"{USERDATA}/state.json", {"status": "stopped", "exitCode": 137, "oomKilled": True})
+    finished = "2026-11-24T03:51:53.123456789+01:00"
+    state = {"status": "stopped", "exitCode": 137, "oomKilled": True, "finished": finished}
+    write(tmp_path, f"{USERDATA}/state.json", state)
     found = runtimes.find(ID, "cri-o", UID)
     assert (found["runtime"], found["name"], found["image"]) == ("cri-o", "app", "quay.io/shop/web:1")
     assert (found["labels"], found["pod_name"]) == ({"app": "web"}, "web-0")
-    assert runtimes.verdict(ID, "cri-o") == {"running": False, "oom_killed": True, "exit_code": 137}
+    ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
+    assert ended == runtimes.verdict(ID, "cri-o")
 
 
 def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -251,12 +255,14 @@ def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
         "labels": {"app": "web"},
         "spec": "x" * 9000,
     }
-    state = {"state": 6, "exitCode": 137, "oomKilled": True}
+    finished = "2026-11-24T03:51:53.123456789+01:00"
+    state = {"state": 6, "exitCode": 137, "oomKilled": True, "finishedTime": finished}
     container: Tree = {b"config": json.dumps(config).encode(), b"state": json.dumps(state).encode(), b"networks": {}}
     bolt_file.write(tmp_path / BOLT_STATE, {b"ctr": {ID.encode(): container}, b"all-ctrs": {ID.encode(): b"web"}})
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
     assert found == runtimes.find(ID, "podman", None)
-    assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": True, "exit_code": 137}
+    ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
+    assert ended == runtimes.verdict(ID, "podman")
     assert runtimes.find("0" * 64, "podman", None) == {}
     assert runtimes.verdict("0" * 64, "podman") is None
 

@@ -24,7 +24,7 @@ from tracer.sinks.journald_fields import entry
 from tracer.why import search, sources
 from tracer.why.advice import advise
 from tracer.why.history import history
-from tracer.why.moment import seconds, span, told
+from tracer.why.moment import seconds, span, told, utc
 from tracer.why.search import Kind, State, Target
 from tracer.why.sources import Found, Watched
 from tracer.why.verdict import Verdict, judge
@@ -245,7 +245,7 @@ def test_known_containers(tmp_path: Path) -> None:
     runtimes = Runtimes([("docker", str(tmp_path))])
     for name in ("cart", ID, ID[:12]):
         (told_,) = search.look_up(name, runtimes).states
-        assert told_ == state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.5Z")
+        assert told_ == state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.500000000Z")
     assert search.look_up("car", runtimes).states == ()
 
 
@@ -684,6 +684,25 @@ def test_runs(tmp_path: Path) -> None:
     assert own.isdecimal()
     assert told_.returncode == 0
     assert "Process 1 runs, and no kill of it is on record." in told_.stdout
+
+
+@pytest.mark.parametrize(
+    ("told_", "expected"),
+    [
+        ("2027-01-15T09:00:00.5+01:00", "2027-01-15T08:00:00.500000000Z"),  # podman, CRI-O
+        ("2027-01-15T08:00:00.123456789Z", "2027-01-15T08:00:00.123456789Z"),  # Docker
+        (1_800_000_000_000_000_017, "2027-01-15T08:00:00.000000017Z"),  # containerd
+        ("0001-01-01T00:00:00Z", None),  # Go's zero
+        ("soon", None),
+        (0, None),
+        (-5, None),
+        (1 << 80, None),
+        (None, None),
+    ],
+)
+def test_utc(told_: str | int | None, expected: str | None) -> None:
+    """When a container ended, as its runtime has it."""
+    assert expected == utc(told_)
 
 
 def test_moments() -> None:

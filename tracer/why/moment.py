@@ -5,6 +5,10 @@ import calendar
 import re
 import time
 
+from tracer.clock import rfc3339
+from tracer.logs.times import Calendar
+
+_MOST_NS = 1 << 63
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
@@ -17,6 +21,13 @@ def seconds(moment: str | None) -> float | None:
         return calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S")) + float(match[2] or 0)
     except ValueError:
         return None
+
+
+def utc(moment: str | int | None) -> str | None:
+    """What runtimes write, RFC 3339 in any zone or Unix time in nanoseconds, as records have it."""
+    if isinstance(moment, str):
+        moment = None if moment.startswith("0001-") else Calendar().iso(moment.encode())  # Go's zero
+    return rfc3339(moment) if moment is not None and 0 < moment < _MOST_NS else None
 
 
 def told(moment: str | None) -> str:

@@ -9,7 +9,7 @@ from tracer.cgroup import identify
 from tracer.facts import Facts
 from tracer.named import is_container, is_pod, is_unit
 from tracer.runtimes import Runtimes
-from tracer.why.moment import seconds
+from tracer.why.moment import seconds, utc
 from tracer.why.sources import Found, Kill
 
 Kind = Literal["container", "pod", "unit", "pid", "process"]
@@ -178,7 +178,7 @@ def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
         "running": None if verdict is None else verdict["running"],
         "oom_killed": None if verdict is None else verdict["oom_killed"],
         "exit_code": None if verdict is None else verdict["exit_code"],
-        "finished_at": None if verdict is None else verdict.get("finished_at"),
+        "finished_at": None if verdict is None else utc(verdict.get("finished_at")),
     }
 
 
