@@ -48,10 +48,10 @@ def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
     container = start()
     told = runtime.told(container)
     runtime.execute(container, EAT)
-    (record,) = victims.of(container)
+    # On a busy host what the runtime starts it with may be killed, too: runc's own memory counts.
+    (record,) = [record for record in victims.of(container) if record["victim"]["comm"] == EATER]
     check_told(container, told, runtime, record)
     victim = record["victim"]
-    assert victim["comm"] == EATER
     assert victim["is_container_init"] is False
     assert victim["namespace_pid"] > 1
     assert victims.exit_of(record)["container_init_died"] is False
