@@ -150,7 +150,8 @@ FROM_PATHS = ("victim.cgroup", "limit.cgroup", "limit.level", "container", "kube
 def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
     """Both are of one kill: each field that both know is the same, and the log's record has all that the log has.
 
-    Counters of the limit's cgroup are compared when they are ``steady``, that is when nobody else used it.
+    Counters of the limit's cgroup and sizes of candidates are compared when they are ``steady``, that is when nobody
+    else used the cgroup.
     """
     wrong = []
     cut = {*seen["truncated"], *logged["truncated"]}
@@ -176,7 +177,7 @@ def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
         odd = any(word in seen["victim"]["cgroup"] for word in ("task_memcg=", "oom_memcg=", "global_oom"))
         assert odd or logged["victim"]["cgroup"] is not None, logged
         assert odd or (logged["limit"] is None) == (logged["incident"]["scope"] != "memcg"), logged
-    check_candidates(seen["candidates"], logged["candidates"], seen["victim"])
+    check_candidates(seen["candidates"], logged["candidates"], seen["victim"], steady=steady)
 
 
 def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -191,7 +192,7 @@ def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
         )
 
 
-def check_candidates(seen: list[Record] | None, logged: list[Record] | None, victim: Record) -> None:
+def check_candidates(seen: list[Record] | None, logged: list[Record] | None, victim: Record, *, steady: bool) -> None:
     """The ten highest scores and the log's ten largest are not the same ten; who was chosen is the first of both.
 
     Of a process whose first thread is gone the log's table names the thread that has its memory.
@@ -206,5 +207,5 @@ def check_candidates(seen: list[Record] | None, logged: list[Record] | None, vic
         assert twin["oom_score_adj"] == each["oom_score_adj"], (twin, each)
         if each["pid"] != victim["pid"] or victim["pid"] == victim["tid"]:
             assert twin["comm"] == each["comm"], (twin, each)
-        if twin["rss_bytes"] is not None and each["rss_bytes"] is not None:
+        if steady and twin["rss_bytes"] is not None and each["rss_bytes"] is not None:
             assert ALL_RSS(twin["rss_bytes"], each["rss_bytes"]), (twin, each)
