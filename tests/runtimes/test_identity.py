@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever dies in a container is named as the container's runtime names it."""
 
+from tracer.runtimes import Runtimes
+from tracer.why.moment import seconds, utc
+
 from .conftest import Start
 from .runtime import EAT, EATER, Runtime
 from .victims import Victims, check_told, check_verdict
@@ -65,6 +68,12 @@ def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
     (record,) = victims.of(container)
     gone = victims.exit_of(record)
     check_verdict(runtime.verdict(container), gone, known=runtime.keeps_verdicts)
+    if gone["runtime_verdict"] is not None:
+        roots = [(name, str(path)) for name, path in runtime.roots().items()]
+        ended = Runtimes(roots).verdict(container.id, runtime.kind)
+        assert ended is not None
+        late_s = (seconds(utc(ended["finished_at"])) or 0) - (seconds(record["time"]) or 0)
+        assert 0 <= late_s < 60, ended
 
 
 def test_two_containers(runtime: Runtime, start: Start, victims: Victims) -> None:
