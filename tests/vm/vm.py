@@ -14,6 +14,7 @@ Status 124: the time was up; 125: the guest died (its last console lines go to s
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import subprocess
@@ -153,19 +154,22 @@ class Guest:
 def prepare(labels: Sequence[str], system: Root | None = None) -> None:
     """Fetch and build all that guests with these kernels need; quick when it is there.
 
-    Without a system it is the small one of the kernel's architecture.
+    Without a system it is the small one of the kernel's architecture.  Several at once wait for each other.
     """
-    for label in labels:
-        kernel = kernels.ALL[label]
-        kernels.fetch(kernel)
-        needed = system or SMALLS[kernel.arch]
-        if needed.arch != kernel.arch:
-            raise LabError(f"kernel {label} is for {kernel.arch}, but {needed.name} for {needed.arch}")
-        if needed.systemd:
-            kernels.write_modules(kernel)
-        needed.build()
-    if not SWAP.exists():
-        disks.write_swap(SWAP, SWAP_BYTES)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for label in labels:
+            kernel = kernels.ALL[label]
+            kernels.fetch(kernel)
+            needed = system or SMALLS[kernel.arch]
+            if needed.arch != kernel.arch:
+                raise LabError(f"kernel {label} is for {kernel.arch}, but {needed.name} for {needed.arch}")
+            if needed.systemd:
+                kernels.write_modules(kernel)
+            needed.build()
+        if not SWAP.exists():
+            disks.write_swap(SWAP, SWAP_BYTES)
 
 
 def exit_on_signals() -> None:
