@@ -50,7 +50,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _place(record: OomKill) -> str:
+def _place(record: Mapping[str, Any]) -> str:
     container, systemd = record["container"], record["systemd"]
     if container is not None:
         return f", container {container['name'] or container['id'][:12]}"
@@ -78,9 +78,7 @@ def _oom_exit(record: Mapping[str, Any]) -> str:
 def _sigkill(record: Mapping[str, Any]) -> str:
     victim, sender = record["victim"], record["sender"]
     by = f"{sender['comm']} (pid {sender['pid']}, uid {sender['uid']})" if sender else "the kernel"
-    where = record["container"]
-    place = f", container {where['name'] or where['id'][:12]}" if where else ""
-    return f"{victim['comm']} (pid {victim['pid']}{place}) was killed by SIGKILL from {by}."
+    return f"{victim['comm']} (pid {victim['pid']}{_place(record)}) was killed by SIGKILL from {by}."
 
 
 def _gap(record: Mapping[str, Any]) -> str:

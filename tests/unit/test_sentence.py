@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sentence.py: a sentence of each type of record, and of what is none."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from tracer.sentence import summary
+
+from .full_records import FULL
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_every_type(kind: str) -> None:
+    """Each has a sentence of its own, on one line."""
+    told = summary(FULL[kind])
+    assert told.endswith(".")
+    assert "a record of type" not in told
+    assert told.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({}, ", container web"),
+        ({"container": None}, ", mail.service"),
+        ({"container": None, "systemd": None}, ""),
+    ],
+)
+def test_sigkill(changed: dict[str, Any], place: str) -> None:
+    """Who was killed, in which container or unit, and who sent it."""
+    record = {**copy.deepcopy(FULL["sigkill"]), **changed}
+    record["victim"].update(comm="sleep", pid=7)
+    record["sender"].update(comm="runc", pid=9, uid=0)
+    for key, field, value in (("container", "name", "web"), ("systemd", "unit", "mail.service")):
+        if record[key] is not None:
+            record[key][field] = value
+    assert summary(record) == f"sleep (pid 7{place}) was killed by SIGKILL from runc (pid 9, uid 0)."
+    assert summary({**record, "sender": None}) == f"sleep (pid 7{place}) was killed by SIGKILL from the kernel."
+
+
+def test_no_sentence() -> None:
+    """What is of a later version, or damaged, is named; names cannot speak to a terminal."""
+    assert summary({"type": "later\n"}) == "oomtrace: a record of type later\\n."
+    assert summary({"type": "oom_kill"}) == "oomtrace: a record of type oom_kill."
