@@ -136,17 +136,20 @@ class Daemon:
                 self._apply(reload.read(self._options.arguments))
             except TracerError as error:
                 tell(str(error))
+            except Exception as error:  # whatever it is: who mistypes a file does not end the capture
+                tell(f"cannot use the configuration: {error!r}; it goes on as before")
         self._stream.reopen()
         self._notifier.ready()
 
     def _apply(self, wanted: Options) -> None:
         """Raises TracerError where an output cannot be opened; then all stays as it was."""
         old = self._options
+        redact, passes = _redact(wanted), _filter(wanted)
         if wanted.outputs != old.outputs:
             self._stream.exchange(self._outputs.exchange(wanted.outputs))
         self._host = host.read_host(wanted.labels)
         self._stream.configure(self._host, wanted.max_record_bytes)
-        self._pipeline.redact, self._pipeline.wanted = _redact(wanted), _filter(wanted)
+        self._pipeline.redact, self._pipeline.wanted = redact, passes
         later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
         kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
         self._options = wanted._replace(**kept)
@@ -175,7 +178,7 @@ class Daemon:
             process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
         )
         self._stream.close()
-        self._settle()
+        self._settle(last=True)
         if self._capture.pinned and sys.stderr.isatty():
             print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
@@ -253,13 +256,16 @@ class Daemon:
             self._stream.lose("upgrade", len(ring.read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
-    def _settle(self) -> None:
+    def _settle(self, *, last: bool = False) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
         for stage, count in self._rings.lost():
             self._stream.lose(stage, count)
         if self._rings.has_unseen_cgroups():
             self._expect(None)
-        self._stream.settle()
+        if last:
+            self._stream.release()
+        else:
+            self._stream.settle()
         told = self._sigkills.first_needed(self._rings.sigkills.position)
         self._rings.release(self._pipeline.incident_is_open, told)
 

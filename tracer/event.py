@@ -279,7 +279,10 @@ class Gap(Base):
     oom_kills: Annotated[int, "The kernel's count of that time."]
     records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
     missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
-    cgroups: Annotated[list[CgroupKills], "Those that count more than was recorded, at most ten; none that is gone."]
+    cgroups: Annotated[
+        list[CgroupKills],
+        "Those that count more than was recorded, none that is gone; at most ten, fewer if the line gets too long.",
+    ]
 
 
 class Start(Base):

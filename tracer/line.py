@@ -31,6 +31,9 @@ _CONTROLS = re.compile(
 def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
     line = _dump(style(record))
+    while len(line) > max_bytes and record["type"] == "gap" and record["cgroups"]:
+        record["cgroups"].pop()
+        line = _dump(style(record))
     if len(line) <= max_bytes or (record["type"] != "oom_kill" and record["type"] != "sigkill"):
         return line
     for keep in _KEEP:

@@ -9,6 +9,8 @@ from collections import deque
 
 MAX_BYTES = 4 << 20
 FULL_BYTES = MAX_BYTES - (64 << 10)
+SPARE_BYTES = 64 << 10
+"""Room for lines that say how many others were dropped."""
 
 
 class LineQueue:
@@ -35,11 +37,12 @@ class LineQueue:
         """How many are in it."""
         return sum(isinstance(item, bytes) for item in self._items)
 
-    def has_room(self, line: bytes) -> bool:
-        return not self._items or self._bytes + len(line) <= MAX_BYTES
+    def has_room(self, line: bytes, spare: bool = False) -> bool:
+        """Whether it can be put; ``spare``: also into the room that is left for such lines when it is full."""
+        return not self._items or self._bytes + len(line) <= MAX_BYTES + (SPARE_BYTES if spare else 0)
 
-    def put(self, line: bytes) -> None:
-        if self.has_room(line):
+    def put(self, line: bytes, spare: bool = False) -> None:
+        if self.has_room(line, spare):
             self._items.append(line)
             self._bytes += len(line)
             self._is_dropping = False

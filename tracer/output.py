@@ -29,8 +29,8 @@ LOCK_S = 0.5
 class Output:
     """Takes lines, and is not held up by its sink.
 
-    ``spool`` and ``sink`` are closed with the output.  What the other side will
-    never take is set aside in the spool's folder, so that it does not keep back what comes after it.
+    ``spool`` and ``sink`` are closed with the output.  What the other side will never take is set aside in the spool's
+    folder, so that it does not keep back what comes after it.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class Output:
         """Whether a line that is put now may be dropped."""
         return self._queue.is_full
 
-    def put(self, line: bytes) -> None:
-        """Take a line, with its newline; drop it when all is full.  Neither waits for the sink nor raises."""
+    def put(self, line: bytes, spare: bool = False) -> None:
+        """Take a line, with its newline; drop it when all is full, and ``spare`` room, too.  Never waits nor raises."""
         now_s = time.monotonic()
         with self._news:
             if self.dead or self._closed:
@@ -114,9 +114,9 @@ class Output:
             if not self._queue.first():
                 self._busy_since_s = now_s
             waited_s = 0.0 if self._writing_since_s is None else now_s - self._writing_since_s
-            has_room = self._queue.has_room(line)
+            has_room = self._queue.has_room(line, spare)
             if has_room:
-                self._queue.put(line)
+                self._queue.put(line, spare)
                 self._news.notify()
         if has_room and waited_s <= BEHIND_S:
             return
@@ -126,7 +126,7 @@ class Output:
         self._keep(lock_s=0.0)
         if not has_room:
             with self._news:
-                self._queue.put(line)
+                self._queue.put(line, spare)
                 self._news.notify()
 
     def begin(self, settled: int) -> None:

@@ -4,7 +4,7 @@
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from tracer.errors import TracerError
+from tracer.errors import EXIT_USAGE, TracerError
 from tracer.output import Output
 from tracer.sinks import Sink
 from tracer.sinks.open import open_target, parse_all
@@ -30,7 +30,7 @@ class OutputState(NamedTuple):
 
 
 class Outputs:
-    """Raises TracerError where one cannot be opened; threads are started by ``start``."""
+    """Raises TracerError where there is none, or one cannot be opened; threads are started by ``start``."""
 
     def __init__(self, uris: Sequence[str]) -> None:
         self._opened = _open(uris, [])
@@ -38,10 +38,7 @@ class Outputs:
         self._running: dict[str, Output] = {}
 
     def start(self, folder: str | None) -> list[Output]:
-        """Begin to deliver; spools are in ``folder``, or there are none.
-
-        Raises TracerError where a spool cannot be used.
-        """
+        """Begin to deliver; spools are in ``folder``, or there are none."""
         self._folder = folder
         self._running = {uri: self._start(target, sink) for uri, target, sink in self._opened}
         return list(self._running.values())
@@ -55,11 +52,7 @@ class Outputs:
         for uri in [uri for uri in self._running if uri not in uris]:
             self._running.pop(uri).close(CLOSE_S)
         for uri, target, sink in opened:
-            try:
-                self._running[uri] = self._start(target, sink)
-            except TracerError as error:
-                tell(f"{error}; it goes on without keeping anything on disk")
-                self._running[uri] = Output(sink, None, *_wishes(target))
+            self._running[uri] = self._start(target, sink)
         return [self._running[uri] for uri in uris]
 
     def states(self) -> list[OutputState]:
@@ -74,18 +67,25 @@ class Outputs:
 
     def _start(self, target: Target, sink: Sink) -> Output:
         max_bytes = int(target.options["spool-bytes"] or 0)
-        spool = Spool(self._folder, target.uri, max_bytes) if self._folder is not None else None
+        spool = None
+        if self._folder is not None:
+            try:
+                spool = Spool(self._folder, target.uri, max_bytes)
+            except TracerError as error:  # a full disk, say, which may be why somebody runs out of memory
+                tell(f"{error}; it goes on without keeping anything on disk")
         return Output(sink, spool, *_wishes(target))
 
 
 def _open(uris: Sequence[str], known: Container[str]) -> list[tuple[str, Target, Sink]]:
     """Those that are not known; all or none."""
     opened: list[tuple[str, Target, Sink]] = []
+    if not uris:
+        raise TracerError("there is no output", "name one: stdout", EXIT_USAGE)
     try:
         for uri, target in zip(uris, parse_all(uris), strict=True):
             if uri not in known:
                 opened.append((uri, target, open_target(target)))
-    except TracerError:
+    except BaseException:
         for _, _, sink in opened:
             sink.close()
         raise

@@ -2,8 +2,8 @@
 """The stream of records: numbered, encoded, handed to every output; and what was lost is told in it."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 from tracer import line
 from tracer.backlog import Backlog
@@ -13,6 +13,9 @@ from tracer.event import Base, Host, Lost, Record, Stop
 from tracer.output import Output
 from tracer.outputs import CLOSE_S
 from tracer.style import STYLES
+
+FULL_TOLD_S = 60.0
+"""How often it is told what an output drops that stays full: each time is one more line that waits for it."""
 
 
 class Stream:
@@ -29,6 +32,9 @@ class Stream:
         self._lines = 0
         self._lost: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
+        self._accounts: defaultdict[Output, Counter[str]] = defaultdict(Counter)
+        """What of each output's own counts is in ``_lost``."""
+        self._full_told_s = 0.0
         self.whole_until_ns = time.time_ns()
         """Until then nothing was lost, or it was told."""
 
@@ -46,22 +52,22 @@ class Stream:
 
         False: an earlier run had written it, to all of them.
         """
-        missing = self._outputs
+        missing = wanting = [each for each in self._outputs if each.types is None or record["type"] in each.types]
         is_old = backlog is None or position is None or position < backlog.old_until
         if is_old and (record["type"] == "oom_kill" or record["type"] == "oom_exit" or record["type"] == "sigkill"):
-            missing = [output for output in self._outputs if not output.has(record["type"], record["id"])]
-        if not missing:
+            missing = [output for output in wanting if not output.has(record["type"], record["id"])]
+        if wanting and not missing:
             return False
         record["seq"], record["host"] = self._seq, self._host
         self._seq += 1
         encoded: dict[str, bytes] = {}
         for output in self._outputs:
-            if output not in missing or (output.types is not None and record["type"] not in output.types):
+            if output not in missing:
                 output.skip()
                 continue
             if output.style not in encoded:
                 encoded[output.style] = line.encode(record, self._max_bytes, STYLES[output.style])
-            output.put(encoded[output.style])
+            output.put(encoded[output.style], spare=record["type"] in ("lost", "stop"))
         if backlog is not None:
             backlog.written(self._lines, position)
         self._lines += 1
@@ -70,6 +76,7 @@ class Stream:
 
     def stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
         """Write the last record: the kernel's count beside ours, and what went wrong."""
+        self._tell_losses(all_of_them=True)
         stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records,
                       "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
         self.write(stop)
@@ -87,25 +94,53 @@ class Stream:
 
         Raises TracerError where no output is left.
         """
-        for output in [output for output in self._outputs if output.dead]:
-            self._outputs.remove(output)
+        self._tell_losses()
+        self.release()
+
+    def release(self) -> None:
+        """Learn what the outputs have taken.
+
+        Raises TracerError where no output is left.
+        """
+        self._part_with([output for output in self._outputs if output.dead])
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
+        for backlog in self._backlogs:
+            backlog.settled(min(output.settled for output in self._outputs))
+
+    def _tell_losses(self, *, all_of_them: bool = False) -> None:
+        now_s, now_ns = time.monotonic(), time.time_ns()
+        is_time = all_of_them or now_s - self._full_told_s >= FULL_TOLD_S
+        held_back = False
         for output in self._outputs:
-            self._lost[f"spool:{output.uri}"] = output.skipped
-            self._lost[f"rejected:{output.uri}"] = output.rejected
-            if not output.is_full:  # telling it of its losses would be the next one
-                self._lost[f"output:{output.uri}"] = output.dropped
-        now_ns = time.time_ns()
+            is_dropping = output.is_full and output.dropped > self._accounts[output]["output"]
+            self._count(output, dropped=is_time or not is_dropping)
+            if is_dropping and is_time:
+                self._full_told_s = now_s
+            held_back = held_back or (is_dropping and not is_time)
         for stage in [stage for stage, count in self._lost.items() if count > self._told[stage]]:
             count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
             lost: Lost = {**self.base(), "type": "lost", "stage": stage, "count": count,
                           "since": rfc3339(self.whole_until_ns)}  # fmt: skip
             self.write(lost)
-        if not any(output.is_full for output in self._outputs):
+        if not held_back:
             self.whole_until_ns = now_ns
-        for backlog in self._backlogs:
-            backlog.settled(min(output.settled for output in self._outputs))
+
+    def _count(self, output: Output, *, dropped: bool) -> None:
+        """Take over what an output has counted since the last time."""
+        account = self._accounts[output]
+        now = {"spool": output.skipped, "rejected": output.rejected}
+        if dropped:
+            now["output"] = output.dropped
+        for kind, count in now.items():
+            self._lost[f"{kind}:{output.uri}"] += count - account[kind]
+            account[kind] = count
+
+    def _part_with(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            self._count(output, dropped=True)
+            del self._accounts[output]
+            self._outputs.remove(output)
 
     def flush(self) -> None:
         """Wait until the outputs have taken what they were given, for CLOSE_S at most."""
@@ -118,6 +153,7 @@ class Stream:
         for output in outputs:
             if output not in self._outputs:
                 output.begin(self._lines)
+        self._part_with([output for output in self._outputs if output not in outputs])
         self._outputs = list(outputs)
 
     def configure(self, host: Host, max_bytes: int) -> None:

@@ -60,6 +60,9 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
 
     config.write_text(TWO.format(folder=tmp_path).replace("flat.json", "no/such/folder"))
     reload(daemon, "its directory does not exist")
+    for mistake, said in (("[]", "output"), ('["file:/a%00b"]', "it goes on as before")):
+        config.write_text(f"output = {mistake}")
+        reload(daemon, said)
     config.write_text("output = 1")
     reload(daemon, f"{config}, line 1: an output has no uri")
     config.write_text(TWO.format(folder=tmp_path))

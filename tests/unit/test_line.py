@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracer import wire
-from tracer.event import Lost, OomKill
+from tracer.event import CgroupKills, Gap, Lost, OomKill
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, encode
 
 from . import events
@@ -170,6 +170,26 @@ def test_other_records_are_never_trimmed() -> None:
         "since": "2026-01-02T03:04:04.000000006Z",
     }
     assert lost == parse(encode(lost))
+
+
+def test_gap_with_long_paths() -> None:
+    """Of cgroups whose names are long, so many are told as the line has room for."""
+    cgroups: list[CgroupKills] = [{"cgroup": "/x" * 2000, "oom_kills": 1, "records": 0} for _ in range(10)]
+    gap: Gap = {
+        "schema": 1,
+        "type": "gap",
+        "time": "2026-01-02T03:04:05.000000006Z",
+        "seq": 3,
+        "host": HOST,
+        "since": None,
+        "oom_kills": 10,
+        "records": 0,
+        "missing": 10,
+        "cgroups": cgroups,
+    }
+    told = encode(gap)
+    assert 4096 < len(told) <= 8192
+    assert parse(told)["cgroups"] == [{"cgroup": "/x" * 2000, "oom_kills": 1, "records": 0}]
 
 
 NAME = st.binary(min_size=1, max_size=255).filter(lambda name: not {0, ord("/")} & set(name))

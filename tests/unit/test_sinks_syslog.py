@@ -5,7 +5,7 @@ import json
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,7 @@ from tracer.line import encode
 from tracer.sinks import RejectedError
 from tracer.sinks.open import open_sink, parse
 from tracer.sinks.syslog_message import Messages
+from tracer.style import STYLES
 
 from .records import shown
 
@@ -58,7 +59,7 @@ def test_message() -> None:
     ("time", "told"),
     [
         ("2026-11-24T03:51:53.674414999Z", b"2026-11-24T03:51:53.674414Z"),
-        ("2026-11-24T03:51:53Z", b"2026-11-24T03:51:53Z"),
+        ("2026-11-24T03:51:53Z", b"2026-11-24T03:51:53.000000Z"),
         (None, b"-"),
         ("yesterday\n", b"-"),
         (7, b"-"),
@@ -126,6 +127,20 @@ def test_too_long() -> None:
         made(line, "?max-bytes=500")
     with pytest.raises(RejectedError, match="max-bytes"):
         made(b'{"type":"x","y":"' + b"z" * 9000 + b'"}')
+
+
+@pytest.mark.parametrize("style", ["nested", "flat", "ecs", "otel"])
+def test_styles(style: Literal["nested", "flat", "ecs", "otel"]) -> None:
+    """Severity, time, host and type are told of JSON in any style; a sentence has none."""
+    record = shown()
+    line = encode(record, style=STYLES[style])
+    found = made(line, f"?style={style}")
+    assert (found["text"], found["priority"], found["kind"]) == (line.rstrip(b"\n"), b"27", b"oom_kill")
+    assert found["time"].decode() == record["time"][:26] + "Z"
+    assert found["host"].decode() == record["host"]["name"]
+    if style != "nested":
+        with pytest.raises(TracerError, match="a sentence has no style"):
+            made(line, f"?style={style}&message=sentence")
 
 
 def test_sentence() -> None:

@@ -4,14 +4,18 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tracer import line_queue
+from tracer import stream as stream_module
 from tracer.backlog import Backlog
 from tracer.event import Gap
+from tracer.ids import Id
 from tracer.output import Output
 from tracer.sinks.open import open_sink
 from tracer.stream import Stream
@@ -47,3 +51,108 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(reader)
     assert (last["type"], last["count"]) == ("lost", output.dropped)
     assert datetime.fromisoformat(last["since"]).timestamp() <= dropped_ns / 1e9
+
+
+class Told:
+    """A sink that keeps what it gets, or takes nothing."""
+
+    batch_lines = 1
+    dead = False
+
+    def __init__(self, uri: str, *, takes: bool = True) -> None:
+        self.uri = uri
+        self.takes = takes
+        self.lines: list[bytes] = []
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        if not self.takes:
+            raise OSError("nobody is there")
+        self.lines += lines
+        return len(lines)
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in map(json.loads, self.lines) if record["type"] == kind]
+
+    def recent(self) -> set[Id]:
+        return set()
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one output has no room for the others tell at once, then now and then, and the rest at the end."""
+    monkeypatch.setattr(line_queue, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(line_queue, "FULL_BYTES", 18_000)
+    good, bad = Told("good"), Told("bad", takes=False)
+    outputs = [Output(good, None), Output(bad, None)]
+    stream = Stream(outputs, HOST, 8192, [])
+
+    def write(count: int) -> None:
+        """So slowly that the good one keeps up."""
+        for _ in range(count):
+            stream.write(GAP)
+            stream.settle()
+            wait_for(lambda: outputs[0].waiting == (0, 0))
+
+    write(500)
+    (first,) = good.records("lost")
+    assert first["stage"] == "output:bad"
+    assert first["count"] < outputs[1].dropped
+    monkeypatch.setattr(stream_module, "FULL_TOLD_S", 0.0)
+    write(1)
+    assert len(good.records("lost")) == 2
+    monkeypatch.setattr(stream_module, "FULL_TOLD_S", 60.0)
+    write(100)
+    bad.takes = True  # what says so was kept for it, too
+    dropped = outputs[1].dropped
+    stream.stop(None, 0, 0, 0)
+    stream.reopen()
+    stream.close()
+    (stop,) = good.records("stop")
+    assert stop["lost"] == dropped > 500
+    for each in (good, bad):
+        assert sum(record["count"] for record in each.records("lost")) == dropped
+    assert len(bad.records("gap")) + dropped == 601
+    assert bad.records("stop") == [stop]
+
+
+def test_outputs_that_come_again() -> None:
+    """Each output's own losses count, also of two that have the same name one after the other."""
+    sinks = [Told("x"), Told("x")]
+    outputs = [Output(sink, None) for sink in sinks]
+    stream = Stream(outputs[:1], HOST, 8192, [])
+    for output, count in zip(outputs, (3, 2), strict=True):
+        stream.exchange([output])
+        output.rejected = count
+        stream.settle()
+    stream.stop(None, 0, 0, 0)
+    stream.close()
+    outputs[0].close(1)
+    assert sinks[0].records("lost")[0]["count"] == 3
+    assert [record["count"] for record in sinks[1].records("lost")] == [2]
+    assert sinks[1].records("stop")[0]["lost"] == 5
+
+
+def test_names_tell_outputs_apart(tmp_path: Path) -> None:
+    """Two outputs to the same place have accounts of their own."""
+    sinks = [open_sink(f"file:{tmp_path}/x?name={name}") for name in "ab"] + [open_sink("stdout?name=c")]
+    assert [sink.uri for sink in sinks] == [f"file:{tmp_path}/x#a", f"file:{tmp_path}/x#b", "stdout#c"]
+
+
+def test_who_does_not_want_it_lacks_nothing(tmp_path: Path) -> None:
+    """A kill that all who want it have is not written again because of one who does not."""
+    (tmp_path / "x").write_bytes(b'{"schema":1,"type":"oom_kill","id":"k-1"}\n')
+    outputs = [Output(open_sink(f"file:{tmp_path}/x"), None), Output(Told("exits"), None, types=["oom_exit"])]
+    stream = Stream(outputs, HOST, 8192, [])
+    seen: list[Any] = []
+    stream.observe = seen.append
+    kill: Any = {**GAP, "type": "oom_kill", "id": "k-1", "truncated": []}
+    assert not stream.write(kill)
+    kill = dict(kill, id="k-2")
+    assert stream.write(kill)
+    stream.close()
+    assert [record["id"] for record in seen] == ["k-2"]

@@ -59,18 +59,18 @@ def open_target(target: Target) -> Sink:
     if is_pipe(path):
         if rotate_bytes or rotate_s:
             raise TracerError(f"{path} is no file, which alone can be rotated", "leave out rotate-...", EXIT_USAGE)
-        return PipeSink(path)
+        return PipeSink(target.uri, path)
     keep = None if options["keep"] is None else int(options["keep"])
-    return FileSink(path, rotate_bytes, rotate_s, Rotated(path, keep, str(options["compress"])))
+    return FileSink(target.uri, path, rotate_bytes, rotate_s, Rotated(path, keep, str(options["compress"])))
 
 
 class FileSink:
     batch_lines = 1
     dead = False
 
-    def __init__(self, path: str, rotate_bytes: int, rotate_s: int, rotated: Rotated) -> None:
+    def __init__(self, uri: str, path: str, rotate_bytes: int, rotate_s: int, rotated: Rotated) -> None:
         """A limit of 0 is none.  Raises TracerError where it cannot be opened."""
-        self.uri = f"file:{path}"
+        self.uri = uri
         self._path = path
         self._rotate_bytes, self._rotate_s = rotate_bytes, rotate_s
         self._rotated = rotated

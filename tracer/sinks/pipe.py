@@ -29,9 +29,9 @@ _TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF})
 
 
-def open_target(_target: Target) -> Sink:
+def open_target(target: Target) -> Sink:
     """Raises TracerError where there is no standard output."""
-    return StdoutSink()
+    return StdoutSink(target.uri)
 
 
 class _Stream:
@@ -78,11 +78,10 @@ class _Stream:
 class StdoutSink(_Stream):
     """Ends for good when its reader has left: nobody can come back to an inherited pipe."""
 
-    uri = "stdout"
-
-    def __init__(self) -> None:
+    def __init__(self, uri: str) -> None:
         """Raises TracerError where there is none."""
         super().__init__()
+        self.uri = uri
         try:
             is_regular = stat.S_ISREG(os.fstat(1).st_mode)
         except OSError as error:
@@ -110,10 +109,10 @@ class PipeSink(_Stream):
     A FIFO is kept open without a reader: what he has not read stays in the pipe for the next one.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, uri: str, path: str) -> None:
         """Raises TracerError where it may not be written to."""
         super().__init__()
-        self.uri = f"file:{path}"
+        self.uri = uri
         self._path = path
         self._descriptor: int | None = None
         try:
