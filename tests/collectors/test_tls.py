@@ -49,6 +49,23 @@ def test_right(server: Server, certificates: Certificates, options: dict[str, st
     server.program.wait_for(LINE.decode().strip())
 
 
+def test_renewed(server: Server, certificates: Certificates, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Files that are replaced are used for the next connection; what is no certificate is told, and not used."""
+    authority = tmp_path / "authority.pem"
+    authority.write_bytes(certificates.stranger.read_bytes())
+    sink = open_sink(uri(server, certificates, ca_file=authority))
+    with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        sink.write([LINE])
+    for content in (certificates.authority.read_bytes(), b"no certificate"):
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").rename(authority)
+        sink.reopen()
+        sink.close()
+        assert sink.write([LINE]) == 1
+    sink.close()
+    assert capfd.readouterr().err.count("what was there before is used on") == 1
+
+
 def test_wrong_authority(server: Server, certificates: Certificates) -> None:
     """A server whose certificate another authority has signed."""
     refused(server, uri(server, certificates, ca_file=certificates.stranger), "CERTIFICATE_VERIFY_FAILED")

@@ -182,9 +182,13 @@ def udp(host: str, port: int) -> Dial:
 
 
 def tcp(
-    host: str, port: int, timeout_s: float, context: "ssl.SSLContext | None" = None, server_name: str | None = None
+    host: str,
+    port: int,
+    timeout_s: float,
+    context: "Callable[[], ssl.SSLContext] | None" = None,
+    server_name: str | None = None,
 ) -> Dial:
-    """A stream, with TLS if there is a context."""
+    """A stream, with TLS if there is what gives contexts."""
 
     def dial() -> socket.socket:
         try:
@@ -195,7 +199,7 @@ def tcp(
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return context.wrap_socket(made, server_hostname=server_name or host) if context else made
+            return context().wrap_socket(made, server_hostname=server_name or host) if context else made
         except BaseException:
             made.close()
             raise

@@ -63,7 +63,7 @@ def open_target(target: Target) -> Sink:
     tag = target.path.removeprefix("/")
     if not tag:
         raise TracerError(f"output {target.uri}: needs a tag", f"write {target.form.uri}", EXIT_USAGE)
-    context = tls.context(target) if target.scheme == "forward+tls" else None
+    context = tls.Contexts(target).current if target.scheme == "forward+tls" else None
     server_name = tls.server_name(target, host) if context else None
     return ForwardSink(target, tag, Peer(connect.tcp(host, port, timeout_s, context, server_name), timeout_s))
 

@@ -81,9 +81,7 @@ class Client:
         self._is_gzip = target.options["compress"] == "gzip"
         if not is_tls and any(target.options[name] != option.default for name, option in tls.OPTIONS.items()):
             raise self._wrong("has options of TLS", f"write {target.scheme}s://, or leave them out")
-        context = tls.context(target) if is_tls else None
-        if context is not None:
-            context.set_alpn_protocols(["http/1.1"])
+        context = tls.Contexts(target, ["http/1.1"]).current if is_tls else None
         dial = connect.tcp(self._host, self._port, self._timeout_s, context, tls.server_name(target, self._host))
         self._connection = _Connection(self._host, self._port, dial, is_tls)
         self._headers = self._read_headers()

@@ -16,8 +16,6 @@ from tracer.sinks.about import about
 from tracer.sinks.target import Form, Option, Target
 
 if TYPE_CHECKING:
-    import ssl
-
     from paho.mqtt.client import Client
     from paho.mqtt.properties import Properties
 
@@ -66,7 +64,7 @@ class MqttSink(Remote):
         if not self._topic or set(self._topic) & {"+", "#", "\0"}:
             raise TracerError(f"output {target.uri}: needs a topic", f"write {target.form.uri}, no + or #", EXIT_USAGE)
         self._timeout_s = float(target.options["timeout"] or 0)
-        self._context: ssl.SSLContext | None = tls.context(target) if target.scheme == "mqtts" else None
+        self._contexts = tls.Contexts(target) if target.scheme == "mqtts" else None
         target.secret("password")
         self._good = {_TAKEN} if target.options["wait"] else {_TAKEN, _NOBODY}
         self._client: Client | None = None
@@ -147,8 +145,8 @@ class MqttSink(Remote):
                 client.username_pw_set(str(options["user"]), self._target.secret("password"))
             except TracerError as error:
                 raise OSError(errno.EACCES, str(error)) from error
-        if self._context is not None:
-            client.tls_set_context(self._context)
+        if self._contexts is not None:
+            client.tls_set_context(self._contexts.current())
         self._welcome = None
         try:
             # Nothing is said while nobody dies: no keepalive.  A session that ends with its connection needs no room.

@@ -42,7 +42,7 @@ def open_target(target: Target) -> Sink:
     host, port = target.host_port(_PORTS[target.scheme])
     if target.scheme == "syslog+udp":
         return SyslogSink(target.uri, Peer(connect.udp(host, port), timeout_s), messages.make, _whole, 1)
-    context = tls.context(target) if target.scheme == "syslog+tls" else None
+    context = tls.Contexts(target).current if target.scheme == "syslog+tls" else None
     server_name = tls.server_name(target, host) if context else None
     dial = connect.tcp(host, port, timeout_s, context, server_name)
     frame = _counted if target.options["framing"] == "octets" else _ended

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS to whoever takes the lines: verified, unless the output's URI says otherwise."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.errors import TracerError
@@ -13,18 +14,60 @@ if TYPE_CHECKING:
 
 OPTIONS: Mapping[str, Option] = {
     "ca-file": Option("Certificates to trust; the system's.", None, "path"),
-    "cert-file": Option("Certificate to show, PEM.", None, "path"),
+    "cert-file": Option("Certificate to show, PEM; what was renewed is used for the next connection.", None, "path"),
     "key-file": Option("Its key, PEM.", None, "path"),
     "server-name": Option("Name that the other side's certificate must have; the URI's host."),
     "verify": Option("Whether its certificate is checked.", True, "flag"),
 }
 
 
-def context(target: Target) -> "ssl.SSLContext":
-    """A client's, of the output's options.
+class Contexts:
+    """A client's contexts, of the output's options: a new one whenever its files have changed."""
 
-    Raises TracerError where a file of certificates or keys cannot be used.
-    """
+    def __init__(self, target: Target, protocols: Sequence[str] = ()) -> None:
+        """``protocols`` for ALPN.  Raises TracerError where a file of certificates or keys cannot be used."""
+        self._target = target
+        self._protocols = protocols
+        names = (target.options[name] for name in ("ca-file", "cert-file", "key-file"))
+        self._files = [str(name) for name in names if name]
+        self._seen = self._stamps()
+        self._made = self._make()
+        if not target.options["verify"]:
+            tell(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
+
+    def current(self) -> "ssl.SSLContext":
+        """For a new connection.
+
+        Certificates end after months, and are renewed in their place; a file that cannot be used is told, and what
+        was there before is used on.
+        """
+        seen = self._stamps()
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._made = self._make()
+            except TracerError as error:
+                tell(f"{error}; what was there before is used on")
+        return self._made
+
+    def _make(self) -> "ssl.SSLContext":
+        made = _context(self._target)
+        if self._protocols:
+            made.set_alpn_protocols(list(self._protocols))
+        return made
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        stamps: list[tuple[int, int, int] | None] = []
+        for name in self._files:
+            try:
+                found = os.stat(name)
+                stamps.append((found.st_dev, found.st_ino, found.st_mtime_ns))
+            except OSError:
+                stamps.append(None)
+        return stamps
+
+
+def _context(target: Target) -> "ssl.SSLContext":
     import ssl  # takes 5 MB, of those who want TLS
 
     options = target.options
@@ -39,7 +82,6 @@ def context(target: Target) -> "ssl.SSLContext":
         hint = "PEM files are needed, the key without a password"
         raise TracerError(f"cannot use {files} ({reason})", hint) from error
     if not options["verify"]:
-        tell(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     return made
