@@ -155,7 +155,8 @@ def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
 
     path = f"{root}/{_SQLITE}"
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_SQLITE_WAIT_S)
+        named = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(f"file:{named}?mode=ro", uri=True, timeout=_SQLITE_WAIT_S)
         try:
             if hasattr(connection, "setlimit"):
                 connection.setlimit(_SQLITE_LIMIT_LENGTH, files.FILE_MAX_BYTES)

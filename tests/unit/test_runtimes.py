@@ -288,6 +288,9 @@ def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
     assert found == runtimes.find(ID, "podman", None)
     assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
+    odd = tmp_path / "a#b?c%25 d"  # what means something in SQLite's URIs
+    (tmp_path / "containers-storage").rename(odd)
+    assert found == Runtimes([("containers-storage", str(odd))]).find(ID, "podman", None)
 
 
 def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
