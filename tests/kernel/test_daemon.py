@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tracer.sinks.alone import alone
+
 from . import oracles
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
@@ -81,15 +83,21 @@ def kills_in(output: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("network", [False, True])
-def test_privileges(make_daemon: MakeDaemon, network: bool) -> None:
-    """Once attached, all its threads have given up what only attaching needs, for ever."""
+def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> None:
+    """Once attached, all its threads have given up what only attaching needs, for ever; one of them tidies files."""
     kept = {2: "CAP_DAC_READ_SEARCH", 19: "CAP_SYS_PTRACE", 39: "CAP_BPF"} | ({21: "CAP_SYS_ADMIN"} if network else {})
-    daemon = make_daemon(arguments=["--network"] if network else [])
-    daemon.start()
-    tasks = list(Path(f"/proc/{daemon.process.pid}/task").iterdir())
-    assert len(tasks) > 1
-    for task in tasks:
-        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+    rotating = tmp_path / "rotating"
+    output = ["--output", f"file:{rotating}?rotate-bytes=1M"]
+    with alone(f"{tmp_path}/.rotating.tidy"):  # for which that thread waits
+        daemon = make_daemon(arguments=[*output, *(["--network"] if network else [])])
+        daemon.start()
+        tasks = Path(f"/proc/{daemon.process.pid}/task")
+        wait_until(
+            "it tidies", lambda: 19 in [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks.iterdir()]
+        )
+        statuses = [path.read_text() for path in tasks.glob("*/status")]
+    for text in statuses:
+        status = dict(line.split(":\t", 1) for line in text.splitlines())
         held = {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
         permitted = sum(1 << number for number in kept)
         assert held == {"CapInh": 0, "CapPrm": permitted, "CapEff": permitted, "CapAmb": 0}

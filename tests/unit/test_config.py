@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.environment import ROOT
+from tracer.commands.config import check
 from tracer.config import Config
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.options import Options, from_json, to_json
@@ -137,6 +138,18 @@ def test_check(path: Path) -> None:
     assert (finished.returncode, finished.stdout) == (EXIT_USAGE, "")
     assert finished.stderr.startswith(f"oomtrace: {path}, line 1: an output has no uri: ")
     assert not (path.parent / "a b").exists()
+
+
+def test_check_of_what_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run` would refuse because it is not installed is refused here, too; the file is not made."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[[output]]\nuri = "file:{tmp_path}/x"\nrotate-bytes = "1M"\ncompress = "zstd"\n')
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(TracerError, match=r"oomtrace\[zstd\]"):
+        check(str(path))
+    monkeypatch.undo()
+    check(str(path))
+    assert not (tmp_path / "x").exists()
 
 
 def test_show(path: Path) -> None:

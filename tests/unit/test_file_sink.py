@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,6 +165,25 @@ def test_recent(tmp_path: Path) -> None:
     found = {int(name.removeprefix("k-")) for kind, name in sink.recent() if kind == "oom_kill"}
     sink.close()
     assert found == set(range(5000 - 4096, 5000))
+
+
+def test_recent_while_it_is_opened_anew(tmp_path: Path) -> None:
+    """What is asked for in one thread does not depend on what the output's own thread does meanwhile."""
+    sink, ends = open_sink(f"file:{tmp_path}/x"), threading.Event()
+    sink.write([record(0)])
+
+    def reopen() -> None:
+        while not ends.is_set():
+            sink.reopen()
+
+    thread = threading.Thread(target=reopen)
+    thread.start()
+    try:
+        assert all(sink.recent() == {("oom_kill", "k-0")} for _ in range(10_000))
+    finally:
+        ends.set()
+        thread.join()
+        sink.close()
 
 
 LOGROTATE = """

@@ -64,7 +64,7 @@ LAYERS = (
     ("facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("badness",),
-    ("sinks.about", "sinks.target"),
+    ("sinks.about", "sinks.alone", "sinks.target"),
     (
         "logs.oom_report",
         "logs.records",
@@ -151,7 +151,6 @@ THIRD_PARTY = {
         "recorded",
         "report.page",
         "sinks.about",
-        "sinks.file",
         "sinks.forward",
         "sinks.http",
         "sinks.http_body",

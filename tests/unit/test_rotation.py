@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """sinks/file.py and sinks/rotated.py: files that oomtrace rotates itself."""
 
+import fcntl
 import gzip
 import json
 import os
@@ -8,16 +9,24 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from tests.kernel.environment import require
+from tracer import line as lines
 from tracer.errors import TracerError
+from tracer.incident import Kill
+from tracer.sinks import rotated
 from tracer.sinks.open import open_sink
+from tracer.style import STYLES
 
+from .events import incident, victim
 from .lines import PATIENCE_S, numbers, record, wait_for
+from .records import complete
 
 WRITER = """
 import sys
@@ -29,6 +38,18 @@ for number in range(int(sys.argv[2]), 1_000_000):
     print(number, flush=True)
 """
 """Writes records and says which are delivered, until it is killed."""
+DAEMON = """
+import sys
+from tests.unit.lines import record
+from tracer import privileges
+from tracer.sinks.open import open_sink
+sink = open_sink(sys.argv[1])
+privileges.drop(False)
+for number in range(6):
+    sink.write([record(number, 900)])
+sink.close()
+"""
+"""Writes to a file that it opened before it gave up its privileges, as the daemon does."""
 
 
 def parts(path: Path) -> list[Path]:
@@ -86,6 +107,18 @@ def test_by_time(tmp_path: Path) -> None:
     assert read(parts(path)[0]) == line
     assert len(parts(path)) == 1
     assert numbers(path.read_bytes()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_by_time_in_every_style(style: str, tmp_path: Path) -> None:
+    """Wherever the style has the time."""
+    path = tmp_path / "x"
+    made = {**complete(Kill(victim(), incident(), 1, (), (), ())), "time": "2020-01-01T00:00:00.000000000Z"}
+    path.write_bytes(lines.encode(made, style=STYLES[style]))  # type: ignore[arg-type]
+    sink = open_sink(f"file:{path}?rotate-seconds=1h&style={style}")
+    sink.write([record(0)])
+    sink.close()
+    assert (len(parts(path)), numbers(path.read_bytes())) == (1, [0])
 
 
 def test_time_that_nobody_told(tmp_path: Path) -> None:
@@ -150,12 +183,14 @@ def test_leftovers(tmp_path: Path) -> None:
     (tmp_path / "x.000002").write_bytes(record(1))
     (tmp_path / "x.000002.gz").write_bytes(gzip.compress(record(1)))
     (tmp_path / "x.000003").write_bytes(record(2))
-    others = [tmp_path / name for name in ("x.1", "x.000001.bak", "y.000001", "x.000001x")]
+    foreign = {"x.1", "x.000001.bak", "x.000001x", "x.20261126", "x.0000001", "x.1764115200.gz"}  # logrotate's, too
+    others = [tmp_path / name for name in (*foreign, "y.000001")]
     for other in others:
         other.touch()
-    sink = open_sink(f"file:{path}?rotate-bytes=1K&compress=gzip")
+    sink = open_sink(f"file:{path}?rotate-bytes=1K&compress=gzip&keep=3")
+    sink.write([record(4)])
     ours = [f"x.{number:06d}{end}" for number, end in ((1, ".gz"), (2, ".gz"), (3, ""))]
-    wait_for(lambda: set(names(path)) == {*ours, "x.1", "x.000001.bak", "x.000001x"})
+    wait_for(lambda: set(names(path)) == {*ours, *foreign})
     sink.close()
     assert all(other.exists() for other in others)
     assert [numbers(read(tmp_path / name)) for name in ours] == [[0], [1], [2]]
@@ -175,6 +210,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         said += child.communicate()[0]
         delivered = int(said.decode().rpartition("\n")[0].rpartition("\n")[2])
     sink = open_sink(uri)
+    sink.write([record(delivered + 1, 500)])
     wait_for(lambda: all(part.suffix == ".gz" for part in parts(path)[:-1]))
     sink.close()
     found = numbers(everything(path))
@@ -201,6 +237,7 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
     assert unfinished.exists()
     assert (tmp_path / "x.000001").read_bytes() == whole
     sink = open_sink(uri)
+    sink.write([record(0)])
     wait_for(lambda: not (tmp_path / "x.000001").exists())
     sink.close()
     assert read(tmp_path / "x.000001.gz") == whole
@@ -215,6 +252,8 @@ def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
         wholes.append(b"".join(record(number, 1000) for number in range(3000 * part, 3000 * part + 3000)))
         (tmp_path / f"x.{part:06d}").write_bytes(wholes[-1])
     sinks = [open_sink(f"file:{path}?rotate-bytes=1M&compress=gzip") for _ in range(4)]
+    for sink in sinks:
+        sink.write([record(0)])
     wait_for(lambda: names(path)[:-1] == [f"x.{part:06d}.gz" for part in range(1, 6)])
     for sink in sinks:
         sink.close()
@@ -271,3 +310,118 @@ def test_zstd_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(TracerError, match=r"oomtrace\[zstd\]"):
         open_sink(f"file:{tmp_path}/x?compress=zstd")
+
+
+def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who may read file and folder may lock both; that holds up nothing."""
+    path = tmp_path / "x"
+    path.touch()
+    held = [os.open(each, os.O_RDONLY) for each in (path, tmp_path)]
+    for descriptor in held:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    sink = open_sink(f"file:{path}?rotate-bytes=1K&keep=2")
+    for number in range(9):
+        sink.write([record(number, 900)])
+    wait_for(lambda: len(parts(path)) == 2)
+    sink.close()
+    for descriptor in held:
+        os.close(descriptor)
+    assert {each.name for each in tmp_path.iterdir()} == {"x", "x.000007", "x.000008"}
+    assert capfd.readouterr().err == ""
+
+
+def test_lock_is_its_owners(tmp_path: Path) -> None:
+    """Nobody else can open it; it is locked for all who may, and gone when nobody holds it; leftovers do no harm."""
+    parts_of = rotated.Rotated(f"{tmp_path}/x", None, "none")
+    (tmp_path / ".x.tidy").touch(0o600)
+    for _ in range(2):
+        with parts_of.lock("tidy"):
+            assert (tmp_path / ".x.tidy").stat().st_mode & 0o777 == 0o600
+            with pytest.raises(BlockingIOError, match="another oomtrace holds"), parts_of.lock("tidy"):
+                pass
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_another_tidies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for; after a while that is told, once, and the next time it is tried again."""
+    monkeypatch.setattr(rotated, "LOCK_S", 0.0)
+    path, said = tmp_path / "x", ""
+    sink = open_sink(f"file:{path}?rotate-bytes=1K&keep=1")
+    with rotated.Rotated(str(path), None, "none").lock("tidy"):
+        for number in range(4):
+            sink.write([record(number, 900)])
+            wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "rotated"])
+            said += capfd.readouterr().err
+    assert len(parts(path)) == 3
+    hint = f"another oomtrace holds {tmp_path}/.x.tidy; they stay"
+    assert said == f"oomtrace: cannot remove or compress older parts of {path}: {hint}\n"
+    sink.write([record(4, 900)])
+    wait_for(lambda: names(path) == ["x.000004"])
+    sink.close()
+
+
+@pytest.mark.parametrize("what", ["link", "foreign"])
+def test_lock_of_others(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What somebody has put in its place is neither followed nor waited for; that is told once."""
+    require(os.geteuid() == 0, "root")
+    path, target = tmp_path / "x", tmp_path / "target"
+    for name in (".x.lock", ".x.tidy"):
+        if what == "link":
+            (tmp_path / name).symlink_to(target)
+        else:
+            (tmp_path / name).touch()
+            os.chown(tmp_path / name, 65534, 65534)
+    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    for number in range(5):
+        sink.write([record(number, 900)])
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "rotated"])
+    sink.close()
+    assert numbers(path.read_bytes()) == list(range(5))
+    assert not target.exists()
+    said = capfd.readouterr().err
+    assert (said.count("cannot rotate"), said.count("cannot remove or compress"), said.count("\n")) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("is_setgid", [False, True])
+def test_owner(is_setgid: bool, tmp_path: Path) -> None:
+    """Without CAP_CHOWN a group that reads the file loses the next one: that is told, with what helps."""
+    require(os.geteuid() == 0, "root")
+    path = tmp_path / "x"
+    path.touch(0o640)
+    os.chown(path, 0, 4)
+    if is_setgid:
+        os.chown(tmp_path, 0, 4)
+        tmp_path.chmod(0o2755)
+    command = [sys.executable, "-c", DAEMON, f"file:{path}?rotate-bytes=1K&compress=gzip"]
+    root = Path(__file__).parents[2]
+    said = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+    if is_setgid:
+        assert said == ""
+        assert {each.stat().st_gid for each in (path, *parts(path))} == {4}
+    else:
+        told = f"what follows in {path} cannot belong to 0:4 as before: Operation not permitted"
+        assert said == f"oomtrace: {told}; give {tmp_path} that group, and chmod g+s\n"
+
+
+def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing is overwritten after the highest number that there is."""
+    path, last = tmp_path / "x", tmp_path / "x.9999998"
+    last.touch()
+    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    for number in range(4):
+        sink.write([record(number, 900)])
+    sink.close()
+    assert (names(path), numbers(path.read_bytes())) == (["x.9999998", "x.9999999"], [1, 2, 3])
+    assert capfd.readouterr().err.count("move the older parts away") == 1
+
+
+def test_recent_while_it_compresses(tmp_path: Path) -> None:
+    """A part that gets its other name meanwhile is found there."""
+    older = rotated.Rotated(f"{tmp_path}/x", None, "gzip")
+    for number in (1, 2):
+        (tmp_path / f"x.{number:06d}").write_bytes(record(number))
+    ends = older.ends(1 << 20)
+    assert next(ends) == record(2)
+    (tmp_path / "x.000001.gz").write_bytes(gzip.compress(record(1)))
+    (tmp_path / "x.000001").unlink()
+    assert list(ends) == [record(1)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.sinks.open import parse, parse_all
+from tracer.sinks.open import forms, parse, parse_all
 from tracer.sinks.target import Form, Option, Target, make, split
 
 FORM = Form(
@@ -17,6 +17,7 @@ FORM = Form(
         "wait": Option("", 5, "seconds"),
         "size": Option("", 1 << 20, "bytes"),
         "count": Option("", 3, "count"),
+        "least": Option("", 1, "seconds", 1),
         "sync": Option("", False, "flag"),
         "ca-file": Option("", kind="path"),
         "qos": Option("", "1", ("0", "1")),
@@ -40,7 +41,8 @@ def test_defaults() -> None:
     """Every option has a value."""
     options = target("x://host").options
     assert {name: options[name] for name in FORM.options} == {
-        "password": None, "wait": 5, "size": 1 << 20, "count": 3, "sync": False, "ca-file": None, "qos": "1"
+        "password": None, "wait": 5, "size": 1 << 20, "count": 3, "least": 1, "sync": False, "ca-file": None,
+        "qos": "1",
     }  # fmt: skip
     assert (options["style"], options["types"], options["spool-bytes"]) == ("nested", None, 64 << 20)
 
@@ -69,11 +71,12 @@ def test_values(pair: str, value: object) -> None:
     [
         ("x://host?wait=soon", "wait=soon is no number"),
         ("x://host?wait=1M", "wait=1M is no number"),
+        ("x://host?least=0m", "least=0m is too small: it is 1 at least"),
         ("x://host?size=-1", "size=-1 is no number"),
         ("x://host?sync=1", "use yes or no"),
         ("x://host?ca-file=ca.pem", "no absolute path"),
         ("x://host?qos=2", "use one of 0, 1"),
-        ("x://host?colour=red", "there are ca-file, count, name, password-file, qos"),
+        ("x://host?colour=red", "there are ca-file, count, least, name, password-file, qos"),
         ("x://host?password=tiger", "give password-file=PATH or password-env=VARIABLE"),
         ("x://host?wait", "option 'wait' has no value"),
         ("x://host?style=xml", "use one of nested"),
@@ -82,6 +85,15 @@ def test_values(pair: str, value: object) -> None:
 def test_refused(text: str, said: str) -> None:
     """One line says what is wrong, and what may stand there."""
     assert said in refusal(text)
+
+
+@pytest.mark.parametrize("scheme", [scheme for scheme, form in forms().items() if "timeout" in form.options])
+def test_no_time_at_all(scheme: str) -> None:
+    """Nobody answers at once: no output takes 0 for its time limit."""
+    address = "/run/x" if "unix" in scheme or scheme == "journald" else "//host/x"
+    with pytest.raises(TracerError, match="timeout=0 is too small"):
+        parse(f"{scheme}:{address}?timeout=0")
+    assert parse(f"{scheme}:{address}?timeout=1").options["timeout"] == 1
 
 
 def test_password_is_not_repeated() -> None:

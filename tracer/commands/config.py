@@ -5,6 +5,7 @@ import typer
 
 from tracer.commands.common import print_json
 from tracer.options import CONFIG
+from tracer.sinks.file import rotated
 from tracer.sinks.open import open_target, parse_all
 from tracer.sinks.target import Target
 
@@ -35,5 +36,7 @@ def show(file: str = FILE) -> None:
 
 def _try(target: Target) -> None:
     """Raises TracerError where something that the output needs is missing; what is local would be opened."""
-    if target.scheme not in ("stdout", "file"):
+    if target.scheme == "file":
+        rotated(target)
+    elif target.scheme != "stdout":
         open_target(target).close()

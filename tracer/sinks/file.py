@@ -5,23 +5,21 @@ The file may be renamed, removed or emptied by whoever rotates it, with a signal
 """
 
 import errno
-import fcntl
 import io
 import os
 import stat
+import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
-
-import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.heads import HEADS
 from tracer.ids import Id, ids
 from tracer.sinks import Sink
+from tracer.sinks.known import known
 from tracer.sinks.pipe import PipeSink, is_pipe
-from tracer.sinks.rotated import COMPRESS, Rotated, inherit
+from tracer.sinks.rotated import COMPRESS, Rotated
 from tracer.sinks.target import Form, Option, Target
 from tracer.stderr import tell
 
@@ -60,8 +58,13 @@ def open_target(target: Target) -> Sink:
         if rotate_bytes or rotate_s:
             raise TracerError(f"{path} is no file, which alone can be rotated", "leave out rotate-...", EXIT_USAGE)
         return PipeSink(target.uri, path)
-    keep = None if options["keep"] is None else int(options["keep"])
-    return FileSink(target.uri, path, rotate_bytes, rotate_s, Rotated(path, keep, str(options["compress"])))
+    return FileSink(target.uri, path, rotate_bytes, rotate_s, rotated(target))
+
+
+def rotated(target: Target) -> Rotated:
+    """Its older parts; nothing is opened.  Raises TracerError where what compresses them is not installed."""
+    keep = target.options["keep"]
+    return Rotated(target.address, None if keep is None else int(keep), str(target.options["compress"]))
 
 
 class FileSink:
@@ -78,11 +81,15 @@ class FileSink:
         self._is_stuck_in_old = False
         self._cannot_rotate = False
         self._descriptor, self._is_torn = _open(path)
+        self._exchange = threading.Lock()
+        """Held while the descriptor becomes another, because ``recent`` reads by it in another thread."""
         self._began_s = self._read_beginning_s()
-        if rotate_bytes or rotate_s:
-            rotated.tidy()
+        self._is_tidy = not (rotate_bytes or rotate_s)
 
     def write(self, lines: Sequence[bytes]) -> int:
+        if not self._is_tidy:  # not before: it begins a thread, which would have all privileges
+            self._is_tidy = True
+            self._rotated.tidy()
         self._follow()
         line = lines[0]
         if self._is_due(len(line)):
@@ -96,8 +103,12 @@ class FileSink:
 
     def recent(self) -> set[Id]:
         try:
-            size = os.fstat(self._descriptor).st_size
-            found = ids(io.BytesIO(_read_end(self._descriptor, size, RECENT_BYTES)))
+            with self._exchange:
+                reader = _reader(self._descriptor)
+            with open(reader, "rb") as file:
+                size = os.fstat(reader).st_size
+                file.seek(max(0, size - RECENT_BYTES))
+                found = ids(io.BytesIO(file.read(RECENT_BYTES)))
         except OSError:
             return set()
         if self._rotate_bytes or self._rotate_s:
@@ -110,8 +121,10 @@ class FileSink:
 
     def reopen(self) -> None:
         descriptor, is_torn = _open(self._path)
-        os.close(self._descriptor)
-        self._descriptor, self._is_torn, self._half, self._is_stuck_in_old = descriptor, is_torn, None, False
+        with self._exchange:
+            os.close(self._descriptor)
+            self._descriptor = descriptor
+        self._is_torn, self._half, self._is_stuck_in_old = is_torn, None, False
         self._began_s = self._read_beginning_s()
 
     def close(self) -> None:
@@ -129,19 +142,21 @@ class FileSink:
         """Where that is impossible it goes on in the one that it has."""
         status = os.fstat(self._descriptor)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another tracer may write to it, too
-            if not self._is_same(status):
-                return
-            os.rename(self._path, self._rotated.next_path())
+            with self._rotated.lock("lock"):  # another tracer may write to it, too
+                if not self._is_same(status):
+                    return
+                os.rename(self._path, self._rotated.next_path())
             self._cannot_rotate = False
+        except BlockingIOError:
+            return  # that one rotates it just now
         except OSError as error:
-            if not self._cannot_rotate and error.errno != errno.EWOULDBLOCK:
+            if not self._cannot_rotate:
                 self._cannot_rotate = True
                 tell(f"cannot rotate {self._path}: {error.strerror}; it goes on in this one")
             return
         self._follow(create_s=0.0)
         if not self._is_stuck_in_old:
-            inherit(status, self._descriptor)
+            self._rotated.inherit(status, self._descriptor)
         self._rotated.tidy()
 
     def _read_beginning_s(self) -> float:
@@ -150,10 +165,10 @@ class FileSink:
         if not self._rotate_s or not os.fstat(self._descriptor).st_size:
             return now_s
         try:
-            told = orjson.loads(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0])["time"]
-            return min(now_s, datetime.fromisoformat(f"{told[:19]}+00:00").timestamp())
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            began_ns = known(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0]).time_ns
+        except OSError:
             return now_s
+        return now_s if began_ns is None else min(now_s, began_ns / 1e9)
 
     def _what_to_write(self, line: bytes) -> bytes:
         """The line, and what must stand before it for a line that could not be written to its end."""
@@ -243,8 +258,12 @@ def _read_end(descriptor: int, size: int, count: int) -> bytes:
 
 
 def _read(descriptor: int, offset: int, count: int) -> bytes:
-    reader = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    reader = _reader(descriptor)
     try:
         return os.pread(reader, count, offset)
     finally:
         os.close(reader)
+
+
+def _reader(descriptor: int) -> int:
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)

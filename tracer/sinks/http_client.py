@@ -22,7 +22,7 @@ from tracer.spool_folder import fnv1a, without_secrets
 
 OPTIONS: Mapping[str, Option] = {
     "batch": Option("Lines in one request, at most.", 100, "count"),
-    "timeout": Option("How long a request may take.", 10, "seconds"),
+    "timeout": Option("How long a request may take.", 10, "seconds", 1),
     "compress": Option("How what is sent is packed.", "gzip", ("gzip", "none")),
     "headers": Option("More headers: `NAME=VALUE,NAME=VALUE`.", None, "list"),
     "header": Option("More headers that are secret: `NAME: VALUE`, one a line.", None, "secret"),
@@ -77,7 +77,7 @@ class Client:
         is_tls = target.scheme.endswith("s")
         self._host, self._port = target.host_port(default_port or (443 if is_tls else 80))
         self._target, self._auth_scheme = target, auth_scheme
-        self._timeout_s = float(target.options["timeout"] or 0) or 10.0
+        self._timeout_s = float(target.options["timeout"] or 0)
         self._is_gzip = target.options["compress"] == "gzip"
         if not is_tls and any(target.options[name] != option.default for name, option in tls.OPTIONS.items()):
             raise self._wrong("has options of TLS", f"write {target.scheme}s://, or leave them out")

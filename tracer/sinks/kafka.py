@@ -29,7 +29,7 @@ SLICE_S = 0.1
 
 _MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 _OPTIONS: Mapping[str, Option] = {
-    "timeout": Option("How long the brokers may take to acknowledge.", 10, "seconds"),
+    "timeout": Option("How long the brokers may take to acknowledge.", 10, "seconds", 1),
     "compression": Option("Of batches.", "none", ("none", "gzip", "snappy", "lz4", "zstd")),
     "user": Option("User name for SASL."),
     "password": Option("Its password.", None, "secret"),

@@ -6,15 +6,18 @@ compressed: who follows the file finds that one as he left it.
 """
 
 import contextlib
-import fcntl
+import errno
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import IO, Any, NamedTuple
 
 from tracer.errors import TracerError
+from tracer.sinks.alone import alone
 from tracer.stderr import tell
 
 COMPRESS = ("none", "gzip", "zstd")
@@ -22,6 +25,12 @@ _ENDS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 _UNFINISHED = ".part"
 _CHUNK_BYTES = 256 << 10
 _CLOSE_S = 1.0
+_LOCK_RETRY_S = 1.0
+LOCK_S = 60.0
+"""How long another oomtrace that tidies the same parts is waited for."""
+_NUMBER = r"(\d{6}|[1-9]\d{6})"
+"""Not more digits: logrotate's ``dateformat .%Y%m%d`` has eight."""
+_NUMBER_MAX = 9_999_999
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -46,13 +55,37 @@ class Rotated:
         self._is_asked = False
         self._stops = threading.Event()
         self._has_told = False
+        self._has_told_owner = False
         if compress == "zstd":
             _zstandard()
 
     def next_path(self) -> str:
         """The name of the next one.  Raises OSError."""
         parts = self._parts()
-        return f"{self._path}.{parts[-1].number + 1 if parts else 1:06d}"
+        number = parts[-1].number + 1 if parts else 1
+        if number > _NUMBER_MAX:
+            raise OSError(errno.ERANGE, f"there is no number after {parts[-1].path}: move the older parts away")
+        return f"{self._path}.{number:06d}"
+
+    def lock(self, what: str) -> AbstractContextManager[None]:
+        """For one of several oomtraces with the same file; its name begins with a dot, so that it is none of the parts.
+
+        Raises BlockingIOError where another one holds it, OSError where it cannot be used.
+        """
+        return alone(os.path.join(self._folder, f".{os.path.basename(self._path)}.{what}"))
+
+    def inherit(self, status: os.stat_result, descriptor: int) -> None:
+        """Give a file the owner and the mode of the one before, so that who read it can go on; tell it if not."""
+        try:
+            for uid, gid in ((-1, status.st_gid), (status.st_uid, -1)):
+                os.fchown(descriptor, uid, gid)
+        except OSError as error:
+            if not self._has_told_owner:
+                self._has_told_owner = True
+                owner, hint = f"{status.st_uid}:{status.st_gid}", f"give {self._folder} that group, and chmod g+s"
+                tell(f"what follows in {self._path} cannot belong to {owner} as before: {error.strerror}; {hint}")
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, status.st_mode & 0o777)
 
     def ends(self, max_bytes: int) -> Iterator[bytes]:
         """The last bytes of each, decompressed, so many at most, of the newest first.
@@ -62,7 +95,12 @@ class Rotated:
         with contextlib.suppress(OSError):
             for part in reversed(self._parts()):
                 with contextlib.suppress(OSError, EOFError, TracerError):
-                    yield _end(part, max_bytes)
+                    try:
+                        end = _end(part, max_bytes)
+                    except FileNotFoundError:  # it was compressed meanwhile
+                        made = _ENDS[self._compress]
+                        end = _end(part._replace(end=made, path=part.path + made), max_bytes)
+                    yield end
 
     def tidy(self) -> None:
         """Remove and compress what is to be, in a thread of its own, which ends when that is done."""
@@ -90,16 +128,30 @@ class Rotated:
                     return
                 self._is_asked = False
             try:
-                with _alone_in(self._folder):
-                    self._tidy()
+                self._tidy_alone()
+                self._has_told = False
             except OSError as error:
                 if not self._has_told:
                     tell(f"cannot remove or compress older parts of {self._path}: {error.strerror}; they stay")
                 self._has_told = True
 
+    def _tidy_alone(self) -> None:
+        """Two that compress the same file would take away each other's half; one may be the run before this one.
+
+        Raises OSError.
+        """
+        until_s = time.monotonic() + LOCK_S
+        while not self._stops.is_set():
+            try:
+                with self.lock("tidy"):
+                    self._tidy()
+                return
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise
+            self._stops.wait(_LOCK_RETRY_S)
+
     def _tidy(self) -> None:
-        if self._stops.is_set():
-            return
         for path in self._unfinished():
             os.unlink(path)
         parts = self._parts()
@@ -128,7 +180,7 @@ class Rotated:
                             if self._stops.is_set():
                                 os.unlink(unfinished)
                                 return False
-                    inherit(status, file.fileno())
+                    self.inherit(status, file.fileno())
                     os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
                     file.flush()
                     os.fsync(file.fileno())
@@ -142,7 +194,7 @@ class Rotated:
 
     def _parts(self) -> list[_Part]:
         """The oldest first."""
-        pattern = re.compile(re.escape(os.path.basename(self._path)) + r"\.(\d{6,12})(|\.gz|\.zst)")
+        pattern = re.compile(re.escape(os.path.basename(self._path)) + rf"\.{_NUMBER}(|\.gz|\.zst)")
         found = [(pattern.fullmatch(name), name) for name in os.listdir(self._folder)]
         parts = [
             _Part(int(match[1]), match[2], os.path.join(self._folder, name))
@@ -152,34 +204,12 @@ class Rotated:
         return sorted(parts)
 
     def _unfinished(self) -> list[str]:
-        pattern = re.compile(re.escape(os.path.basename(self._path)) + r"\.\d{6,12}(?:\.gz|\.zst)\.part")
+        pattern = re.compile(re.escape(os.path.basename(self._path)) + rf"\.{_NUMBER}(?:\.gz|\.zst)\.part")
         return [os.path.join(self._folder, name) for name in os.listdir(self._folder) if pattern.fullmatch(name)]
 
     @property
     def _folder(self) -> str:
         return os.path.dirname(self._path) or "."
-
-
-@contextlib.contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
-    """Two that compress the same file would take away each other's half; another tracer, or one that is just replaced.
-
-    Raises OSError.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def inherit(status: os.stat_result, descriptor: int) -> None:
-    """Give a file the owner and the mode of the one before, as far as that is allowed: who read it goes on to."""
-    with contextlib.suppress(OSError):
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, status.st_mode & 0o777)
 
 
 def _end(part: _Part, max_bytes: int) -> bytes:

@@ -32,6 +32,8 @@ class Option(NamedTuple):
     default: Value = None
     kind: Kind | tuple[str, ...] = "text"
     """A tuple has all values that there are.  A ``secret`` called X is told by X-file or X-env, never by itself."""
+    least: int = 0
+    """Of numbers."""
 
 
 class Form(NamedTuple):
@@ -174,6 +176,8 @@ def _value(scheme: str, name: str, option: Option, text: str) -> Value:
         if match is None:
             told = ", ".join(unit for unit in units if unit)
             raise _wrong(scheme, f"{name}={text} is no number", f"digits, and one of {told}" if told else "use digits")
+        if int(match[1]) < option.least:
+            raise _wrong(scheme, f"{name}={text} is too small", f"it is {option.least} at least")
         return int(match[1]) * units[match[2]]
     if kind == "path" and not text.startswith("/"):
         raise _wrong(scheme, f"{name}={text} is no absolute path", "begin it with /")
