@@ -290,14 +290,13 @@ class Output:
             self._writing_since_s = None
             self._alone = len(lines)
             return
-        is_first, lines = not self.rejected, lines[: error.among or 1]
-        self.rejected += error.count
+        lines, self.rejected = lines[: error.among or 1], self.rejected + error.count
         with self._spool_lock:
             is_kept = self._spool is not None and sum(map(self._spool.set_aside, lines)) == len(lines)
-        if is_first:
-            what = "a record" if len(lines) == 1 else f"{error.count} of {len(lines)} records, not told which"
-            kept = f"it is kept in {self._spool.path}" if self._spool and is_kept else "it is lost"
-            tell(f"{self.uri} rejects {what}: {error}; {kept}, counted, and so are all that follow")
+        if self.rejected == error.count:
+            what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
+            kept = f"kept in {self._spool.path}" if self._spool and is_kept else "lost"
+            tell(f"{self.uri} rejects {what}: {error}; it is {kept}, counted, and so are all that follow")
         self._delivered(len(lines), is_spooled, begin)
 
     def _refused(self, error: Exception) -> None:

@@ -181,6 +181,8 @@ def test_password_before_the_host() -> None:
         ("//bob:geheim@logs.example.org", "..."),
         ("hooks.example.org/geheim", "hooks.example.org..."),
         ("kafka://a:1,[::1]:2/topic", "kafka://a:1,[::1]:2"),
+        ("/var/log/x", "/var/log/x"),
+        ("/bob:geheim@logs.example.org/x", "..."),
         ("file:/a b?style=geheim", "file:/a b"),
         ("file:/a\x1b\udcff", r"file:/a\x1b\udcff"),
         ("stdout", "stdout"),

@@ -58,7 +58,7 @@ def parse(text: str) -> Target:
     form = _form(scheme)
     needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
     if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
-        raise TracerError(f"output {target.shown(text)} names no place", f"write {form.uri}", EXIT_USAGE)
+        raise TracerError(f"output {target.shown(text)!r} names no place", f"write {form.uri}", EXIT_USAGE)
     made = target.make(scheme, address, options, form)
     types = str(made.options["types"] or "oom_kill")
     unknown = set(types.split(",")) - TYPES

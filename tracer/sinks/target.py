@@ -129,7 +129,7 @@ def shown(text: str) -> str:
     """A URI, right or wrong, for everybody's eyes: neither options nor what may be a secret, and fit for a terminal."""
     uri = text.partition("?")[0]
     scheme, colon, address = uri.partition(":")
-    if scheme in LOCAL:
+    if scheme in LOCAL or re.match("/[^/@]+(/|$)", uri):  # a path: its scheme was forgotten
         return printable(uri)
     if not address.startswith("//"):  # whatever it is, it is no network's address
         word = re.split("[^A-Za-z0-9+.-]", scheme, maxsplit=1)[0]
