@@ -15,6 +15,7 @@ from urllib.parse import quote
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.options import Options
 from tracer.settings import SETTINGS, SettingError, make
+from tracer.sinks.target import shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +23,7 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1 << 20
+_NOTATION = "see https://toml.io for the notation"
 _TYPES: Mapping[str, tuple[type, str]] = {
     "flag": (bool, "true or false"),
     "number": (int, "a number"),
@@ -52,7 +54,11 @@ class Config:
         except tomllib.TOMLDecodeError as error:
             where = re.search(r"at line (\d+)", str(error))
             said = str(error).partition(" (at ")[0]
-            raise self._wrong(said, "see https://toml.io for the notation", int(where[1]) if where else None) from error
+            raise self._wrong(said, _NOTATION, int(where[1]) if where else None) from error
+        except RecursionError as error:
+            raise self._wrong("it is nested too deeply", _NOTATION, None) from error
+        except ValueError as error:  # a number of thousands of digits
+            raise self._wrong("it has a number that is none", _NOTATION, None) from error
         self.settings = {name: self._setting(name, value) for name, value in found.items()}
 
     def options(self, given: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> Options:
@@ -113,7 +119,9 @@ class Config:
             elif isinstance(each, str | int):
                 text = str(each)
             else:
-                raise self._wrong(f"{name} of output {uri} must be a text or a number", "write one", self._line(name))
+                raise self._wrong(
+                    f"{name} of output {shown(uri)} must be a text or a number", "write one", self._line(name)
+                )
             pairs.append(f"{quote(name)}={quote(text, safe='/:,@')}")
         return f"{uri}{'&' if '?' in uri else '?'}{'&'.join(pairs)}" if pairs else uri
 

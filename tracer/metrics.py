@@ -21,9 +21,14 @@ from tracer.stderr import tell
 LABELS = ("scope", "level", "namespace", "pod", "container", "image", "unit")
 SERIES_MAX = 1000
 SCOPES = ("memcg", "host", "cpuset", "mempolicy", "sysrq")
+STAGES = ("ring_buffer", "sigkill", "decode", "record", "upgrade")
+OUTPUT_STAGES = ("output", "spool", "rejected")
+"""Where something may get lost (`stage` of ``lost`` records), the second each with an output's URI."""
 OTHER = "other"
 WRITE_S = 1.0
 """The file is written anew at most so often, and only when something has happened."""
+LOOK_MAX_S, LOOK_IDLE_S = 8.0, 60.0
+"""How rarely outputs are looked at in the end, while one has lines that wait; and when none has."""
 FILE_MODE = 0o644
 """node_exporter is another user."""
 HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814) or file:/FOLDER/NAME.prom"
@@ -116,10 +121,13 @@ class Metrics:
 
         with self._lock:
             kills, last = dict(self._kills), dict(self._last)
-            records, lost, missing = dict(self._records), dict(self._lost), self._missing
+            records, told, missing = dict(self._records), dict(self._lost), self._missing
+        states = list(self._outputs())
         yield InfoMetricFamily("oomtrace_build", "Which oomtrace.", {"version": __version__, "source": self._source})
         yield GaugeMetricFamily("oomtrace_start_time_seconds", "When it started.", self._began_s)
         # From 0 on: Prometheus cannot see an increase to a value that it sees first.
+        stages = [*STAGES, *(f"{stage}:{state.uri}" for state in states for stage in OUTPUT_STAGES)]
+        lost = dict.fromkeys(stages, 0) | told
         totals = dict.fromkeys(SCOPES, 0)
         for labels, count in kills.items():
             totals[labels[0]] = totals.get(labels[0], 0) + count
@@ -137,7 +145,6 @@ class Metrics:
         counted = self._kernel_oom_kills()
         if counted is not None:
             yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", counted)
-        states = list(self._outputs())
         for name, words, kind in _OUTPUT_METRICS:
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
             values = {(state.uri,): float(getattr(state, name)) for state in states}
@@ -149,17 +156,26 @@ class Metrics:
         return (labels[0], *[OTHER] * (len(LABELS) - 1))
 
     def _keep(self, path: str) -> None:
-        failing = False
+        """Outputs change when nothing is written, too: lines wait, and leave; it fails, and works again."""
+        written: list[OutputState] | None = None
+        failing, wait_s = False, WRITE_S
         while True:
-            self._news.wait()
+            is_news = self._news.wait(wait_s)
             self._news.clear()
+            states = list(self._outputs())
+            is_idle = not any(state.queued or state.spooled_bytes or state.failing for state in states)
+            if not is_news and states == written:
+                wait_s = LOOK_IDLE_S if is_idle else min(2 * wait_s, LOOK_MAX_S)
+                continue
             try:
                 self._write(path)
             except OSError as error:
                 if not failing:
                     tell(f"cannot write {path} ({error.strerror}); it is tried again")
-                self._news.set()
-            failing = self._news.is_set()
+                failing, written = True, None
+            else:
+                failing, written = False, states
+            wait_s = WRITE_S
             time.sleep(WRITE_S)
 
     def _write(self, path: str) -> None:

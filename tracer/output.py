@@ -209,7 +209,7 @@ class Output:
             try:
                 count = self._sink.write(lines)
             except RejectedError as error:
-                self._rejected(lines, is_spooled, begin, str(error))
+                self._rejected(lines, is_spooled, begin, error)
             except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
                 self._refused(error)
             else:
@@ -285,18 +285,19 @@ class Output:
         self._caught_up += count
         self._alone = max(0, self._alone - count)
 
-    def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, reason: str) -> None:
-        if len(lines) > 1:
+    def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, error: RejectedError) -> None:
+        if len(lines) > 1 and not error.among:
             self._writing_since_s = None
             self._alone = len(lines)
             return
-        self.rejected += 1
+        lines, self.rejected = lines[: error.among or 1], self.rejected + error.count
         with self._spool_lock:
-            is_kept = self._spool is not None and self._spool.set_aside(lines[0])
-        if self.rejected == 1:
-            kept = f"it is kept in {self._spool.path}" if self._spool and is_kept else "it is lost"
-            tell(f"{self.uri} rejects a record: {reason}; {kept}, counted, and so are all that follow")
-        self._delivered(1, is_spooled, begin)
+            is_kept = self._spool is not None and sum(map(self._spool.set_aside, lines)) == len(lines)
+        if self.rejected == error.count:
+            what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
+            kept = f"kept in {self._spool.path}" if self._spool and is_kept else "lost"
+            tell(f"{self.uri} rejects {what}: {error}; it is {kept}, counted, and so are all that follow")
+        self._delivered(len(lines), is_spooled, begin)
 
     def _refused(self, error: Exception) -> None:
         self._writing_since_s = None

@@ -12,7 +12,9 @@ from tracer.options import EngineOption, Options, SigkillOption
 from tracer.redact import Redactor
 from tracer.runtimes import parse_root
 from tracer.sinks.open import parse_all
+from tracer.sinks.target import is_utf8
 
+MAX_MAX_BYTES = 1 << 30
 Kind = Literal["flag", "number", "text", "list", "table", "tables"]
 """``table``: names with a value each; ``tables``: with one or several."""
 
@@ -65,13 +67,17 @@ def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str
     values: dict[str, Any] = {
         field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()
     }
+    for name, value in settings.items():
+        _check(name, lambda name=name, value=value: _is_text(name, value))  # type: ignore[misc]
+    _is_text("the name of the configuration file", config)
+    _is_text("the command line", arguments)
     options = Options(tuple(arguments), config, **values)
     if not settings.get("keep", True):
         options = options._replace(pins=None, state=None, backfill=settings.get("backfill", False))
     _check("engine", lambda: _one_of("engine", options.engine, get_args(EngineOption)))
     _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
     _check("output", lambda: parse_all(options.outputs))
-    _check("max-record", lambda: _at_least(options.max_record_bytes, MIN_MAX_BYTES))
+    _check("max-record", lambda: _is_size(options.max_record_bytes))
     _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
     _check("redact", lambda: Redactor(options.redact))
     _check("metrics", lambda: list(map(parse_metrics, options.metrics)))
@@ -87,11 +93,22 @@ def _check(name: str, check: Callable[[], object]) -> None:
         raise SettingError(name, error) from error
 
 
+def _is_text(name: str, value: Any) -> None:
+    """Also all that is in it.  What the kernel takes as an argument need not be text, but the daemon's options are."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            _is_text(name, each)
+    elif isinstance(value, str) and ("\0" in value or not is_utf8(value)):
+        raise TracerError(f"{name} is no text", "write it in UTF-8, without NUL bytes", EXIT_USAGE)
+
+
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise TracerError(f"{name} {value!r} is unknown", f"use one of {', '.join(known)}", EXIT_USAGE)
 
 
-def _at_least(value: int, least: int) -> None:
-    if value < least:
-        raise TracerError(f"max-record {value} is too small for a record", f"use {least} or more", EXIT_USAGE)
+def _is_size(value: int) -> None:
+    if value < MIN_MAX_BYTES:
+        raise TracerError(f"max-record {value} is too small for a record", f"use {MIN_MAX_BYTES} or more", EXIT_USAGE)
+    if value > MAX_MAX_BYTES:
+        raise TracerError(f"max-record {value} is too large", f"use {MAX_MAX_BYTES} at most", EXIT_USAGE)

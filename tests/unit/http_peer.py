@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
@@ -37,6 +37,10 @@ class Peer:
         self.asked: list[Asked] = []
         self.replies: list[Reply] = []
         """For the next requests; then all is well."""
+        self.answer: Callable[[bytes], bytes] = lambda _body: b""
+        """Or what is answered to a body then."""
+        self.echoes = ""
+        """A header whose value each reply begins with."""
         self.port = 0
 
     @property
@@ -57,7 +61,9 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Peer]:
                 body = gzip.decompress(body)
             headers = {name.lower(): value for name, value in self.headers.items()}
             peer.asked.append(Asked(self.path, headers, body, self.client_address[1]))
-            reply = peer.replies.pop(0) if peer.replies else Reply()
+            reply = peer.replies.pop(0) if peer.replies else Reply(body=peer.answer(body))
+            if peer.echoes:
+                reply = reply._replace(body=headers.get(peer.echoes, "").encode() + reply.body)
             self.close_connection = reply.closes or bool(reply.raw)
             if reply.raw:
                 with contextlib.suppress(OSError):

@@ -61,6 +61,24 @@ def test_help(option: str, command: tuple[str, ...]) -> None:
         assert all(name in finished.stdout for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-o", b"file:/tmp/\xff"),
+        ("--label", b"a=\xff"),
+        ("--state", b"/\xff"),
+        ("--engine", b"\xff", "--engine", "core"),
+        ("--only", b"comm=\xff"),
+        ("--config", b"/\xff"),
+    ],
+)
+def test_arguments_that_are_no_text(arguments: tuple[str | bytes, ...]) -> None:
+    """The kernel takes any bytes; what is to stand in records is refused in one line."""
+    finished = oomtrace("run", "--print-options", *arguments)
+    check_refusal(finished, finished.returncode)
+    assert finished.returncode in (EXIT_USAGE, EXIT_FAILED)
+
+
 def test_no_arguments() -> None:
     """Without arguments the help is shown, and that was wrong usage."""
     finished = oomtrace()

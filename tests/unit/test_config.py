@@ -100,12 +100,22 @@ def wrong(path: Path, old: str, new: str) -> str:
         ("8000", "80", ", line 3: max-record 80 is too small"),
         (r"['order-(\d+)']", "['(']", ", line 4: '(' is no regular expression"),
         (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of texts"),
+        ("8000", "9" * 30, f", line 3: max-record {'9' * 30} is too large: "),
+        ("8000", "9" * 5000, ": it has a number that is none: "),
+        ("8000", "[" * 100_000, ": it is nested too deeply: "),
+        ('"eu-1"', r'"a\u0000b"', ", line 6: label is no text: "),
+        ("/tmp/a b?name=x", "/tmp/a%00b?name=x", ", line 14: output file:/tmp/a%00b: it is no text: "),
+        ("/tmp/a b?name=x", "/tmp/a%FFb?name=x", ", line 14: output file:/tmp/a%FFb: it is no text: "),
         ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
         ("scope", "scop", ", line 10: kills have no 'scop' to choose by"),
         ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
         ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),
-        ("oom_exit", "oom_ext", ", line 16: output 'file:/tmp/a b?name=x&style=flat&types=oom_kill,oom_ext"),
-        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b?name=x must be a text or a number"),
+        (
+            "oom_exit",
+            "oom_ext",
+            ", line 16: output file:/tmp/a b: types=oom_kill,oom_ext: no records have type 'oom_ext'",
+        ),
+        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b must be a text or a number"),
         ('uri = "stdout"', "", ", line 19: an output has no uri: write uri = "),
         ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is named twice"),
     ],
@@ -113,6 +123,18 @@ def wrong(path: Path, old: str, new: str) -> str:
 def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
     """One line: which file, which line, what is wrong, what may stand there."""
     assert wrong(path, old, new).startswith(said)
+
+
+@pytest.mark.parametrize("empty", ["output = []", ""])
+def test_no_output(tmp_path: Path, empty: str) -> None:
+    """An empty list is one; without a list it is standard output."""
+    (tmp_path / "config.toml").write_text(empty)
+    if not empty:
+        assert Config(str(tmp_path / "config.toml")).options({}).outputs == ("stdout",)
+        return
+    with pytest.raises(TracerError, match="line 1: there is no output: name one") as caught:
+        Config(str(tmp_path / "config.toml")).options({})
+    assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_unreadable(tmp_path: Path) -> None:
@@ -150,6 +172,33 @@ def test_check_of_what_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     check(str(path))
     assert not (tmp_path / "x").exists()
+
+
+HOOK = "https://hooks.example.org/services/T0/geheim"
+
+
+@pytest.mark.parametrize(
+    ("uris", "told"),
+    [
+        (["htpps://bob:geheim@logs.example.org/"], "unknown output 'htpps://logs.example.org'"),
+        (
+            ["https://bob:geheim@logs.example.org/?batch"],
+            "output https://logs.example.org: option 'batch' has no value",
+        ),
+        ([HOOK, HOOK], "output https://hooks.example.org is named twice"),
+        ([f"{HOOK}?query=k%3Dgeheim"], "is right; outputs: https://hooks.example.org:443#"),
+        (["http://logs.example.org "], "its host is no name"),
+    ],
+)
+def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
+    """Whatever it finds: neither what stands before a host nor what comes behind it; and never a traceback."""
+    path.write_text("".join(f'[[output]]\nuri = "{uri}"\n' for uri in uris))
+    finished = oomtrace("config", "check", str(path))
+    said = finished.stdout + finished.stderr
+    assert told in said
+    assert said.count("\n") == 1
+    assert "geheim" not in said
+    assert "bob" not in said
 
 
 def test_show(path: Path) -> None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """metrics.py: counts by place, bounded, whatever containers are called."""
 
+import re
+import time
+from pathlib import Path
 from typing import Any
 
 import prometheus_client
@@ -8,10 +11,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.event import Lost
 from tracer.incident import Kill
-from tracer.metrics import OTHER, SERIES_MAX, Metrics, parse
+from tracer.metrics import OTHER, OUTPUT_STAGES, SERIES_MAX, STAGES, Metrics, parse
+from tracer.outputs import OutputState
 
 from .events import incident, victim
+from .lines import wait_for
 from .records import complete
 
 CONTAINER = 0
@@ -78,9 +84,79 @@ def test_account(metrics: Metrics) -> None:
     gap: Any = {"type": "gap", "missing": 4}
     for record in (lost, lost, gap):
         metrics.observe(record)
-    assert shown(metrics, "oomtrace_lost_total") == {("decode",): 6}
+    assert shown(metrics, "oomtrace_lost_total") == {**dict.fromkeys([(stage,) for stage in STAGES], 0), ("decode",): 6}
     assert shown(metrics, "oomtrace_gap_oom_kills_total") == {(): 4}
     assert shown(metrics, "oomtrace_records_total") == {("lost",): 2, ("gap",): 1}
+
+
+def test_stages_from_0_on() -> None:
+    """All that ``lost`` records know, so that the first loss is an increase; what an output lost stays when it goes."""
+    documented = re.findall(r"`(\w+)(?::URI)?`", Lost.__annotations__["stage"].__metadata__[0])
+    assert sorted(documented) == sorted((*STAGES, *OUTPUT_STAGES))
+    states = [state("file:/a"), state("https://b")]
+    metrics = Metrics(lambda: 7, lambda: states, "bpf")
+    stages = {*STAGES, *(f"{stage}:{each.uri}" for stage in OUTPUT_STAGES for each in states)}
+    assert shown(metrics, "oomtrace_lost_total") == dict.fromkeys([(stage,) for stage in stages], 0)
+    lost: Any = {"type": "lost", "stage": "output:https://b", "count": 3}
+    metrics.observe(lost)
+    states.pop()
+    assert shown(metrics, "oomtrace_lost_total")[("output:https://b",)] == 3
+
+
+def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = False) -> OutputState:
+    return OutputState(uri, queued, spooled_bytes, 0, 0, 0, failing)
+
+
+def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host where nobody dies any more shows that an output fails, and that it works again; without CPU time else."""
+    monkeypatch.setattr("tracer.metrics.WRITE_S", 0.05)
+    monkeypatch.setattr("tracer.metrics.LOOK_MAX_S", 0.4)
+    looks = []
+
+    def states() -> list[OutputState]:
+        looks.append(time.monotonic())
+        return [now[0]]
+
+    now = [state("https://x", queued=1)]
+    metrics, path = Metrics(lambda: 7, states, "bpf"), tmp_path / "x.prom"
+    metrics.show([parse(f"file:{path}")])
+
+    def has(name: str, value: int) -> bool:
+        return f'oomtrace_output_{name}{{output="https://x"}} {value}.0' in path.read_text()
+
+    stop: Any = {"type": "stop"}
+    metrics.observe(stop)
+    wait_for(lambda: has("queued", 1))
+    now[0] = state("https://x", spooled_bytes=900, failing=True)
+    wait_for(lambda: has("failing", 1))
+    time.sleep(1)
+    now[0] = state("https://x")
+    wait_for(lambda: has("failing", 0) and has("queued", 0) and has("spooled_bytes", 0))
+    time.sleep(0.5)
+    before, written = len(looks), path.stat().st_mtime_ns
+    time.sleep(1)
+    assert (len(looks), path.stat().st_mtime_ns) == (before, written), "there is nothing to look for"
+    metrics.observe(stop)
+    wait_for(lambda: path.stat().st_mtime_ns != written)
+
+
+def test_file_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that cannot be written is told once, and written when it can be, though nothing happens meanwhile."""
+    monkeypatch.setattr("tracer.metrics.WRITE_S", 0.05)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    metrics = Metrics(lambda: 7, lambda: [state("file:/x")], "bpf")
+    metrics.show([parse(f"file:{folder}/x.prom")])
+    folder.rename(tmp_path / "b")
+    stop: Any = {"type": "stop"}
+    metrics.observe(stop)
+    time.sleep(0.5)
+    folder.mkdir()
+    wait_for((folder / "x.prom").exists)
+    assert 'type="stop"' in (folder / "x.prom").read_text()
+    assert capfd.readouterr().err.count("cannot write") == 1
 
 
 @pytest.mark.parametrize(

@@ -268,9 +268,61 @@ def test_secrets(preset: str, options: str, shown: str, peer: Peer, tmp_path: Pa
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("preset", "options", "shown"), SECRETS)
+@pytest.mark.parametrize("how", ["header", "words", "json", "location", "status"])
+def test_secrets_that_come_back(preset: str, options: str, shown: str, how: str, peer: Peer, tmp_path: Path) -> None:
+    """Some servers repeat what they were sent: it is blanked in what is told, the rest is not."""
+    for name, text in (("token", "geh/eim\n"), ("header", "Authorization: Custom geh/eim\n")):
+        (tmp_path / name).write_text(text)
+    shown = base64.b64encode(b"me:geh/eim").decode() if shown.startswith("Basic") else "geh/eim"
+    sink = sink_to(peer, preset, "?" + options.format(token=tmp_path / "token", header=tmp_path / "header"))
+    peer.echoes = "authorization" if how == "header" else ""
+    peer.replies = [
+        {
+            "header": Reply(404, b" is unknown"),
+            "words": Reply(404, f"{'x' * 190} {shown} is unknown".encode()),
+            "json": Reply(404, json.dumps({"no": shown}).replace("/", "\\/").encode() + b" is unknown"),
+            "location": Reply(301, b"is unknown", {"Location": f"https://{shown.replace('/', '')}.geh/eim"}),
+            "status": Reply(raw=f"geh/eim {shown} is unknown\r\n\r\n".encode()),
+        }[how]
+    ]
+    with pytest.raises(OSError, match=r".") as caught:
+        sink.write(LINES)
+    said = str(caught.value)
+    assert ("***" in said) or how == "location"
+    assert shown not in said
+    assert "geh/eim" not in said
+    assert "geh\\/eim" not in said
+    assert "it answers" in said
+
+
+def test_token_is_read_when_it_connects(peer: Peer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A new one is sent from the next connection on; while there is none to be read the old one is.
+
+    That others may read it is told once.
+    """
+    token = tmp_path / "token"
+    token.write_text("old")
+    token.chmod(0o644)
+    sink = sink_to(peer, rest=f"?token-file={token}")
+    for text, end in (("new", sink.close), ("newer", sink.reopen), (None, sink.reopen)):
+        sink.write(LINES)
+        if text is None:
+            token.unlink()
+        else:
+            token.write_text(text)
+        sink.write(LINES)
+        end()
+    sink.write(LINES)
+    sent = [asked.headers["authorization"].removeprefix("Bearer ") for asked in peer.asked]
+    assert sent == ["old", "old", "new", "new", "newer", "newer", "newer"]
+    assert capfd.readouterr().err.count("everybody may read it") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("loki+http://h?tenant=a%0d%0ab", "tenant is no printable ASCII"),
         ("http://h?ca-file=/x", "has options of TLS"),
         ("https://h?ca-file=/does/not/exist", "/does/not/exist"),
         ("http://h?token-file=/does/not/exist", "cannot read /does/not/exist"),

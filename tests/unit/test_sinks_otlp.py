@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,14 +17,17 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from tracer.clock import unix_ns
 from tracer.errors import TracerError
+from tracer.output import Output
 from tracer.sinks import RejectedError
 from tracer.sinks.http_client import BusyError
 from tracer.sinks.open import open_sink
 from tracer.sinks.otlp import OtlpSink
+from tracer.spool import Spool
 from tracer.style_otel import otel
 
 from .full_records import FULL
 from .http_peer import Peer, Reply, serving
+from .lines import settle
 
 
 @pytest.fixture
@@ -114,14 +118,57 @@ def test_no_record(bad: bytes, sink: OtlpSink) -> None:
         sink.write([bad])
 
 
+class Other:
+    """The other side: it keeps what it takes, and says of how many it does not."""
+
+    def __init__(self, refused: set[int]) -> None:
+        self.refused, self.stored = refused, list[int]()
+
+    def answer(self, body: bytes) -> bytes:
+        response, refused = ExportLogsServiceResponse(), 0
+        for of_resource in ExportLogsServiceRequest.FromString(body).resource_logs:
+            for log in of_resource.scope_logs[0].log_records:
+                (seq,) = (pair.value.int_value for pair in log.attributes if pair.key == "oomtrace.seq")
+                refused += seq in self.refused
+                self.stored += [seq] if seq not in self.refused else []
+        response.partial_success.rejected_log_records = refused
+        response.partial_success.error_message = "too old" if refused else ""
+        return response.SerializeToString()
+
+
+@pytest.mark.parametrize("has_spool", [True, False])
+def test_partial_success_is_not_sent_again(
+    peer: Peer, sink: OtlpSink, tmp_path: Path, capfd: pytest.CaptureFixture[str], has_spool: bool
+) -> None:
+    """What was taken is there once; what was not is counted, and is among what is set aside."""
+    other = Other({3, 7, 21})
+    peer.answer = other.answer
+    spool = Spool(str(tmp_path), "otlp", 1 << 20) if has_spool else None
+    sink.batch_lines = 10
+    output = Output(sink, spool)
+    lines = [line({"schema": 1, "type": "stop", "time": None, "seq": number}) for number in range(30)]
+    for each in lines:
+        output.put(each)
+    settle(output, 30)
+    assert sorted(other.stored) == sorted(set(range(30)) - other.refused)
+    assert output.rejected == 3
+    assert capfd.readouterr().err.count("too old; it is kept in" if has_spool else "too old; it is lost") == 1
+    output.close(5)
+    if spool is not None:
+        aside = [orjson.loads(each)["seq"] for each in Path(spool.path, "rejected.ndjson").read_bytes().splitlines()]
+        assert other.refused <= set(aside)
+        assert len(aside) == len(set(aside))
+
+
 def test_partial_success(peer: Peer, sink: OtlpSink) -> None:
     """What was rejected is told; a warning is no rejection; and so is an answer of another kind."""
     partial = ExportLogsPartialSuccess(rejected_log_records=1, error_message="too \x1bold")
     warning = ExportLogsPartialSuccess(error_message="beware")
     bodies = [ExportLogsServiceResponse(partial_success=part).SerializeToString() for part in (partial, warning)]
     peer.replies = [Reply(body=body) for body in [*bodies, b"{}", b""]]
-    with pytest.raises(RejectedError, match=r"too \\x1bold"):
-        sink.write([line(FULL["start"])])
+    with pytest.raises(RejectedError, match=r"too \\x1bold") as caught:
+        sink.write([line(FULL["start"])] * 3)
+    assert (caught.value.count, caught.value.among) == (1, 3)
     for _ in range(3):
         assert sink.write([line(FULL["start"])]) == 1
 

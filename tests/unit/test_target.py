@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.sinks.open import forms, parse, parse_all
-from tracer.sinks.target import Form, Option, Target, make, split
+from tracer.sinks.open import forms, open_sink, parse, parse_all
+from tracer.sinks.target import Form, Option, Target, make, shown, split
 
 FORM = Form(
     "x://HOST[:PORT][/PATH]",
@@ -138,7 +138,8 @@ def test_secret_from_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr().err == ""
     path.chmod(0o644)
     assert found.secret("password") == "lion"
-    assert "everybody may read it" in capfd.readouterr().err
+    assert found.secret("password") == "lion"
+    assert capfd.readouterr().err.count("everybody may read it") == 1, "it is told once"
     path.unlink()
     with pytest.raises(TracerError, match="No such file"):
         found.secret("password")
@@ -178,6 +179,78 @@ def test_password_before_the_host() -> None:
     with pytest.raises(TracerError, match="may not stand before the host") as caught:
         parse("https://scott:tiger@example.org/x?types=nothing")
     assert "tiger" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://bob:geheim@logs.example.org:8443/geheim?token=geheim", "https://logs.example.org:8443"),
+        ("https://logs.example.org#geheim", "https://logs.example.org"),
+        ("https://bob:ge/heim@logs.example.org/", "https://..."),
+        ("https://bob:geheim%40logs.example.org/", "https://..."),
+        ("https:bob:geheim@logs.example.org", "https:..."),
+        ("https:/hooks.example.org/geheim", "https:..."),
+        ("//bob:geheim@logs.example.org", "..."),
+        ("hooks.example.org/geheim", "hooks.example.org..."),
+        ("kafka://a:1,[::1]:2/topic", "kafka://a:1,[::1]:2"),
+        ("/var/log/x", "/var/log/x"),
+        ("/bob:geheim@logs.example.org/x", "..."),
+        ("file:/a b?style=geheim", "file:/a b"),
+        ("file:/a\x1b\udcff", r"file:/a\x1b\udcff"),
+        ("stdout", "stdout"),
+        ("stderr", "stderr"),
+        ("", ""),
+    ],
+)
+def test_for_everybody(text: str, told: str) -> None:
+    """Right or wrong, what may be a secret is not told, and an output can still be known by it."""
+    assert shown(text) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://scott:tiger@example.org/tiger?wait",
+        "httpx://scott:tiger@example.org/tiger",
+        "https://example.org/tiger?types=nothing",
+        "https://example.org/?tiger%20%3D",
+        "https:example.org/tiger",
+        "https://example.org:0/tiger",
+        "https://example.org/tiger%FF",
+    ],
+)
+def test_no_secret_in_refusals(text: str) -> None:
+    """The log of a service has many readers."""
+    with pytest.raises(TracerError) as caught:
+        open_sink(text)
+    assert "tiger" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file:/a%00b",
+        "file:/a%FF",
+        "file:/a\udcff",
+        "http://127.0.0.1:9/?user=%FFx",
+        "http://h/?name=%00",
+        "syslog+unix:/a%00",
+        "stdout?n\udcff=1",
+    ],
+)
+def test_no_text(text: str) -> None:
+    """What could be neither opened nor told is refused as a whole."""
+    with pytest.raises(TracerError, match="it is no text: write it in UTF-8") as caught:
+        open_sink(text)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("scheme", ["http", "otlp+https", "syslog+tcp", "syslog+udp", "forward", "kafka", "mqtt"])
+@pytest.mark.parametrize("host", ["logs.example.org ", "a b", "a%0ab", "a%7f", "a..b", "x" * 64 + ".org"])
+def test_host_is_no_name(scheme: str, host: str) -> None:
+    """It is said at once: no resolver would ever find it."""
+    with pytest.raises(TracerError, match="its host is no name"):
+        open_sink(f"{scheme}://{host}/topic")
 
 
 def test_path_is_decoded() -> None:

@@ -5,9 +5,10 @@ import typer
 
 from tracer.commands.common import print_json
 from tracer.options import CONFIG
+from tracer.sentence import printable
 from tracer.sinks.file import rotated
 from tracer.sinks.open import open_target, parse_all
-from tracer.sinks.target import Target
+from tracer.sinks.target import Target, shown
 
 config = typer.Typer(name="config", no_args_is_help=True, help="Check the configuration file, or show what it says.")
 FILE: str = typer.Argument(CONFIG, metavar="[FILE]", help="The configuration file.")
@@ -19,9 +20,7 @@ def check(file: str = FILE) -> None:
     from tracer.config import Config  # what it needs would keep `run` from starting quickly
 
     targets = parse_all(Config(file).options({}).outputs)
-    for target in targets:
-        _try(target)
-    print(f"{file} is right; outputs: {', '.join(target.uri for target in targets)}")
+    print(f"{printable(file)} is right; outputs: {', '.join([_try(target) for target in targets])}")
 
 
 @config.command()
@@ -34,9 +33,15 @@ def show(file: str = FILE) -> None:
     print_json(options)
 
 
-def _try(target: Target) -> None:
-    """Raises TracerError where something that the output needs is missing; what is local would be opened."""
+def _try(target: Target) -> str:
+    """The output for everybody's eyes.
+
+    Raises TracerError where something that it needs is missing; stdout and files are not opened, as that makes them.
+    """
     if target.scheme == "file":
         rotated(target)
-    elif target.scheme != "stdout":
-        open_target(target).close()
+    if target.scheme in ("stdout", "file"):
+        return shown(target.uri)
+    sink = open_target(target)
+    sink.close()
+    return printable(sink.uri)

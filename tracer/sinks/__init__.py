@@ -8,7 +8,14 @@ from tracer.ids import Id
 
 
 class RejectedError(Exception):
-    """Whoever takes the lines has looked at the first of them, and will not take it however often it comes."""
+    """Whoever takes the lines has looked at the first of them, and will not take it however often it comes.
+
+    With ``among``: ``count`` of the first so many will never be taken, nobody knows which, and the others were.
+    """
+
+    def __init__(self, reason: str, count: int = 1, among: int = 0) -> None:
+        super().__init__(reason)
+        self.count, self.among = count, among
 
 
 class Sink(Protocol):

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.sentence import printable
 from tracer.sinks import RejectedError, Remote, Sink, http_body
-from tracer.sinks.http_client import OPTIONS, TOLD_CHARACTERS, Answer, BusyError, Client
+from tracer.sinks.http_client import OPTIONS, Answer, BusyError, Client
 from tracer.sinks.target import Form, Option, Target
 
 _QUERY = {"query": Option("What follows `?` in the request.")}
@@ -101,6 +100,8 @@ def _kind(target: Target, preset: str) -> _Kind:
                 f"output {target.scheme}: {str(error)!r} is no label", "NAME=VALUE", EXIT_USAGE
             ) from error
         tenant = {"X-Scope-OrgID": str(options["tenant"])} if options["tenant"] else {}
+        if not all(value.isascii() and value.isprintable() for value in tenant.values()):
+            raise TracerError(f"output {target.scheme}: tenant is no printable ASCII", "see X-Scope-OrgID", EXIT_USAGE)
         return _Kind(3100, "/loki/api/v1/push", "application/json", lambda lines: http_body.loki(lines, labels), _all,
                      headers=tenant)  # fmt: skip
     if preset in ("elasticsearch", "opensearch"):
@@ -139,7 +140,7 @@ def _created(answer: Answer, count: int) -> int:
         taken += 1
     if taken:
         return taken
-    told = printable(str(items[0].get("error")))[:TOLD_CHARACTERS]
+    told = answer.told(str(items[0].get("error")))
     if statuses[0] in (400, 413, 422):
         raise RejectedError(f"it answers {statuses[0]} {told}")
     raise BusyError(f"it answers {statuses[0]} {told}")

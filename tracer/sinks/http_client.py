@@ -9,7 +9,7 @@ import io
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ssl import SSLError
 from typing import Any, NamedTuple
@@ -34,6 +34,8 @@ OPTIONS: Mapping[str, Option] = {
 
 ANSWER_MAX_BYTES = 4 << 20
 TOLD_CHARACTERS = 200
+BLANK = "***"
+READ_FOR_WORDS_BYTES = 16 << 10
 IDLE_S = 30.0
 """A connection that was not used for so long is made anew: what is between may have forgotten it."""
 REJECTED = frozenset({400, 413, 422})
@@ -51,18 +53,23 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    secrets: tuple[str, ...] = ()
+    """What was sent, and is not to be told: some servers repeat it."""
 
     @property
     def words(self) -> str:
-        """Its beginning, fit for a terminal."""
-        text = " ".join(self.body[: 4 * TOLD_CHARACTERS].decode("utf-8", "replace").split())
-        return printable(text)[:TOLD_CHARACTERS]
+        """Its beginning, fit for everybody's eyes."""
+        return self.told(self.body[:READ_FOR_WORDS_BYTES].decode("utf-8", "replace"))
+
+    def told(self, text: str) -> str:
+        """The beginning of what the other side says, without secrets, fit for a terminal."""
+        return _told(text, self.secrets)
 
     def check(self) -> None:
         """Raises RejectedError where what was sent will never be taken, OSError where it was not taken now."""
         if self.status in range(200, 300):
             return
-        place = printable(without_secrets(self.headers.get("location", "").partition("?")[0]))[:TOLD_CHARACTERS]
+        place = self.told(without_secrets(self.headers.get("location", "").partition("?")[0]))
         said = f"it answers {self.status} {f'to {place} ' if place else ''}{self.words}".rstrip()
         if self.status in REJECTED:
             raise RejectedError(said)
@@ -84,7 +91,7 @@ class Client:
         context = tls.Contexts(target, ["http/1.1"]).current if is_tls else None
         dial = connect.tcp(self._host, self._port, self._timeout_s, context, tls.server_name(target, self._host))
         self._connection = _Connection(self._host, self._port, dial, is_tls)
-        self._headers = self._read_headers()
+        self._headers, self._secrets = self._read_headers()
         self._used_s = 0.0
         self.uri = self._told_uri()
 
@@ -100,7 +107,7 @@ class Client:
 
         Raises OSError where there is none.
         """
-        whole = {"Content-Type": content_type, **headers, **self._headers}
+        whole = {"Content-Type": content_type, **headers}
         if self._is_gzip:
             body = gzip.compress(body, 6, mtime=0)
             whole["Content-Encoding"] = "gzip"
@@ -115,9 +122,7 @@ class Client:
                 answer = self._exchange(path, body, whole)
         except HTTPException as error:
             self.close()
-            raise OSError(
-                errno.EPROTO, printable(f"what it answers is no HTTP: {error!r}")[:TOLD_CHARACTERS]
-            ) from error
+            raise OSError(errno.EPROTO, _told(f"what it answers is no HTTP: {error!r}", self._secrets)) from error
         except OSError as error:
             self.close()
             raise _reason(error) from error
@@ -135,10 +140,13 @@ class Client:
         self._connection.until_s = time.monotonic() + self._timeout_s
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._timeout_s)
-        self._connection.request("POST", path, body, dict(headers))
+        else:
+            self._refresh()
+        self._connection.request("POST", path, body, {**headers, **self._headers})
         with self._connection.getresponse() as response:
             data = response.read(ANSWER_MAX_BYTES)
-            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
+            found = {name.lower(): value for name, value in response.getheaders()}
+            answer = Answer(response.status, found, data, self._secrets)
             if not response.isclosed():
                 self._connection.close()  # there is more, which nobody wants
         self._used_s = time.monotonic()
@@ -159,13 +167,16 @@ class Client:
     def _refresh(self) -> None:
         """The token may have been replaced by a new one; where that cannot be read the old one stays."""
         with contextlib.suppress(TracerError):
-            self._headers = self._read_headers()
+            self._headers, self._secrets = self._read_headers()
 
-    def _read_headers(self) -> dict[str, str]:
+    def _read_headers(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """And what in them is secret, the longest first."""
         target, found = self._target, {"User-Agent": "oomtrace"}
         pairs = [pair.partition("=") for pair in str(target.options["headers"] or "").split(",") if pair]
-        pairs += [line.partition(":") for line in (target.secret("header") or "").splitlines() if line.strip()]
-        for name, mark, value in pairs:
+        own = [line.partition(":") for line in (target.secret("header") or "").splitlines() if line.strip()]
+        secrets = {value.strip() for _, _, value in own}
+        secrets |= {value.partition(" ")[2] for value in secrets}  # a token without its scheme
+        for name, mark, value in [*pairs, *own]:
             if not mark:
                 raise self._wrong(f"header {name[:20]!r} has no value", "write NAME=VALUE, in a file NAME: VALUE")
             found[name.strip()] = value.strip()
@@ -174,15 +185,18 @@ class Client:
             raise self._wrong("has a user and a token", "give one of them")
         if token is not None:
             found["Authorization"] = f"{self._auth_scheme} {token}"
+            secrets.add(token)
         elif user is not None:
-            pair = f"{user}:{target.secret('password') or ''}"
-            found["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            password = target.secret("password") or ""
+            pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+            found["Authorization"] = f"Basic {pair}"
+            secrets |= {password, pair}
         for name, value in found.items():
             if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
                 raise self._wrong(f"{name[:20]!r} is no name of a header", "letters, digits and - are")
             if not (value.isascii() and value.isprintable()):
                 raise self._wrong(f"the value of header {name} is no printable ASCII", "a token is one line")
-        return found
+        return found, tuple(sorted(secrets - {""}, key=len, reverse=True))
 
     def _wrong(self, what: str, hint: str) -> TracerError:
         return TracerError(f"output {self._target.scheme}://{self._host}: {what}", hint)
@@ -231,6 +245,12 @@ class _Timed(io.RawIOBase):
             raise TimeoutError(errno.ETIMEDOUT, "it does not answer in time")
         self._socket.settimeout(left_s)
         return self._file.raw.readinto(buffer)
+
+
+def _told(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, BLANK).replace(secret.replace("/", "\\/"), BLANK)  # so JSON may have it
+    return printable(" ".join(text.split()))[:TOLD_CHARACTERS]
 
 
 def _reason(error: OSError) -> OSError:

@@ -49,31 +49,38 @@ def parse(text: str) -> Target:
     """
     scheme, address, options = target.split(text)
     if scheme not in MODULES:
-        raise TracerError(f"unknown output {text!r}", f"it begins with one of: {', '.join(MODULES)}", EXIT_USAGE)
+        raise TracerError(
+            f"unknown output {target.shown(text)!r}", f"it begins with one of: {', '.join(MODULES)}", EXIT_USAGE
+        )
     if address.startswith("//") and "@" in re.split("[/?#]", address[2:], maxsplit=1)[0]:
         hint = "give user=NAME and password-file=PATH"  # what stands there is not repeated
         raise TracerError(f"output {scheme}: name and password may not stand before the host", hint, EXIT_USAGE)
     form = _form(scheme)
     needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
     if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
-        raise TracerError(f"output {text!r} names no place", f"write {form.uri}", EXIT_USAGE)
+        raise TracerError(f"output {target.shown(text)!r} names no place", f"write {form.uri}", EXIT_USAGE)
     made = target.make(scheme, address, options, form)
-    unknown = set(str(made.options["types"] or "oom_kill").split(",")) - TYPES
+    types = str(made.options["types"] or "oom_kill")
+    unknown = set(types.split(",")) - TYPES
     if unknown:
-        hint = f"there are {', '.join(sorted(TYPES))}"
-        raise TracerError(f"output {text!r}: no records have type {min(unknown)!r}", hint, EXIT_USAGE)
+        what = f"types={types}: no records have type {min(unknown)!r}"
+        raise TracerError(f"output {target.shown(text)}: {what}", f"there are {', '.join(sorted(TYPES))}", EXIT_USAGE)
     return made
 
 
 def parse_all(texts: Sequence[str]) -> list[Target]:
     """The same of several, each of which must have a place of its own.
 
-    Raises TracerError (exit code 2).
+    Raises TracerError (exit code 2), also where there is none.
     """
+    if not texts:
+        raise TracerError("there is no output", "name one: stdout, file:PATH, ...", EXIT_USAGE)
     targets = [parse(text) for text in texts]
     for number, each in enumerate(targets):
         if each.uri in [other.uri for other in targets[:number]]:
-            raise TracerError(f"output {each.uri} is named twice", "tell them apart: ?name=a, ?name=b", EXIT_USAGE)
+            raise TracerError(
+                f"output {target.shown(each.uri)} is named twice", "tell them apart: ?name=a, ?name=b", EXIT_USAGE
+            )
     return targets
 
 

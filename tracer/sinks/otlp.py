@@ -10,9 +10,9 @@ import orjson
 import tracer
 from tracer.clock import unix_ns
 from tracer.errors import TracerError
-from tracer.sentence import printable, summary
+from tracer.sentence import summary
 from tracer.sinks import RejectedError, Remote, Sink
-from tracer.sinks.http_client import OPTIONS, TOLD_CHARACTERS, Answer, Client
+from tracer.sinks.http_client import OPTIONS, Answer, Client
 from tracer.sinks.target import Form, Target
 from tracer.style_otel import INFO, SERVICE_NAME, SEVERITIES, event_name, parts
 
@@ -57,7 +57,7 @@ class OtlpSink(Remote):
     def write(self, lines: Sequence[bytes]) -> int:
         lines = lines[: self.batch_lines]
         body = self.request(lines)
-        self._taken(self._client.post(self._path, body, "application/x-protobuf", {}))
+        self._taken(self._client.post(self._path, body, "application/x-protobuf", {}), len(lines))
         return len(lines)
 
     def request(self, lines: Sequence[bytes]) -> bytes:
@@ -82,7 +82,7 @@ class OtlpSink(Remote):
         data: bytes = request.SerializeToString()
         return data
 
-    def _taken(self, answer: Answer) -> None:
+    def _taken(self, answer: Answer, lines: int) -> None:
         answer.check()
         response = self._messages.ExportLogsServiceResponse()
         try:
@@ -90,8 +90,9 @@ class OtlpSink(Remote):
         except Exception:  # DecodeError: it has taken them, and says so in another way
             return
         partial = response.partial_success
-        if partial.rejected_log_records > 0:  # it does not say which: Output asks for each alone
-            raise RejectedError(printable(partial.error_message)[:TOLD_CHARACTERS] or "it gives no reason")
+        rejected = min(partial.rejected_log_records, lines)
+        if rejected > 0:  # it does not say which, and who sent them must not send them again
+            raise RejectedError(answer.told(partial.error_message) or "it gives no reason", rejected, lines)
 
     def close(self) -> None:
         self._client.close()

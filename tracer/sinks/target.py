@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.sentence import printable
+from tracer.spool_folder import without_secrets
 from tracer.stderr import tell
 
 Value = str | int | float | bool | None
@@ -23,6 +25,12 @@ _UNITS: dict[str, dict[str, int]] = {
     "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
 }
 SECRET_MAX_BYTES = 64 << 10
+LOCAL = frozenset({"stdout", "file", "journald", "syslog+unix", "forward+unix"})
+"""Schemes of outputs on this host, whose addresses have nothing secret."""
+_LABEL_MAX = 63
+_AUTHORITY = r"(\[[\w:.%]+\]|[\w.-]+)(:\d{1,5})?(,(\[[\w:.%]+\]|[\w.-]+)(:\d{1,5})?)*"
+_told_readable: set[str] = set()
+"""Files with secrets that were said to be readable."""
 
 
 class Option(NamedTuple):
@@ -70,7 +78,7 @@ class Target(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """Without options: where it goes.  May tell more than everybody should read (`without_secrets`)."""
+        """Without options: where it goes.  May tell more than everybody should read (`shown`)."""
         name = f"#{self.options['name']}" if self.options["name"] else ""
         return (f"{self.scheme}:{self.address}" if self.address else self.scheme) + name
 
@@ -82,7 +90,9 @@ class Target(NamedTuple):
         authority = re.split(r"[/?#]", self.address.removeprefix("//"), maxsplit=1)[0]
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]+))(?::(\d{1,5}))?", authority)
         if not self.address.startswith("//") or match is None or int(match[3] or 1) not in range(1, 65536):
-            raise _wrong(self.uri, "needs a host", self.form.uri)
+            raise _wrong(self.uri, "needs a host", f"write {self.form.uri}")
+        if not is_host(match[1] or match[2]):
+            raise _wrong(self.uri, "its host is no name", "it has no spaces, and 63 characters from dot to dot at most")
         return match[1] or match[2], int(match[3] or default_port)
 
     @property
@@ -108,12 +118,33 @@ class Target(NamedTuple):
             return value
         try:
             with open(what, "rb") as file:
-                if os.fstat(file.fileno()).st_mode & 0o007:
+                if os.fstat(file.fileno()).st_mode & 0o007 and what not in _told_readable:
+                    _told_readable.add(what)
                     tell(f"{what} holds a secret, and everybody may read it")
                 return file.read(SECRET_MAX_BYTES).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise TracerError(f"cannot read {what} ({reason})", f"{self.scheme} needs its {name} from there") from error
+
+
+def shown(text: str) -> str:
+    """A URI, right or wrong, for everybody's eyes: neither options nor what may be a secret, and fit for a terminal."""
+    uri = text.partition("?")[0]
+    scheme, colon, address = uri.partition(":")
+    if scheme in LOCAL or re.match("/[^/@]+(/|$)", uri):  # a path: its scheme was forgotten
+        return printable(uri)
+    if not address.startswith("//"):  # whatever it is, it is no network's address
+        word = re.split("[^A-Za-z0-9+.-]", scheme, maxsplit=1)[0]
+        return uri if word == uri else f"{word}{colon if word == scheme else ''}..."
+    host = without_secrets(uri).partition("://")[2]
+    # Of a name and a password with a slash in it half would look like host and port.
+    return f"{printable(scheme)}://{host if re.fullmatch(_AUTHORITY, host) else '...'}"
+
+
+def is_host(name: str) -> bool:
+    """Whether a resolver can be asked for it; also of an address."""
+    labels = name.removesuffix(".").split(".")
+    return name.isprintable() and " " not in name and all(0 < len(label) <= _LABEL_MAX for label in labels)
 
 
 def unquote(text: str) -> str:
@@ -133,9 +164,17 @@ def split(text: str) -> tuple[str, str, dict[str, str]]:
     for pair in filter(None, query.split("&")):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise _wrong(text, f"option {name!r} has no value", "write OPTION=VALUE, & between them, ? before them")
+            # What stands there may be half of a secret; names of options are short.
+            told = f"option {name!r}" if re.fullmatch("[a-z-]{1,15}", name) else "an option"
+            raise _wrong(text, f"{told} has no value", "write OPTION=VALUE, & between them, ? before them")
         options[unquote(name)] = unquote(value)
-    return scheme, unquote(address), options
+    address = unquote(address)
+    for part in (scheme, address, *options, *options.values()):
+        if "\0" in part or not is_utf8(part):
+            raise _wrong(
+                text, "it is no text", "write it in UTF-8, without NUL bytes; the same holds for what %XX means"
+            )
+    return scheme, address, options
 
 
 def make(scheme: str, address: str, given: Mapping[str, str], form: Form) -> Target:
@@ -184,5 +223,10 @@ def _value(scheme: str, name: str, option: Option, text: str) -> Value:
     return text
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written at all: arguments may have bytes that are none."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def _wrong(uri: str, what: str, hint: str) -> TracerError:
-    return TracerError(f"output {uri}: {what}", hint, EXIT_USAGE)
+    return TracerError(f"output {shown(uri)}: {what}", hint, EXIT_USAGE)
