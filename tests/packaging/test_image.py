@@ -16,7 +16,7 @@ import pytest
 from tests.kernel.cgroups import Cgroup, Hierarchy
 from tests.kernel.daemon import check_line
 from tests.kernel.eater import Eater, binary
-from tests.kernel.environment import IN_VM, KERNEL_VERSION, MIB, ROOT, attempts, require
+from tests.kernel.environment import IN_VM, KERNEL_VERSION, MIB, PATIENCE_S, ROOT, START_S, attempts, require
 from tests.kernel.oracles import Record
 from tests.runtimes.commands import run
 from tests.runtimes.containerd import Containerd
@@ -150,9 +150,9 @@ class Pod:
             check_line(line.encode())
         return [json.loads(line) for line in lines]
 
-    def wait_for(self, what: str, wanted: Callable[[Record], bool]) -> Record:
+    def wait_for(self, what: str, wanted: Callable[[Record], bool], seconds: float = PATIENCE_S) -> Record:
         """The first record that is wanted, as soon as there is one."""
-        for _ in attempts(pause=0.1):
+        for _ in attempts(seconds, pause=0.1):
             if found := [record for record in self.records() if wanted(record)]:
                 return found[0]
         command = self._docker.command("logs", NAME)
@@ -220,7 +220,7 @@ def pod(
     pins = Path("/sys/fs/bpf", f"oomtrace-test-{os.getpid()}")
     pins.mkdir()
     running = Pod(docker, image, place)
-    start = running.wait_for("start", lambda record: record["type"] == "start")
+    start = running.wait_for("start", lambda record: record["type"] == "start", START_S)
     assert start["pinned"] or KERNEL_VERSION < (5, 15)
     yield running
     running.stop()

@@ -15,6 +15,7 @@ set OOMTRACE_DEBIAN_MIRROR to the URI of one, whose security archive has the sam
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -158,6 +159,7 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
+        "OOMTRACE_PATIENCE": os.environ.get("OOMTRACE_PATIENCE", "1"),
         "OOMTRACE_ENGINE": run.engine,
         "OOMTRACE_EAT": "/host/eat",
         "PYTHONPATH": "/opt/site:/host/oomtrace",

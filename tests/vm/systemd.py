@@ -12,6 +12,7 @@ The exit status is that of pytest, or 124 and 125 as in tests.vm.vm.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -69,6 +70,7 @@ def command(tests: Sequence[str], engine: str, arguments: Sequence[str], seconds
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
+        "OOMTRACE_PATIENCE": os.environ.get("OOMTRACE_PATIENCE", "1"),
         "OOMTRACE_ENGINE": engine,
         "OOMTRACE_EAT": "/host/eat",
         "OOMTRACE_DEB": f"/host/oomtrace/dist/{DEB.name}",
