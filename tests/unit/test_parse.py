@@ -2,6 +2,7 @@
 """``oomtrace parse``, as a user runs it."""
 
 import bz2
+import calendar
 import gzip
 import json
 import lzma
@@ -318,24 +319,64 @@ def test_boot_option(option: str) -> None:
     assert b"--follow" in finished.stderr
 
 
-def test_follow_in_a_busy_log(tmp_path: Path) -> None:
-    """A kill is told though the log never rests."""
-    file, out = tmp_path / "kern.log", tmp_path / "out"
-    file.write_bytes(b"Nov 24 03:51:53 h kernel: " + KILLED % 1 + b"\n")
-    with out.open("wb") as output:
-        process = subprocess.Popen([*COMMAND, "-f", "-n", "5", "-b", "0", str(file)], cwd=ROOT, stdout=output)
-    try:
+def written(seconds_ago: int = 0) -> bytes:
+    """A date as syslog writes it, in UTC."""
+    return time.strftime("%b %d %H:%M:%S", time.gmtime(time.time() - seconds_ago)).encode()
 
-        def told() -> bool:
-            with file.open("ab") as log:
-                log.write(b"Nov 24 03:51:53 h cron: ran\n" * 3)
-            return out.stat().st_size > 0
 
-        wait_for(lambda: out.stat().st_size > 0)
-        os.truncate(out, 0)
-        with file.open("ab") as log:
-            log.write(b"Nov 24 03:51:54 h kernel: " + KILLED % 2 + b"\n")
-        wait_for(told)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+@pytest.mark.parametrize("is_pipe", [False, True], ids=["file", "pipe"])
+@pytest.mark.parametrize("options", [["-n", "2"], ["-b", "0"]], ids=["last", "boot"])
+def test_follow_in_a_busy_log(options: list[str], is_pipe: bool, tmp_path: Path) -> None:
+    """Kills are told though the log never rests, from the beginning on: of -n those that were there, and all others."""
+    path, out = tmp_path / "kern.log", tmp_path / "out"
+    stamp = written()
+    before = b"".join(stamp + b" h kernel: " + KILLED % tid + b"\n" for tid in (1, 2, 3))
+    os.mkfifo(path) if is_pipe else path.write_bytes(before)
+    reading = ["-"] if is_pipe else [str(path)]
+    with (
+        out.open("wb") as output,
+        open(os.open(path, os.O_RDWR), "rb") if is_pipe else open(os.devnull, "rb") as source,
+        path.open("ab", buffering=0) as log,
+    ):
+        if is_pipe:
+            log.write(before)
+        command = [*COMMAND, "-f", *options, *reading]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=source, stdout=output)
+        try:
+
+            def tids() -> list[int]:
+                log.write(stamp + b" h cron: ran\n")
+                time.sleep(0.02)
+                return [json.loads(line)["victim"]["tid"] for line in out.read_bytes().splitlines()]
+
+            expected = [2, 3] if "-n" in options else [1, 2, 3]
+            wait_for(lambda: tids() == expected)
+            for tid in (4, 5, 6):
+                log.write(stamp + b" h kernel: " + KILLED % tid + b"\n")
+            wait_for(lambda: tids() == [*expected, 4, 5, 6])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def test_follow_a_log_that_was_quiet(tmp_path: Path) -> None:
+    """What is added is of now, however long ago the file was written to last."""
+    file = tmp_path / "kern.log"
+    file.write_bytes(written(3 * 86400) + b" h kernel: " + KILLED % 1 + b"\n")
+    os.utime(file, (time.time() - 3 * 86400,) * 2)
+    environment = {**os.environ, "TZ": "UTC"}
+    command = [*COMMAND, "-f", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            ages_s = []
+            for tid in (1, 2):
+                record = json.loads(process.stdout.readline())
+                assert record["victim"]["tid"] == tid
+                ages_s.append(time.time() - calendar.timegm(time.strptime(record["time"][:19], "%Y-%m-%dT%H:%M:%S")))
+                with file.open("ab") as log:
+                    log.write(written() + b" h kernel: " + KILLED % 2 + b"\n")
+            assert 0 <= ages_s[0] - 3 * 86400 < 60
+            assert 0 <= ages_s[1] < 60
+        finally:
+            process.kill()

@@ -26,6 +26,8 @@ from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
+_LONGEST_HELD_S = 2 * PAUSE_S
+"""After all that was there was read: a last line may wait for the next one, and the report that it ends for a pause."""
 
 
 class Wanted(NamedTuple):
@@ -129,12 +131,11 @@ class LogKills:
                 yield from self._take()
             return
         file = LogFile(path)
-        scan = LogScan(
-            Calendar(self._zone, file.written_ns), self._add, None if self._boot_number is None else self._boots.begin
-        )
+        calendar = Calendar(self._zone, file.written_ns)
+        scan = LogScan(calendar, self._add, None if self._boot_number is None else self._boots.begin)
         try:
             if self._form.follow:
-                yield from self._follow(file, scan)
+                yield from self._follow(file, scan, calendar)
             else:
                 for block in file.blocks():
                     scan.feed(block)
@@ -148,19 +149,22 @@ class LogKills:
                 f"{file.name} is no kernel log", "give the output of dmesg or journalctl, or a file of syslog"
             )
 
-    def _follow(self, file: LogFile, scan: LogScan) -> Iterator[OomKill]:
-        fed, fed_ns = 0, 0
+    def _follow(self, file: LogFile, scan: LogScan, calendar: Calendar) -> Iterator[OomKill]:
+        fed, fed_ns, is_live = 0, 0, False
         for block in file.follow():
             if block:
+                if is_live:
+                    calendar.follow()
                 scan.feed(block)
+            is_live = file.live_s > 0
             if scan.fed != fed:
                 fed, fed_ns = scan.fed, monotonic_ns()
             if not block or (not scan.idle and monotonic_ns() - fed_ns > _PAUSE_NS):
                 scan.pause()
-            yield from self._current() if not block else self._take()
+            yield from self._current() if not block or file.live_s > _LONGEST_HELD_S else self._take()
 
     def _current(self) -> Iterator[OomKill]:
-        """What there is while nothing is added: from now on each kill is told at once."""
+        """What there was when the log was opened: from now on each kill is told at once."""
         yield from self.held()
         self._latest = None
         if self._boot_number == 0:

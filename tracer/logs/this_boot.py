@@ -4,6 +4,7 @@
 import errno
 import mmap
 import select
+import time
 from collections.abc import Iterator
 
 from tracer.clock import suspended_ns
@@ -37,8 +38,8 @@ class ThisBoot:
         return (report.time_ns, report.tid) in self._kills
 
     def reports(self, follow_s: float | None = None) -> Iterator[Report | None]:
-        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause, for which None stands, a
-        report is whole.
+        """Its kills; with ``follow_s`` those to come, too, without end.  After such a pause a report is whole; None
+        stands for one, and where there is none, for that all was told which was there at the beginning.
 
         Raises TracerError where the log may not be read.
         """
@@ -49,7 +50,7 @@ class ThisBoot:
             if error.errno in (errno.ENODEV, errno.ENOENT):
                 hint = "run it on the host, not in a container, or give it a file"
             raise TracerError(f"cannot read {PATH} ({error.strerror})", hint) from error
-        reports = Reports()
+        reports, begun_s = Reports(), time.monotonic()
         while True:
             for line in kmsg.read():
                 yield from reports.feed(line)
@@ -61,3 +62,5 @@ class ThisBoot:
                 yield from reports.end()
                 yield None
                 select.select([kmsg], [], [])
+            elif time.monotonic() - begun_s > 2 * follow_s:
+                yield None

@@ -47,7 +47,7 @@ class Calendar:
 
     def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
         self._zone = zone
-        self._latest = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
+        self._latest: datetime | None = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
         self._second: tuple[bytes, bytes | None] = b"", None
         self._second_ns: int | None = None
 
@@ -69,14 +69,19 @@ class Calendar:
         except (ValueError, OverflowError, OSError):
             return None
 
+    def follow(self) -> None:
+        """What is read from now on is being written: a date without a year is the latest up to the day it is read."""
+        self._latest = None
+
     def without_year(self, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
         """The latest such time that was not yet to come when the log was written."""
-        for year in range(self._latest.year, max(1, self._latest.year - 9), -1):  # 29 February may be eight years ago
+        latest = self._latest or self._at(time.time()) + _SLACK
+        for year in range(latest.year, max(1, latest.year - 9), -1):  # 29 February may be eight years ago
             try:
                 moment = datetime(year, month, day, hour, minute, min(second, 59))
             except ValueError:
                 continue
-            if moment <= self._latest.replace(tzinfo=None):
+            if moment <= latest.replace(tzinfo=None):
                 return self.unix_ns(year, month, day, hour, minute, second)
         return None
 
