@@ -47,6 +47,12 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
             "give --boot-time",
             file=sys.stderr,
         )
+    if search.unread_dates:
+        print(
+            f"oomtrace: {search.unread_dates} kills have no time, as their dates cannot be read (English ones can, and "
+            "numbers): give the output of journalctl -o json, or of LC_ALL=C dmesg or journalctl",
+            file=sys.stderr,
+        )
     return code
 
 

@@ -159,6 +159,9 @@ FORGED = [
     pytest.param(b'<3>1 2026-11-24T03:51:53Z h kernel - - [a b="\\]"][c] ', True, id="RFC 5424 with data"),
     pytest.param(b"<11>1 2026-11-24T03:51:53Z h kernel - - - ", False, id="RFC 5424, a user's"),
     pytest.param(b"<3>1 2026-11-24T03:51:53Z h root - - - ", False, id="RFC 5424, another program"),
+    pytest.param("déc. 24 03:51:53 h kernel: ".encode(), True, id="journal short, French"),
+    pytest.param("12月 24 03:51:53 h kernel: ".encode(), True, id="journal short, Chinese"),
+    pytest.param(b"Dez 24 03:51:53 h root: kernel: ", False, id="logger, German"),
     pytest.param(b"               ", False, id="indented"),
     pytest.param(b"", False, id="bare"),
 ]
@@ -253,3 +256,33 @@ def test_boot_id_is_not_made_up() -> None:
     """What is no boot id is none."""
     found = scan(entry({**JOURNAL, "_BOOT_ID": BOOT_ID[:-1]}, KILLED))
     assert [each.origin for each in found] == [Origin(None, None)]
+
+
+UNREAD_STAMPS = [
+    "Dez 04 03:51:53",
+    "déc. 04 03:51:53.123456",
+    "12月 04 03:51:53",
+    "June 04 03:51:53",
+    "Feb 30 03:51:53",
+]
+
+
+@pytest.mark.parametrize("stamp", UNREAD_STAMPS)
+def test_stamp_that_cannot_be_read(stamp: str) -> None:
+    """The kill is told, with all but its time; kills of different seconds are different ones."""
+    log = WHOLE["journal short"](lines(FILES["7.2-group"]))
+    month_and_day = stamp[: stamp.index(":") - 3].encode()
+    found = scan(log.replace(b"Nov 24", month_and_day))
+    assert timeless(each.report for each in found) == timeless(reports(lines(FILES["7.2-group"])))
+    assert {(each.report.clock, each.report.wall_ns) for each in found} == {("unknown", None)}
+    one, other = (scan(b"%s h kernel: %s\n" % (each.encode(), KILLED))[0].report for each in (stamp, stamp[:-1] + "0"))
+    assert one.time_ns != other.time_ns
+
+
+@pytest.mark.parametrize("zone", ["+03", "-0330", "+05:45", "UTC", "CET"])
+def test_zones_of_journalctl(zone: str) -> None:
+    """Of 518 zones 199 have no name but a number."""
+    (found,) = scan(f"Tue 2026-11-24 03:51:53 {zone} h kernel: ".encode() + KILLED + b"\n")
+    hours = {"+03": 3, "-0330": -3.5, "+05:45": 5.75}.get(zone, 0)
+    midnight_ns = BOOT_NS - 6 * 3600 * SECOND_NS
+    assert found.report.wall_ns == midnight_ns + (3 * 3600 + 51 * 60 + 53 - int(hours * 3600)) * SECOND_NS

@@ -110,6 +110,21 @@ def test_without_date() -> None:
     assert dated[0]["time"].startswith("2026-11-24T06:00:")
 
 
+def test_date_that_cannot_be_read() -> None:
+    """The kills are told without time, as those of different seconds, and that is said; no option makes a time."""
+    log = b"".join(b"Dez 24 03:51:0%d h kernel: %s\n" % (n, KILLED % 7) for n in range(3))
+    for options in ([], ["--boot-time", BOOT_TIME]):
+        finished = run(*options, log=log)
+        assert finished.returncode == 0
+        assert b"3 kills have no time" in finished.stderr
+        assert finished.stderr.count(b"\n") == 1
+        found = [json.loads(line) for line in finished.stdout.splitlines()]
+        for record in found:
+            validate(record)
+        assert [record["time"] for record in found] == [None] * 3
+        assert len({record["id"] for record in found}) == len({record["incident"]["id"] for record in found}) == 3
+
+
 def test_year_and_zone(tmp_path: Path) -> None:
     """The year is the last one that fits the file; the zone this machine's, or the one that is named."""
     file = tmp_path / "kern.log"

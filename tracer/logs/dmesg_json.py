@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.times import Calendar
+from tracer.logs.times import Calendar, digits_ns
 
 _FIELD = re.compile(rb'\s+"(fac|pri|time|caller|msg)": +(.+?),?')
 _FRAME = re.compile(rb'\s*(?:"dmesg": \[|[{\]}],?|\},\{)')
@@ -49,5 +49,7 @@ class DmesgObject:
         if isinstance(time, str):
             stamp = time.encode("utf-8", "replace")
             wall_ns = self._calendar.iso(stamp) or self._calendar.ctime(stamp)
-            return None if wall_ns is None else LogLine(text, wall_ns, "realtime", by, wall_ns)
+            if wall_ns is None:
+                return LogLine(text, digits_ns(stamp), "unknown", by)
+            return LogLine(text, wall_ns, "realtime", by, wall_ns)
         return None

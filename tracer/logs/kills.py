@@ -87,6 +87,8 @@ class LogKills:
         self._found: list[OomKill] = []
         self.undated = 0
         """How many kills had no date: their log tells only the time since some boot."""
+        self.unread_dates = 0
+        """How many had one that could not be read: months of another language, days that no calendar has."""
 
     def kills(
         self, sources: Iterable[str], unreadable: Callable[[TracerError], None] | None = None
@@ -182,7 +184,9 @@ class LogKills:
             self._records.clear()
             records = self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
         dated = report
-        if report.wall_ns is None:
+        if report.wall_ns is None and report.clock == "unknown":
+            self.unread_dates += 1
+        elif report.wall_ns is None:
             if self._boot_ns is not None:
                 dated = report._replace(wall_ns=self._boot_ns + (report.time_ns or 0))
             elif self._boot().has(report):

@@ -14,10 +14,10 @@ from tracer.errors import EXIT_USAGE, TracerError
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 _ISO = re.compile(
-    rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d:?\d\d)?"
+    rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?"
 )
 _DIGITS = re.compile(rb"\d+")
-_CTIME = re.compile(rb"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_CTIME = re.compile(rb"\S+ (\S+) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 _SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
 _UNITS_S = {
@@ -157,8 +157,13 @@ class Calendar:
         return datetime.fromtimestamp(unix_s, self._zone)
 
 
+def digits_ns(stamp: bytes) -> int:
+    """What tells a stamp that cannot be read from others: its digits, as if they were microseconds."""
+    return int(b"".join(_DIGITS.findall(stamp))[:18] or b"0") * 1000
+
+
 def _offset(text: bytes) -> tzinfo | None:
     if text in (b"Z", b"UTC"):
         return timezone.utc
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
+    minutes = int(text[1:3]) * 60 + int(text[3:].lstrip(b":") or 0)
     return timezone(timedelta(minutes=-minutes if text[:1] == b"-" else minutes)) if minutes < 1440 else None
