@@ -162,6 +162,9 @@ FORGED = [
     pytest.param("déc. 24 03:51:53 h kernel: ".encode(), True, id="journal short, French"),
     pytest.param("12月 24 03:51:53 h kernel: ".encode(), True, id="journal short, Chinese"),
     pytest.param(b"Dez 24 03:51:53 h root: kernel: ", False, id="logger, German"),
+    pytest.param(b"Nov 24 03:51:53 root[1]: kernel: ", False, id="logger, no host"),
+    pytest.param(b"Nov 24 03:51:53 root: ", False, id="syslog, another program, no host"),
+    pytest.param(b"[    1.000000] root[1]: kernel: ", False, id="logger, short-monotonic, no host"),
     pytest.param(b"               ", False, id="indented"),
     pytest.param(b"", False, id="bare"),
 ]
@@ -286,3 +289,20 @@ def test_zones_of_journalctl(zone: str) -> None:
     hours = {"+03": 3, "-0330": -3.5, "+05:45": 5.75}.get(zone, 0)
     midnight_ns = BOOT_NS - 6 * 3600 * SECOND_NS
     assert found.report.wall_ns == midnight_ns + (3 * 3600 + 51 * 60 + 53 - int(hours * 3600)) * SECOND_NS
+
+
+NO_HOST = [
+    *(("journal " + form) for form in ("short", "short-precise", "short-iso", "short-full", "short-unix")),
+    "journal short-monotonic",
+    "rsyslog",
+]
+
+
+@pytest.mark.parametrize("form", NO_HOST)
+def test_without_host(form: str) -> None:
+    """``journalctl --no-hostname``, and ``syslogd -S`` of busybox."""
+    log = list(lines(FILES["7.2-group"]))
+    whole = {**WHOLE, **SPLIT}[form](log)
+    found = scan(whole.replace(b" node-1 kernel: ", b" kernel: "))
+    assert [each.report for each in found] == [each.report for each in scan(whole)] != []
+    assert {each.origin for each in found} == {Origin(None, None)}

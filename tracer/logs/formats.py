@@ -38,7 +38,9 @@ _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
 _UPTIME = rb"\[ *(\d{1,12})\.(\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
 _DMESG = re.compile(_PRIORITY + _UPTIME + UNREAD)
-_HOST = re.compile(rb"(\S{1,255}) kernel: ")
+_BY_HOST = rb"(?:(?!kernel:)(\S{1,255})(?<!:) )?"
+"""``journalctl --no-hostname`` and ``syslogd -S`` of busybox leave it out; what ends with a colon is a program."""
+_HOST = re.compile(_BY_HOST + rb"kernel: ")
 """What follows in journalctl's short-monotonic."""
 _WORD = rb"[A-Za-z0-9.\x80-\xff]{2,24}"
 """The name of a day or a month, in whatever language."""
@@ -52,7 +54,8 @@ _SYSLOG = re.compile(
     rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
     rb"|\d{9,11}\.\d{6}"  # short-unix
     rb"|" + _WORD + rb" [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
-    rb" (\S{1,255}) (?:([a-z0-9]{1,9})\.[a-z]{1,9} )?(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|\S)"
+    rb" " + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"
+    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
 )
 _RFC5424 = re.compile(
     rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
@@ -132,7 +135,7 @@ class LineFormats:
             return True
         end = self._indent = match.end() if unread is None else match.start(6)
         text, time_ns = raw[end:], int(seconds + microseconds) * 1000
-        if b" kernel: " in text and (match := _HOST.match(text)) is not None:
+        if b"kernel: " in text and (match := _HOST.match(text)) is not None:
             self._indent += match.end()
             return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
         return LogLine(_unescape(text) if b"\\" in text else text, time_ns, "printk", caller), NOWHERE
@@ -242,7 +245,9 @@ class LineFormats:
     def _remember(self, stamp: bytes, ns: int | None) -> None:
         self._stamp, self._stamp_ns = stamp, ns
 
-    def _from(self, host: bytes) -> Origin:
+    def _from(self, host: bytes | None) -> Origin:
+        if host is None:
+            return NOWHERE
         name = host.decode("utf-8", "backslashreplace")
         if name != self._origin.host:
             self._origin = Origin(name if name != "-" else None)
