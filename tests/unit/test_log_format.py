@@ -306,3 +306,14 @@ def test_without_host(form: str) -> None:
     found = scan(whole.replace(b" node-1 kernel: ", b" kernel: "))
     assert [each.report for each in found] == [each.report for each in scan(whole)] != []
     assert {each.origin for each in found} == {Origin(None, None)}
+
+
+def test_rfc5424_of_the_network() -> None:
+    """rsyslog keeps the space in front of a message that came with the older protocol."""
+    log = SPLIT["RFC 5424"](lines(FILES["6.12-other"]))
+    spaced = log.replace(b" - - - [", b" - - -  [")
+    assert spaced != log
+    assert scan(spaced) == scan(log) != []
+    without = SPLIT["rsyslog without uptime"](lines(FILES["6.12-other"]))
+    stamped = without.replace(b"Nov 24 ", b"<3>1 2026-11-24T").replace(b" node-1 kernel: ", b"Z node-1 kernel - - -  ")
+    assert timeless(each.report for each in scan(stamped)) == timeless(reports(lines(FILES["6.12-other"])))

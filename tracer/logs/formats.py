@@ -59,8 +59,9 @@ _SYSLOG = re.compile(
 )
 _RFC5424 = re.compile(
     rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
-    rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?: (?:\xef\xbb\xbf)?|$)"
+    rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?:  ?(?:\xef\xbb\xbf)?|$)"
 )
+"""rsyslog keeps a space in front of what came by the older protocol."""
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
