@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tests.kernel.environment import require
 from tracer.logs.formats import Origin
 from tracer.logs.oom_incident import Report
+from tracer.logs.oom_lines import LogLine
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
 
@@ -317,3 +319,33 @@ def test_rfc5424_of_the_network() -> None:
     without = SPLIT["rsyslog without uptime"](lines(FILES["6.12-other"]))
     stamped = without.replace(b"Nov 24 ", b"<3>1 2026-11-24T").replace(b" node-1 kernel: ", b"Z node-1 kernel - - -  ")
     assert timeless(each.report for each in scan(stamped)) == timeless(reports(lines(FILES["6.12-other"])))
+
+
+@pytest.mark.parametrize(("comma", "colon"), [(", ", ": "), (", ", " : ")])
+def test_json_with_spaces(comma: str, colon: str) -> None:
+    """As journalctl wrote it until systemd 240: of names that are no text, too, which are lists of numbers."""
+    log = WHOLE["journal json"](lines(FILES["7.2-oddname"]))
+    assert b'"MESSAGE":[' in log
+    spaced = [json.dumps(json.loads(line), separators=(comma, colon)) for line in log.splitlines()]
+    assert scan("\n".join([*spaced, ""]).encode()) == scan(log) != []
+
+
+def test_json_over_many_lines() -> None:
+    """``journalctl -o json-pretty`` is not read, and not taken for a log without kills."""
+    log = WHOLE["journal json"](lines(FILES["7.2-group"]))
+    reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
+    reader.feed("\n".join(json.dumps(json.loads(line), indent="\t") for line in log.splitlines()).encode())
+    reader.end()
+    assert reader.begun
+    assert not reader.recognized
+
+
+def test_log_after_something_else() -> None:
+    """It is known as one, however late it begins."""
+    log = SPLIT["rsyslog"]([LogLine(b"usb 1-1: new device", 1, "printk")])
+    for blocks in ([b"Welcome\n", log], [b"Welcome\n", b"to\n" * 9999, log, b"\n"], [b"Welcome\n", log[:-1]]):
+        reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
+        for block in blocks:
+            reader.feed(block)
+        reader.end()
+        assert reader.recognized

@@ -190,6 +190,16 @@ def test_unusable(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path}" in said[3]
 
 
+def test_json_over_many_lines() -> None:
+    """What is not read is refused, by parse and report, and what to give instead is said."""
+    entries = WHOLE["journal json"](LOG).splitlines()
+    log = "\n".join(json.dumps(json.loads(entry), indent="\t") for entry in entries).encode()
+    for command in (COMMAND, [*COMMAND[:-1], "report", "-"]):
+        finished = subprocess.run(command, cwd=ROOT, input=log, capture_output=True, timeout=60, check=False)
+        assert finished.returncode == EXIT_FAILED
+        assert b"-o json, not json-pretty" in finished.stderr
+
+
 def test_filters() -> None:
     """Which kills are wanted."""
     whole = records(log=STORM)

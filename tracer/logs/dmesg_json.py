@@ -23,10 +23,9 @@ class DmesgObject:
         """False: this is no line of such a file, True: it is one, but nothing is complete."""
         match = _FIELD.fullmatch(raw)
         if match is None:
-            if _FRAME.fullmatch(raw) is None:
-                return False
-            self._fields = {}
-            return True
+            if _FRAME.fullmatch(raw) is not None:
+                self._fields = {}
+            return False  # a frame alone may be of any JSON
         try:
             # dmesg lets bytes through that are no UTF-8.
             self._fields[match[1]] = json.loads(match[2].decode("utf-8", "surrogateescape"), strict=False)

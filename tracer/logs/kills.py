@@ -148,7 +148,8 @@ class LogKills:
         yield from self._take()
         if scan.begun and not scan.recognized:
             raise TracerError(
-                f"{file.name} is no kernel log", "give the output of dmesg or journalctl, or a file of syslog"
+                f"{file.name} is no kernel log",
+                "give the output of dmesg, of journalctl (as text or -o json, not json-pretty), or a file of syslog",
             )
 
     def _follow(self, file: LogFile, scan: LogScan, calendar: Calendar) -> Iterator[OomKill]:

@@ -5,6 +5,7 @@ Most of a log is nobody's business: it is searched for the few words of which ea
 lies between is never split into lines, nor decoded.  Takes constant memory, and never raises, whatever it is fed.
 """
 
+import re
 from collections.abc import Callable
 
 from tracer.logs.formats import LineFormats, Origin, Sourced
@@ -22,6 +23,10 @@ _SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WO
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
 _BEGINS = (*WORDS, *_SPELLED)
 _COUNTS = (*DETAILS, b'"MESSAGE":[')
+_SPACED = re.compile(rb'^\{ ?"[A-Z_]{1,64}" ?: ', re.MULTILINE)
+"""journalctl wrote JSON so until systemd 240, as others do."""
+_SPACED_BEGINS = tuple(word.replace(b",", b", ") for word in _SPELLED)
+_SPACED_COUNTS = (b'"MESSAGE": [', b'"MESSAGE" : [')
 _BOOT = b"Linux version "
 """Begins the first line that a kernel prints."""
 _LINES_BEFORE = 16
@@ -138,7 +143,7 @@ class LogScan:
         if self._export is None and b"\n" not in block and len(data) < LONGEST_BYTES:
             self._rest = data
             return
-        if not self.begun:
+        if not self.recognized:
             self._begin(data)
         if self._export is not None:
             self._rest = data[self._entries(self._export, data) :]
@@ -160,17 +165,23 @@ class LogScan:
 
     def end(self) -> None:
         """The log is over; a last line without its end may be cut, and counts for nothing."""
-        if not self.begun and self._rest:
+        if not self.recognized and self._rest:
             self._begin(self._rest)
         self.pause()
         self._rest, self._overlong = b"", False
 
     def _begin(self, data: bytes) -> None:
-        self.begun = True
-        if EXPORT.match(data) is not None:
-            self._export = Export()
+        if self._export is not None:
             return
-        for line in data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
+        if not self.begun and EXPORT.match(data) is not None:
+            self.begun, self._export = True, Export()
+            return
+        self.begun = True
+        sample = data[: 64 * _STRETCH_BYTES]
+        if _SPACED_COUNTS[0] not in self._count_words and _SPACED.search(sample) is not None:
+            self._begin_words = (*self._begin_words, *_SPACED_BEGINS)
+            self._count_words = (*self._count_words, *_SPACED_COUNTS)
+        for line in sample.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
             self._formats.read(line)
 
     def _entries(self, export: Export, data: bytes) -> int:
