@@ -229,6 +229,8 @@ def test_whose() -> None:
     assert records("--unit", "ssh", log=log) == []
     service = log.replace(unit.encode(), b"ssh.service")
     assert records("--unit", "ssh", log=service)[0]["systemd"]["unit"] == "ssh.service"
+    dotted = log.replace(unit.encode(), b"org.foo.Bar.service")
+    assert records("--unit", "org.foo.Bar", log=dotted)[0]["systemd"]["unit"] == "org.foo.Bar.service"
 
 
 def test_sentence() -> None:

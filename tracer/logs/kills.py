@@ -24,6 +24,7 @@ from tracer.logs.records import LogRecords
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
+from tracer.named import is_unit
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
 _LONGEST_HELD_S = 2 * PAUSE_S
@@ -38,7 +39,7 @@ class Wanted(NamedTuple):
     container: str | None = None
     """Its id, how that begins, or its name."""
     unit: str | None = None
-    """`*` and `?` may be in it; without a suffix it is a service."""
+    """`*` and `?` may be in it, and `.service` be left out."""
     grep: str | None = None
     """A regular expression that the record's JSON matches."""
     boot: str | None = None
@@ -216,7 +217,6 @@ class _Filter:
         self._wanted = wanted
         self._since = None if wanted.since is None else rfc3339(calendar.moment(wanted.since))
         self._until = None if wanted.until is None else rfc3339(calendar.moment(wanted.until))
-        self._unit = wanted.unit if wanted.unit is None or "." in wanted.unit else f"{wanted.unit}.service"
         self._boot = None
         if wanted.boot is not None and _number(wanted.boot) is None:
             self._boot = wanted.boot.replace("-", "").lower()
@@ -244,10 +244,8 @@ class _Filter:
             return False
         if wanted.container is not None and not _is_in(record, wanted.container):
             return False
-        if self._unit is not None:
-            unit = record["systemd"]["unit"] if record["systemd"] is not None else None
-            if unit is None or not fnmatchcase(unit, self._unit):
-                return False
+        if wanted.unit is not None and not is_unit(wanted.unit, record["systemd"]):
+            return False
         return self._grep is None or self._grep.search(line.encode(record)) is not None
 
 
