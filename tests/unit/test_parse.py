@@ -312,6 +312,17 @@ def test_this_boot() -> None:
         assert record["host"]["name"] == (os.environ.get("NODE_NAME") or os.uname().nodename)
 
 
+def test_nothing_is_given() -> None:
+    """From cron and in a unit standard input is /dev/null: this boot's log is read, as at a terminal."""
+    require(os.geteuid() == 0 and shutil.which("unshare"), "root, unshare")
+    hidden = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kmsg && exec "$@"', "sh"]
+    finished = subprocess.run(
+        [*hidden, *COMMAND], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    assert finished.returncode == EXIT_FAILED
+    assert finished.stderr.startswith(b"oomtrace: cannot read /dev/kmsg (")
+
+
 @pytest.mark.parametrize(
     ("wrapper", "said"),
     [
