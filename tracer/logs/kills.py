@@ -21,7 +21,7 @@ from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.oom_incident import Report
 from tracer.logs.records import LogRecords
-from tracer.logs.scan import LogScan
+from tracer.logs.scan import HostReports, LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
 from tracer.named import is_unit
@@ -76,6 +76,8 @@ class LogKills:
         calendar = Calendar(self._zone)
         self._boot_ns = None if form.boot_time is None else calendar.moment(form.boot_time)
         self._filter = _Filter(wanted, calendar)
+        self._reports = HostReports(self._add)
+        """Of all files: where a log was rotated within one, the next file goes on with it."""
         self._records: dict[Origin, LogRecords] = {}
         self._this_boot: ThisBoot | None = None
         self._last: deque[OomKill] | None = None if wanted.last is None else deque(maxlen=wanted.last)
@@ -102,6 +104,8 @@ class LogKills:
             try:
                 yield from self._read(source)
             except TracerError as error:
+                if unreadable is None:
+                    self._reports.end()
                 yield from self._take()
                 if unreadable is None:
                     raise
@@ -110,6 +114,10 @@ class LogKills:
 
     def held(self) -> Iterator[OomKill]:
         """What is held back until it is known what is last; `kills` ends with it, unless it is interrupted."""
+        self._reports.end()
+        yield from self._release()
+
+    def _release(self) -> Iterator[OomKill]:
         if self._latest is not None:
             for record in self._latest.release():
                 self._pass(record)
@@ -124,6 +132,7 @@ class LogKills:
 
     def _read(self, path: str) -> Iterator[OomKill]:
         if path == kmsg.PATH:
+            self._reports.end()
             this_boot = self._boot()
             for report in this_boot.reports(PAUSE_S if self._form.follow else None):
                 if report is None:
@@ -135,7 +144,8 @@ class LogKills:
             return
         file = LogFile(path)
         calendar = Calendar(self._zone, file.written_ns)
-        scan = LogScan(calendar, self._add, None if self._boot_number is None else self._boots.begin)
+        begin = None if self._boot_number is None else self._boots.begin
+        scan = LogScan(calendar, self._add, begin, reports=self._reports)
         try:
             if self._form.follow:
                 yield from self._follow(file, scan, calendar)
@@ -169,7 +179,7 @@ class LogKills:
 
     def _current(self) -> Iterator[OomKill]:
         """What there was when the log was opened: from now on each kill is told at once."""
-        yield from self.held()
+        yield from self._release()
         self._latest = None
         if self._boot_number == 0:
             self._boot_number = None

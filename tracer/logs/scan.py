@@ -103,13 +103,24 @@ class HostReports:
 class LogScan:
     """Reads one log."""
 
-    def __init__(self, calendar: Calendar, emit: Emit, begin: Begin | None = None, heard: Heard | None = None) -> None:
-        """``begin`` is told when a host boots, of which nobody has to hear else."""
+    def __init__(
+        self,
+        calendar: Calendar,
+        emit: Emit,
+        begin: Begin | None = None,
+        heard: Heard | None = None,
+        reports: HostReports | None = None,
+    ) -> None:
+        """``begin`` is told when a host boots, of which nobody has to hear else.
+
+        ``reports`` are of the log of which this one is the next part: they take what is read, and are not ended here.
+        """
         self._boots = begin
         self._begin_words = _BEGINS if begin is None else (*_BEGINS, _BOOT)
         self._count_words = _COUNTS if begin is None else (*_COUNTS, _BOOT)
         self._formats = LineFormats(calendar)
-        self._reports = HostReports(emit, heard)
+        self._reports = reports or HostReports(emit, heard)
+        self._goes_on = reports is not None
         self._export: Export | None = None
         self.begun = self._overlong = False
         self._rest = b""
@@ -157,17 +168,22 @@ class LogScan:
 
     def pause(self) -> None:
         """Nothing was added for a while: what is open will not go on."""
+        self._read_rest()
+        self._reports.end()
+
+    def _read_rest(self) -> None:
         if self.begun and self._export is None:
             data, end = self._rest, self._rest.rfind(b"\n") + 1
             self._lines(data, end, whole=True)
             self._rest = data[end:]
-        self._reports.end()
 
     def end(self) -> None:
         """The log is over; a last line without its end may be cut, and counts for nothing."""
         if not self.recognized and self._rest:
             self._begin(self._rest)
-        self.pause()
+        self._read_rest()
+        if not self._goes_on:
+            self._reports.end()
         self._rest, self._overlong = b"", False
 
     def _begin(self, data: bytes) -> None:
