@@ -23,7 +23,7 @@ _SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WO
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
 _BEGINS = (*WORDS, *_SPELLED)
 _COUNTS = (*DETAILS, b'"MESSAGE":[')
-_SPACED = re.compile(rb'^\{ ?"[A-Z_]{1,64}" ?: ', re.MULTILINE)
+_SPACED = re.compile(rb'\{ ?"[A-Z_]{1,64}" ?: ')
 """journalctl wrote JSON so until systemd 240, as others do."""
 _SPACED_BEGINS = tuple(word.replace(b",", b", ") for word in _SPELLED)
 _SPACED_COUNTS = (b'"MESSAGE": [', b'"MESSAGE" : [')
@@ -193,11 +193,11 @@ class LogScan:
             self.begun, self._export = True, Export()
             return
         self.begun = True
-        sample = data[: 64 * _STRETCH_BYTES]
-        if _SPACED_COUNTS[0] not in self._count_words and _SPACED.search(sample) is not None:
+        sample = data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
+        if _SPACED_COUNTS[0] not in self._count_words and any(map(_SPACED.match, sample)):
             self._begin_words = (*self._begin_words, *_SPACED_BEGINS)
             self._count_words = (*self._count_words, *_SPACED_COUNTS)
-        for line in sample.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
+        for line in sample:
             self._formats.read(line)
 
     def _entries(self, export: Export, data: bytes) -> int:
