@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oomtrace parse``: kernel logs in, the records of their OOM kills out."""
 
+import os
+import stat
 import sys
 
 from tracer import line
@@ -21,7 +23,7 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
     if sys.stdout is None:
         raise TracerError("there is no standard output", "run it with one")
     if not files:
-        files = [kmsg.PATH if sys.stdin is None or sys.stdin.isatty() else STDIN]
+        files = [STDIN if _is_given() else kmsg.PATH]
     if form.follow and len(files) > 1:
         raise TracerError("--follow takes one file", "start one oomtrace for each", EXIT_USAGE)
     printer = _Printer(sentence, form.follow)
@@ -47,7 +49,21 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
             "give --boot-time",
             file=sys.stderr,
         )
+    if search.unread_dates:
+        print(
+            f"oomtrace: {search.unread_dates} kills have no time, as their dates cannot be read (English ones can, and "
+            "numbers): give the output of journalctl -o json, or of LC_ALL=C dmesg or journalctl",
+            file=sys.stderr,
+        )
     return code
+
+
+def _is_given() -> bool:
+    """Whether standard input may be a log: no terminal, nor the /dev/null of cron and of units."""
+    try:
+        return sys.stdin is not None and not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
+    except OSError:
+        return False
 
 
 class _Printer:

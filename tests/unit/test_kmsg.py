@@ -9,9 +9,12 @@ import pytest
 
 from tracer.backfill import kills, tolerance_ns, unknown
 from tracer.clock import boottime_ns
+from tracer.logs import this_boot
 from tracer.logs.kmsg import Kmsg
 from tracer.logs.oom_lines import LogLine
+from tracer.logs.this_boot import ThisBoot
 
+from .kernel_log_files import reports
 from .records import HOST, validate
 
 Feed = Callable[..., Kmsg]
@@ -115,3 +118,16 @@ def test_tolerance() -> None:
     """Clocks run apart: the later, the more."""
     assert tolerance_ns(0) == 2_000_000_000
     assert tolerance_ns(30 * 86400 * 10**9) == 1_298_000_000_000
+
+
+def test_kills_of_this_boot(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that came since it was last asked, too."""
+    monkeypatch.setattr(this_boot, "Kmsg", feed)
+    host = ThisBoot()
+    for tid in (7, 8):
+        text = KILL.replace(b"\\x0a", b"") % tid
+        (report,) = reports([LogLine(text, tid * 1000, "printk")])
+        assert not host.has(report)
+        feed(b"3,%d,%d,-;%s\n" % (tid, tid, text))
+        assert host.has(report)
+        assert not host.has(report._replace(tid=9))

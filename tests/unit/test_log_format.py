@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tests.kernel.environment import require
 from tracer.logs.formats import Origin
 from tracer.logs.oom_incident import Report
+from tracer.logs.oom_lines import LogLine
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
 
@@ -159,6 +161,12 @@ FORGED = [
     pytest.param(b'<3>1 2026-11-24T03:51:53Z h kernel - - [a b="\\]"][c] ', True, id="RFC 5424 with data"),
     pytest.param(b"<11>1 2026-11-24T03:51:53Z h kernel - - - ", False, id="RFC 5424, a user's"),
     pytest.param(b"<3>1 2026-11-24T03:51:53Z h root - - - ", False, id="RFC 5424, another program"),
+    pytest.param("déc. 24 03:51:53 h kernel: ".encode(), True, id="journal short, French"),
+    pytest.param("12月 24 03:51:53 h kernel: ".encode(), True, id="journal short, Chinese"),
+    pytest.param(b"Dez 24 03:51:53 h root: kernel: ", False, id="logger, German"),
+    pytest.param(b"Nov 24 03:51:53 root[1]: kernel: ", False, id="logger, no host"),
+    pytest.param(b"Nov 24 03:51:53 root: ", False, id="syslog, another program, no host"),
+    pytest.param(b"[    1.000000] root[1]: kernel: ", False, id="logger, short-monotonic, no host"),
     pytest.param(b"               ", False, id="indented"),
     pytest.param(b"", False, id="bare"),
 ]
@@ -253,3 +261,91 @@ def test_boot_id_is_not_made_up() -> None:
     """What is no boot id is none."""
     found = scan(entry({**JOURNAL, "_BOOT_ID": BOOT_ID[:-1]}, KILLED))
     assert [each.origin for each in found] == [Origin(None, None)]
+
+
+UNREAD_STAMPS = [
+    "Dez 04 03:51:53",
+    "déc. 04 03:51:53.123456",
+    "12月 04 03:51:53",
+    "June 04 03:51:53",
+    "Feb 30 03:51:53",
+]
+
+
+@pytest.mark.parametrize("stamp", UNREAD_STAMPS)
+def test_stamp_that_cannot_be_read(stamp: str) -> None:
+    """The kill is told, with all but its time; kills of different seconds are different ones."""
+    log = WHOLE["journal short"](lines(FILES["7.2-group"]))
+    month_and_day = stamp[: stamp.index(":") - 3].encode()
+    found = scan(log.replace(b"Nov 24", month_and_day))
+    assert timeless(each.report for each in found) == timeless(reports(lines(FILES["7.2-group"])))
+    assert {(each.report.clock, each.report.wall_ns) for each in found} == {("unknown", None)}
+    one, other = (scan(b"%s h kernel: %s\n" % (each.encode(), KILLED))[0].report for each in (stamp, stamp[:-1] + "0"))
+    assert one.time_ns != other.time_ns
+
+
+@pytest.mark.parametrize("zone", ["+03", "-0330", "+05:45", "UTC", "CET"])
+def test_zones_of_journalctl(zone: str) -> None:
+    """Of 518 zones 199 have no name but a number."""
+    (found,) = scan(f"Tue 2026-11-24 03:51:53 {zone} h kernel: ".encode() + KILLED + b"\n")
+    hours = {"+03": 3, "-0330": -3.5, "+05:45": 5.75}.get(zone, 0)
+    midnight_ns = BOOT_NS - 6 * 3600 * SECOND_NS
+    assert found.report.wall_ns == midnight_ns + (3 * 3600 + 51 * 60 + 53 - int(hours * 3600)) * SECOND_NS
+
+
+NO_HOST = [
+    *(("journal " + form) for form in ("short", "short-precise", "short-iso", "short-full", "short-unix")),
+    "journal short-monotonic",
+    "rsyslog",
+]
+
+
+@pytest.mark.parametrize("form", NO_HOST)
+def test_without_host(form: str) -> None:
+    """``journalctl --no-hostname``, and ``syslogd -S`` of busybox."""
+    log = list(lines(FILES["7.2-group"]))
+    whole = {**WHOLE, **SPLIT}[form](log)
+    found = scan(whole.replace(b" node-1 kernel: ", b" kernel: "))
+    assert [each.report for each in found] == [each.report for each in scan(whole)] != []
+    assert {each.origin for each in found} == {Origin(None, None)}
+
+
+def test_rfc5424_of_the_network() -> None:
+    """rsyslog keeps the space in front of a message that came with the older protocol."""
+    log = SPLIT["RFC 5424"](lines(FILES["6.12-other"]))
+    spaced = log.replace(b" - - - [", b" - - -  [")
+    assert spaced != log
+    assert scan(spaced) == scan(log) != []
+    without = SPLIT["rsyslog without uptime"](lines(FILES["6.12-other"]))
+    stamped = without.replace(b"Nov 24 ", b"<3>1 2026-11-24T").replace(b" node-1 kernel: ", b"Z node-1 kernel - - -  ")
+    assert timeless(each.report for each in scan(stamped)) == timeless(reports(lines(FILES["6.12-other"])))
+
+
+@pytest.mark.parametrize(("comma", "colon"), [(", ", ": "), (", ", " : ")])
+def test_json_with_spaces(comma: str, colon: str) -> None:
+    """As journalctl wrote it until systemd 240: of names that are no text, too, which are lists of numbers."""
+    log = WHOLE["journal json"](lines(FILES["7.2-oddname"]))
+    assert b'"MESSAGE":[' in log
+    spaced = [json.dumps(json.loads(line), separators=(comma, colon)) for line in log.splitlines()]
+    assert scan("\n".join([*spaced, ""]).encode()) == scan(log) != []
+
+
+def test_json_over_many_lines() -> None:
+    """``journalctl -o json-pretty`` is not read, and not taken for a log without kills."""
+    log = WHOLE["journal json"](lines(FILES["7.2-group"]))
+    reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
+    reader.feed("\n".join(json.dumps(json.loads(line), indent="\t") for line in log.splitlines()).encode())
+    reader.end()
+    assert reader.begun
+    assert not reader.recognized
+
+
+def test_log_after_something_else() -> None:
+    """It is known as one, however late it begins."""
+    log = SPLIT["rsyslog"]([LogLine(b"usb 1-1: new device", 1, "printk")])
+    for blocks in ([b"Welcome\n", log], [b"Welcome\n", b"to\n" * 9999, log, b"\n"], [b"Welcome\n", log[:-1]]):
+        reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
+        for block in blocks:
+            reader.feed(block)
+        reader.end()
+        assert reader.recognized

@@ -90,6 +90,24 @@ def test_boots_of_rotated_files(tmp_path: Path) -> None:
     assert tids(LogKills(Wanted(boot="0")).kills([str(tmp_path / "a"), str(tmp_path / "b")])) == [1, 2]
 
 
+@pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export"])
+def test_report_in_two_files(form: str, tmp_path: Path) -> None:
+    """A report within which a log was rotated is whole; other logs are none of it."""
+    log = list(lines(FILES["6.12-other"]))
+    paths = [tmp_path / name for name in ("whole", "a", "b")]
+    for path, part in zip(paths, (log, log[:-1], log[-1:]), strict=True):
+        path.write_bytes({**WHOLE, **SPLIT}[form](part))
+    whole, first, second = map(str, paths)
+    expected = list(LogKills().kills([whole]))
+    assert expected[0]["limit"] is not None
+    assert list(LogKills().kills([first, second])) == expected
+    assert list(LogKills().kills([first, whole])) == expected
+    (alone,) = LogKills().kills([second])
+    assert alone["limit"] is None
+    assert list(LogKills().kills([second, first])) == [alone]
+    assert list(LogKills().kills([second, second, whole])) == [alone, alone, *expected]
+
+
 def test_many_kills_are_not_kept_in_memory(tmp_path: Path) -> None:
     """The last of the last boot, of more kills than are held in memory."""
     log = SPLIT["rsyslog"]([*boot(*range(1, 3000)), *boot(*range(3000, 6000))])

@@ -2,6 +2,7 @@
 """``oomtrace parse``, as a user runs it."""
 
 import bz2
+import calendar
 import gzip
 import json
 import lzma
@@ -109,6 +110,21 @@ def test_without_date() -> None:
     assert dated[0]["time"].startswith("2026-11-24T06:00:")
 
 
+def test_date_that_cannot_be_read() -> None:
+    """The kills are told without time, as those of different seconds, and that is said; no option makes a time."""
+    log = b"".join(b"Dez 24 03:51:0%d h kernel: %s\n" % (n, KILLED % 7) for n in range(3))
+    for options in ([], ["--boot-time", BOOT_TIME]):
+        finished = run(*options, log=log)
+        assert finished.returncode == 0
+        assert b"3 kills have no time" in finished.stderr
+        assert finished.stderr.count(b"\n") == 1
+        found = [json.loads(line) for line in finished.stdout.splitlines()]
+        for record in found:
+            validate(record)
+        assert [record["time"] for record in found] == [None] * 3
+        assert len({record["id"] for record in found}) == len({record["incident"]["id"] for record in found}) == 3
+
+
 def test_year_and_zone(tmp_path: Path) -> None:
     """The year is the last one that fits the file; the zone this machine's, or the one that is named."""
     file = tmp_path / "kern.log"
@@ -174,6 +190,16 @@ def test_unusable(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path}" in said[3]
 
 
+def test_json_over_many_lines() -> None:
+    """What is not read is refused, by parse and report, and what to give instead is said."""
+    entries = WHOLE["journal json"](LOG).splitlines()
+    log = "\n".join(json.dumps(json.loads(entry), indent="\t") for entry in entries).encode()
+    for command in (COMMAND, [*COMMAND[:-1], "report", "-"]):
+        finished = subprocess.run(command, cwd=ROOT, input=log, capture_output=True, timeout=60, check=False)
+        assert finished.returncode == EXIT_FAILED
+        assert b"-o json, not json-pretty" in finished.stderr
+
+
 def test_filters() -> None:
     """Which kills are wanted."""
     whole = records(log=STORM)
@@ -203,6 +229,8 @@ def test_whose() -> None:
     assert records("--unit", "ssh", log=log) == []
     service = log.replace(unit.encode(), b"ssh.service")
     assert records("--unit", "ssh", log=service)[0]["systemd"]["unit"] == "ssh.service"
+    dotted = log.replace(unit.encode(), b"org.foo.Bar.service")
+    assert records("--unit", "org.foo.Bar", log=dotted)[0]["systemd"]["unit"] == "org.foo.Bar.service"
 
 
 def test_sentence() -> None:
@@ -284,6 +312,17 @@ def test_this_boot() -> None:
         assert record["host"]["name"] == (os.environ.get("NODE_NAME") or os.uname().nodename)
 
 
+def test_nothing_is_given() -> None:
+    """From cron and in a unit standard input is /dev/null: this boot's log is read, as at a terminal."""
+    require(os.geteuid() == 0 and shutil.which("unshare"), "root, unshare")
+    hidden = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /dev/kmsg && exec "$@"', "sh"]
+    finished = subprocess.run(
+        [*hidden, *COMMAND], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    assert finished.returncode == EXIT_FAILED
+    assert finished.stderr.startswith(b"oomtrace: cannot read /dev/kmsg (")
+
+
 @pytest.mark.parametrize(
     ("wrapper", "said"),
     [
@@ -318,24 +357,64 @@ def test_boot_option(option: str) -> None:
     assert b"--follow" in finished.stderr
 
 
-def test_follow_in_a_busy_log(tmp_path: Path) -> None:
-    """A kill is told though the log never rests."""
-    file, out = tmp_path / "kern.log", tmp_path / "out"
-    file.write_bytes(b"Nov 24 03:51:53 h kernel: " + KILLED % 1 + b"\n")
-    with out.open("wb") as output:
-        process = subprocess.Popen([*COMMAND, "-f", "-n", "5", "-b", "0", str(file)], cwd=ROOT, stdout=output)
-    try:
+def written(seconds_ago: int = 0) -> bytes:
+    """A date as syslog writes it, in UTC."""
+    return time.strftime("%b %d %H:%M:%S", time.gmtime(time.time() - seconds_ago)).encode()
 
-        def told() -> bool:
-            with file.open("ab") as log:
-                log.write(b"Nov 24 03:51:53 h cron: ran\n" * 3)
-            return out.stat().st_size > 0
 
-        wait_for(lambda: out.stat().st_size > 0)
-        os.truncate(out, 0)
-        with file.open("ab") as log:
-            log.write(b"Nov 24 03:51:54 h kernel: " + KILLED % 2 + b"\n")
-        wait_for(told)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+@pytest.mark.parametrize("is_pipe", [False, True], ids=["file", "pipe"])
+@pytest.mark.parametrize("options", [["-n", "2"], ["-b", "0"]], ids=["last", "boot"])
+def test_follow_in_a_busy_log(options: list[str], is_pipe: bool, tmp_path: Path) -> None:
+    """Kills are told though the log never rests, from the beginning on: of -n those that were there, and all others."""
+    path, out = tmp_path / "kern.log", tmp_path / "out"
+    stamp = written()
+    before = b"".join(stamp + b" h kernel: " + KILLED % tid + b"\n" for tid in (1, 2, 3))
+    os.mkfifo(path) if is_pipe else path.write_bytes(before)
+    reading = ["-"] if is_pipe else [str(path)]
+    with (
+        out.open("wb") as output,
+        open(os.open(path, os.O_RDWR), "rb") if is_pipe else open(os.devnull, "rb") as source,
+        path.open("ab", buffering=0) as log,
+    ):
+        if is_pipe:
+            log.write(before)
+        command = [*COMMAND, "-f", *options, *reading]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=source, stdout=output)
+        try:
+
+            def tids() -> list[int]:
+                log.write(stamp + b" h cron: ran\n")
+                time.sleep(0.02)
+                return [json.loads(line)["victim"]["tid"] for line in out.read_bytes().splitlines()]
+
+            expected = [2, 3] if "-n" in options else [1, 2, 3]
+            wait_for(lambda: tids() == expected)
+            for tid in (4, 5, 6):
+                log.write(stamp + b" h kernel: " + KILLED % tid + b"\n")
+            wait_for(lambda: tids() == [*expected, 4, 5, 6])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def test_follow_a_log_that_was_quiet(tmp_path: Path) -> None:
+    """What is added is of now, however long ago the file was written to last."""
+    file = tmp_path / "kern.log"
+    file.write_bytes(written(3 * 86400) + b" h kernel: " + KILLED % 1 + b"\n")
+    os.utime(file, (time.time() - 3 * 86400,) * 2)
+    environment = {**os.environ, "TZ": "UTC"}
+    command = [*COMMAND, "-f", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            ages_s = []
+            for tid in (1, 2):
+                record = json.loads(process.stdout.readline())
+                assert record["victim"]["tid"] == tid
+                ages_s.append(time.time() - calendar.timegm(time.strptime(record["time"][:19], "%Y-%m-%dT%H:%M:%S")))
+                with file.open("ab") as log:
+                    log.write(written() + b" h kernel: " + KILLED % 2 + b"\n")
+            assert 0 <= ages_s[0] - 3 * 86400 < 60
+            assert 0 <= ages_s[1] < 60
+        finally:
+            process.kill()

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.times import Calendar
+from tracer.logs.times import Calendar, digits_ns
 
 _FIELD = re.compile(rb'\s+"(fac|pri|time|caller|msg)": +(.+?),?')
 _FRAME = re.compile(rb'\s*(?:"dmesg": \[|[{\]}],?|\},\{)')
@@ -23,10 +23,9 @@ class DmesgObject:
         """False: this is no line of such a file, True: it is one, but nothing is complete."""
         match = _FIELD.fullmatch(raw)
         if match is None:
-            if _FRAME.fullmatch(raw) is None:
-                return False
-            self._fields = {}
-            return True
+            if _FRAME.fullmatch(raw) is not None:
+                self._fields = {}
+            return False  # a frame alone may be of any JSON
         try:
             # dmesg lets bytes through that are no UTF-8.
             self._fields[match[1]] = json.loads(match[2].decode("utf-8", "surrogateescape"), strict=False)
@@ -49,5 +48,7 @@ class DmesgObject:
         if isinstance(time, str):
             stamp = time.encode("utf-8", "replace")
             wall_ns = self._calendar.iso(stamp) or self._calendar.ctime(stamp)
-            return None if wall_ns is None else LogLine(text, wall_ns, "realtime", by, wall_ns)
+            if wall_ns is None:
+                return LogLine(text, digits_ns(stamp), "unknown", by)
+            return LogLine(text, wall_ns, "realtime", by, wall_ns)
         return None

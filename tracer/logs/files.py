@@ -26,6 +26,8 @@ STDIN = "-"
 PAUSE_S = 1.0
 """After so long without a new line a report is taken to be whole."""
 _POLL_S = 0.25
+_BACKLOG_S = 3.0
+"""For so long a pipe that never rests may tell of what was before."""
 _JOURNAL = b"LPKSHHRH"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -45,6 +47,8 @@ class LogFile:
             self._is_file = stat.S_ISREG(status.st_mode)
             self.written_ns = status.st_mtime_ns if self._is_file else time.time_ns()
             """When something was last added to it."""
+            self._left = status.st_size if self._is_file else 0
+            self._live_s = None if self._is_file else time.monotonic() + _BACKLOG_S
             magic = self._raw.peek(8)[:8]
         except OSError as error:
             raise TracerError(f"cannot read {self.name}", f"{error.strerror or error}") from error
@@ -78,6 +82,11 @@ class LogFile:
         if not self._is_plain:
             raise TracerError(f"{self.name} is compressed, and cannot grow", "leave out --follow")
         yield from self._follow_file() if self._is_file else self._follow_pipe()
+
+    @property
+    def live_s(self) -> float:
+        """For how long all has been read, in seconds, that was there when it was opened; 0 before."""
+        return 0.0 if self._live_s is None else max(0.0, time.monotonic() - self._live_s)
 
     def close(self) -> None:
         """Ends it."""
@@ -128,7 +137,11 @@ class LogFile:
     def _follow_file(self) -> Iterator[bytes]:
         quiet_s = 0.0
         while True:
-            if block := self._raw.read1(BLOCK_BYTES):
+            block = self._raw.read1(BLOCK_BYTES)
+            self._left -= len(block)
+            if self._live_s is None and (self._left <= 0 or not block):
+                self._live_s = time.monotonic()
+            if block:
                 quiet_s = 0.0
                 yield block
                 continue

@@ -17,7 +17,7 @@ from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import UNREAD, has_word
-from tracer.logs.times import MONTHS, Calendar
+from tracer.logs.times import MONTHS, Calendar, digits_ns
 
 
 class Origin(NamedTuple):
@@ -38,9 +38,13 @@ _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
 _UPTIME = rb"\[ *(\d{1,12})\.(\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
 _DMESG = re.compile(_PRIORITY + _UPTIME + UNREAD)
-_HOST = re.compile(rb"(\S{1,255}) kernel: ")
+_BY_HOST = rb"(?:(?!kernel:)(\S{1,255})(?<!:) )?"
+"""``journalctl --no-hostname`` and ``syslogd -S`` of busybox leave it out; what ends with a colon is a program."""
+_HOST = re.compile(_BY_HOST + rb"kernel: ")
 """What follows in journalctl's short-monotonic."""
-_DMESG_CTIME = re.compile(_PRIORITY + rb"\[([A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER)
+_WORD = rb"[A-Za-z0-9.\x80-\xff]{2,24}"
+"""The name of a day or a month, in whatever language."""
+_DMESG_CTIME = re.compile(_PRIORITY + rb"\[(" + _WORD + rb" " + _WORD + rb" +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER)
 _DMESG_ISO = re.compile(_PRIORITY + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d)" + _CALLER)
 _KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
 _SYSLOG = re.compile(
@@ -48,13 +52,16 @@ _SYSLOG = re.compile(
     rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"  # RFC 3339; short-iso
     rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
-    rb"|\d{9,11}\.\d{6})"  # short-unix
-    rb" (\S{1,255}) (?:([a-z0-9]{1,9})\.[a-z]{1,9} )?(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|\S)"
+    rb"|\d{9,11}\.\d{6}"  # short-unix
+    rb"|" + _WORD + rb" [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
+    rb" " + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"
+    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
 )
 _RFC5424 = re.compile(
     rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
-    rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?: (?:\xef\xbb\xbf)?|$)"
+    rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?:  ?(?:\xef\xbb\xbf)?|$)"
 )
+"""rsyslog keeps a space in front of what came by the older protocol."""
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
@@ -73,7 +80,8 @@ class LineFormats:
         self._object = DmesgObject(calendar)
         self._indent = 0
         self._origin = NOWHERE
-        self._stamp, self._stamp_ns = b"", 0
+        self._stamp = b""
+        self._stamp_ns: int | None = None
         self.recognized = 0
         """How many lines were of a log, whoever wrote them."""
 
@@ -128,7 +136,7 @@ class LineFormats:
             return True
         end = self._indent = match.end() if unread is None else match.start(6)
         text, time_ns = raw[end:], int(seconds + microseconds) * 1000
-        if b" kernel: " in text and (match := _HOST.match(text)) is not None:
+        if b"kernel: " in text and (match := _HOST.match(text)) is not None:
             self._indent += match.end()
             return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
         return LogLine(_unescape(text) if b"\\" in text else text, time_ns, "printk", caller), NOWHERE
@@ -150,11 +158,10 @@ class LineFormats:
 
     def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
         self._indent = match.end()
-        if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern") or self._stamp_ns < 0:
+        if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern"):
             self._indent = 0
             return True
-        text = _unescape(raw[match.end() :])
-        return LogLine(text, self._stamp_ns, "realtime", match[4], self._stamp_ns), NOWHERE
+        return self._at_stamp(_unescape(raw[match.end() :]), match[4]), NOWHERE
 
     def _kmsg(self, raw: bytes) -> Sourced | bool:
         match = _KMSG.match(raw)
@@ -178,11 +185,9 @@ class LineFormats:
             return True
         if stamp != self._stamp:
             self._remember(stamp, self._read_stamp(stamp))
-        if self._stamp_ns < 0:
-            return True
         end = self._indent = match.end() if unread is None else match.start(9)
         if seconds is None:
-            return LogLine(raw[end:], self._stamp_ns, "realtime", None, self._stamp_ns), self._from(host)
+            return self._at_stamp(raw[end:], None), self._from(host)
         time_ns = int(seconds + microseconds) * 1000  # more exact
         return LogLine(raw[end:], time_ns, "printk", caller, self._stamp_ns), self._from(host)
 
@@ -196,8 +201,6 @@ class LineFormats:
             return True
         if stamp != self._stamp:
             self._remember(stamp, self._calendar.iso(stamp))
-        if self._stamp_ns < 0:
-            return True
         return self._stamped(raw[match.end() :]), self._from(host)
 
     def _dmesg_json(self, raw: bytes) -> Sourced | bool:
@@ -212,7 +215,12 @@ class LineFormats:
         if text[:1] == b"[" and (match := _STAMP.match(text)) is not None:
             time_ns = int(match[1] + match[2]) * 1000
             return LogLine(text[match.end() :], time_ns, "printk", match[3], self._stamp_ns)
-        return LogLine(text, self._stamp_ns, "realtime", None, self._stamp_ns)
+        return self._at_stamp(text, None)
+
+    def _at_stamp(self, text: bytes, caller: bytes | None) -> LogLine:
+        if self._stamp_ns is None:
+            return LogLine(text, digits_ns(self._stamp), "unknown", caller)
+        return LogLine(text, self._stamp_ns, "realtime", caller, self._stamp_ns)
 
     def _journal(self, raw: bytes) -> Sourced | bool:
         if raw[:1] != b"{" or raw[-1:] != b"}":
@@ -225,20 +233,22 @@ class LineFormats:
         if stamp[:1].isdigit():
             if stamp[4:5] == b"-":
                 return self._calendar.iso(stamp)
-            return int(stamp.replace(b".", b"")) * 1000
+            return int(stamp.replace(b".", b"")) * 1000 if b" " not in stamp else None  # a month's number, and more
         if stamp[3:4] == b" " and stamp[8:9] == b"-":  # of a zone's name only UTC is one zone's
             day, clock, zone = stamp[4:].split(b" ")
             return self._calendar.iso(day + b" " + clock + (b"" if zone.isalpha() and zone != b"UTC" else zone))
-        month = MONTHS.get(stamp[:3])
+        month = MONTHS.get(stamp[:3]) if stamp[3:4] == b" " else None
         seconds_ns = month and self._calendar.without_year(
             month, int(stamp[4:6]), int(stamp[7:9]), int(stamp[10:12]), int(stamp[13:15])
         )
         return None if not seconds_ns else seconds_ns + int(stamp[16:].ljust(9, b"0"))
 
     def _remember(self, stamp: bytes, ns: int | None) -> None:
-        self._stamp, self._stamp_ns = stamp, -1 if ns is None else ns
+        self._stamp, self._stamp_ns = stamp, ns
 
-    def _from(self, host: bytes) -> Origin:
+    def _from(self, host: bytes | None) -> Origin:
+        if host is None:
+            return NOWHERE
         name = host.decode("utf-8", "backslashreplace")
         if name != self._origin.host:
             self._origin = Origin(name if name != "-" else None)

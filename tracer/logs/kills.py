@@ -21,11 +21,14 @@ from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.oom_incident import Report
 from tracer.logs.records import LogRecords
-from tracer.logs.scan import LogScan
+from tracer.logs.scan import HostReports, LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
+from tracer.named import is_unit
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
+_LONGEST_HELD_S = 2 * PAUSE_S
+"""After all that was there was read: a last line may wait for the next one, and the report that it ends for a pause."""
 
 
 class Wanted(NamedTuple):
@@ -36,7 +39,7 @@ class Wanted(NamedTuple):
     container: str | None = None
     """Its id, how that begins, or its name."""
     unit: str | None = None
-    """`*` and `?` may be in it; without a suffix it is a service."""
+    """`*` and `?` may be in it, and `.service` be left out."""
     grep: str | None = None
     """A regular expression that the record's JSON matches."""
     boot: str | None = None
@@ -73,6 +76,8 @@ class LogKills:
         calendar = Calendar(self._zone)
         self._boot_ns = None if form.boot_time is None else calendar.moment(form.boot_time)
         self._filter = _Filter(wanted, calendar)
+        self._reports = HostReports(self._add)
+        """Of all files: where a log was rotated within one, the next file goes on with it."""
         self._records: dict[Origin, LogRecords] = {}
         self._this_boot: ThisBoot | None = None
         self._last: deque[OomKill] | None = None if wanted.last is None else deque(maxlen=wanted.last)
@@ -85,6 +90,8 @@ class LogKills:
         self._found: list[OomKill] = []
         self.undated = 0
         """How many kills had no date: their log tells only the time since some boot."""
+        self.unread_dates = 0
+        """How many had one that could not be read: months of another language, days that no calendar has."""
 
     def kills(
         self, sources: Iterable[str], unreadable: Callable[[TracerError], None] | None = None
@@ -97,6 +104,8 @@ class LogKills:
             try:
                 yield from self._read(source)
             except TracerError as error:
+                if unreadable is None:
+                    self._reports.end()
                 yield from self._take()
                 if unreadable is None:
                     raise
@@ -105,6 +114,10 @@ class LogKills:
 
     def held(self) -> Iterator[OomKill]:
         """What is held back until it is known what is last; `kills` ends with it, unless it is interrupted."""
+        self._reports.end()
+        yield from self._release()
+
+    def _release(self) -> Iterator[OomKill]:
         if self._latest is not None:
             for record in self._latest.release():
                 self._pass(record)
@@ -119,6 +132,7 @@ class LogKills:
 
     def _read(self, path: str) -> Iterator[OomKill]:
         if path == kmsg.PATH:
+            self._reports.end()
             this_boot = self._boot()
             for report in this_boot.reports(PAUSE_S if self._form.follow else None):
                 if report is None:
@@ -129,12 +143,12 @@ class LogKills:
                 yield from self._take()
             return
         file = LogFile(path)
-        scan = LogScan(
-            Calendar(self._zone, file.written_ns), self._add, None if self._boot_number is None else self._boots.begin
-        )
+        calendar = Calendar(self._zone, file.written_ns)
+        begin = None if self._boot_number is None else self._boots.begin
+        scan = LogScan(calendar, self._add, begin, reports=self._reports)
         try:
             if self._form.follow:
-                yield from self._follow(file, scan)
+                yield from self._follow(file, scan, calendar)
             else:
                 for block in file.blocks():
                     scan.feed(block)
@@ -145,23 +159,27 @@ class LogKills:
         yield from self._take()
         if scan.begun and not scan.recognized:
             raise TracerError(
-                f"{file.name} is no kernel log", "give the output of dmesg or journalctl, or a file of syslog"
+                f"{file.name} is no kernel log",
+                "give the output of dmesg, of journalctl (as text or -o json, not json-pretty), or a file of syslog",
             )
 
-    def _follow(self, file: LogFile, scan: LogScan) -> Iterator[OomKill]:
-        fed, fed_ns = 0, 0
+    def _follow(self, file: LogFile, scan: LogScan, calendar: Calendar) -> Iterator[OomKill]:
+        fed, fed_ns, is_live = 0, 0, False
         for block in file.follow():
             if block:
+                if is_live:
+                    calendar.follow()
                 scan.feed(block)
+            is_live = file.live_s > 0
             if scan.fed != fed:
                 fed, fed_ns = scan.fed, monotonic_ns()
             if not block or (not scan.idle and monotonic_ns() - fed_ns > _PAUSE_NS):
                 scan.pause()
-            yield from self._current() if not block else self._take()
+            yield from self._current() if not block or file.live_s > _LONGEST_HELD_S else self._take()
 
     def _current(self) -> Iterator[OomKill]:
-        """What there is while nothing is added: from now on each kill is told at once."""
-        yield from self.held()
+        """What there was when the log was opened: from now on each kill is told at once."""
+        yield from self._release()
         self._latest = None
         if self._boot_number == 0:
             self._boot_number = None
@@ -178,7 +196,9 @@ class LogKills:
             self._records.clear()
             records = self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
         dated = report
-        if report.wall_ns is None:
+        if report.wall_ns is None and report.clock == "unknown":
+            self.unread_dates += 1
+        elif report.wall_ns is None:
             if self._boot_ns is not None:
                 dated = report._replace(wall_ns=self._boot_ns + (report.time_ns or 0))
             elif self._boot().has(report):
@@ -207,7 +227,6 @@ class _Filter:
         self._wanted = wanted
         self._since = None if wanted.since is None else rfc3339(calendar.moment(wanted.since))
         self._until = None if wanted.until is None else rfc3339(calendar.moment(wanted.until))
-        self._unit = wanted.unit if wanted.unit is None or "." in wanted.unit else f"{wanted.unit}.service"
         self._boot = None
         if wanted.boot is not None and _number(wanted.boot) is None:
             self._boot = wanted.boot.replace("-", "").lower()
@@ -235,10 +254,8 @@ class _Filter:
             return False
         if wanted.container is not None and not _is_in(record, wanted.container):
             return False
-        if self._unit is not None:
-            unit = record["systemd"]["unit"] if record["systemd"] is not None else None
-            if unit is None or not fnmatchcase(unit, self._unit):
-                return False
+        if wanted.unit is not None and not is_unit(wanted.unit, record["systemd"]):
+            return False
         return self._grep is None or self._grep.search(line.encode(record)) is not None
 
 

@@ -126,7 +126,7 @@ class Incident:
         """Whether nothing more can come of this report."""
         if number - self._number > _MOST_OTHER_LINES or (self._others > _MOST_LINES_AFTER and self.kills):
             return True
-        if line.time_ns is None or self._last is None or line.clock != self.clock:
+        if line.time_ns is None or self._last is None or line.clock != self.clock or line.clock == "unknown":
             return False
         # Backwards: another boot.
         return abs(line.time_ns - self._last) > (_LONGEST_PAUSE_AFTER_NS if self.kills else _LONGEST_PAUSE_NS)

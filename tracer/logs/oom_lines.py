@@ -79,7 +79,9 @@ SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_P
 
 _MOST_READINGS = 64
 
-Clock = Literal["printk", "realtime"]
+Clock = Literal["printk", "realtime", "unknown"]
+"""``unknown`` is that of a stamp that cannot be read: it tells one line from another, but neither when it was nor how
+long after another."""
 
 
 class LogLine(NamedTuple):

@@ -44,9 +44,10 @@ class LogRecords:
         incident_ns = time_ns if report.incident_ns is None else report.incident_ns
         incident_id = f"{self._boot}-k{incident_ns // 1000:x}"
         kill_id = f"{self._boot}-k{time_ns // 1000:x}-{report.pid or report.tid}"
-        if report.clock == "realtime":
-            incident_id = f"{self._boot}-t{incident_ns // 1000:x}-{report.first_tid or report.tid}"
-            kill_id = f"{self._boot}-t{time_ns // 1000:x}-{report.pid or report.tid}"
+        if report.clock in ("realtime", "unknown"):
+            letter = "t" if report.clock == "realtime" else "u"
+            incident_id = f"{self._boot}-{letter}{incident_ns // 1000:x}-{report.first_tid or report.tid}"
+            kill_id = f"{self._boot}-{letter}{time_ns // 1000:x}-{report.pid or report.tid}"
         page_bytes = self._page_bytes or _page_bytes(report)
         scope = _scope(report)
         truncated: list[str] = []
@@ -112,6 +113,8 @@ class LogRecords:
         wall_ns = report.time_ns if report.clock == "realtime" else report.wall_ns
         if wall_ns is not None:
             return rfc3339(wall_ns)
+        if report.clock == "unknown":
+            return None
         return None if self._ahead_ns is None else at_boottime((report.time_ns or 0) + self._ahead_ns)
 
 

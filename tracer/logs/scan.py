@@ -5,6 +5,7 @@ Most of a log is nobody's business: it is searched for the few words of which ea
 lies between is never split into lines, nor decoded.  Takes constant memory, and never raises, whatever it is fed.
 """
 
+import re
 from collections.abc import Callable
 
 from tracer.logs.formats import LineFormats, Origin, Sourced
@@ -22,6 +23,10 @@ _SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WO
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
 _BEGINS = (*WORDS, *_SPELLED)
 _COUNTS = (*DETAILS, b'"MESSAGE":[')
+_SPACED = re.compile(rb'\{ ?"[A-Z_]{1,64}" ?: ')
+"""journalctl wrote JSON so until systemd 240, as others do."""
+_SPACED_BEGINS = tuple(word.replace(b",", b", ") for word in _SPELLED)
+_SPACED_COUNTS = (b'"MESSAGE": [', b'"MESSAGE" : [')
 _BOOT = b"Linux version "
 """Begins the first line that a kernel prints."""
 _LINES_BEFORE = 16
@@ -98,13 +103,24 @@ class HostReports:
 class LogScan:
     """Reads one log."""
 
-    def __init__(self, calendar: Calendar, emit: Emit, begin: Begin | None = None, heard: Heard | None = None) -> None:
-        """``begin`` is told when a host boots, of which nobody has to hear else."""
+    def __init__(
+        self,
+        calendar: Calendar,
+        emit: Emit,
+        begin: Begin | None = None,
+        heard: Heard | None = None,
+        reports: HostReports | None = None,
+    ) -> None:
+        """``begin`` is told when a host boots, of which nobody has to hear else.
+
+        ``reports`` are of the log of which this one is the next part: they take what is read, and are not ended here.
+        """
         self._boots = begin
         self._begin_words = _BEGINS if begin is None else (*_BEGINS, _BOOT)
         self._count_words = _COUNTS if begin is None else (*_COUNTS, _BOOT)
         self._formats = LineFormats(calendar)
-        self._reports = HostReports(emit, heard)
+        self._reports = reports or HostReports(emit, heard)
+        self._goes_on = reports is not None
         self._export: Export | None = None
         self.begun = self._overlong = False
         self._rest = b""
@@ -138,7 +154,7 @@ class LogScan:
         if self._export is None and b"\n" not in block and len(data) < LONGEST_BYTES:
             self._rest = data
             return
-        if not self.begun:
+        if not self.recognized:
             self._begin(data)
         if self._export is not None:
             self._rest = data[self._entries(self._export, data) :]
@@ -152,25 +168,36 @@ class LogScan:
 
     def pause(self) -> None:
         """Nothing was added for a while: what is open will not go on."""
+        self._read_rest()
+        self._reports.end()
+
+    def _read_rest(self) -> None:
         if self.begun and self._export is None:
             data, end = self._rest, self._rest.rfind(b"\n") + 1
             self._lines(data, end, whole=True)
             self._rest = data[end:]
-        self._reports.end()
 
     def end(self) -> None:
         """The log is over; a last line without its end may be cut, and counts for nothing."""
-        if not self.begun and self._rest:
+        if not self.recognized and self._rest:
             self._begin(self._rest)
-        self.pause()
+        self._read_rest()
+        if not self._goes_on:
+            self._reports.end()
         self._rest, self._overlong = b"", False
 
     def _begin(self, data: bytes) -> None:
-        self.begun = True
-        if EXPORT.match(data) is not None:
-            self._export = Export()
+        if self._export is not None:
             return
-        for line in data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
+        if not self.begun and EXPORT.match(data) is not None:
+            self.begun, self._export = True, Export()
+            return
+        self.begun = True
+        sample = data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
+        if _SPACED_COUNTS[0] not in self._count_words and any(map(_SPACED.match, sample)):
+            self._begin_words = (*self._begin_words, *_SPACED_BEGINS)
+            self._count_words = (*self._count_words, *_SPACED_COUNTS)
+        for line in sample:
             self._formats.read(line)
 
     def _entries(self, export: Export, data: bytes) -> int:

@@ -4,6 +4,7 @@
 import errno
 import mmap
 import select
+import time
 from collections.abc import Iterator
 
 from tracer.clock import suspended_ns
@@ -25,20 +26,30 @@ class ThisBoot:
         """With the ids that the daemon would give."""
         self.dated = LogRecords("0", mmap.PAGESIZE, ahead_ns)
         """With the ids that a log has that does not name its boot."""
-        self._kills: set[tuple[int | None, int]] | None = None
+        self._kills: set[tuple[int | None, int]] = set()
+        self._kmsg: Kmsg | None = None
+        self._is_readable = True
 
     def has(self, report: Report) -> bool:
         """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
-        if self._kills is None:
-            try:
-                self._kills = {(each.time_ns, each.tid) for each in self.reports() if each is not None}
-            except TracerError:
-                self._kills = set()
-        return (report.time_ns, report.tid) in self._kills
+        kill = report.time_ns, report.tid
+        if kill not in self._kills and self._is_readable:
+            self._read_on()  # it may have been after the last time
+        return kill in self._kills
+
+    def _read_on(self) -> None:
+        try:
+            self._kmsg = self._kmsg or Kmsg()
+            reports = Reports()
+            for line in self._kmsg.read():
+                self._kills.update((each.time_ns, each.tid) for each in reports.feed(line))
+            self._kills.update((each.time_ns, each.tid) for each in reports.end())
+        except OSError:
+            self._is_readable = False
 
     def reports(self, follow_s: float | None = None) -> Iterator[Report | None]:
-        """Its kills; with ``follow_s`` those to come, too, without end: after such a pause, for which None stands, a
-        report is whole.
+        """Its kills; with ``follow_s`` those to come, too, without end.  After such a pause a report is whole; None
+        stands for one, and where there is none, for that all was told which was there at the beginning.
 
         Raises TracerError where the log may not be read.
         """
@@ -49,7 +60,7 @@ class ThisBoot:
             if error.errno in (errno.ENODEV, errno.ENOENT):
                 hint = "run it on the host, not in a container, or give it a file"
             raise TracerError(f"cannot read {PATH} ({error.strerror})", hint) from error
-        reports = Reports()
+        reports, begun_s = Reports(), time.monotonic()
         while True:
             for line in kmsg.read():
                 yield from reports.feed(line)
@@ -61,3 +72,5 @@ class ThisBoot:
                 yield from reports.end()
                 yield None
                 select.select([kmsg], [], [])
+            elif time.monotonic() - begun_s > 2 * follow_s:
+                yield None

@@ -14,10 +14,10 @@ from tracer.errors import EXIT_USAGE, TracerError
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 
 _ISO = re.compile(
-    rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d:?\d\d)?"
+    rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?"
 )
 _DIGITS = re.compile(rb"\d+")
-_CTIME = re.compile(rb"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_CTIME = re.compile(rb"\S+ (\S+) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 _SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
 _UNITS_S = {
@@ -47,7 +47,7 @@ class Calendar:
 
     def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
         self._zone = zone
-        self._latest = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
+        self._latest: datetime | None = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
         self._second: tuple[bytes, bytes | None] = b"", None
         self._second_ns: int | None = None
 
@@ -69,14 +69,19 @@ class Calendar:
         except (ValueError, OverflowError, OSError):
             return None
 
+    def follow(self) -> None:
+        """What is read from now on is being written: a date without a year is the latest up to the day it is read."""
+        self._latest = None
+
     def without_year(self, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
         """The latest such time that was not yet to come when the log was written."""
-        for year in range(self._latest.year, max(1, self._latest.year - 9), -1):  # 29 February may be eight years ago
+        latest = self._latest or self._at(time.time()) + _SLACK
+        for year in range(latest.year, max(1, latest.year - 9), -1):  # 29 February may be eight years ago
             try:
                 moment = datetime(year, month, day, hour, minute, min(second, 59))
             except ValueError:
                 continue
-            if moment <= self._latest.replace(tzinfo=None):
+            if moment <= latest.replace(tzinfo=None):
                 return self.unix_ns(year, month, day, hour, minute, second)
         return None
 
@@ -152,8 +157,13 @@ class Calendar:
         return datetime.fromtimestamp(unix_s, self._zone)
 
 
+def digits_ns(stamp: bytes) -> int:
+    """What tells a stamp that cannot be read from others: its digits, as if they were microseconds."""
+    return int(b"".join(_DIGITS.findall(stamp))[:18] or b"0") * 1000
+
+
 def _offset(text: bytes) -> tzinfo | None:
     if text in (b"Z", b"UTC"):
         return timezone.utc
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
+    minutes = int(text[1:3]) * 60 + int(text[3:].lstrip(b":") or 0)
     return timezone(timedelta(minutes=-minutes if text[:1] == b"-" else minutes)) if minutes < 1440 else None

@@ -97,7 +97,8 @@ class Inputs:
             self.read_so_far.append(Input(file.name, "kernel log", found, 0))
         if not kills.recognized:
             hint = (
-                "give files that oomtrace wrote (-o file:PATH), or kernel logs (dmesg, journalctl -k -o json, syslog)"
+                "give files that oomtrace wrote (-o file:PATH), or kernel logs (dmesg, journalctl -k -o json, "
+                "not json-pretty, syslog)"
             )
             raise TracerError(f"{file.name} has neither records nor lines of a kernel log", hint)
 
