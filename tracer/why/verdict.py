@@ -102,8 +102,7 @@ def judge(
     oom_since = min((each.since for each in watched if each.since is not None), default=None)
     scopes = ("all", "containers") if kind in ("container", "pod") else ("all",)
     sigkill_since = min((each.since for each in watched if each.since and each.sigkills in scopes), default=None)
-    kills = [each.kill for each in found if each.kill["type"] == "oom_kill"]
-    oom_kills = [kill for kill in kills if kill["type"] == "oom_kill"]
+    oom_kills = [kill for kill in (each.kill for each in found) if kill["type"] == "oom_kill"]
     verdict: Verdict = {
         "name": target.name,
         "kind": kind,
