@@ -83,6 +83,32 @@ def test_boots_of_two_hosts(tmp_path: Path) -> None:
     assert search(log, tmp_path, boot="-1") == [1]
 
 
+@pytest.mark.parametrize("form", ["rsyslog, RFC 3339", "journal json"])
+def test_order_of_hosts(form: str, tmp_path: Path) -> None:
+    """In a central log kills come in the order of time, and the latest are the latest, whichever host they are of."""
+    wrapped = {**WHOLE, **SPLIT}[form]
+    log = b""
+    for name, tid, at_s in ((b"a", 1, 100), (b"b", 2, 4300), (b"a", 3, 7300), (b"b", 4, 7400)):
+        log += wrapped(boot(tid, start=False, at_s=at_s)).replace(b"node-1", b"node-" + name)
+    assert search(log, tmp_path) == [1, 2, 3, 4]
+    assert [search(log, tmp_path, last=count) for count in (1, 2, 3)] == [[4], [3, 4], [2, 3, 4]]
+    assert search(log, tmp_path, boot="0") == [1, 2, 3, 4]
+    assert [search(log, tmp_path, boot="0", last=count) for count in (1, 2, 3)] == [[4], [3, 4], [2, 3, 4]]
+
+
+def test_hosts_that_kill_at_once(tmp_path: Path) -> None:
+    """Reports of two hosts that are mixed line by line stay whole, though one's clock is 5 s ahead."""
+    logs = []
+    for name, ahead_ns in ((b"a", 0), (b"b", 5_000_000_000)):
+        log = [line._replace(time_ns=(line.time_ns or 0) + ahead_ns) for line in lines(FILES["7.2-group"])]
+        logs.append(SPLIT["rsyslog, RFC 3339"](log).replace(b"node-1", b"node-" + name).splitlines(keepends=True))
+    mixed = b"".join(line for pair in zip(*logs, strict=True) for line in pair)
+    path = _write(tmp_path, mixed)
+    found = list(LogKills().kills([str(path)]))
+    assert sorted(record["host"]["name"] or "" for record in found) == ["node-a"] * 3 + ["node-b"] * 3
+    assert all(record["trigger"] is not None for record in found)
+
+
 def test_boots_of_rotated_files(tmp_path: Path) -> None:
     """Files are one log, in the order in which they are given."""
     for name, each in zip("ab", (boot(1), boot(2, start=False, at_s=700)), strict=True):

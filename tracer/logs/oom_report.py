@@ -109,6 +109,12 @@ class Reports:
         """Lines are missing here: what was not complete stays so."""
         return [report for caller in list(self._open) for report in self._close(caller, complete=False)]
 
+    def settle(self) -> list[Report]:
+        """What has a victim is complete: it is long ago, though the log has no later line of its host."""
+        return [
+            report for caller in [by for by, each in self._open.items() if each.kills] for report in self._close(caller)
+        ]
+
     def end(self) -> list[Report]:
         """The log ends here; it may go on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
