@@ -88,8 +88,12 @@ def test_hosts_with_the_same_ids() -> None:
     one["host"]["name"], other["host"]["name"] = "node-1", "node-2"
     gone = {
         **{name: other[name] for name in ("schema", "time", "seq", "host", "id")},
-        **{"type": "oom_exit", "incident_id": other["incident"]["id"], "pid": 1, "after_ns": 5},
-        **{"container_init_died": None, "runtime_verdict": None},
+        "type": "oom_exit",
+        "incident_id": other["incident"]["id"],
+        "pid": 1,
+        "after_ns": 5,
+        "container_init_died": None,
+        "runtime_verdict": None,
     }
     model = filled([one, other, gone])
     assert (model.incidents, model.victims) == (2, 2)

@@ -639,7 +639,7 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
 
 
 def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
-    """Rotation may come between a kill and its exit, and the newer file is read first; one of another host is no exit."""
+    """Rotation may come between a kill and its exit, and the newer file is read first; another host's is no exit."""
     kill = container_kill(killed, False)
     other = exit_of(kill, False)
     other["host"] = {**HOST, "name": "other", "boot_id": None}

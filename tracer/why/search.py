@@ -9,9 +9,9 @@ from tracer.cgroup import identify
 from tracer.facts import Facts
 from tracer.named import is_container, is_pod, is_unit
 from tracer.runtimes import Runtimes
-from tracer.twins import SAME_S, has_same_id, may_be_same
+from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
 from tracer.why.moment import seconds, utc
-from tracer.why.sources import Found, Kill
+from tracer.why.sources import Found
 
 Kind = Literal["container", "pod", "unit", "pid", "process"]
 KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from tracer.event import NO_LIMIT_BYTES, Breakdown, Level, OomKill
+from tracer.twins import Kill
 from tracer.why import killer
 from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
 from tracer.why.moment import seconds
 from tracer.why.search import Kind, State, Target
-from tracer.why.sources import Found, Kill, Watched
+from tracer.why.sources import Found, Watched
 
 Cause = Literal[
     "own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom", "sigkill", "exited", "not_oom",
