@@ -200,3 +200,41 @@ def test_name_that_is_no_text_in_an_open_report(tmp_path: Path) -> None:
     (record,) = LogKills().kills([str(_write(tmp_path, log))])
     assert record["limit"] is not None
     assert (record["limit"]["cgroup"], record["victim"]["comm"]) == ("/g", "\\xff")
+
+
+POD = "2c48913c-b29f-11e7-9350-020968147796"
+DOCKER_ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+
+
+@pytest.mark.parametrize(
+    ("path", "container", "pod", "unit"),
+    [
+        (f"/docker/{DOCKER_ID}", DOCKER_ID, None, None),
+        (f"/kubepods/burstable/pod{POD}/{DOCKER_ID}", DOCKER_ID, POD, None),
+        (f"/kubepods/burstable/pod{POD}", None, POD, None),
+        ("/system.slice/mail.service", None, None, "mail.service"),
+        ("/system.slice/mail.service/workers", None, None, "mail.service"),
+        ("/system.slice", None, None, None),
+        ("/grp", None, None, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["7.2-group", "5.10-grouptree"])
+def test_others_of_a_group(
+    name: str, path: str, container: str | None, pod: str | None, unit: str | None, tmp_path: Path
+) -> None:
+    """All victims of a group kill are in the cgroup that the log names; whose that is, is known."""
+    group = {"7.2-group": b"/grp", "5.10-grouptree": b"/gt"}[name]
+    log = _write(tmp_path, FILES[name].replace(group, path.encode()))
+    first, *others = LogKills().kills([str(log)])
+    assert others
+    assert (first["victim"]["cgroup"] or "").startswith(path)
+    for each in others:
+        assert each["victim"]["cgroup"] is None
+        found = [each["container"], each["kubernetes"], each["systemd"]]
+        assert [found[0] and found[0]["id"], found[1] and found[1]["pod_uid"]] == [container, pod]
+        assert (found[2] and found[2]["unit"]) == unit
+        assert all(
+            mine in (None, its) for mine, its in zip(found[:2], (first["container"], first["kubernetes"]), strict=True)
+        )
+    wanted = {"container": container} if container else {"unit": unit} if unit else {}
+    assert len(list(LogKills(Wanted(**wanted)).kills([str(log)]))) == 1 + len(others)

@@ -170,9 +170,9 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     try:
         for record in LogKills().kills([path]):
-            cgroup = record["victim"]["cgroup"]
-            if cgroup is not None:
-                record["container"], record["kubernetes"], record["systemd"], _ = enrich.identify(cgroup, find)
+            path = record["victim"]["cgroup"]
+            whose = enrich.identify(path, find) if path is not None else enrich.look_up(record, find)
+            record["container"], record["kubernetes"], record["systemd"], _ = whose
             if wanted(record):
                 sources.found.append(Found(record, source))
     finally:

@@ -210,10 +210,9 @@ def _init_died(found: Found) -> bool:
 
 
 def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
-    """``finished_s``: of the container for whose end the kill was chosen."""
+    """``finished_s``: of the container for whose end the kill was chosen.  The init may end by a child's death, too."""
     if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
-    # That the victim was a child is not enough: the first process may have ended by that.
     return False if chosen.exit is not None and chosen.exit["container_init_died"] is False else None
 
 
