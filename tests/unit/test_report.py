@@ -70,6 +70,22 @@ def test_journal(tmp_path: Path) -> None:
     assert (len(collection.incidents()), bad) == (5, [1])
 
 
+@pytest.mark.parametrize("first", ["records", "kernel log"])
+def test_journal_of_the_whole_host(first: str, tmp_path: Path) -> None:
+    """Records of oomtrace's unit and the kernel's lines in one journal: both are read, whichever come first."""
+    records = many(BASES, 5)
+    texts = ["Started oomtrace.service.", *(json.dumps(record) for record in records)]
+    said = b"".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}).encode() + b"\n" for text in texts)
+    log = WHOLE["journal json"](lines(FILES["7.2-group"]))
+    path = tmp_path / "journal.json"
+    path.write_bytes(said + log if first == "records" else log + said)
+    collection, bad = read(str(path))
+    assert len(collection.incidents()) == 6
+    assert bad == [1 if first == "records" else 0]
+    sources = [kill.record["source"] for each in collection.incidents() for kill in each.kills if kill.lines]
+    assert sources == ["kernel_log"] * 3
+
+
 def test_compressed_and_repeated(tmp_path: Path) -> None:
     """Whatever it is compressed with; the same kill in several files counts once."""
     require(shutil.which("zstd"), "zstd")
