@@ -170,8 +170,8 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     try:
         for record in LogKills().kills([path]):
-            path = record["victim"]["cgroup"]
-            whose = enrich.identify(path, find) if path is not None else enrich.look_up(record, find)
+            cgroup = record["victim"]["cgroup"]
+            whose = enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find)
             record["container"], record["kubernetes"], record["systemd"], _ = whose
             if wanted(record):
                 sources.found.append(Found(record, source))
