@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: puts the commands together, and turns every foreseeable error into a line and an exit code."""
 
+import io
 import os
 import sys
 
@@ -34,6 +35,9 @@ for command in (run, why, top, watch, resolve, parse, report, doctor, detach, sc
     app.command()(command)
 app.add_typer(config)
 
+_MAY_BE_SILENT = ("run", "detach", "report", "watch")
+"""Those that need no standard output, or say themselves when they do."""
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -43,15 +47,20 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    context: typer.Context,
     _version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    pass
+    if sys.stdout is None and context.invoked_subcommand not in _MAY_BE_SILENT:
+        raise TracerError("there is no standard output", "run it with one")
 
 
 def main() -> None:
     """The command ``oomtrace``: every foreseeable error ends in one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what the locale's encoding has not
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except TracerError as error:

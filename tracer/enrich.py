@@ -51,8 +51,9 @@ def enrich(
 def name_cgroups(record: OomKill, names: Names | None = None) -> None:
     """Fill in container, pod, unit and level alone: of a record whose processes may be another host's."""
     path, limit = record["victim"]["cgroup"], record["limit"]
-    if path is not None:
-        whose = identify(path, names.find if names is not None else None)
+    find = names.find if names is not None else None
+    if path is not None or record["container"] is not None:  # of a group kill's others a log tells it alone
+        whose = identify(path, find) if path is not None else look_up(record, find)
         record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
         if whose.labels_cut:
             record["truncated"].append("container.labels")
@@ -91,7 +92,17 @@ def _read_network(record: OomKill, interfaces: Interfaces) -> None:
 
 def identify(path: str, find: Find | None) -> Whose:
     """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime and pod uid."""
-    container, kubernetes, systemd = cgroup.identify(path)
+    return _look_up(*cgroup.identify(path), find)
+
+
+def look_up(record: OomKill, find: Find | None) -> Whose:
+    """What is known of a record's container, of which there is no cgroup."""
+    return _look_up(record["container"], record["kubernetes"], record["systemd"], find)
+
+
+def _look_up(
+    container: Container | None, kubernetes: Kubernetes | None, systemd: Systemd | None, find: Find | None
+) -> Whose:
     # What is inside a container is called as that container likes: the host's runtimes know nothing of it.
     if container is None or find is None or container["node_container_id"] is not None:
         return Whose(container, kubernetes, systemd, False)

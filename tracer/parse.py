@@ -76,9 +76,8 @@ class _Printer:
         self._seq += 1
         if self._sentence:
             said = f"{record['time'] or 'at an unknown time'} {record['host']['name'] or ''}".rstrip()
-            text = printable(f"{said}: {describe(record)}").encode("utf-8", "backslashreplace") + b"\n"
+            print(printable(f"{said}: {describe(record)}"))
         else:
-            text = line.encode(record)
-        sys.stdout.buffer.write(text)
+            sys.stdout.buffer.write(line.encode(record))
         if self._at_once:
             sys.stdout.flush()

@@ -136,6 +136,44 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     check_refusal(oomtrace(*arguments), EXIT_USAGE)
 
 
+ANSWERS = (
+    ("why", "sleep", "--records", "/dev/null"),
+    ("top", "-n", "1"),
+    ("resolve", "/system.slice/caf\u00e9\u2713.service"),
+    ("parse", "--sentence", "tests/unit/kernel_logs/7.2-oddname.txt"),
+    ("doctor",),
+    ("schema",),
+)
+
+
+@pytest.mark.parametrize("arguments", ANSWERS, ids=lambda arguments: arguments[0])
+def test_without_stdout(arguments: tuple[str, ...]) -> None:
+    """Where standard output is closed that is said, in one line."""
+    command = 'exec "$@" >&-'
+    finished = oomtrace(*arguments, wrapper=("sh", "-c", command, "sh"))
+    assert "no standard output" in check_refusal(finished, EXIT_FAILED)
+
+
+@pytest.mark.parametrize("arguments", ANSWERS, ids=lambda arguments: arguments[0])
+def test_any_encoding(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """What the locale's encoding has not is spelled: a process, a cgroup and a container are called as they like."""
+    odd = tmp_path / "\u2713\u00e9"
+    odd.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([str(odd), "60"]) as process:
+        try:
+            environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+            if arguments[0] == "why":
+                arguments = ("why", str(process.pid), *arguments[2:])
+            finished = oomtrace(*arguments, env=environment)
+        finally:
+            process.kill()
+    assert "Traceback" not in finished.stderr
+    assert finished.stdout.isascii()
+    assert finished.stdout
+    assert arguments[0] != "top" or "\\u2713\\xe9" in finished.stdout
+    assert arguments[0] != "resolve" or "caf\\xe9\\u2713.service" in finished.stdout
+
+
 def test_schema() -> None:
     """The schema is printed as JSON, and is a schema."""
     finished = oomtrace("schema")

@@ -40,6 +40,7 @@ LAYERS = (
         "sentence",
         "named",
         "screen",
+        "twins",
         "logs.oom_lines",
         "logs.times",
         "schema",

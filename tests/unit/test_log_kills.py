@@ -83,6 +83,32 @@ def test_boots_of_two_hosts(tmp_path: Path) -> None:
     assert search(log, tmp_path, boot="-1") == [1]
 
 
+@pytest.mark.parametrize("form", ["rsyslog, RFC 3339", "journal json"])
+def test_order_of_hosts(form: str, tmp_path: Path) -> None:
+    """In a central log kills come in the order of time, and the latest are the latest, whichever host they are of."""
+    wrapped = {**WHOLE, **SPLIT}[form]
+    log = b""
+    for name, tid, at_s in ((b"a", 1, 100), (b"b", 2, 4300), (b"a", 3, 7300), (b"b", 4, 7400)):
+        log += wrapped(boot(tid, start=False, at_s=at_s)).replace(b"node-1", b"node-" + name)
+    assert search(log, tmp_path) == [1, 2, 3, 4]
+    assert [search(log, tmp_path, last=count) for count in (1, 2, 3)] == [[4], [3, 4], [2, 3, 4]]
+    assert search(log, tmp_path, boot="0") == [1, 2, 3, 4]
+    assert [search(log, tmp_path, boot="0", last=count) for count in (1, 2, 3)] == [[4], [3, 4], [2, 3, 4]]
+
+
+def test_hosts_that_kill_at_once(tmp_path: Path) -> None:
+    """Reports of two hosts that are mixed line by line stay whole, though one's clock is 5 s ahead."""
+    logs = []
+    for name, ahead_ns in ((b"a", 0), (b"b", 5_000_000_000)):
+        log = [line._replace(time_ns=(line.time_ns or 0) + ahead_ns) for line in lines(FILES["7.2-group"])]
+        logs.append(SPLIT["rsyslog, RFC 3339"](log).replace(b"node-1", b"node-" + name).splitlines(keepends=True))
+    mixed = b"".join(line for pair in zip(*logs, strict=True) for line in pair)
+    path = _write(tmp_path, mixed)
+    found = list(LogKills().kills([str(path)]))
+    assert sorted(record["host"]["name"] or "" for record in found) == ["node-a"] * 3 + ["node-b"] * 3
+    assert all(record["trigger"] is not None for record in found)
+
+
 def test_boots_of_rotated_files(tmp_path: Path) -> None:
     """Files are one log, in the order in which they are given."""
     for name, each in zip("ab", (boot(1), boot(2, start=False, at_s=700)), strict=True):
@@ -192,3 +218,40 @@ def test_name_that_is_no_text_in_an_open_report(tmp_path: Path) -> None:
     (record,) = LogKills().kills([str(_write(tmp_path, log))])
     assert record["limit"] is not None
     assert (record["limit"]["cgroup"], record["victim"]["comm"]) == ("/g", "\\xff")
+
+
+POD = "2c48913c-b29f-11e7-9350-020968147796"
+DOCKER_ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+
+
+@pytest.mark.parametrize(
+    ("path", "container", "pod", "unit"),
+    [
+        (f"/docker/{DOCKER_ID}", DOCKER_ID, None, None),
+        (f"/kubepods/burstable/pod{POD}/{DOCKER_ID}", DOCKER_ID, POD, None),
+        (f"/kubepods/burstable/pod{POD}", None, POD, None),
+        ("/system.slice/mail.service", None, None, "mail.service"),
+        ("/system.slice/mail.service/workers", None, None, "mail.service"),
+        ("/system.slice", None, None, None),
+        ("/grp", None, None, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["7.2-group", "5.10-grouptree"])
+def test_others_of_a_group(
+    name: str, path: str, container: str | None, pod: str | None, unit: str | None, tmp_path: Path
+) -> None:
+    """All victims of a group kill are in the cgroup that the log names; whose that is, is known."""
+    group = {"7.2-group": b"/grp", "5.10-grouptree": b"/gt"}[name]
+    log = _write(tmp_path, FILES[name].replace(group, path.encode()))
+    first, *others = LogKills().kills([str(log)])
+    assert others
+    assert (first["victim"]["cgroup"] or "").startswith(path)
+    for each in others:
+        assert each["victim"]["cgroup"] is None
+        assert (each["container"] and each["container"]["id"]) == container
+        assert (each["kubernetes"] and each["kubernetes"]["pod_uid"]) == pod
+        assert (each["systemd"] and each["systemd"]["unit"]) == unit
+        assert each["container"] in (None, first["container"])
+        assert each["kubernetes"] in (None, first["kubernetes"])
+    wanted = Wanted(container=container, unit=unit)
+    assert len(list(LogKills(wanted).kills([str(log)]))) == 1 + len(others)

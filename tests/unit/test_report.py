@@ -19,7 +19,7 @@ from cmarkgfm.cmark import Options
 from tests.kernel.environment import require
 from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.kernel_log_files import FILES, lines
-from tests.unit.log_formats import WHOLE
+from tests.unit.log_formats import HOST, SPLIT, WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
@@ -68,6 +68,22 @@ def test_journal(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}) + "\n" for text in texts))
     collection, bad = read(str(path))
     assert (len(collection.incidents()), bad) == (5, [1])
+
+
+@pytest.mark.parametrize("first", ["records", "kernel log"])
+def test_journal_of_the_whole_host(first: str, tmp_path: Path) -> None:
+    """Records of oomtrace's unit and the kernel's lines in one journal: both are read, whichever come first."""
+    records = many(BASES, 5)
+    texts = ["Started oomtrace.service.", *(json.dumps(record) for record in records)]
+    said = b"".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}).encode() + b"\n" for text in texts)
+    log = WHOLE["journal json"](lines(FILES["7.2-group"]))
+    path = tmp_path / "journal.json"
+    path.write_bytes(said + log if first == "records" else log + said)
+    collection, bad = read(str(path))
+    assert len(collection.incidents()) == 6
+    assert bad == [1 if first == "records" else 0]
+    sources = [kill.record["source"] for each in collection.incidents() for kill in each.kills if kill.lines]
+    assert sources == ["kernel_log"] * 3
 
 
 def test_compressed_and_repeated(tmp_path: Path) -> None:
@@ -133,6 +149,39 @@ def test_kernel_log_of_the_same_kills(tmp_path: Path) -> None:
     other: Any = [{**record, "host": {**record["host"], "boot_id": "another"}} for record in seen]
     collection, _ = read(written(tmp_path / "other.json", other), str(path))
     assert (sum(len(incident.kills) for incident in collection.incidents()), collection.repeated) == (6, 0)
+
+
+@pytest.mark.parametrize("name", ["7.2-group", "6.12-other"])
+def test_logs_in_several_forms(name: str, tmp_path: Path) -> None:
+    """A kill counts once, however many logs in however many forms tell it, in whatever order; the log's lines stay."""
+    paths = []
+    for number, wrapped in enumerate([*WHOLE.values(), *SPLIT.values()]):
+        paths.append(tmp_path / str(number))
+        paths[-1].write_bytes(wrapped(lines(FILES[name])))
+    records = [kill.record for path in paths for each in read(str(path))[0].incidents() for kill in each.kills]
+    files = [written(tmp_path / "parsed", records), *map(str, paths)]  # type: ignore[arg-type]
+    for order in (files, files[::-1]):
+        collection, _ = read(*order)
+        (incident,) = collection.incidents()
+        victims = 3 if name == "7.2-group" else 1
+        assert (len(incident.kills), collection.repeated) == (victims, victims * (2 * len(paths) - 1))
+        assert all(kill.record["time"] and kill.record["host"]["name"] == HOST for kill in incident.kills)
+        assert "invoked oom-killer" in incident.lines[0]
+
+
+@pytest.mark.parametrize("form", ["rsyslog without uptime", "rsyslog", "journal short"])
+def test_hosts_with_the_same_ids(form: str, tmp_path: Path) -> None:
+    """The same pid in the same second on two hosts is two kills; a log without a host is of one of them."""
+    log = {**WHOLE, **SPLIT}[form](lines(FILES["7.2-group"]))
+    paths = [tmp_path / name for name in ("node-1", "node-2")]
+    for path in paths:
+        path.write_bytes(log.replace(HOST.encode(), path.name.encode()))
+    (tmp_path / "none").write_bytes(WHOLE["dmesg -T"](lines(FILES["7.2-group"])))
+    for files in (paths, paths[::-1], [tmp_path / "none", *paths], [*paths, tmp_path / "none"]):
+        incidents = read(*map(str, files))[0].incidents()
+        hosts = [{kill.record["host"]["name"] for kill in incident.kills} for incident in incidents]
+        assert sorted(map(str, hosts)) == [str({"node-1"}), str({"node-2"})]
+        assert [len(incident.kills) for incident in incidents] == [3, 3]
 
 
 @pytest.mark.parametrize("name", sorted(FILES))

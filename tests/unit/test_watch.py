@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the watch keeps, and what it says of an incident.  The terminal has tests of its own: tests/report."""
 
+import copy
 import json
 from typing import Any
 
@@ -59,6 +60,44 @@ def test_filter_as_it_comes() -> None:
     ids = [[shown.incident.kills[0].record["id"] for shown in each.shown] for each in (before, after)]
     assert ids[0] == ids[1]
     assert 0 < len(ids[0]) < 200
+
+
+def test_late_victim_of_an_old_incident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the filter shows of an old incident only now stays where it is in time, and is forgotten in time."""
+    monkeypatch.setattr(models, "MOST", 5)
+    records = list(many(BASES, 10))
+    late = copy.deepcopy(records[1])
+    late["id"], late["victim"]["comm"] = "late", "latecomer"
+    for record in (records[0], records[4], late):
+        record["victim"]["cgroup"] = "/wanted"
+    model = Model()
+    model.filter("wanted")
+    for record in (*records[:5], late):
+        model.take(json.dumps(record).encode())
+    shown = [each.incident.kills[0].record["id"] for each in model.shown]
+    assert shown == [records[4]["id"], records[1]["id"], records[0]["id"]]
+    for record in records[5:7]:
+        model.take(json.dumps(record).encode())
+    assert [each.incident.kills[0].record["id"] for each in model.shown] == [records[4]["id"]]
+
+
+def test_hosts_with_the_same_ids() -> None:
+    """Ids are of a host: the same of another one is another kill, with an exit of its own."""
+    (one,) = many(BASES, 1)
+    other = copy.deepcopy(one)
+    one["host"]["name"], other["host"]["name"] = "node-1", "node-2"
+    gone = {
+        **{name: other[name] for name in ("schema", "time", "seq", "host", "id")},
+        "type": "oom_exit",
+        "incident_id": other["incident"]["id"],
+        "pid": 1,
+        "after_ns": 5,
+        "container_init_died": None,
+        "runtime_verdict": None,
+    }
+    model = filled([one, other, gone])
+    assert (model.incidents, model.victims) == (2, 2)
+    assert [shown.incident.kills[0].exit for shown in model.shown] == [gone, None]
 
 
 def test_group_kill_and_its_end() -> None:

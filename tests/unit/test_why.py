@@ -91,6 +91,7 @@ def state(**changed: Any) -> State:
         "id": ID,
         "runtime": "docker",
         "name": "cart",
+        "pod_uid": None,
         "running": False,
         "oom_killed": True,
         "exit_code": 137,
@@ -399,6 +400,26 @@ def test_another_end_later(killed: Killed) -> None:
     assert "OOM killed once at other times" in text(verdict)
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_container_of_another_pod(killed: Killed, running: bool) -> None:
+    """Of several containers of that name the answer is about the pod in which one was killed, not about another."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
+    own = state(runtime="containerd", name="app", pod_uid=POD_UID, exit_code=137)
+    finished_at = None if running else AFTER
+    other = state(
+        id="b" * 64, runtime="containerd", name="app", pod_uid="other", exit_code=7, running=running,
+        finished_at=finished_at, oom_killed=False,
+    )  # fmt: skip
+    for states in ((own, other), (other, own)):
+        verdict = judged([kill], "app", "container", states)
+        assert (verdict["kill"], verdict["exit_code"], verdict["ended"]) == (kill, 137, True)
+        assert verdict["runtime"] is not None
+        assert verdict["runtime"]["oom_killed"] is True
+    restarted = {**other, "pod_uid": POD_UID}
+    verdict = judged([kill], "app", "container", (restarted, own))  # type: ignore[arg-type]
+    assert (verdict["kill"], verdict["exit_code"]) == ((kill, 137) if running else (None, 7))
+
+
 SINCE = rfc3339(int((KILL_S - 3600) * 1e9))
 AFTER = rfc3339(int((KILL_S + 3600) * 1e9))
 
@@ -615,6 +636,37 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
     assert [each.missing for each in read.watched if each.source == str(file)] == [5]
     verdict = judge(Target("x", (), ("process",)), "process", [], read.watched, None, NOW_S)
     assert "5 kills of that time have no record" in text(verdict)
+
+
+def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
+    """Rotation may come between a kill and its exit, and the newer file is read first; another host's is no exit."""
+    kill = container_kill(killed, False)
+    other = exit_of(kill, False)
+    other["host"] = {**HOST, "name": "other", "boot_id": None}
+    newer, older, foreign = tmp_path / "oom.json", tmp_path / "oom.json.1", tmp_path / "oom.json.2"
+    older.write_bytes(line_of(kill))
+    newer.write_bytes(line_of(exit_of(kill, True)))
+    foreign.write_bytes(line_of(other))
+    read = sources.read([str(newer), str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"])
+    (found,) = read.found
+    assert found.exit == exit_of(kill, True)
+    said = text(judged([found], "cart", "container"))
+    assert "ended by itself, after a process in it was OOM killed" in said
+    read = sources.read([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"])
+    assert "lived on" not in text(judged(read.found, "cart", "container"))
+    assert "is not on record" in text(judged(read.found, "cart", "container"))
+
+
+def test_hosts_with_the_same_thread(killed: Killed) -> None:
+    """The same thread at the same time on two hosts is two kills, as is one of another name."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    others = [copy.deepcopy(kill), copy.deepcopy(kill)]
+    others[0]["host"] = {**HOST, "name": "other", "boot_id": None}
+    others[1]["victim"]["comm"] = "other"
+    others[1]["id"] = "another"
+    _, found = search.matching([Found(each, "test") for each in (kill, *others)], Target(ID, (), ()))
+    assert len(found) == 3
+    assert judged(found, ID, "container")["history"]["total"] == 2
 
 
 def test_command(tmp_path: Path, killed: Killed) -> None:

@@ -6,6 +6,8 @@ The journal names boots.  Elsewhere one begins with the kernel's first line, or 
 
 import tempfile
 from collections.abc import Iterator
+from heapq import merge
+from itertools import chain
 from typing import IO
 
 import orjson
@@ -63,6 +65,7 @@ class LatestBoots:
         self._boots = boots
         self._back = back
         self._held: dict[tuple[str | None, int], IO[bytes]] = {}
+        self._all_dated = True
 
     def add(self, record: OomKill, host: str | None, number: int) -> None:
         """Hold one of a host's ``number``-th boot."""
@@ -74,15 +77,31 @@ class LatestBoots:
         if file is None:
             file = self._held[host, number] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
         file.write(line.encode(record))
+        self._all_dated = self._all_dated and record["time"] is not None
 
     def release(self) -> Iterator[OomKill]:
-        """Those of the boot that is ``back`` before the last one of their host."""
+        """Those of the boot that is ``back`` before the last one of their host; of several hosts in the order of time,
+        where all have one."""
+        files = []
         for (host, number), file in self._held.items():
             if number == self._wanted(host):
                 file.seek(0)
-                yield from map(orjson.loads, file)
+                files.append(map(orjson.loads, file))
+        yield from merge(*files, key=_time) if self._all_dated else chain(*files)
+        for file in self._held.values():
             file.close()
-        self._held = {}
+        self._held, self._all_dated = {}, True
 
     def _wanted(self, host: str | None) -> int:
         return self._boots.last(host) - self._back
+
+
+def latest(records: list[OomKill], count: int) -> list[OomKill]:
+    """So many of them, the latest: by their time where all have one, else the last ones in the log."""
+    if all(record["time"] is not None for record in records):
+        records = sorted(records, key=_time)
+    return records[-count:]
+
+
+def _time(record: OomKill) -> str:
+    return record["time"] or ""

@@ -5,7 +5,6 @@ for record in LogKills(Wanted(container="5aaf9eb7648e", since="-2h")).kills(["/v
 """
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from tracer.enrich import name_cgroups
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Host, OomKill
 from tracer.logs import kmsg
-from tracer.logs.boots import Boots, LatestBoots
+from tracer.logs.boots import Boots, LatestBoots, latest
 from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.oom_incident import Report
@@ -29,6 +28,8 @@ from tracer.named import is_unit
 _PAUSE_NS = int(PAUSE_S * 1e9)
 _LONGEST_HELD_S = 2 * PAUSE_S
 """After all that was there was read: a last line may wait for the next one, and the report that it ends for a pause."""
+_ROOM = 64
+"""So many more are kept until the latest are looked for."""
 
 
 class Wanted(NamedTuple):
@@ -80,7 +81,8 @@ class LogKills:
         """Of all files: where a log was rotated within one, the next file goes on with it."""
         self._records: dict[Origin, LogRecords] = {}
         self._this_boot: ThisBoot | None = None
-        self._last: deque[OomKill] | None = None if wanted.last is None else deque(maxlen=wanted.last)
+        self._last: list[OomKill] | None = None if wanted.last is None else []
+        self._most = wanted.last or 0
         self._boots = Boots()
         self._boot_number = _number(wanted.boot)
         back = self._boot_number is not None and self._boot_number <= 0
@@ -122,7 +124,7 @@ class LogKills:
             for record in self._latest.release():
                 self._pass(record)
         if self._last is not None:
-            self._found.extend(self._last)
+            self._found.extend(latest(self._last, self._most))
             self._last = None
         yield from self._take()
 
@@ -220,6 +222,8 @@ class LogKills:
 
     def _pass(self, record: OomKill) -> None:
         (self._found if self._last is None else self._last).append(record)
+        if self._last is not None and len(self._last) > 2 * self._most + _ROOM:
+            self._last = latest(self._last, self._most)
 
 
 class _Filter:

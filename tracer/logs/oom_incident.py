@@ -69,6 +69,8 @@ class Report(NamedTuple):
     """When it was by the log's wall clock, Unix time, if it has one."""
     first_tid: int | None = None
     """The incident's first victim: the seconds that some logs show do not name an incident."""
+    group: bytes | None = None
+    """The cgroup, in or below which all victims of a group kill are."""
 
 
 class Kill(NamedTuple):
@@ -110,7 +112,7 @@ class Incident:
         self.in_statistics = self.in_table = False
         self.tasks = Tasks()
         self.kills: list[Kill] = []
-        self.group = False
+        self.group: bytes | None = None
         self.pieces = b""
 
     def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
@@ -219,7 +221,7 @@ class Incident:
     def can_take(self, kill: Kill) -> bool:
         """Whether a "Killed process" line can be of this report, and not of one that was suppressed."""
         if self.kills:
-            return self.group and self.kills[0].message == kill.message and self.tasks.may_have(kill.tid)
+            return self.group is not None and self.kills[0].message == kill.message and self.tasks.may_have(kill.tid)
         if not self.reported or self.chosen is not None:
             return True
         if self.chosen_pid is None:
@@ -275,10 +277,11 @@ class Incident:
             self.trigger_tid,
             self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
             self.tasks.largest(self.kills[0].tid) if self.tasks else None,
-            self.group or (False if complete else None),
+            self.group is not None or (False if complete else None),
             len(self.kills) if complete else None,
             kill.wall_ns,
             self.kills[0].tid,
+            self.group,
         )
 
 

@@ -41,7 +41,7 @@ SUMMARY = re.compile(
     rb"oom-kill:constraint=CONSTRAINT_(\w+),nodemask=.*,task=.{0,64},pid=(\d{1,20}),uid=(\d{1,20})\n?", re.DOTALL
 )
 """5.0 and later: constraint, pid and uid of the process that was chosen."""
-GROUP = re.compile(rb"Tasks in /.* are going to be killed due to memory\.oom\.group set", re.DOTALL)
+GROUP = re.compile(rb"Tasks in (/.*) are going to be killed due to memory\.oom\.group set", re.DOTALL)
 COUNTER = re.compile(rb"(memory|memory\+swap|kmem|swap): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})")
 CPU = re.compile(
     rb"(?:CPU: \d{1,20} (?:UID: \d{1,20} )?PID|Pid): (\d{1,20}),? [Cc]omm: (.{0,15}) "

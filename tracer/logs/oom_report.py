@@ -109,6 +109,12 @@ class Reports:
         """Lines are missing here: what was not complete stays so."""
         return [report for caller in list(self._open) for report in self._close(caller, complete=False)]
 
+    def settle(self) -> list[Report]:
+        """What has a victim is complete: it is long ago, though the log has no later line of its host."""
+        return [
+            report for caller in [by for by, each in self._open.items() if each.kills] for report in self._close(caller)
+        ]
+
     def end(self) -> list[Report]:
         """The log ends here; it may go on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
@@ -140,8 +146,8 @@ class Reports:
                 done += self._close(line.caller)
                 incident = self._begin(line, done)
             incident.chosen = match[1]
-        elif incident is not None and incident.kills and oom_lines.GROUP.fullmatch(text) is not None:
-            self._group(line, incident, done)
+        elif incident is not None and incident.kills and (match := oom_lines.GROUP.fullmatch(text)) is not None:
+            self._group(line, match[1], incident, done)
         else:
             return False
         return True
@@ -160,7 +166,7 @@ class Reports:
         if len(incident.kills) >= _MOST_VICTIMS:
             done += self._close(line.caller, complete=False)
 
-    def _group(self, line: LogLine, incident: Incident, done: list[Report]) -> None:
+    def _group(self, line: LogLine, path: bytes, incident: Incident, done: list[Report]) -> None:
         if incident.group and len(incident.kills) > 1:
             # The line comes after the first victim's: that was the first of another group, its report suppressed.
             first = incident.kills.pop()
@@ -168,5 +174,5 @@ class Reports:
             incident = self._begin(line, done)
             incident.first = first.time_ns
             incident.kills.append(first)
-        incident.group = True
+        incident.group = path
         incident.touch(line, self._number)

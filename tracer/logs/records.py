@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel log reports of a victim -> the oom_kill record; null for what the log does not say.
 
-Container, pod and unit are still null here; they come from tracer/enrich.py.
+Container, pod and unit are still null here where there is a cgroup, of which tracer/enrich.py makes them.  Of a group
+kill's other victims the log names a cgroup that they are in or below: what is certain of those in it is told.
 """
 
+from tracer import cgroup
 from tracer.clock import at_boottime, rfc3339
 from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
 from tracer.logs.oom_incident import Counter, Report
 from tracer.logs.oom_lines import SCOPES
 from tracer.logs.oom_tasks import Task
+from tracer.whose import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
 """PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
@@ -20,6 +23,9 @@ _MESSAGE_SCOPES: dict[bytes, Scope] = {
     b"No available memory (MPOL_BIND)": "mempolicy",
     b"No available memory in cpuset": "cpuset",
 }
+
+
+_NOBODYS = Identity(None, None, None)
 
 
 class LogRecords:
@@ -52,6 +58,7 @@ class LogRecords:
         scope = _scope(report)
         truncated: list[str] = []
         rss = [report.anon_rss_bytes, report.file_rss_bytes, report.shmem_rss_bytes or 0]  # before 4.5: in file's
+        whose = _whose_group(report) if report.cgroup is None else _NOBODYS
         swap_pages = None if report.task is None else report.task.swap_pages
         return {
             "schema": 1,
@@ -102,9 +109,9 @@ class LogRecords:
             "trigger": _trigger(report),
             "candidates": None if report.tasks is None else [_candidate(task, page_bytes) for task in report.tasks],
             "candidates_scored": None,
-            "container": None,
-            "kubernetes": None,
-            "systemd": None,
+            "container": whose.container,
+            "kubernetes": whose.kubernetes,
+            "systemd": whose.systemd,
             "network": None,
             "truncated": truncated,
         }
@@ -116,6 +123,15 @@ class LogRecords:
         if report.clock == "unknown":
             return None
         return None if self._ahead_ns is None else at_boottime((report.time_ns or 0) + self._ahead_ns)
+
+
+def _whose_group(report: Report) -> Identity:
+    """Whose the cgroup of a group kill is, as far as that is the same for all that may be below it."""
+    if report.group is None or len(report.group) > _LONGEST_WHOLE_PATH:
+        return _NOBODYS
+    path = report.group.decode("utf-8", "backslashreplace")
+    whose, below = cgroup.identify(path), cgroup.identify(f"{path.rstrip('/')}/x.slice/x.service")
+    return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
 
 
 def _page_bytes(report: Report) -> int | None:
@@ -150,15 +166,15 @@ def _scope(report: Report) -> Scope | None:
 
 
 def _limit(report: Report, truncated: list[str]) -> Limit | None:
-    cgroup = _path(report.limit_cgroup, "limit.cgroup", truncated)
-    if cgroup is None:
+    path = _path(report.limit_cgroup, "limit.cgroup", truncated)
+    if path is None:
         return None
     memory, both, swap = map(report.counters.get, (b"memory", b"memory+swap", b"swap"))
     swap_usage = _usage(swap)
     if memory is not None and both is not None:
         swap_usage = max(0, both.usage - memory.usage)
     return {
-        "cgroup": cgroup,
+        "cgroup": path,
         "level": "other",
         "usage_bytes": _usage(memory),
         "limit_bytes": _maximum(memory),

@@ -34,6 +34,8 @@ _LINES_BEFORE = 16
 _STRETCH_BYTES = 16384
 _SAMPLE_LINES = 256
 _MOST_HOSTS = 64
+_SETTLED_NS = 10_000_000_000
+"""So much later than a victim nothing more of its incident comes, though another host's clock may be off."""
 _PATIENCE_BYTES = 4 << 20
 """After so much in which nothing counts, nothing more is waited for."""
 
@@ -49,6 +51,8 @@ class HostReports:
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
         self._awaiting: dict[Origin, Awaited] = {}
+        self._last_ns: dict[Origin, int] = {}
+        """Stamps of the last lines of those that are open."""
         self.awaits: Awaited = None
         """Which lines have to be fed beside those that have one of the words."""
 
@@ -60,6 +64,8 @@ class HostReports:
     def feed(self, sourced: Sourced) -> None:
         """Take a line."""
         line, origin = sourced
+        if self._open and line.wall_ns is not None:
+            self._settle_others(origin, line.wall_ns)
         reports = self._open.get(origin)
         if reports is None:
             if not has_word(line.text):
@@ -73,9 +79,24 @@ class HostReports:
             self._heard(line, origin)
         if reports.idle:
             del self._open[origin]
+            self._last_ns.pop(origin, None)
+        elif line.wall_ns is not None:
+            self._last_ns[origin] = line.wall_ns
         awaited = reports.awaits
         if awaited != self.awaits or len(self._open) > 1:
             self._await(origin, awaited)
+
+    def _settle_others(self, origin: Origin, wall_ns: int) -> None:
+        """Kills come out in the order of time, where the log's stamps tell it."""
+        for other in [each for each, last_ns in self._last_ns.items() if wall_ns - last_ns > _SETTLED_NS]:
+            if other == origin:
+                continue
+            reports = self._open[other]
+            for report in reports.settle():
+                self._emit(report, other)
+            if reports.idle:
+                del self._open[other], self._last_ns[other]
+                self._await(other, None)
 
     def _await(self, origin: Origin, awaited: Awaited) -> None:
         self._awaiting[origin] = awaited
@@ -96,6 +117,7 @@ class HostReports:
 
     def _end(self, origin: Origin) -> None:
         self._await(origin, None)
+        self._last_ns.pop(origin, None)
         for report in self._open.pop(origin).end():
             self._emit(report, origin)
 

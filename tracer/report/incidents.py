@@ -2,16 +2,14 @@
 """Records from several sources -> incidents, each told once."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tracer.event import Host, OomExit, OomKill, Record
+from tracer.event import OomExit, OomKill, Record
 from tracer.report.regularity import Regularity, regularity
 from tracer.report.whose import whose
-
-_SAME_S = 2.0
-"""So far the clocks of a kernel log and of the programs may be apart."""
+from tracer.twins import SAME_S, Exits, has_same_id, may_be_same
 
 
 @dataclass
@@ -49,12 +47,85 @@ class Workload:
         )
 
 
+_Key = tuple[str | None, str]
+"""Host and id of an incident."""
+
+
+class _Told:
+    """All that sources tell of one kill."""
+
+    def __init__(self, record: OomKill, lines: tuple[str, ...]) -> None:
+        self.best = record
+        """Which tells most."""
+        self.lines = lines
+        self.time_s = seconds(record["time"])
+        self.incidents = [(record["host"]["name"], record["incident"]["id"])]
+        self._all = [record]
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """The lower, the more it tells."""
+        return (True, -_known(self.best)) if self.best["source"] == "kernel_log" else (False, 0)
+
+    def places(self) -> Iterator[tuple[int, int] | str]:
+        """Where twins meet: one of these is the same, or a thread's time is the next one or the one before."""
+        if self.time_s is not None:
+            yield self.best["victim"]["tid"], int(self.time_s // SAME_S)
+        yield self.best["id"].partition("-")[2]
+
+    def is_same(self, other: "_Told") -> bool:
+        """Of two of the same id, whether they are of one kill.  What lacks a host must not make one of two hosts."""
+        return all(may_be_same(each, one) for each in self._all for one in other._all)
+
+    def is_twin(self, other: "_Told") -> bool:
+        """Of two of other ids, one of which is a kernel log's, as those of the programs are certain."""
+        if "kernel_log" not in (self.best["source"], other.best["source"]):
+            return False
+        near = self.time_s is not None and other.time_s is not None and abs(self.time_s - other.time_s) <= SAME_S
+        return (near or has_same_id(self.best, other.best)) and self.is_same(other)
+
+    def join(self, other: "_Told") -> None:
+        """Take what another one tells of the same kill."""
+        self.lines = max(self.lines, other.lines, key=len)
+        self.incidents += [key for key in other.incidents if key not in self.incidents]
+        self._all += [record for record in other._all if all(record["host"] != each["host"] for each in self._all)]
+        if other.best != self.best and other.rank < self.rank:
+            self.best, self.time_s = other.best, other.time_s
+        for each in self._all:
+            if self.best["host"]["name"] is None and each["host"]["name"] is not None:
+                self.best = {**self.best, "host": each["host"]}
+            if self.best["time"] is None and each["time"] is not None:
+                self.best, self.time_s = {**self.best, "time": each["time"]}, seconds(each["time"])
+
+
+class _Same:
+    """Incidents that several sources tell by several ids."""
+
+    def __init__(self) -> None:
+        self._first: dict[_Key, _Key] = {}
+
+    def first(self, key: _Key) -> _Key:
+        """What stands for all that are the same."""
+        while (other := self._first.get(key, key)) != key:
+            key = other
+        return key
+
+    def join(self, keys: Sequence[_Key]) -> _Key:
+        """These are one; gives what stands for it."""
+        first = self.first(keys[0])
+        for key in keys[1:]:
+            if (other := self.first(key)) != first:
+                self._first[other] = first
+        return first
+
+
 class Collection:
     """Takes records in any order."""
 
     def __init__(self) -> None:
-        self._kills: dict[str, Kill] = {}
-        self._exits: dict[str, OomExit] = {}
+        self._kills: dict[str, list[_Told]] = {}
+        """By their ids: those of two hosts may be the same."""
+        self._exits = Exits()
         self.repeated = 0
         """Kills that had been read already, from another source."""
         self.missing = 0
@@ -63,14 +134,16 @@ class Collection:
     def add(self, record: Record, lines: tuple[str, ...] = ()) -> None:
         """Take a record; ``lines`` are the kernel log's."""
         if record["type"] == "oom_kill":
-            known = self._kills.get(record["id"])
+            told = _Told(record, lines)
+            others = self._kills.setdefault(record["id"], [])
+            known = next((each for each in others if each.is_same(told)), None)
             if known is None:
-                self._kills[record["id"]] = Kill(record, None, lines)
+                others.append(told)
             else:
                 self.repeated += 1
-                known.lines = known.lines or lines
+                known.join(told)
         elif record["type"] == "oom_exit":
-            self._exits[record["id"]] = record
+            self._exits.add(record)
         elif record["type"] == "lost":
             self.missing += record["count"]
         elif record["type"] == "gap":
@@ -78,39 +151,47 @@ class Collection:
 
     def incidents(self) -> list[Incident]:
         """In the order of time; those of an unknown time come first."""
-        self._join_log()
-        found: dict[tuple[str | None, str], Incident] = {}
-        for identity, kill in self._kills.items():
-            kill.exit = self._exits.get(identity)
-            key = (kill.record["host"]["name"], kill.record["incident"]["id"])
-            incident = found.get(key)
-            if incident is None:
-                incident = found[key] = Incident(None)
-            incident.kills.append(kill)
-        for incident in found.values():
+        found: dict[_Key, Incident] = {}
+        same = _Same()
+        for told in self._joined():
+            kill = Kill(told.best, self._exits.of(told.best), told.lines)
+            key = same.join(told.incidents)
+            if key not in found:
+                found[key] = Incident(None)
+            found[key].kills.append(kill)
+        incidents: dict[_Key, Incident] = {}
+        for key, incident in found.items():  # a later kill may have told that two are one
+            first = incidents.setdefault(same.first(key), incident)
+            if first is not incident:
+                first.kills += incident.kills
+        for incident in incidents.values():
             times = [time_s for kill in incident.kills if (time_s := seconds(kill.record["time"])) is not None]
             incident.time_s = min(times, default=None)
-        return sorted(found.values(), key=lambda incident: incident.time_s or 0.0)
+        return sorted(incidents.values(), key=lambda incident: incident.time_s or 0.0)
 
-    def _join_log(self) -> None:
-        """A kill that the programs saw and a kernel log tells is one: the same thread at the same time."""
-        seen: dict[int, list[tuple[float, Kill]]] = defaultdict(list)
-        logged: list[tuple[str, float, Kill]] = []
-        for identity, kill in self._kills.items():
-            time_s = seconds(kill.record["time"])
-            if time_s is None:
-                continue
-            if kill.record["source"] == "kernel_log":
-                logged.append((identity, time_s, kill))
+    def _joined(self) -> list[_Told]:
+        """What a kernel log tells is told by the programs, too, or by the log in another form: the same thread at the
+        same time."""
+        kept: dict[tuple[int, int] | str, list[_Told]] = defaultdict(list)
+        order = [told for others in self._kills.values() for told in others]
+        gone: set[int] = set()
+        for told in sorted(order, key=lambda told: told.rank):
+            places = list(told.places())
+            near = [(at[0], at[1] + step) for at in places if not isinstance(at, str) for step in (-1, 1)]
+            others = (each for at in [*places, *near] if at in kept for each in kept[at])
+            twin = next((each for each in others if each.is_twin(told)), None)
+            if twin is None:
+                for at in places:
+                    kept[at].append(told)
             else:
-                seen[kill.record["victim"]["tid"]].append((time_s, kill))
-        for identity, time_s, kill in logged:
-            for other_s, other in seen.get(kill.record["victim"]["tid"], ()):
-                if abs(other_s - time_s) <= _SAME_S and _same(kill.record, other.record):
-                    other.lines = other.lines or kill.lines
-                    del self._kills[identity]
-                    self.repeated += 1
-                    break
+                twin.join(told)
+                gone.add(id(told))
+                self.repeated += 1
+        self._kills = defaultdict(list)
+        left = [told for told in order if id(told) not in gone]
+        for told in left:
+            self._kills[told.best["id"]].append(told)
+        return left
 
 
 def workloads(incidents: Sequence[Incident]) -> list[Workload]:
@@ -134,14 +215,8 @@ def seconds(time: str | None) -> float | None:
         return None
 
 
-def _same(one: OomKill, other: OomKill) -> bool:
-    comms = (one["victim"]["comm"], other["victim"]["comm"])
-    return (None in comms or comms[0] == comms[1]) and _same_host(one["host"], other["host"])
-
-
-def _same_host(one: Host, other: Host) -> bool:
-    if one["boot_id"] is not None and other["boot_id"] is not None:
-        return one["boot_id"] == other["boot_id"]
-    if one["name"] is None or other["name"] is None:
-        return True
-    return one["name"].partition(".")[0] == other["name"].partition(".")[0]
+def _known(value: object) -> int:
+    """How many fields are not null."""
+    if isinstance(value, dict):
+        return sum(map(_known, value.values()))
+    return value is not None

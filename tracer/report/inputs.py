@@ -4,6 +4,7 @@
 Bad lines are counted, and never end anything.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
@@ -18,6 +19,11 @@ from tracer.report.log import LogKills
 LONGEST_LINE_BYTES = 1 << 20
 _SAMPLE_LINES = 64
 _SAMPLE_BYTES = 1 << 20
+_JOURNAL = re.compile(rb'\s*\{[^\n]*"(?:__CURSOR|_BOOT_ID|_TRANSPORT)":')
+"""How ``journalctl -o json`` begins."""
+_KERNEL = re.compile(rb'"_TRANSPORT": ?"kernel"')
+_MARK = b"schema"
+"""A field of each record."""
 
 
 class Input(NamedTuple):
@@ -53,7 +59,10 @@ class Inputs:
                 if len(begin) >= _SAMPLE_BYTES or begin.count(b"\n") >= _SAMPLE_LINES:
                     break
             rest = chain((begin,), blocks)
-            if not begin.strip() or _has_records(begin):
+            has_records = not begin.strip() or _has_records(begin)
+            if _JOURNAL.match(begin) is not None:  # of the whole host: the kernel's lines among oomtrace's records
+                self._log(file, rest, has_records, _MARK)
+            elif has_records:
                 self._lines(file.name, rest)
             else:
                 self._log(file, rest)
@@ -77,25 +86,45 @@ class Inputs:
         finally:
             self.read_so_far.append(Input(name, "records", found, bad))
 
-    def _log(self, file: LogFile, blocks: Iterable[bytes]) -> None:
+    def _log(
+        self, file: LogFile, blocks: Iterable[bytes], has_records: bool = False, mark: bytes | None = None
+    ) -> None:
+        """``mark``: lines that have this may be records; the log's reader passes over those."""
         found = 0
 
-        def add(record: object, lines: tuple[str, ...]) -> None:
+        def add(record: object, lines: tuple[str, ...] = ()) -> None:
             nonlocal found
-            with suppress(UnfitError):
-                checked = self._records.conform(record)
-                if checked is not None:
-                    found += 1
-                    self._collection.add(checked, lines)
+            checked = self._records.conform(record)
+            if checked is not None:
+                found += 1
+                self._collection.add(checked, lines)
 
-        kills = LogKills(file.written_ns, add)
-        try:
+        def hear(record: object, lines: tuple[str, ...]) -> None:
+            with suppress(UnfitError):
+                add(record, lines)
+
+        bad = 0
+        kills = LogKills(file.written_ns, hear)
+
+        def heard() -> Iterator[bytes]:
             for block in blocks:
                 kills.feed(block)
+                yield block
+
+        try:
+            for line in split_lines(heard()) if mark is not None else heard():
+                if mark is None or not line.strip():
+                    continue
+                try:
+                    if mark not in line:
+                        raise UnfitError
+                    add(read_json(line))
+                except UnfitError:
+                    bad += has_records and _KERNEL.search(line) is None
         finally:
             kills.end()
-            self.read_so_far.append(Input(file.name, "kernel log", found, 0))
-        if not kills.recognized:
+            self.read_so_far.append(Input(file.name, "records" if has_records else "kernel log", found, bad))
+        if not kills.recognized and not found and not has_records:
             hint = (
                 "give files that oomtrace wrote (-o file:PATH), or kernel logs (dmesg, journalctl -k -o json, "
                 "not json-pretty, syslog)"

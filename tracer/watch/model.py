@@ -15,8 +15,10 @@ MOST = 10_000
 class Shown:
     """An incident, and what a search looks at."""
 
-    def __init__(self, incident: Incident) -> None:
+    def __init__(self, incident: Incident, number: int) -> None:
         self.incident = incident
+        self.number = number
+        """The higher, the newer."""
         self._text = ""
         self._kills = 0
 
@@ -35,7 +37,8 @@ class Model:
         self._records = Records()
         self._all: deque[Shown] = deque()
         self._incidents: dict[tuple[str | None, str], Shown] = {}
-        self._kills: dict[str, Kill] = {}
+        self._kills: dict[tuple[str | None, str], Kill] = {}
+        """By host and id; so are incidents."""
         self._words: list[str] = []
         self.shown: deque[Shown] = deque()
         self.incidents = self.victims = self.missing = self.bad = 0
@@ -55,7 +58,7 @@ class Model:
         if record["type"] == "oom_kill":
             self._kill(record)
         elif record["type"] == "oom_exit":
-            kill = self._kills.get(record["id"])
+            kill = self._kills.get((record["host"]["name"], record["id"]))
             if kill is not None:
                 kill.exit = record
         elif record["type"] == "lost":
@@ -71,20 +74,22 @@ class Model:
         self.shown = deque(shown for shown in self._all if shown.has(self._words))
 
     def _kill(self, record: OomKill) -> None:
-        if record["id"] in self._kills:
+        host = record["host"]["name"]
+        if (host, record["id"]) in self._kills:
             return
-        kill = self._kills[record["id"]] = Kill(record)
+        kill = self._kills[host, record["id"]] = Kill(record)
         self.victims += 1
-        key = (record["host"]["name"], record["incident"]["id"])
+        key = (host, record["incident"]["id"])
         known = self._incidents.get(key)
         if known is not None:
             was = known.has(self._words)
             known.incident.kills.append(kill)
             if not was and known.has(self._words):
-                self.shown.appendleft(known)
+                newer = sum(each.number > known.number for each in self.shown)
+                self.shown.insert(newer, known)
             return
         self.incidents += 1
-        shown = self._incidents[key] = Shown(Incident(seconds(record["time"]), [kill]))
+        shown = self._incidents[key] = Shown(Incident(seconds(record["time"]), [kill]), self.incidents)
         self._all.appendleft(shown)
         if shown.has(self._words):
             self.shown.appendleft(shown)
@@ -95,6 +100,6 @@ class Model:
         record = old.incident.kills[0].record
         del self._incidents[record["host"]["name"], record["incident"]["id"]]
         for kill in old.incident.kills:
-            del self._kills[kill.record["id"]]
+            del self._kills[kill.record["host"]["name"], kill.record["id"]]
         if self.shown and self.shown[-1] is old:
             self.shown.pop()

@@ -31,9 +31,9 @@ class History(TypedDict):
 
 
 def history(kills: Iterable[OomKill], now_s: float) -> History:
-    first_of: dict[str, OomKill] = {}
+    first_of: dict[tuple[str | None, str], OomKill] = {}
     for kill in kills:
-        first_of.setdefault(kill["incident"]["id"], kill)
+        first_of.setdefault((kill["host"]["name"], kill["incident"]["id"]), kill)
     times = sorted(kill["time"] for kill in first_of.values() if seconds(kill["time"]) is not None and kill["time"])
     moments = [at for at in map(seconds, times) if at is not None]
     pauses = [later - earlier for earlier, later in pairwise(moments)]

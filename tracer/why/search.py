@@ -9,15 +9,14 @@ from tracer.cgroup import identify
 from tracer.facts import Facts
 from tracer.named import is_container, is_pod, is_unit
 from tracer.runtimes import Runtimes
+from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
 from tracer.why.moment import seconds, utc
-from tracer.why.sources import Found, Kill
+from tracer.why.sources import Found
 
 Kind = Literal["container", "pod", "unit", "pid", "process"]
 KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
 """Where a name is several of these, the first is meant."""
 _COMM_LEN = 15
-_SAME_S = 2.0
-"""The kernel log's clock is that much off, at most, from the records'."""
 
 
 class State(TypedDict):
@@ -26,6 +25,7 @@ class State(TypedDict):
     id: str
     runtime: str | None
     name: str | None
+    pod_uid: str | None
     running: bool | None
     oom_killed: bool | None
     exit_code: int | None
@@ -126,10 +126,9 @@ def _rank(found: Found) -> int:
 
 
 def _is_same(kill: Kill, other: Kill) -> bool:
-    """Of two of the same thread."""
     at, other_at = seconds(kill["time"]), seconds(other["time"])
-    near = at is not None and other_at is not None and abs(at - other_at) <= _SAME_S
-    return near or kill["id"] == other["id"]
+    near = at is not None and other_at is not None and abs(at - other_at) <= SAME_S
+    return (near or has_same_id(kill, other)) and may_be_same(kill, other)
 
 
 def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
@@ -175,6 +174,7 @@ def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
         "id": container_id,
         "runtime": runtime,
         "name": found.get("name"),
+        "pod_uid": found.get("pod_uid"),
         "running": None if verdict is None else verdict["running"],
         "oom_killed": None if verdict is None else verdict["oom_killed"],
         "exit_code": None if verdict is None else verdict["exit_code"],

@@ -14,15 +14,14 @@ from typing import NamedTuple
 from tracer import enrich
 from tracer.clock import at_boottime, suspended_ns
 from tracer.errors import TracerError
-from tracer.event import OomExit, OomKill, Record, Sigkill
+from tracer.event import OomExit, Record
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile
 from tracer.logs.kills import LogKills
 from tracer.logs.kmsg import Kmsg
 from tracer.options import SIGKILL_SCOPES, SigkillOption
 from tracer.recorded import Records, UnfitError
-
-Kill = OomKill | Sigkill
+from tracer.twins import Exits, Kill
 
 RECORDS = "/var/log/oomtrace/*.json*"
 """Where the service may write to, and what logrotate makes of it."""
@@ -60,6 +59,8 @@ class Sources(NamedTuple):
     watched: list[Watched]
     problems: list[str]
     """Sources that could not be read, or not all of them, and why."""
+    exits: Exits
+    """Of all kills: rotation may come between the two records of one."""
 
 
 def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool]) -> Sources:
@@ -68,13 +69,14 @@ def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callabl
     ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs beside
     this boot's.  ``find`` names the containers in the latter.
     """
-    sources = Sources([], [], [])
+    sources = Sources([], [], [], Exits())
     for path in records or sorted(glob.glob(RECORDS)):
         _attempt(sources, lambda path=path: _read_file(sources, path, wanted))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
         _attempt(sources, lambda: _read_journal(sources, wanted))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
         _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted))  # type: ignore[misc]
+    sources.found[:] = [each._replace(exit=sources.exits.of(each.kill)) for each in sources.found]
     return sources
 
 
@@ -108,7 +110,7 @@ def _read_records(
     sources: Sources, source: str, blocks: Iterable[bytes], wanted: Callable[[Kill], bool], is_pure: bool = True
 ) -> None:
     """``is_pure``: other lines than records are damage."""
-    found: dict[str, Found] = {}
+    found: dict[tuple[str | None, str], Found] = {}
     since: str | None = None
     scopes: list[SigkillOption] = []
     has_sigkills, missing, unfit = False, 0, 0
@@ -126,11 +128,11 @@ def _read_records(
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
                 has_sigkills = has_sigkills or record["type"] == "sigkill"
                 if wanted(record):
-                    found[record["id"]] = Found(record, source)
+                    found[record["host"]["name"], record["id"]] = Found(record, source)
             elif record["type"] == "start":
                 scopes.append(record["sigkill"])
-            elif record["type"] == "oom_exit" and record["id"] in found:
-                found[record["id"]] = found[record["id"]]._replace(exit=record)
+            elif record["type"] == "oom_exit":
+                sources.exits.add(record)
             elif record["type"] == "gap":
                 missing += record["missing"]
             elif record["type"] == "lost":
@@ -169,8 +171,8 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
     try:
         for record in LogKills().kills([path]):
             cgroup = record["victim"]["cgroup"]
-            if cgroup is not None:
-                record["container"], record["kubernetes"], record["systemd"], _ = enrich.identify(cgroup, find)
+            whose = enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find)
+            record["container"], record["kubernetes"], record["systemd"], _ = whose
             if wanted(record):
                 sources.found.append(Found(record, source))
     finally:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from tracer.event import NO_LIMIT_BYTES, Breakdown, Level, OomKill
+from tracer.twins import Kill
 from tracer.why import killer
 from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
 from tracer.why.moment import seconds
 from tracer.why.search import Kind, State, Target
-from tracer.why.sources import Found, Kill, Watched
+from tracer.why.sources import Found, Watched
 
 Cause = Literal[
     "own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom", "sigkill", "exited", "not_oom",
@@ -96,11 +97,13 @@ def judge(
     finished_s = seconds(state["finished_at"]) if state is not None and state["running"] is False else None
     code = exit_code if exit_code is not None else state["exit_code"] if state is not None else None
     chosen, exited_after = _choose(kind, found, state, finished_s, code)
+    if chosen is not None and state is not None and _container_id(chosen) not in (None, state["id"]):
+        state = next((each for each in target.states if each["id"] == _container_id(chosen)), None)
+        finished_s, code = None, exit_code if exit_code is not None or state is None else state["exit_code"]
     oom_since = min((each.since for each in watched if each.since is not None), default=None)
     scopes = ("all", "containers") if kind in ("container", "pod") else ("all",)
     sigkill_since = min((each.since for each in watched if each.since and each.sigkills in scopes), default=None)
-    kills = [each.kill for each in found if each.kill["type"] == "oom_kill"]
-    oom_kills = [kill for kill in kills if kill["type"] == "oom_kill"]
+    oom_kills = [kill for kill in (each.kill for each in found) if kill["type"] == "oom_kill"]
     verdict: Verdict = {
         "name": target.name,
         "kind": kind,
@@ -136,13 +139,16 @@ def judge(
 
 
 def _state_of(target: Target, found: Sequence[Found]) -> State | None:
-    """Of the container that is asked for: of several one that runs, or the last one that ended."""
-    if not target.states:
-        return None
-    ids = {each.kill["container"]["id"] for each in found[-1:] if each.kill["container"] is not None}
-    return max(
-        target.states, key=lambda state: (state["running"] is True, state["finished_at"] or "", state["id"] in ids)
-    )
+    """Of the container that is asked for: of several in the last kill's pod one that runs, or the last that ended."""
+    killed_id = _container_id(found[-1]) if found else None
+    kubernetes = found[-1].kill["kubernetes"] if found else None
+    pod = kubernetes["pod_uid"] if kubernetes is not None else None
+
+    def worth(state: State) -> tuple[bool, bool, str, bool]:
+        is_there = pod is None or state["id"] == killed_id or state["pod_uid"] == pod
+        return is_there, state["running"] is True, state["finished_at"] or "", state["id"] == killed_id
+
+    return max(target.states, key=worth, default=None)
 
 
 def _choose(
@@ -204,11 +210,10 @@ def _init_died(found: Found) -> bool:
 
 
 def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
-    """``finished_s``: of the container for whose end the kill was chosen."""
+    """``finished_s``: of the container for whose end the kill was chosen.  The init may end by a child's death, too."""
     if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
-    lives = chosen.exit is not None and chosen.exit["container_init_died"] is False
-    return False if lives or chosen.kill["victim"]["is_container_init"] is False else None
+    return False if chosen.exit is not None and chosen.exit["container_init_died"] is False else None
 
 
 def _cause(kill: Kill, kind: Kind) -> Cause:
