@@ -9,15 +9,12 @@ import re
 from collections.abc import Callable
 
 from tracer.logs.formats import LineFormats, Origin, Sourced
+from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
-from tracer.logs.oom_incident import Awaited, Report
-from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS, Reports, has_word
+from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS
 from tracer.logs.times import Calendar
 
-Emit = Callable[[Report, Origin], None]
 Begin = Callable[[Origin], None]
-Heard = Callable[[LogLine, Origin], None]
 
 _SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS)
 """In the journal's JSON a text that is no UTF-8 is a list of numbers."""
@@ -33,93 +30,8 @@ _LINES_BEFORE = 16
 """A name in a record may hold newlines, and in ``dmesg -J`` the time stands some lines before the text."""
 _STRETCH_BYTES = 16384
 _SAMPLE_LINES = 256
-_MOST_HOSTS = 64
-_SETTLED_NS = 10_000_000_000
-"""So much later than a victim nothing more of its incident comes, though another host's clock may be off."""
 _PATIENCE_BYTES = 4 << 20
 """After so much in which nothing counts, nothing more is waited for."""
-
-
-class HostReports:
-    """Lines of many hosts and boots, mixed as a central log has them -> reports.
-
-    ``heard`` is given each line that counts, after the reports that it completes.
-    """
-
-    def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
-        self._emit = emit
-        self._heard = heard
-        self._open: dict[Origin, Reports] = {}
-        self._awaiting: dict[Origin, Awaited] = {}
-        self._last_ns: dict[Origin, int] = {}
-        """Stamps of the last lines of those that are open."""
-        self.awaits: Awaited = None
-        """Which lines have to be fed beside those that have one of the words."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no report is open."""
-        return not self._open
-
-    def feed(self, sourced: Sourced) -> None:
-        """Take a line."""
-        line, origin = sourced
-        if self._open and line.wall_ns is not None:
-            self._settle_others(origin, line.wall_ns)
-        reports = self._open.get(origin)
-        if reports is None:
-            if not has_word(line.text):
-                return
-            if len(self._open) >= _MOST_HOSTS:
-                self._end(next(iter(self._open)))
-            reports = self._open[origin] = Reports()
-        for report in reports.feed(line):
-            self._emit(report, origin)
-        if self._heard is not None:
-            self._heard(line, origin)
-        if reports.idle:
-            del self._open[origin]
-            self._last_ns.pop(origin, None)
-        elif line.wall_ns is not None:
-            self._last_ns[origin] = line.wall_ns
-        awaited = reports.awaits
-        if awaited != self.awaits or len(self._open) > 1:
-            self._await(origin, awaited)
-
-    def _settle_others(self, origin: Origin, wall_ns: int) -> None:
-        """Kills come out in the order of time, where the log's stamps tell it."""
-        for other in [each for each, last_ns in self._last_ns.items() if wall_ns - last_ns > _SETTLED_NS]:
-            if other == origin:
-                continue
-            reports = self._open[other]
-            for report in reports.settle():
-                self._emit(report, other)
-            if reports.idle:
-                del self._open[other], self._last_ns[other]
-                self._await(other, None)
-
-    def _await(self, origin: Origin, awaited: Awaited) -> None:
-        self._awaiting[origin] = awaited
-        if awaited is None:
-            del self._awaiting[origin]
-        found = self._awaiting.values()
-        self.awaits = "all" if "all" in found else "statistics" if found else None
-
-    def end(self) -> None:
-        """The log ends here, or nothing was added to it for a while."""
-        for origin in list(self._open):
-            self._end(origin)
-
-    def end_of(self, host: str | None) -> None:
-        """A host boots: nothing more comes of what is open."""
-        for origin in [each for each in self._open if each.host == host]:
-            self._end(origin)
-
-    def _end(self, origin: Origin) -> None:
-        self._await(origin, None)
-        self._last_ns.pop(origin, None)
-        for report in self._open.pop(origin).end():
-            self._emit(report, origin)
 
 
 class LogScan:
