@@ -98,6 +98,8 @@ class Config:
         several = value if may_be_several and isinstance(value, list) else [value]
         if not all(isinstance(each, str) for each in several):
             raise self._wrong(f"{name}.{key} must be a text", f"see: oomtrace run --help, --{name}", self._line(key))
+        if not several:
+            raise self._wrong(f"{name}.{key} is empty", "leave it out, or name a pattern", self._line(key))
         return [(key, each) for each in several]
 
     def _output(self, value: Any, number: int) -> str:

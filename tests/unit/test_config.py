@@ -109,6 +109,7 @@ def wrong(path: Path, old: str, new: str) -> str:
         ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
         ("scope", "scop", ", line 10: kills have no 'scop' to choose by"),
         ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
+        ('["kube-*", "x"]', "[]", ", line 11: except.namespace is empty"),
         ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),
         (
             "oom_exit",

@@ -72,6 +72,7 @@ def test_values(pair: str, value: object) -> None:
         ("x://host?wait=soon", "wait=soon is no number"),
         ("x://host?wait=1M", "wait=1M is no number"),
         ("x://host?least=0m", "least=0m is too small: it is 1 at least"),
+        ("x://host?wait=999999999999d", "is too long"),
         ("x://host?size=-1", "size=-1 is no number"),
         ("x://host?sync=1", "use yes or no"),
         ("x://host?ca-file=ca.pem", "no absolute path"),

@@ -24,6 +24,7 @@ _UNITS: dict[str, dict[str, int]] = {
     "bytes": {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30},
     "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
 }
+_LONGEST_S = 3650 * 86400
 SECRET_MAX_BYTES = 64 << 10
 LOCAL = frozenset({"stdout", "file", "journald", "syslog+unix", "forward+unix"})
 """Schemes of outputs on this host, whose addresses have nothing secret."""
@@ -217,7 +218,10 @@ def _value(scheme: str, name: str, option: Option, text: str) -> Value:
             raise _wrong(scheme, f"{name}={text} is no number", f"digits, and one of {told}" if told else "use digits")
         if int(match[1]) < option.least:
             raise _wrong(scheme, f"{name}={text} is too small", f"it is {option.least} at least")
-        return int(match[1]) * units[match[2]]
+        number = int(match[1]) * units[match[2]]
+        if kind == "seconds" and number > _LONGEST_S:
+            raise _wrong(scheme, f"{name}={text} is too long", "it is ten years at most")
+        return number
     if kind == "path" and not text.startswith("/"):
         raise _wrong(scheme, f"{name}={text} is no absolute path", "begin it with /")
     return text
