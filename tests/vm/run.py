@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
-python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--short] [pytest arguments]
+python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--depth short] [pytest arguments]
 python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, cgroup v1, arm64, and systemd
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 from xml.etree import ElementTree
 
 from . import kernels
@@ -37,6 +38,10 @@ PROJECT = BUILD.parents[1]
 RESULTS = BUILD / "results"
 # What the tests need of the project.
 PARTS = ("tracer", "bpf", "tests", "pyproject.toml")
+Depth = Literal["whole", "short", "smoke"]
+"""short: without what takes long and depends on the kernel's age only; smoke: attached, kills with exact figures."""
+LONG = ("test_storm.py", "test_daemon.py", "test_metadata.py", "test_top.py", "test_host.py")
+"""What takes three quarters of the time, and hardly differs by processor, engine or cgroup version."""
 AT_ONCE = 2
 TIMEOUT_S = 1800.0
 
@@ -49,10 +54,9 @@ class Run:
     cgroup: int = 2
     engine: str = "core"
     btf: bool = True
-    whole: bool = True
-    """Whether what takes long and depends on the kernel's age only is run, too."""
-    always: bool = True
-    """Whether `make test` runs it; the others are between two of these, and `make test-vm-all` runs them."""
+    depth: Depth = "whole"
+    few: Depth | None = None
+    """How much of it `make test` runs; None: nothing, it is between two others, and `make test-vm-all` runs it."""
     results: Path = RESULTS
 
     @property
@@ -71,7 +75,7 @@ class Run:
         """The command that runs it."""
         words = ["tests.vm.run", "--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
         words += [] if self.btf else ["--no-btf"]
-        words += [] if self.whole else ["--short"]
+        words += ["--depth", self.depth]
         return [sys.executable, "-m", *words, *options]
 
     def count(self) -> dict[str, int]:
@@ -102,25 +106,25 @@ class SystemdRun(Run):
         return self.results / self.name / "junit.xml"
 
     def words(self, options: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "tests.vm.systemd", "--suite", self.suite]
+        return [sys.executable, "-m", "tests.vm.systemd", "--suite", self.suite, "--depth", self.depth]
 
 
-SYSTEMD: list[Run] = [SystemdRun(suite="runtimes"), SystemdRun(suite="scenarios")]
+SYSTEMD: list[Run] = [SystemdRun(suite="runtimes", few="short"), SystemdRun(suite="scenarios", few="whole")]
 # The longest first, so that the end is not spent waiting for one of them.
 MATRIX = [
     # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
-    Run("6.1", engine="bcc", btf=False, whole=False),
-    Run("5.10", engine="bcc", btf=False, whole=False, always=False),
-    Run("7.x"),
-    Run("7.x", engine="bcc", whole=False, always=False),
-    Run("6.12-arm64", whole=False),
-    Run("5.10"),
-    Run("6.12", whole=False, always=False),
-    Run("6.1", whole=False, always=False),
-    Run("5.10-old", whole=False, always=False),
+    Run("6.1", engine="bcc", btf=False, depth="short", few="smoke"),
+    Run("5.10", engine="bcc", btf=False, depth="short"),
+    Run("7.x", few="short"),
+    Run("7.x", engine="bcc", depth="short"),
+    Run("6.12-arm64", depth="short", few="smoke"),
+    Run("5.10", few="short"),
+    Run("6.12", depth="short"),
+    Run("6.1", depth="short"),
+    Run("5.10-old", depth="short"),
     # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
-    Run("6.1", cgroup=1, whole=False),
-    Run("5.10", cgroup=1, whole=False, always=False),
+    Run("6.1", cgroup=1, depth="short", few="smoke"),
+    Run("5.10", cgroup=1, depth="short"),
 ]
 
 
@@ -173,7 +177,9 @@ def command(run: Run, arguments: Sequence[str]) -> str:
         pytest += _without("test_daemon.py", "test_metadata.py", "test_reload.py")
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
-        if not run.whole:
+        if run.depth == "smoke":
+            pytest += _without(*LONG)
+        if run.depth != "whole":
             pytest += _without("test_pins.py", "test_outputs.py", "test_reload.py")
             # Each of these starts a tracer, too; one tells whether the kernel's structures are read right.
             pytest += [] if "-k" in arguments else ["-k", "not test_sigkill.py or test_shell"]
@@ -189,8 +195,7 @@ def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[s
     """Run these; 1 when a test failed or a VM did not come to its end."""
     prepare(sorted({run.kernel for run in matrix}))
     results.mkdir(parents=True, exist_ok=True)
-    # Which tests were asked for are those of the matrix.
-    waiting = [replace(run, results=results) for run in [*([] if arguments else SYSTEMD), *matrix]]
+    waiting = [replace(run, results=results) for run in matrix]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
     lines: list[str] = []
     tried: set[str] = set()
@@ -261,7 +266,7 @@ def main() -> int:
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
     parser.add_argument("--no-btf", action="store_true")
-    parser.add_argument("--short", action="store_true", help="without the tests that take longest")
+    parser.add_argument("--depth", choices=get_args(Depth), default="whole", help="without the tests that take longest")
     parser.add_argument("--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
@@ -272,13 +277,14 @@ def main() -> int:
             print("\n".join(f"{label:<10}{kernel.fetched()}" for label, kernel in kernels.ALL.items()))
             return 0
         if options.all or options.few:
-            matrix = [run for run in MATRIX if run.always or options.all]
+            # Which tests were asked for are those of the matrix.
+            matrix = [*([] if arguments else SYSTEMD), *MATRIX]
+            if options.few:
+                matrix = [replace(run, depth=run.few) for run in matrix if run.few is not None]
             return run_all(matrix, [f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --few, --list and --kernel is needed")
-        run = Run(
-            options.kernel, options.cgroup, options.engine, not options.no_btf, not options.short, results=results
-        )
+        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, options.depth, results=results)
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)

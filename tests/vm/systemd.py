@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd-SUITE.
 
-python3 -m tests.vm.systemd [--suite runtimes | scenarios] [--engine core | bcc] [pytest arguments]
+python3 -m tests.vm.systemd [--suite runtimes | scenarios] [--engine core | bcc] [--depth short] [pytest arguments]
 
 dist/ must have the Debian package (make deb).  pytest runs as a service, on cgroup v2 and with real container runtimes:
 see tests.vm.root.  Results are junit.xml, dmesg.txt, journal.txt and what the tests wrote (tmp); with pytest arguments
@@ -31,6 +31,8 @@ from .vm import Guest, exit_on_signals, mebibytes, prepare
 
 KERNEL = "6.12"
 SUITES = {"runtimes": ("tests/packaging", "tests/runtimes"), "scenarios": ("tests/scenarios",)}
+LONG = ("test_late.py", "test_removed.py", "test_why.py")
+"""Of tests/runtimes what takes long, and is the same without systemd."""
 DEB = PROJECT / f"dist/oomtrace_{__version__}_all.deb"
 TIMEOUT_S = 2400.0
 MEMORY_MIB = 2048
@@ -39,7 +41,7 @@ BOOT_S = 90.0
 END_S = 30.0
 
 
-def run(suite: str, engine: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
+def run(suite: str, engine: str, depth: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
     """Run the tests in a VM; pytest's status, or the VM's."""
     results = (RESULTS / "partial" if arguments else RESULTS) / f"systemd-{suite}"
     shutil.rmtree(results, ignore_errors=True)
@@ -61,7 +63,8 @@ def run(suite: str, engine: str, arguments: Sequence[str], timeout: float, memor
             get=results,
             timeout=timeout,
         )
-        pytest = command(SUITES[suite], engine, arguments, timeout - BOOT_S)
+        left_out = [f"--deselect=tests/runtimes/{name}" for name in LONG] if depth == "short" else []
+        pytest = command(SUITES[suite], engine, [*arguments, *left_out], timeout - BOOT_S)
         return guest.run(pytest, sys.stdout.buffer, sys.stderr.buffer)
 
 
@@ -96,13 +99,14 @@ def main() -> int:
     )
     parser.add_argument("--suite", choices=SUITES, default="runtimes")
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
+    parser.add_argument("--depth", choices=("whole", "short"), default="whole", help="without what takes longest")
     parser.add_argument("--memory", type=mebibytes, default=MEMORY_MIB, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()
     exit_on_signals()
     began = time.monotonic()
     try:
-        status = run(options.suite, options.engine, arguments, options.timeout, options.memory)
+        status = run(options.suite, options.engine, options.depth, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"systemd: {error}", file=sys.stderr)
         return 2
