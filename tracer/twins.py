@@ -34,6 +34,14 @@ def has_same_id(one: Kill, other: Kill) -> bool:
     return rest == other_rest and rest[:1] == "k" and "0" in (boot, other_boot)
 
 
+def has_other_id(one: Kill, other: Kill) -> bool:
+    """Whether the ids say that they are two: of two boots, or of one at other microseconds since it."""
+    (boot, _, rest), (other_boot, _, other_rest) = one["id"].partition("-"), other["id"].partition("-")
+    if boot != other_boot:
+        return "0" not in (boot, other_boot)
+    return rest[:1] == other_rest[:1] == "k" and rest != other_rest
+
+
 class Exits:
     """Exits, which may stand in another file than their kill, and before it."""
 

@@ -19,7 +19,7 @@ from cmarkgfm.cmark import Options
 from tests.kernel.environment import require
 from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.kernel_log_files import FILES, lines
-from tests.unit.log_formats import HOST, SPLIT, WHOLE
+from tests.unit.log_formats import BOOT_ID, HOST, SPLIT, WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
@@ -136,11 +136,11 @@ def test_kernel_log_of_the_same_kills(tmp_path: Path) -> None:
     seen = []
     for number, kill in enumerate(logged):
         record: Any = copy.deepcopy(kill.record)
-        record.update(id=f"seen-{number}", source="bpf")
+        record.update(id=f"{BOOT_ID[:8]}-{number}", source="bpf")
         seen.append(record)
     collection, _ = read(written(tmp_path / "oom.json", seen), str(path))
     (incident,) = collection.incidents()
-    assert [kill.record["id"] for kill in incident.kills] == ["seen-0", "seen-1", "seen-2"]
+    assert [kill.record["id"] for kill in incident.kills] == [f"{BOOT_ID[:8]}-{number}" for number in range(3)]
     assert collection.repeated == 3
     for kill in logged:
         killed = f"Killed process {kill.record['victim']['tid']} ({kill.record['victim']['comm']})"
