@@ -4,7 +4,7 @@
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from tracer.errors import EXIT_USAGE, TracerError
+from tracer.errors import TracerError
 from tracer.output import Output
 from tracer.sinks import Sink
 from tracer.sinks.open import open_target, parse_all
@@ -79,8 +79,6 @@ class Outputs:
 def _open(uris: Sequence[str], known: Container[str]) -> list[tuple[str, Target, Sink]]:
     """Those that are not known; all or none."""
     opened: list[tuple[str, Target, Sink]] = []
-    if not uris:
-        raise TracerError("there is no output", "name one: stdout", EXIT_USAGE)
     try:
         for uri, target in zip(uris, parse_all(uris), strict=True):
             if uri not in known:
