@@ -19,8 +19,8 @@ def is_same_host(one: Host, other: Host) -> bool:
 
 
 def may_be_same(one: Kill, other: Kill) -> bool:
-    """Whether thread, name and host agree; when they were says the rest."""
-    if one["victim"]["tid"] != other["victim"]["tid"]:
+    """Whether thread, name and host agree, and the ids do not tell two; when they were says the rest."""
+    if one["victim"]["tid"] != other["victim"]["tid"] or _has_other_id(one, other):
         return False
     comms = (one["victim"]["comm"], other["victim"]["comm"])
     return (None in comms or comms[0] == comms[1]) and is_same_host(one["host"], other["host"])
@@ -34,7 +34,7 @@ def has_same_id(one: Kill, other: Kill) -> bool:
     return rest == other_rest and rest[:1] == "k" and "0" in (boot, other_boot)
 
 
-def has_other_id(one: Kill, other: Kill) -> bool:
+def _has_other_id(one: Kill, other: Kill) -> bool:
     """Whether the ids say that they are two: of two boots, or of one at other microseconds since it."""
     (boot, _, rest), (other_boot, _, other_rest) = one["id"].partition("-"), other["id"].partition("-")
     if boot != other_boot:

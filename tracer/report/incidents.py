@@ -9,7 +9,7 @@ from datetime import datetime
 from tracer.event import OomExit, OomKill, Record
 from tracer.report.regularity import Regularity, regularity
 from tracer.report.whose import whose
-from tracer.twins import SAME_S, Exits, has_other_id, has_same_id, may_be_same
+from tracer.twins import SAME_S, Exits, has_same_id, may_be_same
 
 
 @dataclass
@@ -80,8 +80,6 @@ class _Told:
     def is_twin(self, other: "_Told") -> bool:
         """Of two of other ids, one of which is a kernel log's, as those of the programs are certain."""
         if "kernel_log" not in (self.best["source"], other.best["source"]):
-            return False
-        if any(has_other_id(each, one) for each in self._all for one in other._all):
             return False
         near = self.time_s is not None and other.time_s is not None and abs(self.time_s - other.time_s) <= SAME_S
         return (near or has_same_id(self.best, other.best)) and self.is_same(other)
