@@ -178,7 +178,8 @@ class Daemon:
             process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
         )
         self._stream.close()
-        self._settle(last=True)
+        self._stream.release()
+        self._release()
         if self._capture.pinned and sys.stderr.isatty():
             print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
@@ -256,16 +257,16 @@ class Daemon:
             self._stream.lose("upgrade", len(ring.read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
-    def _settle(self, *, last: bool = False) -> None:
+    def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
         for stage, count in self._rings.lost():
             self._stream.lose(stage, count)
         if self._rings.has_unseen_cgroups():
             self._expect(None)
-        if last:
-            self._stream.release()
-        else:
-            self._stream.settle()
+        self._stream.settle()
+        self._release()
+
+    def _release(self) -> None:
         told = self._sigkills.first_needed(self._rings.sigkills.position)
         self._rings.release(self._pipeline.incident_is_open, told)
 
