@@ -21,10 +21,9 @@ import tracer
 from tracer import backoff
 from tracer import output as output_module
 from tracer import spool as spool_module
-from tracer.ids import Id
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
-from tracer.sinks import RejectedError, Sink
+from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.open import open_sink
 from tracer.spool import Spool
 
@@ -33,12 +32,11 @@ from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 MakeOutput = Callable[..., Output]
 
 
-class Asked:
+class Asked(Remote):
     """A sink over a network: it takes batches, in part or not, when the test lets it."""
 
     uri = "http://user:secret@example.org/token"
     batch_lines = 50
-    dead = False
 
     def __init__(self, takes: bool = False) -> None:
         self.taken: list[bytes] = []
@@ -56,12 +54,6 @@ class Asked:
         taken = lines[: self.calls % 20 + 1]
         self.taken += taken
         return len(taken)
-
-    def recent(self) -> set[Id]:
-        return set()
-
-    def reopen(self) -> None:
-        pass
 
     def close(self) -> None:
         pass

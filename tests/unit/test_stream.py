@@ -15,8 +15,8 @@ from tracer import line_queue
 from tracer import stream as stream_module
 from tracer.backlog import Backlog
 from tracer.event import Gap
-from tracer.ids import Id
 from tracer.output import Output
+from tracer.sinks import Remote
 from tracer.sinks.open import open_sink
 from tracer.stream import Stream
 
@@ -53,11 +53,10 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert datetime.fromisoformat(last["since"]).timestamp() <= dropped_ns / 1e9
 
 
-class Told:
+class Told(Remote):
     """A sink that keeps what it gets, or takes nothing."""
 
     batch_lines = 1
-    dead = False
 
     def __init__(self, uri: str, *, takes: bool = True) -> None:
         self.uri = uri
@@ -72,12 +71,6 @@ class Told:
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         return [record for record in map(json.loads, self.lines) if record["type"] == kind]
-
-    def recent(self) -> set[Id]:
-        return set()
-
-    def reopen(self) -> None:
-        pass
 
     def close(self) -> None:
         pass
