@@ -42,7 +42,7 @@ def entry(line: bytes) -> bytes:
 
 def _fields(record: message.Fields, line: bytes) -> Iterator[tuple[str, str]]:
     yield "MESSAGE", message.sentence(record)
-    yield "PRIORITY", str(message.severity(record))
+    yield "PRIORITY", str(message.severity(record["type"]))
     yield "SYSLOG_IDENTIFIER", IDENTIFIER
     if record["type"] in MESSAGE_IDS:
         yield "MESSAGE_ID", MESSAGE_IDS[record["type"]]

@@ -29,8 +29,9 @@ def read(line: bytes) -> Fields:
     return record
 
 
-def severity(record: Fields) -> int:
-    return _SEVERITIES.get(record["type"], _NOTICE)
+def severity(kind: str) -> int:
+    """Of a type of record."""
+    return _SEVERITIES.get(kind, _NOTICE)
 
 
 def sentence(record: Fields) -> str:

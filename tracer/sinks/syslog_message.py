@@ -98,7 +98,7 @@ class Messages:
 
     def _frame(self, told: Known, data: "list[Field]", text: bytes) -> bytes:
         kind = str(told.type)
-        priority = 8 * self._facility + message.severity({"type": kind})
+        priority = 8 * self._facility + message.severity(kind)
         parameters = "".join(f" {name}={value}" for name, value in _parameters(data))
         structured = f"[{self._sd_id}{parameters}]" if parameters else _NIL
         head = (
