@@ -17,11 +17,12 @@
 
 /*
  * So many at once, and so many nanoseconds until there is room for one more: of all, and of one cgroup.  Whoever can
- * fork can kill thousands a second, and each becomes a line of JSON.
+ * fork can kill thousands a second, and each becomes a line of JSON.  So many have room in the ring buffer, as long as
+ * the names of their cgroups together have no more than 150 bytes on average: they wait there for a slow reader.
  */
-#define RATE_BURST 4096
+#define RATE_BURST 1024
 #define RATE_NS 8000000
-#define CGROUP_BURST 2560
+#define CGROUP_BURST 512
 #define CGROUP_NS 32000000
 
 enum sigkill_scope {
