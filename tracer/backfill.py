@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from tracer.clock import suspended_ns
 from tracer.event import OomKill
 from tracer.logs.kmsg import Kmsg
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 from tracer.stderr import tell
 
 Known = Callable[[int, int], bool]

@@ -2,6 +2,7 @@
 """The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds; and back."""
 
 import time
+from functools import lru_cache
 
 
 def monotonic_ns() -> int:
@@ -24,7 +25,12 @@ def at_boottime(boot_ns: int) -> str:
 
 def rfc3339(unix_ns: int) -> str:
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+    return f"{_to_the_second(seconds)}.{nanoseconds:09d}Z"
+
+
+@lru_cache(maxsize=16)
+def _to_the_second(unix_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
 
 
 def unix_ns(text: object) -> int | None:

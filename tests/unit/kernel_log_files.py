@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports
+from tracer.logs.reported import Report
 
 FILES = {path.stem: path.read_bytes() for path in sorted(Path(__file__).with_name("kernel_logs").glob("*.txt"))}
 

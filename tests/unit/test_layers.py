@@ -46,7 +46,7 @@ LAYERS = (
         "schema",
     ),
     ("recorded", "style_ecs", "style_otel"),
-    ("ids", "style"),
+    ("ids", "style", "logs.reported"),
     ("line", "logs.dmesg_json", "logs.files"),
     ("cgroup_account",),
     (

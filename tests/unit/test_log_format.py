@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.kernel.environment import require
 from tracer.logs.formats import Origin
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_lines import LogLine
+from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
 

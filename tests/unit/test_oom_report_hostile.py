@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 
 from .kernel_log_files import FILES, lines, reports
 from .records import HOST, validate

@@ -3,9 +3,9 @@
 
 import pytest
 
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 
 from .kernel_log_files import reports
 from .records import HOST, validate

@@ -802,9 +802,10 @@ def test_any_record(log: str, killed: Killed) -> None:
         for path, value in changes:
             owner = record
             for key in path[:-1]:
-                if not isinstance(owner, dict | list) or (isinstance(owner, dict) and key not in owner):
+                try:
+                    owner = owner[key]
+                except (KeyError, IndexError, TypeError):  # an earlier change took its place
                     return
-                owner = owner[key] if isinstance(owner, dict) or key < len(owner) else None
             if path and isinstance(owner, dict):
                 owner[path[-1]] = value
         try:

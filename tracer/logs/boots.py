@@ -15,7 +15,7 @@ import orjson
 from tracer import line
 from tracer.event import OomKill
 from tracer.logs.formats import Origin
-from tracer.logs.oom_incident import Report
+from tracer.logs.reported import Report
 
 _UNORDERED_NS = 1_000_000_000
 """printk's clocks on two CPUs are closer."""

@@ -64,6 +64,7 @@ _RFC5424 = re.compile(
 """rsyslog keeps a space in front of what came by the older protocol."""
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_BACKSLASH = 92
 
 Read = Callable[[bytes], Sourced | bool]
 
@@ -78,7 +79,9 @@ class LineFormats:
             self._dmesg_json,
         ]  # fmt: skip
         self._object = DmesgObject(calendar)
-        self._indent = 0
+        self.indent = 0
+        """How far lines are indented in which the record goes on that was read last; 0: it does not."""
+        self._host: bytes | None = None
         self._origin = NOWHERE
         self._stamp = b""
         self._stamp_ns: int | None = None
@@ -108,20 +111,23 @@ class LineFormats:
                 return found
         return False
 
-    @property
-    def indented(self) -> bool:
-        """Whether the record that was read last may go on, in lines that are indented."""
-        return self._indent > 0
+    def more(self, data: bytes, at: int, end: int) -> int:
+        """Where the lines end, of those from ``at`` on, that belong to the record that was read last."""
+        indent, find = b" " * self.indent, data.find
+        while data.startswith(indent, at, end) or (at < end and not data[at : find(b"\n", at, end)].strip(b" ")):
+            at = find(b"\n", at, end) + 1
+        return at
 
-    def goes_on(self, raw: bytes) -> bool:
-        """Whether a line belongs to the record that the line before began."""
-        return not raw[: self._indent].strip(b" ")
-
-    def join(self, sourced: Sourced, more: list[bytes]) -> Sourced:
-        """The record of a line that was read last, and of those that go on with it."""
+    def join(self, sourced: Sourced, more: bytes) -> Sourced:
+        """The record of a line that was read last, and of those that go on with it, which end with a newline each."""
         line, origin = sourced
-        rest = (_unescape(raw[self._indent :].removesuffix(b"\r")) for raw in more[:_MOST_LINES])
-        return line._replace(text=b"\n".join((line.text, *rest))), origin
+        newline = b"\n" + b" " * self.indent
+        text = b"\n" + more[:-1]
+        if text.count(newline) == text.count(b"\n") and b"\r" not in text:
+            text = text.replace(newline, b"\n")
+        else:
+            text = re.sub(rb"\r?\n {0,%d}" % self.indent, b"\n", text.removesuffix(b"\r"))
+        return line._replace(text=line.text + _unescape(text)), origin
 
     def _dmesg(self, raw: bytes) -> Sourced | bool:
         match = _DMESG.match(raw)
@@ -129,17 +135,17 @@ class LineFormats:
             return False
         priority, facility, seconds, microseconds, caller, unread = match.groups()
         if (priority and int(priority) > 7) or (facility and facility != b"kern"):
-            self._indent = 0
+            self.indent = 0
             return True
         if unread is not None and not has_word(raw):
-            self._indent = 0
+            self.indent = 0
             return True
-        end = self._indent = match.end() if unread is None else match.start(6)
+        end = self.indent = match.end() if unread is None else match.start(6)
         text, time_ns = raw[end:], int(seconds + microseconds) * 1000
-        if b"kernel: " in text and (match := _HOST.match(text)) is not None:
-            self._indent += match.end()
+        if text.find(b"kernel: ") >= 0 and (match := _HOST.match(text)) is not None:
+            self.indent += match.end()
             return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
-        return LogLine(_unescape(text) if b"\\" in text else text, time_ns, "printk", caller), NOWHERE
+        return LogLine(_unescape(text) if _BACKSLASH in text else text, time_ns, "printk", caller), NOWHERE
 
     def _dmesg_ctime(self, raw: bytes) -> Sourced | bool:
         match = _DMESG_CTIME.match(raw)
@@ -157,9 +163,9 @@ class LineFormats:
         return self._dmesg_at_wall(raw, match)
 
     def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
-        self._indent = match.end()
+        self.indent = match.end()
         if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern"):
-            self._indent = 0
+            self.indent = 0
             return True
         return self._at_stamp(_unescape(raw[match.end() :]), match[4]), NOWHERE
 
@@ -167,7 +173,7 @@ class LineFormats:
         match = _KMSG.match(raw)
         if match is None:
             return False
-        self._indent = 0  # what is indented are properties
+        self.indent = 0  # what is indented are properties
         if int(match[1]) > 7:
             return True
         caller = next((each[7:] for each in match[4].split(b",") if each.startswith(b"caller=")), None)
@@ -178,14 +184,14 @@ class LineFormats:
         if match is None:
             return False
         priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
-        self._indent = 0
+        self.indent = 0
         if unread is not None and not has_word(raw):
             return True
         if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
             return True
         if stamp != self._stamp:
             self._remember(stamp, self._read_stamp(stamp))
-        end = self._indent = match.end() if unread is None else match.start(9)
+        end = self.indent = match.end() if unread is None else match.start(9)
         if seconds is None:
             return self._at_stamp(raw[end:], None), self._from(host)
         time_ns = int(seconds + microseconds) * 1000  # more exact
@@ -195,7 +201,7 @@ class LineFormats:
         match = _RFC5424.match(raw)
         if match is None:
             return False
-        self._indent = 0
+        self.indent = 0
         priority, stamp, host, program = match.groups()
         if int(priority) > 7 or program != b"kernel":
             return True
@@ -207,7 +213,7 @@ class LineFormats:
         found = self._object.read(raw)
         if isinstance(found, bool):
             return found
-        self._indent = 0
+        self.indent = 0
         return found, NOWHERE
 
     def _stamped(self, text: bytes) -> LogLine:
@@ -226,7 +232,7 @@ class LineFormats:
         if raw[:1] != b"{" or raw[-1:] != b"}":
             return False
         found = read_json(raw)
-        self._indent = 0
+        self.indent = 0
         return found if isinstance(found, bool) else (found[0], Origin(*found[1:]))
 
     def _read_stamp(self, stamp: bytes) -> int | None:
@@ -249,11 +255,11 @@ class LineFormats:
     def _from(self, host: bytes | None) -> Origin:
         if host is None:
             return NOWHERE
-        name = host.decode("utf-8", "backslashreplace")
-        if name != self._origin.host:
-            self._origin = Origin(name if name != "-" else None)
+        if host != self._host:
+            self._host = host
+            self._origin = Origin(host.decode("utf-8", "backslashreplace") if host != b"-" else None)
         return self._origin
 
 
 def _unescape(text: bytes) -> bytes:
-    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text) if b"\\" in text else text
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text) if _BACKSLASH in text else text

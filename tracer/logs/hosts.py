@@ -4,9 +4,10 @@
 from collections.abc import Callable
 
 from tracer.logs.formats import Origin, Sourced
-from tracer.logs.oom_incident import Awaited, Report
+from tracer.logs.oom_incident import Awaited
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Reports, has_word
+from tracer.logs.oom_report import Reports, has_word, most_awaited
+from tracer.logs.reported import Report
 
 Emit = Callable[[Report, Origin], None]
 Heard = Callable[[LogLine, Origin], None]
@@ -29,8 +30,8 @@ class HostReports:
         self._awaiting: dict[Origin, Awaited] = {}
         self._last_ns: dict[Origin, int] = {}
         """Stamps of the last lines of those that are open."""
-        self.awaits: Awaited = None
-        """Which lines have to be fed beside those that have one of the words."""
+        self.awaits: Awaited = "words"
+        """Which lines have to be fed."""
 
     @property
     def idle(self) -> bool:
@@ -53,13 +54,13 @@ class HostReports:
             self._emit(report, origin)
         if self._heard is not None:
             self._heard(line, origin)
-        if reports.idle:
+        awaited = reports.awaits
+        if awaited == "words":
             del self._open[origin]
             self._last_ns.pop(origin, None)
         elif line.wall_ns is not None:
             self._last_ns[origin] = line.wall_ns
-        awaited = reports.awaits
-        if awaited != self.awaits or len(self._open) > 1:
+        if awaited != self.awaits or len(self._awaiting) > 1:
             self._await(origin, awaited)
 
     def _settle_others(self, origin: Origin, wall_ns: int) -> None:
@@ -70,16 +71,15 @@ class HostReports:
             reports = self._open[other]
             for report in reports.settle():
                 self._emit(report, other)
-            if reports.idle:
+            if reports.awaits == "words":
                 del self._open[other], self._last_ns[other]
-                self._await(other, None)
+                self._await(other, "words")
 
     def _await(self, origin: Origin, awaited: Awaited) -> None:
         self._awaiting[origin] = awaited
-        if awaited is None:
+        if awaited == "words":
             del self._awaiting[origin]
-        found = self._awaiting.values()
-        self.awaits = "all" if "all" in found else "statistics" if found else None
+        self.awaits = most_awaited(self._awaiting.values())
 
     def end(self) -> None:
         """The log ends here, or nothing was added to it for a while."""
@@ -92,7 +92,7 @@ class HostReports:
             self._end(origin)
 
     def _end(self, origin: Origin) -> None:
-        self._await(origin, None)
+        self._await(origin, "words")
         self._last_ns.pop(origin, None)
         for report in self._open.pop(origin).end():
             self._emit(report, origin)

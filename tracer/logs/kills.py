@@ -19,8 +19,8 @@ from tracer.logs.boots import Boots, LatestBoots, latest
 from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.hosts import HostReports
-from tracer.logs.oom_incident import Report
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tracer.logs import oom_lines
-from tracer.logs.oom_lines import Clock, LogLine
-from tracer.logs.oom_tasks import Task, Tasks
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_tasks import Tasks
+from tracer.logs.reported import Counter, Report
 
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
@@ -17,60 +18,8 @@ _LONGEST_PAUSE_NS = 60_000_000_000
 _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
 
 
-Awaited = Literal["all", "statistics", None]
-
-
-class Counter(NamedTuple):
-    """A limit's line; bytes."""
-
-    usage: int
-    limit: int
-    failcnt: int
-
-
-class Report(NamedTuple):
-    """What the log says of one victim and of its incident; None is what it does not say."""
-
-    time_ns: int | None
-    incident_ns: int | None
-    """When the incident's first line was printed."""
-    clock: Clock | None
-    tid: int
-    pid: int | None
-    """The thread group, where a table of tasks or the summary tells it: "Killed process" names a thread."""
-    comm: bytes
-    uid: int | None
-    total_vm_bytes: int | None
-    anon_rss_bytes: int | None
-    file_rss_bytes: int | None
-    shmem_rss_bytes: int | None
-    page_tables_bytes: int | None
-    oom_score_adj: int | None
-    task: Task | None
-    """The victim's row in the table of tasks."""
-    cgroup: bytes | None
-    message: bytes | None
-    constraint: bytes | None
-    gfp_mask: int | None
-    gfp_flags: bytes | None
-    order: int | None
-    limit_cgroup: bytes | None
-    counters: dict[bytes, Counter]
-    statistics: dict[bytes, int]
-    """Of the limit's cgroup and all below it; bytes."""
-    trigger_comm: bytes | None
-    trigger_tid: int | None
-    trigger_pid: int | None
-    tasks: list[Task] | None
-    """The incident's first victim, then the largest others."""
-    group_kill: bool | None
-    victims: int | None
-    wall_ns: int | None = None
-    """When it was by the log's wall clock, Unix time, if it has one."""
-    first_tid: int | None = None
-    """The incident's first victim: the seconds that some logs show do not name an incident."""
-    group: bytes | None = None
-    """The cgroup, in or below which all victims of a group kill are."""
+Awaited = Literal["words", "details", "statistics", "all"]
+"""Which lines have to be fed: those with `WORDS` or `DETAILS` of oom_report.py, these and statistics, or all."""
 
 
 class Kill(NamedTuple):
@@ -135,10 +84,29 @@ class Incident:
 
     @property
     def awaits(self) -> Awaited:
-        """Which lines are told by their place, not by their words: a table's rows, what goes on with a long line."""
+        """A table's rows and what goes on with a long line are told by their place, not by their words."""
         if self.kills or self.chosen is not None:
-            return None
-        return "all" if self.in_table or self.pieces else "statistics" if self.in_statistics else None
+            return "details"
+        return "all" if self.in_table or self.pieces else "statistics" if self.in_statistics else "details"
+
+    def goes_on(self, line: LogLine, number: int) -> bool:
+        """Take one of those that most lines are, the next statistic or row; False: any other, which `read` has to."""
+        text, time_ns, last_ns = line.text, line.time_ns, self._last
+        if self.kills or self.pieces or number - self._number > _MOST_OTHER_LINES or line.clock != self.clock:
+            return False
+        if time_ns is None or last_ns is None or not last_ns <= time_ns <= last_ns + _LONGEST_PAUSE_NS:
+            return False
+        if text[:1] == b"[":
+            if not self.in_table or self.in_statistics or text.find(b"ill") >= 0:
+                return False
+            self.tasks.add(text)
+        else:
+            name, _, value = text.partition(b" ")
+            if not self.in_statistics or name not in oom_lines.STATISTICS or not value.isdigit() or len(value) > 20:
+                return False
+            self.statistics[name] = int(value)
+        self._last, self._number, self._others = time_ns, number, 0
+        return True
 
     def read(self, line: LogLine, number: int) -> bool:
         """Take what a line says, if it is of a report; False where it says that there will be no kill."""
@@ -158,7 +126,7 @@ class Incident:
             known = False  # of a stack
         elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
             return False
-        elif b": OOM victim " in text and text.endswith(b" is already exiting. Skip killing the task"):
+        elif text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text:
             return bool(self.kills)
         else:
             known = self._read_detail(text)
@@ -192,7 +160,7 @@ class Incident:
                 self.statistics[name] = int(value)
             return True
         found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all of them in one record
-        self.statistics.update((name, int(value)) for name, value in found if name in oom_lines.STATISTICS)
+        self.statistics.update((name, int(value)) for name, value in found)
         return bool(found)
 
     def _begin_statistics(self, text: bytes) -> None:

@@ -51,12 +51,9 @@ CPU = re.compile(
 """The thread that asked for memory: dump_stack_print_info(), lib/dump_stack.c."""
 INLINE_STATISTICS = re.compile(rb"Memory cgroup stats for /.*:((?: ?\w+:\d{1,20}KB)+) ?", re.DOTALL)
 INLINE_STATISTIC = re.compile(rb"(\w+):(\d{1,20})KB")
-LINE_STATISTIC = re.compile(rb"^ *([a-z_]+) (\d{1,20})$", re.MULTILINE)
-STATISTICS = frozenset(
-    b"anon file shmem slab slab_reclaimable slab_unreclaimable kernel sock "
-    b"cache rss total_cache total_rss total_shmem".split()
-)
+STATISTICS = frozenset(b"anon file shmem slab kernel sock cache rss total_cache total_rss total_shmem".split())
 """Those that are kept, of cgroup v2 and of v1."""
+LINE_STATISTIC = re.compile(rb"^ *(" + b"|".join(sorted(STATISTICS)) + rb") (\d{1,20})$", re.MULTILINE)
 DROPPED = re.compile(rb"\*\* \d{1,20} printk messages dropped \*\*.*", re.DOTALL)
 """What the console shows where lines are missing: console_emit_next_record(), kernel/printk/printk.c."""
 

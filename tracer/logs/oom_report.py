@@ -9,11 +9,12 @@ Takes constant memory, whatever it is fed, and never raises.  Not every line has
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tracer.logs import oom_lines
-from tracer.logs.oom_incident import Awaited, Incident, Kill, Report, read_kill
+from tracer.logs.oom_incident import Awaited, Incident, Kill, read_kill
 from tracer.logs.oom_lines import LogLine
+from tracer.logs.reported import Report
 
 WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
 """One of them is in each line that can begin a report."""
@@ -47,6 +48,10 @@ UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-
 """Begins most lines of a report of which nothing is read, stacks and statistics; but a name in front of one of `WORDS`
 may begin so, too."""
 
+_WORD = re.compile(rb"ill(?:er: (?<=" + WORDS[0] + rb")|ed process | process )")
+"""One of `WORDS`.  Until 3.13 Python makes an error of each ``in`` with bytes on both sides, and drops it again: where
+lines are many, they are searched."""
+
 _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16
@@ -55,7 +60,18 @@ _MOST_VICTIMS = 1024
 
 def has_word(text: bytes) -> bool:
     """Whether one of `WORDS` is in it."""
-    return WORDS[0] in text or WORDS[1] in text or WORDS[2] in text
+    return _WORD.search(text) is not None
+
+
+def most_awaited(each: Iterable[Awaited]) -> Awaited:
+    """What has to be fed if these are awaited."""
+    awaited: Awaited = "words"
+    for other in each:
+        if other == "all":
+            return other
+        if awaited != "statistics":
+            awaited = other
+    return awaited
 
 
 class Reports:
@@ -64,46 +80,46 @@ class Reports:
     def __init__(self) -> None:
         self._open: dict[bytes | None, Incident] = {}
         self._number = 0
+        self.awaits: Awaited = "words"
+        """Which lines have to be fed."""
 
     @property
     def idle(self) -> bool:
         """Whether no report is open."""
         return not self._open
 
-    @property
-    def awaits(self) -> Awaited:
-        """What has to be fed beside lines with one of the words."""
-        awaited: Awaited = None
-        for incident in self._open.values():
-            awaited = incident.awaits or awaited
-            if awaited == "all":
-                break
-        return awaited
-
     def feed(self, line: LogLine) -> Sequence[Report]:
         """The reports that are complete now.
 
         Only what follows a kill shows whether it was that of a group, so most come with a later line.
         """
-        text = line.text
-        if not self._open and not has_word(text):
+        reports = self._open
+        if not reports and not has_word(line.text):
             return ()
-        if len(text) > _LONGEST:
+        if len(line.text) > _LONGEST:
             return ()
         self._number += 1
+        incident = reports.get(line.caller)
+        if incident is not None and len(reports) == 1 and incident.goes_on(line, self._number):
+            return ()
         done: list[Report] = []
-        for each in self._open.values():
+        for each in reports.values():
             if each.is_stale(line, self._number):
                 done += self._close_stale(line)
+                incident = reports.get(line.caller)
                 break
-        incident = self._open.get(line.caller)
-        if b"ill" in text and self._read_kill(line, incident, done):
-            pass
-        elif text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
+        self._read(line, incident, done)
+        self._await()
+        return done
+
+    def _read(self, line: LogLine, incident: Incident | None, done: list[Report]) -> None:
+        text = line.text
+        if text.find(b"ill") >= 0 and self._read_kill(line, incident, done):
+            return
+        if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
         elif incident is not None and not incident.read(line, self._number):
             done += self._close(line.caller)
-        return done
 
     def lose(self) -> list[Report]:
         """Lines are missing here: what was not complete stays so."""
@@ -111,13 +127,17 @@ class Reports:
 
     def settle(self) -> list[Report]:
         """What has a victim is complete: it is long ago, though the log has no later line of its host."""
-        return [
-            report for caller in [by for by, each in self._open.items() if each.kills] for report in self._close(caller)
-        ]
+        callers = [caller for caller, each in self._open.items() if each.kills]
+        done = [report for caller in callers for report in self._close(caller)]
+        self._await()
+        return done
 
     def end(self) -> list[Report]:
         """The log ends here; it may go on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
+
+    def _await(self) -> None:
+        self.awaits = most_awaited([incident.awaits for incident in self._open.values()])
 
     def _begin(self, line: LogLine, done: list[Report]) -> Incident:
         if len(self._open) >= _MOST_CALLERS:
@@ -136,12 +156,12 @@ class Reports:
     def _read_kill(self, line: LogLine, incident: Incident | None, done: list[Report]) -> bool:
         """Take a line that begins a report or says who is killed; whether it was one."""
         text = line.text
-        if WORDS[0] in text and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
+        if text.find(WORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
             self._begin(line, done).invoked(*match.groups())
-        elif WORDS[1] in text and (match := oom_lines.KILLED.fullmatch(text)) is not None:
+        elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
             self._kill(line, read_kill(match.groups(), line), incident, done)
-        elif WORDS[2] in text and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
+        elif text.find(WORDS[2]) >= 0 and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
             if incident is None or incident.kills or incident.chosen is not None:
                 done += self._close(line.caller)
                 incident = self._begin(line, done)

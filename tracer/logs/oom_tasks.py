@@ -90,7 +90,7 @@ class Tasks:
 
     def _read(self) -> dict[int, Task]:
         if self._tasks is None:
-            self._tasks = {task.tid: task for task, _ in self._parse()}
+            self._tasks = {task.tid: task for task, _ in self._parse()} if self._lines else {}
         return self._tasks
 
     def _parse(self) -> list[tuple[Task, bytes]]:

@@ -8,9 +8,9 @@ kill's other victims the log names a cgroup that they are in or below: what is c
 from tracer import cgroup
 from tracer.clock import at_boottime, rfc3339
 from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
-from tracer.logs.oom_incident import Counter, Report
 from tracer.logs.oom_lines import SCOPES
 from tracer.logs.oom_tasks import Task
+from tracer.logs.reported import Counter, Report
 from tracer.whose import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000

@@ -7,6 +7,7 @@ lies between is never split into lines, nor decoded.  Takes constant memory, and
 
 import re
 from collections.abc import Callable
+from heapq import heapreplace
 
 from tracer.logs.formats import LineFormats, Origin, Sourced
 from tracer.logs.hosts import Emit, Heard, HostReports
@@ -72,7 +73,7 @@ class LogScan:
     @property
     def idle(self) -> bool:
         """Whether no report is open."""
-        return self._reports.idle
+        return self._reports.awaits == "words"
 
     def feed(self, block: bytes) -> None:
         """What comes next in the log."""
@@ -145,10 +146,11 @@ class LogScan:
         """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
         self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
         formats, reports, at = self._formats, self._reports, 0
-        read, find = formats.read, data.find
+        read, find, seek = formats.read, data.find, self._next
+        take = reports.feed if self._boots is None else self._take
         while at < end:
             if reports.awaits != "all":
-                hit = self._next(data, at, end)
+                hit = seek(data, at, end)
                 if hit >= end:
                     return end if whole else max(at, _lines_before(data, at, end))
                 begin = data.rfind(b"\n", at, hit) + 1
@@ -162,14 +164,14 @@ class LogScan:
             at = stop + 1
             if sourced is None:
                 continue
-            if formats.indented and (at >= end or data[at] == 32):
-                more, at = self._more(data, at, end)
+            if formats.indent and (at >= end or data[at] == 32):
+                begun, at = at, formats.more(data, at, end)
                 if at >= end and not whole and end - begin < LONGEST_BYTES:
                     return begin
-                if more:
-                    sourced = formats.join(sourced, more)
+                if at > begun:
+                    sourced = formats.join(sourced, data[begun:at])
             self.fed, self._passed = self.fed + 1, 0
-            self._take(sourced)
+            take(sourced)
         return at
 
     def _take(self, sourced: Sourced) -> None:
@@ -178,22 +180,11 @@ class LogScan:
             self._boots(sourced[1])
         self._reports.feed(sourced)
 
-    def _more(self, data: bytes, at: int, end: int) -> tuple[list[bytes], int]:
-        """The lines that go on with the one before, and where they end."""
-        more: list[bytes] = []
-        while at < end:
-            stop = data.find(b"\n", at, end)
-            if not self._formats.goes_on(data[at:stop]):
-                break
-            more.append(data[at:stop])
-            at = stop + 1
-        return more, at
-
     def _next(self, data: bytes, at: int, end: int) -> int:
         """The next place, from ``at`` on, in a line that may count."""
-        if self._reports.idle:
-            return self._begins.next(data, at, end)
         awaited = self._reports.awaits
+        if awaited == "words":
+            return self._begins.next(data, at, end)
         if awaited == "all":
             return at
         nearest = self._counts.next(data, at, end)
@@ -208,21 +199,17 @@ class _Places:
     """Where words stand in some data; each is looked for once."""
 
     def __init__(self, words: tuple[bytes, ...]) -> None:
-        self._words = words
-        self._places = [-1] * len(words)
-        self._nearest = -1
+        self._heap = [(-1, word) for word in sorted(words)]
 
     def next(self, data: bytes, at: int, end: int) -> int:
         """The next of the words from ``at`` on; ``end`` is the same in all calls, and so are the data."""
-        if self._nearest >= at:
-            return self._nearest
-        places = self._places
-        for number, place in enumerate(places):
-            if place < at:
-                place = data.find(self._words[number], at, end)
-                places[number] = place if place >= 0 else end
-        self._nearest = min(places)
-        return self._nearest
+        heap = self._heap
+        place, word = heap[0]
+        while place < at:
+            found = data.find(word, at, end)
+            heapreplace(heap, (found if found >= 0 else end, word))
+            place, word = heap[0]
+        return place
 
 
 def _lines_before(data: bytes, least: int, place: int) -> int:

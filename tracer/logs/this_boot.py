@@ -11,9 +11,9 @@ from tracer.clock import suspended_ns
 from tracer.errors import TracerError
 from tracer.host import read_host
 from tracer.logs.kmsg import PATH, Kmsg
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 
 
 class ThisBoot:

@@ -50,6 +50,8 @@ class Calendar:
         self._latest: datetime | None = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
         self._second: tuple[bytes, bytes | None] = b"", None
         self._second_ns: int | None = None
+        self._around: tuple[bytes, bytes] = b"", b""
+        """What stands around the fraction of this second, if that has six digits."""
 
     def unix_ns(
         self,
@@ -87,17 +89,20 @@ class Calendar:
 
     def iso(self, text: bytes) -> int | None:
         """``2026-11-24T03:51:53.123456+01:00``, with a space, a comma, without fraction, time or zone."""
+        microseconds = text[20:26]  # the lines of a report are of one second, or of few
+        if (text[:20], text[26:]) == self._around and len(microseconds) == 6 and microseconds.isdigit():
+            return (self._second_ns or 0) + int(microseconds) * 1000
         match = _ISO.fullmatch(text)
         if match is None:
             return None
         second, fraction, zone = match.groups()
-        if (second, zone) != self._second:  # the lines of a report are of one, or of few
+        if (second, zone) != self._second:
             year, month, day, *clock = (int(part) for part in _DIGITS.findall(second))
             hour, minute, seconds = (*clock, 0, 0, 0)[:3]
-            self._second = second, zone
-            self._second_ns = self.unix_ns(
-                year, month, day, hour, minute, seconds, None if zone is None else _offset(zone)
-            )
+            second_ns = self.unix_ns(year, month, day, hour, minute, seconds, None if zone is None else _offset(zone))
+            self._second, self._second_ns = (second, zone), second_ns
+            is_usual = second_ns is not None and match.span(2) == (20, 26)
+            self._around = (text[:20], text[26:]) if is_usual else (b"", b"")
         if self._second_ns is None or fraction is None:
             return self._second_ns
         return self._second_ns + int(fraction.ljust(9, b"0"))

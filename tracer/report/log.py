@@ -10,9 +10,9 @@ from collections.abc import Callable
 from tracer.enrich import name_cgroups
 from tracer.event import OomKill
 from tracer.logs.formats import Origin
-from tracer.logs.oom_incident import Report
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.records import LogRecords
+from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar
