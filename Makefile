@@ -97,6 +97,7 @@ fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redac
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' 2>/dev/null || \
 		echo "no atheris for this Python: without coverage"
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+	OOMTRACE_INPUTS=new $(BIN)/pytest tests/unit -q -m hypothesis
 
 .PHONY: test-kernel
 test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs root
