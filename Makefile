@@ -90,7 +90,7 @@ format: build  ## Format Python and C
 
 .PHONY: test-unit
 test-unit: build  ## Tests that need no root
-	$(BIN)/pytest tests/unit -q
+	$(BIN)/pytest tests/unit -q -n auto
 
 .PHONY: fuzz
 fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redact bolt'; needs no root

@@ -15,9 +15,10 @@ finally 'systemctl stop systemd-oomd.service systemd-oomd.socket; rm /run/system
 finally 'systemctl stop oompressure.slice; systemctl revert oompressure.slice'
 systemctl restart systemd-oomd.service
 systemctl set-property --runtime oompressure.slice ManagedOOMMemoryPressure=kill ManagedOOMMemoryPressureLimit=1%
-# It writes a file that does not fit into what it may keep, and reads it again and again.
+# What it holds in memory fills what it may keep, so that it is slowed down (that is the pressure); and it reads a file again
+# and again that does not fit beside it, so that there is something to reclaim, without which systemd-oomd does not kill.
 finally 'rm /var/tmp/oom-file'
-unit oom-pressure.service Slice=oompressure.slice MemoryHigh=16M -- sh -c \
-	'dd if=/dev/zero of=/var/tmp/oom-file bs=1M count=80; while :; do cat /var/tmp/oom-file >/dev/null; done'
+unit oom-pressure.service Slice=oompressure.slice MemoryHigh=16M MemorySwapMax=0 -- sh -c \
+	'dd if=/dev/zero of=/var/tmp/oom-file bs=1M count=80; tail /dev/zero & while :; do cat /var/tmp/oom-file >/dev/null; done'
 wait_for 120 unit_ended oom-pressure.service
 [ "$(show oom-pressure.service Result)" = oom-kill ] || fail "systemd says: $(show oom-pressure.service Result)"
