@@ -2,6 +2,7 @@
 """logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -213,6 +214,28 @@ def test_two_hosts() -> None:
     found = scan(b"".join(line for pair in zip(one, other, strict=True) for line in pair))
     assert timeless(reports(lines(FILES["6.12-other"]))) * 2 == timeless(each.report for each in found)
     assert {each.origin.host for each in found} == {"node-1", "node-2"}
+
+
+@pytest.mark.parametrize(
+    ("form", "head", "other"),
+    [
+        pytest.param("rsyslog, RFC 3339", b" node-1 kernel: ", b" node-2 kernel: ", id="host"),
+        pytest.param("rsyslog, RFC 3339", b" node-1 kernel: ", b" node-1 kernel-1: ", id="program"),
+        pytest.param("rsyslog", b"] ", b"][   T77] ", id="caller"),
+        pytest.param("dmesg", b"] ", b"][   T77] ", id="caller-dmesg"),
+        pytest.param("dmesg", b"[", b"<14>[", id="facility"),
+    ],
+)
+def test_lines_alike(form: str, head: bytes, other: bytes) -> None:
+    """Rows and statistics of somebody else, in the midst of those of a report and at the same time, change nothing."""
+    log = list(lines(FILES["6.12-other"]))
+    written = {**WHOLE, **SPLIT}[form](log).splitlines(keepends=True)
+    data = b""
+    for line in written:
+        false = re.sub(rb"(?<=[a-z]) \d+(?=\n)|(?<=\] \[) *\d+(?=\] +\d)", b" 7", line)
+        data += line if false == line else line + false.replace(head, other, 1)
+    assert len(data.splitlines()) > len(written) + 20
+    assert timeless(reports(log)) == timeless(each.report for each in scan(data))
 
 
 def test_ids_do_not_depend_on_the_format() -> None:

@@ -36,7 +36,7 @@ _MOST_LINES = 1024
 """In one record."""
 _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
-_UPTIME = rb"\[ *(\d{1,12})\.(\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
+_UPTIME = rb"\[ *(\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
 _DMESG = re.compile(_PRIORITY + _UPTIME + UNREAD)
 _BY_HOST = rb"(?:(?!kernel:)(\S{1,255})(?<!:) )?"
 """``journalctl --no-hostname`` and ``syslogd -S`` of busybox leave it out; what ends with a colon is a program."""
@@ -49,7 +49,7 @@ _DMESG_ISO = re.compile(_PRIORITY + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]
 _KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
 _SYSLOG = re.compile(
     rb"(?:<(\d{1,3})>)?"
-    rb"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
+    rb"(?P<stamp>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"  # RFC 3339; short-iso
     rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
     rb"|\d{9,11}\.\d{6}"  # short-unix
@@ -65,8 +65,30 @@ _RFC5424 = re.compile(
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = 92
+_FRACTION = re.compile(rb"(?<=:\d\d\.)\d+")
+_ENDS = (b"", b" ")
+"""What follows a line that may go on, or be cut."""
 
 Read = Callable[[bytes], Sourced | bool]
+
+
+class Head(NamedTuple):
+    """What stands in front of a line's text: in front of that of others, too, but for fractions of the second."""
+
+    pieces: tuple[tuple[int, bytes], ...]
+    """Where they begin, in the line."""
+    fractions: tuple[tuple[int, int], ...]
+    length: int
+
+    def is_before(self, data: bytes, at: int, stop: int) -> bool:
+        """Whether the line from ``at`` to ``stop`` begins so; False also where it may go on in the next, or has to be
+        unescaped."""
+        if data[stop + 1 : stop + 2] in _ENDS or data.find(b"\\", at, stop) >= 0 or data[stop - 1] == 13:
+            return False
+        for place, piece in self.pieces:
+            if not data.startswith(piece, at + place):
+                return False
+        return all(data[at + begin : at + end].isdigit() for begin, end in self.fractions)
 
 
 class LineFormats:
@@ -81,6 +103,8 @@ class LineFormats:
         self._object = DmesgObject(calendar)
         self.indent = 0
         """How far lines are indented in which the record goes on that was read last; 0: it does not."""
+        self._match: re.Match[bytes] | None = None
+        """Of the line that was read last, if its text is what stands in the log."""
         self._host: bytes | None = None
         self._origin = NOWHERE
         self._stamp = b""
@@ -90,6 +114,7 @@ class LineFormats:
 
     def read(self, raw: bytes) -> Sourced | None:
         """A line, without its newline; None: it is not the kernel's, or nothing is to be read in it."""
+        self._match = None
         if raw[:1] == b"\0":  # what was not yet on disk when the power failed
             raw = raw.lstrip(b"\0")
         if len(raw) > _LONGEST:
@@ -110,6 +135,20 @@ class LineFormats:
                 self._readers.insert(0, self._readers.pop(number))
                 return found
         return False
+
+    def head(self) -> Head | None:
+        """That of the line that was read last; None: in its format lines have to be read one by one."""
+        match, fractions = self._match, []
+        if match is None:
+            return None
+        raw = match.string
+        if match.re is _SYSLOG and (stamp := _FRACTION.search(raw, *match.span("stamp"))) is not None:
+            fractions.append(stamp.span())
+        if match["microseconds"] is not None:
+            fractions.append(match.span("microseconds"))
+        begins, ends = [begin for begin, _ in fractions], [end for _, end in fractions]
+        pieces = zip([0, *ends], [*begins, self.indent], strict=True)
+        return Head(tuple((at, raw[at:to]) for at, to in pieces), tuple(fractions), self.indent)
 
     def more(self, data: bytes, at: int, end: int) -> int:
         """Where the lines end, of those from ``at`` on, that belong to the record that was read last."""
@@ -145,7 +184,10 @@ class LineFormats:
         if text.find(b"kernel: ") >= 0 and (match := _HOST.match(text)) is not None:
             self.indent += match.end()
             return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
-        return LogLine(_unescape(text) if _BACKSLASH in text else text, time_ns, "printk", caller), NOWHERE
+        if _BACKSLASH in text:
+            return LogLine(_unescape(text), time_ns, "printk", caller), NOWHERE
+        self._match = match
+        return LogLine(text, time_ns, "printk", caller), NOWHERE
 
     def _dmesg_ctime(self, raw: bytes) -> Sourced | bool:
         match = _DMESG_CTIME.match(raw)
@@ -191,6 +233,7 @@ class LineFormats:
             return True
         if stamp != self._stamp:
             self._remember(stamp, self._read_stamp(stamp))
+        self._match = match
         end = self.indent = match.end() if unread is None else match.start(9)
         if seconds is None:
             return self._at_stamp(raw[end:], None), self._from(host)

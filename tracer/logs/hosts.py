@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tracer.logs.formats import Origin, Sourced
+from tracer.logs.formats import NOWHERE, Origin, Sourced
 from tracer.logs.oom_incident import Awaited
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports, has_word, most_awaited
@@ -28,6 +28,7 @@ class HostReports:
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
         self._awaiting: dict[Origin, Awaited] = {}
+        self._origin = NOWHERE
         self._last_ns: dict[Origin, int] = {}
         """Stamps of the last lines of those that are open."""
         self.awaits: Awaited = "words"
@@ -54,6 +55,7 @@ class HostReports:
             self._emit(report, origin)
         if self._heard is not None:
             self._heard(line, origin)
+        self._origin = origin
         awaited = reports.awaits
         if awaited == "words":
             del self._open[origin]
@@ -62,6 +64,11 @@ class HostReports:
             self._last_ns[origin] = line.wall_ns
         if awaited != self.awaits or len(self._awaiting) > 1:
             self._await(origin, awaited)
+
+    def add(self, text: bytes) -> bool:
+        """Take a line with the same head as the one before, if it is a row or a statistic; False: `feed` it."""
+        reports = self._open.get(self._origin)
+        return reports is not None and len(self._open) == 1 and self._heard is None and reports.add(text)
 
     def _settle_others(self, origin: Origin, wall_ns: int) -> None:
         """Kills come out in the order of time, where the log's stamps tell it."""

@@ -12,6 +12,7 @@ from tracer.logs.reported import Counter, Report
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
 """Lines of somebody else after which a report is not waited for; the kernel's own dump of memory has some hundred."""
+_LONGEST_ROW = 256
 _MOST_LINES_AFTER = 64
 """The same after a kill, of the same caller: the other victims of a group kill follow at once."""
 _LONGEST_PAUSE_NS = 60_000_000_000
@@ -89,23 +90,18 @@ class Incident:
             return "details"
         return "all" if self.in_table or self.pieces else "statistics" if self.in_statistics else "details"
 
-    def goes_on(self, line: LogLine, number: int) -> bool:
-        """Take one of those that most lines are, the next statistic or row; False: any other, which `read` has to."""
-        text, time_ns, last_ns = line.text, line.time_ns, self._last
-        if self.kills or self.pieces or number - self._number > _MOST_OTHER_LINES or line.clock != self.clock:
-            return False
-        if time_ns is None or last_ns is None or not last_ns <= time_ns <= last_ns + _LONGEST_PAUSE_NS:
+    def add(self, text: bytes) -> bool:
+        """Take what most lines are, a row or a statistic, of the same second as the line before; False: it is none."""
+        if self.kills or self.pieces or self.chosen is not None:
             return False
         if text[:1] == b"[":
-            if not self.in_table or self.in_statistics or text.find(b"ill") >= 0:
+            if not self.in_table or self.in_statistics or len(text) > _LONGEST_ROW or text.find(b"ill") >= 0:
                 return False
-            self.tasks.add(text)
-        else:
-            name, _, value = text.partition(b" ")
-            if not self.in_statistics or name not in oom_lines.STATISTICS or not value.isdigit() or len(value) > 20:
-                return False
-            self.statistics[name] = int(value)
-        self._last, self._number, self._others = time_ns, number, 0
+            return self.tasks.add(text)
+        name, _, value = text.partition(b" ")
+        if not self.in_statistics or name not in oom_lines.STATISTICS or not value.isdigit() or len(value) > 20:
+            return False
+        self.statistics[name] = int(value)
         return True
 
     def read(self, line: LogLine, number: int) -> bool:

@@ -80,6 +80,7 @@ class Reports:
     def __init__(self) -> None:
         self._open: dict[bytes | None, Incident] = {}
         self._number = 0
+        self._caller: bytes | None = None
         self.awaits: Awaited = "words"
         """Which lines have to be fed."""
 
@@ -100,8 +101,6 @@ class Reports:
             return ()
         self._number += 1
         incident = reports.get(line.caller)
-        if incident is not None and len(reports) == 1 and incident.goes_on(line, self._number):
-            return ()
         done: list[Report] = []
         for each in reports.values():
             if each.is_stale(line, self._number):
@@ -110,7 +109,13 @@ class Reports:
                 break
         self._read(line, incident, done)
         self._await()
+        self._caller = line.caller
         return done
+
+    def add(self, text: bytes) -> bool:
+        """Take the line after the one that was fed, of the same caller and second, if it is a row or a statistic."""
+        incident = self._open.get(self._caller)
+        return incident is not None and len(self._open) == 1 and incident.add(text)
 
     def _read(self, line: LogLine, incident: Incident | None, done: list[Report]) -> None:
         text = line.text

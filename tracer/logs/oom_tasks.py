@@ -6,11 +6,14 @@ killed.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _MOST_ROWS = 1024
 _MOST_COLUMNS = 20
 _LARGEST = 10
+_READ = (b"tgid", b"total_vm", b"rss", b"swapents", b"pgtables_bytes", b"oom_score_adj")
+_GROUPS = ("tid", "tgid", "total_vm", "rss", "swapents", "pgtables_bytes", "oom_score_adj", "comm")
 
 
 class Task(NamedTuple):
@@ -51,12 +54,11 @@ class Tasks:
                 len(columns) > _MOST_COLUMNS
                 or columns[:4] != [b"uid", b"tgid", b"total_vm", b"rss"]
                 or columns[-1] != b"name"
+                or len(set(columns)) < len(columns)
             ):
                 return False
             self._columns = columns[:-1]
-            self._row = re.compile(
-                rb"\[ *(\d{1,10})\]" + rb" +(-?\d{1,20})" * len(self._columns) + rb" (.{0,64})", re.DOTALL
-            )
+            self._row = _row(tuple(self._columns))
             self._lines, self._tasks, self._shrunk = [], None, False
             return True
         if not self._columns:
@@ -94,21 +96,19 @@ class Tasks:
         return self._tasks
 
     def _parse(self) -> list[tuple[Task, bytes]]:
-        column = {name: index + 2 for index, name in enumerate(self._columns)}
-        tgid, rss, total_vm = (column.get(name, 0) for name in (b"tgid", b"rss", b"total_vm"))
-        swap, page_tables, adj = map(column.get, (b"swapents", b"pgtables_bytes", b"oom_score_adj"))
         found = []
         for line in self._lines:
             if (row := self._row.fullmatch(line)) is not None:
+                tid, tgid, total_vm, rss, swap, page_tables, adj, comm = row.group(*_GROUPS)
                 task = Task(
-                    int(row[1]),
-                    int(row[tgid]),
-                    row[len(column) + 2],
-                    max(0, int(row[rss])),
-                    None if swap is None else max(0, int(row[swap])),
-                    None if page_tables is None else int(row[page_tables]),
-                    None if adj is None else int(row[adj]),
-                    int(row[total_vm]),
+                    int(tid),
+                    int(tgid),
+                    comm,
+                    max(0, int(rss)),
+                    max(0, int(swap)) if swap else None,
+                    int(page_tables) if page_tables else None,
+                    int(adj) if adj else None,
+                    int(total_vm),
                 )
                 found.append((task, line))
         return found
@@ -116,6 +116,14 @@ class Tasks:
     def _shrink(self) -> None:
         kept = sorted(self._parse(), key=lambda row: -_pages(row[0]))[:_MOST_ROWS]
         self._lines, self._shrunk = [line for _, line in kept], True
+
+
+@lru_cache(maxsize=16)
+def _row(columns: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Groups are `_GROUPS`, empty where a kernel has no such column."""
+    fields = b"".join(rb" +" + (rb"(?P<%b>-?\d{1,20})" % name if name in _READ else rb"-?\d{1,20}") for name in columns)
+    missing = b"".join(rb"(?P<%b>)" % name for name in _READ if name not in columns)
+    return re.compile(rb"\[ *(?P<tid>\d{1,10})\]" + fields + missing + rb" (?P<comm>.{0,64})", re.DOTALL)
 
 
 def _pages(task: Task) -> int:

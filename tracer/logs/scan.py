@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from heapq import heapreplace
 
-from tracer.logs.formats import LineFormats, Origin, Sourced
+from tracer.logs.formats import Head, LineFormats, Origin, Sourced
 from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
 from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS
@@ -148,6 +148,7 @@ class LogScan:
         formats, reports, at = self._formats, self._reports, 0
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
+        head: Head | None = None
         while at < end:
             if reports.awaits != "all":
                 hit = seek(data, at, end)
@@ -160,6 +161,9 @@ class LogScan:
                     begin = _lines_before(data, at, hit)
                 at = begin
             begin, stop = at, find(b"\n", at, end)
+            if head is not None and head.is_before(data, at, stop) and reports.add(data[at + head.length : stop]):
+                at = stop + 1
+                continue
             sourced = read(data[at:stop])
             at = stop + 1
             if sourced is None:
@@ -172,6 +176,7 @@ class LogScan:
                     sourced = formats.join(sourced, data[begun:at])
             self.fed, self._passed = self.fed + 1, 0
             take(sourced)
+            head = formats.head() if reports.awaits == "statistics" or reports.awaits == "all" else None
         return at
 
     def _take(self, sourced: Sourced) -> None:
