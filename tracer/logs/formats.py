@@ -32,8 +32,6 @@ NOWHERE = Origin()
 
 _LONGEST = 65536
 """Bytes; longer lines are nobody's."""
-_MOST_LINES = 1024
-"""In one record."""
 _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
 _UPTIME = rb"\[ *(\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER

@@ -29,19 +29,16 @@ class HostReports:
         self._open: dict[Origin, Reports] = {}
         self._awaiting: dict[Origin, Awaited] = {}
         self._origin = NOWHERE
+        """Of the line before."""
         self._last_ns: dict[Origin, int] = {}
         """Stamps of the last lines of those that are open."""
         self.awaits: Awaited = "words"
         """Which lines have to be fed."""
 
-    @property
-    def idle(self) -> bool:
-        """Whether no report is open."""
-        return not self._open
-
     def feed(self, sourced: Sourced) -> None:
         """Take a line."""
-        line, origin = sourced
+        line, self._origin = sourced
+        origin = self._origin
         reports = self._open.get(origin)
         if line.wall_ns is not None and len(self._open) > (reports is not None):
             self._settle_others(origin, line.wall_ns)
@@ -55,7 +52,6 @@ class HostReports:
             self._emit(report, origin)
         if self._heard is not None:
             self._heard(line, origin)
-        self._origin = origin
         awaited = reports.awaits
         if awaited == "words":
             del self._open[origin]

@@ -81,20 +81,16 @@ class Reports:
         self._open: dict[bytes | None, Incident] = {}
         self._number = 0
         self._caller: bytes | None = None
+        """Of the line before."""
         self.awaits: Awaited = "words"
-        """Which lines have to be fed."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no report is open."""
-        return not self._open
+        """Which lines have to be fed; those with words alone while no report is open."""
 
     def feed(self, line: LogLine) -> Sequence[Report]:
         """The reports that are complete now.
 
         Only what follows a kill shows whether it was that of a group, so most come with a later line.
         """
-        reports = self._open
+        self._caller, reports = line.caller, self._open
         if not reports and not has_word(line.text):
             return ()
         if len(line.text) > _LONGEST:
@@ -109,7 +105,6 @@ class Reports:
                 break
         self._read(line, incident, done)
         self._await()
-        self._caller = line.caller
         return done
 
     def add(self, text: bytes) -> bool:

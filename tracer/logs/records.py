@@ -195,16 +195,13 @@ def _breakdown(report: Report) -> Breakdown | None:
     def first(*names: bytes) -> int | None:
         return next((_bounded(statistics[name]) for name in names if name in statistics), None)
 
-    slab = first(b"slab")
-    if slab is None and b"slab_reclaimable" in statistics:
-        slab = _bounded(statistics[b"slab_reclaimable"] + statistics.get(b"slab_unreclaimable", 0))
     kernel = first(b"kernel")
     return {
         # cgroup v1, but for 5.2 to 6.4, has names of its own; those with total_ count the whole tree.
         "anon_bytes": first(b"anon", b"total_rss", b"rss"),
         "file_bytes": first(b"file", b"total_cache", b"cache"),
         "shmem_bytes": first(b"total_shmem", b"shmem"),
-        "slab_bytes": slab,
+        "slab_bytes": first(b"slab"),
         "kernel_bytes": kernel if kernel is not None else _usage(report.counters.get(b"kmem")),
         "sock_bytes": first(b"sock"),
     }
