@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one exception that reaches the user: what went wrong and what to do about it."""
 
+from tracer.printable import printable
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNSUPPORTED = 3
@@ -11,7 +13,7 @@ class TracerError(Exception):
     """An error that ends the command with one line, ``message: hint``, and ``exit_code``."""
 
     def __init__(self, message: str, hint: str, exit_code: int = EXIT_FAILED) -> None:
-        super().__init__(f"{message}: {hint}")
+        super().__init__(printable(f"{message}: {hint}"))
         self.message = message
         self.hint = hint
         self.exit_code = exit_code

@@ -11,7 +11,8 @@ from tracer.event import OomKill
 from tracer.logs import kmsg
 from tracer.logs.files import STDIN
 from tracer.logs.kills import Form, LogKills, Wanted
-from tracer.sentence import describe, printable
+from tracer.printable import printable
+from tracer.sentence import describe
 
 
 def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from tracer.event import NO_LIMIT_BYTES, OomKill
+from tracer.printable import printable
 
 
 def describe(record: OomKill) -> str:
@@ -43,11 +44,6 @@ def summary(record: Mapping[str, Any]) -> str:
         return printable(_SENTENCES[kind](record))
     except (KeyError, TypeError, ValueError, AttributeError):
         return printable(f"oomtrace: a record of type {kind}.")
-
-
-def printable(text: str) -> str:
-    """Whoever named a cgroup or a process does not get to speak to the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _place(record: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@
 import os
 import select
 
+from tracer.printable import printable
+
 
 def tell(text: str) -> None:
     """A line on stderr, unless whoever reads it does not: nothing waits for him."""
@@ -11,6 +13,6 @@ def tell(text: str) -> None:
     poll.register(2, select.POLLOUT)
     try:
         if poll.poll(0):
-            os.write(2, f"oomtrace: {text}\n".encode("utf-8", "backslashreplace"))
+            os.write(2, f"oomtrace: {printable(text)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass

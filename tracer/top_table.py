@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer.clock import boottime_ns
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.top import HOST, Entry
 
 _NONE = "-"

@@ -12,6 +12,7 @@ import pytest
 import tracer
 
 LAYERS = (
+    ("printable",),
     ("__init__", "errors", "clock", "heads", "gfp", "image", "logs.__init__", "logs.oom_tasks", "whose"),
     ("event",),
     (
@@ -227,9 +228,10 @@ def loaded_after(program: str, *flags: str) -> set[str]:
 def test_bcc_child_needs_nothing_installed() -> None:
     """The system's Python has bcc and perhaps nothing else: the child starts without site-packages."""
     loaded = loaded_after("import tracer.bcc_child", "-I", "-S")
-    assert {"tracer", "tracer.bcc_child", "tracer.kernel_types", "tracer.libbpf", "tracer.errors"} == {
-        name for name in loaded if name.partition(".")[0] == "tracer"
-    }
+    assert {
+        "tracer",
+        *(f"tracer.{each}" for each in ("bcc_child", "kernel_types", "libbpf", "errors", "printable")),
+    } == {name for name in loaded if name.partition(".")[0] == "tracer"}
 
 
 def test_daemon_does_not_load_the_command_line() -> None:

@@ -190,6 +190,16 @@ def test_unusable(tmp_path: Path) -> None:
     assert f"cannot read {tmp_path}" in said[3]
 
 
+def test_hostile_file_name(tmp_path: Path) -> None:
+    """Whoever names a file writes no line of his own, and does not get to speak to the terminal."""
+    name = tmp_path / "a\noomtrace: all is well\x1b[2J\udcff"
+    name.write_bytes(b"nothing\n")
+    said = run(os.fspath(name)).stderr
+    assert said.count(b"\n") == 1
+    assert b"\x1b" not in said
+    assert rb"a\noomtrace: all is well\x1b[2J\udcff is no kernel log" in said
+
+
 def test_json_over_many_lines() -> None:
     """What is not read is refused, by parse and report, and what to give instead is said."""
     entries = WHOLE["journal json"](LOG).splitlines()

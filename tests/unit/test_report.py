@@ -21,13 +21,13 @@ from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.kernel_log_files import FILES, lines
 from tests.unit.log_formats import BOOT_ID, HOST, SPLIT, WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.printable import printable
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Inputs
 from tracer.report.make import Form, report
 from tracer.report.markdown import code
 from tracer.report.memory import parts, size_text
-from tracer.sentence import printable
 
 BASES = of_kernel_logs()
 

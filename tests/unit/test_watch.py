@@ -9,7 +9,8 @@ import pytest
 
 from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.test_report import hostile_records
-from tracer.sentence import describe, printable
+from tracer.printable import printable
+from tracer.sentence import describe
 from tracer.watch import model as models
 from tracer.watch.model import Model
 from tracer.watch.text import lines, row

@@ -5,7 +5,7 @@ import typer
 
 from tracer.commands.common import print_json
 from tracer.options import CONFIG
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.sinks.file import rotated
 from tracer.sinks.open import open_target, parse_all
 from tracer.sinks.target import Target, shown

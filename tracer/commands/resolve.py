@@ -6,8 +6,8 @@ import typer
 from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
 from tracer.identity import Resolved
 from tracer.identity import resolve as resolve_target
+from tracer.printable import printable
 from tracer.runtimes import Runtimes, parse_root
-from tracer.sentence import printable
 
 
 def resolve(

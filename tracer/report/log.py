@@ -16,7 +16,7 @@ from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar
-from tracer.sentence import printable
+from tracer.printable import printable
 
 Found = Callable[[OomKill, tuple[str, ...]], None]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.printable import printable
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Input, Inputs
 from tracer.report.markdown import markdown
 from tracer.report.page import page
-from tracer.sentence import printable
 
 STDOUT = "-"
 SECTIONS = 20
@@ -40,7 +40,7 @@ def report(files: Sequence[str], form: Form) -> int:
         try:
             inputs.read(path)
         except TracerError as error:
-            print(f"oomtrace: {printable(str(error))}", file=sys.stderr)
+            print(f"oomtrace: {error}", file=sys.stderr)
             code = EXIT_FAILED
     if not inputs.read_so_far:
         return code

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tracer.event import OomKill
+from tracer.printable import printable
 from tracer.report.incidents import Incident, Kill, Workload
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.regularity import Regularity
 from tracer.report.whose import whose
-from tracer.sentence import describe, printable
+from tracer.sentence import describe
 
 _MOST_WORKLOADS = 20
 _MOST_VICTIMS = 10

@@ -17,11 +17,12 @@ import orjson
 from tracer import __version__
 from tracer.clock import rfc3339
 from tracer.line import escape_controls
+from tracer.printable import printable
 from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
 from tracer.report.memory import bound_bytes, parts
 from tracer.report.whose import names, whose
-from tracer.sentence import describe, printable
+from tracer.sentence import describe
 
 PARTS = Path(__file__).with_name("page_parts")
 SCRIPTS = ("data", "kernel_log", "timeline", "list", "incident", "app")

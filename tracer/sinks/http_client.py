@@ -15,7 +15,7 @@ from ssl import SSLError
 from typing import Any, NamedTuple
 
 from tracer.errors import TracerError
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.sinks import RejectedError, connect, tls
 from tracer.sinks.target import Option, Target
 from tracer.spool_folder import fnv1a, without_secrets

@@ -13,7 +13,7 @@ from tracer.clock import rfc3339
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Record
 from tracer.line import encode
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.sinks import RejectedError, message
 from tracer.sinks.known import Known, known
 from tracer.sinks.target import Option, Target

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from tracer.errors import EXIT_USAGE, TracerError
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.spool_folder import without_secrets
 from tracer.stderr import tell
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.logs.files import STDIN
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.watch.feed import Feed
 
 

@@ -4,10 +4,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracer.printable import printable
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.whose import whose
-from tracer.sentence import describe, printable
+from tracer.sentence import describe
 
 MOST_VICTIMS = 20
 

@@ -9,7 +9,7 @@ import shlex
 from typing import TypedDict
 
 from tracer.event import OomKill
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.why.killer import KillerKind
 from tracer.why.moment import span
 from tracer.why.verdict import OOM, Memory, Verdict

@@ -6,8 +6,8 @@ import time
 from typing import NamedTuple, TypedDict
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.printable import printable
 from tracer.runtimes import Runtimes
-from tracer.sentence import printable
 from tracer.why import search, sources
 from tracer.why.advice import Advice, advise
 from tracer.why.moment import told

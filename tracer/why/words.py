@@ -2,7 +2,7 @@
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
 from tracer.event import OomKill
-from tracer.sentence import printable
+from tracer.printable import printable
 from tracer.why.advice import filling
 from tracer.why.killer import KillerKind
 from tracer.why.moment import seconds, span, told
