@@ -42,9 +42,9 @@ def test_killed_while_it_rotates(runs: Runs, cgroup: Cgroup, eat: Eat, tmp_path:
         assert runs.start(*output)["adopted"]
     wait_until("all are killed", eater.ended, 120)
     victims = set(eater.children(KILLS))
+    wait_until("all but two are compressed", lambda: len(list(tmp_path.glob("oomtrace.jsonl.0*[0-9]"))) <= 1)
     runs.stop()
     assert group.oom_kills() == KILLS
-    wait_until("all but two are compressed", lambda: len(list(tmp_path.glob("oomtrace.jsonl.0*[0-9]"))) <= 1)
     records = records_in(path)
     assert victims <= killed(records)
     kills = [key(record) for record in records if record["type"] == "oom_kill"]
