@@ -120,12 +120,12 @@ class Incident:
             self.in_table = self.in_table or known
         elif first == b" ":
             known = False  # of a stack
-        elif text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
-            return False
-        elif text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text:
-            return bool(self.kills)
-        else:
-            known = self._read_detail(text)
+        elif not self._read_detail(text):
+            if text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+                return False
+            if text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text:
+                return bool(self.kills)
+            known = False
         if known:
             self.touch(line, number)
         else:

@@ -137,7 +137,8 @@ class Reports:
         return [report for caller in list(self._open) for report in self._close(caller)]
 
     def _await(self) -> None:
-        self.awaits = most_awaited([incident.awaits for incident in self._open.values()])
+        awaited = [incident.awaits for incident in self._open.values()]
+        self.awaits = awaited[0] if len(awaited) == 1 else most_awaited(awaited)
 
     def _begin(self, line: LogLine, done: list[Report]) -> Incident:
         if len(self._open) >= _MOST_CALLERS:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 _MOST_ROWS = 1024
 _MOST_COLUMNS = 20
 _LARGEST = 10
+_NO_ROW = re.compile(b"")
 _READ = (b"tgid", b"total_vm", b"rss", b"swapents", b"pgtables_bytes", b"oom_score_adj")
 _GROUPS = ("tid", "tgid", "total_vm", "rss", "swapents", "pgtables_bytes", "oom_score_adj", "comm")
 
@@ -34,7 +35,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._columns: list[bytes] = []
-        self._row = re.compile(b"")
+        self._row = _NO_ROW
         self._lines: list[bytes] = []
         self._tasks: dict[int, Task] | None = None
         self._shrunk = False
