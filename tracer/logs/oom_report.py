@@ -137,8 +137,7 @@ class Reports:
         return [report for caller in list(self._open) for report in self._close(caller)]
 
     def _await(self) -> None:
-        awaited = [incident.awaits for incident in self._open.values()]
-        self.awaits = awaited[0] if len(awaited) == 1 else most_awaited(awaited)
+        self.awaits = most_awaited([incident.awaits for incident in self._open.values()])
 
     def _begin(self, line: LogLine, done: list[Report]) -> Incident:
         if len(self._open) >= _MOST_CALLERS:
