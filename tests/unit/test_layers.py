@@ -90,6 +90,7 @@ LAYERS = (
     ("sinks.forward", "sinks.http", "sinks.journald", "sinks.mqtt", "sinks.otlp", "sinks.syslog"),
     ("sinks.open",),
     ("backfill", "logs.journal", "logs.this_boot", "output"),
+    ("logs.alike",),
     ("logs.formats", "outputs"),
     ("logs.boots", "logs.hosts"),
     ("logs.scan",),

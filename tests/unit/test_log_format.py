@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernel.environment import require
-from tracer.logs.formats import Origin
+from tracer.logs.formats import LineFormats, Origin
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
@@ -278,6 +278,61 @@ def test_damaged(log: bytes, changes: list[tuple[int, bytes]]) -> None:
     for at, piece in changes:
         data[at : at + len(piece)] = piece
     scan(bytes(data))
+
+
+ALIKE = [
+    (form, name)
+    for form in (
+        "dmesg",
+        "dmesg -x",
+        "dmesg -d",
+        "rsyslog",
+        "rsyslog without uptime",
+        "rsyslog, RFC 3339",
+        "journal short",
+    )
+    for name in ("7.2-oddname", "7.2-group", "6.12-other", "6.1-v1-storm")
+]
+_at = st.integers(0, 500)
+CHANGES = st.one_of(
+    st.tuples(st.just("move"), _at, _at),
+    st.tuples(st.just("copy"), _at, _at),
+    st.tuples(st.just("drop"), _at, st.integers(1, 30)),
+    st.tuples(st.just("rows"), _at, st.integers(1, 3000)),
+    st.tuples(
+        st.just("write"), _at, st.sampled_from([b"\\x41", b" ", b"\r", b"9", b"kernel: ", b"\n ", b"\n", b"ill "])
+    ),
+)
+
+
+def change(log: list[bytes], how: str, at: int, what: int | bytes) -> None:
+    """Damage a log a little."""
+    at %= len(log)
+    if isinstance(what, bytes):
+        place = (at * 7) % len(log[at])
+        log[at] = log[at][:place] + what + log[at][place:]
+    elif how == "drop":
+        del log[at : at + min(what, len(log) - 1)]
+    elif how == "rows":
+        at = next((number for number, line in enumerate(log[at:], at) if re.search(rb"\[ +\d+\] +\d+ +\d+ ", line)), at)
+        log[at:at] = [re.sub(rb"(?<=\[ )( *)\d+(?=\] +\d+ +\d+ )", rb"\g<1>%d" % n, log[at]) for n in range(what)]
+    else:
+        log.insert(what % len(log), log[at] if how == "copy" else log.pop(at))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(ALIKE), st.lists(CHANGES, max_size=6), st.integers(1, 9000))
+def test_together_and_alone(form: tuple[str, str], changes: list[tuple[str, int, int | bytes]], size: int) -> None:
+    """Lines that are taken because they begin alike say what they do when each is read on its own."""
+    log = {**WHOLE, **SPLIT}[form[0]](lines(FILES[form[1]])).splitlines(keepends=True)
+    for each in changes:
+        change(log, *each)
+    data = b"".join(log)
+    blocks = [data[at : at + size] for at in range(0, len(data), size)] if len(data) < 1 << 16 else [data]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LineFormats, "prefix", lambda _: None)
+        alone = scan(*blocks)
+    assert scan(*blocks) == alone
 
 
 def test_boot_id_is_not_made_up() -> None:

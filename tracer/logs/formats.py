@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tracer.logs.alike import Prefix
 from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
 from tracer.logs.oom_lines import LogLine
@@ -64,29 +65,8 @@ _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = 92
 _FRACTION = re.compile(rb"(?<=:\d\d\.)\d+")
-_ENDS = (b"", b" ")
-"""What follows a line that may go on, or be cut."""
 
 Read = Callable[[bytes], Sourced | bool]
-
-
-class Head(NamedTuple):
-    """What stands in front of a line's text: in front of that of others, too, but for fractions of the second."""
-
-    pieces: tuple[tuple[int, bytes], ...]
-    """Where they begin, in the line."""
-    fractions: tuple[tuple[int, int], ...]
-    length: int
-
-    def is_before(self, data: bytes, at: int, stop: int) -> bool:
-        """Whether the line from ``at`` to ``stop`` begins so; False also where it may go on in the next, or has to be
-        unescaped."""
-        if data[stop + 1 : stop + 2] in _ENDS or data.find(b"\\", at, stop) >= 0 or data[stop - 1] == 13:
-            return False
-        for place, piece in self.pieces:
-            if not data.startswith(piece, at + place):
-                return False
-        return all(data[at + begin : at + end].isdigit() for begin, end in self.fractions)
 
 
 class LineFormats:
@@ -134,7 +114,7 @@ class LineFormats:
                 return found
         return False
 
-    def head(self) -> Head | None:
+    def prefix(self) -> Prefix | None:
         """That of the line that was read last; None: in its format lines have to be read one by one."""
         match, fractions = self._match, []
         if match is None:
@@ -142,11 +122,10 @@ class LineFormats:
         raw = match.string
         if match.re is _SYSLOG and (stamp := _FRACTION.search(raw, *match.span("stamp"))) is not None:
             fractions.append(stamp.span())
-        if match["microseconds"] is not None:
+        has_uptime = match["microseconds"] is not None
+        if has_uptime:
             fractions.append(match.span("microseconds"))
-        begins, ends = [begin for begin, _ in fractions], [end for _, end in fractions]
-        pieces = zip([0, *ends], [*begins, self.indent], strict=True)
-        return Head(tuple((at, raw[at:to]) for at, to in pieces), tuple(fractions), self.indent)
+        return Prefix.of(raw, fractions, self.indent, has_uptime)
 
     def more(self, data: bytes, at: int, end: int) -> int:
         """Where the lines end, of those from ``at`` on, that belong to the record that was read last."""

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from tracer.logs.formats import NOWHERE, Origin, Sourced
-from tracer.logs.oom_incident import Awaited
+from tracer.logs.oom_incident import Awaited, Incident
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports, has_word, most_awaited
 from tracer.logs.reported import Report
@@ -27,13 +27,10 @@ class HostReports:
         self._emit = emit
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
-        self._awaiting: dict[Origin, Awaited] = {}
         self._origin = NOWHERE
         """Of the line before."""
         self._last_ns: dict[Origin, int] = {}
         """Stamps of the last lines of those that are open."""
-        self.awaits: Awaited = "words"
-        """Which lines have to be fed."""
 
     def feed(self, sourced: Sourced) -> None:
         """Take a line."""
@@ -52,19 +49,21 @@ class HostReports:
             self._emit(report, origin)
         if self._heard is not None:
             self._heard(line, origin)
-        awaited = reports.awaits
-        if awaited == "words":
+        if not reports.are_open:
             del self._open[origin]
             self._last_ns.pop(origin, None)
         elif line.wall_ns is not None:
             self._last_ns[origin] = line.wall_ns
-        if awaited != self.awaits or len(self._awaiting) > 1:
-            self._await(origin, awaited)
 
-    def add(self, text: bytes) -> bool:
-        """Take a line with the same head as the one before, if it is a row or a statistic; False: `feed` it."""
+    @property
+    def awaits(self) -> Awaited:
+        """Which lines have to be fed."""
+        return most_awaited([reports.awaits for reports in self._open.values()])
+
+    def only(self) -> Incident | None:
+        """That of `Reports`, for lines in front of which stands the same as before the one that was fed last."""
         reports = self._open.get(self._origin)
-        return reports is not None and len(self._open) == 1 and self._heard is None and reports.add(text)
+        return reports.only() if reports is not None and len(self._open) == 1 and self._heard is None else None
 
     def _settle_others(self, origin: Origin, wall_ns: int) -> None:
         """Kills come out in the order of time, where the log's stamps tell it."""
@@ -74,15 +73,8 @@ class HostReports:
             reports = self._open[other]
             for report in reports.settle():
                 self._emit(report, other)
-            if reports.awaits == "words":
+            if not reports.are_open:
                 del self._open[other], self._last_ns[other]
-                self._await(other, "words")
-
-    def _await(self, origin: Origin, awaited: Awaited) -> None:
-        self._awaiting[origin] = awaited
-        if awaited == "words":
-            del self._awaiting[origin]
-        self.awaits = most_awaited(self._awaiting.values())
 
     def end(self) -> None:
         """The log ends here, or nothing was added to it for a while."""
@@ -95,7 +87,6 @@ class HostReports:
             self._end(origin)
 
     def _end(self, origin: Origin) -> None:
-        self._await(origin, "words")
         self._last_ns.pop(origin, None)
         for report in self._open.pop(origin).end():
             self._emit(report, origin)

@@ -6,13 +6,12 @@ from typing import Literal, NamedTuple
 
 from tracer.logs import oom_lines
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_tasks import Tasks
+from tracer.logs.oom_tasks import Task, Tasks
 from tracer.logs.reported import Counter, Report
 
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
 """Lines of somebody else after which a report is not waited for; the kernel's own dump of memory has some hundred."""
-_LONGEST_ROW = 256
 _MOST_LINES_AFTER = 64
 """The same after a kill, of the same caller: the other victims of a group kill follow at once."""
 _LONGEST_PAUSE_NS = 60_000_000_000
@@ -90,19 +89,15 @@ class Incident:
             return "details"
         return "all" if self.in_table or self.pieces else "statistics" if self.in_statistics else "details"
 
+    @property
+    def has_all_ahead(self) -> bool:
+        """Whether there was no kill yet, and no line that goes on in the next."""
+        return not (self.kills or self.pieces or self.chosen is not None)
+
     def add(self, text: bytes) -> bool:
-        """Take what most lines are, a row or a statistic, of the same second as the line before; False: it is none."""
-        if self.kills or self.pieces or self.chosen is not None:
-            return False
-        if text[:1] == b"[":
-            if not self.in_table or self.in_statistics or len(text) > _LONGEST_ROW or text.find(b"ill") >= 0:
-                return False
-            return self.tasks.add(text)
-        name, _, value = text.partition(b" ")
-        if not self.in_statistics or name not in oom_lines.STATISTICS or not value.isdigit() or len(value) > 20:
-            return False
-        self.statistics[name] = int(value)
-        return True
+        """Take a line of the same second as the one before, while it has all ahead; False: it has to be fed."""
+        is_summary = text.startswith(b"oom-kill:")
+        return text.find(b"ill", 8 if is_summary else 0) < 0 and self._take(text) and not self.pieces
 
     def read(self, line: LogLine, number: int) -> bool:
         """Take what a line says, if it is of a report; False where it says that there will be no kill."""
@@ -111,26 +106,27 @@ class Incident:
             if text[:1] in (b"/", b",", b":") and len(self.pieces) + len(text) < _MOST_PIECES_BYTES:
                 text = self.pieces + text
             self.pieces = b""
-        known = True
+        if self._take(text):
+            self.touch(line, number)
+            return True
+        self._others += 1
+        if text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+            return False
+        if text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text:
+            return bool(self.kills)
+        return True
+
+    def _take(self, text: bytes) -> bool:
+        """Take a row, a statistic or a detail; whether it was one."""
         if self.in_statistics and self._read_statistics(text):
-            pass
-        elif (first := text[:1]) == b"[":
+            return True
+        first = text[:1]
+        if first == b"[":
             known = self.tasks.add(text)
             self.in_statistics = False
             self.in_table = self.in_table or known
-        elif first == b" ":
-            known = False  # of a stack
-        elif not self._read_detail(text):
-            if text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
-                return False
-            if text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text:
-                return bool(self.kills)
-            known = False
-        if known:
-            self.touch(line, number)
-        else:
-            self._others += 1
-        return True
+            return known
+        return first != b" " and self._read_detail(text)  # which is of a stack
 
     def _read_detail(self, text: bytes) -> bool:
         if text.startswith(b"oom-kill:constraint="):
@@ -196,9 +192,10 @@ class Incident:
         """What is known of each victim."""
         if self.summary is not None and self.kills:
             self.cgroups = oom_lines.read_summary_cgroups(self.summary, self.kills[0].comm, self.cgroups.limit)
-        return [self._report(kill, complete) for kill in self.kills]
+        largest = self.tasks.largest(self.kills[0].tid) if self.tasks and self.kills else None
+        return [self._report(kill, largest, complete) for kill in self.kills]
 
-    def _report(self, kill: Kill, complete: bool) -> Report:
+    def _report(self, kill: Kill, largest: list[Task] | None, complete: bool) -> Report:
         task = self.tasks.find(kill.tid)
         chosen = kill is self.kills[0] and self.chosen is None
         pid = task.pid if task is not None else None
@@ -240,7 +237,7 @@ class Incident:
             self.trigger_comm,
             self.trigger_tid,
             self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
-            self.tasks.largest(self.kills[0].tid) if self.tasks else None,
+            largest,
             self.group is not None or (False if complete else None),
             len(self.kills) if complete else None,
             kill.wall_ns,

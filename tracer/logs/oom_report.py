@@ -82,8 +82,10 @@ class Reports:
         self._number = 0
         self._caller: bytes | None = None
         """Of the line before."""
-        self.awaits: Awaited = "words"
-        """Which lines have to be fed; those with words alone while no report is open."""
+
+    @property
+    def are_open(self) -> bool:
+        return bool(self._open)
 
     def feed(self, line: LogLine) -> Sequence[Report]:
         """The reports that are complete now.
@@ -104,13 +106,19 @@ class Reports:
                 incident = reports.get(line.caller)
                 break
         self._read(line, incident, done)
-        self._await()
         return done
 
-    def add(self, text: bytes) -> bool:
-        """Take the line after the one that was fed, of the same caller and second, if it is a row or a statistic."""
+    @property
+    def awaits(self) -> Awaited:
+        """Which lines have to be fed; those with words alone while no report is open."""
+        return most_awaited([incident.awaits for incident in self._open.values()])
+
+    def only(self) -> Incident | None:
+        """To which the next lines may be added, if they are of the same caller and second as the one that was fed last;
+        None: each has to be fed.
+        """
         incident = self._open.get(self._caller)
-        return incident is not None and len(self._open) == 1 and incident.add(text)
+        return incident if incident is not None and len(self._open) == 1 and incident.has_all_ahead else None
 
     def _read(self, line: LogLine, incident: Incident | None, done: list[Report]) -> None:
         text = line.text
@@ -128,16 +136,11 @@ class Reports:
     def settle(self) -> list[Report]:
         """What has a victim is complete: it is long ago, though the log has no later line of its host."""
         callers = [caller for caller, each in self._open.items() if each.kills]
-        done = [report for caller in callers for report in self._close(caller)]
-        self._await()
-        return done
+        return [report for caller in callers for report in self._close(caller)]
 
     def end(self) -> list[Report]:
         """The log ends here; it may go on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
-
-    def _await(self) -> None:
-        self.awaits = most_awaited([incident.awaits for incident in self._open.values()])
 
     def _begin(self, line: LogLine, done: list[Report]) -> Incident:
         if len(self._open) >= _MOST_CALLERS:

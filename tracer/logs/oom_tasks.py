@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of tasks in a report of the OOM killer: dump_tasks(), mm/oom_kill.c, Linux 2.6.25 to 7.x.
 
-A host's table may have a million rows: they are kept as they came, the largest of them, and read when somebody was
-killed.
+A host's table may have a million rows: they are kept as they came, the largest of them, and only those are read whole
+that are asked for when somebody was killed.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+HEADERS = (b"[ pid ]", b"[  pid  ]")
 _MOST_ROWS = 1024
 _MOST_COLUMNS = 20
 _LARGEST = 10
@@ -35,9 +37,13 @@ class Tasks:
 
     def __init__(self) -> None:
         self._columns: list[bytes] = []
+        self._swap: int | None = None
+        """Which of them tells of swap."""
         self._row = _NO_ROW
         self._lines: list[bytes] = []
-        self._tasks: dict[int, Task] | None = None
+        self._by_tid: dict[bytes, bytes] | None = None
+        self._tasks: dict[bytes, Task | None] = {}
+        """Those that were read, by their rows."""
         self._shrunk = False
 
     def __bool__(self) -> bool:
@@ -49,7 +55,7 @@ class Tasks:
 
     def add(self, line: bytes) -> bool:
         """Take a header or what may be a row; whether it was one of them."""
-        if line.startswith((b"[ pid ]", b"[  pid  ]")):
+        if line.startswith(HEADERS):
             columns = line[line.index(b"]") + 1 :].split()
             if (
                 len(columns) > _MOST_COLUMNS
@@ -59,20 +65,29 @@ class Tasks:
             ):
                 return False
             self._columns = columns[:-1]
+            self._swap = columns.index(b"swapents") if b"swapents" in columns else None
             self._row = _row(tuple(self._columns))
-            self._lines, self._tasks, self._shrunk = [], None, False
+            self._lines, self._by_tid, self._tasks, self._shrunk = [], None, {}, False
             return True
         if not self._columns:
             return False
-        self._lines.append(line)
-        self._tasks = None
-        if len(self._lines) > 2 * _MOST_ROWS:
-            self._shrink()
+        self.extend((line,))
         return True
+
+    def extend(self, rows: Sequence[bytes]) -> None:
+        """Take what may be rows, after a header; which are kept, does not depend on how many come at once."""
+        self._by_tid = None
+        while rows:
+            room = 2 * _MOST_ROWS - len(self._lines)
+            self._lines += rows[:room]
+            rows = rows[room:]
+            if len(self._lines) >= 2 * _MOST_ROWS:
+                self._lines, self._shrunk = sorted(self._lines, key=self._pages, reverse=True)[:_MOST_ROWS], True
 
     def find(self, tid: int) -> Task | None:
         """The row of a thread."""
-        return self._read().get(tid)
+        line = self._rows().get(b"%d" % tid)
+        return None if line is None else self._read(line)
 
     def are_same(self, one: int, other: int) -> bool:
         """Whether two threads are known to be of one process."""
@@ -84,39 +99,53 @@ class Tasks:
             return None
         if (task := self.find(tid)) is not None:
             return task.pid
-        return tid if any(task.pid == tid for task in self._read().values()) else None
+        number = b" %d " % tid
+        found = (self._read(line) for line in self._rows().values() if line.find(number) >= 0)
+        return tid if any(task is not None and task.pid == tid for task in found) else None
 
     def largest(self, victim_tid: int) -> list[Task]:
         """The victim, then the largest others, ten in all."""
-        tasks = sorted(self._read().values(), key=lambda task: (task.tid != victim_tid, -_pages(task)))
-        return tasks[:_LARGEST]
+        victim, tasks = self.find(victim_tid), list[Task]()
+        for line in sorted(self._rows().values(), key=self._pages, reverse=True):
+            if len(tasks) == _LARGEST:
+                break
+            task = self._read(line)
+            if task is not None and task != victim:
+                tasks.append(task)
+        return tasks if victim is None else [victim, *tasks][:_LARGEST]
 
-    def _read(self) -> dict[int, Task]:
-        if self._tasks is None:
-            self._tasks = {task.tid: task for task, _ in self._parse()} if self._lines else {}
-        return self._tasks
+    def _rows(self) -> dict[bytes, bytes]:
+        if self._by_tid is None:
+            self._by_tid = {line[1 : line.find(b"]")].lstrip(): line for line in self._lines}
+        return self._by_tid
 
-    def _parse(self) -> list[tuple[Task, bytes]]:
-        found = []
-        for line in self._lines:
-            if (row := self._row.fullmatch(line)) is not None:
-                tid, tgid, total_vm, rss, swap, page_tables, adj, comm = row.group(*_GROUPS)
-                task = Task(
-                    int(tid),
-                    int(tgid),
-                    comm,
-                    max(0, int(rss)),
-                    max(0, int(swap)) if swap else None,
-                    int(page_tables) if page_tables else None,
-                    int(adj) if adj else None,
-                    int(total_vm),
-                )
-                found.append((task, line))
-        return found
+    def _pages(self, line: bytes) -> int:
+        """By which rows are ordered; -1: it is none."""
+        values = line[line.find(b"]") + 1 :].split(None, len(self._columns))
+        try:
+            return max(0, int(values[3])) + (0 if self._swap is None else max(0, int(values[self._swap])))
+        except (IndexError, ValueError):
+            return -1
 
-    def _shrink(self) -> None:
-        kept = sorted(self._parse(), key=lambda row: -_pages(row[0]))[:_MOST_ROWS]
-        self._lines, self._shrunk = [line for _, line in kept], True
+    def _read(self, line: bytes) -> Task | None:
+        if line not in self._tasks:
+            row = self._row.fullmatch(line)
+            self._tasks[line] = None if row is None else _task(row)
+        return self._tasks[line]
+
+
+def _task(row: re.Match[bytes]) -> Task:
+    tid, tgid, total_vm, rss, swap, page_tables, adj, comm = row.group(*_GROUPS)
+    return Task(
+        int(tid),
+        int(tgid),
+        comm,
+        max(0, int(rss)),
+        max(0, int(swap)) if swap else None,
+        int(page_tables) if page_tables else None,
+        int(adj) if adj else None,
+        int(total_vm),
+    )
 
 
 @lru_cache(maxsize=16)
@@ -125,7 +154,3 @@ def _row(columns: tuple[bytes, ...]) -> re.Pattern[bytes]:
     fields = b"".join(rb" +" + (rb"(?P<%b>-?\d{1,20})" % name if name in _READ else rb"-?\d{1,20}") for name in columns)
     missing = b"".join(rb"(?P<%b>)" % name for name in _READ if name not in columns)
     return re.compile(rb"\[ *(?P<tid>\d{1,10})\]" + fields + missing + rb" (?P<comm>.{0,64})", re.DOTALL)
-
-
-def _pages(task: Task) -> int:
-    return task.rss_pages + (task.swap_pages or 0)

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable
 from heapq import heapreplace
 
-from tracer.logs.formats import Head, LineFormats, Origin, Sourced
+from tracer.logs.alike import Alike
+from tracer.logs.formats import LineFormats, Origin, Sourced
 from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
+from tracer.logs.oom_incident import Awaited, Incident
 from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS
 from tracer.logs.times import Calendar
 
@@ -137,7 +139,7 @@ class LogScan:
 
     def _entries(self, export: Export, data: bytes) -> int:
         self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
-        for line, host, boot_id in export.read(data, self._next):
+        for line, host, boot_id in export.read(data, self._next_entry):
             self.fed, self._passed = self.fed + 1, 0
             self._take((line, Origin(host, boot_id)))
         return export.at
@@ -148,25 +150,24 @@ class LogScan:
         formats, reports, at = self._formats, self._reports, 0
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
-        head: Head | None = None
+        alike: Alike | None = None
+        awaiting: Incident | HostReports = reports
         while at < end:
-            if reports.awaits != "all":
-                hit = seek(data, at, end)
-                if hit >= end:
-                    return end if whole else max(at, _lines_before(data, at, end))
-                begin = data.rfind(b"\n", at, hit) + 1
-                if begin <= at:
-                    begin = at
-                elif data[begin] == 32:
-                    begin = _lines_before(data, at, hit)
-                at = begin
-            begin, stop = at, find(b"\n", at, end)
-            if head is not None and head.is_before(data, at, stop) and reports.add(data[at + head.length : stop]):
-                at = stop + 1
-                continue
-            sourced = read(data[at:stop])
+            hit = seek(data, at, end, awaiting.awaits)
+            if hit >= end:
+                return end if whole else max(at, _lines_before(data, at, end))
+            begin = data.rfind(b"\n", at, hit) + 1
+            if begin <= at:
+                begin = at
+            elif data[begin] == 32:
+                begin = _lines_before(data, at, hit)
+            stop = find(b"\n", begin, end)
             at = stop + 1
-            if sourced is None:
+            if alike is not None and alike.add(data, begin, stop):
+                if awaiting.awaits == "all":
+                    at = alike.add_rows(data, at, min(self._counts.next(data, at, end), at + _STRETCH_BYTES))
+                continue
+            if (sourced := read(data[begin:stop])) is None:
                 continue
             if formats.indent and (at >= end or data[at] == 32):
                 begun, at = at, formats.more(data, at, end)
@@ -176,8 +177,14 @@ class LogScan:
                     sourced = formats.join(sourced, data[begun:at])
             self.fed, self._passed = self.fed + 1, 0
             take(sourced)
-            head = formats.head() if reports.awaits == "statistics" or reports.awaits == "all" else None
+            alike = self._alike()
+            awaiting = reports if alike is None else alike.incident
         return at
+
+    def _alike(self) -> Alike | None:
+        incident = self._reports.only()
+        prefix = None if incident is None else self._formats.prefix()
+        return None if incident is None or prefix is None else Alike(prefix, incident)
 
     def _take(self, sourced: Sourced) -> None:
         if self._boots is not None and sourced[0].text.startswith(_BOOT):
@@ -185,9 +192,11 @@ class LogScan:
             self._boots(sourced[1])
         self._reports.feed(sourced)
 
-    def _next(self, data: bytes, at: int, end: int) -> int:
+    def _next_entry(self, data: bytes, at: int, end: int) -> int:
+        return self._next(data, at, end, self._reports.awaits)
+
+    def _next(self, data: bytes, at: int, end: int, awaited: Awaited) -> int:
         """The next place, from ``at`` on, in a line that may count."""
-        awaited = self._reports.awaits
         if awaited == "words":
             return self._begins.next(data, at, end)
         if awaited == "all":

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines after one of a report that begin as it does: most of a report is printed within one second.
+
+They need not be read one by one as if each were of another log.
+"""
+
+import re
+from typing import NamedTuple
+
+from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_tasks import HEADERS
+
+_LONGEST = 4096
+_UPTIME = re.compile(rb"\[ *\d{1,12}\.")
+_BACKSLASH = 92
+_ENDS = (b"", b" ")
+"""What follows a line that may go on, or be cut."""
+
+
+class Prefix(NamedTuple):
+    """What stands in front of a line's text; in front of others of its second, too, but for the digits of fractions."""
+
+    first: bytes
+    """Up to the first fraction."""
+    rest: tuple[tuple[int, int, bytes], ...]
+    """Where each of them begins and ends in the line, and what follows it."""
+    length: int
+    has_uptime: bool
+    """Whether printk's time is in it; else it is that of lines with one, too, but not all of theirs."""
+
+    @classmethod
+    def of(cls, line: bytes, fractions: list[tuple[int, int]], end: int, has_uptime: bool) -> "Prefix":
+        """That of a line, whose text begins at ``end``."""
+        begins = [*(begin for begin, _ in fractions), end]
+        pairs = zip(fractions, begins[1:], strict=True)
+        rest = tuple((begin, to, line[to:after]) for (begin, to), after in pairs)
+        return cls(line[: begins[0]], rest, end, has_uptime)
+
+    def text_of(self, line: bytes) -> bytes | None:
+        """The text of a line that begins so; None, too, where it has to be unescaped."""
+        if not line.startswith(self.first) or line.find(_BACKSLASH) >= 0 or len(line) > _LONGEST:
+            return None
+        for begin, end, piece in self.rest:
+            if not line[begin:end].isdigit() or not line.startswith(piece, end):
+                return None
+        if line.endswith(b"\r") or not (self.has_uptime or _UPTIME.match(line, self.length) is None):
+            return None
+        return line[self.length :]
+
+
+class Alike(NamedTuple):
+    """Takes those lines for the only report that is open."""
+
+    prefix: Prefix
+    incident: Incident
+
+    def add(self, data: bytes, begin: int, stop: int) -> bool:
+        """Take the line from ``begin`` to ``stop``; False: it has to be read and fed as others are."""
+        if data[stop + 1 : stop + 2] in _ENDS:
+            return False
+        text = self.prefix.text_of(data[begin:stop])
+        return text is not None and text[:1] != b" " and self.incident.add(text)
+
+    def add_rows(self, data: bytes, at: int, stop: int) -> int:
+        """Take the rows of the table of tasks from ``at`` on; gives where the first other line begins, or the last.
+
+        Before ``stop`` there is nothing of `DETAILS`.
+        """
+        text_of, rows = self.prefix.text_of, []
+        line, *lines = data[at:stop].split(b"\n")
+        for after in lines:
+            text = text_of(line)
+            if text is None or text[:1] != b"[" or text.startswith(HEADERS) or after[:1] in _ENDS:
+                break
+            rows.append(text)
+            at += len(line) + 1
+            line = after
+        self.incident.tasks.extend(rows)
+        return at
