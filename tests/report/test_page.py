@@ -11,6 +11,7 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
+from tests.kernel.environment import PATIENCE
 from tests.unit.kernel_log_files import reports
 from tests.unit.test_report import hostile_records
 from tracer.logs.oom_lines import LogLine
@@ -22,13 +23,13 @@ from .browser import Browser
 from .conftest import MakePage, run_report
 from .samples import HOSTILE, Record, many
 
-INTERACTIVE_CPU_S = 3.0
+INTERACTIVE_CPU_S = PATIENCE * 3.0
 """CPU time of the page's thread until 10,000 incidents can be used.  Wall time is the machine's affair."""
-FRAME_CPU_MS = 16.0
+FRAME_CPU_MS = PATIENCE * 16.0
 """The same for each frame while they scroll by, 18,000 pixels a second: one frame of 60 in a second."""
 STEADY_PX = 300
-INTERACTIVE_S = 15.0
-FRAME_MS = 250.0
+INTERACTIVE_S = PATIENCE * 15.0
+FRAME_MS = PATIENCE * 250.0
 """Wall time, for all but one of twenty frames, on cores that others use, too."""
 MOST_ROWS = 60
 

@@ -2,7 +2,8 @@
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
 python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--depth short] [pytest arguments]
-python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, cgroup v1, arm64, and systemd
+python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, arm64, and systemd
+python3 -m tests.vm.run --few --prepare     fetches and makes what they need, no more
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
@@ -28,10 +29,9 @@ from pathlib import Path
 from typing import Literal, get_args
 from xml.etree import ElementTree
 
-from . import kernels
+from . import kernels, root
 from .debian import BUILD, LabError, output
 from .machine import MACHINES
-from .root import SMALLS
 from .vm import DIED, TIMEOUT, Guest, exit_on_signals, mebibytes, prepare
 
 PROJECT = BUILD.parents[1]
@@ -123,7 +123,7 @@ MATRIX = [
     Run("6.1", depth="short"),
     Run("5.10-old", depth="short"),
     # Debian's kernels from 6.12 on have no memory controller for cgroup v1.
-    Run("6.1", cgroup=1, depth="short", few="smoke"),
+    Run("6.1", cgroup=1, depth="short"),
     Run("5.10", cgroup=1, depth="short"),
 ]
 
@@ -139,7 +139,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
         output(MACHINES[arch].cc, "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/kernel/eat.c")
         guest = Guest(
             kernel=run.kernel,
-            system=SMALLS[arch],
+            system=root.SMALLS[arch],
             memory_mib=memory_mib,
             cgroup=run.cgroup,
             headers=run.engine == "bcc" and not run.btf,
@@ -191,9 +191,17 @@ def _without(*files: str) -> list[str]:
     return [word for file in files for word in ("--deselect", f"tests/kernel/{file}")]
 
 
+def prepare_all(matrix: Sequence[Run]) -> None:
+    """Fetch and make what these need."""
+    prepare(sorted({run.kernel for run in matrix}))
+    for run in matrix:
+        if isinstance(run, SystemdRun):
+            prepare([run.kernel], root.SYSTEMD)
+
+
 def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[str], results: Path) -> int:
     """Run these; 1 when a test failed or a VM did not come to its end."""
-    prepare(sorted({run.kernel for run in matrix}))
+    prepare_all(matrix)
     results.mkdir(parents=True, exist_ok=True)
     waiting = [replace(run, results=results) for run in matrix]
     running: dict[subprocess.Popen[bytes], tuple[Run, float]] = {}
@@ -262,6 +270,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--few", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="with --all or --few: run nothing")
     parser.add_argument("--kernel", choices=kernels.ALL)
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
@@ -281,6 +290,9 @@ def main() -> int:
             matrix = [*([] if arguments else SYSTEMD), *MATRIX]
             if options.few:
                 matrix = [replace(run, depth=run.few) for run in matrix if run.few is not None]
+            if options.prepare:
+                prepare_all(matrix)
+                return 0
             return run_all(matrix, [f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --few, --list and --kernel is needed")
