@@ -8,7 +8,6 @@ import re
 from typing import NamedTuple
 
 from tracer.logs.oom_incident import Incident
-from tracer.logs.oom_tasks import HEADERS
 
 _LONGEST = 4096
 _UPTIME = re.compile(rb"\[ *\d{1,12}\.")
@@ -47,6 +46,23 @@ class Prefix(NamedTuple):
             return None
         return line[self.length :]
 
+    def rows_of(self, lines: bytes) -> list[bytes]:
+        """The texts of whole lines if all of them begin so, and their texts with a bracket; else none."""
+        first, length = self.first, len(self.first)
+        if lines.find(b"\\") >= 0 or lines.find(b"\r") >= 0 or not lines.startswith(first):
+            return []
+        found = lines[length:-1].split(b"\n" + first)
+        if len(found) != lines.count(b"\n"):
+            return []
+        for begin, end, piece in self.rest:
+            fractions = [line[begin - length : end - length] for line in found]
+            pieces = {line[end - length : end - length + len(piece)] for line in found}
+            if pieces != {piece} or not b"".join(fractions).isdigit():
+                return []
+        texts = [line[self.length - length :] for line in found]
+        is_row = {text[:1] for text in texts} == {b"["} and (self.has_uptime or not any(map(_UPTIME.match, texts)))
+        return texts if is_row else []
+
 
 class Alike(NamedTuple):
     """Takes those lines for the only report that is open."""
@@ -62,18 +78,13 @@ class Alike(NamedTuple):
         return text is not None and text[:1] != b" " and self.incident.add(text)
 
     def add_rows(self, data: bytes, at: int, stop: int) -> int:
-        """Take the rows of the table of tasks from ``at`` on; gives where the first other line begins, or the last.
+        """Take the lines from ``at`` on if all of them are rows of the table of tasks; gives where the next begins.
 
-        Before ``stop`` there is nothing of `DETAILS`.
+        Before ``stop`` there is nothing of `DETAILS`, which the table's header has, too.
         """
-        text_of, rows = self.prefix.text_of, []
-        line, *lines = data[at:stop].split(b"\n")
-        for after in lines:
-            text = text_of(line)
-            if text is None or text[:1] != b"[" or text.startswith(HEADERS) or after[:1] in _ENDS:
-                break
-            rows.append(text)
-            at += len(line) + 1
-            line = after
+        stop = data.rfind(b"\n", at, stop) + 1
+        if data[stop : stop + 1] in _ENDS:
+            stop = data.rfind(b"\n", at, max(at, stop - 1)) + 1
+        rows = self.prefix.rows_of(data[at:stop])
         self.incident.tasks.extend(rows)
-        return at
+        return stop if rows else at

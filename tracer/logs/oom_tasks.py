@@ -14,6 +14,8 @@ HEADERS = (b"[ pid ]", b"[  pid  ]")
 _MOST_ROWS = 1024
 _MOST_COLUMNS = 20
 _LARGEST = 10
+_RSS = 3
+"""The column of it in all kernels."""
 _NO_ROW = re.compile(b"")
 _READ = (b"tgid", b"total_vm", b"rss", b"swapents", b"pgtables_bytes", b"oom_score_adj")
 _GROUPS = ("tid", "tgid", "total_vm", "rss", "swapents", "pgtables_bytes", "oom_score_adj", "comm")
@@ -39,6 +41,8 @@ class Tasks:
         self._columns: list[bytes] = []
         self._swap: int | None = None
         """Which of them tells of swap."""
+        self._read_columns = _RSS + 1
+        """So many are read of rows that nobody asked for."""
         self._row = _NO_ROW
         self._lines: list[bytes] = []
         self._by_tid: dict[bytes, bytes] | None = None
@@ -66,6 +70,7 @@ class Tasks:
                 return False
             self._columns = columns[:-1]
             self._swap = columns.index(b"swapents") if b"swapents" in columns else None
+            self._read_columns = max(_RSS, self._swap or 0) + 1
             self._row = _row(tuple(self._columns))
             self._lines, self._by_tid, self._tasks, self._shrunk = [], None, {}, False
             return True
@@ -121,9 +126,9 @@ class Tasks:
 
     def _pages(self, line: bytes) -> int:
         """By which rows are ordered; -1: it is none."""
-        values = line[line.find(b"]") + 1 :].split(None, len(self._columns))
+        values = line[line.find(b"]") + 1 :].split(None, self._read_columns)
         try:
-            return max(0, int(values[3])) + (0 if self._swap is None else max(0, int(values[self._swap])))
+            return max(0, int(values[_RSS])) + (0 if self._swap is None else max(0, int(values[self._swap])))
         except (IndexError, ValueError):
             return -1
 
