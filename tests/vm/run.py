@@ -175,6 +175,7 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     pytest += ["--junitxml=/out/junit.xml", *arguments]
     if not run.btf:  # each start compiles for a minute, and these tests start again and again
         pytest += _without("test_daemon.py", "test_metadata.py", "test_reload.py")
+        pytest += _without("test_backfill.py", "test_why.py") if run.depth == "smoke" else []
     if not any(argument.startswith("tests/") for argument in arguments):
         pytest.append("tests/kernel")
         if run.depth == "smoke":
