@@ -299,6 +299,7 @@ CHANGES = st.one_of(
     st.tuples(st.just("copy"), _at, _at),
     st.tuples(st.just("drop"), _at, st.integers(1, 30)),
     st.tuples(st.just("rows"), _at, st.integers(1, 3000)),
+    st.tuples(st.just("host"), _at, st.integers(1, 90)),
     st.tuples(
         st.just("write"), _at, st.sampled_from([b"\\x41", b" ", b"\r", b"9", b"kernel: ", b"\n ", b"\n", b"ill "])
     ),
@@ -313,6 +314,9 @@ def change(log: list[bytes], how: str, at: int, what: int | bytes) -> None:
         log[at] = log[at][:place] + what + log[at][place:]
     elif how == "drop":
         del log[at : at + min(what, len(log) - 1)]
+    elif how == "host":
+        others = [line.replace(HOST.encode(), b"node-2") for line in log[at : at + what]]
+        log[at : at + what] = [line for pair in zip(others, log[at : at + what], strict=True) for line in pair]
     elif how == "rows":
         at = next((number for number, line in enumerate(log[at:], at) if re.search(rb"\[ +\d+\] +\d+ +\d+ ", line)), at)
         log[at:at] = [re.sub(rb"(?<=\[ )( *)\d+(?=\] +\d+ +\d+ )", rb"\g<1>%d" % n, log[at]) for n in range(what)]

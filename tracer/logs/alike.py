@@ -52,7 +52,7 @@ class Prefix(NamedTuple):
         if lines.find(b"\\") >= 0 or lines.find(b"\r") >= 0 or not lines.startswith(first):
             return []
         found = lines[length:-1].split(b"\n" + first)
-        if len(found) != lines.count(b"\n"):
+        if len(found) != lines.count(b"\n") or max(map(len, found)) > _LONGEST:
             return []
         for begin, end, piece in self.rest:
             fractions = [line[begin - length : end - length] for line in found]

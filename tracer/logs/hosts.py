@@ -27,6 +27,8 @@ class HostReports:
         self._emit = emit
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
+        self._awaiting: dict[Origin, Awaited] = {}
+        """What each awaits; that of the line before may have got more since."""
         self._origin = NOWHERE
         """Of the line before."""
         self._last_ns: dict[Origin, int] = {}
@@ -34,8 +36,11 @@ class HostReports:
 
     def feed(self, sourced: Sourced) -> None:
         """Take a line."""
-        line, self._origin = sourced
-        origin = self._origin
+        line, origin = sourced
+        if origin != self._origin:
+            if (before := self._open.get(self._origin)) is not None:
+                self._awaiting[self._origin] = before.awaits
+            self._origin = origin
         reports = self._open.get(origin)
         if line.wall_ns is not None and len(self._open) > (reports is not None):
             self._settle_others(origin, line.wall_ns)
@@ -50,20 +55,24 @@ class HostReports:
         if self._heard is not None:
             self._heard(line, origin)
         if not reports.are_open:
-            del self._open[origin]
-            self._last_ns.pop(origin, None)
-        elif line.wall_ns is not None:
+            self._forget(origin)
+            return
+        self._awaiting[origin] = reports.awaits
+        if line.wall_ns is not None:
             self._last_ns[origin] = line.wall_ns
 
     @property
     def awaits(self) -> Awaited:
         """Which lines have to be fed."""
-        return most_awaited([reports.awaits for reports in self._open.values()])
+        return self._open[self._origin].awaits if self._is_alone() else most_awaited(self._awaiting.values())
 
     def only(self) -> Incident | None:
         """That of `Reports`, for lines in front of which stands the same as before the one that was fed last."""
-        reports = self._open.get(self._origin)
-        return reports.only() if reports is not None and len(self._open) == 1 and self._heard is None else None
+        return self._open[self._origin].only() if self._is_alone() and self._heard is None else None
+
+    def _is_alone(self) -> bool:
+        """Whether that host's reports are open, and no other's."""
+        return len(self._open) == 1 and self._origin in self._open
 
     def _settle_others(self, origin: Origin, wall_ns: int) -> None:
         """Kills come out in the order of time, where the log's stamps tell it."""
@@ -74,7 +83,12 @@ class HostReports:
             for report in reports.settle():
                 self._emit(report, other)
             if not reports.are_open:
-                del self._open[other], self._last_ns[other]
+                self._forget(other)
+
+    def _forget(self, origin: Origin) -> Reports:
+        self._awaiting.pop(origin, None)
+        self._last_ns.pop(origin, None)
+        return self._open.pop(origin)
 
     def end(self) -> None:
         """The log ends here, or nothing was added to it for a while."""
@@ -87,6 +101,5 @@ class HostReports:
             self._end(origin)
 
     def _end(self, origin: Origin) -> None:
-        self._last_ns.pop(origin, None)
-        for report in self._open.pop(origin).end():
+        for report in self._forget(origin).end():
             self._emit(report, origin)
