@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import os
 import platform
 import shutil
 import tarfile
@@ -12,6 +13,8 @@ from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = ("cat", "dd", "sh", "sleep")
+NEVER = "never"
+"""A FIFO into which nobody writes."""
 REFERENCE = "docker.io/oomtrace/victim:1"
 LABELS = {"org.example.image": "victim"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -24,6 +27,7 @@ def make_tree(root: Path) -> Path:
     shutil.copy(BUSYBOX, root / "bin/busybox")
     for applet in APPLETS:
         (root / "bin" / applet).symlink_to("busybox")
+    os.mkfifo(root / NEVER)
     (root / "etc/os-release").write_text("ID=oomtrace\n")
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
     return root

@@ -16,6 +16,7 @@ from tests.kernel.environment import MIB, wait_until
 from tracer.cgroup import parse_proc_cgroup
 
 from .commands import run
+from .image import NEVER
 
 LIMIT_BYTES = 32 * MIB
 """Enough for runc's own start; what EAT asks for is three times as much."""
@@ -24,8 +25,11 @@ EAT = ("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1")
 EATER = "dd"
 
 _eat = " ".join(EAT)
-INIT = ("/bin/sh", "-c", f"trap 'exec {_eat}' USR1; trap '{_eat}' USR2; while :; do /bin/sleep 0.1; done")
-"""A container's PID 1: on SIGUSR1 it eats itself, on SIGUSR2 a child of it does."""
+INIT = ("/bin/sh", "-c", f"trap 'exec {_eat}' USR1; trap '{_eat}' USR2; while :; do read _ <>/{NEVER}; done")
+"""A container's PID 1: on SIGUSR1 it eats itself, on SIGUSR2 a child of it does.
+
+It waits without a child: if it forked while what a victim had is not yet free, the kernel would kill it, too.
+"""
 
 SHORT_LIVED = ("/bin/sh", "-c", f"/bin/sleep 0.2; exec {_eat}")
 """A container's PID 1 that is killed by itself, right after the start."""

@@ -47,9 +47,13 @@ class Victims:
             records = self._watch.records()
             found = [record["victim"]["pid"] for record in records if container.holds(record["victim"]["cgroup"])]
             if len(found) >= count:
-                return self._watch.kills(found, steady=False)  # its init does not sleep for ever
+                return self._watch.kills(found, steady=False)  # what the runtime starts comes and goes there
         seen = [record["victim"]["cgroup"] for record in self._watch.records()]
         pytest.fail(f"{len(found)} of {count} kills in {container.cgroup}; there were {seen}")
+
+    def of_init(self, container: Container) -> bool:
+        """Whether the container's init was killed, so far."""
+        return any(record["victim"]["is_container_init"] for record in self.of(container))
 
     def exit_of(self, record: Record) -> Record:
         """The exit record of a kill."""
