@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever dies in a container is named as the container's runtime names it."""
 
-from tests.kernel.oracles import Record
 from tracer.runtimes import Runtimes
 from tracer.why.moment import seconds, utc
 
 from .conftest import Start
-from .runtime import EAT, EATER, Container, Runtime
+from .runtime import EAT, EATER, Runtime
 from .victims import Victims, check_told, check_verdict
 
 
@@ -34,7 +33,7 @@ def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
     container = start()
     told = runtime.told(container)
     container.eat_in_child()
-    (record,) = [record for record in victims.of(container) if record["victim"]["comm"] == EATER]
+    (record,) = victims.of(container)
     check_told(container, told, runtime, record)
     victim = record["victim"]
     assert victim["is_container_init"] is False
@@ -42,8 +41,9 @@ def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
     assert [{"pid": container.pid, "comm": "sh"}] == victim["ancestors"]
     gone = victims.exit_of(record)
     assert gone["pid"] == victim["pid"]
+    assert gone["container_init_died"] is False
     check_verdict(runtime.verdict(container), gone, known=False)
-    check_lives_on(container, victims, gone)
+    assert container.lives()
 
 
 def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
@@ -57,14 +57,8 @@ def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
     victim = record["victim"]
     assert victim["is_container_init"] is False
     assert victim["namespace_pid"] > 1
-    check_lives_on(container, victims, victims.exit_of(record))
-
-
-def check_lives_on(container: Container, victims: Victims, gone: Record) -> None:
-    """The container outlives the victim, unless the kernel killed its init, too, as it may on a busy host."""
-    if not victims.of_init(container):
-        assert gone["container_init_died"] is False
-        assert container.lives()
+    assert victims.exit_of(record)["container_init_died"] is False
+    assert container.lives()
 
 
 def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:

@@ -51,10 +51,6 @@ class Victims:
         seen = [record["victim"]["cgroup"] for record in self._watch.records()]
         pytest.fail(f"{len(found)} of {count} kills in {container.cgroup}; there were {seen}")
 
-    def of_init(self, container: Container) -> bool:
-        """Whether the container's init was killed, so far."""
-        return any(record["victim"]["is_container_init"] for record in self.of(container))
-
     def exit_of(self, record: Record) -> Record:
         """The exit record of a kill."""
         return self._watch.exit_of(record)

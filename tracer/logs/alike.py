@@ -49,7 +49,7 @@ class Prefix(NamedTuple):
     def rows_of(self, lines: bytes) -> list[bytes]:
         """The texts of whole lines if all of them begin so, and their texts with a bracket; else none."""
         first, length = self.first, len(self.first)
-        if lines.find(b"\\") >= 0 or lines.find(b"\r") >= 0 or not lines.startswith(first):
+        if lines.find(_BACKSLASH) >= 0 or lines.find(b"\r") >= 0 or not lines.startswith(first):
             return []
         found = lines[length:-1].split(b"\n" + first)
         if len(found) != lines.count(b"\n") or max(map(len, found)) > _LONGEST:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-HEADERS = (b"[ pid ]", b"[  pid  ]")
 _MOST_ROWS = 1024
 _MOST_COLUMNS = 20
 _LARGEST = 10
@@ -59,7 +58,7 @@ class Tasks:
 
     def add(self, line: bytes) -> bool:
         """Take a header or what may be a row; whether it was one of them."""
-        if line.startswith(HEADERS):
+        if line.startswith((b"[ pid ]", b"[  pid  ]")):
             columns = line[line.index(b"]") + 1 :].split()
             if (
                 len(columns) > _MOST_COLUMNS
