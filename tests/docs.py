@@ -108,7 +108,8 @@ def _options() -> list[str]:
         options: dict[str, tuple[Option, str]] = {}
         for scheme in schemes:
             for name, option in forms()[scheme].options.items():
-                if tls_options.get(name) != option:
+                has_all = set(tls_options) <= set(forms()[scheme].options)
+                if not (has_all and tls_options.get(name) == option):
                     options.setdefault(name, (option, ""))
         for name, (option, _) in options.items():
             having = [scheme for scheme in schemes if name in forms()[scheme].options]

@@ -126,7 +126,7 @@ def _statistics(found: features.Features) -> Check:
     if not found.kprobes:
         return Check(name, False, False, "needs kprobes", "limit.breakdown stays null")
     ok = found.stats_index.address != 0 or not _indexed_statistics()
-    finding = "readable" if ok else "the kernel hides mem_cgroup_stats_index (CONFIG_KALLSYMS_ALL)"
+    finding = "readable" if ok else "mem_cgroup_stats_index is hidden (no CONFIG_KALLSYMS_ALL, or no CAP_SYSLOG)"
     return Check(name, ok, False, finding, "limit.breakdown stays null")
 
 

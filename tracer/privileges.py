@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYSLOG, CAP_PERFMON, CAP_BPF = 2, 19, 21, 34, 38, 39
+CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 2, 19, 21, 38, 39
 """include/uapi/linux/capability.h"""
 
 NICE = -10
@@ -43,7 +43,7 @@ def missing() -> tuple[str, ...]:
 
     if has(CAP_SYS_ADMIN):
         return ()
-    needed = {"CAP_BPF": has(CAP_BPF), "CAP_PERFMON": has(CAP_PERFMON), "CAP_SYSLOG": has(CAP_SYSLOG)}
+    needed = {"CAP_BPF": has(CAP_BPF), "CAP_PERFMON": has(CAP_PERFMON)}
     if _only_for_administrators():
         needed["CAP_SYS_ADMIN"] = False
     return tuple(name for name, held in needed.items() if not held)

@@ -126,8 +126,8 @@ def make_daemon(tracers: Tracers, tmp_path: Path) -> Iterator[MakeDaemon]:
     tracers.stop()
     made: list[Daemon] = []
 
-    def make(*outputs: Path, arguments: Sequence[str] = (), root: Path = ROOT) -> Daemon:
-        made.append(Daemon(tmp_path, *outputs, arguments=arguments, root=root))
+    def make(*outputs: Path, arguments: Sequence[str] = (), root: Path = ROOT, by: Sequence[str] = ()) -> Daemon:
+        made.append(Daemon(tmp_path, *outputs, arguments=arguments, root=root, by=by))
         return made[-1]
 
     yield make

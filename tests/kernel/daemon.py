@@ -35,8 +35,15 @@ class Daemon:
     """A running tracer, and the records in the first of its output files (if it has a configuration, that names it)."""
 
     def __init__(
-        self, folder: Path, *outputs: Path, engine: str = ENGINE, arguments: Sequence[str] = (), root: Path = ROOT
+        self,
+        folder: Path,
+        *outputs: Path,
+        engine: str = ENGINE,
+        arguments: Sequence[str] = (),
+        root: Path = ROOT,
+        by: Sequence[str] = (),
     ) -> None:
+        """``by`` is a command that becomes the one behind it."""
         self.outputs = outputs or (folder / "records.json",)
         # Started before the tracer: what it executed can only be known from /proc.
         self.early_eater = Eater(30, gate=True, life=3600, comm="early", extra=["early", "bird"])
@@ -44,7 +51,7 @@ class Daemon:
         self.errors = folder / "stderr.txt"
         # Most tests want a tracer that knows nothing of those before.
         keep = ["--state", f"{self.outputs[0]}.state", "--no-backfill"] if "--pins" in arguments else ["--no-keep"]
-        command = [sys.executable, "-m", "tracer", "run", "--engine", engine, *keep, *arguments]
+        command = [*by, sys.executable, "-m", "tracer", "run", "--engine", engine, *keep, *arguments]
         for output in () if "--config" in arguments else self.outputs:
             command += ["--output", f"file:{output}"]
         with self.errors.open("w") as errors:

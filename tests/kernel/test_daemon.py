@@ -6,16 +6,19 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tracer.privileges import PERF_PARANOID
 from tracer.sinks.alone import alone
 
 from . import oracles
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .environment import wait_until
+from .environment import KERNEL_VERSION, ROOT, wait_until
 from .kernel_log import KernelLog
 from .watch import Watch
 
@@ -102,6 +105,23 @@ def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> N
         permitted = sum(1 << number for number in kept)
         assert held == {"CapInh": 0, "CapPrm": permitted, "CapEff": permitted, "CapAmb": 0}
         assert status["NoNewPrivs"] == "1"
+
+
+def test_least_privileges(
+    make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path
+) -> None:
+    """It traces with those capabilities alone without which README says that it cannot, and `doctor` says so, too."""
+    needed = "-all,+bpf,+perfmon"
+    if int(Path(PERF_PARANOID).read_text()) > 2:
+        needed += ",+sys_admin"
+    if KERNEL_VERSION < (5, 11):  # maps count as locked memory
+        needed += ",+sys_resource"
+    by = ["setpriv", "--bounding-set", needed]
+    doctor = subprocess.run([*by, sys.executable, "-m", "tracer", "doctor"], cwd=ROOT, capture_output=True, text=True)
+    assert (doctor.returncode, "MISSING" in doctor.stdout) == (0, False), doctor.stdout
+    daemon = make_daemon(by=by)
+    daemon.start()
+    Watch(daemon, kernel_log, tmp_path).kill(eat(16, cgroup.child("limit", 8)).die())
 
 
 def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

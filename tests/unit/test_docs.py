@@ -46,7 +46,15 @@ def test_outputs_reference() -> None:
     assert docs.render_outputs(page) == page
     for form in forms().values():
         assert f"| `{form.uri}` |" in page
-        assert all(re.search(rf"\| `{name}(-file)?`", page) for name in form.options)
+    told: dict[str, set[str]] = {scheme: set() for scheme in forms()}
+    for of, table in re.findall(r"Options of ([^\n]+):\n\n(.*?)\n(?:\n|<!--)", page, re.DOTALL):
+        named = {
+            each for part in re.findall("`([^`]+)`", of) for each in (part.replace("(s)", ""), part.replace("(s)", "s"))
+        }
+        for scheme in told if of == "all outputs" else named & set(told):
+            told[scheme] |= {name.removesuffix("-file") for name in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)}
+    for scheme, form in forms().items():
+        assert {name.removesuffix("-file") for name in form.options} <= told[scheme], scheme
 
 
 def test_readme_record() -> None:

@@ -27,7 +27,6 @@ BATCH_LINES = 500
 SLICE_S = 0.1
 """How often it is looked whether there is any broker at all."""
 
-_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
 _OPTIONS: Mapping[str, Option] = {
     "timeout": Option("How long the brokers may take to acknowledge.", 10, "seconds", 1),
     "compression": Option("Of batches.", "none", ("none", "gzip", "snappy", "lz4", "zstd")),
