@@ -17,3 +17,8 @@ class TracerError(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+
+
+def for_reading(error: OSError) -> str:
+    """What to do about a file that cannot be read."""
+    return "run it as root (sudo)" if isinstance(error, PermissionError) else "name another file"

@@ -621,6 +621,15 @@ def test_damaged_file(tmp_path: Path) -> None:
     assert Watched(str(file), AT, "containers") in read.watched
 
 
+def test_unread_log_tells_nothing(tmp_path: Path) -> None:
+    """That a log names no kill is said only of one that was read."""
+    log = tmp_path / "kern.log"
+    log.write_bytes(b"Nov 24 03:51:53 h kernel: [    1.000000] Linux\n")
+    read = sources.read([], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True)
+    assert [each.source for each in read.watched if each.source.startswith("log ")] == [f"log {log}"]
+    assert sum(f"cannot read {tmp_path}" in problem for problem in read.problems) == 2
+
+
 def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
     """The oom_exit record is with its kill; gaps and losses are counted."""
     (kill,) = killed("6.1-v1-memcg1")

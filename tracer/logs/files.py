@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator
 
-from tracer.errors import TracerError
+from tracer.errors import TracerError, for_reading
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
@@ -32,10 +32,14 @@ _JOURNAL = b"LPKSHHRH"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
+class UnopenedError(TracerError):
+    """Nothing of a log could be read."""
+
+
 class LogFile:
     """An open log, a file or standard input (``-``).
 
-    Raises TracerError where it cannot be opened or is of no use.
+    Raises UnopenedError where it cannot be opened or is of no use.
     """
 
     def __init__(self, path: str) -> None:
@@ -51,7 +55,7 @@ class LogFile:
             self._live_s = None if self._is_file else time.monotonic() + _BACKLOG_S
             magic = self._raw.peek(8)[:8]
         except OSError as error:
-            raise TracerError(f"cannot read {self.name}", f"{error.strerror or error}") from error
+            raise UnopenedError(f"cannot read {self.name} ({error.strerror or error})", for_reading(error)) from error
         self._is_plain = False
         self._file = self._decompressed(magic)
 
@@ -107,16 +111,16 @@ class LogFile:
         if magic[:4] == _ZSTD:
             return self._zstd()
         if magic == _JOURNAL:
-            raise TracerError(f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse")
+            raise UnopenedError(f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse")
         self._is_plain = True
         return raw
 
     def _zstd(self) -> io.BufferedIOBase:
         if not self._is_file:
-            raise TracerError("standard input is compressed by zstd", "zstd -dc FILE | oomtrace parse")
+            raise UnopenedError("standard input is compressed by zstd", "zstd -dc FILE | oomtrace parse")
         program = shutil.which("zstd")
         if program is None:
-            raise TracerError(f"{self.name} is compressed by zstd", "install the program (package zstd)")
+            raise UnopenedError(f"{self.name} is compressed by zstd", "install the program (package zstd)")
         os.lseek(self._raw.fileno(), 0, os.SEEK_SET)
         command = [program, "--decompress", "--stdout", "--quiet"]
         self._program = subprocess.Popen(

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 
 from tracer.clock import suspended_ns
-from tracer.errors import TracerError
 from tracer.host import read_host
+from tracer.logs.files import UnopenedError
 from tracer.logs.kmsg import PATH, Kmsg
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
@@ -51,15 +51,15 @@ class ThisBoot:
         """Its kills; with ``follow_s`` those to come, too, without end.  After such a pause a report is whole; None
         stands for one, and where there is none, for that all was told which was there at the beginning.
 
-        Raises TracerError where the log may not be read.
+        Raises UnopenedError where the log may not be read.
         """
         try:
             kmsg = Kmsg()
         except OSError as error:
-            hint = "run it as root (sudo), or pipe dmesg into it"
+            hint = "run it as root (sudo), or give it a file with what dmesg prints"
             if error.errno in (errno.ENODEV, errno.ENOENT):
                 hint = "run it on the host, not in a container, or give it a file"
-            raise TracerError(f"cannot read {PATH} ({error.strerror})", hint) from error
+            raise UnopenedError(f"cannot read {PATH} ({error.strerror})", hint) from error
         reports, begun_s = Reports(), time.monotonic()
         while True:
             for line in kmsg.read():

@@ -89,7 +89,7 @@ def _unknown(question: Question, read: sources.Sources) -> TracerError:
         for watched in read.watched
     ]
     if not question.records and not any(watched.source != "kernel log" for watched in read.watched):
-        where.append(f"no records in {sources.RECORDS}")
+        where.append(f"{sources.RECORDS} (no records)")
     places = ", ".join([*where, "the runtimes' files", "what runs now"])
     return TracerError(
         printable(f"nothing is known of {question.name!r}"),

@@ -16,7 +16,7 @@ from tracer.clock import at_boottime, suspended_ns
 from tracer.errors import TracerError
 from tracer.event import OomExit, Record
 from tracer.logs import kmsg
-from tracer.logs.files import LogFile
+from tracer.logs.files import LogFile, UnopenedError
 from tracer.logs.kills import LogKills
 from tracer.logs.kmsg import Kmsg
 from tracer.options import SIGKILL_SCOPES, SigkillOption
@@ -168,6 +168,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
+    is_open = True
     try:
         for record in LogKills().kills([path]):
             cgroup = record["victim"]["cgroup"]
@@ -175,8 +176,12 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
             record["container"], record["kubernetes"], record["systemd"], _ = whose
             if wanted(record):
                 sources.found.append(Found(record, source))
+    except UnopenedError:
+        is_open = False
+        raise
     finally:
-        sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills="off"))
+        if is_open:
+            sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills="off"))
 
 
 def _first_line() -> str | None:
