@@ -28,6 +28,7 @@ from tracer.why.moment import seconds, span, told, utc
 from tracer.why.search import Kind, State, Target
 from tracer.why.sources import Found, Watched
 from tracer.why.verdict import Verdict, judge
+from tracer.why.watches import Watch
 from tracer.why.words import explain, size
 
 from .kernel_log_files import FILES
@@ -57,7 +58,7 @@ def kills(log: str, *replaced: tuple[bytes, bytes], tmp: Path) -> list[OomKill]:
         text = text.replace(old, new)
     file = tmp / f"{log}.txt"
     file.write_bytes(text)
-    read = sources.read([str(tmp / "none.json")], [str(file)], no_names, lambda _kill: True)
+    read = sources.read([str(tmp / "none.json")], [str(file)], no_names, lambda _kill: True, HOST)
     found = [each.kill for each in read.found if each.source == f"log {file}"]
     for kill in found:
         kill["time"] = AT
@@ -78,11 +79,11 @@ def judged(
     kind: Kind = "process",
     states: tuple[State, ...] = (),
     running: tuple[Kind, ...] = (),
-    watched: tuple[Watched, ...] = (),
+    watches: tuple[Watch, ...] = (),
     exit_code: int | None = None,
 ) -> Verdict:
     each = [kill if isinstance(kill, Found) else Found(kill, "test") for kill in found]
-    return judge(Target(name, states, running), kind, each, watched, exit_code, NOW_S)
+    return judge(Target(name, states, running), kind, each, watches, 0, exit_code, NOW_S)
 
 
 def state(**changed: Any) -> State:
@@ -421,23 +422,26 @@ def test_container_of_another_pod(killed: Killed, running: bool) -> None:
 
 
 SINCE = rfc3339(int((KILL_S - 3600) * 1e9))
+BEFORE = rfc3339(int((KILL_S - 60) * 1e9))
 AFTER = rfc3339(int((KILL_S + 3600) * 1e9))
 
 
 @pytest.mark.parametrize(
-    ("watched", "cause", "said"),
+    ("watches", "cause", "said"),
     [
         ((), "unknown", "nobody watched then"),
-        ((Watched("kernel log", AFTER, "off"),), "unknown", "nobody watched then"),
-        ((Watched("log x", None, "off"),), "unknown", "nobody watched then"),
-        ((Watched("kernel log", SINCE, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
-        ((Watched("kernel log", SINCE, "off"), Watched("y", AFTER, "containers")), "not_oom", "is not on record"),
-        ((Watched("y", SINCE, "containers"),), "exited", "was not killed: no kill of it is on record"),
+        ((Watch(AFTER, None, "off"),), "unknown", "nobody watched then"),
+        ((Watch(SINCE, BEFORE, "all"),), "unknown", "nobody watched then"),
+        ((Watch(SINCE, None, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
+        ((Watch(SINCE, None, "off"), Watch(AFTER, None, "containers")), "not_oom", "is not on record"),
+        ((Watch(SINCE, None, "off"), Watch(SINCE, BEFORE, "containers")), "not_oom", "is not on record"),
+        ((Watch(SINCE, None, "containers"),), "exited", "was not killed: no kill of it is on record"),
+        ((Watch(SINCE, BEFORE, "off"), Watch(SINCE, AFTER, "containers")), "exited", "was not killed"),
     ],
 )
-def test_137_without_a_kill(watched: tuple[Watched, ...], cause: str, said: str) -> None:
+def test_137_without_a_kill(watches: tuple[Watch, ...], cause: str, said: str) -> None:
     """That no kill is on record means nothing, unless somebody watched."""
-    verdict = judged([], "cart", "container", (state(oom_killed=False),), watched=watched)
+    verdict = judged([], "cart", "container", (state(oom_killed=False),), watches=watches)
     assert cause == verdict["cause"]
     assert said in text(verdict)
 
@@ -559,6 +563,16 @@ def test_irregular(killed: Killed) -> None:
     assert f"docker update --memory {new}m --memory-swap {new}m cart" in commands
 
 
+@pytest.mark.parametrize("pause_s", [0.01, 0.5, 5])
+def test_burst(killed: Killed, pause_s: float) -> None:
+    """What comes like a clock within seconds is no leak."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    verdict = judged([at(kill, -pause_s * count) for count in range(6, -1, -1)], ID, "container")
+    assert verdict["history"]["regular"] is False
+    assert not any("leak" in advice["text"] for advice in advise(verdict))
+    assert ("most in quick succession" in text(verdict)) == (pause_s < 1)
+
+
 def test_group_counts_once(killed: Killed) -> None:
     """All victims of one run of the OOM killer are one kill."""
     group = killed("7.2-group")
@@ -613,19 +627,20 @@ def test_damaged_file(tmp_path: Path) -> None:
     """What in a file is no record is counted and said, and the rest is used."""
     file = tmp_path / "records.json"
     file.write_bytes(b"\n".join([line_of(sigkill()), b"{", b"\xff\xfe", line_of(sigkill(id="2", seq=4)), b'{"type":']))
-    read = sources.read([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True)
+    read = sources.read([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
     assert sum(each.source == str(file) for each in read.found) == 2
     problems = "\n".join(read.problems)
     assert f"{file}: 3 lines are no records" in problems
     assert f"cannot read {tmp_path}/missing" in problems
-    assert Watched(str(file), AT, "containers") in read.watched
+    assert Watched(str(file), AT) in read.watched
+    assert Watch(AT, None, "containers") in read.watches
 
 
 def test_unread_log_tells_nothing(tmp_path: Path) -> None:
     """That a log names no kill is said only of one that was read."""
     log = tmp_path / "kern.log"
     log.write_bytes(b"Nov 24 03:51:53 h kernel: [    1.000000] Linux\n")
-    read = sources.read([], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True)
+    read = sources.read([], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True, HOST)
     assert [each.source for each in read.watched if each.source.startswith("log ")] == [f"log {log}"]
     assert sum(f"cannot read {tmp_path}" in problem for problem in read.problems) == 2
 
@@ -638,12 +653,12 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
     lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": AT}
     file = tmp_path / "records.json"
     file.write_bytes(b"\n".join(line_of(each) for each in (kill, exit_of(kill, True), gap, lost)))
-    read = sources.read([str(file)], [], no_names, lambda _kill: True)
+    read = sources.read([str(file)], [], no_names, lambda _kill: True, HOST)
     (found,) = [each for each in read.found if each.source == str(file)]
     assert found.exit is not None
     assert found.exit["container_init_died"] is True
     assert [each.missing for each in read.watched if each.source == str(file)] == [5]
-    verdict = judge(Target("x", (), ("process",)), "process", [], read.watched, None, NOW_S)
+    verdict = judge(Target("x", (), ("process",)), "process", [], read.watches, 5, None, NOW_S)
     assert "5 kills of that time have no record" in text(verdict)
 
 
@@ -656,12 +671,14 @@ def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
     older.write_bytes(line_of(kill))
     newer.write_bytes(line_of(exit_of(kill, True)))
     foreign.write_bytes(line_of(other))
-    read = sources.read([str(newer), str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"])
+    read = sources.read(
+        [str(newer), str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST
+    )
     (found,) = read.found
     assert found.exit == exit_of(kill, True)
     said = text(judged([found], "cart", "container"))
     assert "ended by itself, after a process in it was OOM killed" in said
-    read = sources.read([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"])
+    read = sources.read([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST)
     assert "lived on" not in text(judged(read.found, "cart", "container"))
     assert "is not on record" in text(judged(read.found, "cart", "container"))
 
@@ -731,6 +748,7 @@ def test_unknown(tmp_path: Path) -> None:
     """A name of which nothing is known is one line that says where it was looked for."""
     file = tmp_path / "records.json"
     file.write_bytes(line_of(sigkill()) + b"\n")
+    check_refusal(oomtrace("why", "9" * 5000, "--records", str(file), stderr=-1), 1)
     refused = check_refusal(oomtrace("why", "no\nsuch", "--records", str(file), stderr=-1), 1).splitlines()
     assert re.match(r"oomtrace: nothing is known of 'no\\nsuch': looked in ", refused[-1])
     assert str(file) in refused[-1]

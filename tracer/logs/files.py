@@ -111,7 +111,9 @@ class LogFile:
         if magic[:4] == _ZSTD:
             return self._zstd()
         if magic == _JOURNAL:
-            raise UnopenedError(f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse")
+            raise UnopenedError(
+                f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse"
+            )
         self._is_plain = True
         return raw
 

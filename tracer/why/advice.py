@@ -11,8 +11,9 @@ from typing import TypedDict
 from tracer.event import OomKill
 from tracer.printable import printable
 from tracer.why.killer import KillerKind
+from tracer.why.memory import Memory
 from tracer.why.moment import span
-from tracer.why.verdict import OOM, Memory, Verdict
+from tracer.why.verdict import OOM, Verdict
 
 _MIB = 1 << 20
 _MOST = 0.5

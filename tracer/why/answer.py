@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple, TypedDict
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.host import read_host
 from tracer.printable import printable
 from tracer.runtimes import Runtimes
 from tracer.why import search, sources
@@ -48,7 +49,11 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
         raise TracerError("NAME is empty", "give a container, pod, unit, pid or process name", EXIT_USAGE)
     target = search.look_up(question.name, runtimes)
     read = sources.read(
-        question.records, question.logs, runtimes.find, lambda kill: search.kind_of(kill, target) is not None
+        question.records,
+        question.logs,
+        runtimes.find,
+        lambda kill: search.kind_of(kill, target) is not None,
+        read_host(),
     )
     for problem in read.problems:
         print(f"oomtrace: {printable(problem)}", file=sys.stderr)
@@ -56,7 +61,15 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
     kind = kind or next(iter(target.running), None)
     if kind is None:
         raise _unknown(question, read)
-    verdict = judge(target, kind, found, read.watched, question.exit_code, time.time())
+    verdict = judge(
+        target,
+        kind,
+        found,
+        read.watches,
+        sum(each.missing for each in read.watched),
+        question.exit_code,
+        time.time(),
+    )
     return {
         "sentences": explain(verdict),
         "advice": advise(verdict),

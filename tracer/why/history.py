@@ -12,6 +12,8 @@ from tracer.why.moment import seconds
 DAY_S = 86400.0
 _REGULAR_MIN = 3
 """Pauses; fewer show no rule."""
+_SHORTEST_PAUSE_S = 10.0
+"""What comes sooner is a burst: nothing that leaks fills a limit so fast, again and again."""
 _SPREAD_MAX = 0.25
 """How far the pauses of a regular one are from their median, themselves by the median."""
 
@@ -49,6 +51,6 @@ def history(kills: Iterable[OomKill], now_s: float) -> History:
 
 
 def _is_regular(pauses: list[float], pause_s: float) -> bool:
-    if len(pauses) < _REGULAR_MIN or pause_s <= 0:
+    if len(pauses) < _REGULAR_MIN or pause_s < _SHORTEST_PAUSE_S:
         return False
     return median(abs(pause - pause_s) for pause in pauses) <= _SPREAD_MAX * pause_s

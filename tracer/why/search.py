@@ -17,6 +17,7 @@ Kind = Literal["container", "pod", "unit", "pid", "process"]
 KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
 """Where a name is several of these, the first is meant."""
 _COMM_LEN = 15
+_PID_DIGITS_MAX = 10
 
 
 class State(TypedDict):
@@ -58,7 +59,7 @@ def look_up(name: str, runtimes: Runtimes) -> Target:
             running.add("unit")
     if any(state["running"] for state in states):
         running.add("container")
-    if name.isdecimal() and process.read_start_ns(int(name)) is not None:
+    if _is_pid(name) and process.read_start_ns(int(name)) is not None:
         running.add("pid")
     if any(_comm(pid) == name[:_COMM_LEN] for pid in process.pids()):
         running.add("process")
@@ -77,7 +78,7 @@ def kind_of(kill: Kill, target: Target) -> Kind | None:
     if is_unit(name, kill["systemd"]):
         return "unit"
     victim = kill["victim"]
-    if name.isdecimal() and int(name) in (victim["pid"], victim["tid"]):
+    if _is_pid(name) and int(name) in (victim["pid"], victim["tid"]):
         return "pid"
     names = {victim["comm"]}
     if kill["type"] == "oom_kill":
@@ -188,3 +189,7 @@ def _comm(pid: int) -> str | None:
             return file.read().decode("utf-8", "backslashreplace").removesuffix("\n")
     except OSError:
         return None
+
+
+def _is_pid(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _PID_DIGITS_MAX

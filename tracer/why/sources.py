@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where kills are on record: oomtrace's own records in files and in the journal, and kernel logs.
 
-Out come records, each with its source, and since when each source tells of kills.  A source that cannot be read is
+Out come records, each with its source, and when this host was watched.  A source that cannot be read is
 told, and the others are read.
 """
 
@@ -14,14 +14,14 @@ from typing import NamedTuple
 from tracer import enrich
 from tracer.clock import at_boottime, suspended_ns
 from tracer.errors import TracerError
-from tracer.event import OomExit, Record
+from tracer.event import Host, OomExit, Record
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile, UnopenedError
 from tracer.logs.kills import LogKills
 from tracer.logs.kmsg import Kmsg
-from tracer.options import SIGKILL_SCOPES, SigkillOption
 from tracer.recorded import Records, UnfitError
 from tracer.twins import Exits, Kill
+from tracer.why.watches import Part, Watch, watches
 
 RECORDS = "/var/log/oomtrace/*.json*"
 """Where the service may write to, and what logrotate makes of it."""
@@ -47,8 +47,6 @@ class Watched(NamedTuple):
     source: str
     since: str | None
     """The first moment from which on it has kills; None: not known."""
-    sigkills: SigkillOption
-    """Whose SIGKILLs it has, too, if they are not the OOM killer's."""
     missing: int = 0
     """Kills of which it says that they have no record."""
 
@@ -57,23 +55,32 @@ class Sources(NamedTuple):
     found: list[Found]
     """All kills, in no order; the same kill once for each source."""
     watched: list[Watched]
+    watches: list[Watch]
+    """When this host was watched, by whichever of them."""
     problems: list[str]
     """Sources that could not be read, or not all of them, and why."""
     exits: Exits
     """Of all kills: rotation may come between the two records of one."""
 
 
-def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool]) -> Sources:
+def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool], host: Host) -> Sources:
     """The wanted kills of all sources.
 
     ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs beside
-    this boot's.  ``find`` names the containers in the latter.
+    this boot's.  ``find`` names the containers in the latter.  ``host`` is this one.
     """
-    sources = Sources([], [], [], Exits())
+    sources = Sources([], [], [], [], Exits())
+    parts: list[Part] = []
+
+    def part() -> Part:
+        parts.append(Part(host))
+        return parts[-1]
+
     for path in records or sorted(glob.glob(RECORDS)):
-        _attempt(sources, lambda path=path: _read_file(sources, path, wanted))  # type: ignore[misc]
+        _attempt(sources, lambda path=path: _read_file(sources, path, wanted, part()))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
-        _attempt(sources, lambda: _read_journal(sources, wanted))
+        _attempt(sources, lambda: _read_journal(sources, wanted, part()))
+    sources.watches.extend(watches(parts, host["boot_id"]))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
         _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted))  # type: ignore[misc]
     sources.found[:] = [each._replace(exit=sources.exits.of(each.kill)) for each in sources.found]
@@ -87,33 +94,41 @@ def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
         sources.problems.append(str(error))
 
 
-def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool]) -> None:
+def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool], part: Part) -> None:
     file = LogFile(path)
     try:
-        _read_records(sources, file.name, file.blocks(), wanted)
+        _read_records(sources, file.name, file.blocks(), wanted, part)
+    except TracerError:
+        part.is_damaged = True
+        raise
     finally:
         file.close()
 
 
-def _read_journal(sources: Sources, wanted: Callable[[Kill], bool]) -> None:
+def _read_journal(sources: Sources, wanted: Callable[[Kill], bool], part: Part) -> None:
     with subprocess.Popen(
         JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as reader:
         output = reader.stdout
         assert output is not None
-        _read_records(sources, "journal", iter(lambda: output.read(1 << 20), b""), wanted, is_pure=False)
+        _read_records(sources, "journal", iter(lambda: output.read(1 << 20), b""), wanted, part, is_pure=False)
     if reader.returncode:
+        part.is_damaged = True
         sources.problems.append(f"journalctl: exit code {reader.returncode}")
 
 
 def _read_records(
-    sources: Sources, source: str, blocks: Iterable[bytes], wanted: Callable[[Kill], bool], is_pure: bool = True
+    sources: Sources,
+    source: str,
+    blocks: Iterable[bytes],
+    wanted: Callable[[Kill], bool],
+    part: Part,
+    is_pure: bool = True,
 ) -> None:
     """``is_pure``: other lines than records are damage."""
     found: dict[tuple[str | None, str], Found] = {}
     since: str | None = None
-    scopes: list[SigkillOption] = []
-    has_sigkills, missing, unfit = False, 0, 0
+    missing, unfit = 0, 0
     records = Records()
     try:
         for line in _lines(blocks):
@@ -125,12 +140,10 @@ def _read_records(
             if record is None:
                 continue
             since = _earlier(since, record)
+            part.add(record)
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
-                has_sigkills = has_sigkills or record["type"] == "sigkill"
                 if wanted(record):
                     found[record["host"]["name"], record["id"]] = Found(record, source)
-            elif record["type"] == "start":
-                scopes.append(record["sigkill"])
             elif record["type"] == "oom_exit":
                 sources.exits.add(record)
             elif record["type"] == "gap":
@@ -140,9 +153,7 @@ def _read_records(
     finally:
         sources.found.extend(found.values())
         if since is not None:
-            seen: SigkillOption = "containers" if has_sigkills else "off"  # the start may be in an older file
-            narrowest = min(scopes, key=SIGKILL_SCOPES.index) if scopes else seen
-            sources.watched.append(Watched(source, since, narrowest, missing))
+            sources.watched.append(Watched(source, since, missing))
     if is_pure and unfit:
         sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
 
@@ -181,7 +192,10 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
         raise
     finally:
         if is_open:
-            sources.watched.append(Watched(source, _first_line() if path == kmsg.PATH else None, sigkills="off"))
+            since = _first_line() if path == kmsg.PATH else None
+            sources.watched.append(Watched(source, since))
+            if since is not None:
+                sources.watches.append(Watch(since, None, "off"))
 
 
 def _first_line() -> str | None:

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence -> what became of somebody: killed by whom and for what, or not at all, or not known.
 
-What nobody watched is not known: that no kill is on record means something only for the time since when kills are on
-record.
+What nobody watched is not known: that no kill is on record means something only for a time in which somebody did.
 """
 
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from tracer.event import NO_LIMIT_BYTES, Breakdown, Level, OomKill
+from tracer.event import Level, OomKill
 from tracer.twins import Kill
 from tracer.why import killer
 from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
+from tracer.why.memory import Memory, memory
 from tracer.why.moment import seconds
 from tracer.why.search import Kind, State, Target
-from tracer.why.sources import Found, Watched
+from tracer.why.sources import Found
+from tracer.why.watches import Watch, covers, watch_of
 
 Cause = Literal[
     "own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom", "sigkill", "exited", "not_oom",
@@ -32,17 +33,6 @@ _SAME_END_S = 5.0
 """What dies so soon after another dies of the same."""
 _STOP_S = 120.0
 """So long systemd waits at most, by default and with room, until it kills what is left of a unit."""
-
-
-class Memory(TypedDict):
-    """What filled the limit."""
-
-    cgroup: str
-    level: Level
-    limit_bytes: int | None
-    usage_bytes: int | None
-    victim_rss_bytes: int | None
-    breakdown: Breakdown | None
 
 
 class Runtime(TypedDict):
@@ -78,8 +68,11 @@ class Verdict(TypedDict):
     earlier: int
     """OOM kills before that end, where it came of something else."""
     oom_since: str | None
-    """Since when OOM kills are on record; null: they are not."""
+    """Since when OOM kills are on record, without a break, of the time that counts; null: they are not."""
+    oom_until: str | None
+    """Until when; null: until now."""
     sigkill_since: str | None
+    sigkill_until: str | None
     missing: int
     """Kills that are known to have no record."""
 
@@ -88,11 +81,14 @@ def judge(
     target: Target,
     kind: Kind,
     found: Sequence[Found],
-    watched: Sequence[Watched],
+    watches: Sequence[Watch],
+    missing: int,
     exit_code: int | None,
     now_s: float,
 ) -> Verdict:
-    """``found``: the kills of what the target names, the earliest first; ``exit_code``: what the user knows of it."""
+    """``found``: the kills of what the target names, the earliest first; ``missing``: so many are known to have no
+    record; ``exit_code``: what the user knows of it.
+    """
     state = _state_of(target, found)
     finished_s = seconds(state["finished_at"]) if state is not None and state["running"] is False else None
     code = exit_code if exit_code is not None else state["exit_code"] if state is not None else None
@@ -100,9 +96,9 @@ def judge(
     if chosen is not None and state is not None and _container_id(chosen) not in (None, state["id"]):
         state = next((each for each in target.states if each["id"] == _container_id(chosen)), None)
         finished_s, code = None, exit_code if exit_code is not None or state is None else state["exit_code"]
-    oom_since = min((each.since for each in watched if each.since is not None), default=None)
     scopes = ("all", "containers") if kind in ("container", "pod") else ("all",)
-    sigkill_since = min((each.since for each in watched if each.since and each.sigkills in scopes), default=None)
+    watch = watch_of(finished_s, watches)
+    sigkill_watch = watch_of(finished_s, [each for each in watches if each.sigkills in scopes])
     oom_kills = [kill for kill in (each.kill for each in found) if kill["type"] == "oom_kill"]
     verdict: Verdict = {
         "name": target.name,
@@ -119,19 +115,21 @@ def judge(
         "runtime": None,
         "history": history(oom_kills, now_s),
         "earlier": 0,
-        "oom_since": oom_since,
-        "sigkill_since": sigkill_since,
-        "missing": sum(each.missing for each in watched),
+        "oom_since": None if watch is None else watch.since,
+        "oom_until": None if watch is None else watch.until,
+        "sigkill_since": None if sigkill_watch is None else sigkill_watch.since,
+        "sigkill_until": None if sigkill_watch is None else sigkill_watch.until,
+        "missing": missing,
     }
     if chosen is not None:
         verdict["cause"], verdict["ended"] = _cause(chosen.kill, kind), _ended(chosen, kind, finished_s)
         if chosen.kill["type"] == "oom_kill":
-            verdict["memory"] = _memory(chosen.kill)
+            verdict["memory"] = memory(chosen.kill)
         else:
             verdict["killer"] = killer.kind_of(chosen.kill)
             verdict["earlier"] = len(oom_kills)
     else:
-        verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, oom_since, sigkill_since)
+        verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, watch, sigkill_watch)
         verdict["ended"] = None if verdict["cause"] == "running" else True
         verdict["earlier"] = len(oom_kills)
     verdict["runtime"] = _runtime(verdict, state, chosen, bool(oom_kills))
@@ -248,34 +246,16 @@ def _cause_without_kill(
     target: Target,
     code: int | None,
     finished_s: float | None,
-    oom_since: str | None,
-    sigkill_since: str | None,
+    watch: Watch | None,
+    sigkill_watch: Watch | None,
 ) -> Cause:
     if kind in target.running and (state is None or state["running"] is not False):
         return "running"
     if code is not None and code != SIGKILLED:
         return "exited"
-    oom_s, sigkill_s = seconds(oom_since), seconds(sigkill_since)
-    if finished_s is None or code is None or oom_s is None or finished_s < oom_s:
+    if finished_s is None or code is None or not covers(watch, finished_s):
         return "unknown"
-    return "exited" if sigkill_s is not None and finished_s >= sigkill_s else "not_oom"
-
-
-def _memory(kill: OomKill) -> Memory | None:
-    limit = kill["limit"]
-    if limit is None:
-        return None
-    bound = limit["limit_bytes"]
-    if bound is None or bound >= NO_LIMIT_BYTES:
-        bound = limit["memsw_limit_bytes"]
-    return {
-        "cgroup": limit["cgroup"],
-        "level": limit["level"],
-        "limit_bytes": None if bound is None or bound >= NO_LIMIT_BYTES else bound,
-        "usage_bytes": limit["usage_bytes"],
-        "victim_rss_bytes": kill["victim"]["rss_bytes"],
-        "breakdown": limit["breakdown"],
-    }
+    return "exited" if covers(sigkill_watch, finished_s) else "not_oom"
 
 
 def _runtime(verdict: Verdict, state: State | None, chosen: Found | None, any_oom: bool) -> Runtime | None:

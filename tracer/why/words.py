@@ -5,8 +5,9 @@ from tracer.event import OomKill
 from tracer.printable import printable
 from tracer.why.advice import filling
 from tracer.why.killer import KillerKind
+from tracer.why.memory import Memory
 from tracer.why.moment import seconds, span, told
-from tracer.why.verdict import OOM, SIGKILLED, Memory, Runtime, Verdict
+from tracer.why.verdict import OOM, SIGKILLED, Runtime, Verdict
 
 _OTHERS_MAX = 3
 _SMALL = 0.5
@@ -224,7 +225,10 @@ def _often(verdict: Verdict) -> str | None:
         return f"It was OOM killed {times} at other times, last at {told(past['last'])}; that is not what ended it."
     if past["total"] == 1:
         return "No other OOM kill of it is on record."
-    text = f"{past['total']} OOM kills of it are on record since {told(past['first'])}"
+    text = f"{past['total']} OOM kills of it are on record"
+    if past["first"] is None:
+        return f"{text}, of unknown times."
+    text += f" since {told(past['first'])}"
     text += f", {past['last_day']} of the last 24 hours"
     if past["pause_s"] is None:
         return f"{text}."
@@ -264,8 +268,13 @@ def _unknown(verdict: Verdict) -> str | None:
     text = ""
     if verdict["cause"] in ("exited", "not_oom", "unknown", "running"):
         since, others = verdict["oom_since"], verdict["sigkill_since"]
-        text = "OOM kills are not on record" if since is None else f"OOM kills are on record since {told(since)}"
-        text += ", other SIGKILLs not." if others is None else f", other SIGKILLs since {told(others)}."
+        when, when_others = _when(since, verdict["oom_until"]), _when(others, verdict["sigkill_until"])
+        text = "OOM kills are not on record" if since is None else f"OOM kills are on record {when}"
+        text += ", other SIGKILLs not." if others is None else f", other SIGKILLs {when_others}."
     if verdict["missing"]:
         text += f" {verdict['missing']} kills of that time have no record: this may be one of them."
     return text.strip() or None
+
+
+def _when(since: str | None, until: str | None) -> str:
+    return f"since {told(since)}" if until is None else f"from {told(since)} to {told(until)}"
