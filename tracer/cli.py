@@ -58,6 +58,8 @@ def common(
 
 def main() -> None:
     """The command ``oomtrace``: every foreseeable error ends in one line on stderr and an exit code."""
+    if sys.stderr is None:  # print() would take standard output for it
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the locale's encoding has not
             stream.reconfigure(errors="backslashreplace")

@@ -46,17 +46,21 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
     sys.stdout.flush()
     if search.undated:
         print(
-            f"oomtrace: {search.undated} kills have no date, as their log tells only the time since some boot: "
+            f"oomtrace: {_kills_have(search.undated)} no date, as the log tells only the time since some boot: "
             "give --boot-time",
             file=sys.stderr,
         )
     if search.unread_dates:
         print(
-            f"oomtrace: {search.unread_dates} kills have no time, as their dates cannot be read (English ones can, and "
+            f"oomtrace: {_kills_have(search.unread_dates)} no time, as dates cannot be read (English ones can, and "
             "numbers): give the output of journalctl -o json, or of LC_ALL=C dmesg or journalctl",
             file=sys.stderr,
         )
     return code
+
+
+def _kills_have(count: int) -> str:
+    return "1 kill has" if count == 1 else f"{count} kills have"
 
 
 def _is_given() -> bool:

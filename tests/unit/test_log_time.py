@@ -91,10 +91,14 @@ def test_days() -> None:
     assert calendar.moment("yesterday") == today - 86400 * 10**9
     assert calendar.moment("yesterday 13:05:06") == today - 86400 * 10**9 + 47106 * 10**9
     assert calendar.moment("tomorrow") == today + 86400 * 10**9
+    assert calendar.moment("1970-01-01T00:00:00Z") == calendar.moment("@0") == 0
     assert calendar.moment("@1700000000") == 1_700_000_000 * 10**9
 
 
-@pytest.mark.parametrize("text", ["", "soon", "ago", "-", "2 parsecs ago", "25:00", "-2", "yesterday x", "@x", "1h"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "soon", "ago", "-", "2 parsecs ago", "25:00", "-2", "yesterday x", "@x", "1h", "9999-12-31 23:59-10:00"],
+)
 def test_no_moment(text: str) -> None:
     """Anything else is said to be none."""
     with pytest.raises(TracerError, match="no time"):

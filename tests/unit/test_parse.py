@@ -93,6 +93,16 @@ def test_without_uptime(form: str) -> None:
     assert len({record["incident"]["id"] for record in storm}) == len(storm) == 43
 
 
+def test_closed_stderr() -> None:
+    """Where there is no standard error, what would be said there is not among the records."""
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "/does/not/exist", "-"]
+    finished = subprocess.run(
+        command, cwd=ROOT, input=WHOLE["dmesg"](LOG), stdout=subprocess.PIPE, timeout=60, check=False
+    )
+    assert finished.returncode == 1
+    assert [json.loads(line)["type"] for line in finished.stdout.splitlines()] == ["oom_kill"] * 3
+
+
 def test_without_date() -> None:
     """A log of an unknown boot has no dates, and that is said; --boot-time makes them."""
     log = WHOLE["dmesg"](LOG)
@@ -104,6 +114,11 @@ def test_without_date() -> None:
     for record in undated:
         validate(record)
         assert (record["time"], record["host"]["name"]) == (None, None)
+    filtered = run("--comm", "nobody", log=log)
+    assert (filtered.stdout, filtered.stderr) == (b"", b"")
+    filtered = run("--pid", str(undated[0]["victim"]["pid"]), "--since", "2020-01-01", log=log)
+    assert filtered.stdout == b""
+    assert b"1 kill has no date" in filtered.stderr
     dated = records("--boot-time", BOOT_TIME, log=log)
     assert [record["id"] for record in dated] == [record["id"] for record in undated]
     assert [record["time"] for record in dated] == [record["time"][:26] + "000Z" for record in dated]

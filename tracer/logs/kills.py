@@ -199,15 +199,11 @@ class LogKills:
             self._records.clear()
             records = self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
         dated = report
-        if report.wall_ns is None and report.clock == "unknown":
-            self.unread_dates += 1
-        elif report.wall_ns is None:
+        if report.wall_ns is None and report.clock != "unknown":
             if self._boot_ns is not None:
                 dated = report._replace(wall_ns=self._boot_ns + (report.time_ns or 0))
             elif self._boot().has(report):
                 host, records = self._boot().host, self._boot().dated
-            else:
-                self.undated += 1
         self._put(records.oom_kill(dated), host, report, origin)
 
     def _put(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
@@ -215,6 +211,11 @@ class LogKills:
         name_cgroups(record)
         number = None if self._boot_number is None else self._boots.of(report, origin)
         if not self._filter.takes(record):
+            return
+        if record["time"] is None:
+            self.unread_dates += report.clock == "unknown"
+            self.undated += report.clock != "unknown"
+        if not self._filter.is_in_time(record):
             return
         if self._latest is not None and number is not None:
             self._latest.add(record, origin.host, number)
@@ -246,11 +247,8 @@ class _Filter:
             raise TracerError(f"no regular expression: {wanted.grep!r}", str(error), EXIT_USAGE) from error
 
     def takes(self, record: OomKill) -> bool:
-        time, wanted, victim = record["time"], self._wanted, record["victim"]
-        if self._since is not None and (time is None or time < self._since):
-            return False
-        if self._until is not None and (time is None or time > self._until):
-            return False
+        """Whether it is of what is wanted, whenever it was."""
+        wanted, victim = self._wanted, record["victim"]
         if self._boot is not None and (record["host"]["boot_id"] or "").replace("-", "") != self._boot:
             return False
         if wanted.pid is not None and wanted.pid not in (victim["pid"], victim["tid"]):
@@ -262,6 +260,13 @@ class _Filter:
         if wanted.unit is not None and not is_unit(wanted.unit, record["systemd"]):
             return False
         return self._grep is None or self._grep.search(line.encode(record)) is not None
+
+    def is_in_time(self, record: OomKill) -> bool:
+        """What has no time is in none."""
+        time = record["time"]
+        if self._since is not None and (time is None or time < self._since):
+            return False
+        return self._until is None or (time is not None and time <= self._until)
 
 
 def _number(boot: str | None) -> int | None:

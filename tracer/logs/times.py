@@ -25,6 +25,8 @@ _UNITS_S = {
     "d": 86400, "day": 86400, "w": 604800, "week": 604800,
 }  # fmt: skip
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+_END_NS = 253_402_300_800_000_000_000
+"""The year 10000, which RFC 3339 cannot tell."""
 _SLACK = timedelta(days=1)
 """A log may have been written by a clock or in a zone that is ahead."""
 
@@ -121,8 +123,9 @@ class Calendar:
         Raises TracerError for anything else.
         """
         text = text.strip()
-        found = self.iso(text.encode("utf-8", "replace")) or self._word(text)
-        if found is None:
+        found = self.iso(text.encode("utf-8", "replace"))
+        found = self._word(text) if found is None else found
+        if found is None or found >= _END_NS:
             raise TracerError(
                 f"no time: {text!r}",
                 "give one as '2026-11-24 03:51', today, yesterday, 03:51, -2h or '1 hour ago'",
