@@ -327,7 +327,7 @@ def test_workloads_are_found(tmp_path: Path) -> None:
     """Of 3,000 incidents each container's pattern is the one that it was made with."""
     incidents = read(written(tmp_path / "oom.json", list(many(BASES, 3000))))[0].incidents()
     found = workloads(incidents)
-    assert sum(workload.victims for workload in found) >= len(incidents)
+    assert sum(workload.victims for workload in found) == sum(len(incident.kills) for incident in incidents)
     verdicts: dict[str, set[str]] = {"leaks": set(), "bursts": set()}
     for workload in found:
         record = workload.incidents[0].kills[0].record
@@ -338,6 +338,21 @@ def test_workloads_are_found(tmp_path: Path) -> None:
         if number < 40:
             verdicts["leaks" if number < 20 else "bursts"].add(workload.regularity.verdict)
     assert verdicts == {"leaks": {"saw-tooth"}, "bursts": {"burst"}}
+
+
+def test_victims_of_a_workload(tmp_path: Path) -> None:
+    """Of an incident with victims in two cgroups each is one of its own workload."""
+    records = list(many([BASES[0]], 2))
+    for record, cgroup in zip(records, ("/gt", "/gt/b"), strict=True):
+        record.update(container=None, kubernetes=None, systemd=None)
+        record["victim"]["cgroup"] = cgroup
+        record["host"]["name"], record["incident"]["id"] = "node-1", "one"
+    incidents = read(written(tmp_path / "oom.json", records))[0].incidents()
+    found = workloads(incidents)
+    assert [(each.name, each.victims, each.incidents) for each in found] == [
+        ("/gt", 1, incidents),
+        ("/gt/b", 1, incidents),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,11 @@ class Incident:
 class Workload:
     """Kills of one workload on one node."""
 
-    def __init__(self, name: str, node: str | None, incidents: Sequence[Incident]) -> None:
+    def __init__(self, name: str, node: str | None, incidents: Sequence[Incident], victims: int) -> None:
         self.name, self.node = name, node
         self.incidents = incidents
-        self.victims = sum(len(incident.kills) for incident in incidents)
+        self.victims = victims
+        """Its own: an incident may have those of others, too."""
         self.regularity: Regularity = regularity(
             [incident.time_s for incident in incidents if incident.time_s is not None]
         )
@@ -196,12 +197,15 @@ class Collection:
 
 def workloads(incidents: Sequence[Incident]) -> list[Workload]:
     """Those with the most incidents first; an incident with victims of several is one of each."""
-    found: dict[tuple[str | None, str], dict[int, Incident]] = defaultdict(dict)
-    for number, incident in enumerate(incidents):
+    found: dict[tuple[str | None, str], list[Incident]] = defaultdict(list)
+    for incident in incidents:
         for kill in incident.kills:
             names = whose(kill.record)
-            found[names.node, names.workload][number] = incident
-    made = [Workload(name, node, list(of.values())) for (node, name), of in found.items()]
+            found[names.node, names.workload].append(incident)
+    made = []
+    for (node, name), of_victims in found.items():
+        of = list({id(incident): incident for incident in of_victims}.values())
+        made.append(Workload(name, node, of, len(of_victims)))
     return sorted(made, key=lambda workload: (-len(workload.incidents), workload.name))
 
 
