@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
 
+import codecs
 import json
 import re
 import shutil
@@ -420,6 +421,37 @@ def test_json_over_many_lines() -> None:
     reader.end()
     assert reader.begun
     assert not reader.recognized
+
+
+def is_recognized(log: bytes) -> bool:
+    """Whether a log without kills is known as one."""
+    reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
+    reader.feed(log)
+    reader.end()
+    return reader.recognized > 0
+
+
+@pytest.mark.parametrize("field", ['"time": "2026-11-24T06:00:00.1Z"', '"pri": 3', '"msg": 7', '"time": {'])
+def test_json_of_something_else(field: str) -> None:
+    """Fields that are named as those of ``dmesg -J`` make no log of any JSON."""
+    assert not is_recognized(f'{{\n    "schema": 1,\n    {field},\n    "type": "start"\n}}\n'.encode() * 9)
+
+
+def test_dmesg_json_without_kills() -> None:
+    """It is known by its begin, and where that was cut off by its lines."""
+    log = WHOLE["dmesg -J"](LogLine(b"usb 1-1: new device", n, "printk") for n in range(3))
+    assert is_recognized(log)
+    assert is_recognized(log.replace(b'"pri"', b'"fac": "user",\n         "pri"'))
+    assert is_recognized(log[log.index(b"}") :])
+    assert is_recognized(b'{\n   "dmesg": [\n   ]\n}\n')
+
+
+@pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal short", "RFC 5424", "dmesg -T"])
+def test_byte_order_mark(form: str) -> None:
+    """It does not hide the first line."""
+    log = {**WHOLE, **SPLIT}[form](lines(FILES["6.12-other"]))
+    assert scan(codecs.BOM_UTF8 + log) == scan(log)
+    assert scan(log)[0].report.trigger_comm is not None
 
 
 def test_log_after_something_else() -> None:

@@ -9,7 +9,8 @@ from tracer.logs.oom_lines import LogLine
 from tracer.logs.times import Calendar, digits_ns
 
 _FIELD = re.compile(rb'\s+"(fac|pri|time|caller|msg)": +(.+?),?')
-_FRAME = re.compile(rb'\s*(?:"dmesg": \[|[{\]}],?|\},\{)')
+_BEGIN = re.compile(rb'\s*"dmesg": ?\[')
+_FRAME = re.compile(rb"\s*(?:[{\]}],?|\},\{)")
 
 
 class DmesgObject:
@@ -18,20 +19,26 @@ class DmesgObject:
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
         self._fields: dict[bytes, Any] = {}
+        self._is_known = False
+        """Whether it is such a file: by its begin, or by a whole line, where that was cut off."""
 
     def read(self, raw: bytes) -> LogLine | bool:
         """False: this is no line of such a file, True: it is one, but nothing is complete."""
         match = _FIELD.fullmatch(raw)
         if match is None:
-            if _FRAME.fullmatch(raw) is not None:
+            is_begin = _BEGIN.fullmatch(raw) is not None
+            self._is_known = self._is_known or is_begin
+            if is_begin or _FRAME.fullmatch(raw) is not None:
                 self._fields = {}
-            return False  # a frame alone may be of any JSON
+            return is_begin  # the rest of the frame may be of any JSON
         try:
             # dmesg lets bytes through that are no UTF-8.
             self._fields[match[1]] = json.loads(match[2].decode("utf-8", "surrogateescape"), strict=False)
         except (ValueError, RecursionError):
-            return True
-        return True if match[1] != b"msg" else self._line() or True
+            return self._is_known
+        line = self._line() if match[1] == b"msg" else None
+        self._is_known = self._is_known or line is not None
+        return line or self._is_known  # a field alone may be of any JSON, too
 
     def _line(self) -> LogLine | None:
         fields, self._fields = self._fields, {}

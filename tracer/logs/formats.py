@@ -10,6 +10,7 @@ journalctl does.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ class Origin(NamedTuple):
 Sourced = tuple[LogLine, Origin]
 NOWHERE = Origin()
 
+_UNPRINTED = (b"\0", BOM_UTF8[:1])
+"""What was not yet on disk when the power failed, and what editors of other systems put in front of a file."""
 _LONGEST = 65536
 """Bytes; longer lines are nobody's."""
 _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
@@ -93,8 +96,8 @@ class LineFormats:
     def read(self, raw: bytes) -> Sourced | None:
         """A line, without its newline; None: it is not the kernel's, or nothing is to be read in it."""
         self._match = None
-        if raw[:1] == b"\0":  # what was not yet on disk when the power failed
-            raw = raw.lstrip(b"\0")
+        if raw[:1] in _UNPRINTED:
+            raw = raw.lstrip(b"\0").removeprefix(BOM_UTF8)
         if len(raw) > _LONGEST:
             return None
         if raw[-1:] == b"\r":
