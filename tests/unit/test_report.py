@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the report reads, and what it says for a ticket.  The page has tests in a browser: tests/report."""
 
+import codecs
 import copy
 import gzip
 import html
 import json
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +23,7 @@ from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.kernel_log_files import FILES, lines
 from tests.unit.log_formats import BOOT_ID, HOST, SPLIT, WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.logs import kills, kmsg
 from tracer.printable import printable
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
@@ -43,6 +46,7 @@ def read(*paths: str) -> tuple[Collection, list[int]]:
     inputs = Inputs(collection)
     for path in paths:
         inputs.read(path)
+    inputs.end()
     return collection, [each.bad for each in inputs.read_so_far]
 
 
@@ -205,6 +209,129 @@ def test_neither(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> 
     assert b"2 incidents" in captured.out
     assert report([str(tmp_path / "none")], Form("md")) == EXIT_FAILED
     assert capsysbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize("count", [20, 200])
+def test_damaged(count: int, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What came before the damage is told, however little that is."""
+    path = tmp_path / "oom.json.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(each) + "\n" for each in many(BASES, count)).encode())[:-4])
+    assert report([str(path)], Form("md")) == EXIT_FAILED
+    captured = capsysbinary.readouterr()
+    assert f"{count} incidents".encode() in captured.out
+    assert re.fullmatch(rb"oomtrace: [^\n]+ is damaged, and was read up to there[^\n]*\n", captured.err)
+
+
+def test_damaged_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Of a short log, too."""
+    path = tmp_path / "kern.log.gz"
+    log = WHOLE["journal json"](list(lines(FILES["6.12-other"]))[-20:])
+    path.write_bytes(gzip.compress(log)[:-4])
+    assert report([str(path)], Form("md")) == EXIT_FAILED
+    assert b"1 incident, 1 victim" in capsysbinary.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["text", "missing", "damaged", "cut", "pretty"])
+def test_nothing_read_is_nothing_written(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report that is there is not overwritten with an empty one."""
+    output, path = tmp_path / "keep.html", tmp_path / "file"
+    output.write_text("good")
+    (record,) = many(BASES, 1)
+    data = json.dumps(record).encode() + b"\n"
+    if what == "text":
+        path.write_bytes(b"hello\nworld\n")
+    elif what == "damaged":  # before anything that it says
+        path.write_bytes(gzip.compress(data)[:12])
+    elif what == "cut":
+        path.write_bytes(gzip.compress(data + data, 0)[:200])
+    elif what == "pretty":
+        path.write_text(json.dumps(record, indent=4))
+    assert report([str(path)], Form("html", str(output))) == EXIT_FAILED
+    assert output.read_text() == "good"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    said = {"missing": "cannot read", "damaged": "is damaged", "cut": "is damaged"}.get(what, "has neither records nor")
+    assert re.fullmatch(rf"oomtrace: [^\n]*{said}[^\n]*\n", captured.err)
+
+
+@pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal short", "journal json"])
+def test_records_after_a_kernel_log(form: str, tmp_path: Path) -> None:
+    """Both are told; what should be a record and is none is counted."""
+    log = {**WHOLE, **SPLIT}[form](lines(FILES["7.2-group"]))
+    assert log.count(b"\n") > 64
+    records = [json.dumps(record).encode() for record in many(BASES, 5)]
+    path = tmp_path / "mixed"
+    path.write_bytes(log + b"\n".join([*records, b'{"schema":1,"type":"oom_kill"}', records[0][:-5]]))
+    collection, bad = read(str(path))
+    assert (len(collection.incidents()), bad) == (6, [1])
+
+
+def test_name_that_is_a_record(tmp_path: Path) -> None:
+    """A cgroup's name may hold a newline, and after it a record; in a log that makes none."""
+    (record,) = many(BASES, 1)
+    forged = b"/a\n" + json.dumps(record).encode() + b"\n"
+    log = [line._replace(text=line.text.replace(b"/grp", forged)) for line in lines(FILES["7.2-group"])]
+    assert any(forged in line.text for line in log)
+    for form in ("dmesg", "journal short", "journal json"):
+        path = tmp_path / form.replace(" ", "-")
+        path.write_bytes(WHOLE[form](log))
+        (incident,) = read(str(path))[0].incidents()
+        assert {kill.record["source"] for kill in incident.kills} == {"kernel_log"}
+        assert record["id"] not in {kill.record["id"] for kill in incident.kills}
+
+
+@pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export"])
+def test_log_in_two_files(form: str, tmp_path: Path) -> None:
+    """A report within which a log was rotated is whole, with the lines of both files."""
+    log = list(lines(FILES["6.12-other"]))
+    paths = [tmp_path / name for name in ("whole", "a", "b", "c")]
+    parts_of = (log, log[:-1], log[-1:], [log[0]._replace(text=b"usb 1-1: new device")])
+    for path, part in zip(paths, parts_of, strict=True):
+        path.write_bytes({**WHOLE, **SPLIT}[form](part))
+    whole, first, second, other = map(str, paths)
+    expected = read(whole)[0].incidents()
+    assert expected[0].kills[0].record["limit"] is not None
+    assert read(first, second)[0].incidents() == expected
+    assert read(first, second, other)[0].incidents() == expected
+    assert read(other, first, second)[0].incidents() == expected
+    assert read(second)[0].incidents() != expected
+
+
+def test_this_boots_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """/dev/kmsg ends with what is there now, and has the kills that parse finds in it."""
+    require(os.geteuid() == 0 and os.access(kmsg.PATH, os.R_OK), "/dev/kmsg can be read")
+    found = list(kills.LogKills().kills([kmsg.PATH]))
+    collection, bad = read(kmsg.PATH)
+    told = [kill for incident in collection.incidents() for kill in incident.kills]
+    assert {record["id"] for record in found} <= {kill.record["id"] for kill in told}
+    assert bad == [0]
+    for kill in told:
+        assert kill.record["host"]["boot_id"] is not None
+        assert any(f"Killed process {kill.record['victim']['tid']} " in line for line in kill.lines)
+    assert report([kmsg.PATH], Form("md")) == 0
+    assert b" incident" in capsysbinary.readouterr().out
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """It hides neither the first record nor the first line of a log."""
+    (record,) = many(BASES, 1)
+    (tmp_path / "oom.json").write_bytes(codecs.BOM_UTF8 + json.dumps(record).encode())
+    (tmp_path / "dmesg").write_bytes(codecs.BOM_UTF8 + WHOLE["dmesg"](lines(FILES["7.2-group"])))
+    collection, bad = read(str(tmp_path / "oom.json"))
+    assert (len(collection.incidents()), bad) == (1, [0])
+    for incident in read(str(tmp_path / "dmesg"))[0].incidents():
+        assert incident.kills[0].record["trigger"] is not None
+        assert "invoked oom-killer" in incident.lines[0]
+
+
+def test_standard_output_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said to be that, in each form."""
+    good = written(tmp_path / "good", list(many(BASES, 2)))
+    monkeypatch.setattr(make.sys, "stdout", None)  # type: ignore[attr-defined]
+    for form in ("html", "md"):
+        with pytest.raises(TracerError, match="no standard output"):
+            report([good], Form(form))
+    assert report([good], Form("md", str(tmp_path / "report.md"))) == 0
 
 
 def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

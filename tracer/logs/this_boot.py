@@ -53,13 +53,7 @@ class ThisBoot:
 
         Raises UnopenedError where the log may not be read.
         """
-        try:
-            kmsg = Kmsg()
-        except OSError as error:
-            hint = "run it as root (sudo), or give it a file with what dmesg prints"
-            if error.errno in (errno.ENODEV, errno.ENOENT):
-                hint = "run it on the host, not in a container, or give it a file"
-            raise UnopenedError(f"cannot read {PATH} ({error.strerror})", hint) from error
+        kmsg = open_kmsg()
         reports, begun_s = Reports(), time.monotonic()
         while True:
             for line in kmsg.read():
@@ -74,3 +68,17 @@ class ThisBoot:
                 select.select([kmsg], [], [])
             elif time.monotonic() - begun_s > 2 * follow_s:
                 yield None
+
+
+def open_kmsg() -> Kmsg:
+    """The kernel's log.
+
+    Raises UnopenedError where it may not be read.
+    """
+    try:
+        return Kmsg()
+    except OSError as error:
+        hint = "run it as root (sudo), or give it a file with what dmesg prints"
+        if error.errno in (errno.ENODEV, errno.ENOENT):
+            hint = "run it on the host, not in a container, or give it a file"
+        raise UnopenedError(f"cannot read {PATH} ({error.strerror})", hint) from error

@@ -4,6 +4,7 @@
 Bad lines are counted, and never end anything.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from tracer.errors import TracerError
+from tracer.logs import kmsg
 from tracer.logs.files import LogFile
 from tracer.recorded import Records, UnfitError, read_json
 from tracer.report.incidents import Collection
@@ -27,12 +29,9 @@ _MARK = b"schema"
 
 
 class Input(NamedTuple):
-    """What was in a file."""
+    """A file that was read."""
 
     name: str
-    kind: str
-    """``records`` or ``kernel log``."""
-    records: int
     bad: int
     """Lines that are no records."""
 
@@ -43,117 +42,145 @@ class Inputs:
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
         self._records = Records()
+        self._kills = LogKills(self._hear)
         self.read_so_far: list[Input] = []
 
     def read(self, path: str) -> None:
-        """Read a file, compressed or not, or standard input (``-``).
+        """Read a file, compressed or not, standard input (``-``), or this boot's log (``/dev/kmsg``).
 
         Raises TracerError where it cannot be read to its end; what came before that counts.
         """
+        if path == kmsg.PATH:
+            self._kills.read_this_boot()
+            self.read_so_far.append(Input(path, 0))
+            return
         file = LogFile(path)
         try:
-            blocks = file.blocks()
-            begin = b""
-            for block in blocks:
-                begin += block
-                if len(begin) >= _SAMPLE_BYTES or begin.count(b"\n") >= _SAMPLE_LINES:
-                    break
-            rest = chain((begin,), blocks)
-            has_records = not begin.strip() or _has_records(begin)
-            if _JOURNAL.match(begin) is not None:  # of the whole host: the kernel's lines among oomtrace's records
-                self._log(file, rest, has_records, _MARK)
-            elif has_records:
-                self._lines(file.name, rest)
-            else:
-                self._log(file, rest)
+            blocks = _UpToDamage(file.blocks())
+            bad = self._blocks(blocks, file.written_ns)
         finally:
             file.close()
-
-    def _lines(self, name: str, blocks: Iterable[bytes]) -> None:
-        found = bad = 0
-        try:
-            for line in split_lines(blocks):
-                if not line.strip():
-                    continue
-                try:
-                    record = self._records.read(line)
-                except UnfitError:
-                    bad += 1
-                    continue
-                if record is not None:
-                    found += 1
-                    self._collection.add(record)
-        finally:
-            self.read_so_far.append(Input(name, "records", found, bad))
-
-    def _log(
-        self, file: LogFile, blocks: Iterable[bytes], has_records: bool = False, mark: bytes | None = None
-    ) -> None:
-        """``mark``: lines that have this may be records; the log's reader passes over those."""
-        found = 0
-
-        def add(record: object, lines: tuple[str, ...] = ()) -> None:
-            nonlocal found
-            checked = self._records.conform(record)
-            if checked is not None:
-                found += 1
-                self._collection.add(checked, lines)
-
-        def hear(record: object, lines: tuple[str, ...]) -> None:
-            with suppress(UnfitError):
-                add(record, lines)
-
-        bad = 0
-        kills = LogKills(file.written_ns, hear)
-
-        def heard() -> Iterator[bytes]:
-            for block in blocks:
-                kills.feed(block)
-                yield block
-
-        try:
-            for line in split_lines(heard()) if mark is not None else heard():
-                if mark is None or not line.strip():
-                    continue
-                try:
-                    if mark not in line:
-                        raise UnfitError
-                    add(read_json(line))
-                except UnfitError:
-                    bad += has_records and _KERNEL.search(line) is None
-        finally:
-            kills.end()
-            self.read_so_far.append(Input(file.name, "records" if has_records else "kernel log", found, bad))
-        if not kills.recognized and not found and not has_records:
+        if bad is not None:
+            self.read_so_far.append(Input(file.name, bad))
+        if blocks.damage is not None:
+            raise blocks.damage
+        if bad is None:
             hint = (
                 "give files that oomtrace wrote (-o file:PATH), or kernel logs (dmesg, journalctl -k -o json, "
                 "not json-pretty, syslog)"
             )
             raise TracerError(f"{file.name} has neither records nor lines of a kernel log", hint)
 
+    def end(self) -> None:
+        """All are read: no other log goes on with what the last one left open."""
+        self._kills.end_all()
+
+    def _blocks(self, blocks: "_UpToDamage", written_ns: int) -> int | None:
+        """How many bad lines there are in a file; None: it is nothing that is read here."""
+        begin = b""
+        for block in blocks:
+            begin += block
+            if len(begin) >= _SAMPLE_BYTES or begin.count(b"\n") >= _SAMPLE_LINES:
+                break
+        if not begin and blocks.damage is not None:
+            return None
+        begin = begin.removeprefix(codecs.BOM_UTF8)
+        rest = chain((begin,), blocks)
+        has_records = not begin.strip() or _has_records(begin)
+        if has_records and _JOURNAL.match(begin) is None:
+            return sum(not self._takes(line) for line in split_lines(rest) if line.strip())
+        # A journal may be of the whole host: the kernel's lines among oomtrace's records.
+        return self._log(rest, written_ns, has_records)
+
+    def _log(self, blocks: Iterable[bytes], written_ns: int, has_records: bool) -> int | None:
+        """``has_records``: then lines that are neither records nor the kernel's are bad ones."""
+        bad, is_known, kills = 0, has_records, self._kills
+
+        def heard() -> Iterator[bytes]:
+            for block in blocks:
+                kills.feed(block)
+                yield block
+
+        kills.begin(written_ns)
+        for line in split_lines(heard(), b"" if has_records else _MARK):
+            # In a log what is indented may go on with a name: nobody can make a record by giving one.
+            if line[:1] == b"{" and _MARK in line and self._takes(line):
+                is_known = True
+            elif has_records:
+                bad += bool(line.strip()) and _KERNEL.search(line) is None
+            else:
+                bad += _is_meant(line)
+        kills.end()
+        return bad if is_known or kills.recognized else None
+
+    def _takes(self, line: bytes) -> bool:
+        try:
+            self._add(read_json(line))
+        except UnfitError:
+            return False
+        return True
+
+    def _hear(self, record: object, lines: tuple[str, ...]) -> None:
+        with suppress(UnfitError):
+            self._add(record, lines)
+
+    def _add(self, record: object, lines: tuple[str, ...] = ()) -> None:
+        checked = self._records.conform(record)
+        if checked is not None:
+            self._collection.add(checked, lines)
+
+
+class _UpToDamage:
+    """What can be read of a file, block by block."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self.damage: TracerError | None = None
+        """Why that is not all."""
+
+    def __iter__(self) -> "_UpToDamage":
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._blocks)
+        except TracerError as error:
+            self.damage = error
+            raise StopIteration from error
+
 
 def _has_records(begin: bytes) -> bool:
-    """Whether one of the first lines has a record, or what would be one if its fields were right."""
-    for line in begin.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]:
-        if not line.lstrip().startswith(b"{"):
-            continue
-        try:
-            value = read_json(line)
-        except UnfitError:
-            continue
-        if "schema" in value and "type" in value:
-            return True
-    return False
+    """Whether one of the first lines has a record."""
+    return any(map(_is_meant, begin.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]))
 
 
-def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines; the last one may lack its end.  One that is too long comes as something that is no record."""
+def _is_meant(line: bytes) -> bool:
+    """Whether it is a record, or would be one if its fields were right; never an indented line."""
+    if line[:1] != b"{":
+        return False
+    try:
+        value = read_json(line)
+    except UnfitError:
+        return False
+    return "schema" in value and "type" in value
+
+
+def split_lines(blocks: Iterable[bytes], word: bytes = b"") -> Iterator[bytes]:
+    """Lines; the last one may lack its end.  One that is too long comes as something that is no record.
+
+    With ``word`` those that do not have it may be left out.
+    """
     rest, overlong = b"", False
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield b"overlong" if overlong else line
-            overlong = False
+        data = rest + block
+        if word not in data:
+            end = data.rfind(b"\n") + 1
+            rest, overlong = data[end:], overlong and not end
+        else:
+            *lines, rest = data.split(b"\n")
+            for line in lines:
+                yield b"overlong" if overlong else line
+                overlong = False
         if len(rest) > LONGEST_LINE_BYTES:
             rest, overlong = b"", True
     if rest or overlong:

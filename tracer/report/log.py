@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel log -> the records of its kills, and the lines that tell of them.
+"""Kernel logs -> the records of their kills, and the lines that tell of them.
 
 All that the report needs of tracer/parse.py's readers goes through `LogKills`.
 """
@@ -8,13 +8,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 
 from tracer.enrich import name_cgroups
-from tracer.event import OomKill
+from tracer.event import Host, OomKill
 from tracer.logs.formats import Origin
+from tracer.logs.hosts import HostReports
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.records import LogRecords
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
-from tracer.logs.this_boot import ThisBoot
+from tracer.logs.this_boot import ThisBoot, open_kmsg
 from tracer.logs.times import Calendar
 from tracer.printable import printable
 
@@ -26,29 +27,64 @@ _HEARD_LINES = 4096
 
 
 class LogKills:
-    """Reads one log; ``found`` gets each kill with its incident's lines, harmless for a screen."""
+    """Reads one log after the other; ``found`` gets each kill with its incident's lines, harmless for a screen.
 
-    def __init__(self, written_ns: int, found: Found) -> None:
-        """``written_ns`` is when the log was last written, Unix time: it tells years that a log leaves out."""
-        self._scan = LogScan(Calendar(None, written_ns), self._report, heard=self._hear)
+    Where a log was rotated within a report, the next one goes on with it.
+    """
+
+    def __init__(self, found: Found) -> None:
         self._found = found
+        self._reports = HostReports(self._report, self._hear)
+        self._scan: LogScan | None = None
         self._records: dict[Origin, LogRecords] = {}
         self._heard: dict[Origin, deque[LogLine]] = defaultdict(lambda: deque(maxlen=_HEARD_LINES))
         self._told: set[Origin] = set()
         self._this_boot: ThisBoot | None = None
 
+    def begin(self, written_ns: int) -> None:
+        """A log begins, which was last written then, Unix time: it tells years that a log leaves out."""
+        self._scan = LogScan(Calendar(None, written_ns), self._report, reports=self._reports)
+        if self._scan.idle:
+            self._heard.clear()
+            self._told.clear()
+
     @property
     def recognized(self) -> bool:
         """Whether anything in it was a line of a log."""
-        return self._scan.recognized > 0
+        return self._scan is not None and self._scan.recognized > 0
 
     def feed(self, block: bytes) -> None:
-        """What comes next."""
+        """What comes next in it."""
+        assert self._scan is not None
         self._scan.feed(block)
 
     def end(self) -> None:
-        """The log is over."""
+        """It is over; another one may go on with its last report."""
+        assert self._scan is not None
         self._scan.end()
+
+    def end_all(self) -> None:
+        """No other log comes."""
+        self._reports.end()
+
+    def read_this_boot(self) -> None:
+        """/dev/kmsg, as far as it goes now.
+
+        Raises UnopenedError where it may not be read.
+        """
+        self.end_all()
+        self._heard.clear()
+        self._told.clear()
+        kmsg = open_kmsg()
+        boot = self._this_boot = self._this_boot or ThisBoot()
+        reports = HostReports(
+            lambda report, origin: self._tell(boot.records.oom_kill(report), boot.host, report, origin), self._hear
+        )
+        origin = Origin(boot.host["name"], boot.host["boot_id"])
+        for line in kmsg.read():
+            reports.feed((line, origin))
+        reports.end()
+        kmsg.close()
 
     def _hear(self, line: LogLine, origin: Origin) -> None:
         heard = self._heard[origin]
@@ -58,7 +94,18 @@ class LogKills:
         heard.append(line)
 
     def _report(self, report: Report, origin: Origin) -> None:
-        record = self._record(report, origin)
+        if report.wall_ns is None and report.clock == "printk":
+            boot = self._this_boot = self._this_boot or ThisBoot()
+            if boot.has(report):
+                self._tell(boot.dated.oom_kill(report), boot.host, report, origin)
+                return
+        if origin not in self._records:
+            self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
+        host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
+        self._tell(self._records[origin].oom_kill(report), host, report, origin)
+
+    def _tell(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
+        record["host"] = host
         name_cgroups(record)
         self._told.add(origin)
         since = report.incident_ns or 0
@@ -67,19 +114,6 @@ class LogKills:
             half = _MOST_LINES // 2
             lines[half:-half] = [f"... {len(lines) - 2 * half} lines ..."]
         self._found(record, tuple(lines))
-
-    def _record(self, report: Report, origin: Origin) -> OomKill:
-        if report.wall_ns is None and report.clock == "printk":
-            this_boot = self._this_boot = self._this_boot or ThisBoot()
-            if this_boot.has(report):
-                record = this_boot.dated.oom_kill(report)
-                record["host"] = this_boot.host
-                return record
-        if origin not in self._records:
-            self._records[origin] = LogRecords((origin.boot_id or "0").split("-")[0], None, None)
-        record = self._records[origin].oom_kill(report)
-        record["host"] = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
-        return record
 
 
 def _text(line: LogLine) -> str:

@@ -31,7 +31,9 @@ def report(files: Sequence[str], form: Form) -> int:
 
     Raises TracerError where no report can be written.
     """
-    if form.output == STDOUT and (sys.stdout is None or (form.format == "html" and sys.stdout.isatty())):
+    if form.output == STDOUT and sys.stdout is None:
+        raise TracerError("there is no standard output", "run it with one, or give a file: -o PATH", EXIT_USAGE)
+    if form.output == STDOUT and form.format == "html" and sys.stdout.isatty():
         raise TracerError("the page would go to the terminal", "give a file: -o report.html", EXIT_USAGE)
     collection = Collection()
     inputs = Inputs(collection)
@@ -42,6 +44,7 @@ def report(files: Sequence[str], form: Form) -> int:
         except TracerError as error:
             print(f"oomtrace: {error}", file=sys.stderr)
             code = EXIT_FAILED
+    inputs.end()
     if not inputs.read_so_far:
         return code
     for read in inputs.read_so_far:
