@@ -18,6 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from tracer.errors import TracerError, for_reading
 
@@ -28,6 +29,7 @@ PAUSE_S = 1.0
 _POLL_S = 0.25
 _BACKLOG_S = 3.0
 """For so long a pipe that never rests may tell of what was before."""
+_MAGIC_BYTES = 8
 _JOURNAL = b"LPKSHHRH"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -53,11 +55,17 @@ class LogFile:
             """When something was last added to it."""
             self._left = status.st_size if self._is_file else 0
             self._live_s = None if self._is_file else time.monotonic() + _BACKLOG_S
-            magic = self._raw.peek(8)[:8]
+            if not self._is_file:
+                self._raw = io.BufferedReader(_Begun(self._raw.detach()), BLOCK_BYTES)
+            magic = self._raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
         except OSError as error:
             raise UnopenedError(f"cannot read {self.name} ({error.strerror or error})", for_reading(error)) from error
         self._is_plain = False
-        self._file = self._decompressed(magic)
+        try:
+            self._file = self._decompressed(magic)
+        except UnopenedError:
+            self._raw.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -82,10 +90,13 @@ class LogFile:
         """All of it, and what is added, as ``tail -F`` does; an empty block where nothing was for PAUSE_S.
 
         A file that is replaced is read to its end, and its successor from its beginning, one that becomes shorter anew.
+        Raises TracerError, at once, where it is compressed; then it is closed.
         """
         if not self._is_plain:
-            raise TracerError(f"{self.name} is compressed, and cannot grow", "leave out --follow")
-        yield from self._follow_file() if self._is_file else self._follow_pipe()
+            self.close()
+            hint = "give the file that is still written to, or what was compressed through a pipe"
+            raise TracerError(f"{self.name} is compressed, and cannot grow", hint)
+        return self._follow_file() if self._is_file else self._follow_pipe()
 
     @property
     def live_s(self) -> float:
@@ -111,15 +122,14 @@ class LogFile:
         if magic[:4] == _ZSTD:
             return self._zstd()
         if magic == _JOURNAL:
-            raise UnopenedError(
-                f"{self.name} is a journal", f"journalctl --file={self.path} -k -o json | oomtrace parse"
-            )
+            path = "PATH" if self.path == STDIN else self.path
+            raise UnopenedError(f"{self.name} is a journal", f"give what journalctl --file={path} -k -o json prints")
         self._is_plain = True
         return raw
 
     def _zstd(self) -> io.BufferedIOBase:
         if not self._is_file:
-            raise UnopenedError("standard input is compressed by zstd", "zstd -dc FILE | oomtrace parse")
+            raise UnopenedError(f"{self.name} is compressed by zstd", "give the file itself, or what zstd -dc prints")
         program = shutil.which("zstd")
         if program is None:
             raise UnopenedError(f"{self.name} is compressed by zstd", "install the program (package zstd)")
@@ -178,6 +188,33 @@ class LogFile:
         except OSError:  # between two files
             pass
         return False
+
+
+class _Begun(io.RawIOBase):
+    """A pipe of which the first bytes were read, so many that they tell what is in it: they may come one by one."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self._begin = b""
+        while len(self._begin) < _MAGIC_BYTES and (more := raw.read(BLOCK_BYTES)):
+            self._begin += more
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self._begin:
+            return self._raw.readinto(buffer)
+        size = min(len(buffer), len(self._begin))
+        buffer[:size], self._begin = self._begin[:size], self._begin[size:]
+        return size
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
 
 
 def _open(path: str) -> io.BufferedReader:

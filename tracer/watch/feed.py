@@ -25,7 +25,7 @@ class Feed:
     """Takes lines on in the background; ``wake`` is called, in that thread, when there are some.
 
     ``path`` is a file, ``-`` for standard input, or None: ``oomtrace run`` is started, which needs root.  Raises
-    TracerError where a file cannot be read.
+    TracerError where a file cannot be read, or cannot grow.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -37,7 +37,7 @@ class Feed:
         """The tracer's, once it has ended."""
         self.said: deque[str] = deque(maxlen=20)
         """What the tracer said on stderr, or why a file could not be read on."""
-        self._file = None if path is None else LogFile(path)
+        self._grown = None if path is None else LogFile(path).follow()
         self._child: subprocess.Popen[bytes] | None = None
         self._wake: Callable[[], None] = lambda: None
 
@@ -47,7 +47,7 @@ class Feed:
         Raises TracerError where no tracer can be started.
         """
         self._wake = wake
-        if self._file is None:
+        if self._grown is None:
             self._child = _start_tracer()
             threading.Thread(target=self._listen, args=(self._child,), daemon=True).start()
         threading.Thread(target=self._read, daemon=True).start()
@@ -79,8 +79,8 @@ class Feed:
         self._wake()
 
     def _source(self) -> Iterable[bytes]:
-        if self._file is not None:
-            return split_lines(self._file.follow())
+        if self._grown is not None:
+            return split_lines(self._grown)
         assert self._child is not None
         assert self._child.stdout is not None
         return self._child.stdout
