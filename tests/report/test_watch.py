@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oomtrace watch`` in a real terminal, with real kills."""
 
+import gzip
 import json
 import os
 import re
@@ -242,6 +243,8 @@ def test_no_urwid() -> None:
 
 def test_no_file(terminal: MakeTerminal, tmp_path: Path) -> None:
     """A file that is not there, and one that cannot grow."""
-    window = terminal([*WATCH, str(tmp_path / "none")])
-    assert window.status() == EXIT_FAILED
-    assert "cannot read" in window.screen()
+    (tmp_path / "oom.json.gz").write_bytes(gzip.compress(b""))
+    for name, said in (("none", "cannot read"), ("oom.json.gz", "cannot grow")):
+        window = terminal([*WATCH, str(tmp_path / name)])
+        assert window.status() == EXIT_FAILED
+        assert said in window.screen()

@@ -94,8 +94,7 @@ class LogFile:
         """
         if not self._is_plain:
             self.close()
-            hint = "give the file that is still written to, or what was compressed through a pipe"
-            raise TracerError(f"{self.name} is compressed, and cannot grow", hint)
+            raise TracerError(f"{self.name} is compressed, and cannot grow", "give the file that is still written to")
         return self._follow_file() if self._is_file else self._follow_pipe()
 
     @property
