@@ -2,7 +2,8 @@
 """Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
 
 docs/output.md: every field of every record, from the JSON Schema.  docs/outputs.md: every output and its options, from
-the forms of tracer/sinks; the prose between the tables is written by hand.
+the forms of tracer/sinks; docs/install.md: what extras are, from tracer/extras.py; the prose between the tables is
+written by hand.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracer.extras import EXTRAS
 from tracer.schema import json_schema
 from tracer.sinks.open import MODULES, forms
 from tracer.sinks.target import COMMON, Option
@@ -19,6 +21,7 @@ from tracer.sinks.tls import OPTIONS as tls_options
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "docs" / "output.md"
 OUTPUTS = ROOT / "docs" / "outputs.md"
+INSTALL = ROOT / "docs" / "install.md"
 
 HEAD = """# Output reference
 
@@ -80,8 +83,16 @@ def _name(reference: dict[str, Any]) -> str:
 
 
 def render_outputs(page: str) -> str:
+    return _with_tables(page, {"outputs": _uris(), "options": _options()})
+
+
+def render_install(page: str) -> str:
+    return _with_tables(page, {"extras": _extras()})
+
+
+def _with_tables(page: str, tables: Mapping[str, Sequence[str]]) -> str:
     """The page with its tables made anew."""
-    for name, rows in (("outputs", _uris()), ("options", _options())):
+    for name, rows in tables.items():
         made = "\n".join([f"<!-- {name}-table -->", *rows, f"<!-- /{name}-table -->"])
         (place,) = re.findall(rf"<!-- {name}-table -->\n.*<!-- /{name}-table -->", page, re.DOTALL)
         page = page.replace(place, made)
@@ -91,8 +102,16 @@ def render_outputs(page: str) -> str:
 def _uris() -> list[str]:
     rows = ["| URI | what | needs |", "|---|---|---|"]
     for form in forms().values():
-        needs = f"`pip install 'oomtrace[{form.extra}]'`" if form.extra else ""
+        needs = f"[`{EXTRAS[form.extra].package}`](install.md#extras)" if form.extra else ""
         rows.append(f"| `{form.uri}` | {form.meaning} | {needs} |".replace("  |", " |"))
+    return rows
+
+
+def _extras() -> list[str]:
+    rows = ["| for | with pipx | Debian's package |", "|---|---|---|"]
+    for extra in EXTRAS.values():
+        since = f", from Debian {extra.debian_since} on" if extra.debian_since else ""
+        rows.append(f"| {extra.what} | `pipx inject oomtrace {extra.package}` | `{extra.debian}`{since} |")
     return rows
 
 
@@ -172,7 +191,11 @@ def _written(option: Option) -> str:
     return str(option.default)
 
 
-PAGES: Mapping[Path, Callable[[], str]] = {OUTPUT: render, OUTPUTS: lambda: render_outputs(OUTPUTS.read_text())}
+PAGES: Mapping[Path, Callable[[], str]] = {
+    OUTPUT: render,
+    OUTPUTS: lambda: render_outputs(OUTPUTS.read_text()),
+    INSTALL: lambda: render_install(INSTALL.read_text()),
+}
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tracer import __version__
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Record
+from tracer.extras import installation
 from tracer.outputs import OutputState
 from tracer.stderr import tell
 
@@ -68,8 +69,7 @@ class Metrics:
         try:
             import prometheus_client
         except ImportError as error:
-            hint = "pip install 'oomtrace[metrics]', or apt install python3-prometheus-client"
-            raise TracerError("metrics need prometheus_client", hint) from error
+            raise TracerError("metrics need prometheus_client", installation("metrics")) from error
         self._client = prometheus_client
         self._kernel_oom_kills = kernel_oom_kills
         self._outputs = outputs

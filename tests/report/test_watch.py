@@ -236,9 +236,9 @@ def test_no_terminal() -> None:
 
 
 def test_no_urwid() -> None:
-    """Without the library the error names the extra."""
+    """Without the library the error names what to install."""
     code, said = refused("watch", prefix="sys.modules['urwid'] = None; ")
-    assert (code, "oomtrace[watch]" in said) == (EXIT_UNSUPPORTED, True)
+    assert (code, "pipx inject oomtrace urwid" in said) == (EXIT_UNSUPPORTED, True)
 
 
 def test_no_file(terminal: MakeTerminal, tmp_path: Path) -> None:

@@ -13,8 +13,14 @@ import jsonschema
 import pytest
 
 from tests import docs
+from tracer.extras import EXTRAS
 from tracer.schema import json_schema
 from tracer.sinks.open import forms
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +61,23 @@ def test_outputs_reference() -> None:
             told[scheme] |= {name.removesuffix("-file") for name in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)}
     for scheme, form in forms().items():
         assert {name.removesuffix("-file") for name in form.options} <= told[scheme], scheme
+
+
+def test_extras() -> None:
+    """The table in docs/install.md is what `make docs` writes; what it names is what pyproject.toml and Debian's
+    package name.
+    """
+    page = docs.INSTALL.read_text()
+    assert docs.render_install(page) == page
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {name: [re.split("[<>=]", each)[0] for each in packages] for name, packages in extras.items()}
+    assert {name: [extra.package] for name, extra in EXTRAS.items()} == {
+        name: packages for name, packages in named.items() if name not in ("test", "fuzz")
+    }
+    control = (ROOT / "deploy" / "debian" / "control").read_text()
+    wanted = re.findall(r"^(?:Recommends|Suggests): (.*)", control, re.MULTILINE)
+    assert sorted(", ".join(wanted).split(", ")) == sorted(extra.debian for extra in EXTRAS.values())
+    assert {form.extra for form in forms().values() if form.extra} <= set(EXTRAS)
 
 
 def test_readme_record() -> None:

@@ -13,7 +13,7 @@ import tracer
 
 LAYERS = (
     ("printable",),
-    ("__init__", "errors", "clock", "heads", "gfp", "image", "logs.__init__", "logs.oom_tasks", "whose"),
+    ("__init__", "errors", "extras", "clock", "heads", "gfp", "image", "logs.__init__", "logs.oom_tasks", "whose"),
     ("event",),
     (
         "backlog",

@@ -87,9 +87,9 @@ def test_no_rights(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the extra to install."""
+    """The error names what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(TracerError, match=r"oomtrace\[network\]") as caught:
+    with pytest.raises(TracerError, match="pipx inject oomtrace pyroute2") as caught:
         Namespaces()
     assert caught.value.exit_code == EXIT_USAGE
 

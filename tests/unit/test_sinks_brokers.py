@@ -68,12 +68,17 @@ def test_wrong_place(uri: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "module"), [("kafka", "confluent_kafka"), ("mqtt", "paho.mqtt"), ("mqtts", "paho.mqtt")]
+    ("scheme", "module", "package"),
+    [
+        ("kafka", "confluent_kafka", "confluent-kafka"),
+        ("mqtt", "paho.mqtt", "paho-mqtt"),
+        ("mqtts", "paho.mqtt", "paho-mqtt"),
+    ],
 )
-def test_missing_extra(scheme: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra(scheme: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names what to install."""
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(TracerError, match=rf"pip install 'oomtrace\[{scheme.removesuffix('s')}\]'"):
+    with pytest.raises(TracerError, match=f"pipx inject oomtrace {package}"):
         open_sink(f"{scheme}://127.0.0.1/topic")
 
 

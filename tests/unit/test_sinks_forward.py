@@ -172,7 +172,7 @@ def test_wrong_place(uri: str, said: str) -> None:
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names what to install."""
     monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(TracerError, match=r"pip install 'oomtrace\[forward\]'"):
+    with pytest.raises(TracerError, match="pipx inject oomtrace msgpack"):
         open_sink("forward://127.0.0.1/oom")
 
 

@@ -184,5 +184,5 @@ def test_statuses(status: int, error: type[Exception], peer: Peer, sink: OtlpSin
 def test_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install is said at once."""
     monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.logs.v1", None)
-    with pytest.raises(TracerError, match=r"pip install 'oomtrace\[otlp\]'"):
+    with pytest.raises(TracerError, match="pipx inject oomtrace opentelemetry-proto"):
         open_sink("otlp+http://127.0.0.1")

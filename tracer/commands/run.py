@@ -47,9 +47,7 @@ def run(
     metrics: list[str] = typer.Option(
         [], metavar="HOST:PORT", help="Counts for Prometheus; or file:/FOLDER/NAME.prom for node_exporter."
     ),
-    network: bool = typer.Option(
-        False, "--network", help="Show the addresses of containers; needs pyroute2 (oomtrace[network])."
-    ),
+    network: bool = typer.Option(False, "--network", help="Show the addresses of containers; needs pyroute2."),
     sigkill: str = typer.Option(
         "containers",
         metavar="<containers|all|off>",

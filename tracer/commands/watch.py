@@ -11,7 +11,7 @@ def watch(
         help="A file of records that grows; - is standard input. Without: what is piped in, or a tracer of its own.",
     ),
 ) -> None:
-    """Watch OOM kills in a terminal; needs urwid (oomtrace[watch])."""
+    """Watch OOM kills in a terminal; needs urwid."""
     from tracer.watch import app  # what it needs would keep `run` from starting quickly
 
     code = app.watch(file)

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.extras import installation
 from tracer.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.sinks.connect import Peer
 from tracer.sinks.forward_secret import Secrets
@@ -76,8 +77,7 @@ class ForwardSink(Remote):
         try:
             import msgpack
         except ImportError as error:
-            hint = "pip install 'oomtrace[forward]', or Debian's python3-msgpack"
-            raise TracerError(f"{target.scheme} needs msgpack", hint) from error
+            raise TracerError(f"{target.scheme} needs msgpack", installation("forward")) from error
         self.uri = target.uri
         self._msgpack = msgpack
         self._target, self._tag, self._peer = target, tag, peer

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.extras import installation
 from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.about import about
 from tracer.sinks.target import Form, Option, Target
@@ -71,8 +72,7 @@ class KafkaSink(Remote):
         try:
             import confluent_kafka
         except ImportError as error:
-            hint = "pip install 'oomtrace[kafka]', or Debian's python3-confluent-kafka"
-            raise TracerError(f"{target.scheme} needs confluent-kafka", hint) from error
+            raise TracerError(f"{target.scheme} needs confluent-kafka", installation("kafka")) from error
         self._library = confluent_kafka
         self._target = target
         self._topic = target.path.removeprefix("/")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.extras import installation
 from tracer.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.sinks.about import about
 from tracer.sinks.target import Form, Option, Target
@@ -54,7 +55,7 @@ class MqttSink(Remote):
         try:
             from paho.mqtt import client, packettypes, properties, reasoncodes
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs paho-mqtt 2", "pip install 'oomtrace[mqtt]'") from error
+            raise TracerError(f"{target.scheme} needs paho-mqtt 2", installation("mqtt")) from error
         self._paho, self._packets, self._properties = client, packettypes.PacketTypes, properties.Properties
         self._reason = reasoncodes.ReasonCode
         self.uri = target.uri

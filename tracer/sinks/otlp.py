@@ -10,6 +10,7 @@ import orjson
 import tracer
 from tracer.clock import unix_ns
 from tracer.errors import TracerError
+from tracer.extras import installation
 from tracer.sentence import summary
 from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.http_client import OPTIONS, Answer, Client
@@ -40,8 +41,7 @@ def open_target(target: Target) -> Sink:
     try:
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
     except ImportError as error:
-        hint = "pip install 'oomtrace[otlp]' where oomtrace is installed"
-        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", hint) from error
+        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", installation("otlp")) from error
     return OtlpSink(target, logs_service_pb2)
 
 

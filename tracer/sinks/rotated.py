@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import IO, Any, NamedTuple
 
 from tracer.errors import TracerError
+from tracer.extras import installation
 from tracer.sinks.alone import alone
 from tracer.stderr import tell
 
@@ -243,7 +244,7 @@ def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
-        hint = "pip install 'oomtrace[zstd]', or Debian's python3-zstandard; or use compress=gzip"
+        hint = f"{installation('zstd')}; or use compress=gzip"
         raise TracerError("compress=zstd needs zstandard", hint) from error
     return zstandard
 

@@ -7,6 +7,7 @@ import sys
 from typing import IO, Any
 
 from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
+from tracer.extras import installation
 from tracer.logs.files import STDIN
 from tracer.printable import printable
 from tracer.watch.feed import Feed
@@ -22,8 +23,7 @@ def watch(path: str | None) -> int:
     except ImportError as error:
         if error.name != "urwid":
             raise
-        hint = "pip install 'oomtrace[watch]', or: apt install python3-urwid"
-        raise TracerError("oomtrace watch needs urwid", hint, EXIT_UNSUPPORTED) from error
+        raise TracerError("oomtrace watch needs urwid", installation("watch"), EXIT_UNSUPPORTED) from error
     if sys.stdout is None or not sys.stdout.isatty():
         raise TracerError("there is no terminal", "run it in one (ssh -t), or see oomtrace run", EXIT_USAGE)
     piped = sys.stdin is not None and not sys.stdin.isatty()
