@@ -295,8 +295,8 @@ class Output:
             is_kept = self._spool is not None and sum(map(self._spool.set_aside, lines)) == len(lines)
         if self.rejected == error.count:
             what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
-            kept = f"kept in {self._spool.path}" if self._spool and is_kept else "lost"
-            tell(f"{self.uri} rejects {what}: {error}; it is {kept}, counted, and so are all that follow")
+            kept = f"kept in {self._spool.path} (1 MiB at most)" if self._spool and is_kept else "lost"
+            tell(f"{self.uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")
         self._delivered(len(lines), is_spooled, begin)
 
     def _refused(self, error: Exception) -> None:

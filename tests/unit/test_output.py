@@ -25,7 +25,7 @@ from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
 from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.open import open_sink
-from tracer.spool import Spool
+from tracer.spool import REJECTED_MAX_BYTES, Spool
 
 from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 
@@ -132,7 +132,7 @@ def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Capture
     assert kept(tmp_path) == ([0, 17, 60, 61] if spool else [])
     said = capfd.readouterr().err
     assert said.count("rejects a record: no mapping for it") == 1
-    assert ("is kept in" if spool else "it is lost") in said
+    assert (f" ({REJECTED_MAX_BYTES >> 20} MiB at most); all" if spool else "it is lost; all") in said
 
 
 def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:

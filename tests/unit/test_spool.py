@@ -89,6 +89,17 @@ def test_cap(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_set_aside(tmp_path: Path) -> None:
+    """What is never delivered has a share of its own, and takes no more."""
+    spool = Spool(str(tmp_path), URI)
+    kept = [number for number in range(30) if spool.set_aside(record(number, 100_000))]
+    spool.close()
+    aside = Path(spool.path) / "rejected.ndjson"
+    assert kept == list(range(spool_module.REJECTED_MAX_BYTES // len(record(0, 100_000))))
+    assert numbers(aside.read_bytes()) == kept
+    assert Spool(str(tmp_path), URI).is_empty
+
+
 def test_disk_full(tmp_path: Path) -> None:
     """Of a line that did not go onto the disk to its end nothing is left."""
     spool = Spool(str(tmp_path), URI)
