@@ -78,6 +78,17 @@ def main() -> None:
         if say is None:
             raise
         help_asked = "\n" in say()  # without arguments
-        print(say() if help_asked else f"oomtrace: {say()} Try: oomtrace --help", file=sys.stderr)
+        print(say() if help_asked else f"oomtrace: {_with_hint(say(), error)}", file=sys.stderr)
         code = EXIT_USAGE
     sys.exit(code)
+
+
+def _with_hint(said: str, error: Exception) -> str:
+    """What is wrong, and whose help tells how it is right."""
+    verbs: list[str] = []
+    context = getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        verbs.insert(0, context.info_name)
+        context = context.parent
+    stop = "" if said.endswith((".", "?", "!")) else "."
+    return f"{said}{stop} Try: {' '.join(['oomtrace', *verbs, '--help'])}"

@@ -136,6 +136,21 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     check_refusal(oomtrace(*arguments), EXIT_USAGE)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--bogus",), "No such option: --bogus. Try: oomtrace --help"),
+        (("run", "--bogus"), "No such option: --bogus. Try: oomtrace run --help"),
+        (("config", "check", "a", "b"), " Try: oomtrace config check --help"),
+        (("run", "--label", "foo"), "'--label': 'foo' has no value; write NAME=VALUE. Try: oomtrace run --help"),
+        (("run", "--except", "comm"), "'--except': 'comm' has no value; write FIELD=PATTERN. Try: "),
+    ],
+)
+def test_hints(arguments: tuple[str, ...], said: str) -> None:
+    """Which option is wrong, and whose help tells more."""
+    assert said in oomtrace(*arguments).stderr
+
+
 ANSWERS = (
     ("why", "sleep", "--records", "/dev/null"),
     ("top", "-n", "1"),

@@ -70,7 +70,9 @@ def run(
         True, "--keep/--no-keep", help="Without, it leaves nothing behind, and may run beside another oomtrace."
     ),
     backfill: bool = typer.Option(
-        None, "--backfill/--no-backfill", help="Tell kills that nobody saw from the kernel log; off with --no-keep."
+        None,
+        "--backfill/--no-backfill",
+        help="Tell kills that nobody saw from the kernel log; off by default with --no-keep.",
     ),
     print_options: bool = typer.Option(False, hidden=True),
 ) -> None:
@@ -104,12 +106,15 @@ def _given(context: typer.Context) -> dict[str, Any]:
         name = "except" if parameter == "unwanted" else parameter.replace("_", "-")
         source = context.get_parameter_source(parameter)
         if name in SETTINGS and source is not None and source.name == "COMMANDLINE":
-            given[name] = list(map(_pair, value)) if SETTINGS[name].kind in ("table", "tables") else value
+            are_pairs = SETTINGS[name].kind in ("table", "tables")
+            given[name] = [_pair(context, parameter, each) for each in value] if are_pairs else value
     return given
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(context: typer.Context, parameter: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise typer.BadParameter(f"{text!r} has no value; write NAME=VALUE.")
+        option = next(each for each in context.command.params if each.name == parameter)
+        hint = f"'{option.opts[0]}'"
+        raise typer.BadParameter(f"{text!r} has no value; write {option.metavar}.", context, param_hint=hint)
     return name, value
