@@ -97,9 +97,15 @@ class Config:
     def _pairs(self, name: str, key: str, value: Any, may_be_several: bool) -> list[tuple[str, str]]:
         several = value if may_be_several and isinstance(value, list) else [value]
         if not all(isinstance(each, str) for each in several):
-            raise self._wrong(f"{name}.{key} must be a text", f"see: oomtrace run --help, --{name}", self._line(key))
+            raise self._wrong(
+                f"{name}.{key} must be a text",
+                f"see: oomtrace run --help, --{name}",
+                self._line(key) or self._line(name),
+            )
         if not several:
-            raise self._wrong(f"{name}.{key} is empty", "leave it out, or name a pattern", self._line(key))
+            raise self._wrong(
+                f"{name}.{key} is empty", "leave it out, or name a pattern", self._line(key) or self._line(name)
+            )
         return [(key, each) for each in several]
 
     def _output(self, value: Any, number: int) -> str:
@@ -121,9 +127,8 @@ class Config:
             elif isinstance(each, str | int):
                 text = str(each)
             else:
-                raise self._wrong(
-                    f"{name} of output {shown(uri)} must be a text or a number", "write one", self._line(name)
-                )
+                what = f"{name} of output {shown(uri)} must be a text or a number"
+                raise self._wrong(what, "write one", self._line(name) or self._line("output", nth=number))
             pairs.append(f"{quote(name)}={quote(text, safe='/:,@')}")
         return f"{uri}{'&' if '?' in uri else '?'}{'&'.join(pairs)}" if pairs else uri
 

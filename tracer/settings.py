@@ -86,6 +86,19 @@ def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str
     return options
 
 
+def shown(options: Options) -> dict[str, Any]:
+    """All settings by their names, as a configuration file has them; None: without ``keep`` there is none."""
+    values: dict[str, Any] = {"keep": options.pins is not None}
+    for name, setting in SETTINGS.items():
+        value = getattr(options, setting.field) if setting.field else values[name]
+        if setting.kind == "table":
+            value = dict(value)
+        elif setting.kind == "tables":
+            value = {key: [each for other, each in value if other == key] for key, _ in value}
+        values[name] = value
+    return {name: values[name] for name in SETTINGS}
+
+
 def _check(name: str, check: Callable[[], object]) -> None:
     try:
         check()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """config.py, settings.py: a file says what the command line would, and errors tell the line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -126,6 +127,23 @@ def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
     assert wrong(path, old, new).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\nlabel = {a = 1}", ", line 2: label.a must be a text"),
+        ("\nonly = {comm = []}", ", line 2: only.comm is empty"),
+        ('\noutput = [{uri = "stdout", style = 1.5}]', ", line 2: style of output stdout must be a text"),
+    ],
+)
+def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> None:
+    """The line is that of the setting."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(TracerError) as caught:
+        Config(str(path)).options({})
+    assert caught.value.message.startswith(str(path) + said)
+
+
 @pytest.mark.parametrize("empty", ["output = []", ""])
 def test_no_output(tmp_path: Path, empty: str) -> None:
     """An empty list is one; without a list it is standard output."""
@@ -203,9 +221,21 @@ def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
 
 
 def test_show(path: Path) -> None:
-    """What `run` would do, as JSON."""
-    shown = oomtrace("config", "show", str(path)).stdout
-    assert from_json(shown) == Config(str(path)).options({})
+    """All settings by their names, as JSON; written into a file they would be the same again."""
+    shown = json.loads(oomtrace("config", "show", str(path)).stdout)
+    config = Config(str(path))
+    wanted = config.options({})
+    assert list(shown) == list(SETTINGS)
+    assert (shown["keep"], shown["label"], shown["max-record"]) == (True, {"cluster": "eu-1"}, 8000)
+    config.settings = {name: config._setting(name, value) for name, value in shown.items()}
+    assert config.options({}) == wanted
+
+
+def test_show_without_keep(path: Path) -> None:
+    """There is neither a place for pins nor one for the state."""
+    path.write_text("keep = false")
+    shown = json.loads(oomtrace("config", "show", str(path)).stdout)
+    assert [shown[name] for name in ("keep", "pins", "state", "backfill")] == [False, None, None, False]
 
 
 def test_documented(tmp_path: Path) -> None:

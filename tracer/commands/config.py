@@ -27,10 +27,9 @@ def check(file: str = FILE) -> None:
 def show(file: str = FILE) -> None:
     """Print what a configuration file makes of all settings, as JSON."""
     from tracer.config import Config
+    from tracer.settings import shown as shown_settings
 
-    options = Config(file).options({})._asdict()
-    del options["arguments"]
-    print_json(options)
+    print_json(shown_settings(Config(file).options({})))
 
 
 def _try(target: Target) -> str:
