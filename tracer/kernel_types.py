@@ -50,9 +50,6 @@ class Btf:
     def _find(self, name: str, kind: int) -> int:
         return max(0, int(self._library.btf__find_by_name_kind(self._btf, name.encode(), kind)))
 
-    def has_struct(self, name: str) -> bool:
-        return self._find(name, _STRUCT) > 0
-
     def size(self, name: str) -> int:
         type_id = self._find(name, _STRUCT)
         return int(self._library.btf__resolve_size(self._btf, type_id)) if type_id else 0

@@ -49,11 +49,6 @@ class Ring:
         """Where the next event will begin."""
         return self._producer[0]
 
-    @property
-    def held_bytes(self) -> int:
-        """What was read and not released: so much less is left for what comes."""
-        return self.position - self._consumer[0]
-
     def read(self) -> list[tuple[int, bytes]]:
         """All events from ``position`` on that are complete, each with the position at which it begins.
 

@@ -21,8 +21,6 @@ from .program import Program, accepts, free_port
 
 ARRIVES_S = 60.0
 TOPIC = "oom-kills"
-SUBSCRIBED = 0x90
-"""First byte of the packet that acknowledges a subscription."""
 
 
 class Broker(NamedTuple):

@@ -7,10 +7,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from .environment import PAGE, attempts
-
-UNLIMITED = 0x7FFFFFFFFFFFFFFF // PAGE * PAGE
-"""How both versions say "no limit" inside the kernel."""
+from .environment import attempts
 
 
 def as_text(name: bytes) -> str:

@@ -8,11 +8,21 @@ And SIGINT ends what tests start, even where they run in a shell's background, w
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tracer.runtimes import ROOTS, Runtimes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("new", deadline=None)
 settings.load_profile(os.environ.get("OOMTRACE_INPUTS", "same"))
+
+
+@pytest.fixture
+def runtimes(tmp_path: Path) -> Runtimes:
+    """Runtimes that keep their files in folders of this test."""
+    return Runtimes([(name, str(tmp_path / name)) for name in ROOTS])

@@ -13,16 +13,11 @@ import pytest
 from tracer import cgroupfs, names
 from tracer.facts import Facts
 from tracer.names import DEADLINE_S, HUNG_MAX, Names
-from tracer.runtimes import ROOTS, Runtimes
+from tracer.runtimes import Runtimes
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 PAUSE = "f" * 64
 UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
-
-
-@pytest.fixture
-def runtimes(tmp_path: Path) -> Runtimes:
-    return Runtimes([(name, str(tmp_path / name)) for name in ROOTS])
 
 
 def create(tmp_path: Path, container_id: str = ID, name: str = "web") -> Path:

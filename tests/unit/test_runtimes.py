@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tracer.errors import TracerError
 from tracer.facts import LABELS_MAX_BYTES, TEXT_MAX, parse
 from tracer.files import UnreadableError
-from tracer.runtimes import ROOTS, Runtimes, parse_root
+from tracer.runtimes import Runtimes, parse_root
 
 from . import bolt_file
 from .bolt_file import Tree
@@ -35,12 +35,6 @@ STATUS = f"containerd-root/io.containerd.grpc.v1.cri/containers/{ID}/status"
 META = "containerd-root/io.containerd.metadata.v1.bolt/meta.db"
 BOLT_STATE = "containers-storage/libpod/bolt_state.db"
 USERDATA = f"containers-storage/overlay-containers/{ID}/userdata"
-
-
-@pytest.fixture
-def runtimes(tmp_path: Path) -> Runtimes:
-    """Runtimes that keep their files in folders of this test."""
-    return Runtimes([(name, str(tmp_path / name)) for name in ROOTS])
 
 
 def write(tmp_path: Path, name: str, content: Any) -> None:
