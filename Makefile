@@ -41,7 +41,7 @@ DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page
 
 .PHONY: help
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: bpf $(VENV)/ready  ## Compile the BPF programs and install into .venv (default)
@@ -74,7 +74,7 @@ test:  ## Everything: lint, unit tests, real kills on this kernel, in containers
 	@$(MAKE) --no-print-directory build
 	@mkdir -p build; setsid $(AS_ROOT) nice -n 19 $(MAKE) --no-print-directory ahead >build/ahead.log 2>&1 & ahead=$$!; \
 	trap '$(AS_ROOT) kill -- -'$$ahead' 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	$(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
+	OOMTRACE_REQUIRE=all $(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
 
 .PHONY: ahead
 ahead:  ## Make what test-collectors and test-vm need; `make test` does it beside its first tests
@@ -145,7 +145,7 @@ test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with 
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --few
 
 .PHONY: test-vm-all
-test-vm-all: build deb  ## The same with every kernel, engine and cgroup version, and the table in docs/kernels.md
+test-vm-all: build deb  ## The same on every machine of its matrix, and the table in docs/kernels.md
 	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from tests import docs
+from tests.fuzz.targets import TARGETS
 from tracer.extras import EXTRAS
 from tracer.schema import json_schema
 from tracer.sinks.open import forms
@@ -116,6 +117,12 @@ def test_links() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_fuzz_targets() -> None:
+    """docs/testing.md names every target of `make fuzz`."""
+    page = (ROOT / "docs" / "testing.md").read_text()
+    assert all(f"`{name}`" in page for name in TARGETS)
 
 
 def test_parse_options() -> None:
