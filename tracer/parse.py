@@ -8,6 +8,7 @@ import sys
 from tracer import line
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.event import OomKill
+from tracer.inference import since_boot, uptime_s
 from tracer.logs import kmsg
 from tracer.logs.files import STDIN
 from tracer.logs.kills import Form, LogKills, Wanted
@@ -80,7 +81,9 @@ class _Printer:
         record["seq"] = self._seq
         self._seq += 1
         if self._sentence:
-            said = f"{record['time'] or 'at an unknown time'} {record['host']['name'] or ''}".rstrip()
+            uptime = uptime_s(record)
+            when = record["time"] or ("at an unknown time" if uptime is None else since_boot(uptime))
+            said = f"{when} {record['host']['name'] or ''}".rstrip()
             print(printable(f"{said}: {describe(record)}"))
         else:
             sys.stdout.buffer.write(line.encode(record))

@@ -4,37 +4,60 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from tracer.event import NO_LIMIT_BYTES, OomKill
+from tracer.event import OomKill
+from tracer.inference import bound_bytes, is_allocating_task, is_limit_lowered, is_no_memcg, trigger_role
 from tracer.printable import printable
 
 
 def describe(record: OomKill) -> str:
     """Who was killed, whose limit was hit, how big it was, who asked for the memory."""
-    victim, trigger, limit = record["victim"], record["trigger"], record["limit"]
+    victim = record["victim"]
     who = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']}{_place(record)})"
     size = f", {_size(victim['rss_bytes'])} resident," if victim["rss_bytes"] is not None else ""
+    return f"The kernel killed {who}{size} {_group(record)}{_why(record)}."
+
+
+def _group(record: OomKill) -> str:
+    return "with its whole cgroup (memory.oom.group), " if record["incident"]["group_kill"] else ""
+
+
+def _why(record: OomKill) -> str:
+    """What ran out, and for whom the kernel ran."""
+    limit, role = record["limit"], trigger_role(record)
     if limit is not None:
-        bound = limit["limit_bytes"]
-        if bound is None or bound >= NO_LIMIT_BYTES:
-            bound = limit["memsw_limit_bytes"]
-        of = f" of {_size(bound)}" if bound is not None and bound < NO_LIMIT_BYTES else ""
+        bound = bound_bytes(limit)
+        of = "" if bound is None else f" of {_size(bound)}"
         level = "" if limit["level"] == "other" else f"{limit['level']} "
+        if is_limit_lowered(record):
+            by = f" by {_requester(record)}" if role == "writer" else ""
+            usage = _size(limit["usage_bytes"] or 0)
+            return (
+                f"because the limit of the {level}cgroup {limit['cgroup']} was lowered{by} to {_size(bound or 0)} "
+                f"while {usage} were in use"
+            )
         why = f"because the {level}cgroup {limit['cgroup']} was at its limit{of}"
     else:
         why = {
             "host": "because the host had no memory left",
-            "cpuset": "because the nodes of its cpuset had no memory left",
-            "mempolicy": "because the nodes of a memory policy had no memory left",
+            "cpuset": "because the memory nodes of a cpuset had no memory left",
+            "mempolicy": "because the memory nodes of a memory policy had no memory left",
             "sysrq": "because somebody asked for it with SysRq-f",
             "memcg": "because a memory cgroup was at its limit",
-            None: "for want of memory; whose limit it was is not known",
+            None: "because memory ran out; what the limit was is unknown",
         }[record["incident"]["scope"]]
-    asked = ""
-    if trigger is not None and record["incident"]["scope"] != "sysrq":
-        own = (trigger["pid"] or trigger["tid"]) == (victim["pid"] or victim["tid"])
-        pid = "" if trigger["pid"] is None else f" (pid {trigger['pid']})"
-        asked = f" when {'it' if own else trigger['comm'] + pid} asked for more"
-    return f"The kernel killed {who}{size} {why}{asked}."
+        if is_no_memcg(record):
+            why = "because the host, or the memory nodes that were allowed, had no memory left"
+    if role is None:
+        return why
+    forced = "; vm.oom_kill_allocating_task is set" if is_allocating_task(record) else ""
+    return f"{why} when {_requester(record)} asked for more{forced}"
+
+
+def _requester(record: OomKill) -> str:
+    trigger = record["trigger"]
+    if trigger is None or trigger_role(record) == "victim":
+        return "it"
+    return trigger["comm"] + ("" if trigger["pid"] is None else f" (pid {trigger['pid']})")
 
 
 def summary(record: Mapping[str, Any]) -> str:

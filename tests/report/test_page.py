@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page in a real browser: it loads alone, is quick with 10,000 incidents, and everybody can use it."""
 
+import copy
 import select
 import socket
 from collections import Counter
@@ -325,6 +326,22 @@ def test_without_time(browser: Browser, make_page: MakePage, bases: list[Record]
     browser.js("document.getElementById('list').focus()")
     browser.keys(Keys.END)
     assert browser.logged("browser") == []
+
+
+def test_lowered_limit(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
+    """Who lowered a limit did not ask for memory; the time of a log without dates is that since boot."""
+    (record,) = [record for record in bases if record["victim"]["comm"] == "hog-shrunk"]
+    record = copy.deepcopy(record)
+    record["time"], record["id"] = None, "0-k40b3e5c-760"
+    browser.show(make_page([record]))
+    facts = browser.text("#incident-body dl")
+    assert "was lowered to 20 MiB while 50 MiB were in use" in browser.text("#incident-title")
+    assert "67.85 s after boot" in facts
+    assert "Asked for memory" not in facts
+    assert "Limit lowered by" not in facts, "the log does not say"
+    record["trigger"]["cgroup"] = "/system.slice/ssh.service"
+    browser.show(make_page([record]))
+    assert "Limit lowered bysh" in browser.text("#incident-body dl")
 
 
 def test_exact_numbers(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:

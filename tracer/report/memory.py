@@ -3,7 +3,8 @@
 
 from typing import NamedTuple
 
-from tracer.event import NO_LIMIT_BYTES, Limit, OomKill
+from tracer import inference
+from tracer.event import Limit, OomKill
 
 
 class Part(NamedTuple):
@@ -39,12 +40,7 @@ def parts(limit: Limit | None) -> list[Part]:
 def bound_bytes(record: OomKill) -> int | None:
     """The limit that was hit; None where it was none, or is unknown."""
     limit = record["limit"]
-    if limit is None:
-        return None
-    for bound in (limit["limit_bytes"], limit["memsw_limit_bytes"]):
-        if bound is not None and 0 < bound < NO_LIMIT_BYTES:
-            return bound
-    return None
+    return None if limit is None else inference.bound_bytes(limit) or None
 
 
 def size_text(size_bytes: int | None) -> str:

@@ -16,6 +16,7 @@ import orjson
 
 from tracer import __version__
 from tracer.clock import rfc3339
+from tracer.inference import since_boot, trigger_role, uptime_s
 from tracer.line import escape_controls
 from tracer.printable import printable
 from tracer.report.incidents import Incident, workloads
@@ -60,9 +61,12 @@ def _hash(text: str) -> str:
 def _line(incident: Incident) -> dict[str, Any]:
     """All that is told of an incident; the page reads it when it is looked at."""
     kills = incident.kills
+    uptime = uptime_s(kills[0].record)
     return {
         "said": [printable(describe(kill.record)) for kill in kills],
         "parts": [list(part) for part in parts(kills[0].record["limit"])],
+        "role": trigger_role(kills[0].record),
+        "sinceBoot": None if uptime is None else since_boot(uptime),
         "lines": incident.lines,
         "exits": [kill.exit for kill in kills],
         "records": [kill.record for kill in kills],

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tracer.inference import since_boot, trigger_role, uptime_s
 from tracer.printable import printable
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
@@ -32,7 +33,10 @@ def row(incident: Incident) -> tuple[str, str, str]:
     who = f"{record['victim']['comm'] or 'a process'}{more}{f' in {where}' if where else ''}"
     bound = bound_bytes(record)
     size = size_text(record["victim"]["rss_bytes"])
-    when = "time unknown" if record["time"] is None else record["time"][5:19].replace("T", " ")
+    uptime = uptime_s(record)
+    when = "time unknown" if uptime is None else f"{uptime:.2f} s up"
+    if record["time"] is not None:
+        when = record["time"][5:19].replace("T", " ")
     return printable(when), printable(who), size if bound is None else f"{size} of {size_text(bound)}"
 
 
@@ -52,7 +56,8 @@ def lines(incident: Incident) -> Iterator[Line]:
 def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     record = kill.record
     victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
-    yield "time", record["time"] or "not known"
+    uptime = uptime_s(record)
+    yield "time", record["time"] or ("not known" if uptime is None else since_boot(uptime))
     for label, name in zip(("container", "image", "node", "namespace"), whose(record), strict=False):
         if name is not None:
             yield label, name
@@ -61,8 +66,10 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     if limit is not None:
         usage = f": {size_text(limit['usage_bytes'])} of {size_text(bound_bytes(record))}"
         yield "limit", f"{limit['cgroup']}{usage}"
-    if trigger is not None:
-        yield "asked", f"{trigger['comm']} (pid {trigger['pid'] or '?'})"
+    role = trigger_role(record)
+    if trigger is not None and role is not None:
+        pid = trigger["pid"] or trigger["tid"] or "?"
+        yield "lowered by" if role == "writer" else "asked", f"{trigger['comm']} (pid {pid})"
     if kill.exit is not None:
         died = {True: ", and the container with it", False: "; the container runs on", None: ""}
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"

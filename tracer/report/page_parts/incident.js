@@ -35,7 +35,7 @@ function steps() {
 		button("Newer", () => choose(chosen - 1)), button("Older", () => choose(chosen + 1)), button("Back to the list", () => list.focus()));
 }
 
-function facts({ records, exits }, number) {
+function facts({ records, exits, role, sinceBoot }, number) {
 	const record = records[0], { victim, trigger, limit, container, kubernetes, systemd, incident } = record;
 	const name = (value) => (value === null || value === undefined ? null : printable(value));
 	const coded = (value) => (value === null || value === undefined ? null : el("code", {}, printable(value)));
@@ -44,7 +44,7 @@ function facts({ records, exits }, number) {
 	const request = incident.order === null && incident.gfp_flags === null ? null :
 		[incident.order === null ? null : incident.order < 0 ? null : count(2 ** incident.order, "page"), incident.gfp_flags].filter(Boolean).join(", ");
 	const pairs = [
-		["Time", record.time === null ? "not known" : `${printable(record.time.replace("T", " ").replace("Z", ""))} UTC`],
+		["Time", record.time === null ? sinceBoot || "not known" : `${printable(record.time.replace("T", " ").replace("Z", ""))} UTC`],
 		["Node", name(record.host.name)],
 		["Labels of the node", record.host.labels && Object.entries(record.host.labels).map(([key, value]) => printable(`${key}=${value}`)).join(", ")],
 		["Container", container && [container.name || container.id.slice(0, 12), container.runtime].filter(Boolean).map(printable).join(", ")],
@@ -57,7 +57,7 @@ function facts({ records, exits }, number) {
 		["What ran out", SCOPE_NAMES[incident.scope]],
 		["Cgroup at limit", limit && coded(limit.cgroup)],
 		["Usage", limit && limit.usage_bytes !== null ? `${sizeText(limit.usage_bytes)} of ${sizeText(ROWS[number].limit)}${limit.failcnt === null ? "" : `, ${count(limit.failcnt, "failed charge")}`}` : null],
-		["Asked for memory", incident.scope === "sysrq" ? null : asked],
+		[role === "writer" ? "Limit lowered by" : "Asked for memory", role && asked],
 		["Request", request && printable(request)],
 		["Afterwards", exits[0] && exitText(exits[0])],
 		["Seen by", { bpf: "BPF programs", bpf_tracepoints: "BPF programs, without kprobes", kernel_log: "the kernel log" }[record.source] || null],
