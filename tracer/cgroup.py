@@ -110,7 +110,7 @@ _ROWS = {
 
 _UNIT_TYPES = frozenset(("service", "scope", "socket", "mount", "swap"))
 # What LXC, nspawn and libvirt put between a container's own cgroup and those that the container makes.
-_CONTAINER_ROOTS = frozenset(("ns", "payload", "libvirt"))
+CONTAINER_ROOTS = frozenset(("ns", "payload", "libvirt"))
 _QOS_CLASSES: dict[str | None, _QosClass] = {"besteffort": "BestEffort", "burstable": "Burstable", None: "Guaranteed"}
 # A victim's cgroup is mostly its limit's, and its trigger's, and the same again when the next is killed.
 _KEPT_PATHS = 32
@@ -254,7 +254,7 @@ def _walk(path: str) -> _Place:
 
         if kind == "container":
             managed = True
-        elif name not in _CONTAINER_ROOTS:
+        elif name not in CONTAINER_ROOTS:
             managed = suffix == "slice" or (is_unit and name.startswith("user@"))
 
     if pod_is_inside and not nested:

@@ -82,13 +82,18 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
     container.eat_in_init()
     record = killed(tracer, container)
     state = ended(docker, container.id)
-    for name, kind in ((container.name, "container"), (container.id[:12], "container"), (str(container.pid), "pid")):
+    own, limit = "by its own limit of 32.0 MiB", f"by the limit of its container {container.name}, 32.0 MiB"
+    for name, kind, whose in (
+        (container.name, "container", own),
+        (container.id[:12], "container", own),
+        (str(container.pid), "pid", limit),
+    ):
         told, words = why(name)
         verdict = told["verdict"]
         assert (verdict["kind"], verdict["cause"], verdict["ended"]) == (kind, "own_limit", True)
         assert record["id"] == verdict["kill"]["id"]
         assert verdict["memory"]["limit_bytes"] == LIMIT_BYTES
-        assert "by its own limit of 32.0 MiB" in words
+        assert whose in words
         assert [each["id"] for each in told["evidence"]] == [record["id"]], "the kernel log's twin is the same kill"
     told, words = why(container.name)
     assert told["verdict"]["kill"]["victim"]["pid"] == container.pid

@@ -27,9 +27,10 @@ from tracer.why.history import history
 from tracer.why.moment import seconds, span, told, utc
 from tracer.why.search import Kind, State, Target
 from tracer.why.sources import Found, Watched
+from tracer.why.usage import size
 from tracer.why.verdict import Verdict, judge
 from tracer.why.watches import Watch
-from tracer.why.words import explain, size
+from tracer.why.words import explain
 
 from .kernel_log_files import FILES
 from .records import HOST, validate
@@ -198,10 +199,10 @@ def test_cause(killed: Killed, log: str, replaced: tuple[tuple[bytes, bytes], ..
     assert advise(verdict)
     said = text(verdict)
     assert {
-        "own_limit": "its own limit of",
+        "own_limit": "by the limit of its ",
         "limit_above": "a limit above its own",
         "host": "the host had no memory left",
-        "nodes": "memory nodes",
+        "nodes": " nodes of its ",
         "sysrq": "SysRq-f",
     }[cause] in said
     assert "2027-01-15" in said
@@ -211,7 +212,7 @@ def test_limit_above_is_named(killed: Killed) -> None:
     """The limit that has to be raised is that above, not the container's."""
     (kill,) = killed("6.1-v1-nested", (b"/outer/inner", UNIT), (b"/outer", b"/system.slice"))
     verdict = judged([kill], "mail", "unit")
-    assert "the slice cgroup /system.slice of" in text(verdict)
+    assert "that of the slice cgroup /system.slice, 40.0 MiB." in text(verdict)
     commands = [command for advice in advise(verdict) for command in advice["commands"]]
     assert any(command.startswith("systemctl set-property system.slice MemoryMax=") for command in commands)
 
@@ -321,7 +322,7 @@ def test_the_victim_was_small(killed: Killed) -> None:
     assert limit is not None
     kill["victim"]["rss_bytes"] = (limit["limit_bytes"] or 0) // 4
     kill["candidates"] = [{"pid": 999, "comm": "other", "points": None, "rss_bytes": 3 * MIB, "oom_score_adj": 0}]
-    assert "Others were other (pid 999) 3.0 MiB." in text(judged([kill]))
+    assert "The largest others: other (pid 999) 3.0 MiB." in text(judged([kill]))
 
 
 def container_kill(killed: Killed, is_init: bool | None) -> OomKill:
@@ -560,7 +561,7 @@ def test_irregular(killed: Killed) -> None:
     assert limit is not None
     new = -(-(limit["limit_bytes"] or 0) * 5 // 4 // MIB)
     commands = [command for advice in advise(verdict) for command in advice["commands"]]
-    assert f"docker update --memory {new}m --memory-swap {new}m cart" in commands
+    assert f"docker update --memory {new}m --memory-swap -1 cart" in commands, "the log says that swap is not limited"
 
 
 @pytest.mark.parametrize("pause_s", [0.01, 0.5, 5])
@@ -632,7 +633,7 @@ def test_damaged_file(tmp_path: Path) -> None:
     problems = "\n".join(read.problems)
     assert f"{file}: 3 lines are no records" in problems
     assert f"cannot read {tmp_path}/missing" in problems
-    assert Watched(str(file), AT) in read.watched
+    assert Watched(str(file), AT, is_given=True) in read.watched
     assert Watch(AT, None, "containers") in read.watches
 
 

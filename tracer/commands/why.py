@@ -11,9 +11,13 @@ def why(
     name: str = typer.Argument(..., metavar="NAME", help="Container (name, id), pod, unit, pid or process name."),
     exit_code: int = typer.Option(None, metavar="CODE", min=0, max=255, help="What is known to be its exit code."),
     records: list[str] = typer.Option(
-        [], metavar="FILE", help="Records of oomtrace; without: the service's, and its journal. May be given again."
+        [],
+        metavar="FILE",
+        help="Records of oomtrace; without: the service's, and its journal. May be given again.",
     ),
-    log: list[str] = typer.Option([], metavar="FILE", help="A kernel log beside this boot's. May be given again."),
+    log: list[str] = typer.Option(
+        [], metavar="FILE", help="A kernel log to search before this machine's sources. May be given again."
+    ),
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:

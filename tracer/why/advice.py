@@ -5,15 +5,16 @@ A higher limit is advised only where the figures speak for it: what comes as reg
 lies in tmpfs or in the kernel is not the victim's.
 """
 
-import shlex
 from typing import TypedDict
 
 from tracer.event import OomKill
 from tracer.printable import printable
+from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
+from tracer.why.limits import owner, set_limit, shell_word
 from tracer.why.memory import Memory
 from tracer.why.moment import span
-from tracer.why.verdict import OOM, Verdict
+from tracer.why.verdict import Verdict
 
 _MIB = 1 << 20
 _MOST = 0.5
@@ -45,12 +46,20 @@ def advise(verdict: Verdict) -> list[Advice]:
 
 
 def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
-    memory, cause = verdict["memory"], verdict["cause"]
+    memory, cause, choice = verdict["memory"], verdict["cause"], verdict["choice"]
     if cause == "sysrq":
         return [{"text": "Find out who pressed SysRq-f or wrote f to /proc/sysrq-trigger.", "commands": []}]
-    if cause in ("host", "nodes", "oom", "some_limit") or memory is None:
-        text = "See who has the memory now. Give the largest a limit of its own, or the host more memory."
-        return [{"text": text, "commands": ["oomtrace top --sort rss", "oomtrace top --sort oom"]}]
+    if memory is None:
+        task: list[Advice] = []
+        if choice is not None and choice["by"] == "allocating_task":
+            text = (
+                "To have the kernel kill the process with the highest score instead, switch "
+                "oom_kill_allocating_task off."
+            )
+            task.append({"text": text, "commands": ["sysctl -w vm.oom_kill_allocating_task=0"]})
+        return [*_for_no_limit(verdict, kill), *task]
+    if memory["is_lowered"]:
+        return _for_lowered(verdict, kill, memory)
     filled = filling(memory)
     if filled == "tmpfs":
         text = (
@@ -71,10 +80,53 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
         )
         return [{"text": text, "commands": look["commands"]}]
     raised, rss = _raise(verdict, kill, memory), memory["victim_rss_bytes"]
+    if choice is not None and choice["by"] == "oom_score_adj" and choice["other"] is not None:
+        text = (
+            f"See what grows in {printable(choice['other']['comm'])} (pid {choice['other']['pid']}) first: it had no "
+            "less than the victim, which was chosen for its oom_score_adj."
+        )
+        return [{"text": text, "commands": look["commands"]}, *raised]
     if rss is not None and memory["limit_bytes"] is not None and rss < _MOST * memory["limit_bytes"] and filled is None:
         text = "See what fills it first, as the victim had little of it: other processes, or files in tmpfs."
         return [{"text": text, "commands": [*look["commands"], *_tmpfs(kill)]}, *raised]
     return [*raised, look]
+
+
+def _for_no_limit(verdict: Verdict, kill: OomKill) -> list[Advice]:
+    """Where no limit was hit, or it is unknown which."""
+    cause = verdict["cause"]
+    if cause == "some_limit":
+        text = (
+            "Find the cgroup whose limit was hit: its memory.events.local counts that (oom; cgroup v1: memory.failcnt) "
+            "as long as it exists. More memory for the host does not help."
+        )
+        command = "grep -rs 'oom [1-9]' /sys/fs/cgroup --include=memory.events.local"
+        return [{"text": text, "commands": [command]}]
+    if cause == "nodes":
+        give = {
+            "cpuset": "allow the cgroup more nodes in cpuset.mems (docker run --cpuset-mems)",
+            "mempolicy": "bind the process to more nodes (numactl --membind)",
+        }.get(kill["incident"]["scope"] or "", "allow more nodes")
+        text = f"See which nodes are full: {give}, or start less on these. Memory that other nodes have does not help."
+        return [{"text": text, "commands": ["grep MemFree /sys/devices/system/node/node*/meminfo"]}]
+    text = "See who has the memory now."
+    if cause == "host":
+        text += " Give the largest a limit of its own, or the host more memory."
+    elif cause == "host_or_nodes":
+        text += " Give the largest a limit of its own; give the host more memory unless only some nodes were allowed."
+    return [{"text": text, "commands": ["oomtrace top --sort rss", "oomtrace top --sort oom"]}]
+
+
+def _for_lowered(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
+    usage, limit = memory["usage_bytes"] or 0, memory["limit_bytes"] or 0
+    who = (
+        f"Find out what lowered the limit to {limit // _MIB} MiB: an autoscaler, docker update, systemctl, a script. "
+        "memory.high below the usage does not kill; it reclaims and slows down."
+    )
+    new = -(-usage * 5 // 4 // _MIB)
+    where, commands = set_limit(kill, memory, new)
+    text = f"If it rightly needs the {usage // _MIB} MiB that were in use, raise the limit to {new} MiB."
+    return [{"text": who, "commands": []}, {"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
 def filling(memory: Memory) -> str | None:
@@ -93,41 +145,23 @@ def filling(memory: Memory) -> str | None:
 
 
 def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
-    """To a quarter more, which is an attempt: how much it wanted beyond the limit nobody saw."""
+    """To a quarter more, which is an attempt: how much it needs beyond the limit is unknown."""
     limit = memory["limit_bytes"]
     if limit is None:
         return []
     new = -(-limit * 5 // 4 // _MIB)
-    whose = "its own" if verdict["cause"] == "own_limit" else f"that of {printable(memory['cgroup'])}"
+    is_own, kind = verdict["cause"] == "own_limit", verdict["kind"]
+    whose = f" of {printable(memory['cgroup'])}"
+    if is_own:
+        whose = f" of its {printable(owner(kill, memory))}" if kind in ("pid", "process") else ""
     times = verdict["history"]["total"]
     often = f", as it was too low {times} times" if times >= _LEAST_COUNT else ""
+    where, commands = set_limit(kill, memory, new)
     text = (
-        f"If it rightly needs that much, raise the limit ({whose}) from {limit // _MIB} to {new} MiB{often}; how much "
-        "it would have taken nobody saw, so look again then."
+        f"If it rightly needs that much, raise the limit{whose} from {limit // _MIB} to {new} MiB{often}; the peak "
+        "demand is unknown, so look again then."
     )
-    return [{"text": text, "commands": _set_limit(verdict, kill, memory, new)}]
-
-
-def _set_limit(verdict: Verdict, kill: OomKill, memory: Memory, mib: int) -> list[str]:
-    container, kubernetes, systemd = kill["container"], kill["kubernetes"], kill["systemd"]
-    if kubernetes is not None and memory["level"] in ("pod", "container"):
-        pod, namespace = kubernetes["pod_name"], kubernetes["namespace"]
-        if pod is None:
-            return []
-        return [f"kubectl -n {_word(namespace or 'default')} describe pod {_word(pod)}  # resources.limits.memory"]
-    if memory["level"] == "container" and container is not None and container["node_container_id"] is None:
-        name = _word(container["name"] or container["id"])
-        if container["runtime"] == "docker":
-            return [f"docker update --memory {mib}m --memory-swap {mib}m {name}"]
-        if container["runtime"] == "podman":
-            return [f"podman update --memory {mib}m {name}"]
-        return []
-    name = memory["cgroup"].rstrip("/").rpartition("/")[2]
-    if memory["level"] == "unit" and systemd is not None and systemd["unit"] is not None:
-        name = systemd["unit"]
-    if memory["level"] in ("unit", "slice") and name.endswith((".slice", ".service", ".scope")):
-        return [f"systemctl set-property {_word(name)} MemoryMax={mib}M"]
-    return []
+    return [{"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
 def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
@@ -135,16 +169,18 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
     container = kill["container"] if kill is not None else None
     kubernetes = kill["kubernetes"] if kill is not None else None
     if who == "runtime" and kubernetes is not None and kubernetes["pod_name"] is not None:
-        place = f"-n {_word(kubernetes['namespace'] or 'default')}"
+        place = f"-n {shell_word(kubernetes['namespace'] or 'default')}"
         return {
             "text": "Ask Kubernetes why: a probe that failed, an eviction, a pod that was deleted.",
-            "commands": [f"kubectl {place} describe pod {_word(kubernetes['pod_name'])}"],
+            "commands": [f"kubectl {place} describe pod {shell_word(kubernetes['pod_name'])}"],
         }
     if who == "runtime":
         commands = []
         if container is not None and container["runtime"] in ("docker", "podman"):
             program = container["runtime"]
-            commands = [f"{program} events --since {when} --until 0s --filter container={_word(container['id'][:12])}"]
+            commands = [
+                f"{program} events --since {when} --until 0s --filter container={shell_word(container['id'][:12])}"
+            ]
         return {"text": "Ask the runtime who had it do that.", "commands": commands}
     units = {"systemd-oomd": "systemd-oomd", "oom_daemon": "earlyoom", "kubelet": "kubelet"}
     if who in units:
@@ -154,14 +190,16 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
     if who == "systemd":
         unit = kill["systemd"]["unit"] if kill is not None and kill["systemd"] is not None else None
         commands = (
-            [] if unit is None else [f"journalctl -u {_word(unit)}", f"systemctl show -p TimeoutStopUSec {_word(unit)}"]
+            []
+            if unit is None
+            else [f"journalctl -u {shell_word(unit)}", f"systemctl show -p TimeoutStopUSec {shell_word(unit)}"]
         )
         return {
             "text": "See why the unit was stopped, and whether it needs longer to end by itself.",
             "commands": commands,
         }
     if sender is not None and sender["systemd"] is not None and sender["systemd"]["unit"] is not None:
-        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {_word(sender['systemd']['unit'])}"]}
+        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {shell_word(sender['systemd']['unit'])}"]}
     return {"text": "Look at who sent it." if sender is not None else "Look at what its parents did.", "commands": []}
 
 
@@ -169,28 +207,23 @@ def _logs(verdict: Verdict) -> list[str]:
     name, runtime = verdict["name"], verdict["runtime"]
     program = runtime["runtime"] if runtime is not None else None
     if verdict["kind"] == "container" and program in ("docker", "podman"):
-        return [f"{program} logs --tail 50 {_word(name)}"]
+        return [f"{program} logs --tail 50 {shell_word(name)}"]
     if verdict["kind"] == "pod":
-        return [f"kubectl logs --previous {_word(name.rpartition('/')[2])}"]
-    return [f"journalctl -u {_word(name)} -n 50"] if verdict["kind"] == "unit" else []
+        return [f"kubectl logs --previous {shell_word(name.rpartition('/')[2])}"]
+    return [f"journalctl -u {shell_word(name)} -n 50"] if verdict["kind"] == "unit" else []
 
 
 def _tmpfs(kill: OomKill) -> list[str]:
     container = kill["container"]
     if container is None or container["runtime"] not in ("docker", "podman"):
         return ["df -h -t tmpfs", "ipcs -m"]
-    return [f"{container['runtime']} exec {_word(container['name'] or container['id'])} df -h"]
+    return [f"{container['runtime']} exec {shell_word(container['name'] or container['id'])} df -h"]
 
 
 def _top(verdict: Verdict, kill: OomKill) -> str:
     container, systemd = kill["container"], kill["systemd"]
     if container is not None:
-        return f"oomtrace top --container {_word(container['name'] or container['id'][:12])}"
+        return f"oomtrace top --container {shell_word(container['name'] or container['id'][:12])}"
     if systemd is not None and systemd["unit"] is not None:
-        return f"oomtrace top --unit {_word(systemd['unit'])}"
+        return f"oomtrace top --unit {shell_word(systemd['unit'])}"
     return "oomtrace top"
-
-
-def _word(name: str) -> str:
-    """For a shell: who copies the command runs nothing else."""
-    return shlex.quote(printable(name))

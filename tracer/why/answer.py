@@ -7,11 +7,12 @@ from typing import NamedTuple, TypedDict
 
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.host import read_host
+from tracer.inference import uptime_s
 from tracer.printable import printable
 from tracer.runtimes import Runtimes
 from tracer.why import search, sources
 from tracer.why.advice import Advice, advise
-from tracer.why.moment import told
+from tracer.why.moment import moment, told
 from tracer.why.verdict import Verdict, judge
 from tracer.why.words import explain
 
@@ -30,6 +31,8 @@ class Evidence(TypedDict):
     type: str
     id: str
     time: str | None
+    uptime_s: float | None
+    """Of a kill without a time: since boot, as its log has it."""
 
 
 class Answer(TypedDict):
@@ -48,25 +51,34 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
     if not question.name:
         raise TracerError("NAME is empty", "give a container, pod, unit, pid or process name", EXIT_USAGE)
     target = search.look_up(question.name, runtimes)
+    host = read_host()
     read = sources.read(
         question.records,
         question.logs,
         runtimes.find,
         lambda kill: search.kind_of(kill, target) is not None,
-        read_host(),
+        host,
     )
     for problem in read.problems:
         print(f"oomtrace: {printable(problem)}", file=sys.stderr)
-    kind, found = search.matching(read.found, target)
+    kept, target = search.given_first(read.found, target, host["boot_id"])
+    is_given = any(each.is_given for each in kept)
+    kind, found = search.matching(kept, target)
     kind = kind or next(iter(target.running), None)
     if kind is None:
         raise _unknown(question, read)
+    if question.logs and not is_given:
+        files = ", ".join([*question.records, *question.logs])
+        print(
+            printable(f"oomtrace: no kill of {question.name!r} in {files}; the answer is about this machine"),
+            file=sys.stderr,
+        )
     verdict = judge(
         target,
         kind,
         found,
         read.watches,
-        sum(each.missing for each in read.watched),
+        sum(each.missing for each in read.watched if each.is_given or not is_given),
         question.exit_code,
         time.time(),
     )
@@ -75,7 +87,13 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
         "advice": advise(verdict),
         "verdict": verdict,
         "evidence": [
-            {"source": each.source, "type": each.kill["type"], "id": each.kill["id"], "time": each.kill["time"]}
+            {
+                "source": each.source,
+                "type": each.kill["type"],
+                "id": each.kill["id"],
+                "time": each.kill["time"],
+                "uptime_s": None if each.kill["time"] is not None else uptime_s(each.kill),
+            }
             for each in found
         ],
     }
@@ -92,7 +110,7 @@ def lines(told_: Answer) -> list[str]:
         if left > 0:
             shown.append(f"    {left} earlier ones (--json shows all)")
         for each in told_["evidence"][-_EVIDENCE_MAX:]:
-            shown.append(f"    {told(each['time'])}  {each['type']} {each['id']}, {each['source']}")
+            shown.append(f"    {moment(each['time'], each['uptime_s'])}  {each['type']} {each['id']}, {each['source']}")
     return [printable(line) for line in shown]
 
 

@@ -3,7 +3,8 @@
 
 from typing import TypedDict
 
-from tracer.event import NO_LIMIT_BYTES, Breakdown, Level, OomKill
+from tracer.event import Breakdown, Level, OomKill
+from tracer.inference import bound_bytes, is_limit_lowered, swap_allowance_bytes
 
 
 class Memory(TypedDict):
@@ -13,6 +14,11 @@ class Memory(TypedDict):
     level: Level
     limit_bytes: int | None
     usage_bytes: int | None
+    swap_usage_bytes: int | None
+    swap_allowance_bytes: int | None
+    """NO_LIMIT_BYTES: any."""
+    is_lowered: bool
+    """Whether the limit was lowered below the usage, which the kernel answers with a kill."""
     victim_rss_bytes: int | None
     breakdown: Breakdown | None
 
@@ -22,14 +28,14 @@ def memory(kill: OomKill) -> Memory | None:
     limit = kill["limit"]
     if limit is None:
         return None
-    bound = limit["limit_bytes"]
-    if bound is None or bound >= NO_LIMIT_BYTES:
-        bound = limit["memsw_limit_bytes"]
     return {
         "cgroup": limit["cgroup"],
         "level": limit["level"],
-        "limit_bytes": None if bound is None or bound >= NO_LIMIT_BYTES else bound,
+        "limit_bytes": bound_bytes(limit),
         "usage_bytes": limit["usage_bytes"],
+        "swap_usage_bytes": limit["swap_usage_bytes"],
+        "swap_allowance_bytes": swap_allowance_bytes(limit),
+        "is_lowered": is_limit_lowered(kill),
         "victim_rss_bytes": kill["victim"]["rss_bytes"],
         "breakdown": limit["breakdown"],
     }

@@ -6,6 +6,7 @@ import re
 import time
 
 from tracer.clock import rfc3339
+from tracer.inference import since_boot
 from tracer.logs.times import Calendar
 
 _MOST_NS = 1 << 63
@@ -33,6 +34,16 @@ def utc(moment: str | int | None) -> str | None:
 def told(moment: str | None) -> str:
     """``2026-11-24 03:51:53 UTC``."""
     return "an unknown time" if seconds(moment) is None else f"{(moment or '')[:19].replace('T', ' ')} UTC"
+
+
+def moment(time: str | None, uptime_s: float | None) -> str:
+    """``2026-11-24 03:51:53 UTC``, or ``9.04 s after boot`` where a log has nothing else."""
+    return told(time) if time is not None or uptime_s is None else since_boot(uptime_s)
+
+
+def at(time: str | None, uptime_s: float | None) -> str:
+    """In a sentence: when it was."""
+    return f"{'at ' if time is not None or uptime_s is None else ''}{moment(time, uptime_s)}"
 
 
 def span(length_s: float) -> str:

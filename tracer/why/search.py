@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user typed -> what it names, and the kills of it, each once."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypedDict
 
 from tracer import cgroupfs, process
 from tracer.cgroup import identify
 from tracer.facts import Facts
+from tracer.inference import uptime_s
 from tracer.named import is_container, is_pod, is_unit
 from tracer.runtimes import Runtimes
 from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
@@ -87,6 +89,29 @@ def kind_of(kill: Kill, target: Target) -> Kind | None:
     return "process" if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)) else None
 
 
+def given_first(found: list[Found], target: Target, boot_id: str | None) -> tuple[list[Found], Target]:
+    """Kills in sources that the user named come alone, with what other sources have of the same kills: a log may be of
+    another host, where the same name means something else.
+
+    So do containers; ``boot_id`` is that of this boot, and what runs now counts only for its kills.
+    """
+    given = defaultdict(list)
+    for each in found:
+        if each.is_given and kind_of(each.kill, target) is not None:
+            given[each.kill["victim"]["tid"]].append(each)
+    if not given:
+        return found, target
+    kept = [
+        each
+        for each in found
+        if each.is_given or any(_is_same(each.kill, one.kill) for one in given[each.kill["victim"]["tid"]])
+    ]
+    ids = {container["id"] for each in kept if (container := each.kill["container"]) is not None}
+    is_here = any(each.kill["host"]["boot_id"] == boot_id for each in kept)
+    states = tuple(state for state in target.states if state["id"] in ids)
+    return kept, target._replace(states=states, running=target.running if is_here else ())
+
+
 def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
     """As what the target was found, and its kills, each once, the earliest first; those without a time come before."""
     by_kind: dict[Kind, list[Found]] = {}
@@ -118,7 +143,12 @@ def _once(found: list[Found]) -> list[Found]:
                 limit["breakdown"] = other["breakdown"]
             if twin.kill["candidates"] is None:
                 twin.kill["candidates"] = each.kill["candidates"]
-    return sorted((each for others in kept.values() for each in others), key=lambda each: each.kill["time"] or "")
+    return sorted((each for others in kept.values() for each in others), key=_moment)
+
+
+def _moment(found: Found) -> tuple[str, float]:
+    """Those without a time come first, as they are since boot."""
+    return found.kill["time"] or "", 0.0 if found.kill["time"] is not None else uptime_s(found.kill) or 0.0
 
 
 def _rank(found: Found) -> int:

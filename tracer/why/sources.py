@@ -39,6 +39,8 @@ class Found(NamedTuple):
     kill: Kill
     source: str
     exit: OomExit | None = None
+    is_given: bool = False
+    """Whether the user named the source."""
 
 
 class Watched(NamedTuple):
@@ -49,6 +51,7 @@ class Watched(NamedTuple):
     """The first moment from which on it has kills; None: not known."""
     missing: int = 0
     """Kills of which it says that they have no record."""
+    is_given: bool = False
 
 
 class Sources(NamedTuple):
@@ -66,8 +69,8 @@ class Sources(NamedTuple):
 def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool], host: Host) -> Sources:
     """The wanted kills of all sources.
 
-    ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs beside
-    this boot's.  ``find`` names the containers in the latter.  ``host`` is this one.
+    ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs; this
+    boot's is read, too.  ``find`` names the containers in the latter.  ``host`` is this one.
     """
     sources = Sources([], [], [], [], Exits())
     parts: list[Part] = []
@@ -77,12 +80,12 @@ def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callabl
         return parts[-1]
 
     for path in records or sorted(glob.glob(RECORDS)):
-        _attempt(sources, lambda path=path: _read_file(sources, path, wanted, part()))  # type: ignore[misc]
+        _attempt(sources, lambda path=path: _read_file(sources, path, wanted, part(), bool(records)))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
         _attempt(sources, lambda: _read_journal(sources, wanted, part()))
     sources.watches.extend(watches(parts, host["boot_id"]))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
-        _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted))  # type: ignore[misc]
+        _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted, path in logs))  # type: ignore[misc]
     sources.found[:] = [each._replace(exit=sources.exits.of(each.kill)) for each in sources.found]
     return sources
 
@@ -94,10 +97,10 @@ def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
         sources.problems.append(str(error))
 
 
-def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool], part: Part) -> None:
+def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool], part: Part, is_given: bool) -> None:
     file = LogFile(path)
     try:
-        _read_records(sources, file.name, file.blocks(), wanted, part)
+        _read_records(sources, file.name, file.blocks(), wanted, part, is_given=is_given)
     except TracerError:
         part.is_damaged = True
         raise
@@ -124,8 +127,9 @@ def _read_records(
     wanted: Callable[[Kill], bool],
     part: Part,
     is_pure: bool = True,
+    is_given: bool = False,
 ) -> None:
-    """``is_pure``: other lines than records are damage."""
+    """``is_pure``: other lines than records are damage; ``is_given``: the user named the source."""
     found: dict[tuple[str | None, str], Found] = {}
     since: str | None = None
     missing, unfit = 0, 0
@@ -143,7 +147,7 @@ def _read_records(
             part.add(record)
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
                 if wanted(record):
-                    found[record["host"]["name"], record["id"]] = Found(record, source)
+                    found[record["host"]["name"], record["id"]] = Found(record, source, is_given=is_given)
             elif record["type"] == "oom_exit":
                 sources.exits.add(record)
             elif record["type"] == "gap":
@@ -153,7 +157,7 @@ def _read_records(
     finally:
         sources.found.extend(found.values())
         if since is not None:
-            sources.watched.append(Watched(source, since, missing))
+            sources.watched.append(Watched(source, since, missing, is_given))
     if is_pure and unfit:
         sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
 
@@ -177,7 +181,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest  # a line that is being written is no JSON yet
 
 
-def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool]) -> None:
+def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool], is_given: bool) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     is_open = True
     try:
@@ -186,14 +190,14 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
             whose = enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find)
             record["container"], record["kubernetes"], record["systemd"], _ = whose
             if wanted(record):
-                sources.found.append(Found(record, source))
+                sources.found.append(Found(record, source, is_given=is_given))
     except UnopenedError:
         is_open = False
         raise
     finally:
         if is_open:
             since = _first_line() if path == kmsg.PATH else None
-            sources.watched.append(Watched(source, since))
+            sources.watched.append(Watched(source, since, is_given=is_given))
             if since is not None:
                 sources.watches.append(Watch(since, None, "off"))
 

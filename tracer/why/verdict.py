@@ -7,9 +7,11 @@ What nobody watched is not known: that no kill is on record means something only
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from tracer.event import Level, OomKill
+from tracer.inference import uptime_s
 from tracer.twins import Kill
 from tracer.why import killer
+from tracer.why.cause import OOM, Cause, cause_of
+from tracer.why.choice import Choice, choice
 from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
 from tracer.why.memory import Memory, memory
@@ -18,13 +20,6 @@ from tracer.why.search import Kind, State, Target
 from tracer.why.sources import Found
 from tracer.why.watches import Watch, covers, watch_of
 
-Cause = Literal[
-    "own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom", "sigkill", "exited", "not_oom",
-    "running", "unknown",
-]  # fmt: skip
-"""``some_limit``: a memory cgroup's, it is not known which; ``oom``: not known what ran out; ``not_oom``: no OOM kill,
-but whether somebody else sent SIGKILL is not known."""
-OOM: frozenset[Cause] = frozenset({"own_limit", "limit_above", "some_limit", "host", "nodes", "sysrq", "oom"})
 SIGKILLED = 137
 """128 + SIGKILL."""
 _NEAR_S = 30.0
@@ -54,6 +49,8 @@ class Verdict(TypedDict):
     cause: Cause
     time: str | None
     """Of the kill or, without one, of the end."""
+    uptime_s: float | None
+    """Of a kill without a time: since boot, as its log has it."""
     ended: bool | None
     """Whether it is gone, of a container the whole container; None: not on record."""
     exited_after: bool
@@ -63,6 +60,8 @@ class Verdict(TypedDict):
     kill: Kill | None
     killer: KillerKind | None
     memory: Memory | None
+    choice: Choice | None
+    """Why the kernel chose this process."""
     runtime: Runtime | None
     history: History
     earlier: int
@@ -105,6 +104,7 @@ def judge(
         "kind": kind,
         "cause": "unknown",
         "time": chosen.kill["time"] if chosen is not None else state["finished_at"] if state is not None else None,
+        "uptime_s": None if chosen is None or chosen.kill["time"] is not None else uptime_s(chosen.kill),
         "ended": None,
         "exited_after": exited_after,
         "running_now": kind in target.running,
@@ -112,6 +112,7 @@ def judge(
         "kill": None if chosen is None else chosen.kill,
         "killer": None,
         "memory": None,
+        "choice": None,
         "runtime": None,
         "history": history(oom_kills, now_s),
         "earlier": 0,
@@ -122,9 +123,9 @@ def judge(
         "missing": missing,
     }
     if chosen is not None:
-        verdict["cause"], verdict["ended"] = _cause(chosen.kill, kind), _ended(chosen, kind, finished_s)
+        verdict["cause"], verdict["ended"] = cause_of(chosen.kill, kind), _ended(chosen, kind, finished_s)
         if chosen.kill["type"] == "oom_kill":
-            verdict["memory"] = memory(chosen.kill)
+            verdict["memory"], verdict["choice"] = memory(chosen.kill), choice(chosen.kill)
         else:
             verdict["killer"] = killer.kind_of(chosen.kill)
             verdict["earlier"] = len(oom_kills)
@@ -171,7 +172,7 @@ def _choose(
     within = _SAME_END_S
     if last.kill["type"] == "sigkill" and kind == "unit" and killer.kind_of(last.kill) == "systemd":
         within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
-    at = seconds(last.kill["time"]) or 0
+    at = _at(last) or 0
     same = [
         each
         for each in found
@@ -186,8 +187,14 @@ def _container_id(found: Found) -> str | None:
     return None if container is None else container["id"]
 
 
-def _is_near(found: Found, at: float, within: float) -> bool:
+def _at(found: Found) -> float | None:
+    """In seconds since 1970 or, of a log without dates, since boot: far from all that have dates."""
     moment = seconds(found.kill["time"])
+    return uptime_s(found.kill) if moment is None else moment
+
+
+def _is_near(found: Found, at: float, within: float) -> bool:
+    moment = _at(found)
     return moment is not None and abs(moment - at) <= within
 
 
@@ -212,32 +219,6 @@ def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
     if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
     return False if chosen.exit is not None and chosen.exit["container_init_died"] is False else None
-
-
-def _cause(kill: Kill, kind: Kind) -> Cause:
-    if kill["type"] == "sigkill":
-        return "sigkill"
-    scope, limit = kill["incident"]["scope"], kill["limit"]
-    if scope == "host":
-        return "host"
-    if scope == "cpuset" or scope == "mempolicy":
-        return "nodes"
-    if scope == "sysrq":
-        return "sysrq"
-    if limit is None:
-        return "some_limit" if scope == "memcg" else "oom"
-    return "own_limit" if _is_own(kill, limit["cgroup"], limit["level"], kind) else "limit_above"
-
-
-def _is_own(kill: OomKill, path: str, level: Level, kind: Kind) -> bool:
-    """Whether the limit is of what is asked for; of a process that of its container or unit, too."""
-    if path == kill["victim"]["cgroup"] and level not in ("pod", "qos", "slice", "root"):
-        return True
-    if kind == "pod":
-        return level in ("pod", "container")
-    if kill["container"] is not None:
-        return level == "container"
-    return level == "unit"
 
 
 def _cause_without_kill(

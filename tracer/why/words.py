@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
-from tracer.event import OomKill
+from tracer.event import OomKill, Trigger
+from tracer.inference import trigger_role
 from tracer.printable import printable
-from tracer.why.advice import filling
+from tracer.why.cause import OOM
+from tracer.why.choice import Choice
 from tracer.why.killer import KillerKind
-from tracer.why.memory import Memory
-from tracer.why.moment import seconds, span, told
-from tracer.why.verdict import OOM, SIGKILLED, Runtime, Verdict
+from tracer.why.limits import owner
+from tracer.why.moment import at, span, told
+from tracer.why.usage import in_use, size
+from tracer.why.verdict import SIGKILLED, Runtime, Verdict
 
-_OTHERS_MAX = 3
-_SMALL = 0.5
 _WHY_KILLERS: dict[KillerKind, str] = {
     "kernel": "The kernel itself did, for another reason than memory: the init of its PID namespace ended, a limit of "
     "CPU time was hit, or a seccomp filter.",
@@ -25,46 +26,37 @@ _WHY_KILLERS: dict[KillerKind, str] = {
     "shell": "That is somebody's command or script.",
     "other": "",
 }
+_ITS_OWN = "its own limit"
 _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE", 139: "SIGSEGV",
             141: "SIGPIPE", 143: "SIGTERM"}  # fmt: skip
 
 
 def explain(verdict: Verdict) -> list[str]:
-    """Paragraphs: what happened, what the memory was, how often, what the runtime says, what is not known."""
-    parts = [_what(verdict), _memory(verdict), _often(verdict), _runtime(verdict), _unknown(verdict)]
+    """Paragraphs: what happened, why to this process; what the memory was; how often; what the runtime says; what is
+    unknown."""
+    parts = [_what(verdict), in_use(verdict), _often(verdict), _runtime(verdict), _unknown(verdict)]
     return [printable(part) for part in parts if part]
 
 
-def size(count: int) -> str:
-    """``64.0 MiB``."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def _what(verdict: Verdict) -> str:
-    who, when = f"{_KINDS[verdict['kind']]} {verdict['name']}{_where(verdict)}", told(verdict["time"])
+    who = f"{_KINDS[verdict['kind']]} {verdict['name']}{_where(verdict)}"
+    when = at(verdict["time"], verdict["uptime_s"])
     kill, cause, code = verdict["kill"], verdict["cause"], verdict["exit_code"]
     if kill is not None and kill["type"] == "oom_kill":
-        return f"{_verb(verdict, who)} at {when}, {_limit(verdict, kill)}. {_victim(verdict, kill)}"
+        return f"{_verb(verdict, who)} {when}, {_limit(verdict, kill)}. {_victim(verdict, kill)}"
     if kill is not None:
         sender, victim = kill["sender"], kill["victim"]
         whom = "" if verdict["kind"] in ("pid", "process") else f" to {victim['comm']} (pid {victim['pid']})"
-        what = f"{who} was killed at {when} with SIGKILL{whom}, and not by the OOM killer."
+        what = f"{who} was killed {when} with SIGKILL{whom}, and not by the OOM killer."
         if verdict["ended"] is False:
-            what = (
-                f"In {who[0].lower()}{who[1:]} {victim['comm']} (pid {victim['pid']}) was killed at {when} with SIGKILL"
-            )
+            what = f"In {who[0].lower()}{who[1:]} {victim['comm']} (pid {victim['pid']}) was killed {when} with SIGKILL"
             what += ", and not by the OOM killer."
         if sender is not None:
             what += f" {sender['comm']} (pid {sender['pid']}{_place_of_sender(sender)}) sent it."
         return f"{what} {_WHY_KILLERS[verdict['killer'] or 'other']}".rstrip()
     if cause == "running":
         return f"{who} runs, and no kill of it is on record."
-    ended = f"{who} ended at {when}" if verdict["time"] is not None else f"{who} ended"
+    ended = f"{who} ended {when}" if verdict["time"] is not None else f"{who} ended"
     if cause == "exited" and code == SIGKILLED:
         return (
             f"{ended} and was not killed: no kill of it is on record, so it exited with {code} by itself, as a shell "
@@ -114,32 +106,58 @@ def _verb(verdict: Verdict, who: str) -> str:
 
 def _limit(verdict: Verdict, kill: OomKill) -> str:
     memory, cause = verdict["memory"], verdict["cause"]
-    bound = memory["limit_bytes"] if memory is not None else None
-    of = "" if bound is None else f" of {size(bound)}"
-    if cause == "own_limit":
-        return f"by its own limit{of}"
-    if cause == "limit_above" and memory is not None:
-        level = "" if memory["level"] == "other" else f"{memory['level']} "
-        return f"by a limit above its own, that of the {level}cgroup {memory['cgroup']}{of}"
+    if memory is None or cause not in ("own_limit", "limit_above", "limit_below", "cgroup_limit"):
+        return _no_limit(verdict, kill)
+    bound, level = memory["limit_bytes"], memory["level"]
+    cgroup = f"{'' if level == 'other' else f'{level} '}cgroup {memory['cgroup']}"
+    if cause == "own_limit" and verdict["kind"] not in ("pid", "process"):
+        whose = _ITS_OWN
+    elif cause == "own_limit" or (cause == "limit_below" and level == "container" and verdict["kind"] == "pod"):
+        whose = f"the limit of its {owner(kill, memory)}"
+    elif cause == "limit_above":
+        whose = f"a limit above its own, that of the {cgroup}"
+    else:
+        whose = f"the limit of the {cgroup}" + (" in it" if cause == "limit_below" else "")
+    of = "" if bound is None else f"{' of' if whose == _ITS_OWN else ','} {size(bound)}"
+    if not memory["is_lowered"]:
+        return f"by {whose}{of}"
+    usage = size(memory["usage_bytes"] or 0)
+    return f"by {whose}, as it was lowered to {size(bound or 0)} while {usage} were in use"
+
+
+def _no_limit(verdict: Verdict, kill: OomKill) -> str:
+    whose = "its" if trigger_role(kill) == "victim" else "a"  # those of who requested the memory
+    nodes = {
+        "cpuset": f"because the memory nodes of {whose} cpuset (cpuset.mems) had no memory left",
+        "mempolicy": f"because the nodes of {whose} memory policy (numactl, mbind, set_mempolicy) had no memory left",
+    }
     return {
         "host": "because the host had no memory left; no limit was hit",
-        "nodes": "because the memory nodes that it may use had none left, though the host may have had some",
+        "nodes": f"{nodes.get(kill['incident']['scope'] or '', '')}; others may have had some",
+        "host_or_nodes": "because the host, or the memory nodes that were allowed, had no memory left; no cgroup's "
+        "limit was hit",
         "sysrq": "because somebody asked for it with SysRq-f",
-        "some_limit": "by the limit of a memory cgroup; of which is not known",
-    }.get(cause, "for want of memory; whose limit it was is not known")
+        "some_limit": "by the limit of a memory cgroup; which one is unknown",
+    }.get(verdict["cause"], "because memory ran out; what the limit was is unknown")
 
 
 def _victim(verdict: Verdict, kill: OomKill) -> str:
-    victim, trigger = kill["victim"], kill["trigger"]
+    victim, trigger, memory = kill["victim"], kill["trigger"], verdict["memory"]
     name = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']})"
     role = ""
     if verdict["kind"] in ("container", "pod") and victim["is_container_init"] is not None:
-        role = ", the container's first process," if victim["is_container_init"] else ", a child process,"
-    others = (kill["incident"]["victims"] or 1) - 1
-    group = f" and {others} more of its cgroup" if others > 0 else ""
-    text = f"The victim was {name}{role}{group}".rstrip(",") + "."
-    if trigger is not None and verdict["cause"] != "sysrq" and (trigger["pid"] or trigger["tid"]) != victim["pid"]:
-        text += f" The one that asked for more was {trigger['comm']} (pid {trigger['pid'] or trigger['tid']})."
+        role = ", the container's first process" if victim["is_container_init"] else ", a child process"
+    text = f"The victim was {name}{role}{_chosen(verdict['choice'], kill)}."
+    role_of_trigger = trigger_role(kill)
+    if trigger is not None and role_of_trigger != "victim" and verdict["cause"] != "sysrq":
+        who = _named(trigger)
+        is_lowered = memory is not None and memory["is_lowered"]
+        text += {
+            "writer": f" {who}, outside of that cgroup, lowered the limit.",
+            "requester": f" {who} requested the memory.",
+            "outsider": f" {who}, outside of that cgroup, requested the memory.",
+            None: f" {who} lowered the limit, or requested memory right after that." if is_lowered else "",
+        }[role_of_trigger]
     if verdict["exited_after"]:
         code = verdict["exit_code"]
         text += " Its first process ended right after that" + (
@@ -150,6 +168,35 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     elif verdict["ended"] is None:
         text += f" Whether the {verdict['kind']} ended by that is not on record."
     return text
+
+
+def _named(who: Trigger) -> str:
+    if who["pid"] is not None:
+        return f"{who['comm']} (pid {who['pid']})"
+    return who["comm"] if who["tid"] is None else f"{who['comm']} (thread {who['tid']})"
+
+
+def _chosen(choice: Choice | None, kill: OomKill) -> str:
+    """Why the kernel killed this process and no other; goes on with the victim."""
+    if choice is None:
+        return ""
+    other, adjusted = choice["other"], kill["victim"]["oom_score_adj"]
+    candidates = "all candidates" if choice["of"] is None else f"{choice['of']} candidates"
+    counted = f"; its oom_score_adj is {adjusted}" if adjusted else ""
+    if choice["by"] == "oom_score_adj" and other is not None:
+        had = f"{size(other['rss_bytes'] or 0)} resident and an oom_score_adj of {other['oom_score_adj']}"
+        return f", for its oom_score_adj of {adjusted}: {other['comm']} (pid {other['pid']}), with {had}, was spared"
+    if choice["by"] == "group":
+        first = "" if other is None else f": the kernel chose {other['comm']} (pid {other['pid']})"
+        return f", which died with its whole cgroup, as memory.oom.group is set{first}"
+    others = (kill["incident"]["victims"] or 1) - 1
+    return {
+        "allocating_task": ", as it requested the memory: vm.oom_kill_allocating_task is set",
+        "group_first": f"; {others} more process{'es' if others > 1 else ''} died with it, as memory.oom.group is set",
+        "only": f", the only candidate{counted}",
+        "score": f", with the highest score of {candidates}{counted}",
+        "size": f", the largest of {candidates}{counted}",
+    }[choice["by"]]
 
 
 def _place_of_sender(sender: object) -> str:
@@ -164,58 +211,6 @@ def _place_of_sender(sender: object) -> str:
     return "".join(f", {part}" for part in parts if part)
 
 
-def _memory(verdict: Verdict) -> str | None:
-    memory, kill = verdict["memory"], verdict["kill"]
-    if kill is None or kill["type"] != "oom_kill":
-        return None
-    rss, name = kill["victim"]["rss_bytes"], kill["victim"]["comm"] or "The victim"
-    if memory is None:
-        return None if rss is None else f"{name} had {size(rss)} resident."
-    text = [*filter(None, [_breakdown(memory)])]
-    bound = memory["limit_bytes"] or memory["usage_bytes"]
-    if rss is not None and bound:
-        share = f"{100 * rss // bound} % of the limit"
-        if rss > bound:
-            share = "more than the limit, as pages of files are in it that others were charged for"
-        text.append(f"{name} had {size(rss)} resident, {share}.")
-        if rss < _SMALL * bound:
-            others = "" if filling(memory) in ("tmpfs", "cache", "kernel") else _others(kill)
-            text.append(f"Others were {others}." if others else "The rest was not its.")
-    elif rss is not None:
-        text.append(f"{name} had {size(rss)} resident.")
-    started, ended = seconds(kill["victim"]["started_at"]), seconds(kill["time"])
-    if started is not None and ended is not None and ended >= started:
-        text.append(f"It had run for {span(ended - started)}.")
-    return " ".join(text)
-
-
-def _breakdown(memory: Memory) -> str | None:
-    parts = memory["breakdown"]
-    if parts is None:
-        return "What the limit was full of is not on record."
-    shmem = parts["shmem_bytes"]
-    cache = None if parts["file_bytes"] is None else max(0, parts["file_bytes"] - (shmem or 0))
-    kernel = parts["kernel_bytes"] if parts["kernel_bytes"] is not None else parts["slab_bytes"]
-    named = (
-        (parts["anon_bytes"], "heap"), (cache, "page cache"), (shmem, "tmpfs and shared memory"), (kernel, "kernel"),
-    )  # fmt: skip
-    told_parts = [f"{size(count)} {name}" for count, name in named if count]
-    if not told_parts:
-        return None
-    most = {"heap": "heap", "tmpfs": "tmpfs and shared memory", "cache": "page cache", "kernel": "kernel memory"}
-    filled = filling(memory)
-    return f"What filled it was {'mostly ' + most[filled] if filled else 'a mixture'}: {', '.join(told_parts)}."
-
-
-def _others(kill: OomKill) -> str:
-    own = kill["victim"]["pid"]
-    others = [each for each in kill["candidates"] or [] if each["pid"] != own and each["rss_bytes"]]
-    others.sort(key=lambda each: -(each["rss_bytes"] or 0))
-    return ", ".join(
-        f"{each['comm']} (pid {each['pid']}) {size(each['rss_bytes'] or 0)}" for each in others[:_OTHERS_MAX]
-    )
-
-
 def _often(verdict: Verdict) -> str | None:
     past = verdict["history"]
     if verdict["cause"] not in OOM:
@@ -227,7 +222,7 @@ def _often(verdict: Verdict) -> str | None:
         return "No other OOM kill of it is on record."
     text = f"{past['total']} OOM kills of it are on record"
     if past["first"] is None:
-        return f"{text}, of unknown times."
+        return f"{text}, without dates."
     text += f" since {told(past['first'])}"
     text += f", {past['last_day']} of the last 24 hours"
     if past["pause_s"] is None:

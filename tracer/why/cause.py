@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kill was for: whose limit, or what else ran out."""
+
+from typing import Literal
+
+from tracer.cgroup import CONTAINER_ROOTS, identify
+from tracer.event import OomKill
+from tracer.inference import is_below, is_no_memcg
+from tracer.twins import Kill
+from tracer.why.search import Kind
+
+Cause = Literal[
+    "own_limit", "limit_above", "limit_below", "cgroup_limit", "some_limit", "host", "nodes", "host_or_nodes", "sysrq",
+    "oom", "sigkill", "exited", "not_oom", "running", "unknown",
+]  # fmt: skip
+"""``limit_below``: of a cgroup in what is asked for; ``cgroup_limit``: of a known cgroup, and how that relates to what
+is asked for is unknown; ``some_limit``: of an unknown memory cgroup; ``host_or_nodes``: no memory cgroup's limit;
+``oom``: what ran out is unknown; ``not_oom``: no OOM kill, but whether somebody else sent SIGKILL is unknown."""
+OOM: frozenset[Cause] = frozenset(
+    {
+        *("own_limit", "limit_above", "limit_below", "cgroup_limit", "some_limit"),
+        *("host", "nodes", "host_or_nodes", "sysrq", "oom"),
+    }
+)
+
+
+def cause_of(kill: Kill, kind: Kind) -> Cause:
+    """What the kill was for, seen from what is asked for."""
+    if kill["type"] == "sigkill":
+        return "sigkill"
+    scope, limit = kill["incident"]["scope"], kill["limit"]
+    if scope == "host":
+        return "host"
+    if scope == "cpuset" or scope == "mempolicy":
+        return "nodes"
+    if scope == "sysrq":
+        return "sysrq"
+    if limit is not None:
+        return _of_limit(kill, limit["cgroup"], kind)
+    if scope == "memcg":
+        return "some_limit"
+    return "host_or_nodes" if is_no_memcg(kill) else "oom"
+
+
+def _of_limit(kill: OomKill, path: str, kind: Kind) -> Cause:
+    own = kill["victim"]["cgroup"]
+    whose, is_top = identify(path), _is_top(path)
+    container, systemd = whose.container, whose.systemd
+    in_container = (
+        container is not None and kill["container"] is not None and container["id"] == kill["container"]["id"]
+    )
+    is_units = (
+        systemd is not None
+        and kill["systemd"] is not None
+        and systemd["unit"] is not None
+        and systemd["unit"] == kill["systemd"]["unit"]
+        and in_container == (kill["container"] is not None)
+    )
+    if kind == "container" and in_container:
+        return "own_limit" if is_top else "limit_below"
+    pod, pod_of_limit = kill["kubernetes"], whose.kubernetes
+    if kind == "pod" and pod is not None and pod_of_limit is not None and pod["pod_uid"] == pod_of_limit["pod_uid"]:
+        return "limit_below" if in_container else "own_limit"
+    if kind == "unit" and is_units:
+        return "own_limit"
+    if kind in ("pid", "process") and (path == own or is_units or (in_container and is_top)):
+        return "own_limit"
+    if own is None:
+        # A group kill's other victims: what they are in is known, not where in it.
+        known = kill["container"] is not None or kill["systemd"] is not None
+        return "limit_above" if known and not in_container else "cgroup_limit"
+    return "limit_above" if is_below(own, path) else "cgroup_limit"
+
+
+def _is_top(path: str) -> bool:
+    """Whether it is a container's own cgroup, not one below."""
+    parent, _, name = path.rstrip("/").rpartition("/")
+    if name in CONTAINER_ROOTS:
+        return _is_top(parent)
+    container, above = identify(path).container, identify(parent).container
+    return container is not None and (above is None or above["id"] != container["id"])

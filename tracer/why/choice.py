@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why the kernel chose this process, as far as the candidates tell."""
+
+from typing import Literal, TypedDict
+
+from tracer.event import Candidate, OomKill
+from tracer.inference import LOG_CANDIDATES, chosen, is_allocating_task
+
+ChosenBy = Literal["allocating_task", "group", "group_first", "only", "oom_score_adj", "score", "size"]
+"""``group``: it died with the one that was chosen; ``group_first``: it was that one; ``score``: the highest, of all
+that were scored; ``size``: the largest, of all that a log lists."""
+
+
+class Choice(TypedDict):
+    by: ChosenBy
+    other: Candidate | None
+    """The one that was chosen instead (``group``), or the largest that was spared (``oom_score_adj``)."""
+    of: int | None
+    """Among how many; null: unknown."""
+
+
+def choice(kill: OomKill) -> Choice | None:
+    """None: nothing tells."""
+    victim, first, is_group = kill["victim"], chosen(kill), kill["incident"]["group_kill"] is True
+    is_first = first is not None and first["pid"] == victim["pid"]
+    if is_allocating_task(kill):
+        return {"by": "allocating_task", "other": None, "of": None}
+    if is_group and not is_first:
+        return {"by": "group", "other": first, "of": None}
+    if is_group and (kill["incident"]["victims"] or 0) > 1:
+        return {"by": "group_first", "other": None, "of": None}
+    candidates = kill["candidates"]
+    if candidates is None or not is_first:
+        return None  # Linux before 5.1 may kill a child of the chosen one (bbbe48029720)
+    of = _count(kill)
+    if of == 1:
+        return {"by": "only", "other": None, "of": 1}
+    larger = _larger(kill, candidates)
+    adjusted = victim["oom_score_adj"]
+    spared = None if larger is None else larger["oom_score_adj"]
+    if adjusted is not None and spared is not None and adjusted > spared:
+        return {"by": "oom_score_adj", "other": larger, "of": of}
+    if victim["points"] is not None:
+        return {"by": "score", "other": None, "of": of}
+    return {"by": "size", "other": None, "of": of} if larger is None and victim["rss_bytes"] is not None else None
+
+
+def _larger(kill: OomKill, candidates: list[Candidate]) -> Candidate | None:
+    """The largest of those that had as much resident memory, or more."""
+    own = kill["victim"]["rss_bytes"]
+    others = [each for each in candidates[1:] if own is not None and (each["rss_bytes"] or 0) >= own]
+    return max(others, key=lambda each: each["rss_bytes"] or 0, default=None)
+
+
+def _count(kill: OomKill) -> int | None:
+    scored, listed = kill["candidates_scored"], len(kill["candidates"] or ())
+    if scored is not None:
+        return scored
+    return listed if kill["source"] == "kernel_log" and listed < LOG_CANDIDATES else None

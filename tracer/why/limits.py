@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a limit is raised: where it is set, so that it lasts, and by which command."""
+
+import re
+import shlex
+
+from tracer.cgroup import identify, level
+from tracer.event import NO_LIMIT_BYTES, OomKill
+from tracer.printable import printable
+from tracer.why.memory import Memory
+
+_MIB = 1 << 20
+
+
+def owner(kill: OomKill, memory: Memory) -> str:
+    """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
+    container, systemd = kill["container"], kill["systemd"]
+    of = identify(memory["cgroup"])
+    unit = None if systemd is None else systemd["unit"]
+    if unit is not None and of.systemd is not None and of.systemd["unit"] == unit and memory["level"] == "unit":
+        return f"unit {unit}"
+    is_own = of.container is not None and container is not None and of.container["id"] == container["id"]
+    if is_own and container is not None and memory["level"] == "container":
+        return f"container {container['name'] or container['id'][:12]}"
+    return f"cgroup {memory['cgroup']}"
+
+
+def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
+    """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
+    container, kubernetes, kind = kill["container"], kill["kubernetes"], memory["level"]
+    of = identify(memory["cgroup"])
+    if _is_kubelets(memory["cgroup"]):
+        return "The kubelet sets it, for all pods: lower their limits, or move pods to other nodes.", []
+    if kubernetes is not None and of.kubernetes is not None and kind in ("pod", "container"):
+        return _set_kubernetes(kill, kind == "pod")
+    if container is not None and of.container is not None:
+        is_own = of.container["id"] == container["id"]
+        if is_own and kind == "container" and container["node_container_id"] is None:
+            return _set_container(kill, memory, mib)
+        if not is_own or kind == "container":
+            return "", []  # an outer container's: its manager is not the inner one's
+        return "It is set inside of the container.", []
+    name = memory["cgroup"].rstrip("/").rpartition("/")[2]
+    if kind == "unit" and of.systemd is not None and of.systemd["unit"] is not None:
+        name = of.systemd["unit"]
+    if kind not in ("unit", "slice") or "kubepods" in name or not name.endswith((".slice", ".service", ".scope")):
+        return "", []
+    command = f"set-property {shell_word(name)} MemoryMax={mib}M"
+    user = re.search(r"/user@([^/]+)\.service/", memory["cgroup"])
+    if user is None:
+        return "", [f"systemctl {command}"]
+    return f"The unit is one of user {printable(user[1])}: run this as that user.", [f"systemctl --user {command}"]
+
+
+def _is_kubelets(path: str) -> bool:
+    """Whether it is the cgroup of all pods, or of those of a class."""
+    return level(path) == "qos" or re.search(r"(?:/|-)kubepods(?:\.slice)?/?\Z", path) is not None
+
+
+def _set_kubernetes(kill: OomKill, is_pod: bool) -> tuple[str, list[str]]:
+    """A pod's limits are those of its owner's template: what is set on the node does not last."""
+    kubernetes = kill["kubernetes"]
+    assert kubernetes is not None
+    where = "Set resources.limits.memory in the pod's owner (Deployment, StatefulSet, ...)"
+    where += "; the pod's limit is the sum of its containers'." if is_pod else "."
+    if kubernetes["pod_name"] is None:
+        return where, []
+    place = f"-n {shell_word(kubernetes['namespace'] or 'default')}"
+    return where, [f"kubectl {place} describe pod {shell_word(kubernetes['pod_name'])}  # Controlled By, Limits"]
+
+
+def _set_container(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
+    """The limit of memory and swap goes up with that of memory, or Docker refuses and the container gets less swap.
+
+    What makes containers anew from a file sets the limit there.
+    """
+    container = kill["container"]
+    assert container is not None
+    program, labels = container["runtime"], container["labels"] or {}
+    name = shell_word(container["name"] or container["id"])
+    swap = memory["swap_allowance_bytes"]
+    both = "-1" if swap is not None and swap >= NO_LIMIT_BYTES else f"{mib + -(-(swap or 0) // _MIB)}m"
+    if program not in ("docker", "podman"):
+        return "", []
+    service = labels.get("com.docker.swarm.service.name")
+    if service:
+        return "", [f"docker service update --limit-memory {mib}M {shell_word(service)}"]
+    commands = [f"{program} update --memory {mib}m --memory-swap {both} {name}"]
+    if swap is None:
+        # Docker refuses memory above the limit of both, which is unknown.
+        form = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"
+        commands = [
+            f"{program} inspect --format '{form}' {name}",
+            f"{program} update --memory {mib}m --memory-swap {mib}m {name}  # plus the swap that it had",
+        ]
+    service = labels.get("com.docker.compose.service") or labels.get("io.podman.compose.service")
+    unit = labels.get("PODMAN_SYSTEMD_UNIT")
+    if service:
+        file = labels.get("com.docker.compose.project.config_files")
+        where = (
+            f"Set mem_limit (or deploy.resources.limits.memory) of service {printable(service)} in "
+            f"{printable(file) if file else 'the Compose file'}, too: {program} update is lost when Compose makes the "
+            "container anew."
+        )
+        return where, commands
+    if unit:
+        where = f"Set it in {printable(unit)}, too: {program} update is lost when the unit makes the container anew."
+        return where, commands
+    return "", commands
+
+
+def shell_word(name: str) -> str:
+    """For a shell: who copies the command runs nothing else."""
+    return shlex.quote(printable(name))
