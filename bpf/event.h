@@ -14,7 +14,7 @@
  * Rises when an event or the meaning of a map that is pinned (tracer/pins.py) changes: a daemon of another version may
  * find them.
  */
-#define EVENT_LAYOUT 2
+#define EVENT_LAYOUT 3
 
 #define COMM_LEN 16
 #define CANDIDATES_MAX 10

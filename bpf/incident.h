@@ -35,6 +35,7 @@ struct state {
 };
 
 struct victim {
+	u64 started_ns; /* of the process: its number may be given to the next one; first in each map of processes */
 	u64 incident_ns;
 	u64 killed_ns;
 	u64 exited_ns; /* not 0: it was gone before it was marked, and the others are not known yet */
@@ -61,10 +62,15 @@ DEFINE_MAP(victim_events, BPF_MAP_TYPE_ARRAY, u32, struct victim_event, 1);
 DEFINE_MAP(level_events, BPF_MAP_TYPE_ARRAY, u32, struct levels_event, 1);
 DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
 DEFINE_MAP(cgroup_events, BPF_MAP_TYPE_ARRAY, u32, struct cgroup_event, 1);
-DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
-DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
+/*
+ * Each LRU map gets more entries when it is loaded (tracer/engine.py): before Linux commit d4adf1c9ee77 ("bpf: Adjust
+ * free target to avoid global starvation of LRU map") (in v6.17) every CPU keeps 128 free ones to itself.
+ */
+DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);   /* thread that sent SIGKILL -> process that it killed */
+DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u64, 4096); /* process that the kernel killed -> when it started */
 DEFINE_MAP(victims, BPF_MAP_TYPE_LRU_HASH, u32, struct victim, 4096);
-DEFINE_MAP(cmdlines, BPF_MAP_TYPE_LRU_HASH, u32, struct cmdline, 4096);
+/* Entries of a kilobyte are too large to have so many to spare.  Every exit removes its own. */
+DEFINE_MAP(cmdlines, BPF_MAP_TYPE_HASH, u32, struct cmdline, 4096);
 DEFINE_MAP(no_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
 
 inline_always u32 current_tid(void)

@@ -194,6 +194,7 @@ inline_always void condemn(struct task_struct *task)
 {
 	struct task_struct *leader = READ(task, group_leader);
 	u32 tid = current_tid(), pid = READ(task, tgid);
+	u64 started_ns = READ(leader, start_boottime);
 	u32 *killed = map_lookup(killing, &tid);
 	struct victim *known = map_lookup(victims, &pid);
 
@@ -203,10 +204,10 @@ inline_always void condemn(struct task_struct *task)
 	 * Killed once more, and not marked again: by a group kill that comes upon its first victim, or because the init
 	 * of its PID namespace dies as well.
 	 */
-	if (known && (known->killed_ns ? known->killed_ns : known->exited_ns) > READ(leader, start_boottime))
+	if (known && known->started_ns == started_ns)
 		return;
 	map_delete(victims, &pid); /* an earlier process of this number */
-	map_update(condemned, &pid, &tid, BPF_ANY);
+	map_update(condemned, &pid, &started_ns, BPF_ANY);
 	map_update(killing, &tid, &pid, BPF_ANY);
 }
 
@@ -291,10 +292,11 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	stamp(&event->event, EVENT_VICTIM, state ? state->incident_ns : 0);
 	if (!state)
 		event->event.incident_ns = event->event.time_ns;
+	victim.started_ns = event->started_ns;
 	victim.incident_ns = event->event.incident_ns;
 	victim.killed_ns = event->event.time_ns;
 	if (event->pid && real)
-		exited_ns = expect_exit(event->pid, event->started_ns, &victim);
+		exited_ns = expect_exit(event->pid, &victim);
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	send(event, __builtin_offsetof(struct victim_event, strings) + size);
@@ -458,13 +460,20 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Whether the entry of a process in a map is that of the one that started then: the number alone may be reused. */
+inline_always bool is_of(const void *entry, u64 started_ns)
+{
+	return entry && *(const u64 *)entry == started_ns;
+}
+
 inline_always int handle_exit(struct task_struct *task)
 {
 	struct signal_struct *signal = READ(task, signal);
+	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
-	struct victim gone = {};
+	struct victim gone = { .started_ns = READ(leader, start_boottime) };
 	struct victim *victim;
-	u32 *killer;
+	bool is_condemned;
 
 	if (pid != bpf_get_current_pid_tgid() >> 32)
 		count(COUNTER_MISREAD);
@@ -472,17 +481,17 @@ inline_always int handle_exit(struct task_struct *task)
 		return 0;
 	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
-	killer = map_lookup(condemned, &pid);
-	if (victim || !killer) /* else mark_victim still asks for it */
+	is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
+	if (victim || !is_condemned) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
-		if (!killer)
+		if (!is_condemned)
 			return 0;
 		if (!map_update(victims, &pid, &gone, BPF_NOEXIST))
 			return 0; /* for mark_victim to find */
 		victim = map_lookup(victims, &pid);
 	}
-	if (!victim || victim->exited_ns)
+	if (!is_of(victim, gone.started_ns) || victim->exited_ns)
 		return 0;
 	send_exit(pid, victim, gone.exited_ns);
 	map_delete(victims, &pid);
@@ -501,4 +510,30 @@ SEC("raw_tp/sched_process_exit")
 int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
 {
 	return handle_exit((struct task_struct *)ctx->args[0]);
+}
+
+#define FORGET(map, pid, started_ns)                                                                                   \
+	({                                                                                                             \
+		bool is_its_ = is_of(map_lookup(map, pid), started_ns);                                                \
+		if (is_its_)                                                                                           \
+			map_delete(map, pid);                                                                          \
+		is_its_;                                                                                               \
+	})
+
+/* After its exit, and once its parent knows of it: nothing happens to a task any more. */
+SEC("raw_tp/sched_process_free")
+int on_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	u64 started_ns = READ(task, start_boottime);
+	u32 tid = READ(task, pid);
+
+	map_delete(killing, &tid);
+	if (tid != (u32)READ(task, tgid))
+		return 0;
+	FORGET(victims, &tid, started_ns);
+	FORGET(sigkilled, &tid, started_ns);
+	if (FORGET(condemned, &tid, started_ns)) /* killed, and never marked: on_exit has left it for the mark */
+		map_delete(cmdlines, &tid);
+	return 0;
 }

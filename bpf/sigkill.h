@@ -40,9 +40,9 @@ struct rate {
 DEFINE_RING(sigkills, 1 << 18);
 /* Sent under the victim's lock, with interrupts off: one for each CPU is enough. */
 DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, 1);
-DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 1024);
+DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 8192); /* process -> when it started */
 DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate, 1);
-DEFINE_MAP(sigkill_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate, 512);
+DEFINE_MAP(sigkill_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate, 1024);
 
 /* CPUs that count at the same moment may miss one another; a bound that is a little off is one, too. */
 inline_always bool has_room(struct rate *rate, u64 burst, u64 each_ns, u64 now_ns)

@@ -267,7 +267,7 @@ inline_always void send_exit(u32 pid, struct victim *victim, u64 exited_ns)
  * Linux commit "exit: move and extend sched_process_exit() tracepoint" (in v6.16) nothing that the killer holds keeps
  * the victim from getting there.  Returns when it exited, if it has.
  */
-inline_always u64 expect_exit(u32 pid, u64 started_ns, struct victim *victim)
+inline_always u64 expect_exit(u32 pid, struct victim *victim)
 {
 	struct victim *early;
 	u64 exited_ns;
@@ -275,8 +275,8 @@ inline_always u64 expect_exit(u32 pid, u64 started_ns, struct victim *victim)
 	if (!map_update(victims, &pid, victim, BPF_NOEXIST))
 		return 0;
 	early = map_lookup(victims, &pid);
-	exited_ns = early ? early->exited_ns : 0;
-	if (exited_ns > started_ns) {
+	exited_ns = early && early->started_ns == victim->started_ns ? early->exited_ns : 0;
+	if (exited_ns) {
 		map_delete(victims, &pid);
 		return exited_ns;
 	}

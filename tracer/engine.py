@@ -24,6 +24,12 @@ MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines")
 """What the daemon reads or writes."""
 
 
+_MAP_LRU_HASH = 9
+"""enum bpf_map_type in include/uapi/linux/bpf.h."""
+_LRU_SPARE = 128
+"""Free entries of an LRU map that a CPU may keep to itself: LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c."""
+
+
 class Settings(NamedTuple):
     """What the programs are told before they are loaded (SETTING in bpf/*.h)."""
 
@@ -68,6 +74,13 @@ class Attached(NamedTuple):
     """Those of MAPS: name -> descriptor."""
     detach: Callable[[], None]
     """Ends the capture, pins and all; what is in the maps stays readable."""
+
+
+def map_entries(name: str, map_type: int, written: int, cmdlines: int, cpus: int) -> int:
+    """How many entries a map gets; ``written`` is what its source says, which an LRU map is to hold at any time."""
+    if name == "cmdlines":
+        return cmdlines
+    return written + _LRU_SPARE * cpus if map_type == _MAP_LRU_HASH else written
 
 
 def open_ring(descriptor: int) -> Ring:

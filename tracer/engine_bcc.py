@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from tracer import engine_core, libbpf
-from tracer.engine import COUNTER_MISREAD, MAPS, Counters, Hook, Loaded, Settings
+from tracer.engine import COUNTER_MISREAD, MAPS, Counters, Hook, Loaded, Settings, map_entries
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 
 CHILD = os.path.join(os.path.dirname(__file__), "bcc_child.py")
@@ -78,7 +78,7 @@ def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cm
         "settings": settings._asdict(),
         "programs": sorted({(hook.program, hook.kind == "raw_tp", hook.program in required) for hook in hooks}),
     }
-    maps = _create_maps(cmdlines)
+    maps = _create_maps(cmdlines, settings.cpus)
     programs: list[int] = []
     try:
         reply = _compile({**request, "maps": maps}, programs)
@@ -110,7 +110,7 @@ def verify(maps: dict[str, int]) -> None:
         )
 
 
-def _create_maps(cmdlines: int) -> dict[str, int]:
+def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
     """The maps that the source defines, as the compiled object tells them: they are written down once."""
     library = libbpf.library()
     opened = engine_core.open_object()
@@ -119,12 +119,12 @@ def _create_maps(cmdlines: int) -> dict[str, int]:
     try:
         found = library.bpf_object__next_map(opened, None)
         while found:
-            name = library.bpf_map__name(found)
-            entries = cmdlines if name == b"cmdlines" else library.bpf_map__max_entries(found)
+            name, kind = library.bpf_map__name(found), library.bpf_map__type(found)
+            entries = map_entries(name.decode(), kind, library.bpf_map__max_entries(found), cmdlines, cpus)
             if b"." not in name:  # .rodata and the like belong to the object
                 options.map_flags = library.bpf_map__map_flags(found)
                 descriptor = library.bpf_map_create(
-                    library.bpf_map__type(found),
+                    kind,
                     name[:15],
                     library.bpf_map__key_size(found),
                     library.bpf_map__value_size(found),

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 
 from tracer import libbpf
-from tracer.engine import MAPS, Hook, Loaded, Settings
+from tracer.engine import MAPS, Hook, Loaded, Settings, map_entries
 from tracer.errors import EXIT_UNSUPPORTED, TracerError
 
 OBJECTS = os.path.join(os.path.dirname(__file__), "objects")
@@ -90,4 +90,9 @@ def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
         raise TracerError(f"{object_path()} does not fit this version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
     raw = _RawSettings(**settings._asdict())
     ctypes.memmove(value, ctypes.byref(raw), size.value)
-    library.bpf_map__set_max_entries(library.bpf_object__find_map_by_name(opened, b"cmdlines"), cmdlines)
+    found = library.bpf_object__next_map(opened, None)
+    while found:
+        name, kind = library.bpf_map__name(found).decode(), library.bpf_map__type(found)
+        entries = map_entries(name, kind, library.bpf_map__max_entries(found), cmdlines, settings.cpus)
+        library.bpf_map__set_max_entries(found, entries)
+        found = library.bpf_object__next_map(opened, found)

@@ -22,6 +22,7 @@ _TRACEPOINTS = (
     Hook("on_exec", "raw_tp", "sched_process_exec"),
     Hook("on_exit", "raw_tp", "sched_process_exit"),
     Hook("on_exit_again", "raw_tp", "sched_process_exit"),
+    Hook("on_free", "raw_tp", "sched_process_free"),
 )
 _CONSOLE = Hook("on_console", "raw_tp", "console")
 

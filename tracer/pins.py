@@ -35,7 +35,7 @@ ABOUT_BYTES = 4096
 _NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
 """What is called otherwise belongs to others.  A name in a bpffs may hold no dot."""
 _MAP_ARRAY = 2
-_MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 9}
+_MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 1}
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
 _OLD_MAPS = ("events", "counters")
 """What is asked of a capture of another version, which may lack the rest: how many events nobody can read."""

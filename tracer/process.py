@@ -30,7 +30,7 @@ def pids() -> Iterator[int]:
 
 def seed_cmdlines(descriptor: int) -> None:
     """Tell the programs the command lines of all processes; those that they saw start meanwhile stay as they are."""
-    update = libbpf.library().bpf_map_update_elem
+    library = libbpf.library()
     entry, key = _Cmdline(), ctypes.c_uint32()
     for pid in pids():
         cmdline, arg_start = read_cmdline(pid), read_arg_start(pid)
@@ -39,7 +39,9 @@ def seed_cmdlines(descriptor: int) -> None:
         entry.arg_start, entry.len = arg_start, min(len(cmdline), CMDLINE_LEN)
         ctypes.memmove(ctypes.addressof(entry) + _Cmdline.bytes.offset, cmdline, entry.len)
         key.value = pid
-        update(descriptor, ctypes.byref(key), ctypes.byref(entry), BPF_NOEXIST)
+        written = library.bpf_map_update_elem(descriptor, ctypes.byref(key), ctypes.byref(entry), BPF_NOEXIST) == 0
+        if written and not os.path.exists(f"/proc/{pid}"):  # the program at its exit came too early to remove it
+            library.bpf_map_delete_elem(descriptor, ctypes.byref(key))
 
 
 def read_cmdline(pid: int) -> bytes | None:

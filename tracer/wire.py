@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-EVENT_LAYOUT = 2
+EVENT_LAYOUT = 3
 
 VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP, SIGKILL = range(1, 10)
 

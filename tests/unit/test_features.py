@@ -100,6 +100,7 @@ TRACEPOINTS = [
     "raw_tp:sched_process_exec",
     "raw_tp:sched_process_exit",
     "raw_tp:sched_process_exit",  # of two programs: the kernel may skip the first one
+    "raw_tp:sched_process_free",
 ]
 
 

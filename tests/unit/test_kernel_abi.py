@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tracer import attach, pins, ring
+from tracer import attach, engine, pins, ring
 
 from .compiler import evaluate
 
@@ -26,7 +26,8 @@ NUMBERS: dict[str, Any] = {
     "__NR_perf_event_open": attach._PERF_EVENT_OPEN[platform.machine()],
     "BPF_FS_MAGIC": pins.BPFFS_MAGIC,
     "BPF_MAP_TYPE_ARRAY": pins._MAP_TYPES["counters"],
-    "BPF_MAP_TYPE_LRU_HASH": pins._MAP_TYPES["cmdlines"],
+    "BPF_MAP_TYPE_HASH": pins._MAP_TYPES["cmdlines"],
+    "BPF_MAP_TYPE_LRU_HASH": engine._MAP_LRU_HASH,
     "BPF_MAP_TYPE_RINGBUF": pins._MAP_TYPES["events"],
     "BPF_RINGBUF_BUSY_BIT": ring.BUSY,
     "BPF_RINGBUF_DISCARD_BIT": ring.DISCARD,
