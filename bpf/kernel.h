@@ -229,6 +229,10 @@ struct task_struct {
 	struct mm_struct *mm;
 };
 
+struct trace_event_raw_sched_process_exit {
+	_Bool group_dead;
+};
+
 struct bpf_array {
 	void *pptrs[1];
 };

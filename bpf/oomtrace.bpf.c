@@ -297,6 +297,9 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	victim.killed_ns = event->event.time_ns;
 	if (event->pid && real)
 		exited_ns = expect_exit(event->pid, &victim);
+	map_delete(condemned, &event->pid);
+	if (exited_ns)
+		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	send(event, __builtin_offsetof(struct victim_event, strings) + size);
@@ -466,18 +469,33 @@ inline_always bool is_of(const void *entry, u64 started_ns)
 	return entry && *(const u64 *)entry == started_ns;
 }
 
-inline_always int handle_exit(struct task_struct *task)
+/*
+ * Whether this was the last thread of its process.  Since Linux commit "exit: move and extend sched_process_exit()
+ * tracepoint" (in v6.16) the tracepoint says so.  Before, several threads that exit at once may each see that nobody is
+ * left: what is done for the process must be done once, by who removes its entry from a map.
+ */
+inline_always bool is_last(struct bpf_raw_tracepoint_args *ctx)
 {
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct signal_struct *signal = READ(task, signal);
+
+	if (EXISTS(trace_event_raw_sched_process_exit, group_dead))
+		return (bool)ctx->args[1];
+	return READ(signal, live.counter) <= 0;
+}
+
+inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
 	struct victim gone = { .started_ns = READ(leader, start_boottime) };
-	struct victim *victim;
+	struct victim *victim, known;
 	bool is_condemned;
 
 	if (pid != bpf_get_current_pid_tgid() >> 32)
 		count(COUNTER_MISREAD);
-	if (READ(signal, live.counter) > 0)
+	if (!is_last(ctx))
 		return 0;
 	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
@@ -493,23 +511,25 @@ inline_always int handle_exit(struct task_struct *task)
 	}
 	if (!is_of(victim, gone.started_ns) || victim->exited_ns)
 		return 0;
-	send_exit(pid, victim, gone.exited_ns);
-	map_delete(victims, &pid);
+	known = *victim;
+	if (map_delete(victims, &pid))
+		return 0;
 	map_delete(condemned, &pid);
+	send_exit(pid, &known, gone.exited_ns);
 	return 0;
 }
 
 SEC("raw_tp/sched_process_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit((struct task_struct *)ctx->args[0]);
+	return handle_exit(ctx);
 }
 
 /* Once more, for the task that exits on a CPU where another one was interrupted in on_exit, which is then skipped. */
 SEC("raw_tp/sched_process_exit")
 int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit((struct task_struct *)ctx->args[0]);
+	return handle_exit(ctx);
 }
 
 #define FORGET(map, pid, started_ns)                                                                                   \

@@ -157,6 +157,7 @@ _HEADER_FEATURES = {
     "mm_struct___struct_rss_stat": ("include/linux/mm_types*.h", r"struct mm_rss_stat rss_stat;"),
     "page_counter_track_failcnt": ("include/linux/page_counter.h", r"\btrack_failcnt;"),
     "mem_cgroup___array_vmstats": ("include/linux/memcontrol.h", r"atomic_long_t\s+vmstats\["),
+    "trace_event_raw_sched_process_exit_group_dead": ("include/trace/events/sched.h", r"\bbool group_dead\b"),
 }
 
 

@@ -40,6 +40,7 @@ FLAGS = {
     "inner_namespace": "-PP",
     "update_map": "-B",
     "kills": "-S",
+    "extra_threads": "-e",
 }
 """Options of the eater by their names in the tests; eat.c says what they do."""
 

@@ -8,7 +8,7 @@ from .cgroups import Cgroup
 from .conftest import Eat
 from .daemon import Daemon
 from .eater import Eater
-from .environment import PATIENCE_S, attempts, wait_until
+from .environment import IN_VM, PATIENCE_S, attempts, wait_until
 from .watch import Watch
 
 
@@ -47,6 +47,14 @@ def test_storm(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     pids = weather(watch, eat(16, group, children=500, jobs=4, life=600), 500)
     assert 500 == group.oom_kills() <= oracles.vmstat_oom_kills() - before
     check(watch, pids)
+
+
+def test_threads(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Threads of a victim that exit at once, on several CPUs: one of them is the last, and its exit is told once."""
+    count = 30 if IN_VM else 150
+    pids = weather(watch, eat(16, cgroup.child("storm", 8), children=count, jobs=4, extra_threads=24, life=600), count)
+    check(watch, pids)
+    assert len(watch.records("oom_exit")) == count
 
 
 def test_nobody_listens(watch: Watch, cgroup: Cgroup, eat: Eat, tracer: Daemon) -> None:
