@@ -35,7 +35,8 @@ class _Open:
         self.victims: list[wire.VictimEvent] = []
         self.reported: set[int] = set()
         """Which victims the kernel log has named as killed, in tracepoint mode."""
-        self.sharers: list[wire.SharerEvent] = []
+        self.sharers: dict[int, wire.SharerEvent] = {}
+        """By their pids: a container chooses how many there are."""
         self.levels: tuple[wire.Counters, ...] = ()
         self.log: list[bytes] = []
         self.exits: list[wire.ExitEvent] = []
@@ -49,11 +50,12 @@ class _Open:
             case wire.VictimEvent():
                 self.victims.append(event)
             case wire.SharerEvent():
-                if all(sharer.pid != event.pid for sharer in self.sharers):
-                    self.sharers.append(event)
+                self.sharers.setdefault(event.pid, event)
             case wire.LevelsEvent():
                 self.levels = event.levels
             case wire.LogEvent():
+                if self.reported:
+                    self.log.pop()  # each victim of a group has such a line: one tells how all were killed
                 self.log.append(event.text)
                 if self.victims:
                     self.reported.add(len(self.victims) - 1)
@@ -87,15 +89,13 @@ class _Open:
             for number, victim in enumerate(self.victims)
             if number in self.reported or not victim.flags & wire.VICTIM_MARKED
         ]
+        sharers: dict[int, list[wire.SharerEvent]] = {}
+        for sharer in self.sharers.values():
+            sharers.setdefault(sharer.victim_pid, []).append(sharer)
+        log = tuple(self.log)
         for victim in killed:
-            yield Kill(
-                victim,
-                self.incident,
-                len(killed),
-                tuple(sharer for sharer in self.sharers if sharer.victim_pid == (victim.pid or victim.tid)),
-                self.levels,
-                tuple(self.log),
-            )
+            own = tuple(sharers.get(victim.pid or victim.tid, ()))
+            yield Kill(victim, self.incident, len(killed), own, self.levels, log)
 
 
 class Incidents:

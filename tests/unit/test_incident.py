@@ -3,6 +3,8 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from tracer import wire
 from tracer.incident import QUIET_NS, Incidents, Kill
 
@@ -79,6 +81,35 @@ def test_sharers() -> None:
     ]
     kills = feed(Incidents(), *several)
     assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[11, 12], [21]]
+
+
+class Compared(int):
+    """A pid that counts how often one is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize("count", [1000, 8000])
+def test_work_grows_with_the_number(count: int) -> None:
+    """How many victims, sharers and lines an incident has a container decides: each is handled once."""
+    several: list[wire.Event] = [INVOKED]
+    for pid in range(1, count + 1):
+        victim = events.victim(pid=Compared(pid), flags=GROUP)
+        sharer = events.sharer(Compared(1_000_000 + pid), victim_pid=Compared(pid))
+        several += [victim, KILLED, sharer, sharer]
+    incidents = Incidents()
+    Compared.times = 0
+    assert feed(incidents, *several) == []
+    kills = kills_in(incidents.end())
+    assert Compared.times <= 5 * count
+    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[1_000_001 + own] for own in range(count)]
+    assert {kill.log for kill in kills} == {(INVOKED.text, KILLED.text)}, "and not a line for each other victim"
 
 
 def test_incident_missing() -> None:

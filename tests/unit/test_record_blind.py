@@ -5,7 +5,7 @@ import pytest
 
 from tracer import wire
 from tracer.event import Level, OomKill
-from tracer.incident import Kill
+from tracer.incident import Incidents, Kill
 from tracer.record import PAGE
 
 from . import events
@@ -48,6 +48,25 @@ def test_limit_from_the_log(limit: bytes, depth: int, level: Level) -> None:
     assert (limit.decode(), level) == (found["limit"]["cgroup"], found["limit"]["level"])
     assert (depth * PAGE, (10 + depth) * PAGE) == (found["limit"]["usage_bytes"], found["limit"]["limit_bytes"])
     assert found["limit"]["breakdown"] is None
+
+
+def test_group_from_the_log() -> None:
+    """The kernel has a line for each victim of a group; the words of the incident are every victim's."""
+    incidents = Incidents()
+    lines = [events.log(text) for text in (INVOKED, summary(CGROUP), KILLED)]
+    flags = events.victim().flags | wire.VICTIM_GROUP
+    victims = [events.victim(pid=pid, cgroup=events.path(CGROUP), flags=flags) for pid in (5, 6, 7)]
+    several: list[wire.Event] = [*lines[:2], victims[0], events.blind_incident(), lines[2]]
+    several += [event for victim in victims[1:] for event in (victim, events.log(KILLED.replace(b"5", b"6")))]
+    for event in several:
+        assert list(incidents.feed(event, 0)) == []
+    kills = [each for each in incidents.end() if isinstance(each, Kill)]
+    for kill in kills:
+        found = complete(kill._replace(levels=(LIMITED, FREE, FREE)), BLIND)
+        assert found["incident"]["message"] == "Memory cgroup out of memory"
+        assert found["limit"] is not None
+        assert found["limit"]["cgroup"] == CGROUP.decode()
+    assert len(kills) == 3
 
 
 def test_incident_from_the_log() -> None:
