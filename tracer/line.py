@@ -16,6 +16,7 @@ from tracer.style import Style, nested
 
 MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
+_TRIMMED = frozenset({"oom_kill", "sigkill", "gap"})
 _CUT = "…"
 _KEEP = (128, 32, 0)
 """Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
@@ -29,12 +30,18 @@ _CONTROLS = re.compile(
 
 
 def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
-    """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more)."""
+    """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more).
+
+    The record stays as it is: another output, or another style, has room for more of it.
+    """
     line = _dump(style(record))
+    if len(line) <= max_bytes or record["type"] not in _TRIMMED:
+        return line
+    record = orjson.loads(orjson.dumps(record))  # a copy, quicker than deepcopy()
     while len(line) > max_bytes and record["type"] == "gap" and record["cgroups"]:
         record["cgroups"].pop()
         line = _dump(style(record))
-    if len(line) <= max_bytes or (record["type"] != "oom_kill" and record["type"] != "sigkill"):
+    if record["type"] != "oom_kill" and record["type"] != "sigkill":
         return line
     for keep in _KEEP:
         trimmers = _trimmers(record, keep) if record["type"] == "oom_kill" else _sigkill_trimmers(record, keep)

@@ -3,6 +3,8 @@
 
 import json
 import unicodedata
+from copy import deepcopy
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from tracer import wire
 from tracer.event import CgroupKills, Gap, Lost, OomKill
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES, encode
+from tracer.style import STYLES
 
 from . import events
 from .records import HOST, complete, validate
@@ -66,6 +69,19 @@ def test_labels_go_first() -> None:
     assert trimmed["truncated"] == ["container.labels"]
     assert 40 < len(trimmed["container"]["labels"]) < 100
     assert whole["victim"] == trimmed["victim"]
+
+
+@pytest.mark.parametrize("order", list(permutations(STYLES)))
+def test_each_output_has_its_own(order: tuple[str, ...]) -> None:
+    """What one style has no room for another has: each line is the same in whatever order they are made."""
+    whole = record({"cgroup": events.path(b"/docker/" + b"5" * 64)})
+    assert whole["container"] is not None
+    whole["container"]["labels"] = {f"label-{number}": "v" * 70 for number in range(66)}
+    before, alone = deepcopy(whole), {style: encode(deepcopy(whole), style=STYLES[style]) for style in order}
+    assert parse(alone["nested"])["truncated"] == []
+    assert b'"oomtrace.truncated":["container.labels"]' in alone["otel"]
+    assert {style: encode(whole, style=STYLES[style]) for style in order} == alone
+    assert whole == before
 
 
 def test_path_keeps_its_end() -> None:
@@ -190,6 +206,7 @@ def test_gap_with_long_paths() -> None:
     told = encode(gap)
     assert 4096 < len(told) <= 8192
     assert parse(told)["cgroups"] == [{"cgroup": "/x" * 2000, "oom_kills": 1, "records": 0}]
+    assert len(cgroups) == 10
 
 
 NAME = st.binary(min_size=1, max_size=255).filter(lambda name: not {0, ord("/")} & set(name))
