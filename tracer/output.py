@@ -14,6 +14,7 @@ from tracer.backoff import BackOff
 from tracer.errors import TracerError
 from tracer.ids import Id, ids
 from tracer.line_queue import LineQueue
+from tracer.refusals import Refusals
 from tracer.sinks import RejectedError, Sink
 from tracer.spool import Spool
 from tracer.stderr import tell
@@ -29,8 +30,7 @@ LOCK_S = 0.5
 class Output:
     """Takes lines, and is not held up by its sink.
 
-    ``spool`` and ``sink`` are closed with the output.  What the other side will never take is set aside in the spool's
-    folder, so that it does not keep back what comes after it.
+    ``spool`` and ``sink`` are closed with the output.
     """
 
     def __init__(
@@ -43,8 +43,6 @@ class Output:
         self.uri = sink.uri
         self.style, self.types = style, types
         """What it wants: lines of this style, of records of these types (None: of all)."""
-        self.rejected = 0
-        """Lines that the other side will never take."""
         self.dead = False
         """It can never come back: it takes no more lines, and what is not settled stays so."""
         self._sink = sink
@@ -59,11 +57,10 @@ class Output:
         self._news = threading.Condition(self._lock)
         self._spool_lock = threading.Lock()
         """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
+        self._refusals = Refusals(self.uri, spool, self._spool_lock)
         self._spool_retry_s = 0.0
         self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
-        self._alone = 0
-        """So many lines are delivered one by one, because one of them is rejected."""
         self._retry = BackOff()
         self._wants_reopen = False
         self._ends_s: float | None = None
@@ -88,6 +85,11 @@ class Output:
     def dropped_since_ns(self) -> int | None:
         """Wall-clock time of the first of those that were dropped last, one after the other."""
         return self._queue.dropped_since_ns
+
+    @property
+    def rejected(self) -> int:
+        """Lines that the other side will never take."""
+        return self._refusals.rejected
 
     @property
     def skipped(self) -> int:
@@ -202,18 +204,25 @@ class Output:
                     self._sink.reopen()
                 except TracerError as error:
                     tell(f"{error}; it goes on in the one that it has open")
-            lines, is_spooled, begin = self._next_lines()
+            try:
+                lines, is_spooled, begin = self._next_lines()
+            except OSError as error:
+                self._begin_failing(f"the spool cannot be read ({error.strerror})")
+                self._retry.failed()
+                continue
             if not lines:
                 continue
             self._writing_since_s = time.monotonic()
             try:
-                count = self._sink.write(lines)
+                count = self._sink.write(self._refusals.to_send(lines))
             except RejectedError as error:
-                self._rejected(lines, is_spooled, begin, error)
+                self._writing_since_s = None
+                if count := self._refusals.refused(lines, error):
+                    self._delivered(count, is_spooled, begin)
             except Exception as error:  # mostly OSError; whatever it is, nobody else delivers
                 self._refused(error)
             else:
-                self._delivered(count, is_spooled, begin)
+                self._delivered(self._refusals.taken(lines) + count, is_spooled, begin)
         self._sink.close()
 
     def _wait(self) -> bool:
@@ -250,16 +259,20 @@ class Output:
         return self._spool is None or self._spool.is_empty
 
     def _next_lines(self) -> tuple[list[bytes], bool, int]:
-        """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin."""
-        count = 1 if self._alone else self._sink.batch_lines
+        """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin.
+
+        Raises OSError where the spool cannot be read now.
+        """
+        count = self._refusals.wanted(self._sink.batch_lines)
         if self._spool is not None and not self._spool.is_empty:
             with self._spool_lock:
                 lines = self._spool.peek(count)
                 if self._is_inherited:
-                    self._is_inherited, delivered = False, self._sink.recent()
+                    delivered = self._sink.recent()
                     while lines and not delivered.isdisjoint(ids(lines[:1])):
                         self._spool.advance(1)
                         lines = self._spool.peek(1)
+                    self._is_inherited = False
             if self._spool.skipped and not self._damage_told:
                 self._damage_told = True
                 tell(f"{self._spool.path} was damaged: what cannot be read is skipped and counted")
@@ -283,24 +296,11 @@ class Output:
                     return
                 self._queue.settle(count - spooled)
         self._caught_up += count
-        self._alone = max(0, self._alone - count)
-
-    def _rejected(self, lines: list[bytes], is_spooled: bool, begin: int, error: RejectedError) -> None:
-        if len(lines) > 1 and not error.among:
-            self._writing_since_s = None
-            self._alone = len(lines)
-            return
-        lines, self.rejected = lines[: error.among or 1], self.rejected + error.count
-        with self._spool_lock:
-            is_kept = self._spool is not None and sum(map(self._spool.set_aside, lines)) == len(lines)
-        if self.rejected == error.count:
-            what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
-            kept = f"kept in {self._spool.path} (1 MiB at most)" if self._spool and is_kept else "lost"
-            tell(f"{self.uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")
-        self._delivered(len(lines), is_spooled, begin)
+        self._refusals.settled(count)
 
     def _refused(self, error: Exception) -> None:
         self._writing_since_s = None
+        self._refusals.forget()
         reason = str(getattr(error, "strerror", None) or error)
         if self._sink.dead:
             self.dead = True

@@ -12,47 +12,46 @@ and the cursor moves with every line that is delivered.  Against the end of the 
 once it is complete, and the last one by ``close``: syncing each line would cost milliseconds, and a crash of the
 machine loses the ring buffer as well.
 
-What is found damaged is skipped and counted, line by line; a whole segment that is missing or unreadable counts one.
+A segment is read by tracer/spool_segment.py.  One that is gone counts as many lines as it had; where an earlier run
+wrote it that is not known, and it counts one.
 """
 
-import errno
 import os
 import re
-import stat
 from binascii import crc32
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import BinaryIO
 
-import orjson
-
 from tracer import spool_folder
+from tracer.errors import TracerError
+from tracer.spool_segment import FLAGS, LINE_MAX_BYTES, GoneError, SegmentReader, open_segment
 
 MAX_BYTES = 64 << 20
 SEGMENT_BYTES = 1 << 20
 REJECTED_MAX_BYTES = 1 << 20
 RECENT_SEGMENTS = 4
-LINE_MAX_BYTES = 4 << 20
-"""What is longer without a newline was not written by oomtrace."""
 
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CURSOR_BYTES = 64
 
 
 class Spool:
-    """Lines of one output below ``folder``; not for several threads at once.  Only opening it raises.
+    """Lines of one output below ``folder``; not for several threads at once.
 
     Raises TracerError where its folder cannot be used.
     """
 
     def __init__(self, folder: str, uri: str, max_bytes: int = MAX_BYTES) -> None:
         self.skipped = 0
-        """Damaged lines, and segments, that were passed over."""
+        """Damaged lines, and lines and segments that are gone."""
         self._max_bytes = max_bytes
         self.path, self._folder = spool_folder.open_folder(folder, uri)
         self._sizes: dict[int, int] = {}
+        self._counts: dict[int, int] = {}
+        """How many lines this run has put into each segment."""
         self._segments: deque[int] = deque()
         self._next = 1
         self._appending: int | None = None
@@ -62,13 +61,15 @@ class Spool:
         self._cursor: int | None = None
         self._delivered = 0
         """Up to this offset the first segment was delivered."""
-        self._reader: BinaryIO | None = None
-        self._offset = 0
-        """Where reading the first segment goes on."""
-        self._ahead: deque[tuple[bytes, int]] = deque()
-        """Lines that were read from it, each with the offset of its end."""
-        self._is_torn = False
-        self._find()
+        self._reader: SegmentReader | None = None
+        """Of the first segment."""
+        self._owed = 0
+        """So many of the oldest lines were delivered, and are yet to be passed over."""
+        try:
+            self._find()
+        except OSError as error:
+            os.close(self._folder)
+            raise TracerError(f"cannot read {self.path} ({error.strerror})", "try again later") from error
 
     @property
     def is_empty(self) -> bool:
@@ -95,28 +96,46 @@ class Spool:
             self._take_back()
             return False
         self._sizes[self._segments[-1]] += len(line)
+        self._counts[self._segments[-1]] += 1
         return True
 
     def peek(self, count: int) -> list[bytes]:
-        """The oldest lines, at most ``count``; none: it is empty."""
-        while self._segments:
-            self._read(count)
-            if self._ahead:
-                return [line for line, _ in islice(self._ahead, count)]
-            self._drop_first()
-        return []
+        """The oldest lines, at most ``count``; none: it is empty.
+
+        Raises OSError where they cannot be read now.
+        """
+        self._pass_over()
+        return self._first(count)
 
     def advance(self, count: int) -> None:
         """So many of the oldest lines were delivered."""
-        while count > 0 and self.peek(1):
-            _, self._delivered = self._ahead.popleft()
-            count -= 1
-            if not count or not self._ahead:
+        self._owed += count
+        with suppress(OSError):  # then before the next ones are read
+            self._pass_over()
+
+    def _pass_over(self) -> None:
+        while self._owed > 0 and self._first(1):
+            assert self._reader is not None
+            _, self._delivered = self._reader.ahead.popleft()
+            self._owed -= 1
+            if not self._owed or not self._reader.ahead:
                 self._write_cursor(self._segments[0])
+        self._owed = 0
+
+    def _first(self, count: int) -> list[bytes]:
+        while self._segments:
+            number = self._segments[0]
+            if self._reader is None:
+                self._reader = SegmentReader(partial(self._open, number), self._skip, self._delivered)
+            self._reader.read(count, self._counts.get(number), self._sizes.get(number, 0))
+            if self._reader.ahead:
+                return [line for line, _ in islice(self._reader.ahead, count)]
+            self._drop_first()
+        return []
 
     def set_aside(self, line: bytes) -> bool:
         """Keep a line that is never delivered; False where there is no room."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _FLAGS
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | FLAGS
         try:
             descriptor = os.open("rejected.ndjson", flags, 0o600, dir_fd=self._folder)
             with open(descriptor, "ab", buffering=0) as file:
@@ -128,7 +147,7 @@ class Spool:
     def recent(self) -> Iterator[bytes]:
         """The last lines that were kept, as they lie there: RECENT_SEGMENTS full of them."""
         for number in list(self._segments)[-RECENT_SEGMENTS:]:
-            with suppress(OSError), self._open_segment(number) as file:
+            with suppress(OSError, GoneError), self._open(number) as file:
                 yield from iter(lambda file=file: file.readline(LINE_MAX_BYTES), b"")  # type: ignore[misc]
 
     def sync(self) -> None:
@@ -143,8 +162,7 @@ class Spool:
         self._complete.clear()
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        self._close_reader()
         self._end_segment()
         self.sync()
         if self._cursor is not None:
@@ -168,46 +186,14 @@ class Spool:
         if self._segments:
             before = [first - 1 if first else self._segments[0] - 1, *self._segments]
             self.skipped += sum(number + 1 != after for number, after in zip(before, self._segments, strict=False))
-            self._offset = self._delivered = offset if self._segments[0] == first else 0
+            self._delivered = offset if self._segments[0] == first else 0
         self._next = max(first, numbers[-1] + 1 if numbers else 1)
 
-    def _read(self, count: int) -> None:
-        try:
-            if self._reader is None:
-                self._reader = self._open_segment(self._segments[0])
-                if os.fstat(self._reader.fileno()).st_size < self._offset:  # it was cut
-                    self.skipped += 1
-                self._offset = self._reader.seek(_line_start(self._reader, self._offset))
-                self._is_torn = False
-            while len(self._ahead) < count:
-                line = self._reader.readline(LINE_MAX_BYTES)
-                if not line:
-                    self._check_size()
-                    return
-                self._offset += len(line)
-                was_torn, self._is_torn = self._is_torn, not line.endswith(b"\n")
-                if not was_torn and _is_record(line):
-                    self._ahead.append((line, self._offset))
-                elif not was_torn:
-                    self.skipped += 1
-        except OSError:
-            if not self._ahead:  # otherwise it will fail again when these are delivered
-                self.skipped += 1
+    def _open(self, number: int) -> BinaryIO:
+        return open_segment(_name(number), self._folder, SEGMENT_BYTES)
 
-    def _check_size(self) -> None:
-        """At the end of the first segment: is it as long as it was?"""
-        number = self._segments[0]
-        if self._offset < self._sizes.get(number, 0):
-            self.skipped += 1
-            self._sizes[number] = self._offset
-
-    def _open_segment(self, number: int) -> BinaryIO:
-        descriptor = os.open(_name(number), os.O_RDONLY | _FLAGS, dir_fd=self._folder)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > SEGMENT_BYTES + LINE_MAX_BYTES:
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "no segment")
-        return open(descriptor, "rb")
+    def _skip(self, lines: int) -> None:
+        self.skipped += lines
 
     def _last_segment(self) -> int:
         """The descriptor of the segment that is written to, begun if need be.
@@ -219,10 +205,10 @@ class Spool:
         if self._appending is None:
             if self._cursor is None:  # now there may be room for it
                 self._write_cursor(self._segments[0] if self._segments else self._next)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | FLAGS
             self._appending = os.open(_name(self._next), flags, 0o600, dir_fd=self._folder)
             self._segments.append(self._next)
-            self._sizes[self._next] = 0
+            self._sizes[self._next] = self._counts[self._next] = 0
             self._next += 1
         return self._appending
 
@@ -250,15 +236,19 @@ class Spool:
         self._write_cursor(number + 1)
         self._unlink(_name(number))
         self._sizes.pop(number, None)
-        if self._reader is not None:
-            self._reader.close()
-        self._reader, self._offset, self._is_torn = None, 0, False
+        self._counts.pop(number, None)
+        self._close_reader()
+        self._reader = None
         if not self._segments:
             self._complete, gone = [], self._complete
             for descriptor in gone + ([] if self._cursor is None else [self._cursor]):
                 os.close(descriptor)
             self._cursor = None
             self._unlink("cursor")
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):
@@ -269,16 +259,17 @@ class Spool:
         place = b"%d %d" % (number, self._delivered)
         with suppress(OSError):
             if self._cursor is None:
-                self._cursor = os.open("cursor", os.O_WRONLY | os.O_CREAT | _FLAGS, 0o600, dir_fd=self._folder)
+                self._cursor = os.open("cursor", os.O_WRONLY | os.O_CREAT | FLAGS, 0o600, dir_fd=self._folder)
             os.pwrite(self._cursor, (b"%s %08x" % (place, crc32(place))).ljust(_CURSOR_BYTES - 1) + b"\n", 0)
 
     def _read_cursor(self) -> tuple[int, int]:
         """Number of a segment and offset in it; zeros where there is no cursor, or what is there makes no sense."""
-        data = b""
-        with suppress(OSError):
-            descriptor = os.open("cursor", os.O_RDONLY | _FLAGS, dir_fd=self._folder)
+        try:
+            descriptor = os.open("cursor", os.O_RDONLY | FLAGS, dir_fd=self._folder)
             with open(descriptor, "rb") as file:
                 data = file.read(_CURSOR_BYTES)
+        except OSError:
+            return 0, 0
         match = re.fullmatch(rb"((\d{1,16}) (\d{1,16})) ([0-9a-f]{8}) *\n", data)
         if match is None or int(match[4], 16) != crc32(match[1]):
             self._unlink("cursor")
@@ -288,19 +279,3 @@ class Spool:
 
 def _name(number: int) -> str:
     return f"{number:016d}.ndjson"
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return line.endswith(b"}\n") and isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
-        return False
-
-
-def _line_start(file: BinaryIO, offset: int) -> int:
-    """``offset``, but 0 where no line begins there: rather twice than never."""
-    if offset:
-        file.seek(offset - 1)
-        if file.read(1) != b"\n":
-            return 0
-    return offset

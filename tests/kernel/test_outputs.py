@@ -135,6 +135,44 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
     assert found in ([*range(100)], [*range(11), *range(10, 100)])
 
 
+@pytest.mark.parametrize("passes", [True, False])
+def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a disk answers EIO nothing is lost; of what it never reads again each line is counted."""
+    spool = Spool(str(freezable), "stdout")
+    for number in range(3000):
+        assert spool.append(record(number, 1000))
+    spool.sync()
+    subprocess.run(["sync", "--file-system", str(freezable)], check=True)
+    last = sorted(Path(spool.path).glob("*.ndjson"))[-1]
+    first_lost = numbers(last.read_bytes())[0]
+    descriptor = os.open(last, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+    image = tmp_path / "image"
+    content = image.read_bytes()
+    os.truncate(image, content.index(record(first_lost, 1000)))  # what its file lacks the loop device cannot read
+    delivered: list[int] = []
+
+    def deliver() -> None:
+        while lines := spool.peek(10):
+            delivered.extend(numbers(b"".join(lines)))
+            spool.advance(len(lines))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        deliver()
+    assert delivered == list(range(first_lost))
+    if passes:
+        with image.open("r+b") as file:
+            file.write(content)
+    else:
+        monkeypatch.setattr("tracer.spool_segment.UNREADABLE_S", 0.0)
+    deliver()
+    assert delivered == list(range(3000 if passes else first_lost))
+    assert spool.skipped == 3000 - len(delivered)
+    assert spool.is_empty
+    spool.close()
+
+
 def test_folder_of_another_user(tmp_path: Path) -> None:
     """Who owns the folder decides what is in it: somebody else's is refused."""
     os.chown(tmp_path, 0, 0)

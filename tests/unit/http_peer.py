@@ -30,6 +30,8 @@ class Asked(NamedTuple):
     """Unpacked."""
     client: int
     """The connection's other port."""
+    status: int = 0
+    """What was answered."""
 
 
 class Peer:
@@ -39,6 +41,8 @@ class Peer:
         """For the next requests; then all is well."""
         self.answer: Callable[[bytes], bytes] = lambda _body: b""
         """Or what is answered to a body then."""
+        self.status: Callable[[bytes], int] = lambda _body: 200
+        """And with which status."""
         self.echoes = ""
         """A header whose value each reply begins with."""
         self.port = 0
@@ -60,8 +64,8 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Peer]:
             if self.headers["Content-Encoding"] == "gzip":
                 body = gzip.decompress(body)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            peer.asked.append(Asked(self.path, headers, body, self.client_address[1]))
-            reply = peer.replies.pop(0) if peer.replies else Reply(body=peer.answer(body))
+            reply = peer.replies.pop(0) if peer.replies else Reply(peer.status(body), peer.answer(body))
+            peer.asked.append(Asked(self.path, headers, body, self.client_address[1], reply.status))
             if peer.echoes:
                 reply = reply._replace(body=headers.get(peer.echoes, "").encode() + reply.body)
             self.close_connection = reply.closes or bool(reply.raw)

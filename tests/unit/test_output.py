@@ -337,6 +337,32 @@ def test_killed_before_the_cursor_moved(make_output: MakeOutput, tmp_path: Path)
     assert numbers_in(tmp_path / "x") == list(range(100))
 
 
+def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where no descriptor is free, what is in the spool stays there, and is delivered once one is."""
+    (tmp_path / "state").mkdir()
+    sink = Asked(takes=True)
+    spool = Spool(f"{tmp_path}/state", sink.uri)
+    for number in range(200):
+        assert spool.append(record(number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
+    try:
+        output = Output(sink, spool)
+        put(output, 200, 210)
+        time.sleep(0.3)
+        assert output.failing
+        assert sink.calls == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(lambda: len(sink.taken) == 210)
+    output.close(5)
+    assert numbers(b"".join(sink.taken)) == list(range(210))
+    assert output.skipped == 0
+    assert "the spool cannot be read (Too many open files); records are kept on disk" in capfd.readouterr().err
+
+
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
     """The kernel gives signals to the main thread alone, which waits for them."""
     output = make_output("x")

@@ -20,11 +20,12 @@ from tracer.output import Output
 from tracer.sinks import RejectedError, Sink
 from tracer.sinks.http_client import BusyError
 from tracer.sinks.open import open_sink
+from tracer.spool import Spool
 from tracer.style import STYLES
 
 from .events import incident, victim
 from .http_peer import DIE, Peer, Reply, serving
-from .lines import record, settle, wait_for
+from .lines import numbers, record, settle, wait_for
 from .records import complete
 
 TIME = b'{"time":"2026-11-24T03:51:53.674414000Z",'
@@ -143,6 +144,55 @@ def test_one_of_a_batch_is_rejected(peer: Peer, tmp_path: Path) -> None:
     output.close(5)
     assert output.rejected == 1
     assert peer.bodies[2:] == LINES or peer.bodies[-3:] == LINES
+
+
+def refusing(peer: Peer, *bad: int) -> None:
+    """Answer 400 to each request that has one of these lines, 200 to the others."""
+    peer.status = lambda body: 400 if any(b'"k-%d"' % number in body for number in bad) else 200
+
+
+def test_proxy_that_refuses_all(peer: Peer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where every line is refused none is at fault: all are kept, and delivered once another answer comes."""
+    uri = f"http://127.0.0.1:{peer.port}/"
+    refusing(peer, *range(30))
+    output = Output(opened(uri), Spool(str(tmp_path), uri))
+    for number in range(30):
+        output.put(record(number))
+    wait_for(lambda: output.failing and len(peer.asked) > 20)
+    assert output.rejected == 0
+    refusing(peer)
+    output.reopen()
+    wait_for(lambda: output.waiting == (0, 0))
+    output.close(5)
+    assert (output.rejected, output.dropped, output.skipped) == (0, 0, 0)
+    assert delivered(peer) == list(range(30))
+    assert "it answers 400" in capfd.readouterr().err
+    assert not list(tmp_path.glob("*/rejected.ndjson"))
+
+
+@pytest.mark.parametrize("bad", [{0}, {29}, {4, 5, 6}, {0, 1, 2, 3, 4, 5, 6, 20}])
+def test_lines_that_are_refused(bad: set[int], peer: Peer, tmp_path: Path) -> None:
+    """A line is set aside once another one is taken; the others are delivered, each once and in order."""
+    uri = f"http://127.0.0.1:{peer.port}/?batch=10"
+    refusing(peer, *bad)
+    output = Output(opened(uri), Spool(str(tmp_path), uri))
+    for number in range(30):
+        output.put(record(number))
+    wait_for(lambda: len(delivered(peer)) == 30 - len(bad))
+    assert output.rejected == len(bad - {29})
+    for number in range(30, 33):  # the last one is judged by the next
+        output.put(record(number))
+    output.reopen()
+    wait_for(lambda: output.waiting == (0, 0))
+    output.close(5)
+    assert delivered(peer) == [number for number in range(33) if number not in bad]
+    assert output.rejected == len(bad)
+    (aside,) = tmp_path.glob("*/rejected.ndjson")
+    assert numbers(aside.read_bytes()) == sorted(bad)
+
+
+def delivered(peer: Peer) -> list[int]:
+    return numbers(b"".join(asked.body for asked in peer.asked if asked.status == 200))
 
 
 def test_it_waits_as_it_is_asked_to(peer: Peer) -> None:
@@ -385,10 +435,14 @@ def test_bulk(style: str, peer: Peer) -> None:
     assert peer.asked[0].path.startswith("/_bulk?filter_path=errors,items")
 
 
-def items(*statuses: int) -> bytes:
+SHARDS = "Validation Failed: 1: this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;"  # fmt: skip # noqa: E501
+
+
+def items(*statuses: int, kind: str = "t", reason: str = "r%d") -> bytes:
+    errors = [{"error": {"type": kind, "reason": reason.replace("%d", str(status))}} for status in statuses]
     found = [
-        {"create": {"status": status, **({} if status < 300 else {"error": {"type": "t", "reason": f"r{status}"}})}}
-        for status in statuses
+        {"create": {"status": status, **({} if status < 300 else error)}}
+        for status, error in zip(statuses, errors, strict=True)
     ]
     return json.dumps({"errors": any(status >= 300 for status in statuses), "items": found}).encode()
 
@@ -409,7 +463,33 @@ def test_bulk_takes_the_first(statuses: tuple[int, ...], taken: int, peer: Peer)
         (items(429, 201, 201), OSError, "it answers 429 .*r429"),
         (items(503, 201, 201), OSError, "it answers 503"),
         (items(403, 201, 201), OSError, "it answers 403"),
-        (items(400, 201, 201), RejectedError, "it answers 400 .*r400"),
+        (items(400, 201, 201), OSError, "it answers 400 .*r400"),
+        (items(413, 201, 201), RejectedError, "it answers 413 .*r413"),
+        (items(400, 201, 201, kind="mapper_parsing_exception"), RejectedError, "it answers 400 .*r400"),
+        (items(400, 201, 201, kind="document_parsing_exception"), RejectedError, "it answers 400 .*r400"),
+        (items(400, 201, 201, kind="strict_dynamic_mapping_exception"), RejectedError, "it answers 400 .*r400"),
+        (items(400, 400, 201, kind="validation_exception", reason=SHARDS), OSError, "it answers 400 .*maximum normal"),
+        (items(400, 201, 201, kind="illegal_argument_exception", reason=SHARDS), OSError, "it answers 400 .*maximum"),
+        (items(400, kind="index_closed_exception"), OSError, "for 1 of 3"),
+        (items(400, 400, 400, kind="index_closed_exception", reason="closed"), OSError, "it answers 400 .*closed"),
+        (
+            items(
+                400,
+                201,
+                201,
+                kind="illegal_argument_exception",
+                reason="Limit of total fields [1000] has been exceeded",
+            ),
+            RejectedError,
+            "it answers 400 .*total fields",
+        ),
+        (
+            items(
+                400, 201, 201, kind="illegal_argument_exception", reason="mapper [a] cannot be changed from type [long]"
+            ),
+            RejectedError,
+            "it answers 400 .*cannot be changed",
+        ),
         (items(429), OSError, "for 1 of 3"),
         (b"<html>", OSError, "none of _bulk: <html>"),
         (b'{"errors":true,"items":[{},{},{}]}', OSError, "none of _bulk"),
@@ -417,10 +497,27 @@ def test_bulk_takes_the_first(statuses: tuple[int, ...], taken: int, peer: Peer)
     ],
 )
 def test_bulk_does_not_take(body: bytes, error: type[Exception], said: str, peer: Peer) -> None:
-    """Busy items are tried again, mapping errors never; an answer that is none of _bulk's has delivered nothing."""
+    """What a document is not to blame for is tried again: a busy cluster, and one that is full or has closed the index.
+
+    Errors of mapping are the document's own.  An answer that is none of _bulk's has delivered nothing.
+    """
     peer.replies = [Reply(body=body)]
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=said) as caught:
         sink_to(peer, "elasticsearch+").write(LINES)
+    assert not isinstance(caught.value, RejectedError) or caught.value.is_certain
+
+
+TOO_OLD = b"entry for stream '{job=\"oomtrace\"}' has timestamp too old: 2026-11-24T03:51:53Z, oldest acceptable timestamp is: 2026-11-25T00:00:00Z"  # fmt: skip # noqa: E501
+TOO_LONG = b"Max entry size '262144' bytes exceeded for stream '{job=\"oomtrace\"}' while adding an entry with length '300000' bytes"  # fmt: skip # noqa: E501
+
+
+@pytest.mark.parametrize(("body", "is_certain"), [(TOO_OLD, True), (TOO_LONG, True), (b"<html>400</html>", False)])
+def test_loki_rejects(body: bytes, is_certain: bool, peer: Peer) -> None:
+    """Loki says what is wrong with an entry; whatever else answers 400 may say so of every line."""
+    peer.replies = [Reply(400, body)]
+    with pytest.raises(RejectedError) as caught:
+        sink_to(peer, "loki+").write(LINES[:1])
+    assert caught.value.is_certain == is_certain
 
 
 @pytest.mark.parametrize("style", STYLES)

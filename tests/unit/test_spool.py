@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """spool.py: lines survive the process; what is damaged is counted and stops nothing."""
 
+import errno
+import io
 import os
 import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer import spool as spool_module
+from tracer import spool_segment
 from tracer.errors import TracerError
 from tracer.spool import Spool
 from tracer.spool_folder import fnv1a, without_secrets
@@ -204,7 +209,100 @@ def test_folder_removed_meanwhile(tmp_path: Path) -> None:
     Path(spool.path).rmdir()
     assert not spool.append(record(3))
     assert drain(spool) == []
-    assert spool.skipped == 1
+    assert spool.skipped == 3
+    spool.close()
+
+
+@contextmanager
+def no_descriptor() -> Iterator[None]:
+    """Nothing more can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_descriptor_is_free(again: bool, tmp_path: Path) -> None:
+    """A segment that cannot be opened now stays, and is delivered later, in this run or by the next one."""
+    spool = Spool(str(tmp_path), URI)
+    keep(spool, 0, 600, 4000)
+    if again:
+        spool.close()
+        spool = Spool(str(tmp_path), URI)
+    with no_descriptor(), pytest.raises(OSError, match="Too many open files"):
+        spool.peek(1)
+    assert drain(spool, 250) == list(range(250))
+    with no_descriptor():
+        spool.advance(100)  # of which most are in a segment that is not open
+        with pytest.raises(OSError, match="Too many open files"):
+            spool.peek(1)
+    assert len(segments(spool)) == 2
+    assert drain(spool) == list(range(350, 600))
+    assert spool.skipped == 0
+    assert spool.is_empty
+    spool.close()
+
+
+def test_no_descriptor_is_free_at_the_start(tmp_path: Path) -> None:
+    """What was delivered is still known."""
+    spool = Spool(str(tmp_path), URI)
+    keep(spool, 0, 10)
+    drain(spool, 5)
+    spool.close()
+    with no_descriptor(), pytest.raises(TracerError):
+        Spool(str(tmp_path), URI)
+    spool = Spool(str(tmp_path), URI)
+    assert drain(spool) == list(range(5, 10))
+    spool.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EIO, errno.EINTR])
+def test_error_that_passes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel answers once, at any step of reading, loses nothing and puts nothing into another order."""
+    spool = Spool(str(tmp_path), URI)
+    keep(spool, 0, 600, 4000)
+    delivered: list[int] = []
+    calls = 0
+
+    def failing(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % 3 == 0:
+                raise OSError(number, os.strerror(number))
+            return real(*arguments, **named)
+
+        return call
+
+    class Reader(io.FileIO):
+        readinto = failing("readinto", io.FileIO.readinto)
+
+    monkeypatch.setattr(spool_segment, "open", lambda file, _mode: io.BufferedReader(Reader(file)), raising=False)
+    monkeypatch.setattr(os, "open", failing("open", os.open))
+    while not spool.is_empty:
+        with suppress(OSError):
+            lines = spool.peek(7)
+            delivered += numbers(b"".join(lines))
+            spool.advance(len(lines))
+    assert calls > 100
+    assert delivered == list(range(600))
+    assert spool.skipped == 0
+    monkeypatch.undo()
+    spool.close()
+
+
+def test_segment_goes_while_it_is_delivered(tmp_path: Path) -> None:
+    """Of what somebody removes or cuts it is known how many lines are lost."""
+    spool = Spool(str(tmp_path), URI)
+    keep(spool, 0, 1000, 4000)
+    assert drain(spool, 100) == list(range(100))
+    segments(spool)[1].unlink()
+    os.truncate(segments(spool)[1], 500_500)  # the third: 125 lines and half a line are left
+    assert drain(spool) == [*range(100, 263), *range(526, 651), *range(789, 1000)]
+    assert spool.skipped == 263 + 138
     spool.close()
 
 
@@ -319,8 +417,7 @@ class Model:
         if in_order:
             self.spool.close()
         else:  # as the kernel does: descriptors are closed, and nothing else happens
-            if self.spool._reader is not None:
-                self.spool._reader.close()
+            self.spool._close_reader()
             for descriptor in {self.spool._folder, self.spool._appending, self.spool._cursor} - {None}:
                 os.close(descriptor)  # type: ignore[arg-type]
         self.spool = Spool(self.folder, URI, max_bytes=8000)

@@ -120,7 +120,7 @@ def test_outputs_that_come_again() -> None:
     stream = Stream(outputs[:1], HOST, 8192, [])
     for output, count in zip(outputs, (3, 2), strict=True):
         stream.exchange([output])
-        output.rejected = count
+        output._refusals.rejected = count
         stream.settle()
     stream.stop(None, 0, 0, 0)
     stream.close()

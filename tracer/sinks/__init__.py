@@ -11,11 +11,13 @@ class RejectedError(Exception):
     """Whoever takes the lines has looked at the first of them, and will not take it however often it comes.
 
     With ``among``: ``count`` of the first so many will never be taken, nobody knows which, and the others were.
+    Not ``is_certain``: what answers may refuse every line, as a proxy with an error does; the line itself is at fault
+    only if another one is taken.
     """
 
-    def __init__(self, reason: str, count: int = 1, among: int = 0) -> None:
+    def __init__(self, reason: str, count: int = 1, among: int = 0, *, is_certain: bool = True) -> None:
         super().__init__(reason)
-        self.count, self.among = count, among
+        self.count, self.among, self.is_certain = count, among, is_certain
 
 
 class Sink(Protocol):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines by HTTP: batches of them as NDJSON, or as Loki, Elasticsearch, OpenSearch, Splunk and Vector take them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,20 @@ FORMS = {
 _FILTER = "filter_path=errors,items.*.status,items.*.error.type,items.*.error.reason"
 _HEC_REJECTED = frozenset({5, 6, 8, 12, 13, 15})
 """No data, invalid data, no event, a blank event, ...: the other codes of a 400 tell of a wrong configuration."""
+_LOKI_REJECTED = re.compile(
+    rb"has timestamp too (old|new): |entry too far behind|entry out of order|Max entry size '\d+' bytes exceeded"
+    rb"|has \d+ label names; limit|has label (name|value) too long: |has duplicate label name: "
+)
+"""What Loki says of an entry that it never takes (pkg/validation/validate.go); the request's others it takes."""
+_MAPPING = frozenset({"mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"})
+"""Elasticsearch's and OpenSearch's errors that are a document's own; other 400s tell of the cluster or an index."""
+_MAPPING_REASONS = (
+    "mapper [",
+    "can't merge a non object mapping",
+    "Limit of ",
+    "Document contains at least one immense",
+)
+"""And how such an ``illegal_argument_exception`` begins, which is the type of a full cluster's answer, too."""
 _TAKEN_BEFORE = 409
 
 
@@ -102,8 +117,8 @@ def _kind(target: Target, preset: str) -> _Kind:
         tenant = {"X-Scope-OrgID": str(options["tenant"])} if options["tenant"] else {}
         if not all(value.isascii() and value.isprintable() for value in tenant.values()):
             raise TracerError(f"output {target.scheme}: tenant is no printable ASCII", "see X-Scope-OrgID", EXIT_USAGE)
-        return _Kind(3100, "/loki/api/v1/push", "application/json", lambda lines: http_body.loki(lines, labels), _all,
-                     headers=tenant)  # fmt: skip
+        return _Kind(3100, "/loki/api/v1/push", "application/json", lambda lines: http_body.loki(lines, labels),
+                     _pushed, headers=tenant)  # fmt: skip
     if preset in ("elasticsearch", "opensearch"):
         index = str(options["index"])
         auth_scheme = "ApiKey" if preset == "elasticsearch" else "Bearer"
@@ -140,16 +155,31 @@ def _created(answer: Answer, count: int) -> int:
         taken += 1
     if taken:
         return taken
-    told = answer.told(str(items[0].get("error")))
-    if statuses[0] in (400, 413, 422):
-        raise RejectedError(f"it answers {statuses[0]} {told}")
-    raise BusyError(f"it answers {statuses[0]} {told}")
+    said = f"it answers {statuses[0]} {answer.told(str(items[0].get('error')))}"
+    if statuses[0] == 413 or (statuses[0] == 400 and _is_documents_own(items[0].get("error"))):
+        raise RejectedError(said)
+    raise BusyError(said)
+
+
+def _is_documents_own(error: object) -> bool:
+    kind, reason = (error.get("type"), error.get("reason")) if isinstance(error, dict) else (None, None)
+    return kind in _MAPPING or (
+        kind == "illegal_argument_exception" and isinstance(reason, str) and reason.startswith(_MAPPING_REASONS)
+    )
+
+
+def _pushed(answer: Answer, count: int) -> int:
+    """Loki's words tell an entry that it never takes.  Raises OSError, RejectedError."""
+    if answer.status == 400 and _LOKI_REJECTED.search(answer.body):
+        raise RejectedError(f"it answers 400 {answer.words}")
+    return _all(answer, count)
 
 
 def _collected(answer: Answer, count: int) -> int:
     """Splunk's codes tell a wrong configuration from a wrong event.  Raises OSError, RejectedError."""
-    if answer.status == 400 and _object(answer).get("code") not in _HEC_REJECTED:
-        raise BusyError(f"it answers 400 {answer.words}")
+    if answer.status == 400:
+        error = RejectedError if _object(answer).get("code") in _HEC_REJECTED else BusyError
+        raise error(f"it answers 400 {answer.words}")
     return _all(answer, count)
 
 

@@ -66,13 +66,16 @@ class Answer(NamedTuple):
         return _told(text, self.secrets)
 
     def check(self) -> None:
-        """Raises RejectedError where what was sent will never be taken, OSError where it was not taken now."""
+        """Raises OSError where what was sent was not taken now, RejectedError where perhaps it never will be.
+
+        Proxies answer with these statuses, too, and servers whose configuration is wrong.
+        """
         if self.status in range(200, 300):
             return
         place = self.told(without_secrets(self.headers.get("location", "").partition("?")[0]))
         said = f"it answers {self.status} {f'to {place} ' if place else ''}{self.words}".rstrip()
         if self.status in REJECTED:
-            raise RejectedError(said)
+            raise RejectedError(said, is_certain=False)
         raise BusyError(said, _seconds(self.headers.get("retry-after", "")))
 
 
