@@ -58,6 +58,8 @@ def trigger_role(record: OomKill) -> TriggerRole | None:
     trigger, victim = record["trigger"], record["victim"]
     if trigger is None or record["incident"]["scope"] == "sysrq":
         return None
+    if trigger["pid"] is None and trigger["tid"] is None and trigger["comm"] == victim["comm"]:
+        return None  # a log that lacks the line "CPU:": the victim, or another of that name
     if trigger["tid"] == victim["tid"] or (trigger["pid"] is not None and trigger["pid"] == victim["pid"]):
         return "victim"
     is_inside = _is_trigger_inside(record)

@@ -175,6 +175,8 @@ def test_unknown_trigger(killed: Killed) -> None:
     said = text(judged([kill]))
     assert "hog-thread requested the memory." in said
     assert "None" not in said
+    kill["trigger"]["comm"] = kill["victim"]["comm"] or ""
+    assert "requested the memory" not in text(judged([kill])), "it may be the victim"
     kill["victim"]["pid"] = kill["trigger"]["pid"] = None
     kill["victim"]["tid"] = kill["trigger"]["tid"] = 7
     assert "requested the memory" not in text(judged([kill]))
