@@ -33,6 +33,24 @@ def test_newest_first() -> None:
     assert [shown.incident.kills[0].record["id"] for shown in model.shown] == [each["id"] for each in records[::-1]]
 
 
+def test_lowered_limit() -> None:
+    """Who lowered a limit did not ask for memory; a log without dates has the time since boot."""
+    (record,) = [copy.deepcopy(record) for record in BASES if record["victim"]["comm"] == "hog-shrunk"]
+    record["time"], record["id"] = None, "0-k40b3e5c-760"
+
+    def facts() -> dict[str, str]:
+        (shown,) = filled([record]).shown
+        assert row(shown.incident)[0] == "67.85 s up"
+        return {line.label: line.text for line in lines(shown.incident) if line.style == "fact"}
+
+    assert facts()["time"] == "67.85 s after boot"
+    assert not {"asked", "lowered by"} & facts().keys(), "the log does not say"
+    record["trigger"]["cgroup"] = "/system.slice/ssh.service"
+    assert facts()["lowered by"] == f"sh (pid {record['trigger']['tid']})"
+    record["limit"]["usage_bytes"] = record["limit"]["limit_bytes"]
+    assert facts()["asked"] == f"sh (pid {record['trigger']['tid']})"
+
+
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old incidents are forgotten, but counted; the filter's list forgets them, too."""
     monkeypatch.setattr(models, "MOST", 30)
