@@ -4,7 +4,7 @@
 import re
 from typing import Literal
 
-from tracer.event import NO_LIMIT_BYTES, Candidate, Limit, OomKill, Sigkill
+from tracer.event import NO_LIMIT_BYTES, Candidate, Limit, OomKill, Sigkill, Trigger
 
 LOG_CANDIDATES = 10
 """A record of a log has so many candidates at most, the largest; with fewer it has all."""
@@ -66,6 +66,13 @@ def trigger_role(record: OomKill) -> TriggerRole | None:
     if is_limit_lowered(record):
         return "requester" if is_inside else "writer" if is_inside is False else None
     return "outsider" if is_inside is False else "requester"
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """``sh (pid 7)``; of a thread whose process is unknown ``sh (thread 7)``."""
+    if trigger["pid"] is not None:
+        return f"{trigger['comm']} (pid {trigger['pid']})"
+    return trigger["comm"] if trigger["tid"] is None else f"{trigger['comm']} (thread {trigger['tid']})"
 
 
 def _is_trigger_inside(record: OomKill) -> bool | None:

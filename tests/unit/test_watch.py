@@ -46,9 +46,9 @@ def test_lowered_limit() -> None:
     assert facts()["time"] == "67.85 s after boot"
     assert not {"asked", "lowered by"} & facts().keys(), "the log does not say"
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"
-    assert facts()["lowered by"] == f"sh (pid {record['trigger']['tid']})"
+    assert facts()["lowered by"] == f"sh (thread {record['trigger']['tid']})"
     record["limit"]["usage_bytes"] = record["limit"]["limit_bytes"]
-    assert facts()["asked"] == f"sh (pid {record['trigger']['tid']})"
+    assert facts()["asked"] == f"sh (thread {record['trigger']['tid']})"
 
 
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tracer.inference import since_boot, trigger_role, uptime_s
+from tracer.inference import since_boot, trigger_name, trigger_role, uptime_s
 from tracer.printable import printable
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
@@ -68,8 +68,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         yield "limit", f"{limit['cgroup']}{usage}"
     role = trigger_role(record)
     if trigger is not None and role is not None:
-        pid = trigger["pid"] or trigger["tid"] or "?"
-        yield "lowered by" if role == "writer" else "asked", f"{trigger['comm']} (pid {pid})"
+        yield "lowered by" if role == "writer" else "asked", trigger_name(trigger)
     if kill.exit is not None:
         died = {True: ", and the container with it", False: "; the container runs on", None: ""}
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
-from tracer.event import OomKill, Trigger
-from tracer.inference import trigger_role
+from tracer.event import OomKill
+from tracer.inference import trigger_name, trigger_role
 from tracer.printable import printable
 from tracer.why.cause import OOM
 from tracer.why.choice import Choice
@@ -150,7 +150,7 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     text = f"The victim was {name}{role}{_chosen(verdict['choice'], kill)}."
     role_of_trigger = trigger_role(kill)
     if trigger is not None and role_of_trigger != "victim" and verdict["cause"] != "sysrq":
-        who = _named(trigger)
+        who = trigger_name(trigger)
         is_lowered = memory is not None and memory["is_lowered"]
         text += {
             "writer": f" {who}, outside of that cgroup, lowered the limit.",
@@ -168,12 +168,6 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     elif verdict["ended"] is None:
         text += f" Whether the {verdict['kind']} ended by that is not on record."
     return text
-
-
-def _named(who: Trigger) -> str:
-    if who["pid"] is not None:
-        return f"{who['comm']} (pid {who['pid']})"
-    return who["comm"] if who["tid"] is None else f"{who['comm']} (thread {who['tid']})"
 
 
 def _chosen(choice: Choice | None, kill: OomKill) -> str:
