@@ -2,6 +2,7 @@
 """``oomtrace why`` of processes that the kernel really killed."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from .cgroups import Cgroup
 from .conftest import Eat
 from .daemon import Daemon
-from .environment import MIB, PATIENCE_S, ROOT
+from .environment import MIB, PATIENCE_S, ROOT, not_applicable
 from .watch import Watch
 
 Answer = dict[str, Any]
@@ -71,6 +72,37 @@ def test_kernel_log_alone(watch: Watch, cgroup: Cgroup, eat: Eat, tmp_path: Path
     assert [each["source"] for each in told["evidence"]] == ["kernel log"]
     assert verdict["kill"]["victim"]["pid"] == record["victim"]["pid"]
     assert verdict["oom_since"] is not None
+
+
+def test_lowered_limit(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
+    """Who lowers a limit below the usage is named, and did not ask for memory."""
+    if cgroup.hierarchy.version == 1:
+        not_applicable("cgroup v1 refuses a limit below the usage")
+    group = cgroup.child("shrinks", 32)
+    victim = eat(16, group, hold=True).full()
+    group.write("memory.max", 4 * MIB)
+    victim.die()
+    record = watch.kill(victim)
+    told = why(str(record["victim"]["pid"]))
+    assert told["verdict"]["memory"]["is_lowered"] is True
+    said = told["sentences"][0]
+    assert f"by the limit of its cgroup {group.name}, as it was lowered to 4.0 MiB while 1" in said
+    trigger = record["trigger"]
+    assert f"{trigger['comm']} (pid {os.getpid()}), outside of that cgroup, lowered the limit." in said
+
+
+def test_oom_score_adj(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
+    """A small process that dies in the place of a large one dies for its oom_score_adj."""
+    group = cgroup.child("limit", 32)
+    small = eat(2, group, hold=True, adj=1000, comm="small").full()
+    large = eat(60, group, comm="large")
+    record = watch.kill(small.die())
+    told = why(str(record["victim"]["pid"]))
+    assert told["verdict"]["choice"]["by"] == "oom_score_adj", "without kprobes the kernel log tells it"
+    said = told["sentences"][0]
+    assert f"(pid {small.pid}), for its oom_score_adj of 1000: large (pid {large.pid}), with " in said
+    assert "resident and an oom_score_adj of 0, was spared." in said
+    assert f"See what grows in large (pid {large.pid}) first" in told["advice"][0]["text"]
 
 
 def test_hostile(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
