@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from tracer.extras import installation
 from tracer.outputs import OutputState
 from tracer.stderr import tell
 
-LABELS = ("scope", "level", "namespace", "pod", "container", "image", "unit")
 SERIES_MAX = 1000
 SCOPES = ("memcg", "host", "cpuset", "mempolicy", "sysrq")
 STAGES = ("ring_buffer", "sigkill", "decode", "record", "upgrade")
@@ -59,6 +58,31 @@ def parse(text: str) -> Place:
     return Place(host.removeprefix("[").removesuffix("]"), int(port), None)
 
 
+class Victim(NamedTuple):
+    """Where a victim was; what is unknown or does not apply is empty."""
+
+    scope: str
+    level: str
+    namespace: str
+    pod: str
+    container: str
+    image: str
+    unit: str
+
+    def labels(self) -> dict[str, str]:
+        """Label -> value.
+
+        A scrape's target may have labels namespace, pod and container of its own, and Prometheus then renames ours to
+        exported_*, unless honor_labels is set.  Under victim_* they are found in any case.
+        """
+        return {
+            **self._asdict(),
+            "victim_namespace": self.namespace,
+            "victim_pod": self.pod,
+            "victim_container": self.container,
+        }
+
+
 class Metrics:
     """Sees every record that is written; shows from threads of its own."""
 
@@ -74,8 +98,8 @@ class Metrics:
         self._kernel_oom_kills = kernel_oom_kills
         self._outputs = outputs
         self._source = source
-        self._kills: Counter[tuple[str, ...]] = Counter()
-        self._last: dict[tuple[str, ...], float] = {}
+        self._kills: Counter[Victim] = Counter()
+        self._last: dict[Victim, float] = {}
         self._records: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._missing = 0
@@ -106,9 +130,9 @@ class Metrics:
         with self._lock:
             self._records[record["type"]] += 1
             if record["type"] == "oom_kill":
-                labels = self._place(_labels(record))
-                self._kills[labels] += 1
-                self._last[labels] = max(self._last.get(labels, 0.0), _seconds(record["time"]))
+                victim = self._bounded(_victim(record))
+                self._kills[victim] += 1
+                self._last[victim] = max(self._last.get(victim, 0.0), _seconds(record["time"]))
             elif record["type"] == "lost":
                 self._lost[record["stage"]] += record["count"]
             elif record["type"] == "gap":
@@ -129,16 +153,12 @@ class Metrics:
         stages = [*STAGES, *(f"{stage}:{state.uri}" for state in states for stage in OUTPUT_STAGES)]
         lost = dict.fromkeys(stages, 0) | told
         totals = dict.fromkeys(SCOPES, 0)
-        for labels, count in kills.items():
-            totals[labels[0]] = totals.get(labels[0], 0) + count
+        for victim, count in kills.items():
+            totals[victim.scope] = totals.get(victim.scope, 0) + count
         yield _family(CounterMetricFamily, "oomtrace_oom_kills", "OOM kills that were told.", ("scope",),
                       {(scope,): count for scope, count in totals.items()})  # fmt: skip
-        yield _family(
-            CounterMetricFamily, "oomtrace_victim_oom_kills", "The same by where the victim was.", LABELS, kills
-        )
-        yield _family(
-            GaugeMetricFamily, "oomtrace_victim_last_oom_kill_timestamp_seconds", "The last there.", LABELS, last
-        )
+        yield _by_victim(CounterMetricFamily, "oomtrace_victim_oom_kills", "The same by where the victim was.", kills)
+        yield _by_victim(GaugeMetricFamily, "oomtrace_victim_last_oom_kill_timestamp_seconds", "The last there.", last)
         yield _family(CounterMetricFamily, "oomtrace_records", "Records written.", ("type",), _single(records))
         yield _family(CounterMetricFamily, "oomtrace_lost", "Events and lines lost.", ("stage",), _single(lost))
         yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills that the kernel counts and nobody saw.", missing)
@@ -150,10 +170,10 @@ class Metrics:
             values = {(state.uri,): float(getattr(state, name)) for state in states}
             yield _family(family, f"oomtrace_output_{name}", words, ("output",), values)
 
-    def _place(self, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if labels in self._kills or len(self._kills) < SERIES_MAX:
-            return labels
-        return (labels[0], *[OTHER] * (len(LABELS) - 1))
+    def _bounded(self, victim: Victim) -> Victim:
+        if victim in self._kills or len(self._kills) < SERIES_MAX:
+            return victim
+        return Victim(victim.scope, *[OTHER] * (len(Victim._fields) - 1))
 
     def _keep(self, path: str) -> None:
         """Outputs change when nothing is written, too: lines wait, and leave; it fails, and works again."""
@@ -199,19 +219,17 @@ _OUTPUT_METRICS = (
 )
 
 
-def _labels(record: Any) -> tuple[str, ...]:
-    """By LABELS; what is unknown or does not apply is empty."""
+def _victim(record: Any) -> Victim:
     limit, pod, container, unit = (record[part] or {} for part in ("limit", "kubernetes", "container", "systemd"))
-    values = (
-        record["incident"]["scope"],
-        limit.get("level"),
-        pod.get("namespace"),
-        pod.get("pod_name") or pod.get("pod_uid"),
-        pod.get("container_name") or container.get("name") or container.get("id"),
-        container.get("image"),
-        "" if container else unit.get("unit"),  # a container's own scope has a name that nobody knows
+    return Victim(
+        scope=record["incident"]["scope"] or "",
+        level=limit.get("level") or "",
+        namespace=pod.get("namespace") or "",
+        pod=pod.get("pod_name") or pod.get("pod_uid") or "",
+        container=pod.get("container_name") or container.get("name") or container.get("id") or "",
+        image=container.get("image") or "",
+        unit="" if container else unit.get("unit") or "",  # a container's own scope has a name that nobody knows
     )
-    return tuple(value or "" for value in values)
 
 
 def _seconds(text: str | None) -> float:
@@ -221,6 +239,13 @@ def _seconds(text: str | None) -> float:
 
 def _single(values: dict[str, int]) -> dict[tuple[str, ...], int]:
     return {(name,): value for name, value in values.items()}
+
+
+def _by_victim(kind: Any, name: str, words: str, values: Mapping[Victim, float]) -> Any:
+    labels = tuple(Victim(*Victim._fields).labels())
+    return _family(
+        kind, name, words, labels, {tuple(victim.labels().values()): value for victim, value in values.items()}
+    )
 
 
 def _family(kind: Any, name: str, words: str, labels: tuple[str, ...], values: Any) -> Any:

@@ -103,8 +103,7 @@ def _incident(incident: Incident) -> Iterator[str]:
 
 def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     record = kill.record
-    names = whose(record)
-    for name, value in zip(("container", "image", "namespace", "node"), names, strict=False):
+    for name, value in whose(record).facets():
         if value is not None:
             yield name, code(value)
     cmdline = record["victim"]["cmdline"]

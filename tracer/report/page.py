@@ -22,14 +22,13 @@ from tracer.printable import printable
 from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
 from tracer.report.memory import bound_bytes, parts
-from tracer.report.whose import names, whose
+from tracer.report.whose import FACETS, names, whose
 from tracer.sentence import describe
 
 PARTS = Path(__file__).with_name("page_parts")
 SCRIPTS = ("data", "kernel_log", "timeline", "list", "incident", "app")
 _PLACE = re.compile(r"@([a-z-]+)@")
 _HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&'"})
-_FACETS = ("container", "image", "node", "namespace")
 
 
 def page(incidents: Sequence[Incident], notes: Sequence[str]) -> str:
@@ -75,13 +74,15 @@ def _line(incident: Incident) -> dict[str, Any]:
 
 def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:
     """What the page keeps in mind of all incidents: rows for its list, names, workloads."""
-    numbered = {facet: _Names() for facet in (*_FACETS, "scope")}
+    numbered = {facet: _Names() for facet in (*FACETS, "scope")}
     numbers = {id(incident): number for number, incident in enumerate(incidents)}
+    rows = [_row(incident, numbered) for incident in incidents]
     return {
         "version": __version__,
         "made": rfc3339(time.time_ns()),
         "notes": list(notes),
-        "rows": [_row(incident, numbered) for incident in incidents],
+        "columns": list(rows[0]) if rows else [],
+        "rows": [list(row.values()) for row in rows],
         "names": {facet: list(of.numbers) for facet, of in numbered.items()},
         "workloads": [
             {
@@ -106,19 +107,25 @@ class _Names:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def _row(incident: Incident, numbered: dict[str, _Names]) -> list[Any]:
+def _row(incident: Incident, numbered: dict[str, _Names]) -> dict[str, Any]:
+    """Column -> value; a facet's is a name's number, or one for each victim where they differ."""
     kills = incident.kills
     record = kills[0].record
     owners = [whose(kill.record) for kill in kills]
-    facets: list[Any] = []
-    for facet in _FACETS:
+    facets: dict[str, Any] = {}
+    for facet in FACETS:
         found = [numbered[facet].number(getattr(owner, facet)) for owner in owners]
-        facets.append(found[0] if len(set(found)) == 1 else found)
-    scope = numbered["scope"].number(record["incident"]["scope"])
+        facets[facet] = found[0] if len(set(found)) == 1 else found
     moment = None if incident.time_s is None else round(incident.time_s * 1000)
     victim = record["victim"]
     searched = dict.fromkeys(word for kill in kills for word in names(kill.record))
-    return [
-        *(moment, len(kills), *facets, scope, victim["comm"], victim["rss_bytes"], bound_bytes(record)),
-        "\n".join(searched).lower(),
-    ]
+    return {
+        "time": moment,
+        "victims": len(kills),
+        **facets,
+        "scope": numbered["scope"].number(record["incident"]["scope"]),
+        "comm": victim["comm"],
+        "rss": victim["rss_bytes"],
+        "limit": bound_bytes(record),
+        "text": "\n".join(searched).lower(),
+    }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An oom_kill record -> by which names people look for it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.event import OomKill
@@ -15,6 +16,14 @@ class Whose(NamedTuple):
     namespace: str | None
     workload: str
     """What stays the same when it is started anew, as far as a name does: what is leaking, if something is."""
+
+    def facets(self) -> Iterator[tuple[str, str | None]]:
+        """Each of FACETS with its value."""
+        return ((facet, getattr(self, facet)) for facet in FACETS)
+
+
+FACETS = ("container", "image", "node", "namespace")
+"""Fields of Whose, as every view names and orders them."""
 
 
 def whose(record: OomKill) -> Whose:

@@ -58,7 +58,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
     uptime = uptime_s(record)
     yield "time", record["time"] or ("not known" if uptime is None else since_boot(uptime))
-    for label, name in zip(("container", "image", "node", "namespace"), whose(record), strict=False):
+    for label, name in whose(record).facets():
         if name is not None:
             yield label, name
     if victim["cmdline"]:

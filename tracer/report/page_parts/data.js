@@ -3,7 +3,7 @@
 
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 const LINES = document.getElementById("records").textContent.trim().split("\n");
-const FACETS = ["container", "image", "node", "namespace", "scope"];
+const FACETS = Object.keys(INDEX.names);
 const SCOPES = ["memcg", "host", "cpuset", "mempolicy", "sysrq", null];
 const SCOPE_NAMES = {
 	memcg: "a memory cgroup's limit", host: "the host's memory", cpuset: "a cpuset's nodes",
@@ -11,11 +11,8 @@ const SCOPE_NAMES = {
 };
 
 // A row: time (ms, null: unknown), victims, a name for each facet (a number, or one for each victim), comm, resident
-// and limit bytes, and all that a search looks at.
-const ROWS = INDEX.rows.map((row) => ({
-	time: row[0], victims: row[1], container: row[2], image: row[3], node: row[4], namespace: row[5], scope: row[6],
-	comm: row[7], rss: row[8], limit: row[9], text: row[10],
-}));
+// and limit bytes (rss, limit), and all that a search looks at (text).
+const ROWS = INDEX.rows.map((row) => Object.fromEntries(row.map((value, number) => [INDEX.columns[number], value])));
 const TIMES = ROWS.map((row) => row.time).filter((time) => time !== null);
 const WHOLE = TIMES.length ? [TIMES[0], TIMES[TIMES.length - 1] + 1000] : null;
 
