@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.report.regularity import LEAST, regularity
+from tracer.regularity import LEAST, regularity
 
 HOUR_S = 3600.0
 

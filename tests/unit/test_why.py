@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tracer.clock import rfc3339
 from tracer.event import OomExit, OomKill, Sigkill
 from tracer.facts import Facts
 from tracer.recorded import Records, UnfitError
+from tracer.report.incidents import Collection, workloads
 from tracer.runtimes import Runtimes
 from tracer.sinks.journald_fields import entry
 from tracer.why import search, sources
@@ -543,6 +545,7 @@ def test_regular(killed: Killed) -> None:
         "last": saw[-1]["time"],
         "pause_s": pytest.approx(1800, abs=25),
         "regular": True,
+        "pattern": "saw-tooth",
     }
     assert "they come regularly, every 30 minutes" in text(verdict)
     assert ["leak" in advice["text"] for advice in advise(verdict)] == [True]
@@ -570,8 +573,35 @@ def test_burst(killed: Killed, pause_s: float) -> None:
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     verdict = judged([at(kill, -pause_s * count) for count in range(6, -1, -1)], ID, "container")
     assert verdict["history"]["regular"] is False
+    assert verdict["history"]["pattern"] == "burst"
     assert not any("leak" in advice["text"] for advice in advise(verdict))
-    assert ("most in quick succession" in text(verdict)) == (pause_s < 1)
+    assert "most in quick succession" in text(verdict)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "pattern"),
+    [
+        ([3600] * 3, "too few"),
+        ([3600] * 4, "saw-tooth"),
+        ([3600] * 7 + [9 * 3600] + [3600] * 8, "saw-tooth"),
+        ([1000, 1000, 1000, 3000, 9000, 30000], "irregular"),
+        ([2, 3, 2, 86400, 1, 1, 2, 5, 1, 90000, 4, 2], "burst"),
+    ],
+)
+def test_leak_is_what_the_report_calls_one(killed: Killed, pauses: list[int], pattern: str) -> None:
+    """The answer and the report judge the same kills alike."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    kills = [at(kill, -float(offset)) for offset in reversed([0, *accumulate(reversed(pauses))])]
+    verdict = judged(kills, ID, "container")
+    collection = Collection()
+    for tid, each in enumerate(kills):
+        each["victim"]["tid"] = tid
+        collection.add(each)
+    (workload,) = workloads(collection.incidents())
+    assert (verdict["history"]["pattern"], workload.regularity.verdict) == (pattern, pattern)
+    assert verdict["history"]["pause_s"] == pytest.approx(workload.regularity.median_s, abs=1e-3)
+    assert verdict["history"]["regular"] == (pattern == "saw-tooth")
+    assert any("leak" in advice["text"] for advice in advise(verdict)) == (pattern == "saw-tooth")
 
 
 def test_group_counts_once(killed: Killed) -> None:

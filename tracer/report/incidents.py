@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tracer.event import OomExit, OomKill, Record
-from tracer.report.regularity import Regularity, regularity
+from tracer.regularity import Regularity, regularity
 from tracer.report.whose import whose
 from tracer.twins import SAME_S, Exits, has_same_id, may_be_same
 

@@ -10,9 +10,9 @@ from itertools import groupby
 
 from tracer.event import OomKill
 from tracer.printable import printable
+from tracer.regularity import Regularity
 from tracer.report.incidents import Incident, Kill, Workload
 from tracer.report.memory import bound_bytes, parts, size_text
-from tracer.report.regularity import Regularity
 from tracer.report.whose import whose
 from tracer.sentence import describe
 

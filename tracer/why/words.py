@@ -223,7 +223,7 @@ def _often(verdict: Verdict) -> str | None:
         return f"{text}."
     if past["regular"]:
         return f"{text}; they come regularly, every {span(past['pause_s'])}."
-    if past["pause_s"] < 1:
+    if past["pattern"] == "burst" or past["pause_s"] < 1:
         return f"{text}, most in quick succession."
     return f"{text}, with {span(past['pause_s'])} in between as a rule, but not regularly."
 
