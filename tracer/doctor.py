@@ -20,13 +20,14 @@ class Check(NamedTuple):
     """Without it nothing is traced at all."""
     finding: str
     remedy: str
+    """Empty where the check is ok."""
 
 
 def examine() -> list[Check]:
     found = features.detect()
     bcc = _bcc()
     core = _core(found.btf)
-    return [
+    checks = (
         _privileges(),
         _libbpf(),
         core._replace(needed=not bcc.ok),
@@ -39,7 +40,8 @@ def examine() -> list[Check]:
         _kernel_log(),
         _memory_controller(),
         _openat2(),
-    ]
+    )
+    return [check._replace(remedy="") if check.ok else check for check in checks]
 
 
 def can_trace(checks: Sequence[Check]) -> bool:
@@ -144,17 +146,27 @@ def _indexed_statistics() -> bool:
 
 
 def _tracefs() -> Check:
-    path = features.tracefs()
-    remedy = "mount -t tracefs tracefs /sys/kernel/tracing; until then incident.gfp_flags stays null"
-    return Check("tracefs", path is not None, False, path or "not mounted", remedy)
+    name, path = "tracefs", features.tracefs()
+    if path is not None:
+        return Check(name, True, False, path, "")
+    effect = "until then incident.gfp_flags stays null"
+    unreadable = next((path for path in features.TRACEFS if _is_mounted(path, "tracefs")), None)
+    if unreadable is not None:
+        finding = f"{unreadable} is mounted, but this user may not read it"
+        return Check(name, False, False, finding, f"run it as root (sudo); {effect}")
+    return Check(name, False, False, "not mounted", f"mount -t tracefs tracefs {features.TRACEFS[0]}; {effect}")
 
 
 def _bpffs() -> Check:
     folder = os.path.dirname(PINS_FOLDER)
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
-        ok = any(mount.split()[1:3] == [folder, "bpf"] for mount in mounts)
+    ok = _is_mounted(folder, "bpf")
     remedy = f"mount -t bpf bpf {folder}; until then nothing is traced while oomtrace does not run"
     return Check("capture without a daemon", ok, False, f"{folder} is {'' if ok else 'not '}a bpffs", remedy)
+
+
+def _is_mounted(path: str, kind: str) -> bool:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(mount.split()[1:3] == [path, kind] for mount in mounts)
 
 
 def _kernel_log() -> Check:

@@ -124,6 +124,37 @@ def test_least_privileges(
     Watch(daemon, kernel_log, tmp_path).kill(eat(16, cgroup.child("limit", 8)).die())
 
 
+BOTH_DOCTORS = """
+import contextlib, os
+import typer
+from tracer.commands.doctor import doctor
+
+for user in (0, 65534):
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    with contextlib.suppress(typer.Exit):
+        doctor(as_json=True)
+    print("end of report")
+"""
+"""One process: nobody may be kept from reading the checkout, and Python's own modules."""
+
+
+def test_doctor_as_nobody() -> None:
+    """It says that tracefs may not be read, not that it is missing; what is well needs no remedy, for root either."""
+    done = subprocess.run([sys.executable, "-c", BOTH_DOCTORS], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    root, nobody = (json.loads(text) for text in done.stdout.split("end of report\n")[:-1])
+    for report in (root, nobody):
+        assert all(check["ok"] == (check["remedy"] == "") for check in report["checks"]), report
+    assert (root["can_trace"], nobody["can_trace"]) == (True, False)
+    (mounted,) = (check for check in root["checks"] if check["name"] == "tracefs")
+    (unreadable,) = (check for check in nobody["checks"] if check["name"] == "tracefs")
+    assert (mounted["ok"], unreadable["ok"]) == (True, False)
+    assert unreadable["finding"] == f"{mounted['finding']} is mounted, but this user may not read it"
+    assert not unreadable["remedy"].startswith("mount ")
+
+
 def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service manager hears when it is attached, that it lives, and when it reloads and stops."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
