@@ -11,7 +11,7 @@ from tracer.errors import EXIT_USAGE, TracerError
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "cgroup": ("victim.cgroup",),
     "comm": ("victim.comm",),
-    "container": ("container.name", "container.id"),
+    "container": ("container.name", "kubernetes.container_name", "container.id"),
     "image": ("container.image",),
     "namespace": ("kubernetes.namespace",),
     "pod": ("kubernetes.pod_name", "kubernetes.pod_uid"),

@@ -6,18 +6,18 @@ from fnmatch import fnmatchcase
 from tracer.whose import Container, Kubernetes, Systemd
 
 ID_MIN = 6
-"""So many digits of a container's id name it, as docker's own tools show twelve."""
+"""How many digits of a container's id name it where a name may be that of something else as well."""
 
 
-def is_container(name: str, container: Container | None, kubernetes: Kubernetes | None) -> bool:
-    """Its name, its name in the pod, its id, or how that begins."""
+def is_container(name: str, container: Container | None, kubernetes: Kubernetes | None, id_min: int = 1) -> bool:
+    """Its name, its name in the pod, its id, or ``id_min`` digits or more of the id's beginning: ``--container``."""
     if container is None or not name:
         return False
     if name in (container["id"], container["name"]):
         return True
     if kubernetes is not None and name == kubernetes["container_name"]:
         return True
-    return len(name) >= ID_MIN and container["id"].startswith(name)
+    return len(name) >= id_min and container["id"].startswith(name)
 
 
 def is_pod(name: str, kubernetes: Kubernetes | None) -> bool:

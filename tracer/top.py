@@ -170,7 +170,7 @@ def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, 
 
 
 def select(entries: list[Entry], sort: Sort, container: str | None, unit: str | None) -> list[Entry]:
-    """Those of a container (its name, its id or how that begins) and of a unit, the highest first."""
+    """Those of a container and of a unit (tracer/named.py tells which are), the highest first."""
     keys: dict[Sort, Callable[[Entry], float]] = {
         "rss": lambda entry: entry.process.rss_bytes,
         "mem": lambda entry: entry.process.rss_bytes,

@@ -14,6 +14,9 @@ from tracer.runtimes import ROOTS
 RUNTIME_ROOTS: list[str] = typer.Option(
     [], "--runtime-root", metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."
 )
+CONTAINER: str = typer.Option(
+    None, metavar="NAME", help="Those in this container: its name, its name in the pod, its id, or how that begins."
+)
 JSON: bool = typer.Option(False, "--json", help="Print JSON.")
 
 

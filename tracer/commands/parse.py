@@ -3,6 +3,8 @@
 
 import typer
 
+from tracer.commands.common import CONTAINER
+
 
 def parse(
     files: list[str] = typer.Argument(
@@ -15,9 +17,7 @@ def parse(
     ),
     until: str = typer.Option(None, metavar="TIME", help="Kills until then."),
     last: int = typer.Option(None, "-n", "--last", metavar="N", min=1, help="The last N kills."),
-    container: str = typer.Option(
-        None, metavar="ID", help="Kills in this container: its id, or how that begins, or its name."
-    ),
+    container: str = CONTAINER,
     unit: str = typer.Option(None, metavar="UNIT", help="Kills in this systemd unit; * and ? may be in it."),
     grep: str = typer.Option(None, metavar="REGEX", help="Kills whose JSON has this in it."),
     boot: str = typer.Option(

@@ -7,7 +7,7 @@ from typing import get_args
 
 import typer
 
-from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
+from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json
 from tracer.errors import TracerError
 from tracer.runtimes import Runtimes, parse_root
 
@@ -18,9 +18,7 @@ def top(
     sort: str = typer.Option("rss", metavar="<rss|mem|vsz|cpu|oom>", help="The highest come first."),
     lines: int = typer.Option(None, metavar="N", min=1, help="So many processes; on a terminal as many as fit."),
     times: int = typer.Option(None, "-n", metavar="N", min=1, help="Look so often; 1 prints once, as into a pipe."),
-    container: str = typer.Option(
-        None, metavar="NAME", help="Those in this container: its name, its id, or how that begins."
-    ),
+    container: str = CONTAINER,
     unit: str = typer.Option(None, metavar="UNIT", help="Those in this systemd unit; * and ? may be in it."),
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,

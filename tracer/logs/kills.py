@@ -24,7 +24,7 @@ from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
-from tracer.named import is_unit
+from tracer.named import is_container, is_unit
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
 _LONGEST_HELD_S = 2 * PAUSE_S
@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
     since: str | None = None
     until: str | None = None
     container: str | None = None
-    """Its id, how that begins, or its name."""
+    """Its name, its name in the pod, its id, or how that begins."""
     unit: str | None = None
     """`*` and `?` may be in it, and `.service` be left out."""
     grep: str | None = None
@@ -255,7 +255,9 @@ class _Filter:
             return False
         if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
             return False
-        if wanted.container is not None and not _is_in(record, wanted.container):
+        if wanted.container is not None and not is_container(
+            wanted.container, record["container"], record["kubernetes"]
+        ):
             return False
         if wanted.unit is not None and not is_unit(wanted.unit, record["systemd"]):
             return False
@@ -271,8 +273,3 @@ class _Filter:
 
 def _number(boot: str | None) -> int | None:
     return int(boot) if boot is not None and re.fullmatch(r"[+-]?\d{1,9}", boot) else None
-
-
-def _is_in(record: OomKill, name: str) -> bool:
-    container = record["container"]
-    return container is not None and bool(name) and (container["id"].startswith(name) or container["name"] == name)

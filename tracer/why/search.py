@@ -9,7 +9,7 @@ from tracer import cgroupfs, process
 from tracer.cgroup import identify
 from tracer.facts import Facts
 from tracer.inference import uptime_s
-from tracer.named import is_container, is_pod, is_unit
+from tracer.named import ID_MIN, is_container, is_pod, is_unit
 from tracer.runtimes import Runtimes
 from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
 from tracer.why.moment import seconds, utc
@@ -73,7 +73,7 @@ def kind_of(kill: Kill, target: Target) -> Kind | None:
     name, container = target.name, kill["container"]
     if container is not None and any(container["id"] == state["id"] for state in target.states):
         return "container"
-    if is_container(name, container, kill["kubernetes"]):
+    if is_container(name, container, kill["kubernetes"], ID_MIN):
         return "container"
     if is_pod(name, kill["kubernetes"]):
         return "pod"
@@ -195,7 +195,7 @@ def _names(name: str, container_id: str, found: Facts) -> bool:
             "qos_class": None,
         },
     )
-    return is_container(name, *whose)  # type: ignore[arg-type]
+    return is_container(name, *whose, ID_MIN)  # type: ignore[arg-type]
 
 
 def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
