@@ -9,6 +9,11 @@ ARCH ?= amd64
 CGROUP ?= 2
 ENGINE ?= core
 SECONDS ?= 600
+STAGES := lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
+STAGE ?= test-kernel
+TIMES ?= 10
+# Nothing of what it runs outlives it.
+ALONE = $(BIN)/python -m tests.stage
 
 BPF_SOURCES := $(wildcard bpf/*.h bpf/*.bpf.c)
 OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
@@ -57,8 +62,10 @@ $(OBJECTS): $(BPF_SOURCES)
 		-I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
 	llvm-strip -g $@
 
-$(VENV)/ready: pyproject.toml
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: $(BIN)/pip pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
@@ -73,13 +80,20 @@ test:  ## Everything: lint, unit tests, real kills on this kernel, in containers
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES) $(COLLECTOR_PACKAGES) $(REPORT_PACKAGES)"
 	@$(MAKE) --no-print-directory build
 	@mkdir -p build; setsid $(AS_ROOT) nice -n 19 $(MAKE) --no-print-directory ahead >build/ahead.log 2>&1 & ahead=$$!; \
-	trap '$(AS_ROOT) kill -- -'$$ahead' 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	OOMTRACE_REQUIRE=all $(MAKE) --no-print-directory lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
+	OOMTRACE_REQUIRE=all $(MAKE) --no-print-directory $(STAGES) & stages=$$!; \
+	trap '$(AS_ROOT) kill -- -'$$ahead' 2>/dev/null; wait '$$ahead EXIT; \
+	trap 'kill '$$stages'; wait '$$stages'; exit 130' INT TERM; \
+	wait $$stages
+	@$(AS_ROOT) $(BIN)/python -m tests.stage --check
+
+.PHONY: repeat
+repeat: build  ## A stage again and again, a line for each run: make repeat STAGE=test-kernel TIMES=10
+	@$(BIN)/python -m tests.repeat $(STAGE) $(TIMES)
 
 .PHONY: ahead
-ahead:  ## Make what test-collectors and test-vm need; `make test` does it beside its first tests
-	$(BIN)/python -m tests.collectors.go_programs
-	$(BIN)/python -m tests.vm.run --few --prepare
+ahead: build  ## Make what test-collectors and test-vm need; `make test` does it beside its first tests
+	$(ALONE) $(BIN)/python -m tests.collectors.go_programs
+	$(ALONE) $(BIN)/python -m tests.vm.run --few --prepare
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format, shellcheck
@@ -97,65 +111,59 @@ format: build  ## Format Python and C
 
 .PHONY: test-unit
 test-unit: build  ## Tests that need no root
-	$(BIN)/pytest tests/unit -q -n auto
+	$(ALONE) $(BIN)/pytest tests/unit -q -n auto
 
 .PHONY: fuzz
 fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redact bolt'; needs no root
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' 2>/dev/null || \
 		echo "no atheris for this Python: without coverage"
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
-	OOMTRACE_INPUTS=new $(BIN)/pytest tests/unit -q -m hypothesis
+	OOMTRACE_INPUTS=new $(ALONE) $(BIN)/pytest tests/unit -q -m hypothesis
 
 .PHONY: test-kernel
 test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs root
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=core $(BIN)/pytest tests/kernel -q
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=bcc $(BIN)/pytest tests/kernel -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=core $(BIN)/pytest tests/kernel -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=bcc $(BIN)/pytest tests/kernel -q
 
 .PHONY: test-reliability
 test-reliability: build  ## Faults while processes are killed, and an account of every kill; needs root
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/reliability -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/reliability -q
 	$(AS_ROOT) $(BIN)/python -m tests.reliability.table
 
 .PHONY: test-runtimes
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
 
 .PHONY: test-report
 test-report: build  ## The report's page in Chromium, and the watch in tmux, with real OOM kills; needs root
 	@$(MAKE) --no-print-directory packages PACKAGES="$(REPORT_PACKAGES)"
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
 
 .PHONY: test-collectors
 test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root
 	@$(MAKE) --no-print-directory packages PACKAGES="$(COLLECTOR_PACKAGES)"
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
 
 .PHONY: test-packaging
 test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root
-	@$(AS_ROOT) $(BIN)/python -m tests.kernel.mounts
-	$(AS_ROOT) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/packaging -q
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/packaging -q
 
 .PHONY: test-vm
 test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with systemd (test-systemd), in QEMU
-	$(AS_ROOT) $(BIN)/python -m tests.vm.run --few
+	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --few
 
 .PHONY: test-vm-all
 test-vm-all: build deb  ## The same on every machine of its matrix, and the table in docs/kernels.md
-	$(AS_ROOT) $(BIN)/python -m tests.vm.run --all
+	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
 .PHONY: test-systemd
 test-systemd: build deb  ## The package, systemd's units and containers, on a Debian 13 with cgroup v2, in QEMU
-	$(AS_ROOT) $(BIN)/python -m tests.vm.systemd $(ARGS)
+	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
 vm-test: build  ## One kernel: make vm-test KERNEL=6.1 ARCH=arm64 CGROUP=2 ENGINE=core ARGS='-k storm'
-	$(AS_ROOT) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
+	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
 
 .PHONY: bench
 bench:  ## Measure start, size, latency and losses beside other tools
@@ -168,7 +176,7 @@ docs: build  ## Write the parts of docs/ and README.md that come from the code
 	$(BIN)/python -m tests.docs
 
 .PHONY: wheel
-wheel: bpf  ## Build the package, BPF objects inside, into dist/
+wheel: bpf $(BIN)/pip  ## Build the package, BPF objects inside, into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 .PHONY: deb

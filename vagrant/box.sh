@@ -110,7 +110,8 @@ cp /usr/lib/grub/i386-pc/boot.img /boot
 SETUP
 
 root=$work/root
-mmdebstrap --quiet --variant=apt --include="$packages" \
+# What it mounts in the new root is gone with it, also when it is ended half-way.
+unshare --mount --propagation private mmdebstrap --quiet --variant=apt --include="$packages" \
 	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 	--dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -27,7 +27,7 @@ from .environment import IN_VM, ROOT, attempts, not_applicable, require, wait_un
 
 MakeNetns = Callable[..., str]
 HANDLES = Path("/run/netns")
-NUMBERS = itertools.count(os.getpid() * 100)
+NUMBERS = itertools.count(1)
 """A name is not free again at once: namespaces are taken down in the background."""
 
 
@@ -73,7 +73,7 @@ def make_netns(request: pytest.FixtureRequest) -> Iterator[MakeNetns]:
     made: list[str] = []
 
     def make(*addresses: str, inner: str = "eth0") -> str:
-        name = f"oomt{next(NUMBERS)}"
+        name = f"oomt{os.getpid()}n{next(NUMBERS)}"
         ip("netns", "add", name)
         made.append(name)
         if addresses:

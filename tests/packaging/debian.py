@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.vm.debian import output, sources
+from tests.vm.debian import mmdebstrap, sources
 
 SUITES = {
     "12": ("bookworm", "bookworm-updates", "bookworm-security"),
@@ -25,8 +25,7 @@ def bootstrap(suites: tuple[str, ...], target: Path, deb: Path, command: str) ->
         (folder / "dist").mkdir()
         shutil.copy(deb, folder / "dist" / deb.name)
         (folder / "command").write_text(command)
-        output(
-            "mmdebstrap",
+        mmdebstrap(
             "--variant=minbase",
             *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in UNWANTED),
             f"--customize-hook=copy-in '{folder}/dist' /",

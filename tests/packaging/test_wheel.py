@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel: built as `make wheel` does, installed by pipx away from the checkout, and run."""
+"""The wheel: built by `make wheel` in a fresh clone, installed by pipx away from the checkout, and run."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import zipfile
@@ -23,11 +24,16 @@ INSTALL_S = 300
 
 
 @pytest.fixture(scope="module")
-def wheel() -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made in a fresh clone, where nothing is built yet."""
     if IN_VM:
         not_applicable("wheels are built and installed from PyPI, which a guest does not reach")
-    subprocess.run(["make", "--no-print-directory", "wheel"], cwd=ROOT, check=True, timeout=INSTALL_S)
-    return ROOT / f"dist/oomtrace-{__version__}-py3-none-any.whl"
+    clone = tmp_path_factory.mktemp("clone") / "oomtrace"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "objects", ".*_cache"))
+    made = os.environ.keys() - {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: os.environ[name] for name in made}
+    subprocess.run(["make", "wheel"], cwd=clone, env=environment, check=True, timeout=INSTALL_S)
+    return clone / f"dist/oomtrace-{__version__}-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module")

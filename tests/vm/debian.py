@@ -67,6 +67,15 @@ def output(*command: str | Path, cwd: Path | None = None, stdin: str = "") -> st
     return done.stdout
 
 
+def mmdebstrap(*arguments: str | Path, stdin: str) -> str:
+    """Make a root file system.
+
+    What it mounts in there, of this machine's /proc, /sys and /dev, is in a mount namespace of its own: where it is
+    ended half-way, nothing that copies or removes the folder walks into the machine.
+    """
+    return output("unshare", "--mount", "--propagation", "private", "mmdebstrap", *arguments, stdin=stdin)
+
+
 class Apt:
     """apt-get and apt-cache with a root of their own in a folder; no package counts as installed."""
 

@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .debian import BUILD, LabError, output, sources
+from .debian import BUILD, LabError, mmdebstrap, output, sources
 from .disks import write_ext4
 from .machine import MACHINES
 
@@ -61,8 +61,7 @@ class Root:
         BUILD.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD, prefix=f".{self.name}-") as name:
             folder = Path(name) / "root"
-            output(
-                "mmdebstrap",
+            mmdebstrap(
                 f"--architectures={self.arch}",
                 f"--variant={'extract' if self.foreign else 'minbase'}",
                 '--aptopt=APT::Install-Recommends "false"',
