@@ -21,6 +21,8 @@ class Check(NamedTuple):
     finding: str
     remedy: str
     """Empty where the check is ok."""
+    spare: bool = False
+    """It is missed only where another one is missing, too."""
 
 
 def examine() -> list[Check]:
@@ -31,7 +33,7 @@ def examine() -> list[Check]:
         _privileges(),
         _libbpf(),
         core._replace(needed=not bcc.ok),
-        bcc._replace(needed=not core.ok),
+        bcc._replace(needed=not core.ok, spare=core.ok),
         _kprobes(found),
         _scores(found),
         _statistics(found),
@@ -51,7 +53,7 @@ def can_trace(checks: Sequence[Check]) -> bool:
 def summary(checks: Sequence[Check]) -> str:
     if not can_trace(checks):
         return "This host cannot be traced yet: see MISSING."
-    if all(check.ok for check in checks):
+    if all(check.ok or check.spare for check in checks):
         return "This host can be traced, with every field."
     return "This host can be traced; what is without stays null in the records."
 
@@ -73,9 +75,8 @@ def _libbpf() -> Check:
 def _core(btf: bool) -> Check:
     name = "engine core"
     if not btf:
-        return Check(
-            name, False, True, f"the kernel shows no BTF ({features.BTF})", "a kernel with CONFIG_DEBUG_INFO_BTF=y"
-        )
+        remedy = "a kernel with CONFIG_DEBUG_INFO_BTF=y, or engine bcc"
+        return Check(name, False, True, f"the kernel shows no BTF ({features.BTF})", remedy)
     try:
         path = engine_core.object_path()
     except TracerError as error:
@@ -95,9 +96,7 @@ def _bcc() -> Check:
             [python, "-I", "-c", probe], stdin=subprocess.DEVNULL, capture_output=True, check=False
         ).returncode
     ):
-        return Check(
-            name, False, False, f"{python} has no bcc", "apt install python3-bpfcc, or dnf install python3-bcc"
-        )
+        return Check(name, False, False, f"{python} has no bcc", engine_bcc.BCC_PACKAGES)
     if not os.path.exists(features.BTF):
         try:
             engine_bcc.kernel_headers()

@@ -29,6 +29,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 """Distributions install bcc for their own Python; oomtrace may run in another."""
 COMPILE_TIMEOUT_S = 600
 PROGRAMS_MAX = 64
+BCC_PACKAGES = "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora, RHEL)"
 NO_BCC = 42
 """The child's exit status where this Python has no bcc."""
 
@@ -61,7 +62,8 @@ def kernel_headers() -> str:
     if not os.path.exists(f"{build}/include"):
         raise TracerError(
             "engine bcc needs the kernel's type information (BTF) or its headers, and there are neither",
-            f"apt install linux-headers-{release} (Debian, Ubuntu), dnf install kernel-devel-{release} (Fedora, RHEL)",
+            f"apt install python3-bpfcc linux-headers-{release} (Debian, Ubuntu), "
+            f"dnf install python3-bcc kernel-devel-{release} (Fedora, RHEL)",
             EXIT_UNSUPPORTED,
         )
     return build
@@ -153,7 +155,7 @@ def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
             raise TracerError(f"bcc failed: {_first_error(complaints)}", "use --engine core, or see: oomtrace doctor")
     raise TracerError(
         "engine bcc needs bcc's Python module, and there is none",
-        "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora, RHEL)",
+        BCC_PACKAGES,
         EXIT_UNSUPPORTED,
     )
 

@@ -56,7 +56,7 @@ def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> Engi
     if wanted == "core" and not has_btf:
         raise TracerError(
             "engine core needs the kernel's type information (BTF), and /sys/kernel/btf/vmlinux is not there",
-            "use --engine bcc, or a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+            "use --engine bcc (oomtrace doctor says what it needs), or a kernel built with CONFIG_DEBUG_INFO_BTF=y",
             EXIT_UNSUPPORTED,
         )
     if wanted == "auto":

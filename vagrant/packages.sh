@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# packages.sh SUITE: what a machine gets from Debian, a package a line: the runtimes of the scenarios, and what oomtrace's
-# own package depends on.
+# packages.sh SUITE: what a machine gets from Debian, a package a line: the runtimes of the scenarios, what oomtrace's own
+# package depends on, and what it suggests for engine bcc.
 set -eu
 
 printf '%s\n' docker.io apparmor podman crun conmon busybox-static systemd-oomd

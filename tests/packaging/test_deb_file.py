@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Debian package without a host of its own: what lintian says, and the oldest Debian that it is for."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
     """Every command works with the libraries of Debian 12, above all typer 0.7."""
     helps = "\n".join(f"oomtrace {command} --help | grep -q Usage:" for command in COMMANDS)
     command = f"""
+        apt-get install --simulate /dist/{deb.name} >/simulated.txt
         apt-get install --yes --no-install-recommends /dist/{deb.name}
         cd /
         {helps}
@@ -49,6 +51,8 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
         test $code = 3
         grep -q python3-urwid /watch.txt
         oomtrace doctor >/doctor.txt || test $? = 3
+        code=0; oomtrace run --engine bcc 2>/bcc.txt || code=$?
+        test $code = 3
         code=0; oomtrace run --engine ebpf 2>/error.txt || code=$?
         test $code = 2
         apt-get purge --yes oomtrace
@@ -56,4 +60,7 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
     """
     root = bootstrap(SUITES["12"], tmp_path / "root", deb, command)
     assert "libbpf.so.1 loads" in (root / "doctor.txt").read_text()
+    assert not re.search("bpfcc|llvm|clang", (root / "simulated.txt").read_text()), "160 MB that hosts with BTF never use"
+    for file in ("doctor.txt", "bcc.txt"):
+        assert "apt install python3-bpfcc" in (root / file).read_text()
     assert (root / "error.txt").read_text().startswith("oomtrace: ")

@@ -15,7 +15,7 @@ def doctor(as_json: bool = JSON) -> None:
         print_json({"can_trace": checkup.can_trace(checks), "checks": [check._asdict() for check in checks]})
     else:
         for check in checks:
-            mark = "ok     " if check.ok else "MISSING" if check.needed else "without"
+            mark = "ok     " if check.ok else "MISSING" if check.needed else "unused " if check.spare else "without"
             print(f"{mark}  {check.name}: {check.finding}")
             if not check.ok:
                 print(f"         {check.remedy}")

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doctor.py: what is missed, what nobody misses, and what to do about it."""
+
+import os
+
+import pytest
+
+from tracer import doctor, features
+
+
+def test_spare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without bcc misses nothing where the kernel has BTF; without BTF it is told which package to install."""
+    monkeypatch.setattr("tracer.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
+    (found,) = (check for check in doctor.examine() if check.name == "engine bcc")
+    has_btf = os.path.exists(features.BTF)
+    assert (found.ok, found.needed, found.spare) == (False, not has_btf, has_btf)
+    assert "apt install python3-bpfcc" in found.remedy
+    core = doctor.Check("engine core", True, True, "BTF", "")
+    assert doctor.summary([core, found._replace(needed=False, spare=True)]) == (
+        "This host can be traced, with every field."
+    )
+    assert doctor.summary([core._replace(ok=False), found._replace(needed=True, spare=False)]).startswith(
+        "This host cannot be traced yet"
+    )
+
+
+def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then bcc is what is missing."""
+    monkeypatch.setattr("tracer.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
+    monkeypatch.setattr("tracer.features.BTF", "/nowhere/vmlinux")
+    checks = {check.name: check for check in doctor.examine()}
+    assert [checks[name].needed for name in ("engine core", "engine bcc")] == [True, True]
+    assert not doctor.can_trace(list(checks.values()))
