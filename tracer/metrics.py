@@ -26,7 +26,9 @@ OUTPUT_STAGES = ("output", "spool", "rejected")
 """Where something may get lost (`stage` of ``lost`` records), the second each with an output's URI."""
 OTHER = "other"
 WRITE_S = 1.0
-"""The file is written anew at most so often, and only when something has happened."""
+"""The file is written anew at most so often."""
+FRESH_S = 60.0
+"""And at least so often: a reader sees by its time that oomtrace runs."""
 LOOK_MAX_S, LOOK_IDLE_S = 8.0, 60.0
 """How rarely outputs are looked at in the end, while one has lines that wait; and when none has."""
 FILE_MODE = 0o644
@@ -179,12 +181,13 @@ class Metrics:
         """Outputs change when nothing is written, too: lines wait, and leave; it fails, and works again."""
         written: list[OutputState] | None = None
         failing, wait_s = False, WRITE_S
+        written_s = -FRESH_S
         while True:
             is_news = self._news.wait(wait_s)
             self._news.clear()
             states = list(self._outputs())
             is_idle = not any(state.queued or state.spooled_bytes or state.failing for state in states)
-            if not is_news and states == written:
+            if not is_news and states == written and time.monotonic() - written_s < FRESH_S:
                 wait_s = LOOK_IDLE_S if is_idle else min(2 * wait_s, LOOK_MAX_S)
                 continue
             try:
@@ -194,7 +197,7 @@ class Metrics:
                     tell(f"cannot write {path} ({error.strerror}); it is tried again")
                 failing, written = True, None
             else:
-                failing, written = False, states
+                failing, written, written_s = False, states, time.monotonic()
             wait_s = WRITE_S
             time.sleep(WRITE_S)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.environment import wait_until
@@ -22,6 +23,9 @@ from .program import accepts, free_port
 from .unpacked import unpacked
 
 SCRAPED_S = 30.0
+DASHBOARD = CONFIGURATIONS / "grafana" / "oomtrace.json"
+TARGET = {"namespace": "monitoring", "pod": "oomtrace-x2", "container": "oomtrace"}
+"""Labels that a target found in Kubernetes has of its own."""
 
 
 def ask(port: int, query: str) -> list[dict[str, Any]]:
@@ -57,6 +61,11 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     shutil.copy(CONFIGURATIONS / "prometheus" / "oomtrace.rules.yml", tmp_path)
     places = {"127.0.0.1:9814": f"127.0.0.1:{shown}", "interval: 15s": "interval: 1s"}
     config = adapted("prometheus/prometheus.yml", places, tmp_path)
+    targets = [{"targets": [f"127.0.0.1:{shown}"], "labels": TARGET}]
+    pods = {f"honest-{honor}": {"honor_labels": honor, "static_configs": targets} for honor in (True, False)}
+    jobs = yaml.safe_load(config.read_text())
+    jobs["scrape_configs"] += [{"job_name": name, **job} for name, job in pods.items()]
+    config.write_text(yaml.safe_dump(jobs))
     flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{own}"]
     program = start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))
     runs.start("--metrics", f"127.0.0.1:{shown}", "--metrics", f"file:{exported}", *only(cgroup))
@@ -66,13 +75,18 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     program.restart()
     kill(7)
     wait_until("all are told", lambda: len(told(runs)) == 12)
-    wait_until("all are counted", lambda: value(own, "sum(oomtrace_oom_kills_total)") == len(told(runs)), SCRAPED_S)
-    assert value(own, "sum(oomtrace_victim_oom_kills_total)") == len(told(runs))
-    assert value(own, 'oomtrace_records_total{type="oom_kill"}') == len(told(runs))
-    assert value(own, "oomtrace_kernel_oom_kills_total") >= len(told(runs))
-    assert value(own, "time() - max(oomtrace_victim_last_oom_kill_timestamp_seconds)") < 120
-    assert value(own, "oomtrace_build_info") == 1
-    assert value(own, f'oomtrace_output_failing{{output="file:{runs.output}"}}') == 0
+    for job in ("oomtrace", *pods):
+        of = f'job="{job}"'
+        counted = f"sum(oomtrace_oom_kills_total{{{of}}})"
+        wait_until("all are counted", lambda counted=counted: value(own, counted) == len(told(runs)), SCRAPED_S)
+        assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(told(runs))
+        assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(told(runs))
+        assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(told(runs))
+        assert value(own, f"time() - max(oomtrace_victim_last_oom_kill_timestamp_seconds{{{of}}})") < 120
+        assert value(own, f"oomtrace_build_info{{{of}}}") == 1
+        assert value(own, f'oomtrace_output_failing{{{of},output="file:{runs.output}"}}') == 0
+        for found in ask(own, f"oomtrace_victim_oom_kills_total{{{of}}}"):
+            assert "victim_pod" not in found["metric"], "the victims are in no pod, whatever the target's labels are"
     wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90)
 
     wait_until("the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(runs)), SCRAPED_S)
@@ -118,6 +132,62 @@ def test_node_exporter(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: St
     wait_until("all are told", lambda: len(told(runs)) == 3)
     wait_until("node_exporter has them", lambda: kills_in(samples(get(port))) == len(told(runs)), SCRAPED_S)
     assert samples(get(port))["node_textfile_scrape_error"] == 0
+
+
+PLACE = {"namespace": "shop", "pod": "cart-7f", "container": "cart"}
+LABELLED = {
+    "scraped": {**PLACE, "job": "oomtrace"},
+    "pod": {**TARGET, **{f"exported_{name}": value for name, value in PLACE.items()}, "job": "monitoring/oomtrace"},
+    "textfile": {**PLACE, "job": "node"},
+}
+"""How Prometheus has the labels of a victim's place, by the way to it."""
+SERIES = {
+    'oomtrace_oom_kills_total{instance="n1",scope="host"}': "0x30 2x90",
+    'oomtrace_oom_kills_total{instance="n2",scope="host"}': "_x40 3x80",
+    'oomtrace_oom_kills_total{instance="n3",scope="host"}': "0x120",
+    'oomtrace_oom_kills_total{instance="n1",scope="memcg"}': "0x67 4x90",
+    'oomtrace_gap_oom_kills_total{instance="n1"}': "_x20 7x100",
+    'oomtrace_victim_oom_kills_total{instance="n1",PLACE}': "_x66 1 4x80",
+    'oomtrace_victim_last_oom_kill_timestamp_seconds{instance="n1",PLACE}': "_x66 4000x80",
+    'oomtrace_output_queued{instance="n1",output="file:/x"}': "5x120",
+    'oomtrace_output_spooled_bytes{instance="n1",output="file:/x"}': "900x120",
+    'oomtrace_lost_total{instance="n1",stage="decode"}': "0x68 3x90",
+}
+AT = '{victim_container="cart", victim_namespace="shop", victim_pod="cart-7f"}'
+SHOWN = {
+    "OOM kills by scope": {'{scope="host"}': 0, '{scope="memcg"}': 4},
+    "Hosts that ran out of memory": {"{}": 2},
+    "Kills that nobody saw": {"{}": 7},
+    "Who is killed most": {AT: 4},
+    "Last kill": {AT.replace("{", '{instance="n1", '): 4000000},
+    "Kills by place, of an hour each": {AT: 4},
+    "Lines that wait": {'oomtrace_output_queued{instance="n1", output="file:/x"}': 5},
+    "Bytes that wait on disk": {'oomtrace_output_spooled_bytes{instance="n1", output="file:/x"}': 900},
+    "Lost": {'{instance="n1", stage="decode"}': 3},
+}
+"""What each panel shows at minute 70, in the last hour."""
+VARIABLES = {"$instance": "n.*", "$namespace": "shop", "$__rate_interval": "5m", "$__range": "1h"}
+
+
+@pytest.mark.parametrize("way", LABELLED)
+def test_dashboard(way: str, tmp_path: Path) -> None:
+    """Each panel's query gives the right numbers, of series that began with their first kill, too."""
+    queries = {panel["title"]: panel["targets"][0]["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"]}
+    assert queries.keys() == SHOWN.keys()
+    victim = {**LABELLED[way], **{f"victim_{name}": value for name, value in PLACE.items()}}
+    labels = ",".join(f'{name}="{value}"' for name, value in victim.items())
+    expressions = []
+    for title, query in queries.items():
+        for name, text in VARIABLES.items():
+            query = query.replace(name, text)
+        samples = [{"labels": each, "value": number} for each, number in SHOWN[title].items()]
+        expressions.append({"expr": query, "eval_time": "70m", "exp_samples": samples})
+    series = [{"series": name.replace("PLACE", labels), "values": values} for name, values in SERIES.items()]
+    tests = {"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": expressions}]}
+    (tmp_path / "dashboard.test.yml").write_text(yaml.safe_dump(tests))
+    command = [*unpacked("prometheus", "prometheus"), "promtool", "test", "rules", "dashboard.test.yml"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize(

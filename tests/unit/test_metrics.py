@@ -140,6 +140,17 @@ def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     wait_for(lambda: path.stat().st_mtime_ns != written)
 
 
+def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing happens, its time tells that oomtrace runs."""
+    for name, value in (("WRITE_S", 0.05), ("LOOK_MAX_S", 0.1), ("LOOK_IDLE_S", 0.1), ("FRESH_S", 0.5)):
+        monkeypatch.setattr(f"tracer.metrics.{name}", value)
+    path = tmp_path / "x.prom"
+    Metrics(lambda: 7, list, "bpf").show([parse(f"file:{path}")])
+    for _ in range(3):
+        written = path.stat().st_mtime_ns
+        wait_for(lambda written=written: path.stat().st_mtime_ns != written)  # type: ignore[misc]
+
+
 def test_file_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
