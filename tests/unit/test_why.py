@@ -493,6 +493,20 @@ def test_killed_by_somebody(kind: str) -> None:
     assert advise(verdict)[0]["text"]
 
 
+def test_events_of_a_kill() -> None:
+    """Docker shows what it did at that time, also when it is asked within the same second, for which 0s is no end."""
+    record = sigkill()
+    assert record["sender"] is not None
+    record["sender"].update(SENDERS["runtime"])  # type: ignore[typeddict-item]
+    (advice,) = advise(judged([record], "cart", "container"))
+    assert advice["commands"] == [
+        f"docker events --since {AT[:19]}Z --until {rfc3339(int((KILL_S + 10) * 1e9))[:19]}Z "
+        f"--filter container={ID[:12]}"
+    ]
+    record["time"] = None
+    assert [each["commands"] for each in advise(judged([record], "cart", "container"))] == [[]]
+
+
 def test_killed_from_inside() -> None:
     """A process in a container may call itself runc: that it is in there counts."""
     record = sigkill()

@@ -7,18 +7,21 @@ lies in tmpfs or in the kernel is not the victim's.
 
 from typing import TypedDict
 
+from tracer.clock import rfc3339
 from tracer.event import OomKill
 from tracer.printable import printable
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import owner, set_limit, shell_word
 from tracer.why.memory import Memory
-from tracer.why.moment import span
+from tracer.why.moment import seconds, span
 from tracer.why.verdict import Verdict
 
 _MIB = 1 << 20
 _MOST = 0.5
 """What is more than this part of the limit fills it."""
+_EVENTS_S = 10.0
+"""What a runtime says of a kill it says within this time."""
 _LEAST_COUNT = 5
 """So many kills without a rule show a limit that is too low for what is done under it, or peaks that have none."""
 
@@ -176,11 +179,12 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
         }
     if who == "runtime":
         commands = []
-        if container is not None and container["runtime"] in ("docker", "podman"):
-            program = container["runtime"]
-            commands = [
-                f"{program} events --since {when} --until 0s --filter container={shell_word(container['id'][:12])}"
-            ]
+        at = seconds(verdict["time"])
+        if at is not None and container is not None and container["runtime"] in ("docker", "podman"):
+            # Not 0s: docker takes that for the begin of this second, and shows nothing of a kill within it.
+            until = rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
+            of = f"--filter container={shell_word(container['id'][:12])}"
+            commands = [f"{container['runtime']} events --since {when} --until {until} {of}"]
         return {"text": "Ask the runtime who had it do that.", "commands": commands}
     units = {"systemd-oomd": "systemd-oomd", "oom_daemon": "earlyoom", "kubelet": "kubelet"}
     if who in units:
