@@ -121,33 +121,24 @@ def _leave_mounts() -> None:
 
 def _run(command: list[str]) -> tuple[int, int]:
     """The number and the status of a command, which is ended when this process is to end."""
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    ended_by: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        if number == signal.SIGALRM:
-            child.kill()
-            return
-        if not ended_by:  # a second one would end the teardown
-            ended_by.append(number)
-            signal.alarm(ENDING_S)
-            child.send_signal(signal.SIGINT)
-
+    handled = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     # A session of its own: Ctrl-C reaches it by way of this process alone, and its daemons only by its own teardown.
     environment = {**os.environ, MARK: str(ROOT)}
     child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_heed_signals)
-    for number in handled:
-        signal.signal(number, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
-    while True:
-        pid, waited = os.wait()
-        if pid == child.pid:
-            break
+    ended_by = 0
+    while child.pid not in (ended := _reap()):
+        number = signal.sigwaitinfo(handled).si_signo
+        if number == signal.SIGALRM:
+            child.kill()
+        elif number != signal.SIGCHLD and not ended_by:  # a second one would end the teardown
+            ended_by = number
+            signal.alarm(ENDING_S)
+            child.send_signal(signal.SIGINT)
     signal.alarm(0)
-    child.returncode = os.waitstatus_to_exitcode(waited)
+    child.returncode = ended[child.pid]
     if ended_by:
-        return child.pid, 128 + ended_by[0]
+        return child.pid, 128 + ended_by
     return child.pid, child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -179,10 +170,13 @@ def _kill() -> None:
         _reap()
 
 
-def _reap() -> None:
+def _reap() -> dict[int, int]:
+    """Children that have ended, with their status."""
+    found = {}
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+    return found
 
 
 def _descendants(of: int) -> Iterator[int]:

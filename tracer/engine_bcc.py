@@ -10,7 +10,6 @@ import ctypes
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +26,8 @@ SOURCES = (
 )
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Distributions install bcc for their own Python; oomtrace may run in another."""
+OWN_PYTHON = "/proc/self/exe"
+"""sys.executable is what the process calls itself, and that is oomtrace."""
 COMPILE_TIMEOUT_S = 600
 PROGRAMS_MAX = 64
 BCC_PACKAGES = "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora, RHEL)"
@@ -144,7 +145,7 @@ def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
 
 def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
     """The child's reply; ``programs`` receives the descriptors of what it loaded."""
-    for python in dict.fromkeys((SYSTEM_PYTHON, sys.executable)):
+    for python in (SYSTEM_PYTHON, OWN_PYTHON):
         if not os.access(python, os.X_OK):
             continue
         status, answer, complaints = _run_child(python, request, programs)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,14 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     program.restart()
     kill(7)
     wait_until("all are told", lambda: len(told(runs)) == 12)
+
+    def has(query: str, number: float) -> bool:
+        return value(own, query) == number
+
     for job in ("oomtrace", *pods):
         of = f'job="{job}"'
         counted = f"sum(oomtrace_oom_kills_total{{{of}}})"
-        wait_until("all are counted", lambda counted=counted: value(own, counted) == len(told(runs)), SCRAPED_S)
+        wait_until("all are counted", partial(has, counted, len(told(runs))), SCRAPED_S)
         assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(told(runs))
         assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(told(runs))
         assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(told(runs))

@@ -9,8 +9,9 @@ from .runtime import EAT, EATER, Runtime
 from .victims import Victims, check_told, check_verdict
 
 TICK_S = 0.01
-"""podman takes the time of conmon's exit file, and the kernel stamps files with the time of its last tick (current_time()
-in fs/inode.c): up to 10 ms (CONFIG_HZ=100) before the time that the record has."""
+"""podman takes the time of conmon's exit file, and the kernel stamps files with the time of its last tick
+(current_time() in fs/inode.c): up to 10 ms (CONFIG_HZ=100) before the time that the record has.
+"""
 
 
 def test_init(runtime: Runtime, start: Start, victims: Victims) -> None:

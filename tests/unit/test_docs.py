@@ -77,7 +77,8 @@ def test_extras() -> None:
     }
     control = (ROOT / "deploy" / "debian" / "control").read_text()
     wanted = re.findall(r"^(?:Recommends|Suggests): (.*)", control, re.MULTILINE)
-    assert sorted(", ".join(wanted).split(", ")) == sorted(extra.debian for extra in EXTRAS.values())
+    engine = ["python3-bpfcc"]
+    assert sorted(", ".join(wanted).split(", ")) == sorted([*engine, *(extra.debian for extra in EXTRAS.values())])
     assert {form.extra for form in forms().values() if form.extra} <= set(EXTRAS)
 
 
