@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import attempts, wait_until
+from tests.kernel.environment import PATIENCE, attempts, wait_until
 
-READY_S = 30.0
+READY_S = 30.0 * PATIENCE
 """How long a program may take until it listens."""
 SAID_BYTES = 8192
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import wait_until
+from tests.kernel.environment import PATIENCE, wait_until
 from tests.reliability.runs import Runs
 
 from .configuration import CONFIGURATIONS, adapted
@@ -23,7 +23,7 @@ from .conftest import Kill, Start
 from .program import accepts, free_port
 from .unpacked import unpacked
 
-SCRAPED_S = 30.0
+SCRAPED_S = 30.0 * PATIENCE
 DASHBOARD = CONFIGURATIONS / "grafana" / "oomtrace.json"
 TARGET = {"namespace": "monitoring", "pod": "oomtrace-x2", "container": "oomtrace"}
 """Labels that a target found in Kubernetes has of its own."""
@@ -92,7 +92,7 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
         assert value(own, f'oomtrace_output_failing{{{of},output="file:{runs.output}"}}') == 0
         for found in ask(own, f"oomtrace_victim_oom_kills_total{{{of}}}"):
             assert "victim_pod" not in found["metric"], "the victims are in no pod, whatever the target's labels are"
-    wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90)
+    wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90 * PATIENCE)
 
     wait_until("the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(runs)), SCRAPED_S)
     assert exported.stat().st_mode & 0o777 == 0o644

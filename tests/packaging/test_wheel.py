@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.daemon import check_line
-from tests.kernel.environment import IN_VM, PATIENCE_S, ROOT, not_applicable, wait_until
+from tests.kernel.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
 from tests.runtimes.commands import ENVIRONMENT
 from tracer import __version__
 from tracer.schema import json_schema
@@ -20,7 +20,7 @@ from tracer.schema import json_schema
 EM_BPF = 247
 """include/uapi/linux/elf-em.h"""
 ARCHITECTURES = {"x86_64", "arm64"}
-INSTALL_S = 300
+INSTALL_S = 300 * PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,10 @@ class Storm:
         self._eaters.append(self._eat(16, group, children=kills, jobs=jobs, wait_ms=pause_ms or None, life=600))
         return self._eaters[-1]
 
+    def keep_up(self, eater: Eater, kills: int, *, pause_ms: int) -> Eater:
+        """Begin another one where this one is over: how long a tracer takes to start depends on the machine."""
+        return self.brew(kills, pause_ms=pause_ms) if eater.ended() else eater
+
     def end(self, *eaters: Eater) -> None:
         """Wait until all is over."""
         for eater in eaters:

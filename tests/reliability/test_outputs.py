@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.disks import fill, mounted
-from tests.kernel.environment import wait_until
+from tests.kernel.environment import PATIENCE_S, wait_until
 
 from .conftest import Storm
 from .runs import Runs
@@ -77,7 +77,7 @@ def test_ended_on_a_full_disk(first_runs: Runs, storm: Storm, small: Path, by: s
     assert runs.process is not None
     filler = storm_on_a_full_disk(runs, storm, small, 40)
     runs.process.send_signal(by)
-    runs.process.wait(20)
+    runs.process.wait(2 * PATIENCE_S)
     runs.process = None
     filler.unlink()
     assert runs.start()["adopted"]
@@ -105,7 +105,7 @@ def test_reader_that_comes_and_goes(runs: Runs, storm: Storm, tmp_path: Path) ->
         if number < deaths:
             storm.end(storm.brew(30))
     runs.process.send_signal(signal.SIGTERM)
-    runs.process.wait(20)
+    runs.process.wait(2 * PATIENCE_S)
     runs.process = None
     records = [json.loads(line) for line in kept.read_bytes().splitlines()]
     Tally.of("the reader of a FIFO killed and restarted", deaths, storm.kills(), records).write().check()

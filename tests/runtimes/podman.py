@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel.cgroups import Hierarchy
+from tests.kernel.environment import wait_until
 
 from . import image
-from .commands import ask, run
+from .commands import COMMAND_S, ask, run
+from .leftovers import processes
 from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Facts, Runtime, Told, new_name
 
 
@@ -31,7 +33,9 @@ class Podman(Runtime):
         self.podman("load", "--input", self.archive)
 
     def stop(self) -> None:
-        """There is no daemon of its own."""
+        """There is no daemon; but the storage stays mounted where a cleanup of conmon was the last to use it."""
+        wait_until("the cleanups of conmon have ended", lambda: not processes(self.folder), COMMAND_S)
+        self.podman("ps", "--all")
 
     def podman(self, *arguments: str | Path, check: bool = True) -> str:
         # Old conmons put an empty file `oom` into the working directory.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.environment import IN_VM, attempts
+from tests.kernel.environment import IN_VM, attempts, wait_until
 from tests.kernel.oracles import Record
 from tests.kernel.watch import Watch
 
@@ -77,6 +77,7 @@ def test_docker(docker: Docker, watch: Watch, tmp_path: Path) -> None:
             tmp_path,
         )
         records = kills(watch, DOCKER_CONTAINERS)
+        wait_until("docker tells of all", lambda: events.read_bytes().count(b"\n") >= DOCKER_CONTAINERS)
     told = docker.created(events.read_text())
     assert sorted(names) == sorted(container["name"] for container in told.values()), "docker's events are complete"
     assert told == named(records, "name", "image", "labels")
