@@ -467,6 +467,21 @@ def test_workloads_are_found(tmp_path: Path) -> None:
     assert verdicts == {"leaks": {"saw-tooth"}, "bursts": {"burst"}}
 
 
+def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """In Markdown, too, who lowered a limit did not ask for memory; a log without dates has the time since boot."""
+    log = str(Path(__file__).with_name("kernel_logs") / "7.2-shrink.txt")
+    assert report([log], Form("md")) == 0
+    said = capsysbinary.readouterr().out.decode()
+    assert "\n## 73.56 s after boot\n" in said
+    assert "was lowered to 20 MiB while 50 MiB were in use" in said
+    assert "asked for memory" not in said
+    assert "\n- lowered by" not in said, "the log does not say"
+    (record,) = [copy.deepcopy(each) for each in BASES if each["victim"]["comm"] == "hog-shrunk"]
+    record["trigger"]["cgroup"] = "/system.slice/ssh.service"
+    assert report([written(tmp_path / "oom.json", [record])], Form("md")) == 0
+    assert f"\n- lowered by: `sh (thread {record['trigger']['tid']})`\n" in capsysbinary.readouterr().out.decode()
+
+
 def test_victims_of_a_workload(tmp_path: Path) -> None:
     """Of an incident with victims in two cgroups each is one of its own workload."""
     records = list(many([BASES[0]], 2))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tracer.event import OomKill
+from tracer.inference import since_boot, trigger_name, trigger_role, uptime_s
 from tracer.printable import printable
 from tracer.regularity import Regularity
 from tracer.report.incidents import Incident, Kill, Workload
@@ -82,8 +83,9 @@ def span_text(span_s: float | None) -> str:
 
 def _incident(incident: Incident) -> Iterator[str]:
     first = incident.kills[0].record
-    time = first["time"]
-    yield f"## {f'{time[:19]}Z' if time and incident.time_s is not None else 'At an unknown time'}"
+    time, uptime = first["time"], uptime_s(first)
+    when = "At an unknown time" if uptime is None else since_boot(uptime)
+    yield f"## {f'{time[:19]}Z' if time and incident.time_s is not None else when}"
     for kill in incident.kills[:_MOST_VICTIMS]:
         yield ""
         yield code(describe(kill.record))
@@ -116,8 +118,9 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         memory = ", ".join(f"{part.label} {size_text(part.size_bytes)}" for part in parts(limit))
         if memory:
             yield "memory under it", memory
-    if record["trigger"] is not None:
-        yield "asked for memory", code(f"{record['trigger']['comm']} (pid {record['trigger']['pid'] or '?'})")
+    role = trigger_role(record)
+    if record["trigger"] is not None and role is not None:
+        yield "lowered by" if role == "writer" else "asked for memory", code(trigger_name(record["trigger"]))
     if kill.exit is not None:
         died = {True: "the container died with it", False: "the container runs on", None: ""}
         said = f"after {kill.exit['after_ns'] / 1e6:.1f} ms, {died[kill.exit['container_init_died']]}"
