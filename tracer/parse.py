@@ -45,6 +45,9 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
             printer.print(record)
         code = 0 if form.follow else 130
     sys.stdout.flush()
+    for remark in search.remarks():
+        print(f"oomtrace: {remark.text_with_hint()}", file=sys.stderr)
+        code = code or (EXIT_FAILED if remark.is_loss else 0)
     if search.undated:
         print(
             f"oomtrace: {_kills_have(search.undated)} no date, as the log tells only the time since some boot: "
@@ -53,8 +56,8 @@ def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) 
         )
     if search.unread_dates:
         print(
-            f"oomtrace: {_kills_have(search.unread_dates)} no time, as dates cannot be read (English ones can, and "
-            "numbers): give the output of journalctl -o json, or of LC_ALL=C dmesg or journalctl",
+            f"oomtrace: {_kills_have(search.unread_dates)} no time, as the log has no date, or none that can be read "
+            "(English ones can, and numbers): give what journalctl -o json prints, or LC_ALL=C dmesg -T or journalctl",
             file=sys.stderr,
         )
     return code

@@ -158,3 +158,98 @@ SPLIT: dict[str, Render] = {
     ),
 }
 """Formats that make lines of what follows a newline in a record."""
+
+
+def _levels(forms: tuple[bytes, bytes]) -> Callable[[LogLine], bytes]:
+    """The level differs from line to line of a report."""
+    return lambda line: forms[line.text[:1] in (b"[", b" ")]
+
+
+def _relative(lines: Iterable[LogLine]) -> bytes:
+    minutes = [b""]
+
+    def prefix(line: LogLine) -> bytes:
+        minutes.append(_wall(line, "%b%d %H:%M"))
+        return b"[%s] " % (minutes[-1] if minutes[-1] != minutes[-2] else b"  +0.000010")
+
+    return _indented(prefix)(lines)
+
+
+def _docker(lines: Iterable[LogLine]) -> bytes:
+    texts = (f"[{_seconds(line).decode()}] {line.text.decode('utf-8', 'replace')}\n" for line in lines)
+    return b"".join(
+        json.dumps({"log": text, "stream": "stdout", "time": "2024-06-18T07:44:52.123456789Z"}).encode() + b"\n"
+        for text in texts
+    )
+
+
+def _google(lines: Iterable[LogLine]) -> bytes:
+    rendered = []
+    for line in lines:
+        fields = {key: value for key, value in _fields(line).items() if not key.startswith("__")}
+        payload = {**fields, "MESSAGE": line.text.decode("utf-8", "replace")}
+        stamp = f"{_wall(line, '%Y-%m-%dT%H:%M:%S').decode()}.{_micro(line).decode()}Z"
+        rendered.append(json.dumps({"insertId": "x", "jsonPayload": payload, "timestamp": stamp}).encode() + b"\n")
+    return b"".join(rendered)
+
+
+_RSYSLOG = SPLIT["rsyslog"]
+_CONSOLE = _repeated(lambda line: b"[%s] " % _seconds(line))
+_STAMP = b"2024-06-18T07:44:52.1234567Z "
+FORMS: dict[str, Render] = {
+    "bare": _repeated(lambda _: b""),
+    "kernel only": _repeated(lambda line: b"kernel: [%s] " % _seconds(line)),
+    "kernel only, no uptime": _repeated(lambda _: b"kernel: "),
+    "quoted": _repeated(lambda line: b"> [%s] " % _seconds(line)),
+    "quoted, bare": _repeated(lambda _: b"> "),
+    "indented": _repeated(lambda line: b"    [%s] " % _seconds(line)),
+    "indented by tabs, bare": _repeated(lambda _: b"\t\t"),
+    "compose": _repeated(lambda line: b"watch-1  | [%s] " % _seconds(line)),
+    "kubelet, dmesg": _repeated(lambda line: b"%sstdout F [%s] " % (_STAMP, _seconds(line))),
+    "kubelet, /dev/kmsg": _repeated(lambda line: b"%sstdout F 4,7,%d,-;" % (_STAMP, (line.time_ns or 0) // 1000)),
+    "kubelet, bare": _repeated(lambda _: _STAMP + b"stderr F "),
+    "build log": _repeated(lambda line: b"%s[%s] " % (_STAMP, _seconds(line))),
+    "build log of dmesg -T": _repeated(lambda line: b"%s[%s] " % (_STAMP, _wall(line, "%a %b %e %H:%M:%S %Y"))),
+    "build log of journalctl": _repeated(
+        lambda line: b"%s%s node-1 kernel: " % (_STAMP, _wall(line, "%b %d %H:%M:%S"))
+    ),
+    "pstore": lambda lines: b"Panic#1 Part1\n" + SPLIT["dmesg -r"](lines),
+    "VMware": _repeated(lambda line: b"%sIn(05) vcpu-5 - Guest: <4>[%s] " % (_STAMP, _seconds(line))),
+    "netconsole": _repeated(lambda line: b"%s192.0.2.5 [%s] " % (_STAMP, _seconds(line))),
+    "CloudWatch": _repeated(lambda line: b"2024-06-18T07:44:52.123000+00:00 i-0abc/kern [%s] " % _seconds(line)),
+    "logcli": _repeated(lambda line: b'2024-06-18T07:44:52Z {host="a", job="k"} [%s] ' % _seconds(line)),
+    "dmesg -e": _relative,
+    "Talos": _repeated(
+        lambda line: (
+            b"192.0.2.9: kern: %s: [%s.%s000Z]: "
+            % (_levels((b"warning", b"   info"))(line), _wall(line, "%Y-%m-%dT%H:%M:%S"), _micro(line))
+        )
+    ),
+    "OpenWrt": _repeated(
+        lambda line: (
+            b"%s kern.%s kernel: [%s] "
+            % (_wall(line, "%a %b %e %H:%M:%S %Y"), _levels((b"warn", b"info"))(line), _seconds(line))
+        )
+    ),
+    "levels": _repeated(lambda line: b"console %s " % _levels((b"warn", b"info"))(line)),
+    "grep -n": lambda lines: b"".join(
+        b"%d:%s" % (number, line) for number, line in enumerate(_RSYSLOG(lines).splitlines(keepends=True), 98)
+    ),
+    "grep -H": lambda lines: b"".join(
+        b"/var/log/kern.log:" + line for line in _RSYSLOG(lines).splitlines(keepends=True)
+    ),
+    "color": lambda lines: b"".join(
+        b"\x1b[32m[%s] \x1b[0m\x1b[33m%s\x1b[0m\n" % (_seconds(line), part)
+        for line in lines
+        for part in line.text.split(b"\n")
+    ),
+    "serial console": lambda lines: _CONSOLE(lines).replace(b"\n", b"\r\r\n"),
+    "console, CR in front": lambda lines: _CONSOLE(lines).replace(b"\n", b"\n\r"),
+    "dmesg, CR CR LF": lambda lines: WHOLE["dmesg"](lines).replace(b"\n", b"\r\r\n"),
+    "padded": lambda lines: WHOLE["dmesg"](lines).replace(b"\n", b"      \n"),
+    "one blank before the day": lambda lines: _RSYSLOG(lines).replace(b"Nov 24", b"Nov 4"),
+    "host taken out": lambda lines: _RSYSLOG(lines).replace(b" node-1 ", b"  "),
+    "Docker's json-file": _docker,
+    "Google Cloud": _google,
+}
+"""What collectors and people make of lines, where each has what stands in front of it."""

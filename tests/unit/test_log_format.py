@@ -169,8 +169,12 @@ FORGED = [
     pytest.param(b"Nov 24 03:51:53 root[1]: kernel: ", False, id="logger, no host"),
     pytest.param(b"Nov 24 03:51:53 root: ", False, id="syslog, another program, no host"),
     pytest.param(b"[    1.000000] root[1]: kernel: ", False, id="logger, short-monotonic, no host"),
-    pytest.param(b"               ", False, id="indented"),
-    pytest.param(b"", False, id="bare"),
+    pytest.param(b"<14>[    1.000000] kernel: ", False, id="dmesg -r, a user's who says kernel"),
+    pytest.param(b"user: warning: [2026-11-24T03:51:53Z]: ", False, id="Talos, a user's"),
+    pytest.param(b"kern: warning: [2026-11-24T03:51:53Z]: ", True, id="Talos"),
+    pytest.param(b"Tue Nov 24 03:51:53 2026 kern.err kernel: ", True, id="OpenWrt"),
+    pytest.param(b"Tue Nov 24 03:51:53 2026 user.err kernel: ", False, id="OpenWrt, a user's"),
+    pytest.param(b"Tue Nov 24 03:51:53 2026 daemon.err app[1]: ", False, id="OpenWrt, another program"),
 ]
 
 
@@ -349,7 +353,7 @@ def test_boot_id_is_not_made_up() -> None:
 UNREAD_STAMPS = [
     "Dez 04 03:51:53",
     "déc. 04 03:51:53.123456",
-    "12月 04 03:51:53",
+    "13月 04 03:51:53",
     "June 04 03:51:53",
     "Feb 30 03:51:53",
 ]

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,10 +47,14 @@ def run(*arguments: str, log: bytes = b"", zone: str = "UTC") -> subprocess.Comp
     )
 
 
+REMARKS = re.compile(rb"oomtrace: (?:no year in the log; assuming \d{4}|.* does not say who was killed ).*\n")
+"""Of logs whose dates have no year, and of the storm, whose last report is cut."""
+
+
 def records(*arguments: str, log: bytes = b"", zone: str = "UTC") -> list[dict[str, Any]]:
     """What is printed: each a record of the schema, numbered from 0."""
     finished = run(*arguments, log=log, zone=zone)
-    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert (finished.returncode, REMARKS.sub(b"", finished.stderr)) == (0, b"")
     found = [json.loads(line) for line in finished.stdout.splitlines()]
     for number, record in enumerate(found):
         validate(record)
@@ -197,7 +202,7 @@ def test_unusable(tmp_path: Path) -> None:
     finished = run(*map(str, (tmp_path / "none", other, journal, tmp_path, empty, log)))
     assert finished.returncode == EXIT_FAILED
     assert finished.stdout.count(b"\n") == 43
-    said = finished.stderr.decode().splitlines()
+    said = REMARKS.sub(b"", finished.stderr).decode().splitlines()
     assert len(said) == 4
     assert f"cannot read {tmp_path / 'none'}" in said[0]
     assert f"{other} is no kernel log" in said[1]
@@ -304,7 +309,7 @@ def test_follow(tmp_path: Path) -> None:
         wait_for(lambda: tids() == [1, 2, 3, 4])
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
-        assert (process.returncode, said) == (0, b"")
+        assert (process.returncode, REMARKS.sub(b"", said)) == (0, b"")
     finally:
         process.kill()
         process.wait()

@@ -86,6 +86,31 @@ class LogFile:
         if self._program is not None and self._program.wait() != 0:
             raise TracerError(f"{self.name} is damaged, and was read up to there", "zstd says no more than this")
 
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether `line_at` knows."""
+        return self._is_file and self.path != STDIN
+
+    def line_at(self, offset: int) -> int | None:
+        """The number of the line in which that byte is; None: not known.  Reads the file again."""
+        if offset < 0 or not self.can_be_read_again:
+            return None
+        try:
+            again = LogFile(self.path)
+        except UnopenedError:
+            return None
+        newlines = 0
+        try:
+            for block in again.blocks():
+                if len(block) > offset:
+                    return newlines + block.count(b"\n", 0, offset) + 1
+                newlines, offset = newlines + block.count(b"\n"), offset - len(block)
+        except TracerError:
+            pass
+        finally:
+            again.close()
+        return None
+
     def follow(self) -> Iterator[bytes]:
         """All of it, and what is added, as ``tail -F`` does; an empty block where nothing was for PAUSE_S.
 

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Lines of logs in any format -> the kernel's lines in them.
+r"""Lines of logs in known formats -> the kernel's lines in them.
 
-dmesg (raw, -r, -x, -d, -T, --time-format=iso), text of /dev/kmsg, what rsyslog, syslog-ng and busybox write (RFC 3164
-and RFC 5424), and journalctl's text.  Which one it is shows in each line; the one before is tried first.  Lines that
-somebody else wrote are left out where the format tells: by facility, by the name in front of the colon.
+dmesg (raw, -r, -x, -d, -e, -H, -T, --time-format=iso), text of /dev/kmsg, what rsyslog, syslog-ng, busybox and
+OpenWrt write (RFC 3164 and RFC 5424), journalctl's text, and Talos.  Which one it is shows in each line; the one before
+is tried first.  Lines that somebody else wrote are left out where the format tells: by facility, by the name in front
+of the colon.
 
 dmesg spells bytes that cannot be printed as ``\xNN``, and indents what follows a newline in a record, as
 journalctl does.
 """
 
 import re
-from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import UNREAD, has_word
-from tracer.logs.times import MONTHS, Calendar, digits_ns
+from tracer.logs.times import Calendar, digits_ns, month_of
 
 
 class Origin(NamedTuple):
@@ -32,10 +32,6 @@ class Origin(NamedTuple):
 Sourced = tuple[LogLine, Origin]
 NOWHERE = Origin()
 
-_UNPRINTED = (b"\0", BOM_UTF8[:1])
-"""What was not yet on disk when the power failed, and what editors of other systems put in front of a file."""
-_LONGEST = 65536
-"""Bytes; longer lines are nobody's."""
 _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
 _UPTIME = rb"\[ *(\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
@@ -46,17 +42,31 @@ _HOST = re.compile(_BY_HOST + rb"kernel: ")
 """What follows in journalctl's short-monotonic."""
 _WORD = rb"[A-Za-z0-9.\x80-\xff]{2,24}"
 """The name of a day or a month, in whatever language."""
-_DMESG_CTIME = re.compile(_PRIORITY + rb"\[(" + _WORD + rb" " + _WORD + rb" +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER)
+_DMESG_CTIME = re.compile(
+    _PRIORITY + rb"\[(" + _WORD + rb" +" + _WORD + rb" +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER
+)
 _DMESG_ISO = re.compile(_PRIORITY + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d)" + _CALLER)
+_DMESG_RELATIVE = re.compile(
+    _PRIORITY + rb"\[(\d{0,2}[^\d\s\]]{1,20} ?\d\d \d\d:\d\d| {0,5}[+-]\d{1,6}\.\d{6})\]" + _CALLER
+)
+"""dmesg -e and -H: the minute where it changes, else the time since the line before."""
+_TALOS = re.compile(
+    rb"(?:(\S{1,255}): )?([a-z0-9]{1,9}): +[a-z]{1,9}: \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)\]: "
+)
+_LOGREAD = re.compile(
+    rb"([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}) ([a-z0-9]{1,9})\.[a-z]{1,9} "
+    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?|\S)"
+)
+"""OpenWrt's."""
 _KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
 _SYSLOG = re.compile(
     rb"(?:<(\d{1,3})>)?"
-    rb"(?P<stamp>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
+    rb"(?P<stamp>[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"  # RFC 3339; short-iso
     rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
     rb"|\d{9,11}\.\d{6}"  # short-unix
-    rb"|" + _WORD + rb" [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
-    rb" " + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"
+    rb"|" + _WORD + rb" [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
+    rb"  ?" + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"  # two blanks: somebody has taken the host out
     rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
 )
 _RFC5424 = re.compile(
@@ -64,6 +74,14 @@ _RFC5424 = re.compile(
     rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?:  ?(?:\xef\xbb\xbf)?|$)"
 )
 """rsyslog keeps a space in front of what came by the older protocol."""
+COLLECTED = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)? "
+    rb"(?:std(?:out|err) [FP] |\{[^{}]{0,512}\} |[A-Z][a-z]\(\d\d\) \S{1,40} - "
+    rb"|(?:\S{1,255} )?(?:<\d{1,3}>)?\[ *(?:\d{1,12}\.\d{6}\]|\S{2,24} +\S{2,24} +\d{1,2} \d\d:)"
+    rb"|[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+)
+"""What a collector put in front of somebody's line: the kubelet's log of a container, Loki's labels, a build's log,
+netconsole, a virtual machine's console.  By the time alone it looks like syslog's, of a program that is called so."""
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = 92
@@ -73,15 +91,17 @@ Read = Callable[[bytes], Sourced | bool]
 
 
 class LineFormats:
-    """Reads lines, one after another."""
+    """The known formats; line_reader.py reads with them."""
 
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
         self._readers: list[Read] = [
             self._dmesg, self._syslog, self._journal, self._dmesg_ctime, self._rfc5424, self._kmsg, self._dmesg_iso,
-            self._dmesg_json,
+            self._talos, self._logread, self._dmesg_relative, self._dmesg_json,
         ]  # fmt: skip
         self._object = DmesgObject(calendar)
+        self._is_padded = False
+        """Whether blanks stand behind each line."""
         self.indent = 0
         """How far lines are indented in which the record goes on that was read last; 0: it does not."""
         self._match: re.Match[bytes] | None = None
@@ -90,25 +110,6 @@ class LineFormats:
         self._origin = NOWHERE
         self._stamp = b""
         self._stamp_ns: int | None = None
-        self.recognized = 0
-        """How many lines were of a log, whoever wrote them."""
-
-    def read(self, raw: bytes) -> Sourced | None:
-        """A line, without its newline; None: it is not the kernel's, or nothing is to be read in it."""
-        self._match = None
-        if raw[:1] in _UNPRINTED:
-            raw = raw.lstrip(b"\0").removeprefix(BOM_UTF8)
-        if len(raw) > _LONGEST:
-            return None
-        if raw[-1:] == b"\r":
-            raw = raw[:-1]
-        found = self._readers[0](raw)
-        if found is False:
-            found = self._try_others(raw)
-            if found is False:
-                return None
-        self.recognized += 1
-        return None if found is True else found
 
     def _try_others(self, raw: bytes) -> Sourced | bool:
         for number, read in enumerate(self._readers):
@@ -120,7 +121,7 @@ class LineFormats:
     def prefix(self) -> Prefix | None:
         """That of the line that was read last; None: in its format lines have to be read one by one."""
         match, fractions = self._match, []
-        if match is None:
+        if match is None or self._is_padded:
             return None
         raw = match.string
         if match.re is _SYSLOG and (stamp := _FRACTION.search(raw, *match.span("stamp"))) is not None:
@@ -129,24 +130,6 @@ class LineFormats:
         if has_uptime:
             fractions.append(match.span("microseconds"))
         return Prefix.of(raw, fractions, self.indent, has_uptime)
-
-    def more(self, data: bytes, at: int, end: int) -> int:
-        """Where the lines end, of those from ``at`` on, that belong to the record that was read last."""
-        indent, find = b" " * self.indent, data.find
-        while data.startswith(indent, at, end) or (at < end and not data[at : find(b"\n", at, end)].strip(b" ")):
-            at = find(b"\n", at, end) + 1
-        return at
-
-    def join(self, sourced: Sourced, more: bytes) -> Sourced:
-        """The record of a line that was read last, and of those that go on with it, which end with a newline each."""
-        line, origin = sourced
-        newline = b"\n" + b" " * self.indent
-        text = b"\n" + more[:-1]
-        if text.count(newline) == text.count(b"\n") and b"\r" not in text:
-            text = text.replace(newline, b"\n")
-        else:
-            text = re.sub(rb"\r?\n {0,%d}" % self.indent, b"\n", text.removesuffix(b"\r"))
-        return line._replace(text=line.text + _unescape(text)), origin
 
     def _dmesg(self, raw: bytes) -> Sourced | bool:
         match = _DMESG.match(raw)
@@ -165,7 +148,7 @@ class LineFormats:
             self.indent += match.end()
             return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
         if _BACKSLASH in text:
-            return LogLine(_unescape(text), time_ns, "printk", caller), NOWHERE
+            return LogLine(unescape(text), time_ns, "printk", caller), NOWHERE
         self._match = match
         return LogLine(text, time_ns, "printk", caller), NOWHERE
 
@@ -184,12 +167,19 @@ class LineFormats:
         self._remember(match[3], self._calendar.iso(match[3]))
         return self._dmesg_at_wall(raw, match)
 
+    def _dmesg_relative(self, raw: bytes) -> Sourced | bool:
+        match = _DMESG_RELATIVE.match(raw)
+        if match is None:
+            return False
+        self._remember(match[3], None)
+        return self._dmesg_at_wall(raw, match)
+
     def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
         self.indent = match.end()
         if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern"):
             self.indent = 0
             return True
-        return self._at_stamp(_unescape(raw[match.end() :]), match[4]), NOWHERE
+        return self._at_stamp(unescape(raw[match.end() :]), match[4]), NOWHERE
 
     def _kmsg(self, raw: bytes) -> Sourced | bool:
         match = _KMSG.match(raw)
@@ -199,7 +189,7 @@ class LineFormats:
         if int(match[1]) > 7:
             return True
         caller = next((each[7:] for each in match[4].split(b",") if each.startswith(b"caller=")), None)
-        return LogLine(_unescape(raw[match.end() :]), int(match[3]) * 1000, "printk", caller), NOWHERE
+        return LogLine(unescape(raw[match.end() :]), int(match[3]) * 1000, "printk", caller), NOWHERE
 
     def _syslog(self, raw: bytes) -> Sourced | bool:
         match = _SYSLOG.match(raw)
@@ -210,7 +200,7 @@ class LineFormats:
         if unread is not None and not has_word(raw):
             return True
         if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
-            return True
+            return kernel is not None or COLLECTED.match(raw) is None
         if stamp != self._stamp:
             self._remember(stamp, self._read_stamp(stamp))
         self._match = match
@@ -231,6 +221,33 @@ class LineFormats:
         if stamp != self._stamp:
             self._remember(stamp, self._calendar.iso(stamp))
         return self._stamped(raw[match.end() :]), self._from(host)
+
+    def _talos(self, raw: bytes) -> Sourced | bool:
+        match = _TALOS.match(raw)
+        if match is None:
+            return False
+        self.indent = 0
+        host, facility, stamp = match.groups()
+        if facility != b"kern":
+            return True
+        if stamp != self._stamp:
+            self._remember(stamp, self._calendar.iso(stamp))
+        return self._at_stamp(raw[match.end() :], None), self._from(host)
+
+    def _logread(self, raw: bytes) -> Sourced | bool:
+        match = _LOGREAD.match(raw)
+        if match is None:
+            return False
+        self.indent = 0
+        stamp, facility, kernel, seconds, microseconds, caller = match.groups()
+        if kernel is None or facility != b"kern":
+            return True
+        if stamp != self._stamp:
+            self._remember(stamp, self._calendar.ctime(stamp))
+        text = raw[match.end() :]
+        if seconds is None:
+            return self._at_stamp(text, None), NOWHERE
+        return LogLine(text, int(seconds + microseconds) * 1000, "printk", caller, self._stamp_ns), NOWHERE
 
     def _dmesg_json(self, raw: bytes) -> Sourced | bool:
         found = self._object.read(raw)
@@ -262,15 +279,17 @@ class LineFormats:
         if stamp[:1].isdigit():
             if stamp[4:5] == b"-":
                 return self._calendar.iso(stamp)
-            return int(stamp.replace(b".", b"")) * 1000 if b" " not in stamp else None  # a month's number, and more
+            if b" " not in stamp:
+                return int(stamp.replace(b".", b"")) * 1000
         if stamp[3:4] == b" " and stamp[8:9] == b"-":  # of a zone's name only UTC is one zone's
             day, clock, zone = stamp[4:].split(b" ")
             return self._calendar.iso(day + b" " + clock + (b"" if zone.isalpha() and zone != b"UTC" else zone))
-        month = MONTHS.get(stamp[:3]) if stamp[3:4] == b" " else None
+        name, day, clock = stamp.split()
+        month = month_of(name)
         seconds_ns = month and self._calendar.without_year(
-            month, int(stamp[4:6]), int(stamp[7:9]), int(stamp[10:12]), int(stamp[13:15])
+            month, int(day), int(clock[:2]), int(clock[3:5]), int(clock[6:8])
         )
-        return None if not seconds_ns else seconds_ns + int(stamp[16:].ljust(9, b"0"))
+        return None if not seconds_ns else seconds_ns + int(clock[9:].ljust(9, b"0"))
 
     def _remember(self, stamp: bytes, ns: int | None) -> None:
         self._stamp, self._stamp_ns = stamp, ns
@@ -284,5 +303,5 @@ class LineFormats:
         return self._origin
 
 
-def _unescape(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text) if _BACKSLASH in text else text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tracer.logs.formats import NOWHERE, Origin, Sourced
 from tracer.logs.oom_incident import Awaited, Incident
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Reports, has_word, most_awaited
+from tracer.logs.oom_report import Doubts, Reports, has_word, most_awaited
 from tracer.logs.reported import Report
 
 Emit = Callable[[Report, Origin], None]
@@ -24,6 +24,8 @@ class HostReports:
     """
 
     def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
+        self.doubts: Doubts | None = None
+        """Of the log that is read."""
         self._emit = emit
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
@@ -49,7 +51,7 @@ class HostReports:
                 return
             if len(self._open) >= _MOST_HOSTS:
                 self._end(next(iter(self._open)))
-            reports = self._open[origin] = Reports()
+            reports = self._open[origin] = Reports(self)
         for report in reports.feed(line):
             self._emit(report, origin)
         if self._heard is not None:
@@ -89,6 +91,21 @@ class HostReports:
         self._awaiting.pop(origin, None)
         self._last_ns.pop(origin, None)
         return self._open.pop(origin)
+
+    def refuse(self, text: bytes) -> None:
+        """As `Doubts`."""
+        if self.doubts is not None:
+            self.doubts.refuse(text)
+
+    def panic(self, text: bytes) -> None:
+        """As `Doubts`."""
+        if self.doubts is not None:
+            self.doubts.panic(text)
+
+    def leave_unfinished(self, trigger: bytes | None) -> None:
+        """As `Doubts`."""
+        if self.doubts is not None:
+            self.doubts.leave_unfinished(trigger)
 
     def end(self) -> None:
         """The log ends here, or nothing was added to it for a while."""

@@ -2,17 +2,20 @@
 """Entries of journald's journal, as ``journalctl -o json`` and ``-o export`` write them -> the kernel's lines.
 
 Formats: https://systemd.io/JOURNAL_EXPORT_FORMATS/.  Fields whose names begin with an underscore come from journald and
-cannot be forged; for what it read from /dev/kmsg the others are its own, too.
+cannot be forged; for what it read from /dev/kmsg the others are its own, too.  Collectors pass entries on as JSON with
+a date of their own (Fluent Bit), or in a field of another object (Google Cloud's `jsonPayload`).
 """
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timezone
 from typing import Any
 
 import orjson
 
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import UNREAD, has_word
+from tracer.logs.times import Calendar
 
 Seek = Callable[[bytes, int, int], int]
 """The next place in data, from one on and up to another, in an entry that may count."""
@@ -26,6 +29,7 @@ EXPORT = re.compile(rb"__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP)=[^\n]
 _FIELDS = re.compile(rb"(?:[A-Z0-9_]{1,64}=[^\n]*\n)*")
 _BINARY = re.compile(rb"([A-Z0-9_]{1,64})\n")
 _LATER_BINARY = re.compile(rb"\n[A-Z0-9_]{1,64}\n")
+_UTC = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
 _UNREAD = re.compile(UNREAD)
 _UNREAD_JSON = re.compile(rb'"MESSAGE":"' + UNREAD.replace(rb"\r?\Z", rb'"'))
 _WANTED = frozenset(
@@ -47,6 +51,11 @@ def read_json(raw: bytes) -> Found | bool:
         return False
     if not isinstance(entry, dict):
         return False
+    outer = entry
+    if "MESSAGE" not in entry:
+        entry = next((each for each in entry.values() if isinstance(each, dict) and "MESSAGE" in each), entry)
+    if "_TRANSPORT" not in entry and not any(name[:1] == "_" for name in entry):
+        return False  # of another logger
     message = entry.get("MESSAGE")
     if isinstance(message, list):  # of what is no text journalctl shows the bytes
         try:
@@ -56,23 +65,36 @@ def read_json(raw: bytes) -> Found | bool:
     elif isinstance(message, str):
         message = message.encode("utf-8", "surrogatepass")
     fields = {name: value.encode() for name, value in entry.items() if isinstance(value, str) and name != "MESSAGE"}
-    return _read(message, {name.encode(): value for name, value in fields.items() if name.isascii()}) or True
+    named = {name.encode(): value for name, value in fields.items() if name.isascii()}
+    collected_ns = None if b"__REALTIME_TIMESTAMP" in named else _collected_ns(outer)
+    return _read(message, named, collected_ns) or True
 
 
-def _read(message: Any, fields: dict[bytes, bytes]) -> Found | None:
+def _collected_ns(entry: dict[str, Any]) -> int | None:
+    """The time that a collector gives to an entry, which is the journal's."""
+    for name in ("date", "timestamp", "@timestamp", "time"):
+        stamp = entry.get(name)
+        if isinstance(stamp, float) and 0 <= stamp < 1e11:
+            return round(stamp * 1e6) * 1000
+        if isinstance(stamp, str) and (found := _UTC.fullmatch(stamp.encode("utf-8", "replace"))) is not None:
+            return Calendar(timezone.utc).iso(found[0])
+    return None
+
+
+def _read(message: Any, fields: dict[bytes, bytes], collected_ns: int | None = None) -> Found | None:
     if not isinstance(message, bytes) or fields.get(b"_TRANSPORT") != b"kernel":
         return None
     if fields.get(b"SYSLOG_FACILITY", b"0") != b"0":  # written to /dev/kmsg by somebody else
         return None
     uptime_us = _number(fields.get(b"_SOURCE_MONOTONIC_TIMESTAMP"))
     wall_us = _number(fields.get(b"__REALTIME_TIMESTAMP"))
-    wall_ns = None if wall_us is None else wall_us * 1000
+    wall_ns = collected_ns if wall_us is None else wall_us * 1000
     if uptime_us is not None:
         line = LogLine(message, uptime_us * 1000, "printk", None, wall_ns)
     elif wall_ns is not None:
         line = LogLine(message, wall_ns, "realtime", None, wall_ns)
     else:
-        return None
+        line = LogLine(message, None, "unknown")
     return line, _text(fields.get(b"_HOSTNAME")), _uuid(fields.get(b"_BOOT_ID"))
 
 

@@ -20,6 +20,7 @@ from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.hosts import HostReports
 from tracer.logs.records import LogRecords
+from tracer.logs.remarks import AllRemarks, Remark
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
@@ -84,6 +85,9 @@ class LogKills:
         self._this_boot: ThisBoot | None = None
         self._last: list[OomKill] | None = None if wanted.last is None else []
         self._most = wanted.last or 0
+        self._remarks = AllRemarks()
+        self._calendar = calendar
+        """Of the log that is read."""
         self._boots = Boots()
         self._boot_number = _number(wanted.boot)
         back = self._boot_number is not None and self._boot_number <= 0
@@ -114,6 +118,10 @@ class LogKills:
                     raise
                 unreadable(error)
         yield from self.held()
+
+    def remarks(self) -> Iterator[Remark]:
+        """What the logs have beside the kills, when all are read: lines that could not be, kills by other killers."""
+        return self._remarks.sentences()
 
     def held(self) -> Iterator[OomKill]:
         """What is held back until it is known what is last; `kills` ends with it, unless it is interrupted."""
@@ -148,7 +156,10 @@ class LogKills:
         file = LogFile(path)
         calendar = Calendar(self._zone, file.written_ns)
         begin = None if self._boot_number is None else self._boots.begin
-        scan = LogScan(calendar, self._add, begin, reports=self._reports)
+        counts_lines = self._form.follow or not file.can_be_read_again
+        scan = LogScan(calendar, self._add, begin, reports=self._reports, counts_lines=counts_lines)
+        self._calendar = calendar
+        self._remarks.begin(file.name, scan.remarks, file.line_at)
         try:
             if self._form.follow:
                 yield from self._follow(file, scan, calendar)
@@ -160,7 +171,7 @@ class LogKills:
             scan.end()
             file.close()
         yield from self._take()
-        if scan.begun and not scan.recognized:
+        if scan.begun and not scan.recognized and not scan.remarks.unread:
             raise TracerError(
                 f"{file.name} is no kernel log",
                 "give the output of dmesg, of journalctl (as text or -o json, not json-pretty), or a file of syslog",
@@ -215,6 +226,7 @@ class LogKills:
         if record["time"] is None:
             self.unread_dates += report.clock == "unknown"
             self.undated += report.clock != "unknown"
+        self._remarks.add_kill(record["time"], self._calendar.assumes_year)
         if not self._filter.is_in_time(record):
             return
         if self._latest is not None and number is not None:

@@ -10,6 +10,7 @@ Takes constant memory, whatever it is fed, and never raises.  Not every line has
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from tracer.logs import oom_lines
 from tracer.logs.oom_incident import Awaited, Incident, Kill, read_kill
@@ -74,10 +75,24 @@ def most_awaited(each: Iterable[Awaited]) -> Awaited:
     return awaited
 
 
+class Doubts(Protocol):
+    """Is told what is missing in reports."""
+
+    def refuse(self, text: bytes) -> None:
+        """A line with one of `WORDS` is none about a kill."""
+
+    def panic(self, text: bytes) -> None:
+        """A report ended in a panic, and nobody was killed."""
+
+    def leave_unfinished(self, trigger: bytes | None) -> None:
+        """A report began, and does not say who was killed."""
+
+
 class Reports:
     """Joins lines to reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, doubts: Doubts | None = None) -> None:
+        self._doubts = doubts
         self._open: dict[bytes | None, Incident] = {}
         self._number = 0
         self._caller: bytes | None = None
@@ -122,11 +137,18 @@ class Reports:
 
     def _read(self, line: LogLine, incident: Incident | None, done: list[Report]) -> None:
         text = line.text
-        if text.find(b"ill") >= 0 and self._read_kill(line, incident, done):
-            return
+        if text.find(b"ill") >= 0:
+            if self._read_kill(line, incident, done):
+                return
+            if self._doubts is not None and has_word(text):
+                self._doubts.refuse(text)
         if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
         elif incident is not None and not incident.read(line, self._number):
+            if not incident.kills:
+                del self._open[line.caller]
+                if self._doubts is not None and text.startswith(b"Kernel panic - "):
+                    self._doubts.panic(text)
             done += self._close(line.caller)
 
     def lose(self) -> list[Report]:
@@ -150,7 +172,11 @@ class Reports:
 
     def _close(self, caller: bytes | None, complete: bool = True) -> list[Report]:
         incident = self._open.pop(caller, None)
-        return [] if incident is None else incident.reports(complete)
+        if incident is None:
+            return []
+        if incident.reported and not incident.kills and self._doubts is not None:
+            self._doubts.leave_unfinished(incident.trigger_comm)
+        return incident.reports(complete)
 
     def _close_stale(self, line: LogLine) -> list[Report]:
         stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
@@ -179,6 +205,8 @@ class Reports:
         if incident is None or not incident.can_take(kill):
             # Without a report only the kernel's own words count, and a line without any says too little.
             if kill.message not in oom_lines.MESSAGES and (kill.message is not None or kill.total_vm_kb is None):
+                if self._doubts is not None:
+                    self._doubts.refuse(line.text)
                 return
             done += self._close(line.caller)
             incident = self._begin(line, done)

@@ -10,19 +10,21 @@ from collections.abc import Callable
 from heapq import heapreplace
 
 from tracer.logs.alike import Alike
-from tracer.logs.formats import LineFormats, Origin, Sourced
+from tracer.logs.formats import Origin, Sourced
 from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
+from tracer.logs.line_reader import LineReader
 from tracer.logs.oom_incident import Awaited, Incident
-from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS
+from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS, has_word
+from tracer.logs.remarks import KILLER_WORDS, Place, Remarks
+from tracer.logs.terminal import Terminal, terminal_of, whole_part
 from tracer.logs.times import Calendar
 
 Begin = Callable[[Origin], None]
 
-_SPELLED = tuple(b",".join(b"%d" % byte for byte in word.strip()) for word in WORDS)
-"""In the journal's JSON a text that is no UTF-8 is a list of numbers."""
-_BEGINS = (*WORDS, *_SPELLED)
-_COUNTS = (*DETAILS, b'"MESSAGE":[')
+_SPELLED = tuple(b",".join(b"%d" % byte for byte in word) for word in (b"oom-killer", b"process"))
+"""One of them is in each of `WORDS`: in the journal's JSON a text that is no UTF-8 is a list of numbers."""
+_SPELLED_COUNTS = (b'"MESSAGE":[',)
 _SPACED = re.compile(rb'\{ ?"[A-Z_]{1,64}" ?: ')
 """journalctl wrote JSON so until systemd 240, as others do."""
 _SPACED_BEGINS = tuple(word.replace(b",", b", ") for word in _SPELLED)
@@ -33,6 +35,10 @@ _LINES_BEFORE = 16
 """A name in a record may hold newlines, and in ``dmesg -J`` the time stands some lines before the text."""
 _STRETCH_BYTES = 16384
 _SAMPLE_LINES = 256
+_WINDOW_BYTES = 65536
+"""In which it is learnt what stands in front of the lines of a report."""
+_KILLERS_BYTES = 4 << 20
+"""In so much of a log it is looked for kills by other killers."""
 _PATIENCE_BYTES = 4 << 20
 """After so much in which nothing counts, nothing more is waited for."""
 
@@ -47,18 +53,29 @@ class LogScan:
         begin: Begin | None = None,
         heard: Heard | None = None,
         reports: HostReports | None = None,
+        counts_lines: bool = True,
     ) -> None:
         """``begin`` is told when a host boots, of which nobody has to hear else.
 
         ``reports`` are of the log of which this one is the next part: they take what is read, and are not ended here.
+        ``counts_lines``: else remarks tell offsets alone, which is faster.
         """
         self._boots = begin
-        self._begin_words = _BEGINS if begin is None else (*_BEGINS, _BOOT)
-        self._count_words = _COUNTS if begin is None else (*_COUNTS, _BOOT)
-        self._formats = LineFormats(calendar)
+        self._begin_words = WORDS if begin is None else (*WORDS, _BOOT)
+        self._count_words = DETAILS if begin is None else (*DETAILS, _BOOT)
+        self._is_spaced = False
+        """Whether there are blanks in its JSON."""
+        self._formats = LineReader(calendar)
         self._reports = reports or HostReports(emit, heard)
         self._goes_on = reports is not None
+        self._reports.doubts = self
+        self.remarks = Remarks()
+        self._counts_lines = counts_lines
+        self._fed_bytes = self._fed_newlines = 0
+        self._data, self._at = b"", 0
+        """Where the line is that was read last."""
         self._export: Export | None = None
+        self._terminal = Terminal()
         self.begun = self._overlong = False
         self._rest = b""
         """What was not read yet: a last line, which lacks its end or may go on, and what may belong to it."""
@@ -80,6 +97,9 @@ class LogScan:
     def feed(self, block: bytes) -> None:
         """What comes next in the log."""
         self._passed += len(block)
+        self._fed_bytes += len(block)
+        if self._counts_lines:
+            self._fed_newlines += block.count(b"\n")
         if self._passed > _PATIENCE_BYTES:
             self._reports.end()
         if self._overlong:
@@ -93,10 +113,14 @@ class LogScan:
             return
         if not self.recognized:
             self._begin(data)
+        if self._terminal.changes:
+            data = self._terminal.clean(data)
         if self._export is not None:
             self._rest = data[self._entries(self._export, data) :]
             return
         end = data.rfind(b"\n") + 1
+        if self._terminal.broken_width:  # the last line may go on
+            end = data.rfind(b"\n", 0, end - 1) + 1
         if len(data) - end > LONGEST_BYTES:
             self._overlong, self._rest = True, b""
             self._lines(data, end, whole=True)
@@ -118,6 +142,8 @@ class LogScan:
         """The log is over; a last line without its end may be cut, and counts for nothing."""
         if not self.recognized and self._rest:
             self._begin(self._rest)
+            if self._terminal.changes:
+                self._rest = self._terminal.clean(self._rest)
         self._read_rest()
         if not self._goes_on:
             self._reports.end()
@@ -129,11 +155,15 @@ class LogScan:
         if not self.begun and EXPORT.match(data) is not None:
             self.begun, self._export = True, Export()
             return
+        if not self.begun:
+            self._terminal = terminal_of(data[: 64 * _STRETCH_BYTES])
+            if self._terminal.is_colored and not self._counts_lines:  # offsets do not tell lines
+                self._counts_lines, self._fed_newlines = True, data.count(b"\n")
         self.begun = True
+        if self._terminal.changes:
+            data = self._terminal.clean(data)
         sample = data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
-        if _SPACED_COUNTS[0] not in self._count_words and any(map(_SPACED.match, sample)):
-            self._begin_words = (*self._begin_words, *_SPACED_BEGINS)
-            self._count_words = (*self._count_words, *_SPACED_COUNTS)
+        self._is_spaced = self._is_spaced or any(map(_SPACED.match, sample))
         for line in sample:
             self._formats.read(line)
 
@@ -146,11 +176,12 @@ class LogScan:
 
     def _lines(self, data: bytes, end: int, whole: bool = False) -> int:
         """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
-        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        self._seek_words(data)
         formats, reports, at = self._formats, self._reports, 0
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
         alike: Alike | None = None
+        learnt_to, cut_width = 0, self._terminal.cut_width or -1
         awaiting: Incident | HostReports = reports
         while at < end:
             hit = seek(data, at, end, awaiting.awaits)
@@ -168,23 +199,67 @@ class LogScan:
                     at = alike.add_rows(data, at, min(self._counts.next(data, at, end), at + _STRETCH_BYTES))
                 continue
             if (sourced := read(data[begin:stop])) is None:
-                continue
+                if not (formats.is_unknown and formats.may_learn and begin >= learnt_to and has_word(data[begin:stop])):
+                    self._data, self._at = data, begin
+                    self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
+                    continue
+                learnt_to = begin + _WINDOW_BYTES
+                if learnt_to > end and not whole:
+                    return begin
+                lines = data[max(0, begin - _WINDOW_BYTES // 8) : learnt_to].split(b"\n")
+                if not formats.learn(lines[bool(begin) :]) or (sourced := read(data[begin:stop])) is None:
+                    self._data, self._at = data, begin
+                    self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
+                    continue
             if formats.indent and (at >= end or data[at] == 32):
                 begun, at = at, formats.more(data, at, end)
                 if at >= end and not whole and end - begin < LONGEST_BYTES:
                     return begin
                 if at > begun:
                     sourced = formats.join(sourced, data[begun:at])
+            if stop - begin == cut_width:
+                sourced = sourced[0]._replace(text=whole_part(sourced[0].text)), sourced[1]
             self.fed, self._passed = self.fed + 1, 0
+            self._data, self._at = data, begin
             take(sourced)
             alike = self._alike()
             awaiting = reports if alike is None else alike.incident
         return at
 
+    def _place(self) -> Place:
+        """Of the line that was read last."""
+        if self._export is not None or self._terminal.broken_width:  # the lines there are no longer those of the log
+            return Place(-1, None)
+        line = self._fed_newlines - self._data.count(b"\n", self._at) + 1 if self._counts_lines else None
+        return Place(self._fed_bytes - len(self._data) + self._at, line)
+
+    def refuse(self, text: bytes) -> None:
+        """As `Doubts`."""
+        self.remarks.refuse(text, self._place)
+
+    def panic(self, text: bytes) -> None:
+        """As `Doubts`."""
+        self.remarks.panic(text, self._place)
+
+    def leave_unfinished(self, trigger: bytes | None) -> None:
+        """As `Doubts`."""
+        self.remarks.leave_unfinished(trigger)
+
     def _alike(self) -> Alike | None:
         incident = self._reports.only()
         prefix = None if incident is None else self._formats.prefix()
         return None if incident is None or prefix is None else Alike(prefix, incident)
+
+    def _seek_words(self, data: bytes) -> None:
+        """Look for what counts in these data; each word that is looked for takes time."""
+        begins, counts = self._begin_words, self._count_words
+        if data[:1] == b"{" or data.find(b"\n{", 0, _STRETCH_BYTES) >= 0:
+            begins, counts = (*begins, *_SPELLED), (*counts, *_SPELLED_COUNTS)
+            if self._is_spaced:
+                begins, counts = (*begins, *_SPACED_BEGINS), (*counts, *_SPACED_COUNTS)
+        if self._fed_bytes <= _KILLERS_BYTES:
+            begins, counts = (*begins, *KILLER_WORDS), (*counts, *KILLER_WORDS)
+        self._begins, self._counts = _Places(begins), _Places(counts)
 
     def _take(self, sourced: Sourced) -> None:
         if self._boots is not None and sourced[0].text.startswith(_BOOT):

@@ -17,7 +17,8 @@ _ISO = re.compile(
     rb"(\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?)?)(?:(?<=:\d\d:\d\d)[.,](\d{1,9}))? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)?"
 )
 _DIGITS = re.compile(rb"\d+")
-_CTIME = re.compile(rb"\S+ (\S+) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_MONTH_NUMBER = re.compile(rb"(\d{1,2})(?:\xe6\x9c\x88|\xec\x9b\x94)")
+_CTIME = re.compile(rb"\S+ +(\S+) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
 _SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
 _UNITS_S = {
@@ -50,6 +51,8 @@ class Calendar:
     def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
         self._zone = zone
         self._latest: datetime | None = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
+        self.assumes_year = False
+        """Whether a date had none."""
         self._second: tuple[bytes, bytes | None] = b"", None
         self._second_ns: int | None = None
         self._around: tuple[bytes, bytes] = b"", b""
@@ -86,6 +89,7 @@ class Calendar:
             except ValueError:
                 continue
             if moment <= latest.replace(tzinfo=None):
+                self.assumes_year = True
                 return self.unix_ns(year, month, day, hour, minute, second)
         return None
 
@@ -112,10 +116,11 @@ class Calendar:
     def ctime(self, text: bytes) -> int | None:
         """``Tue Nov 24 03:51:53 2026``."""
         match = _CTIME.fullmatch(text)
-        if match is None or match[1] not in MONTHS:
+        month = None if match is None else month_of(match[1])
+        if match is None or month is None:
             return None
         day, hour, minute, second, year = (int(part) for part in match.groups()[1:])
-        return self.unix_ns(year, MONTHS[match[1]], day, hour, minute, second)
+        return self.unix_ns(year, month, day, hour, minute, second)
 
     def moment(self, text: str) -> int:
         """What journalctl's --since takes: as `iso` does, ``03:51``, ``yesterday``, ``-2h``, ``1 hour ago``, ``@17``.
@@ -163,6 +168,14 @@ class Calendar:
 
     def _at(self, unix_s: float) -> datetime:
         return datetime.fromtimestamp(unix_s, self._zone)
+
+
+def month_of(name: bytes) -> int | None:
+    """The number of a month by its English name, or by its number as Chinese, Japanese and Korean ones are called."""
+    found = MONTHS.get(name)
+    if found is None and (match := _MONTH_NUMBER.fullmatch(name)) is not None:
+        found = int(match[1])
+    return found
 
 
 def digits_ns(stamp: bytes) -> int:

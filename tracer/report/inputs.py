@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tracer.errors import TracerError
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile
+from tracer.logs.remarks import Remark
 from tracer.recorded import Records, UnfitError, read_json
 from tracer.report.incidents import Collection
 from tracer.report.log import LogKills
@@ -57,7 +58,7 @@ class Inputs:
         file = LogFile(path)
         try:
             blocks = _UpToDamage(file.blocks())
-            bad = self._blocks(blocks, file.written_ns)
+            bad = self._blocks(blocks, file)
         finally:
             file.close()
         if bad is not None:
@@ -75,7 +76,11 @@ class Inputs:
         """All are read: no other log goes on with what the last one left open."""
         self._kills.end_all()
 
-    def _blocks(self, blocks: "_UpToDamage", written_ns: int) -> int | None:
+    def remarks(self) -> Iterator[Remark]:
+        """What kernel logs have beside the kills that are read in them."""
+        return self._kills.remarks()
+
+    def _blocks(self, blocks: "_UpToDamage", file: LogFile) -> int | None:
         """How many bad lines there are in a file; None: it is nothing that is read here."""
         begin = b""
         for block in blocks:
@@ -90,9 +95,9 @@ class Inputs:
         if has_records and _JOURNAL.match(begin) is None:
             return sum(not self._takes(line) for line in split_lines(rest) if line.strip())
         # A journal may be of the whole host: the kernel's lines among oomtrace's records.
-        return self._log(rest, written_ns, has_records)
+        return self._log(rest, file, has_records)
 
-    def _log(self, blocks: Iterable[bytes], written_ns: int, has_records: bool) -> int | None:
+    def _log(self, blocks: Iterable[bytes], file: LogFile, has_records: bool) -> int | None:
         """``has_records``: then lines that are neither records nor the kernel's are bad ones."""
         bad, is_known, kills = 0, has_records, self._kills
 
@@ -101,7 +106,7 @@ class Inputs:
                 kills.feed(block)
                 yield block
 
-        kills.begin(written_ns)
+        kills.begin(file)
         for line in split_lines(heard(), b"" if has_records else _MARK):
             # In a log what is indented may go on with a name: nobody can make a record by giving one.
             if line[:1] == b"{" and _MARK in line and self._takes(line):

@@ -5,14 +5,16 @@ All that the report needs of tracer/parse.py's readers goes through `LogKills`.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tracer.enrich import name_cgroups
 from tracer.event import Host, OomKill
+from tracer.logs.files import LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.hosts import HostReports
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.records import LogRecords
+from tracer.logs.remarks import AllRemarks, Remark
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot, open_kmsg
@@ -40,18 +42,27 @@ class LogKills:
         self._heard: dict[Origin, deque[LogLine]] = defaultdict(lambda: deque(maxlen=_HEARD_LINES))
         self._told: set[Origin] = set()
         self._this_boot: ThisBoot | None = None
+        self._remarks = AllRemarks()
+        self._calendar = Calendar()
 
-    def begin(self, written_ns: int) -> None:
-        """A log begins, which was last written then, Unix time: it tells years that a log leaves out."""
-        self._scan = LogScan(Calendar(None, written_ns), self._report, reports=self._reports)
+    def begin(self, file: LogFile) -> None:
+        """A log begins; when it was last written tells years that it leaves out."""
+        self._calendar = Calendar(None, file.written_ns)
+        counts_lines = not file.can_be_read_again
+        self._scan = LogScan(self._calendar, self._report, reports=self._reports, counts_lines=counts_lines)
+        self._remarks.begin(file.name, self._scan.remarks, file.line_at)
         if self._scan.idle:
             self._heard.clear()
             self._told.clear()
 
     @property
     def recognized(self) -> bool:
-        """Whether anything in it was a line of a log."""
-        return self._scan is not None and self._scan.recognized > 0
+        """Whether anything in it was a line of a log, or should have been one."""
+        return self._scan is not None and (self._scan.recognized > 0 or self._scan.remarks.unread > 0)
+
+    def remarks(self) -> Iterator[Remark]:
+        """What the logs have beside the kills, when all are read."""
+        return self._remarks.sentences()
 
     def feed(self, block: bytes) -> None:
         """What comes next in it."""
@@ -107,6 +118,7 @@ class LogKills:
     def _tell(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
         record["host"] = host
         name_cgroups(record)
+        self._remarks.add_kill(record["time"], self._calendar.assumes_year)
         self._told.add(origin)
         since = report.incident_ns or 0
         lines = [_text(line) for line in self._heard[origin] if line.time_ns is None or line.time_ns >= since]

@@ -45,6 +45,9 @@ def report(files: Sequence[str], form: Form) -> int:
             print(f"oomtrace: {error}", file=sys.stderr)
             code = EXIT_FAILED
     inputs.end()
+    for remark in inputs.remarks():
+        print(f"oomtrace: {remark.text_with_hint()}", file=sys.stderr)
+        code = code or (EXIT_FAILED if remark.is_loss else 0)
     if not inputs.read_so_far:
         return code
     for read in inputs.read_so_far:

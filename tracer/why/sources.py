@@ -184,8 +184,9 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool], is_given: bool) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     is_open = True
+    kills = LogKills()
     try:
-        for record in LogKills().kills([path]):
+        for record in kills.kills([path]):
             cgroup = record["victim"]["cgroup"]
             whose = enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find)
             record["container"], record["kubernetes"], record["systemd"], _ = whose
@@ -195,6 +196,7 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
         is_open = False
         raise
     finally:
+        sources.problems.extend(remark.text_with_hint() for remark in kills.remarks())
         if is_open:
             since = _first_line() if path == kmsg.PATH else None
             sources.watched.append(Watched(source, since, is_given=is_given))
