@@ -29,6 +29,8 @@ class Audit:
         """Kills that an earlier run has noted, while its last events are read again."""
         self._began_ns = boottime_ns()
         self._group: str | None = None
+        self.is_first = True
+        """Nothing was settled yet in this run: an earlier one may have told the gap that is to come."""
 
     def start(self, now_ns: int) -> None:
         """Compare what was before, and learn what the cgroups have counted."""
@@ -67,6 +69,7 @@ class Audit:
             return False
         if self._missing(counted) <= 0:
             self._suspect = None
+            self.is_first = False
             self._ledger.settle(counted, boottime_ns())
             self._cgroups.settle()
             return False
@@ -101,6 +104,10 @@ class Audit:
             return 0
         return max(0, self._missing(self._suspect[0]))
 
+    def hold(self) -> Callable[[], None]:
+        """Keep from the disk what is noted and settled from here on, until what is returned is called."""
+        return self._ledger.hold()
+
     def begin(self) -> None:
         """Compare only what comes from now on."""
         counted = self._count()
@@ -124,6 +131,7 @@ class Audit:
                 "time": at_boottime(now_ns),
                 "seq": 0,
                 "host": NOBODY,
+                "id": f"{ledger.boot}-{ledger.explained - ledger.kills:x}-{counted:x}",
                 "since": None if ledger.since_ns is None else at_boottime(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),
                 "records": ledger.kills,
@@ -134,6 +142,7 @@ class Audit:
             self._cgroups.settle()
         ledger.settle(counted, now_ns)
         self._suspect = None
+        self.is_first = False
         return gap
 
     def _missing(self, counted: int) -> int:

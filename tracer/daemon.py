@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
 from tracer.clock import boottime_ns
+from tracer.disk import HUNG_S, Disk
 from tracer.engine import open_ring
 from tracer.errors import TracerError
 from tracer.event import Sigkill
 from tracer.filter import Filter
 from tracer.gfp import GfpNames
-from tracer.ledger import Ledger
+from tracer.ledger import open_ledger
 from tracer.names import Names
 from tracer.notify import Notifier
 from tracer.options import ENVIRONMENT, FIXED, Options, from_json
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
+SAVE_S = 0.05
+"""How long to wait for the ledger's disk; what it takes longer for is asked again after SETTLE_NS."""
 SETTLE_NS = 100_000_000
 """How soon it is asked whether the outputs have taken what they were given."""
 
@@ -70,12 +73,13 @@ class Daemon:
         self._names = Names(self._runtimes)
         backlog, self._sigkill_backlog = self._rings.backlogs
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
-        ledger = Ledger(kept.ledger if kept else None, self._host["boot_id"])
+        self._disk = Disk()
+        ledger = self._ledger = open_ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
-        outputs = self._outputs.start(kept.folder if kept else None)
+        outputs = self._outputs.start(kept.folder if kept else None, self._disk)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
             told_ns = max(self._capture.since_ns, self._audit.since_ns)
@@ -179,6 +183,7 @@ class Daemon:
         )
         self._stream.close()
         self._stream.release()
+        self._save(HUNG_S)
         self._release()
         if self._capture.pinned and sys.stderr.isatty():
             print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
@@ -188,7 +193,8 @@ class Daemon:
         now_ns, patience_ns = time.monotonic_ns(), self._pipeline.patience_ns()
         dues = self._pipeline.next_ns(), self._sigkills.next_ns(), self._notifier.next_ns(), self._audit.next_ns()
         waits = [max(0, due_ns - now_ns) for due_ns in dues if due_ns is not None]
-        settle_ns = SETTLE_NS if any(backlog.waits() for backlog in self._rings.backlogs) else None
+        is_settled = self._ledger.is_saved and not self._stream.waits()
+        settle_ns = SETTLE_NS if not is_settled or any(backlog.waits() for backlog in self._rings.backlogs) else None
         waits += [wait_ns for wait_ns in (patience_ns, settle_ns) if wait_ns is not None]
         return min(waits) / 1e9 if waits else None
 
@@ -232,16 +238,17 @@ class Daemon:
                 self._pipeline.lose("decode", error)
 
     def _inherit_all(self) -> None:
-        """They go once all is written: a run that is killed meanwhile leaves them to the next one."""
+        """They go once all is taken: a run that is killed meanwhile leaves them to the next one."""
         for predecessor in self._capture.predecessors:
             self._inherit(predecessor)
         if self._capture.predecessors:
             self._drain()  # what both saw is known as long as the older one is there
+            self._settle()
+            for predecessor in self._capture.predecessors:
+                self._stream.once_taken(predecessor.remove)
+                self._stream.once_taken(predecessor.close)
             self._stream.flush()
             self._settle()
-        for predecessor in self._capture.predecessors:
-            predecessor.remove()
-            predecessor.close()
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
@@ -259,16 +266,27 @@ class Daemon:
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""
-        for stage, count in self._rings.lost():
-            self._stream.lose(stage, count)
+        losses = self._rings.lost()
+        for loss in losses:
+            name = f"{self._ledger.boot}-{self._capture.since_ns:x}-{loss.stage}-{loss.first:x}-{loss.end:x}"
+            self._stream.lose(loss.stage, loss.end - loss.first, name, is_again=loss.is_old)
         if self._rings.has_unseen_cgroups():
             self._expect(None)
         self._stream.settle()
+        for loss in losses:
+            self._stream.once_taken(loss.told)
         self._release()
 
     def _release(self) -> None:
         told = self._sigkills.first_needed(self._rings.sigkills.position)
-        self._rings.release(self._pipeline.incident_is_open, told)
+        self._rings.release(self._pipeline.incident_is_open, told, is_noted=self._save())
+
+    def _save(self, timeout_s: float = SAVE_S) -> bool:
+        """Bring onto the disk which kills have a record; False: it is not there, as the disk or an output hangs."""
+        if not self._ledger.is_saved:
+            self._disk.ask(self._ledger.save)
+            self._disk.wait(timeout_s)
+        return self._ledger.is_saved
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""

@@ -2,17 +2,19 @@
 """Which kills of this boot have a record, whichever run of oomtrace wrote it.
 
 What the kernel has counted is compared with this (tracer/audit.py), and what its log tells is known or new.  Kept in a
-file, so that it is right after a SIGKILL, too: a kill is noted by two writes, of its entry and then of a header that
-counts it.  The header has two places that take turns, and the newer one that is whole is believed.
+file, so that it is right after a SIGKILL, too: kills are saved by writing their entries and then a header that counts
+them.  The header has two places that take turns, and the newer one that is whole is believed.
 """
 
 import contextlib
 import os
 import struct
 from binascii import crc32
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
+from tracer.disk import OPEN_S, within
 from tracer.stderr import tell
 
 ENTRIES_MAX = 4096
@@ -49,7 +51,10 @@ class _Header(NamedTuple):
 
 
 class Ledger:
-    """In memory only where ``path`` is None or cannot be written: ``error`` says why."""
+    """What is noted is on disk once ``save`` has been there; in memory only where ``path`` is None.
+
+    The same where the file cannot be written: ``error`` says why.
+    """
 
     def __init__(self, path: str | None, boot_id: str | None) -> None:
         self.error: OSError | None = None
@@ -57,10 +62,13 @@ class Ledger:
         """Nothing is known of this boot."""
         self.is_damaged = False
         """Something was there that cannot be believed."""
-        self._entries: list[Entry] = []
+        self._entries = bytearray(ENTRIES_MAX * _ENTRY.size)
         self._file: int | None = None
         boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
-        self._header = _Header(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
+        self._header = self._saved = _Header(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
+        """What is known, and what of it is on disk."""
+        self._held: list[_Header] = []
+        """What was known when each ``hold`` began that goes on."""
         self._path = path
         if path is None:
             return
@@ -71,11 +79,12 @@ class Ledger:
             of_this_boot = [header for header in found if header.boot_id == boot]
             if of_this_boot:
                 self.is_new = False
-                self._header = max(of_this_boot, key=lambda header: header.generation)
-            self._write_header()
+                self._header = self._saved = max(of_this_boot, key=lambda header: header.generation)
+            raw = os.pread(self._file, len(self._entries), _ENTRIES_AT)
         except OSError as error:
             self._fail(error)
             return
+        self._entries[: len(raw)] = raw
         with contextlib.suppress(OSError):  # so that a disk that is full later does not matter
             os.posix_fallocate(self._file, 0, _ENTRIES_AT + ENTRIES_MAX * _ENTRY.size)
 
@@ -90,6 +99,11 @@ class Ledger:
         return self._header.groups
 
     @property
+    def boot(self) -> str:
+        """Names this boot, as in the ids of records."""
+        return self._header.boot_id.hex()[:8]
+
+    @property
     def kills(self) -> int:
         """Kills noted since all was explained."""
         return self._header.end - self._header.first
@@ -101,48 +115,52 @@ class Ledger:
 
     def entries(self) -> Iterator[Entry]:
         """The latest kills."""
-        if self._file is None:
-            yield from self._entries
-            return
-        raw = b""
-        with contextlib.suppress(OSError):
-            raw = os.pread(self._file, ENTRIES_MAX * _ENTRY.size, _ENTRIES_AT)
         for number in range(max(0, self._header.end - ENTRIES_MAX), self._header.end):
-            at = self._place(number) - _ENTRIES_AT
-            if at + _ENTRY.size <= len(raw):
-                yield Entry(*_ENTRY.unpack_from(raw, at))
+            yield Entry(*_ENTRY.unpack_from(self._entries, _place(number)))
 
     def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
-        """A kill has a record, or is about to: its event stays in the ring buffer until then."""
-        tid &= 0xFFFFFFFF  # whatever a log says
-        if self._file is not None:
-            try:
-                os.pwrite(self._file, _ENTRY.pack(killed_ns, tid), self._place(self._header.end))
-            except OSError as error:
-                self._fail(error)
-        if self._file is None:
-            self._entries.append(Entry(killed_ns, tid))
-            del self._entries[:-ENTRIES_MAX]
+        """A kill has a record, or is about to: its event stays in the ring buffer until that is saved."""
         header = self._header
-        self._change(header._replace(end=header.end + 1, groups=header.groups + counts_twice))
+        _ENTRY.pack_into(self._entries, _place(header.end), killed_ns, tid & 0xFFFFFFFF)  # whatever a log says
+        self._header = header._replace(end=header.end + 1, groups=header.groups + counts_twice)
 
     def settle(self, counted: int, now_ns: int) -> None:
         """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap."""
         header = self._header
-        self._change(header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0))
+        self._header = header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0)
+
+    def hold(self) -> Callable[[], None]:
+        """Save nothing that is noted from here on, until what is returned is called: its records are on their way."""
+        held = self._header
+        self._held.append(held)
+        return lambda: self._held.remove(held)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all is on disk, or will never be."""
+        return self._file is None or self._saved[3:] == self._header[3:]
+
+    def save(self) -> None:
+        """Bring onto the disk what is not held back; from one thread, another may note meanwhile."""
+        header = self._held[0] if self._held else self._header
+        if self._file is None or header[3:] == self._saved[3:]:
+            return
+        header = header._replace(generation=self._saved.generation + 1)
+        try:
+            for number in range(max(self._saved.end, header.end - ENTRIES_MAX), header.end):
+                at = _place(number)
+                os.pwrite(self._file, self._entries[at : at + _ENTRY.size], _ENTRIES_AT + at)
+            raw = _HEADER.pack(*header)
+            os.pwrite(self._file, raw + _CRC.pack(crc32(raw)), header.generation % 2 * _HEADER_STEP)
+        except OSError as error:
+            self._fail(error)
+        self._saved = header
 
     def close(self) -> None:
         """What is noted afterwards is in memory only."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def _change(self, header: _Header) -> None:
-        self._header = header._replace(generation=header.generation + 1)
-        try:
-            self._write_header()
-        except OSError as error:
-            self._fail(error)
 
     def _read_header(self, place: int) -> _Header | None:
         assert self._file is not None
@@ -152,19 +170,21 @@ class Ledger:
         header = _Header(*_HEADER.unpack_from(raw))
         return header if header.magic == _MAGIC and header.first <= header.end else None
 
-    def _write_header(self) -> None:
-        if self._file is not None:
-            raw = _HEADER.pack(*self._header)
-            place = self._header.generation % 2
-            os.pwrite(self._file, raw + _CRC.pack(crc32(raw)), place * _HEADER_STEP)
-
     def _fail(self, error: OSError) -> None:
         """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
         self.error = error
-        self._entries = list(self.entries())
         self.close()
         tell(f"{self._path}: {error.strerror or error}; kills are counted in memory only")
 
-    @staticmethod
-    def _place(number: int) -> int:
-        return _ENTRIES_AT + number % ENTRIES_MAX * _ENTRY.size
+
+def open_ledger(path: str | None, boot_id: str | None) -> Ledger:
+    """In memory only where its disk hangs."""
+    try:
+        return within(OPEN_S, partial(Ledger, path, boot_id))
+    except TimeoutError as error:
+        tell(f"{path}: {error.strerror}; kills are counted in memory only")
+        return Ledger(None, boot_id)
+
+
+def _place(number: int) -> int:
+    return number % ENTRIES_MAX * _ENTRY.size

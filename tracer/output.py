@@ -11,20 +11,20 @@ import time
 from collections.abc import Collection
 
 from tracer.backoff import BackOff
+from tracer.disk import Disk, within
 from tracer.errors import TracerError
-from tracer.ids import Id, ids
-from tracer.line_queue import LineQueue
+from tracer.ids import Id
 from tracer.refusals import Refusals
 from tracer.sinks import RejectedError, Sink
 from tracer.spool import Spool
 from tracer.stderr import tell
+from tracer.undelivered import LOCK_S, Undelivered
 
 BEHIND_S = 1.0
 HUNG_S = 5.0
 """A request over a network may take longer than BEHIND_S; what takes longer than this is said to fail."""
-SPOOL_RETRY_S = 1.0
-LOCK_S = 0.5
-"""How long ``close`` waits for a spool whose disk hangs."""
+RECENT_S = 2.0
+"""How long to wait for what a file and its spool have already."""
 
 
 class Output:
@@ -39,6 +39,7 @@ class Output:
         spool: Spool | None,
         style: str = "nested",
         types: Collection[str] | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.uri = sink.uri
         self.style, self.types = style, types
@@ -46,19 +47,16 @@ class Output:
         self.dead = False
         """It can never come back: it takes no more lines, and what is not settled stays so."""
         self._sink = sink
-        self._spool = spool
+        self._lines = Undelivered(spool, disk or Disk())
+        self._queue, self._spool = self._lines.queue, spool
         self._recent: set[Id] | None = None
-        self._queue = LineQueue()
         self._busy_since_s = 0.0
         """Since when there has always been something in the queue."""
         self._writing_since_s: float | None = None
         """Since when the sink has been at it; None: it is not."""
-        self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)
-        self._spool_lock = threading.Lock()
-        """Held while the spool is read or written, and while lines leave the queue; taken before ``_lock``."""
-        self._refusals = Refusals(self.uri, spool, self._spool_lock)
-        self._spool_retry_s = 0.0
+        self._lock = self._lines.lock
+        self._news = self._lines.news
+        self._refusals = Refusals(self.uri, spool, self._lines.spool_lock)
         self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
         self._retry = BackOff()
@@ -66,9 +64,6 @@ class Output:
         self._ends_s: float | None = None
         """When to stop delivering."""
         self._closed = False
-        self._damage_told = False
-        self._is_inherited = spool is not None and not spool.is_empty
-        """The first lines in the spool are an earlier run's, which may have delivered them before it was killed."""
         self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
         self._thread.start()
 
@@ -122,10 +117,10 @@ class Output:
                 self._news.notify()
         if has_room and waited_s <= BEHIND_S:
             return
-        # The thread would have seen to that, but it hangs in a system call.
+        # Its thread would have seen to that, but it hangs in a system call.
         if waited_s > HUNG_S:
             self._begin_failing(f"it has taken nothing for {waited_s:.0f} s")
-        self._keep(lock_s=0.0)
+        self._lines.keep(waits=not has_room)
         if not has_room:
             with self._news:
                 self._queue.put(line, spare)
@@ -144,10 +139,15 @@ class Output:
     def has(self, kind: str, record_id: str) -> bool:
         """Whether a record of this type and id was among the last in spool and file when this was first called."""
         if self._recent is None:
-            with self._spool_lock:
-                kept = ids(self._spool.recent()) if self._spool is not None else set()
-            self._recent = kept | self._sink.recent()  # in this order: what is delivered meanwhile is in either
+            try:
+                self._recent = within(RECENT_S, self._read_recent)
+            except TimeoutError:
+                self._recent = set()  # rather twice than never
         return (kind, record_id) in self._recent
+
+    def _read_recent(self) -> set[Id]:
+        kept = self._lines.recent()
+        return kept | self._sink.recent()  # in this order: what is delivered meanwhile is in either
 
     def reopen(self) -> None:
         """Go on in what has the name now, soon; an output that fails is tried again at once."""
@@ -165,35 +165,11 @@ class Output:
             self._retry.end()
             self._news.notify()
         self._thread.join(timeout_s + LOCK_S)
-        self._spool_retry_s = 0.0
-        self._keep(LOCK_S)
         with self._lock:
             self._closed = True
-            left = 0 if self.dead else self._queue.lines  # which has said that it is
-        if left:
+        left = self._lines.close()
+        if left and not self.dead:  # which has said that it is
             tell(f"{self.uri}: {left} records were neither delivered nor kept on disk")
-        if self._spool is not None and self._spool_lock.acquire(timeout=LOCK_S):
-            self._spool.close()
-            self._spool_lock.release()
-
-    def _keep(self, lock_s: float = -1.0) -> None:
-        """Move the queue into the spool, as far as that has room; waits so long for who is at it (-1: for ever)."""
-        spool, now_s = self._spool, time.monotonic()
-        if spool is None or now_s < self._spool_retry_s or not self._spool_lock.acquire(timeout=lock_s):
-            return
-        try:
-            while not self._closed:
-                with self._lock:
-                    lines = self._queue.first()
-                if not lines:
-                    break
-                if not spool.append(lines[0]):
-                    self._spool_retry_s = now_s + SPOOL_RETRY_S
-                    break
-                with self._lock:
-                    self._queue.settle()
-        finally:
-            self._spool_lock.release()
 
     def _deliver_forever(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
@@ -205,12 +181,15 @@ class Output:
                 except TracerError as error:
                     tell(f"{error}; it goes on in the one that it has open")
             try:
-                lines, is_spooled, begin = self._next_lines()
+                wanted = self._refusals.wanted(self._sink.batch_lines)
+                lines, is_spooled, begin = self._lines.first(wanted, self._sink.recent)
             except OSError as error:
                 self._begin_failing(f"the spool cannot be read ({error.strerror})")
                 self._retry.failed()
                 continue
             if not lines:
+                if self._lines.hangs:
+                    self._retry.failed()
                 continue
             self._writing_since_s = time.monotonic()
             try:
@@ -229,15 +208,14 @@ class Output:
         """Until there is something to do, and it is time to; False: it is time to end."""
         while True:
             if self._spool is not None and self._is_behind():
-                self._keep()
-                with self._spool_lock:
-                    self._spool.sync()
-            if self.failing and self._is_idle():
+                self._lines.keep()
+                self._lines.sync()
+            if self.failing and self._lines.is_empty:
                 self.failing = False
                 tell(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
-                is_idle = self._is_idle()
+                is_idle = self._lines.is_empty
                 until_s = None if is_idle else self._retry.until_s
                 if self._ends_s is not None:
                     is_kept = self._retry.until_s > now_s and not self._queue.first()  # on disk, and it fails
@@ -250,51 +228,12 @@ class Output:
 
     def _is_behind(self) -> bool:
         is_late = self._queue.first() and time.monotonic() - self._busy_since_s > BEHIND_S
-        return self.failing or bool(is_late) or not self._is_spool_empty()
-
-    def _is_idle(self) -> bool:
-        return not self._queue.first() and self._is_spool_empty()
-
-    def _is_spool_empty(self) -> bool:
-        return self._spool is None or self._spool.is_empty
-
-    def _next_lines(self) -> tuple[list[bytes], bool, int]:
-        """Lines, whether they are from the spool, and if not the value of ``settled`` at which they begin.
-
-        Raises OSError where the spool cannot be read now.
-        """
-        count = self._refusals.wanted(self._sink.batch_lines)
-        if self._spool is not None and not self._spool.is_empty:
-            with self._spool_lock:
-                lines = self._spool.peek(count)
-                if self._is_inherited:
-                    delivered = self._sink.recent()
-                    while lines and not delivered.isdisjoint(ids(lines[:1])):
-                        self._spool.advance(1)
-                        lines = self._spool.peek(1)
-                    self._is_inherited = False
-            if self._spool.skipped and not self._damage_told:
-                self._damage_told = True
-                tell(f"{self._spool.path} was damaged: what cannot be read is skipped and counted")
-            if lines:
-                return lines, True, 0
-        with self._lock:
-            return self._queue.first(count) if self._is_spool_empty() else [], False, self.settled
+        return self.failing or bool(is_late) or not self._lines.is_spool_empty
 
     def _delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         self._writing_since_s = None
         self._retry.end()
-        with self._spool_lock:
-            if self._closed:
-                return
-            # While it was written ``put`` may have moved it to the spool, where it is the first.
-            spooled = count if is_spooled else min(count, self.settled - begin)
-            if spooled and self._spool is not None:
-                self._spool.advance(spooled)
-            with self._lock:
-                if self._closed:
-                    return
-                self._queue.settle(count - spooled)
+        self._lines.delivered(count, is_spooled, begin)
         self._caught_up += count
         self._refusals.settled(count)
 
@@ -304,7 +243,7 @@ class Output:
         reason = str(getattr(error, "strerror", None) or error)
         if self._sink.dead:
             self.dead = True
-            self._keep()
+            self._lines.keep()
             tell(f"{self.uri} is gone for good: {reason}")
             return
         self._begin_failing(reason)

@@ -2,8 +2,10 @@
 """The outputs that are configured: opened at the start, and exchanged when the configuration changes."""
 
 from collections.abc import Container, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from tracer.disk import OPEN_S, Disk, within
 from tracer.errors import TracerError
 from tracer.output import Output
 from tracer.sinks import Sink
@@ -35,11 +37,12 @@ class Outputs:
     def __init__(self, uris: Sequence[str]) -> None:
         self._opened = _open(uris, [])
         self._folder: str | None = None
+        self._disk: Disk | None = None
         self._running: dict[str, Output] = {}
 
-    def start(self, folder: str | None) -> list[Output]:
-        """Begin to deliver; spools are in ``folder``, or there are none."""
-        self._folder = folder
+    def start(self, folder: str | None, disk: Disk) -> list[Output]:
+        """Begin to deliver; spools are in ``folder``, which is ``disk``'s, or there are none."""
+        self._folder, self._disk = folder, disk
         self._running = {uri: self._start(target, sink) for uri, target, sink in self._opened}
         return list(self._running.values())
 
@@ -70,10 +73,10 @@ class Outputs:
         spool = None
         if self._folder is not None:
             try:
-                spool = Spool(self._folder, target.uri, max_bytes)
-            except TracerError as error:  # a full disk, say, which may be why somebody runs out of memory
+                spool = within(OPEN_S, partial(Spool, self._folder, target.uri, max_bytes))
+            except (TracerError, TimeoutError) as error:  # a full disk, say, which may be why memory is short
                 tell(f"{error}; it goes on without keeping anything on disk")
-        return Output(sink, spool, *_wishes(target))
+        return Output(sink, spool, *_wishes(target), self._disk)
 
 
 def _open(uris: Sequence[str], known: Container[str]) -> list[tuple[str, Target, Sink]]:

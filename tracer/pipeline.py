@@ -120,12 +120,13 @@ class Pipeline:
             enrich.enrich(built, -1, self._names, self.redact)
             self._write_if_wanted(built, None)
             noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
-        self._stream.flush()  # noted too early, they would be lost with this process
+        let_go = self._audit.hold()  # on disk too early, they would be lost with this process
         for each in noted:
             self._audit.note(*each)
-        gap = self._audit.settle()
+        is_first, gap = self._audit.is_first, self._audit.settle()
         if gap is not None:
-            self._stream.write(gap)
+            self._stream.write(gap, is_again=is_first)
+        self._stream.once_taken(let_go)
 
     def _tell(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
         for each in joined:

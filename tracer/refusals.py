@@ -4,6 +4,7 @@
 import errno
 import threading
 
+from tracer.disk import HUNG_S
 from tracer.sinks import RejectedError
 from tracer.spool import Spool
 from tracer.stderr import tell
@@ -67,8 +68,10 @@ class Refusals:
 
     def _set_aside(self, lines: list[bytes], error: RejectedError) -> None:
         self.rejected += error.count
-        with self._lock:
-            is_kept = self._spool is not None and sum(map(self._spool.set_aside, lines)) == len(lines)
+        is_kept = False
+        if self._spool is not None and self._lock.acquire(timeout=HUNG_S):
+            is_kept = sum(map(self._spool.set_aside, lines)) == len(lines)
+            self._lock.release()
         if self.rejected == error.count:
             what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
             kept = f"kept in {self._spool.path} (1 MiB at most)" if self._spool and is_kept else "lost"

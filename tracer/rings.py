@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A capture's ring buffers and counters: what comes, what was lost on the way, and what may go."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from tracer.backlog import Backlog
 from tracer.engine import (
@@ -22,6 +24,18 @@ _LOSSES = {
 """Stage of a ``lost`` record -> what counts the losses, and how many of them were told."""
 
 
+class Loss(NamedTuple):
+    stage: str
+    first: int
+    """How many were lost before."""
+    end: int
+    """And now."""
+    is_old: bool
+    """An earlier run may have told it."""
+    told: Callable[[], None]
+    """To be called once a record tells it."""
+
+
 class Rings:
     """Of the programs at work; raises OSError where a map is not what it should be."""
 
@@ -33,23 +47,32 @@ class Rings:
         self.backlogs = Backlog(self.events.end), Backlog(self.sigkills.end)
         """Of events and sigkills: what is in these must outlive the daemon."""
         self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        self._asked: dict[str, int] = {}
 
-    def lost(self) -> Iterator[tuple[str, int]]:
-        """Stage and number of what was lost since this was last asked, in this run or an earlier one."""
+    def lost(self) -> list[Loss]:
+        """What was lost since this was last asked, or since an earlier run had told it."""
+        losses = []
         for stage, (counter, told) in _LOSSES.items():
-            count = self._counters.read(counter)
-            yield stage, count - self._counters.read(told)
-            self._counters.write(told, count)
+            count, before = self._counters.read(counter), self._asked.get(stage)
+            first = self._counters.read(told) if before is None else before
+            self._asked[stage] = count
+            if count > first:
+                losses.append(Loss(stage, first, count, before is None, partial(self._counters.write, told, count)))
+        return losses
 
     def has_unseen_cgroups(self) -> bool:
         """Whether new cgroups have found their ring buffer full since this was last asked."""
         before, self._unseen_cgroups = self._unseen_cgroups, self._counters.read(COUNTER_UNSEEN_CGROUPS)
         return before != self._unseen_cgroups
 
-    def release(self, incident_is_open: bool, sigkills_told: int) -> None:
-        """Let the kernel have back the room of what is done with; all sigkills before that position are records."""
+    def release(self, incident_is_open: bool, sigkills_told: int, is_noted: bool) -> None:
+        """Let the kernel have back the room of what is done with; all sigkills before that position are records.
+
+        ``is_noted``: the ledger knows of all kills, so that none has to be read again.
+        """
         backlog, sigkill_backlog = self.backlogs
-        _release(self.events, backlog, backlog.first_needed(self.events.position, incident_is_open))
+        needed = backlog.first_needed(self.events.position, incident_is_open) if is_noted else 0
+        _release(self.events, backlog, needed)
         _release(self.sigkills, sigkill_backlog, sigkill_backlog.first_needed(sigkills_told, False))
 
 

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from tracer.disk import OPEN_S, within
 from tracer.errors import TracerError
 from tracer.stderr import tell
 
@@ -61,7 +62,7 @@ def open_if_possible(folder: str | None) -> State | None:
     Raises TracerError where another oomtrace uses it.
     """
     try:
-        return open_state(folder) if folder is not None else None
+        return within(OPEN_S, lambda: open_state(folder)) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
         tell(f"{folder}: {reason}; nothing is kept on disk; name another with --state")

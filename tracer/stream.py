@@ -2,7 +2,7 @@
 """The stream of records: numbered, encoded, handed to every output; and what was lost is told in it."""
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from tracer import line
@@ -32,6 +32,10 @@ class Stream:
         self._lines = 0
         self._lost: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
+        self._names: dict[str, tuple[str | None, bool]] = {}
+        """Ids of the records that will tell what was lost last, and whether an earlier run may have written them."""
+        self._afterwards: deque[tuple[int, Callable[[], None]]] = deque()
+        """What is to be done once so many lines are taken."""
         self._accounts: defaultdict[Output, Counter[str]] = defaultdict(Counter)
         """What of each output's own counts is in ``_lost``."""
         self._full_told_s = 0.0
@@ -47,15 +51,18 @@ class Stream:
         """What every record has; the number is given when it is written."""
         return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
-    def write(self, record: Record, position: int | None = None, backlog: Backlog | None = None) -> bool:
+    def write(
+        self, record: Record, position: int | None = None, backlog: Backlog | None = None, *, is_again: bool = False
+    ) -> bool:
         """Hand a record to all outputs; it tells what was read in the backlog's ring buffer from ``position`` on.
 
-        False: an earlier run had written it, to all of them.
+        ``is_again``: it tells of a loss that an earlier run may have told.  False: one had written it, to all of them.
         """
         missing = wanting = [each for each in self._outputs if each.types is None or record["type"] in each.types]
+        own_id = record.get("id")
         is_old = backlog is None or position is None or position < backlog.old_until
-        if is_old and (record["type"] == "oom_kill" or record["type"] == "oom_exit" or record["type"] == "sigkill"):
-            missing = [output for output in wanting if not output.has(record["type"], record["id"])]
+        if isinstance(own_id, str) and (is_again if record["type"] in ("lost", "gap") else is_old):
+            missing = [output for output in wanting if not output.has(record["type"], own_id)]
         if wanting and not missing:
             return False
         record["seq"], record["host"] = self._seq, self._host
@@ -81,13 +88,23 @@ class Stream:
                       "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
         self.write(stop)
 
-    def lose(self, stage: str, count: int = 1) -> None:
-        """So many events or records were lost there."""
+    def lose(self, stage: str, count: int = 1, name: str | None = None, *, is_again: bool = False) -> None:
+        """So many events or records were lost there; ``name`` is the id of what tells of them alone."""
+        is_alone = self._lost[stage] == self._told[stage]
+        self._names[stage] = (name, is_again) if is_alone else (None, False)
         self._lost[stage] += count
 
     def losses(self, stage: str) -> int:
         """How many were lost there so far."""
         return self._lost[stage]
+
+    def once_taken(self, action: Callable[[], None]) -> None:
+        """Call this once the outputs have taken all that was written so far: no SIGKILL can lose that any more."""
+        self._afterwards.append((self._lines, action))
+
+    def waits(self) -> bool:
+        """Whether there is something to be done once the outputs have taken what they were given."""
+        return bool(self._afterwards)
 
     def settle(self) -> None:
         """Learn what the outputs have taken; tell what was lost since the last time.
@@ -105,8 +122,11 @@ class Stream:
         self._part_with([output for output in self._outputs if output.dead])
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
+        settled = min(output.settled for output in self._outputs)
         for backlog in self._backlogs:
-            backlog.settled(min(output.settled for output in self._outputs))
+            backlog.settled(settled)
+        while self._afterwards and self._afterwards[0][0] <= settled:
+            self._afterwards.popleft()[1]()
 
     def _tell_losses(self, *, all_of_them: bool = False) -> None:
         now_s, now_ns = time.monotonic(), time.time_ns()
@@ -120,9 +140,10 @@ class Stream:
             held_back = held_back or (is_dropping and not is_time)
         for stage in [stage for stage, count in self._lost.items() if count > self._told[stage]]:
             count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
-            lost: Lost = {**self.base(), "type": "lost", "stage": stage, "count": count,
+            name, is_again = self._names.pop(stage, (None, False))
+            lost: Lost = {**self.base(), "type": "lost", "id": name, "stage": stage, "count": count,
                           "since": rfc3339(self.whole_until_ns)}  # fmt: skip
-            self.write(lost)
+            self.write(lost, is_again=is_again)
         if not held_back:
             self.whole_until_ns = now_ns
 

@@ -18,6 +18,7 @@ LAYERS = (
     (
         "backlog",
         "backoff",
+        "disk",
         "handover",
         "heap",
         "line_queue",
@@ -69,7 +70,7 @@ LAYERS = (
     ("facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
     ("badness",),
-    ("refusals", "sinks.about", "sinks.alone", "sinks.target"),
+    ("refusals", "sinks.about", "undelivered", "sinks.alone", "sinks.target"),
     (
         "logs.oom_report",
         "logs.records",

@@ -20,6 +20,7 @@ def test_kills_are_remembered(tmp_path: Path) -> None:
     old.settle(40, 1_000)
     old.note(5_000, 17, counts_twice=True)
     old.note(6_000, 18, counts_twice=False)
+    old.save()
     for ledger in (old, Ledger(f"{tmp_path}/ledger", BOOT)):
         assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (42, 1, 2, 1_000)
         assert [Entry(5_000, 17), Entry(6_000, 18)] == list(ledger.entries())
@@ -35,10 +36,19 @@ def test_all_is_explained(tmp_path: Path) -> None:
     assert [Entry(5_000, 17)] == list(ledger.entries())
 
 
+def saved(path: str, boot: str) -> None:
+    """A ledger with one kill."""
+    ledger = Ledger(path, boot)
+    ledger.note(5_000, 17, counts_twice=False)
+    ledger.save()
+
+
 def test_another_boot(tmp_path: Path) -> None:
     """The kernel counts from 0, and so does the ledger."""
-    Ledger(f"{tmp_path}/ledger", BOOT).note(5_000, 17, counts_twice=False)
+    saved(f"{tmp_path}/ledger", BOOT)
     ledger = Ledger(f"{tmp_path}/ledger", OTHER_BOOT)
+    assert ledger.is_new
+    ledger.save()
     assert (ledger.explained, ledger.since_ns, list(ledger.entries())) == (0, None, [])
     assert (Ledger(f"{tmp_path}/ledger", OTHER_BOOT).explained, ledger.since_ns) == (0, None)
 
@@ -51,7 +61,10 @@ def test_many(tmp_path: Path) -> None:
             ledger.note(number, number, counts_twice=False)
         assert ledger.explained == ENTRIES_MAX + 10
         assert [Entry(number, number) for number in range(10, ENTRIES_MAX + 10)] == list(ledger.entries())
+        ledger.save()
     assert (tmp_path / "ledger").stat().st_size < 100_000
+    again = Ledger(f"{tmp_path}/ledger", BOOT)
+    assert [entry.killed_ns for entry in again.entries()] == list(range(10, ENTRIES_MAX + 10))
 
 
 def test_unwritable(tmp_path: Path) -> None:
@@ -74,12 +87,14 @@ def test_broken_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """When its file fails, what was noted stays known to this run, which says so, once."""
     ledger = Ledger(f"{tmp_path}/ledger", BOOT)
     ledger.note(5_000, 17, counts_twice=False)
+    ledger.save()
     assert ledger._file is not None
     reader = os.open(tmp_path / "ledger", os.O_RDONLY)
     os.dup2(reader, ledger._file)
     os.close(reader)
     for number in range(3):
         ledger.note(6_000 + number, 18, counts_twice=False)
+        ledger.save()
     assert ledger.explained == 4
     assert [each.killed_ns for each in ledger.entries()] == [5_000, 6_000, 6_001, 6_002]
     assert capfd.readouterr().err.count("\n") == 1
@@ -102,12 +117,34 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     ledger = Ledger(str(path), BOOT)
     ledger.note(5_000, 17, counts_twice=False)
+    ledger.save()
     before = path.read_bytes()
     ledger.note(6_000, 18, counts_twice=False)
+    ledger.save()
     after = path.read_bytes()
     changed = [at for at in range(256) if after[at : at + 1] != before[at : at + 1]]
     path.write_bytes(after[: changed[-1]] + b"\xff" + after[changed[-1] + 1 :])
     assert Ledger(str(path), BOOT).explained == 1
+
+
+def test_held(tmp_path: Path) -> None:
+    """What waits for its record to be delivered is not on disk: the next run would believe that it was told."""
+    path = f"{tmp_path}/ledger"
+    ledger = Ledger(path, BOOT)
+    ledger.note(5_000, 17, counts_twice=False)
+    let_go = ledger.hold()
+    ledger.note(6_000, 18, counts_twice=False)
+    ledger.settle(9, 7_000)
+    also = ledger.hold()
+    ledger.note(8_000, 19, counts_twice=True)
+    for free, explained, is_saved in ((None, 1, False), (let_go, 9, False), (also, 10, True)):
+        if free is not None:
+            free()
+        ledger.save()
+        assert ledger.is_saved == is_saved
+        assert (ledger.explained, Ledger(path, BOOT).explained) == (10, explained)
+    assert [entry.tid for entry in Ledger(path, BOOT).entries()] == [17, 18, 19]
+    assert Ledger(path, BOOT).groups == 1
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -116,7 +153,7 @@ def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever stands in the file: no error, and what is noted now is right."""
     path = tmp_path / "ledger"
     path.unlink(missing_ok=True)
-    Ledger(str(path), BOOT).note(5_000, 17, counts_twice=False)
+    saved(str(path), BOOT)
     raw = bytearray(path.read_bytes())
     for at in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=5)):
         raw[at] ^= data.draw(st.integers(1, 255))
@@ -126,6 +163,7 @@ def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
     assert known in (0, 1)
     list(ledger.entries())
     ledger.note(6_000, 18, counts_twice=False)
+    ledger.save()
     assert known + 1 == ledger.explained == Ledger(str(path), BOOT).explained
     assert Entry(6_000, 18) in ledger.entries()
     assert os.path.getsize(path) < 100_000

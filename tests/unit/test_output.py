@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import tracer
-from tracer import backoff
+from tracer import backoff, undelivered
 from tracer import output as output_module
 from tracer import spool as spool_module
 from tracer.line_queue import MAX_BYTES
@@ -160,8 +160,8 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
                 assert time.monotonic() - before < 0.1
             time.sleep(0.015)
         assert sink.calls == 1
+        wait_for(lambda: output.settled >= 99)
         assert kept(tmp_path) == list(range(output.settled))
-        assert output.settled >= 99
         wait_for(lambda: other.settled == 100)
     finally:
         output_module.HUNG_S = hung_s
@@ -170,6 +170,8 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
     assert numbers(b"".join(sink.taken)) == list(range(100))
     wait_for(lambda: kept(tmp_path) == [])
     wait_for(lambda: output.settled == 100)
+    wait_for(lambda: not output.failing)
+    time.sleep(0.1)
     first, last = capfd.readouterr().err.splitlines()
     assert "it has taken nothing for 1 s; records are kept on disk, in " in first
     assert "secret" not in first.replace(sink.uri, "")
@@ -363,6 +365,78 @@ def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capf
     assert "the spool cannot be read (Too many open files); records are kept on disk" in capfd.readouterr().err
 
 
+class Stuck(Spool):
+    """A spool on a disk that hangs when something is written, until it is let go of."""
+
+    def __init__(self, folder: str, uri: str) -> None:
+        super().__init__(folder, uri)
+        self.may = threading.Event()
+
+    def append(self, line: bytes) -> bool:
+        self.may.wait()
+        return super().append(line)
+
+
+def test_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither who puts lines nor who delivers them waits for it; once it is back none is lost, and one comes twice."""
+    sink = Asked(takes=True)
+    sink.error = OSError(111, "Connection refused")
+    spool = Stuck(str(tmp_path), sink.uri)
+    output = Output(sink, spool)
+    slowest_s = 0.0
+    for number in range(100):
+        before = time.monotonic()
+        output.put(record(number))
+        slowest_s = max(slowest_s, time.monotonic() - before)
+        time.sleep(0.02)
+    assert slowest_s < 0.5
+    assert (output.settled, output.dropped) == (0, 0)
+    sink.error = None
+    output.reopen()
+    wait_for(lambda: output.settled == 100)
+    assert numbers(b"".join(sink.taken)) == list(range(100))
+    spool.may.set()
+    put(output, 100, 200)
+    wait_for(lambda: output.settled == 200)
+    wait_for(lambda: output.waiting == (0, 0))
+    output.close(5)
+    assert numbers(b"".join(sink.taken)) in (list(range(200)), [*range(100), 0, *range(100, 200)])
+    assert (output.dropped, output.skipped) == (0, 0)
+
+
+def test_close_of_a_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In time; what could not be kept is not settled."""
+    sink = Asked()
+    spool = Stuck(str(tmp_path), sink.uri)
+    output = Output(sink, spool)
+    put(output, 0, 100)
+    before = time.monotonic()
+    output.close(0.2)
+    assert time.monotonic() - before < 4
+    assert output.settled == 0
+    assert "100 records were neither delivered nor kept on disk" in capfd.readouterr().err
+    spool.may.set()
+    sink.may.set()
+    wait_for(lambda: not output._thread.is_alive())
+
+
+def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
+    """What has room nowhere is dropped and counted; it is waited for once, and not for each line."""
+    sink = Asked()
+    spool = Stuck(str(tmp_path), sink.uri)
+    output = Output(sink, spool)
+    before = time.monotonic()
+    put(output, 0, 6000, 1024)
+    assert time.monotonic() - before < 5
+    assert 1000 < output.dropped < 3000
+    spool.may.set()
+    sink.may.set()
+    wait_for(lambda: output.settled == 6000)
+    wait_for(lambda: len(sink.taken) >= 6000 - output.dropped)
+    output.close(5)
+    assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(6000 - output.dropped))
+
+
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
     """The kernel gives signals to the main thread alone, which waits for them."""
     output = make_output("x")
@@ -402,8 +476,8 @@ def test_any_mood(
     """Whatever goes through the queue or the spool, moved while it is written or not: each line once, in order."""
     monkeypatch.setattr(backoff, "FIRST_S", 0.001)
     monkeypatch.setattr(backoff, "MAX_S", 0.01)
-    for name, value in {"BEHIND_S": 0.002, "SPOOL_RETRY_S": 0.005}.items():
-        monkeypatch.setattr(output_module, name, value)
+    monkeypatch.setattr(output_module, "BEHIND_S", 0.002)
+    monkeypatch.setattr(undelivered, "SPOOL_RETRY_S", 0.005)
     monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 500)
     sink, chance = Moody(seed), random.Random(seed)
     spool = Spool(str(tmp_path), sink.uri, max_bytes) if max_bytes else None

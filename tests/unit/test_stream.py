@@ -25,7 +25,7 @@ from .records import HOST
 
 GAP: Gap = {
     "schema": 1, "type": "gap", "time": "", "seq": 0, "host": HOST,
-    "since": None, "oom_kills": 1, "records": 0, "missing": 1, "cgroups": [],
+    "id": "b-0-1", "since": None, "oom_kills": 1, "records": 0, "missing": 1, "cgroups": [],
 }  # fmt: skip
 
 
@@ -128,6 +128,45 @@ def test_outputs_that_come_again() -> None:
     assert sinks[0].records("lost")[0]["count"] == 3
     assert [record["count"] for record in sinks[1].records("lost")] == [2]
     assert sinks[1].records("stop")[0]["lost"] == 5
+
+
+def test_once_taken() -> None:
+    """What is settled for good waits until every output has the lines that tell of it."""
+    good, bad = Told("good"), Told("bad", takes=False)
+    outputs = [Output(good, None), Output(bad, None)]
+    stream = Stream(outputs, HOST, 8192, [])
+    done: list[str] = []
+    stream.once_taken(lambda: done.append("before"))
+    stream.write(GAP)
+    stream.once_taken(lambda: done.append("after"))
+    wait_for(lambda: outputs[0].settled == 1)
+    stream.release()
+    assert done == ["before"]
+    assert stream.waits()
+    bad.takes = True
+    stream.reopen()
+    wait_for(lambda: outputs[1].settled == 1)
+    stream.release()
+    assert done == ["before", "after"]
+    assert not stream.waits()
+    stream.close()
+
+
+def test_told_again(tmp_path: Path) -> None:
+    """A loss that an earlier run has told is known by its id, in each output, and a new one is told."""
+    (tmp_path / "x").write_bytes(b'{"schema":1,"type":"gap","id":"b-0-1"}\n{"schema":1,"type":"lost","id":"b-9"}\n')
+    stream = Stream([Output(open_sink(f"file:{tmp_path}/x"), None)], HOST, 8192, [])
+    assert not stream.write(GAP, is_again=True)
+    assert stream.write({**GAP, "id": "b-0-2"}, is_again=True)
+    for name in ("b-9", "b-10"):
+        stream.lose("ring_buffer", 3, name, is_again=True)
+        stream.settle()
+    stream.lose("ring_buffer", 3, "b-11")
+    stream.lose("ring_buffer", 2)  # not only what has that name
+    stream.settle()
+    stream.close()
+    records = [json.loads(line) for line in (tmp_path / "x").read_bytes().splitlines()[2:]]
+    assert [(record["id"], record.get("count")) for record in records] == [("b-0-2", None), ("b-10", 3), (None, 5)]
 
 
 def test_names_tell_outputs_apart(tmp_path: Path) -> None:

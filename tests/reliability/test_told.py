@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracer killed at each step while it tells what was lost: it is told, and once."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.environment import attempts
+from tests.kernel.oracles import Record
+from tests.kernel.test_pins import other_version
+
+from .conftest import Storm
+from .runs import Runs
+from .test_missing import WITHOUT_BPFFS
+
+STEPS = 40
+"""More than there are from the start to where all is told and noted."""
+KNIFE = '''
+def _end_at() -> None:
+    """End this process as nobody can prevent, after so many writes: to files, to stderr, or to a counter."""
+    import signal
+
+    from tracer import engine
+
+    left = int(os.environ.pop("OOMTRACE_TEST_STEP", "0"))
+
+    def counted(real):
+        def call(*arguments):
+            nonlocal left
+            result = real(*arguments)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
+
+    os.write, os.pwrite, engine.Counters.write = map(counted, (os.write, os.pwrite, engine.Counters.write))
+
+
+_end_at()
+
+
+def main() -> int:'''
+
+
+@pytest.fixture
+def knifed(tmp_path: Path) -> Path:
+    """The same tracer, which ends at the step that its environment names."""
+    return other_version(tmp_path, "tracer/daemon.py", "def main() -> int:", KNIFE)
+
+
+def killed_at(step: int, runs: Runs, root: Path, *through: str) -> bool:
+    """Whether a run was killed at this step, which may be one of its end once it has told all."""
+    runs.process = runs.spawn("--no-backfill", through=["env", f"OOMTRACE_TEST_STEP={step}", *through], root=root)
+    began = runs.count("start")
+    quiet_s = 0.0
+    for _ in attempts(60):
+        if runs.process.poll() is not None:
+            break
+        quiet_s = quiet_s or (time.monotonic() if runs.count("start") > began else 0.0)
+        if quiet_s and time.monotonic() - quiet_s > 4:  # the account takes two seconds
+            runs.process.terminate()
+            break
+    status = runs.process.wait(30)
+    runs.process = None
+    assert status in (0, -signal.SIGKILL), runs.said()[-2000:]
+    return status != 0
+
+
+def ids(records: list[Record]) -> list[str]:
+    return [record["id"] for record in records]
+
+
+def test_gap(runs: Runs, storm: Storm, knifed: Path) -> None:
+    """Kills that nobody saw: after each step of a run that tells them the next one knows whether that was done."""
+    runs.start("--no-backfill", through=WITHOUT_BPFFS)
+    runs.stop()
+    step = 0
+    while True:
+        step += 1
+        assert step < STEPS
+        storm.end(storm.brew(3, jobs=1))
+        was_killed = killed_at(step, runs, knifed, *WITHOUT_BPFFS)
+        runs.start("--no-backfill", through=WITHOUT_BPFFS)
+        for _ in attempts(10):
+            if len(runs.of_type("gap")) >= step:
+                break
+        time.sleep(3)
+        runs.stop()
+        gaps = runs.of_type("gap")
+        assert len(set(ids(gaps))) == len(gaps) == step, "told, and once"
+        assert [gap["missing"] for gap in gaps] == [3] * step
+        if not was_killed:
+            break
+    assert step > 5
+    storm.tally("SIGKILL at each step of telling a gap", step, runs).check_told()

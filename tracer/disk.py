@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thread for what may hang on a disk, so that nobody else does: a file server that is away, a throttled device."""
+
+import errno
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+HUNG_S = 1.0
+"""What takes longer hangs: nobody waits for it any more."""
+OPEN_S = 5.0
+"""How long to wait for what is opened at the start."""
+
+T = TypeVar("T")
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """What it returns or raises; a thread that hangs in it is left behind.
+
+    Raises TimeoutError, an OSError.
+    """
+    found: list[T] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            found.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="disk", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not found:
+        raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
+    return found[0]
+
+
+class Disk:
+    """Jobs, done one after the other by a thread that begins with the first one."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Callable[[], object], None] = {}
+        self._news = threading.Condition()
+        self._busy_since_s: float | None = None
+        self._thread: threading.Thread | None = None
+
+    def ask(self, job: Callable[[], object]) -> None:
+        """Have it done soon; one that waits already is not done twice."""
+        with self._news:
+            self._jobs[job] = None
+            self._news.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="disk", daemon=True)
+                self._thread.start()
+
+    def hangs(self) -> bool:
+        """Whether a job takes too long at this moment."""
+        busy_since_s = self._busy_since_s
+        return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_S
+
+    def wait(self, timeout_s: float = HUNG_S) -> bool:
+        """Until all jobs are done, but not for one that hangs; False: they are not."""
+        with self._news:
+            if self.hangs():
+                return False
+            return self._news.wait_for(self._is_idle, timeout_s)
+
+    def _is_idle(self) -> bool:
+        return not self._jobs and self._busy_since_s is None
+
+    def _work(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+        while True:
+            with self._news:
+                self._busy_since_s = None
+                if not self._jobs:
+                    self._news.notify_all()
+                self._news.wait_for(lambda: self._jobs)
+                job = next(iter(self._jobs))
+                del self._jobs[job]
+                self._busy_since_s = time.monotonic()
+            job()
