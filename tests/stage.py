@@ -48,7 +48,8 @@ def main() -> int:
     if os.geteuid() == 0:
         _leave_mounts()
         mount_missing()
-    mounts = _mounts()
+    # `ip netns add` makes a mount of that folder, for good; here it goes with the namespace.
+    mounts = _mounts() | {str(NETWORK_NAMESPACES)}
     child, status = _run(sys.argv[1:])
     left = [f"process {pid} {_command(pid)}" for pid in _survivors()]
     _kill()
