@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tracer.stderr import tell
+
 HUNG_S = 1.0
 """What takes longer hangs: nobody waits for it any more."""
 OPEN_S = 5.0
@@ -85,4 +87,7 @@ class Disk:
                 job = next(iter(self._jobs))
                 del self._jobs[job]
                 self._busy_since_s = time.monotonic()
-            job()
+            try:
+                job()
+            except Exception as error:  # whatever it is: the next ones are to be done
+                tell(f"cannot write what is kept on disk: {error!r}")

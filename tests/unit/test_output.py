@@ -21,6 +21,7 @@ import tracer
 from tracer import backoff, undelivered
 from tracer import output as output_module
 from tracer import spool as spool_module
+from tracer.disk import Disk
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
 from tracer.sinks import RejectedError, Remote, Sink
@@ -435,6 +436,20 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
     wait_for(lambda: len(sink.taken) >= 6000 - output.dropped)
     output.close(5)
     assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(6000 - output.dropped))
+
+
+def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
+    """A job that fails is told of, and the next one is done."""
+    disk, done = Disk(), threading.Event()
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    disk.ask(fails)
+    disk.ask(done.set)
+    assert disk.wait(20)
+    assert done.is_set()
+    assert "cannot write what is kept on disk: ZeroDivisionError()" in capfd.readouterr().err
 
 
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
