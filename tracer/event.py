@@ -253,7 +253,7 @@ class Lost(Base):
     """Events that were seen but could not be written."""
 
     type: Literal["lost"]
-    id: Annotated[str | None, "The same if the loss is told again after a SIGKILL of oomtrace; null: it is told once."]
+    id: Annotated[str | None, "The same if it is reported again after a SIGKILL of oomtrace; null: reported once."]
     stage: Annotated[
         str,
         "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
@@ -276,7 +276,7 @@ class Gap(Base):
     """The kernel counts more OOM kills than the stream tells: some have no record."""
 
     type: Literal["gap"]
-    id: Annotated[str | None, "The same if it is told again after a SIGKILL; one that has grown has the same `since`."]
+    id: Annotated[str | None, "The same if it is reported again after a SIGKILL; a larger gap has the same `since`."]
     since: Annotated[str | None, "From when on; null: since boot. Until then: `time`."]
     oom_kills: Annotated[int, "The kernel's count of that time."]
     records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
