@@ -8,6 +8,7 @@ KERNEL ?= 6.1
 ARCH ?= amd64
 CGROUP ?= 2
 ENGINE ?= core
+CPUS ?= 1
 SECONDS ?= 600
 STAGES := lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
 STAGE ?= test-kernel
@@ -162,8 +163,8 @@ test-systemd: build deb  ## The package, systemd's units and containers, on a De
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
-vm-test: build  ## One kernel: make vm-test KERNEL=6.1 ARCH=arm64 CGROUP=2 ENGINE=core ARGS='-k storm'
-	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) $(ARGS)
+vm-test: build  ## One kernel: make vm-test KERNEL=6.1 ARCH=arm64 CGROUP=2 ENGINE=core CPUS=32 ARGS='-k storm'
+	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) --cpus $(CPUS) $(ARGS)
 
 .PHONY: bench
 bench:  ## Measure start, size, latency and losses beside other tools

@@ -10,7 +10,7 @@ import pytest
 from .cgroups import Cgroup, Hierarchy
 from .daemon import Daemon
 from .eater import Eater, Option, Words
-from .environment import ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
+from .environment import CPUS, ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
 from .kernel_log import KernelLog
 from .oracles import Record
 from .watch import Watch
@@ -24,15 +24,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "vm: endangers the whole host, or needs all of root's rights, so it runs in a virtual machine only"
     )
+    config.addinivalue_line("markers", "cpus(count): needs so many CPUs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if IN_VM:
-        return
-    dangerous = [item for item in items if item.get_closest_marker("vm")]
-    if dangerous:
-        config.hook.pytest_deselected(items=dangerous)
-        items[:] = [item for item in items if item not in dangerous]
+    unfit = [item for item in items if not _fits(item)]
+    if unfit:
+        config.hook.pytest_deselected(items=unfit)
+        items[:] = [item for item in items if item not in unfit]
+
+
+def _fits(item: pytest.Item) -> bool:
+    """Whether this test can run on this machine."""
+    needed = item.get_closest_marker("cpus")
+    return (IN_VM or not item.get_closest_marker("vm")) and (needed is None or needed.args[0] <= CPUS)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ PATIENCE_S = PATIENCE * (60.0 if IN_VM else 10.0)
 START_S = PATIENCE * (600.0 if IN_VM else 10.0)
 """The longest wait for the tracer to attach: bcc compiles first."""
 
+CPUS = os.cpu_count() or 1
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
 

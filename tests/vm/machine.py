@@ -14,6 +14,7 @@ class Machine:
     wheels: str  # that in the platform tags of Python wheels
     cc: str  # the compiler whose programs run there
     qemu: str
+    package: str  # Debian's, which has it
     board: str
     cpu: str
     # serial ports for the kernel's console, the command's output and its status, and how the latter two are plugged in
@@ -30,6 +31,7 @@ MACHINES = {
             wheels="x86_64",
             cc="x86_64-linux-gnu-gcc",
             qemu="qemu-system-x86_64",
+            package="qemu-system-x86",
             board="q35",
             cpu="max,la57=off",
             ports=("ttyS0", "ttyS1", "ttyS2"),
@@ -43,6 +45,7 @@ MACHINES = {
             wheels="aarch64",
             cc="aarch64-linux-gnu-gcc",
             qemu="qemu-system-aarch64",
+            package="qemu-system-arm",
             board="virt",
             # "max" boots in 11 s instead of 2, unless pauth-impdef=on spares it the architected pointer signatures.
             cpu="neoverse-n1",

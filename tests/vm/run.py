@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
 
-python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--depth short] [pytest arguments]
-python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, arm64, and systemd
+python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--cpus 32] [--depth short] [pytest arguments]
+python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, arm64, many CPUs, and systemd
 python3 -m tests.vm.run --few --prepare     fetches and makes what they need, no more
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
@@ -42,6 +42,10 @@ Depth = Literal["whole", "short", "smoke"]
 """short: without what takes long and depends on the kernel's age only; smoke: attached, kills with exact figures."""
 LONG = ("test_storm.py", "test_daemon.py", "test_metadata.py", "test_top.py", "test_host.py")
 """What takes three quarters of the time, and hardly differs by processor, engine or cgroup version."""
+MANY_CPUS = 32
+"""Every CPU that inserts into a BPF map of type LRU may keep 128 entries to itself: so many exhaust one of 4096."""
+CPU_MIB = 16
+"""What a guest needs more for each of its CPUs."""
 AT_ONCE = 2
 TIMEOUT_S = 1800.0
 
@@ -54,6 +58,7 @@ class Run:
     cgroup: int = 2
     engine: str = "core"
     btf: bool = True
+    cpus: int = 1
     depth: Depth = "whole"
     few: Depth | None = None
     """How much of it `make test` runs; None: nothing, it is between two others, and `make test-vm-all` runs it."""
@@ -61,7 +66,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.kernel}-cgroup{self.cgroup}-{self.engine}{'' if self.btf else '-nobtf'}"
+        name = f"{self.kernel}-cgroup{self.cgroup}-{self.engine}{'' if self.btf else '-nobtf'}"
+        return name if self.cpus == 1 else f"{name}-{self.cpus}cpus"
 
     @property
     def junit(self) -> Path:
@@ -75,7 +81,7 @@ class Run:
         """The command that runs it."""
         words = ["tests.vm.run", "--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
         words += [] if self.btf else ["--no-btf"]
-        words += ["--depth", self.depth]
+        words += ["--cpus", str(self.cpus), "--depth", self.depth]
         return [sys.executable, "-m", *words, *options]
 
     def count(self) -> dict[str, int]:
@@ -115,6 +121,7 @@ MATRIX = [
     # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
     Run("6.1", engine="bcc", btf=False, depth="short", few="smoke"),
     Run("5.10", engine="bcc", btf=False, depth="short"),
+    Run("6.1", cpus=MANY_CPUS, few="whole"),
     Run("7.x", few="smoke"),
     Run("7.x", engine="bcc", depth="short"),
     Run("6.12-arm64", depth="short", few="smoke"),
@@ -132,7 +139,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
     """Run the tests in a VM of their own; pytest's status, or the VM's."""
     run.results.mkdir(parents=True, exist_ok=True)
     run.junit.unlink(missing_ok=True)
-    prepare([run.kernel])
+    prepare([run.kernel], cpus=run.cpus)
     with tempfile.TemporaryDirectory(prefix="vm-run-") as name:
         work = Path(name)
         arch = kernels.ALL[run.kernel].arch
@@ -140,7 +147,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
         guest = Guest(
             kernel=run.kernel,
             system=root.SMALLS[arch],
-            memory_mib=memory_mib,
+            memory_mib=memory_mib + (CPU_MIB * run.cpus if run.cpus > 1 else 0),
             cgroup=run.cgroup,
             headers=run.engine == "bcc" and not run.btf,
             btf=run.btf,
@@ -150,6 +157,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
             ],
             get=work / "out",
             timeout=timeout,
+            cpus=run.cpus,
         )
         status = guest.run(command(run, arguments), sys.stdout.buffer, sys.stderr.buffer)
         if (work / "out/junit.xml").exists():
@@ -176,7 +184,11 @@ def command(run: Run, arguments: Sequence[str]) -> str:
     if not run.btf:  # each start compiles for a minute, and these tests start again and again
         pytest += _without("test_daemon.py", "test_metadata.py", "test_reload.py")
         pytest += _without("test_backfill.py", "test_why.py") if run.depth == "smoke" else []
-    if not any(argument.startswith("tests/") for argument in arguments):
+    if any(argument.startswith("tests/") for argument in arguments):
+        pass
+    elif run.cpus > 1:
+        pytest.append("tests/kernel/test_many_cpus.py")
+    else:
         pytest.append("tests/kernel")
         if run.depth == "smoke":
             pytest += _without(*LONG)
@@ -196,6 +208,7 @@ def prepare_all(matrix: Sequence[Run]) -> None:
     """Fetch and make what these need."""
     prepare(sorted({run.kernel for run in matrix}))
     for run in matrix:
+        prepare([run.kernel], cpus=run.cpus)
         if isinstance(run, SystemdRun):
             prepare([run.kernel], root.SYSTEMD)
 
@@ -276,6 +289,7 @@ def main() -> int:
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
     parser.add_argument("--no-btf", action="store_true")
+    parser.add_argument("--cpus", type=int, default=1, help="several: storms on all of them, see docs/testing.md")
     parser.add_argument("--depth", choices=get_args(Depth), default="whole", help="without the tests that take longest")
     parser.add_argument("--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
@@ -297,7 +311,8 @@ def main() -> int:
             return run_all(matrix, [f"--timeout={options.timeout}", f"--memory={options.memory}"], arguments, results)
         if not options.kernel:
             parser.error("one of --all, --few, --list and --kernel is needed")
-        run = Run(options.kernel, options.cgroup, options.engine, not options.no_btf, options.depth, results=results)
+        machine = options.kernel, options.cgroup, options.engine, not options.no_btf, options.cpus
+        run = Run(*machine, options.depth, results=results)
         return run_one(run, arguments, options.timeout, options.memory)
     except LabError as error:
         print(f"run: {error}", file=sys.stderr)

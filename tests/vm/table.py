@@ -49,11 +49,11 @@ class Column:
 
 
 def read(path: Path) -> Column:
-    """A column from LABEL-cgroupN-ENGINE[-nobtf].xml."""
-    match = re.fullmatch(r"(.+)-cgroup([12])-(core|bcc)(-nobtf)?", path.stem)
+    """A column from LABEL-cgroupN-ENGINE[-nobtf][-Ncpus].xml."""
+    match = re.fullmatch(r"(.+)-cgroup([12])-(core|bcc)(-nobtf)?(?:-(\d+)cpus)?", path.stem)
     if not match:
         raise ValueError(f"{path.name} is not named like a result of tests.vm.run")
-    label, cgroup, engine, hidden = match.groups()
+    label, cgroup, engine, hidden, cpus = match.groups()
     tree = ElementTree.parse(path)  # noqa: S314 - our own
     properties = {element.get("name"): element.get("value") for element in tree.iter("property")}
     kernel = properties.get("kernel") or label
@@ -67,9 +67,9 @@ def read(path: Path) -> Column:
             scenario.passed = True
         else:
             scenario.reasons.add(skipped.get("message", "").removeprefix("not applicable: "))
-    heading = (kernel, f"cgroup v{cgroup}", engine + (", no BTF" if hidden else ""))
+    heading = kernel, f"cgroup v{cgroup}", engine + (", no BTF" if hidden else "") + (f", {cpus} CPUs" if cpus else "")
     version = tuple(int(number) for number in re.findall(r"\d+", kernel)[:4])
-    return Column(heading, (version, -int(cgroup), engine != "core", bool(hidden), label), scenarios)
+    return Column(heading, (version, -int(cgroup), engine != "core", bool(hidden), int(cpus or 1), label), scenarios)
 
 
 def _readable(case: ElementTree.Element) -> str:
