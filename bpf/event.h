@@ -191,11 +191,12 @@ struct cgroup_event {
 };
 
 enum sigkill_flags {
-	SIGKILL_FROM_KERNEL = 1 << 0, /* nobody sent it */
+	SIGKILL_FROM_KERNEL = 1 << 0, /* no task sent it that was seen */
 	SIGKILL_CGROUP = 1 << 1,
 	SIGKILL_CUT = 1 << 2,
 	SIGKILL_SENDER_CGROUP = 1 << 3,
 	SIGKILL_SENDER_CUT = 1 << 4,
+	SIGKILL_UNSEEN = 1 << 5, /* only its effect was seen: who sent it is unknown */
 };
 
 struct sigkill_event {

@@ -78,13 +78,20 @@ inline_always u32 current_tid(void)
 	return (u32)bpf_get_current_pid_tgid();
 }
 
+/* Whether the entry of a process in a map is that of the one that started then: the number alone may be reused. */
+inline_always bool is_of(const void *entry, u64 started_ns)
+{
+	return entry && *(const u64 *)entry == started_ns;
+}
+
 /* The open incident of the current thread; 0 when it has none. */
 inline_always struct state *current_state(void)
 {
 	u32 zero = 0;
 	struct state *state = map_lookup(states, &zero);
 
-	return state && state->tid == current_tid() ? state : 0;
+	/* A thread that is idle has the number that stands for no incident. */
+	return state && state->tid && state->tid == current_tid() ? state : 0;
 }
 
 inline_always void count(u32 counter)

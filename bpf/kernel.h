@@ -213,9 +213,22 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct qspinlock {
+	atomic_t val;
+};
+
+struct raw_spinlock {
+	struct qspinlock raw_lock;
+};
+
+struct spinlock {
+	struct raw_spinlock rlock;
+};
+
 struct task_struct {
 	void *stack;
 	unsigned int flags;
+	int exit_code;
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;
@@ -227,6 +240,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	struct mm_struct *mm;
+	struct spinlock alloc_lock;
 };
 
 struct trace_event_raw_sched_process_exit {

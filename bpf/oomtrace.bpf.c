@@ -42,12 +42,13 @@ char LICENSE[] SEC("license") = "GPL";
 SEC("kprobe/out_of_memory")
 int on_out_of_memory(struct pt_regs *ctx)
 {
-	u32 zero = 0;
+	u32 zero = 0, tid = current_tid();
 	struct scan *scan = map_lookup(scans, &zero);
 
+	map_delete(killing, &tid); /* of an earlier SIGKILL: what is marked from now on is marked for another reason */
 	if (!scan)
 		return 0;
-	scan->tid = current_tid();
+	scan->tid = tid;
 	scan->scored = scan->candidates_len = 0;
 	scan->scoring = scan->last = 0;
 	return 0;
@@ -230,6 +231,20 @@ int on_mark_oom_victim(struct pt_regs *ctx)
 
 /* ---- the victim ---- */
 
+/*
+ * A task that was killed for another reason (a limit of CPU time, a BPF program) is marked when it needs memory to die.
+ * But from its SIGKILL until after the mark the OOM killer holds the lock of its victim.  Where that cannot be seen
+ * (PREEMPT_RT, a kernel for one CPU) the SIGKILL has to do.
+ */
+inline_always bool is_killed_now(struct task_struct *task)
+{
+#if !defined(OOMTRACE_HEADERS) || (defined(CONFIG_SMP) && !defined(CONFIG_PREEMPT_RT))
+	if (EXISTS(spinlock, rlock) && EXISTS(qspinlock, val))
+		return READ(task, alloc_lock.rlock.raw_lock.val.counter) != 0;
+#endif
+	return true;
+}
+
 SEC("raw_tp/mark_victim")
 int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -252,14 +267,14 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (argument > PID_LIMIT)
 		task = (struct task_struct *)argument;
-	else if (state && state->marking)
+	else if (state && state->marking && argument == (u32)READ(state->marking, pid))
 		task = state->marking;
 	else if (argument == tid)
 		task = (struct task_struct *)bpf_get_current_task();
 
 	/* A task that is dying already is marked, too, so that it may use reserves; nobody kills it. */
 	killed = map_lookup(killing, &tid);
-	real = killed && (!task || *killed == (u32)READ(task, tgid));
+	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_now(task)));
 	if (!real && setting(kprobes))
 		return 0;
 	map_delete(killing, &tid);
@@ -295,9 +310,11 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	victim.started_ns = event->started_ns;
 	victim.incident_ns = event->event.incident_ns;
 	victim.killed_ns = event->event.time_ns;
-	if (event->pid && real)
+	if (event->pid && real) {
+		map_update(sigkilled, &event->pid, &event->started_ns, BPF_ANY);
 		exited_ns = expect_exit(event->pid, &victim);
-	map_delete(condemned, &event->pid);
+		map_delete(condemned, &event->pid);
+	}
 	if (exited_ns)
 		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
 
@@ -314,13 +331,16 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 inline_always void handle_oom_sigkill(struct task_struct *task)
 {
 	struct sharer_event event = {};
+	struct task_struct *leader = READ(task, group_leader);
 	struct state *state = current_state();
+	u64 started_ns = READ(leader, start_boottime);
 	u32 pid = READ(task, tgid);
 
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
 		event.victim_pid = state->victim_pid;
 		event.pid = pid;
 		bpf_probe_read_kernel(event.comm, sizeof(event.comm), &task->comm);
+		map_update(sigkilled, &pid, &started_ns, BPF_ANY);
 		stamp(&event.event, EVENT_SHARER, state->incident_ns);
 		send(&event, sizeof(event));
 		return;
@@ -335,7 +355,7 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (ctx->args[1] == INFO_FROM_KERNEL)
 		handle_oom_sigkill((struct task_struct *)ctx->args[2]);
-	if (setting(sigkill) != SIGKILL_OFF && ctx->args[4] == SIGNAL_DELIVERED)
+	else if (setting(sigkill) != SIGKILL_OFF && ctx->args[4] == SIGNAL_DELIVERED)
 		handle_sigkill((struct task_struct *)ctx->args[2], (struct kernel_siginfo *)ctx->args[1]);
 	return 0;
 }
@@ -463,12 +483,6 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Whether the entry of a process in a map is that of the one that started then: the number alone may be reused. */
-inline_always bool is_of(const void *entry, u64 started_ns)
-{
-	return entry && *(const u64 *)entry == started_ns;
-}
-
 /*
  * Whether this was the last thread of its process.  Since Linux commit "exit: move and extend sched_process_exit()
  * tracepoint" (in v6.16) the tracepoint says so.  Before, several threads that exit at once may each see that nobody is
@@ -484,7 +498,7 @@ inline_always bool is_last(struct bpf_raw_tracepoint_args *ctx)
 	return READ(signal, live.counter) <= 0;
 }
 
-inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx)
+inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx, u32 place)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct task_struct *leader = READ(task, group_leader);
@@ -500,6 +514,8 @@ inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx)
 	gone.exited_ns = bpf_ktime_get_boot_ns();
 	victim = map_lookup(victims, &pid);
 	is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
+	if (setting(sigkill) != SIGKILL_OFF)
+		handle_killed(place, task, pid, gone.started_ns, is_condemned);
 	if (victim || !is_condemned) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
@@ -522,14 +538,14 @@ inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/sched_process_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit(ctx);
+	return handle_exit(ctx, PLACE_EXIT);
 }
 
 /* Once more, for the task that exits on a CPU where another one was interrupted in on_exit, which is then skipped. */
 SEC("raw_tp/sched_process_exit")
 int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit(ctx);
+	return handle_exit(ctx, PLACE_EXIT_AGAIN);
 }
 
 #define FORGET(map, pid, started_ns)                                                                                   \

@@ -14,6 +14,7 @@
 #define KERNEL_STACK_MAX (64 << 10) /* of a task in the kernel, with pages of 64 KiB */
 #define LONG_NAME 36		    /* a UUID: the shortest name of a container that has no namespace of its own */
 #define LONG_NAME_LEVELS 16
+#define NAMESPACES_MAX 32 /* MAX_PID_NS_LEVEL */
 
 /*
  * So many at once, and so many nanoseconds until there is room for one more: of all, and of one cgroup.  Whoever can
@@ -38,8 +39,6 @@ struct rate {
 
 /* Apart from the kills of the OOM killer, so that no storm takes their room. */
 DEFINE_RING(sigkills, 1 << 18);
-/* Sent under the victim's lock, with interrupts off: one for each CPU is enough. */
-DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, 1);
 DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 8192); /* process -> when it started */
 DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate, 1);
 DEFINE_MAP(sigkill_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate, 1024);
@@ -77,28 +76,32 @@ inline_always bool take_room(struct cgroup_subsys_state *css)
 }
 
 /*
- * Whether nobody sent it but the kernel.  Else it comes from the current task, whatever siginfo claims: everybody may
- * write what he likes there, but for a positive si_code (SI_FROMKERNEL).  What a system call sends has its siginfo on
- * the stack; that of a POSIX timer is elsewhere, and the current task is whom it interrupted.
+ * Whether the kernel itself sent a signal that has a siginfo.  Else it comes from the current task, whatever siginfo
+ * claims: everybody may write what he likes there, but for a positive si_code (SI_FROMKERNEL).  What a system call
+ * sends has its siginfo on the stack; that of a POSIX timer is elsewhere, and the current task is whom it interrupted.
  */
 inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struct *running)
 {
 	if ((u64)info == INFO_FROM_USER)
 		return false;
-	if ((u64)info == INFO_FROM_KERNEL)
-		return true;
 	return READ(info, si_code) > 0 || (u64)info - (u64)READ(running, stack) >= KERNEL_STACK_MAX;
 }
 
-/* Whether it is the last thread of a PID namespace's init: whoever is left in there dies with it. */
-inline_always bool ends_namespace(struct task_struct *task)
+/* Whether a PID namespace that the process is in has lost its init: the kernel kills all who are left in there. */
+inline_always bool ends_with_namespace(struct task_struct *task, struct pid *pid)
 {
-	struct signal_struct *signal = READ(task, signal);
-	struct pid *pid = group_pid(task);
-	u32 level = READ(pid, level);
+	u32 level = READ(pid, level), i;
 
-	return level && READ(signal, live.counter) <= 0 &&
-	       READ_AT(int, (char *)&pid->numbers + level * SIZE(upid) + OFFSET(upid, nr)) == 1;
+	for (i = 1; i <= NAMESPACES_MAX && i <= level; i++) {
+		char *upid = (char *)&pid->numbers + i * SIZE(upid);
+		struct pid_namespace *ns = READ_AT(struct pid_namespace *, upid + OFFSET(upid, ns));
+		struct task_struct *init = READ(ns, child_reaper);
+		struct signal_struct *signal = READ(init, signal);
+
+		if (READ(init, tgid) != READ(task, tgid) && READ(signal, live.counter) <= 0)
+			return true;
+	}
+	return false;
 }
 
 inline_always struct mnt_namespace *mount_namespace(struct task_struct *task)
@@ -158,35 +161,26 @@ inline_always void read_sender(struct sigkill_event *event, struct task_struct *
 		event->flags |= SIGKILL_SENDER_CUT;
 }
 
-/*
- * A SIGKILL that was delivered.  It killed if the process is dying of it now: of one that was dying already the kernel
- * kept the earlier exit code, and of one that was killed already (older kernels deliver once more) sigkilled
- * knows.  Signals to processes that are dying or stopped for good do not come that far.
- */
-inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginfo *info)
+/* Where an event is put together: an exit may be interrupted by a SIGKILL, and preempted by another exit. */
+enum sigkill_place {
+	PLACE_SIGNAL, /* under the victim's lock, with interrupts off */
+	PLACE_EXIT,
+	PLACE_EXIT_AGAIN,
+	PLACES,
+};
+
+DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, PLACES);
+
+/* The process is killed by SIGKILL; running is who sent it, or 0. */
+inline_always void send_sigkill(u32 place, struct task_struct *task, struct task_struct *running, u32 flags)
 {
-	struct task_struct *running = (struct task_struct *)bpf_get_current_task(), *leader = READ(task, group_leader);
-	struct signal_struct *signal = READ(task, signal);
-	struct pid *pid = group_pid(task);
+	struct sigkill_event *event = map_lookup(sigkill_events, &place);
 	struct cgroup_subsys_state *css = memcg_css(task);
-	struct state *state = current_state();
-	u32 zero = 0, number = READ(task, tgid);
-	u64 started_ns = READ(leader, start_boottime), *known, size;
-	bool from_kernel = is_from_kernel(info, running);
-	struct sigkill_event *event = map_lookup(sigkill_events, &zero);
+	struct pid *pid = group_pid(task);
+	u64 size;
 
-	if (!event || READ(signal, group_exit_code) != SIGNAL_KILL || READ(task, flags) & KERNEL_THREAD)
+	if (!event)
 		return;
-	/* The OOM killer's, as far as is known already: user space sees to the rest.  An end may be missing. */
-	if (from_kernel && state && bpf_ktime_get_boot_ns() - state->incident_ns < LOG_STALE_NS)
-		return;
-	if (from_kernel && ends_namespace(running))
-		return;
-	known = map_lookup(sigkilled, &number);
-	if (known && *known == started_ns)
-		return;
-	map_update(sigkilled, &number, &started_ns, BPF_ANY);
-
 	__builtin_memset(event, 0, __builtin_offsetof(struct sigkill_event, strings));
 	read_killed(event, task, pid);
 	if (setting(sigkill) == SIGKILL_CONTAINERS && !may_be_contained(event, task, pid, css))
@@ -195,20 +189,65 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
 		count(COUNTER_SIGKILLS_LOST);
 		return;
 	}
-	if (from_kernel)
-		event->flags |= SIGKILL_FROM_KERNEL;
+	event->flags = flags;
 	if (css) {
 		event->flags |= SIGKILL_CGROUP;
 		if (!append_cgroup(event->strings, 0, css, &event->cgroup_len))
 			event->flags |= SIGKILL_CUT;
 	}
-	if (!from_kernel)
+	if (running)
 		read_sender(event, running);
 	stamp(&event->event, EVENT_SIGKILL, 0);
 	size = at_most((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
 	if (ringbuf_output(sigkills, event, __builtin_offsetof(struct sigkill_event, strings) + size,
 			   BPF_RB_FORCE_WAKEUP))
 		count(COUNTER_SIGKILLS_LOST);
+}
+
+/*
+ * A SIGKILL with a siginfo that was delivered, so not the OOM killer's.  It killed if the process is dying of it now:
+ * of one that was dying already the kernel kept the earlier exit code, and of one that was killed already (older
+ * kernels deliver once more) sigkilled knows.  Signals to processes that are dying or stopped for good do not come that
+ * far.
+ */
+inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginfo *info)
+{
+	struct task_struct *running = (struct task_struct *)bpf_get_current_task(), *leader = READ(task, group_leader);
+	struct signal_struct *signal = READ(task, signal);
+	u32 number = READ(task, tgid);
+	u64 started_ns = READ(leader, start_boottime);
+
+	if (READ(signal, group_exit_code) != SIGNAL_KILL || READ(task, flags) & KERNEL_THREAD)
+		return;
+	if (is_of(map_lookup(sigkilled, &number), started_ns))
+		return;
+	map_update(sigkilled, &number, &started_ns, BPF_ANY);
+	if (is_from_kernel(info, running))
+		send_sigkill(PLACE_SIGNAL, task, 0, SIGKILL_FROM_KERNEL);
+	else
+		send_sigkill(PLACE_SIGNAL, task, running, 0);
+}
+
+/*
+ * A process that is gone of a SIGKILL which has not been handled: the kernel sent it without a siginfo and it was not
+ * the OOM killer's, or it was not seen.  A tracer's (PTRACE_CONT) passes no tracepoint; and where a signal is sent from
+ * an interrupt, the kernel may run no program in the context of who happens to be interrupted.
+ */
+inline_always void handle_killed(u32 place, struct task_struct *task, u32 number, u64 started_ns, bool is_condemned)
+{
+	struct signal_struct *signal = READ(task, signal);
+
+	/* Before v5.17 a process of one thread that was not sent the signal has no code of the group. */
+	if ((READ(signal, group_exit_code) != SIGNAL_KILL && READ(task, exit_code) != SIGNAL_KILL) ||
+	    READ(task, flags) & KERNEL_THREAD)
+		return;
+	if (map_update(sigkilled, &number, &started_ns, BPF_NOEXIST)) {
+		if (is_of(map_lookup(sigkilled, &number), started_ns))
+			return;
+		map_update(sigkilled, &number, &started_ns, BPF_ANY);
+	}
+	if (!ends_with_namespace(task, group_pid(task)))
+		send_sigkill(place, task, 0, SIGKILL_FROM_KERNEL | (is_condemned ? 0 : SIGKILL_UNSEEN));
 }
 
 #endif

@@ -203,7 +203,9 @@ class OomExit(Base):
     id: Annotated[str, "The id of its oom_kill record."]
     incident_id: Annotated[str, "The incident's id, as in that record."]
     pid: Annotated[int, "Process id (thread group id)."]
-    after_ns: Annotated[int, "From the kill to the exit of its last thread; 0: it was as fast as the kernel's killing."]
+    after_ns: Annotated[
+        int, "From the kill to the exit of its last thread (since Linux 6.16 before its memory is freed)."
+    ]
     container_init_died: Annotated[
         bool | None, "Whether the init of its PID namespace, and so the container, died with it; null on the host."
     ]
@@ -242,7 +244,8 @@ class Sigkill(Base):
     source: Annotated[Source, "What saw it: as in oom_kill, never `kernel_log`."]
     delayed: Annotated[bool, "Whether it was read seconds after the kill or later: as in oom_kill."]
     victim: SigkillVictim
-    sender: Annotated[SigkillSender | None, "Who sent it; null when the kernel itself did."]
+    sender: Annotated[SigkillSender | None, "Who sent it; null when the kernel itself did, and when nothing shows who."]
+    from_kernel: Annotated[bool | None, "Whether the kernel itself sent it; null when only its effect was seen."]
     container: Annotated[Container | None, "The victim's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]

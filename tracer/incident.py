@@ -16,6 +16,10 @@ END_WAIT_NS = 1_000_000_000
 """With them an end comes, unless it is lost; the trigger may be interrupted for long on a busy host."""
 
 
+KILLED = b": Killed process"
+"""What the kernel logs of a process that it has killed; other words come from one that was marked only."""
+
+
 class Kill(NamedTuple):
     """One victim with all that is known of its incident."""
 
@@ -57,7 +61,7 @@ class _Open:
                 if self.reported:
                     self.log.pop()  # each victim of a group has such a line: one tells how all were killed
                 self.log.append(event.text)
-                if self.victims:
+                if self.victims and KILLED in event.text:
                     self.reported.add(len(self.victims) - 1)
             case wire.IncidentEvent():
                 self.incident = event

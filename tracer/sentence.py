@@ -96,7 +96,8 @@ def _oom_exit(record: Mapping[str, Any]) -> str:
 
 def _sigkill(record: Mapping[str, Any]) -> str:
     victim, sender = record["victim"], record["sender"]
-    by = f"{sender['comm']} (pid {sender['pid']}, uid {sender['uid']})" if sender else "the kernel"
+    nobody = "an unknown sender" if record.get("from_kernel", True) is None else "the kernel"
+    by = f"{sender['comm']} (pid {sender['pid']}, uid {sender['uid']})" if sender else nobody
     return f"{victim['comm']} (pid {victim['pid']}{_place(record)}) was killed by SIGKILL from {by}."
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tracer import cgroup, wire
 from tracer.clock import at_boottime, boottime_ns
 from tracer.event import NOBODY, Sigkill, SigkillSender, Source
+from tracer.incident import KILLED
 from tracer.options import SigkillOption
 from tracer.record import DELAYED_NS
 
@@ -34,7 +35,9 @@ class Sigkills:
         self._boot = boot
         self._scope = scope
         self._held: deque[_Held] = deque()
-        """Of the kernel: they may turn out to be the OOM killer's."""
+        """Of nobody who was seen: they may turn out to be the OOM killer's."""
+        self._marked: wire.VictimEvent | None = None
+        """The last one: without a SIGKILL that was seen it is the kernel log that tells a kill from a mark."""
         self._oom_killed: OrderedDict[int, int] = OrderedDict()
         """Pid -> when it was marked, of those that the OOM killer killed last; CLOCK_BOOTTIME."""
         self._inherited: OrderedDict[int, int] = OrderedDict()
@@ -44,7 +47,12 @@ class Sigkills:
         """An event of the OOM killer: whom it kills has no sigkill record."""
         match event:
             case wire.VictimEvent():
-                _remember(self._oom_killed, event.pid or event.tid, event.header.time_ns)
+                self._marked = event
+                if not event.flags & wire.VICTIM_MARKED:
+                    _remember(self._oom_killed, event.pid or event.tid, event.header.time_ns)
+            case wire.LogEvent() if self._marked and event.header.incident_ns == self._marked.header.incident_ns:
+                if KILLED in event.text:
+                    _remember(self._oom_killed, self._marked.pid or self._marked.tid, self._marked.header.time_ns)
             case wire.SharerEvent():
                 _remember(self._oom_killed, event.pid, event.header.time_ns)
 
@@ -114,6 +122,7 @@ class Sigkills:
                 "is_container_init": event.namespace_level > 0 and event.namespace_pid == 1,
             },
             "sender": None if event.flags & wire.SIGKILL_FROM_KERNEL else _sender(event),
+            "from_kernel": None if event.flags & wire.SIGKILL_UNSEEN else bool(event.flags & wire.SIGKILL_FROM_KERNEL),
             "container": None,
             "kubernetes": None,
             "systemd": None,

@@ -43,6 +43,7 @@ FLAGS = {
     "update_map": "-B",
     "kills": "-S",
     "extra_threads": "-e",
+    "timers": "-i",
 }
 """Options of the eater by their names in the tests; eat.c says what they do."""
 

@@ -21,6 +21,8 @@ from .test_pins import any_engine, folder, pins  # noqa: F401 - fixtures
 ID = "0123456789abcdef" * 4
 OTHER_ID = "fedcba9876543210" * 4
 NOBODY = 65534
+RATE_REGAINED_S = 8.5
+"""After so long 1,024 SIGKILLs at once are told again."""
 KERNEL_HOLD_S = 1.0
 """So long it takes until a kill by the kernel is known not to be the OOM killer's."""
 
@@ -256,6 +258,60 @@ def test_kernel(start: Start, run: Run, cgroup: Cgroup, program: str) -> None:
     process = run(container(cgroup), program=program)
     assert process.wait(PATIENCE_S) == -signal.SIGKILL
     assert record_of(daemon, process.pid)["sender"] is None
+
+
+def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:
+    """Of 2,000 timers that interrupt whatever runs or idles on their CPU, each one's SIGKILL has a record, and one."""
+    count, rounds = (100, 1) if IN_VM else (500, 2)
+    daemon = start("containers")
+    groups = [container(cgroup, f"{number:064x}") for number in range(2 * rounds)]
+    for number in range(rounds):
+        if number:
+            time.sleep(RATE_REGAINED_S)
+        for eater in [eat(0, group, timers=count, jobs=8) for group in groups[2 * number : 2 * number + 2]]:
+            wait_until("all timers have fired", eater.ended, 6 * PATIENCE_S)
+    told = count * len(groups)
+    wait_until("all records", lambda: sum(len(of_cgroup(daemon, group)) for group in groups) >= told)
+    time.sleep(KERNEL_HOLD_S + 0.2)
+    assert daemon.stop()["lost"] == 0
+    for group in groups:
+        records = of_cgroup(daemon, group)
+        assert (len(records), len({victim(each) for each in records})) == (count, count)
+        assert [each for each in records if each["sender"] is not None] == []
+
+
+ASLEEP = TIMER.replace("while True: pass", "import signal; signal.pause()")
+
+
+def test_timer_while_idle(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
+    """A CPU that idles, interrupted by a timer right after an OOM kill, sends no SIGKILL of the OOM killer's."""
+    daemon = start("containers")
+    eat(16, cgroup.child("limit", 8)).die()
+    group = container(cgroup)
+    for _ in range(3):
+        process = run(group, program=ASLEEP)
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
+        assert record_of(daemon, process.pid)["sender"] is None
+
+
+TRACER = """
+import ctypes, os, sys
+ptrace, pid, nothing = ctypes.CDLL(None).ptrace, int(sys.argv[1]), ctypes.c_void_p(0)
+assert ptrace(16, pid, nothing, nothing) == 0  # PTRACE_ATTACH
+os.waitpid(pid, 0)
+assert ptrace(7, pid, nothing, ctypes.c_void_p(9)) == 0  # PTRACE_CONT
+os.waitpid(pid, 0)
+"""
+
+
+def test_unseen(start: Start, run: Run, cgroup: Cgroup) -> None:
+    """A debugger lets a process go on with SIGKILL, which passes no tracepoint: its end tells."""
+    daemon = start("containers")
+    process = run(container(cgroup))
+    subprocess.run([sys.executable, "-c", TRACER, str(process.pid)], check=True)
+    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    record = record_of(daemon, process.pid)
+    assert (record["sender"], record["from_kernel"], record["container"]["id"]) == (None, None, ID)
 
 
 def test_cgroup_kill(start: Start, run: Run, cgroup: Cgroup) -> None:

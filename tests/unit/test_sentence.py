@@ -38,6 +38,10 @@ def test_sigkill(changed: dict[str, Any], place: str) -> None:
             record[key][field] = value
     assert summary(record) == f"sleep (pid 7{place}) was killed by SIGKILL from runc (pid 9, uid 0)."
     assert summary({**record, "sender": None}) == f"sleep (pid 7{place}) was killed by SIGKILL from the kernel."
+    assert (
+        summary({**record, "sender": None, "from_kernel": None})
+        == f"sleep (pid 7{place}) was killed by SIGKILL from an unknown sender."
+    )
 
 
 def test_no_sentence() -> None:

@@ -63,6 +63,28 @@ def test_scope(scope: SigkillOption, told: list[bool]) -> None:
     assert told == [bool(sigkills(scope).feed(each, 0, 0)) for each in both]
 
 
+@pytest.mark.parametrize(
+    ("flags", "from_kernel"), [(FROM_KERNEL, True), (FROM_KERNEL | wire.SIGKILL_UNSEEN, None), (0, False)]
+)
+def test_who(flags: int, from_kernel: bool | None) -> None:
+    """The kernel, or nobody knows who, or a sender; only the last one is known at once."""
+    builder = sigkills("all")
+    told = builder.feed(events.sigkill(flags=flags), 0, 0) or builder.end()
+    ((record, _),) = told
+    assert record["from_kernel"] is from_kernel
+    assert (record["sender"] is None) == (from_kernel is not False)
+
+
+@pytest.mark.parametrize(("text", "told"), [(b"Out of memory: Killed process 1 (hog)", 0), (b"hog: page fault", 1)])
+def test_marked(text: bytes, told: int) -> None:
+    """A process that was marked without a SIGKILL that was seen is the OOM killer's if the kernel log says so."""
+    waiting = sigkills()
+    waiting.note(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
+    waiting.note(events.log(text))
+    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL), 0, 0)
+    assert len(waiting.end()) == told
+
+
 def test_kernel_waits() -> None:
     """What the kernel sent is told later, if the OOM killer has not marked the process; its event is kept so long."""
     waiting = sigkills()

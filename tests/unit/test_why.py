@@ -133,6 +133,7 @@ def sigkill(**changed: Any) -> Sigkill:
             "kubernetes": None,
             "systemd": {"unit": "docker.service", "slice": "system.slice"},
         },
+        "from_kernel": False,
         "container": {
             "id": ID,
             "runtime": "docker",

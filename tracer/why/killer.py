@@ -21,7 +21,7 @@ def kind_of(kill: Sigkill) -> KillerKind:
     """A process in a container may call itself as it likes, so its name counts on the host only."""
     sender = kill["sender"]
     if sender is None:
-        return "kernel"
+        return "other" if kill.get("from_kernel", True) is None else "kernel"  # records of earlier versions do not say
     if sender["container"] is not None:
         own = kill["container"]
         return "inside" if own is not None and own["id"] == sender["container"]["id"] else "container"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that the kernel marks because it is dying already, of a SIGKILL that a BPF program sent."""
+
+import contextlib
+import ctypes
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer import attach, libbpf
+from tracer.engine import Hook, Link
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .environment import wait_until
+from .oracles import vmstat_oom_kills
+
+BPF_PROG_TYPE_KPROBE = 2
+GET_CURRENT_PID_TGID, SEND_SIGNAL = 14, 109
+KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+
+pytestmark = pytest.mark.vm
+
+
+@contextlib.contextmanager
+def hidden(path: Path, tmp_path: Path) -> Iterator[None]:
+    """An empty folder in its place."""
+    subprocess.run(["mount", "--bind", tmp_path, path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def sigkill_in(function: str, pid: int) -> Link:
+    """A BPF program that kills this process where it calls that function of the kernel."""
+
+    def instruction(code: int, registers: int, offset: int, value: int) -> bytes:
+        return struct.pack("=BBhi", code, registers, offset, value)
+
+    program = b"".join(
+        (
+            instruction(0x85, 0, 0, GET_CURRENT_PID_TGID),
+            instruction(0x77, 0, 0, 32),  # r0 >>= 32
+            instruction(0x55, 0, 2, pid),  # if r0 != pid: leave out two
+            instruction(0xB7, 1, 0, 9),  # r1 = SIGKILL
+            instruction(0x85, 0, 0, SEND_SIGNAL),
+            instruction(0xB7, 0, 0, 0),  # r0 = 0
+            instruction(0x95, 0, 0, 0),
+        )
+    )
+    load = libbpf.library()["bpf_prog_load"]
+    count = ctypes.c_size_t(len(program) // 8)
+    descriptor = load(BPF_PROG_TYPE_KPROBE, b"kill", b"GPL", program, count, None)
+    if descriptor < 0:
+        raise libbpf.last_error()
+    return attach._attach(descriptor, Hook("kill", "kprobe", function))
+
+
+@pytest.mark.parametrize("function", ["out_of_memory", "task_will_free_mem"])
+@pytest.mark.parametrize("kprobes", [True, False], ids=["kprobes", "tracepoints"])
+def test_killed_by_a_program(
+    make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool, function: str
+) -> None:
+    """It has a sigkill record, of the kernel's, and no oom_kill: the OOM killer counts none, either."""
+    eater = eat(16, cgroup.child("limit", 8), gate=True)
+    pid, _tid = eater.start()
+    link = sigkill_in(function, pid)
+    daemon = make_daemon(arguments=["--sigkill", "all"])
+    with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
+        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+    before = vmstat_oom_kills()
+    eater.go()
+    eater.die()
+    os.close(link.descriptor)
+    fence = eat(16, cgroup.child("fence", 8)).die()
+    wait_until("a later kill", lambda: fence.pid in [each["victim"]["pid"] for each in daemon.of_type("oom_kill")])
+    wait_until("its record", lambda: pid in [each["victim"]["pid"] for each in daemon.of_type("sigkill")])
+    daemon.stop()
+    assert vmstat_oom_kills() - before == 1
+    assert [each["victim"]["pid"] for each in daemon.of_type("oom_kill")] == [fence.pid]
+    (record,) = [each for each in daemon.of_type("sigkill") if each["victim"]["pid"] == pid]
+    assert (record["sender"], record["from_kernel"]) == (None, True)
