@@ -163,7 +163,8 @@ int on_oom_kill_process(struct pt_regs *ctx)
 	copied = bpf_probe_read_kernel_str(incident->strings, MESSAGE_LEN, message);
 	if (copied > 0 && copied <= MESSAGE_LEN)
 		incident->message_len = copied;
-	memcg = READ(oc, memcg);
+	/* Without CONFIG_MEMCG there is no such struct, and no access to it that the verifier takes. */
+	memcg = EXISTS(mem_cgroup, css) ? READ(oc, memcg) : 0;
 	if (memcg) {
 		u64 start = incident->message_len;
 

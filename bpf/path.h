@@ -14,10 +14,11 @@
 
 inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
 {
-	struct css_set *cgroups = READ(task, cgroups);
+	struct css_set *cgroups;
 
-	if (!EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id))
+	if (!EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id)) /* CONFIG_MEMCG=n */
 		return 0;
+	cgroups = READ(task, cgroups);
 	return READ_AT(struct cgroup_subsys_state *,
 		       (char *)&cgroups->subsys + ENUM(cgroup_subsys_id, memory_cgrp_id) * sizeof(void *));
 }

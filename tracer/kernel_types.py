@@ -172,6 +172,7 @@ _HEADER_MACROS = """
 #define mem_cgroup___array mem_cgroup
 #define mem_cgroup___struct mem_cgroup
 #define mem_cgroup___pointer mem_cgroup
+#define EXISTS_mem_cgroup_css 1
 #define EXISTS_spinlock_rlock 1
 #define EXISTS_qspinlock_val 1
 #define EXISTS_memcg_vmstats_state 0

@@ -32,7 +32,7 @@ from tracer.whose import Network
 PAGE = mmap.PAGESIZE
 PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
 """What a memory cgroup's counter holds for "no limit" (LONG_MAX / PAGE_SIZE)."""
-CONSTRAINT_SCOPES: dict[int, Scope] = {1: "cpuset", 2: "mempolicy"}
+CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
 DELAYED_NS = 5_000_000_000
 """A busy host takes a second for an incident; what is older by so much has waited for a reader."""
@@ -71,6 +71,9 @@ class Records:
         incident["id"] = self._incident_id(victim.header.incident_ns)
         incident["victims"] = kill.victims
         chosen = seen and event is not None and event.chosen_pid == victim.pid and bool(event.chosen_points)
+        # Points without a candidate: the compiler has inlined oom_badness(), so that its hook never fires.
+        # Where nobody was scored (oom_kill_allocating_task) there are no points either.
+        scored = seen and self._scores and event is not None and (event.scored or not event.chosen_points)
         return {
             "schema": 1,
             "type": "oom_kill",
@@ -84,8 +87,8 @@ class Records:
             "limit": limit,
             "victim": _victim(kill, cgroup, event.chosen_points if chosen and event else None, truncated),
             "trigger": _trigger(event, truncated),
-            "candidates": _candidates(event) if seen and self._scores and event is not None else None,
-            "candidates_scored": event.scored if seen and self._scores and event is not None else None,
+            "candidates": _candidates(event) if scored and event else None,
+            "candidates_scored": event.scored if scored and event else None,
             "container": None,
             "kubernetes": None,
             "systemd": None,
@@ -110,14 +113,14 @@ class Records:
         }
 
     def _incident(self, event: wire.IncidentEvent) -> Incident:
-        scope: Scope
+        scope: Scope | None
         if event.flags & wire.INCIDENT_MEMCG:
             # oc->constraint was not set in 5.0-5.2 (fixed by "mm/oom_kill.c: fix uninitialized oc->constraint")
             scope = "memcg"
         elif event.order == -1:
             scope = "sysrq"
         else:
-            scope = CONSTRAINT_SCOPES.get(event.constraint, "host")
+            scope = CONSTRAINT_SCOPES.get(event.constraint)
         return {
             "id": "",
             "scope": scope,

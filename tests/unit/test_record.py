@@ -97,9 +97,10 @@ def test_times() -> None:
         (wire.INCIDENT_OC, 3, 1, "cpuset"),
         (wire.INCIDENT_OC, 0, 2, "mempolicy"),
         (wire.INCIDENT_OC, -1, 0, "sysrq"),
+        (wire.INCIDENT_OC, 0, 4, None),  # of a kernel that is newer than this
     ],
 )
-def test_scope(flags: int, order: int, constraint: int, scope: Scope) -> None:
+def test_scope(flags: int, order: int, constraint: int, scope: Scope | None) -> None:
     """What ran out is told by whose limit it was, by SysRq-f's order, and by the kernel's constraint."""
     record = complete(kill(by=incident(flags=flags, order=order, constraint=constraint)))
     assert scope == record["incident"]["scope"]
@@ -212,6 +213,14 @@ def test_scores_unseen() -> None:
     """Where the kernel's scoring cannot be hooked nobody is said to have been scored."""
     record = complete(kill(), BLIND)
     assert (record["candidates"], record["candidates_scored"]) == (None, None)
+
+
+@pytest.mark.parametrize(("chosen_points", "candidates"), [(4121, None), (0, [])])
+def test_nobody_scored(chosen_points: int, candidates: list[object] | None) -> None:
+    """Points that no hook saw (oom_badness() is inlined) are unknown; there are none where nobody was to be scored."""
+    record = complete(kill(by=incident(candidates=(), candidates_len=0, scored=0, chosen_points=chosen_points)))
+    assert record["candidates"] == candidates
+    assert record["candidates_scored"] == (None if candidates is None else 0)
 
 
 def test_group_kill() -> None:
