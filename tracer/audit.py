@@ -25,8 +25,8 @@ class Audit:
         self._cgroups = CgroupAccount()
         self._due_ns: int | None = None
         self._suspect: tuple[int, int] | None = None
-        self._earlier: set[Entry] | None = set(ledger.entries())
-        """Kills that an earlier run has noted, while its last events are read again."""
+        self._earlier: set[Entry] | None = None
+        """Kills that an earlier run has noted, while its last events are read again; None: not asked for yet."""
         self._began_ns = boottime_ns()
         self._group: str | None = None
         self.is_first = True
@@ -42,8 +42,10 @@ class Audit:
         """A kill has a record; ``group`` names the incident where ``memory.oom.group`` is set."""
         tid = victim["tid"]
         if killed_ns >= self._began_ns:
-            self._earlier = None
-        if self._earlier is not None and Entry(killed_ns, tid) in self._earlier:
+            self._earlier = set()
+        elif self._earlier is None:
+            self._earlier = set(self._ledger.entries())
+        if self._earlier and Entry(killed_ns, tid) in self._earlier:
             return
         is_first = group not in (None, self._group)
         self._ledger.note(killed_ns, tid, counts_twice=is_first)

@@ -17,9 +17,11 @@ from typing import NamedTuple
 from tracer.disk import OPEN_S, within
 from tracer.stderr import tell
 
-ENTRIES_MAX = 4096
-"""The latest kills; older ones are counted, but not told apart any more."""
-_MAGIC = b"oomled1\n"
+ENTRIES_MAX = 16384
+"""The latest kills; older ones are counted, but not told apart any more.  The ring buffers hold fewer (bpf/brief.h)."""
+_MAGIC, _OLD_MAGIC = b"oomled2\n", b"oomled1\n"
+_OLD_ENTRIES_MAX = 4096
+"""Of the first version's file."""
 _HEADER = struct.Struct("=8s16sQQQQQQ")
 _CRC = struct.Struct("=I")
 _HEADER_STEP = 128
@@ -85,6 +87,8 @@ class Ledger:
             self._fail(error)
             return
         self._entries[: len(raw)] = raw
+        if self._header.magic == _OLD_MAGIC:
+            self._convert(raw)
         with contextlib.suppress(OSError):  # so that a disk that is full later does not matter
             os.posix_fallocate(self._file, 0, _ENTRIES_AT + ENTRIES_MAX * _ENTRY.size)
 
@@ -162,13 +166,23 @@ class Ledger:
             os.close(self._file)
             self._file = None
 
+    def _convert(self, raw: bytes) -> None:
+        """Give the entries of the first version's file their places in this one's, when that is saved."""
+        first, size = max(0, self._header.end - _OLD_ENTRIES_MAX), _ENTRY.size
+        self._entries = bytearray(ENTRIES_MAX * size)
+        for number in range(first, self._header.end):
+            at = number % _OLD_ENTRIES_MAX * size
+            self._entries[_place(number) : _place(number) + size] = raw[at : at + size].ljust(size, b"\0")
+        self._header = self._header._replace(magic=_MAGIC)
+        self._saved = self._header._replace(end=first)
+
     def _read_header(self, place: int) -> _Header | None:
         assert self._file is not None
         raw = os.pread(self._file, _HEADER.size + _CRC.size, place * _HEADER_STEP)
         if len(raw) < _HEADER.size + _CRC.size or _CRC.unpack_from(raw, _HEADER.size)[0] != crc32(raw[: _HEADER.size]):
             return None
         header = _Header(*_HEADER.unpack_from(raw))
-        return header if header.magic == _MAGIC and header.first <= header.end else None
+        return header if header.magic in (_MAGIC, _OLD_MAGIC) and header.first <= header.end else None
 
     def _fail(self, error: OSError) -> None:
         """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""

@@ -2,6 +2,8 @@
 """ledger.py: what was noted is known to the next run, and nothing in the file can do harm."""
 
 import os
+import struct
+from binascii import crc32
 from pathlib import Path
 
 import pytest
@@ -62,9 +64,33 @@ def test_many(tmp_path: Path) -> None:
         assert ledger.explained == ENTRIES_MAX + 10
         assert [Entry(number, number) for number in range(10, ENTRIES_MAX + 10)] == list(ledger.entries())
         ledger.save()
-    assert (tmp_path / "ledger").stat().st_size < 100_000
+    assert (tmp_path / "ledger").stat().st_size < 300_000
     again = Ledger(f"{tmp_path}/ledger", BOOT)
     assert [entry.killed_ns for entry in again.entries()] == list(range(10, ENTRIES_MAX + 10))
+
+
+def test_first_version(tmp_path: Path) -> None:
+    """A file of the first version, which had room for fewer kills, is read and converted."""
+    path, kills = tmp_path / "ledger", 5_000
+    header = struct.Struct("=8s16sQQQQQQ").pack(
+        b"oomled1\n", bytes.fromhex(BOOT.replace("-", "")), 7, 40, 1_000, 3, kills, 1
+    )
+    raw = bytearray(256 + 4096 * 16)
+    raw[128 : 128 + len(header) + 4] = header + struct.pack("=I", crc32(header))
+    for number in range(kills):
+        struct.pack_into("=QI4x", raw, 256 + number % 4096 * 16, 10 * number, number)
+    path.write_bytes(bytes(raw))
+    expected = [Entry(10 * number, number) for number in range(kills - 4096, kills)]
+    for _ in range(2):
+        ledger = Ledger(str(path), BOOT)
+        assert not ledger.is_damaged
+        assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (40 + kills - 3, 1, kills - 3, 1_000)
+        assert expected == list(ledger.entries())[-len(expected) :]
+        assert set(list(ledger.entries())[: -len(expected)]) == {Entry(0, 0)}
+        ledger.save()
+    ledger.note(99, 99, counts_twice=False)
+    ledger.save()
+    assert [*expected, Entry(99, 99)] == list(Ledger(str(path), BOOT).entries())[-len(expected) - 1 :]
 
 
 def test_unwritable(tmp_path: Path) -> None:
@@ -166,4 +192,4 @@ def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
     ledger.save()
     assert known + 1 == ledger.explained == Ledger(str(path), BOOT).explained
     assert Entry(6_000, 18) in ledger.entries()
-    assert os.path.getsize(path) < 100_000
+    assert os.path.getsize(path) < 300_000
