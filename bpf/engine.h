@@ -44,6 +44,7 @@
 #define map_update(map, key, value, flags) bpf_map_update_elem_(MAP(map), key, value, flags)
 #define map_delete(map, key) bpf_map_delete_elem_(MAP(map), key)
 #define ringbuf_output(map, data, size, flags) bpf_ringbuf_output((void *)MAP(map), data, size, flags)
+#define ringbuf_query(map, what) bpf_ringbuf_query((void *)MAP(map), what)
 #define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem((void *)MAP(map), key, cpu)
 #define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)
 #define DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, flags)
@@ -78,6 +79,7 @@ typedef _Bool bool;
 #define map_update(map, key, value, flags) bpf_map_update_elem(&map, key, value, flags)
 #define map_delete(map, key) bpf_map_delete_elem(&map, key)
 #define ringbuf_output(map, data, size, flags) bpf_ringbuf_output(&map, data, size, flags)
+#define ringbuf_query(map, what) bpf_ringbuf_query(&map, what)
 #define map_lookup_percpu(map, key, cpu) bpf_map_lookup_percpu_elem(&map, key, cpu)
 #define MAP(name) &name
 #define DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, flags)                                     \

@@ -28,14 +28,16 @@
 
 enum event_type {
 	EVENT_VICTIM = 1,
-	EVENT_INCIDENT = 2, /* follows the first victim */
+	EVENT_INCIDENT = 2, /* comes before the first victim */
 	EVENT_SHARER = 3,
 	EVENT_EXIT = 4,
-	EVENT_LEVELS = 5,  /* tracepoint mode only: the victim's memcg and those above it */
-	EVENT_LOG = 6,	   /* tracepoint mode only: a line of the kernel log about this incident */
-	EVENT_END = 7,	   /* no victim and no sharer comes any more; just struct event */
-	EVENT_CGROUP = 8,  /* a memory cgroup was made; in a ring buffer of its own */
-	EVENT_SIGKILL = 9, /* somebody else than the OOM killer kills; in a ring buffer of its own */
+	EVENT_LEVELS = 5,    /* tracepoint mode only: the victim's memcg and those above it */
+	EVENT_LOG = 6,	     /* tracepoint mode only: a line of the kernel log about this incident */
+	EVENT_END = 7,	     /* no victim and no sharer comes any more; just struct event */
+	EVENT_CGROUP = 8,    /* a memory cgroup was made; in a ring buffer of its own */
+	EVENT_SIGKILL = 9,   /* somebody else than the OOM killer kills; in a ring buffer of its own */
+	EVENT_BRIEF = 10,    /* a victim that found no room for EVENT_VICTIM; in the ring buffer "briefs" */
+	EVENT_REPORTED = 11, /* the same for its EVENT_LOG */
 };
 
 struct event {
@@ -214,6 +216,54 @@ struct sigkill_event {
 	__u16 cgroup_len;
 	__u16 sender_cgroup_len;
 	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN]; /* as long as append_cgroup() takes it to be */
+};
+
+/* Beside victim_flags, in the same field. */
+enum brief_flags {
+	BRIEF_OC = 1 << 16,	  /* struct oom_control was seen: kprobes */
+	BRIEF_MEMCG = 1 << 17,	  /* a memcg's limit was hit; without BRIEF_OC the kernel log tells */
+	BRIEF_SYSRQ = 1 << 18,	  /* somebody asked for the kill */
+	BRIEF_LEAF_CUT = 1 << 19, /* the path lacks its leaf end, and begins within a name */
+};
+
+#define BRIEF_UNKNOWN 0xffffffffU /* pages */
+#define BRIEF_NO_LEVEL 0xff
+
+/* The essentials of a victim.  The names of its cgroup's path are in the map "paths". */
+struct brief_event {
+	struct event event;
+	__u64 started_ns;
+	__s64 total_vm_pages;
+	__u32 anon_rss_pages;
+	__u32 file_rss_pages;
+	__u32 shmem_rss_pages;
+	__u32 swap_pages;
+	__u32 pid;
+	__u32 tid;
+	__u32 uid;
+	__u32 namespace_pid;
+	__u32 flags;
+	__u32 path; /* where it begins there */
+	char comm[COMM_LEN];
+	__s16 oom_score_adj;
+	__u16 path_len;
+	__u8 namespace_level;
+	__u8 limit_level; /* so many names of the path, from the root, are that of the cgroup whose limit was hit */
+	__u8 constraint;
+	__u8 pad;
+};
+
+enum reported_message {
+	MESSAGE_OTHER,
+	MESSAGE_MEMCG, /* "Memory cgroup out of memory" */
+	MESSAGE_HOST,  /* "Out of memory" */
+};
+
+/* The kernel log has named the last victim as killed. */
+struct reported_event {
+	struct event event;
+	__u32 message;
+	__u32 pad;
 };
 
 struct log_event {

@@ -32,6 +32,10 @@ struct state {
 	struct mem_cgroup *oom_group;
 	u32 summary;  /* tracepoint mode: what is logged now belongs to the "oom-kill:" line */
 	u32 reported; /* tracepoint mode: the last victim's line was seen */
+	u32 sent;     /* its EVENT_INCIDENT has found room */
+	u32 cut;      /* an event from before the victim has not: the victim is told in brief */
+	u32 brief;    /* the last victim was */
+	u32 pad;
 };
 
 struct victim {
@@ -106,9 +110,14 @@ inline_always void count(u32 counter)
  * The daemon releases events only when what was made of them is written, so it has rarely caught up with the ring
  * buffer, and unless forced the kernel wakes it only then.
  */
+inline_always bool try_to_send(void *event, u64 size)
+{
+	return ringbuf_output(events, event, size, BPF_RB_FORCE_WAKEUP) == 0;
+}
+
 inline_always void send(void *event, u64 size)
 {
-	if (ringbuf_output(events, event, size, BPF_RB_FORCE_WAKEUP))
+	if (!try_to_send(event, size))
 		count(COUNTER_LOST);
 }
 
@@ -137,6 +146,7 @@ inline_always struct state *open_incident(void)
 	state->marking = 0;
 	state->limit = state->oom_group = 0;
 	state->summary = state->reported = 0;
+	state->sent = state->cut = state->brief = 0;
 
 	incident->total_pages = incident->gfp_mask = 0;
 	incident->chosen_points = 0;
@@ -150,8 +160,9 @@ inline_always struct state *open_incident(void)
 	return state;
 }
 
-/* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in. */
-inline_always void send_incident(struct state *state, struct incident_event *incident)
+/* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in.  Whether it found room.
+ */
+inline_always bool send_incident(struct state *state, struct incident_event *incident)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct cgroup_subsys_state *css = memcg_css(task);
@@ -164,7 +175,7 @@ inline_always void send_incident(struct state *state, struct incident_event *inc
 	}
 	stamp(&incident->event, EVENT_INCIDENT, state->incident_ns);
 	size = at_most(start + incident->trigger_len, sizeof(incident->strings));
-	send(incident, __builtin_offsetof(struct incident_event, strings) + size);
+	return try_to_send(incident, __builtin_offsetof(struct incident_event, strings) + size);
 }
 
 #endif

@@ -65,6 +65,7 @@ struct kernfs_node {
 	struct kernfs_node *parent;
 	struct kernfs_node *__parent;
 	const char *name;
+	unsigned long long id;
 };
 
 struct cgroup_root {

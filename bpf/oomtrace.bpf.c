@@ -11,7 +11,7 @@
  *       __oom_kill_process   a real kill, not just a mark
  *         signal_generate    SIGKILL: the victim, later those who share its memory
  *         mark_oom_victim    the victim, as a task
- *           mark_victim      EVENT_VICTIM, after the first one EVENT_INCIDENT; the tracepoint fires once a victim, the
+ *           mark_victim      EVENT_VICTIM, before the first one EVENT_INCIDENT; the tracepoint fires once a victim, the
  *                            function may run twice
  *     return                 EVENT_END
  *
@@ -185,8 +185,11 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 
 	if (!state)
 		return 0;
-	stamp(&end, EVENT_END, state->incident_ns);
-	send(&end, sizeof(end));
+	/* Of one victim that was told in brief nothing more comes. */
+	if (state->sent || state->oom_group) {
+		stamp(&end, EVENT_END, state->incident_ns);
+		send_small(&end, sizeof(end));
+	}
 	state->tid = 0;
 	return 0;
 }
@@ -261,7 +264,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	struct victim_event *event = map_lookup(victim_events, &zero);
 	struct incident_event *incident = map_lookup(incidents, &zero);
 	struct victim victim = {};
-	bool real, first = false;
+	bool real, first = false, whole = true;
 	u32 *killed;
 
 	if (!event || !incident)
@@ -320,9 +323,16 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
 
 	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
-	send(event, __builtin_offsetof(struct victim_event, strings) + size);
-	if (state && first)
-		send_incident(state, incident);
+	if (state) {
+		if (!state->sent && !state->cut)
+			state->sent = send_incident(state, incident);
+		whole = state->sent;
+	}
+	whole = whole && try_to_send(event, __builtin_offsetof(struct victim_event, strings) + size);
+	if (!whole)
+		send_brief(event, task, state, incident);
+	if (state)
+		state->brief = !whole;
 	if (exited_ns)
 		send_exit(event->pid, &victim, exited_ns);
 	return 0;
@@ -338,6 +348,8 @@ inline_always void handle_oom_sigkill(struct task_struct *task)
 	u32 pid = READ(task, tgid);
 
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
+		if (state->brief)
+			return;
 		event.victim_pid = state->victim_pid;
 		event.pid = pid;
 		bpf_probe_read_kernel(event.comm, sizeof(event.comm), &task->comm);
@@ -400,6 +412,7 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	struct log_event *log;
 	u32 zero = 0;
 	u64 len;
+	bool sent;
 
 	if (!state) {
 		if (line == LOG_OTHER)
@@ -428,9 +441,15 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	log->len = len;
 	stamp(&log->event, EVENT_LOG, state->incident_ns);
-	send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
-	if (state->victim_pid)
-		state->reported = 1;
+	sent = !(state->victim_pid && state->brief) &&
+	       try_to_send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
+	if (!state->victim_pid) {
+		state->cut |= !sent;
+		return 0;
+	}
+	if (!sent)
+		send_reported(state, log);
+	state->reported = 1;
 	return 0;
 }
 

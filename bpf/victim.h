@@ -3,6 +3,7 @@
 #ifndef OOMTRACE_VICTIM_H
 #define OOMTRACE_VICTIM_H
 
+#include "brief.h"
 #include "incident.h"
 #include "rss.h"
 
@@ -226,8 +227,9 @@ inline_always void send_levels(struct state *state, struct cgroup_subsys_state *
 		css = parent;
 	}
 	stamp(&levels->event, EVENT_LEVELS, state->incident_ns);
-	send(levels, __builtin_offsetof(struct levels_event, levels) +
-			     at_most(levels->levels_len, LEVELS_MAX) * sizeof(levels->levels[0]));
+	if (!try_to_send(levels, __builtin_offsetof(struct levels_event, levels) +
+					 at_most(levels->levels_len, LEVELS_MAX) * sizeof(levels->levels[0])))
+		state->cut = 1;
 }
 
 /* In tracepoint mode one victim after another tells what the incident is. */
@@ -259,7 +261,7 @@ inline_always void send_exit(u32 pid, struct victim *victim, u64 exited_ns)
 	event.event.time_ns = exited_ns;
 	event.killed_ns = victim->killed_ns;
 	event.pid = pid;
-	send(&event, sizeof(event));
+	send_small(&event, sizeof(event));
 }
 
 /*

@@ -5,6 +5,7 @@ The ring buffer outlives the daemon: what is let go of too late is read again af
 """
 
 from collections import deque
+from typing import NamedTuple
 
 
 class Backlog:
@@ -71,3 +72,15 @@ class Backlog:
         if self._lines:
             needed.append(self._lines[0][1])
         return min(needed)
+
+
+class Place(NamedTuple):
+    """Where an event is."""
+
+    backlog: Backlog
+    position: int
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it was there when this run began."""
+        return self.position < self.backlog.old_until

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
+from tracer.backlog import Place
 from tracer.clock import boottime_ns
 from tracer.disk import HUNG_S, Disk
 from tracer.engine import open_ring
@@ -22,6 +23,7 @@ from tracer.errors import TracerError
 from tracer.event import Sigkill
 from tracer.filter import Filter
 from tracer.gfp import GfpNames
+from tracer.kill_rings import KillRings, decoded
 from tracer.ledger import open_ledger
 from tracer.names import Names
 from tracer.notify import Notifier
@@ -71,7 +73,6 @@ class Daemon:
             self._interfaces = interfaces.Interfaces()
         self._rings = Rings(self._capture.attached.maps)
         self._names = Names(self._runtimes)
-        backlog, self._sigkill_backlog = self._rings.backlogs
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         self._disk = Disk()
         ledger = self._ledger = open_ledger(kept.ledger if kept else None, self._host["boot_id"])
@@ -91,9 +92,9 @@ class Daemon:
             _redact(options),
             self._interfaces,
             self._audit,
-            backlog,
+            self._rings.kills.backlogs,
             self._stream,
-            _filter(options),
+            Filter(options.only, options.unwanted),
         )
 
         if options.metrics:
@@ -106,7 +107,7 @@ class Daemon:
     def run(self) -> None:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
         maps = self._capture.attached.maps
-        waiting = Waiting((maps["events"], maps["sigkills"]), (maps["cgroups"],))
+        waiting = Waiting((maps["events"], maps["briefs"], maps["sigkills"]), (maps["cgroups"],))
         heap.give_back()
         self._stream.write(self._capture.start(self._stream.base(), self._options.sigkill))
         self._expect(None)
@@ -148,7 +149,7 @@ class Daemon:
     def _apply(self, wanted: Options) -> None:
         """Raises TracerError where an output cannot be opened; then all stays as it was."""
         old = self._options
-        redact, passes = _redact(wanted), _filter(wanted)
+        redact, passes = _redact(wanted), Filter(wanted.only, wanted.unwanted)
         if wanted.outputs != old.outputs:
             self._stream.exchange(self._outputs.exchange(wanted.outputs))
         self._host = host.read_host(wanted.labels)
@@ -202,9 +203,9 @@ class Daemon:
         """Handle what is there, and what is about to come: to sleep and wake again would take longer."""
         until_ns = time.monotonic_ns() + END_IS_NEAR_NS
         while True:
-            for event, position in self._read(self._rings.events):
+            for event, place in self._rings.kills.events(self._pipeline.lose, self._let_go):
                 self._sigkills.note(event)
-                self._pipeline.feed(event, position)
+                self._pipeline.feed(event, place)
             self._pipeline.flush()
             for event, _ in self._read(self._rings.cgroups):
                 if isinstance(event, wire.CgroupEvent):
@@ -213,10 +214,17 @@ class Daemon:
             if self._pipeline.patience_ns() is None or time.monotonic_ns() > until_ns:
                 return
 
+    def _let_go(self) -> None:
+        """Between kills, of which there are many: what is written need not be read again."""
+        self._stream.release()
+        self._rings.kills.release(self._pipeline.incident_is_open, is_noted=self._save())
+        self._notifier.alive(time.monotonic_ns())
+
     def _drain_sigkills(self, inherited: Ring | None = None) -> None:
         for event, position in self._read(inherited or self._rings.sigkills):
             if isinstance(event, wire.SigkillEvent):
-                self._write_sigkills(self._sigkills.feed(event, None if inherited else position, time.monotonic_ns()))
+                known = None if inherited else position
+                self._write_sigkills(self._sigkills.feed(event, known, time.monotonic_ns()))
                 if not inherited:
                     self._drain()  # kills of the OOM killer come first
         self._write_sigkills(self._sigkills.due(time.monotonic_ns()))
@@ -226,16 +234,13 @@ class Daemon:
             try:
                 enrich.name_sigkill(record, self._names)
                 if self._pipeline.wanted.passes(record):
-                    self._stream.write(record, position, self._sigkill_backlog)
+                    at = [] if position is None else [Place(self._rings.sigkill_backlog, position)]
+                    self._stream.write(record, at)
             except Exception as error:
                 self._pipeline.lose("record", error)
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
-        for position, data in ring.read():
-            try:
-                yield wire.decode(data), position
-            except wire.DecodeError as error:
-                self._pipeline.lose("decode", error)
+        return decoded(((data, at) for at, data in ring.read()), wire.decode, self._pipeline.lose)
 
     def _inherit_all(self) -> None:
         """They go once all is taken: a run that is killed meanwhile leaves them to the next one."""
@@ -252,16 +257,15 @@ class Daemon:
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
-        ring = open_ring(predecessor.maps["events"])
         self._stream.lose("ring_buffer", lost_untold(predecessor.maps))
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            events = [event for event, _ in self._read(ring)]
+            events = [event for event, _ in KillRings(predecessor.maps).events(self._pipeline.lose)]
             for event in events:
                 self._sigkills.note(event)
             self._pipeline.inherit(events)
             self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
         else:
-            self._stream.lose("upgrade", len(ring.read()))
+            self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _settle(self) -> None:
@@ -298,10 +302,6 @@ class Daemon:
 def _redact(options: Options) -> enrich.Redact:
     redactor = Redactor(options.redact, options.redact_defaults)
     return redactor.redact if options.cmdline else lambda _cmdline: None
-
-
-def _filter(options: Options) -> Filter:
-    return Filter(options.only, options.unwanted)
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ COUNTER_SIGKILLS_LOST = 4
 COUNTER_SIGKILLS_LOST_TOLD = 5
 """enum counter in bpf/incident.h."""
 
-MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines")
+MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines", "briefs", "paths")
 """What the daemon reads or writes."""
 
 

@@ -176,6 +176,9 @@ class OomKill(Base):
         "Whether it was read seconds after the kill or later, as when no oomtrace ran: what comes from /proc and the "
         "runtimes' files may be missing.",
     ]
+    reduced: Annotated[
+        bool, "Whether the ring buffer had room for the essentials alone: who, when, how big, where, at whose limit."
+    ]
     incident: Incident
     limit: Annotated[Limit | None, "The limit that was hit; null when no cgroup's was, or unknown."]
     victim: Victim

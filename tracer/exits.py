@@ -96,7 +96,7 @@ class Exits:
         """Fill in what can be had; whether that is all."""
         record, victim = waiting.record, waiting.victim
         died = victim.is_init or not process.lives(victim.init_pid, victim.init_started_ns)
-        record["container_init_died"] = died if victim.init_pid else None
+        record["container_init_died"] = died if victim.init_pid or victim.is_init else None
         if self._names is None or victim.container_id is None or victim.runtime is None:
             return True
         verdict = self._names.verdict(victim.container_id, victim.runtime)

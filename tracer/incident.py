@@ -8,7 +8,7 @@ its end is read.  An end that is missing must not keep its victims: the next inc
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tracer import wire
+from tracer import brief, wire
 
 QUIET_NS = 100_000_000
 """Without kprobes nothing marks the end of a group kill: it is over after this long without an event."""
@@ -74,10 +74,14 @@ class _Open:
         """Whether nothing more can come."""
         if self.ended:
             return True
-        if self.incident is None or not self.victims or len(self.victims) - 1 not in self.reported:
+        if not self.victims:
+            return False
+        last = self.victims[-1]
+        if not _tells_all(last) and (
+            len(self.victims) - 1 not in self.reported or (self.incident is None and last.brief is None)
+        ):
             return False
         # Without kprobes nothing marks the end: members of a group and sharers of the memory may follow.
-        last = self.victims[-1]
         return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
     def patience_ns(self) -> int | None:
@@ -85,6 +89,7 @@ class _Open:
         if not self.victims:
             return None
         marked_end = self.incident is not None and self.incident.flags & wire.INCIDENT_OC
+        marked_end = marked_end or _tells_all(self.victims[-1])
         return END_WAIT_NS if marked_end else QUIET_NS
 
     def kills(self) -> Iterator[Kill]:
@@ -100,6 +105,11 @@ class _Open:
         for victim in killed:
             own = tuple(sharers.get(victim.pid or victim.tid, ()))
             yield Kill(victim, self.incident, len(killed), own, self.levels, log)
+
+
+def _tells_all(victim: wire.VictimEvent) -> bool:
+    """Whether it was told in brief, with kprobes: nothing else tells of its incident."""
+    return victim.brief is not None and bool(victim.brief.flags & brief.BRIEF_OC)
 
 
 class Incidents:

@@ -174,7 +174,7 @@ class Ledger:
             at = number % _OLD_ENTRIES_MAX * size
             self._entries[_place(number) : _place(number) + size] = raw[at : at + size].ljust(size, b"\0")
         self._header = self._header._replace(magic=_MAGIC)
-        self._saved = self._header._replace(end=first)
+        self._saved = self._header._replace(end=0)
 
     def _read_header(self, place: int) -> _Header | None:
         assert self._file is not None

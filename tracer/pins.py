@@ -5,40 +5,43 @@
         events sigkills cgroups counters ...    maps
         link_0 link_1 ...                   what holds the programs in place
         about                               what the capture is; pinned last: without it the folder is half-made
+    PINS/v1-core-0123abcd-briefs        maps that earlier versions, which may find the folder, take for damage in it
     PINS/v1-core-0123abcd-ended-42/     a capture that has ended, and was not read to its end yet
 
 The kernel frees a map or a link when nothing holds it any more: no descriptor, no pin, and for a map no program.
 A daemon holds a lock on the folder for as long as it lives, so that events have one reader.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
 import orjson
 
-from tracer import libbpf
+from tracer import bpffs, libbpf
 from tracer.engine import MAPS, EngineName, Link, map_info
 from tracer.errors import TracerError
 from tracer.event import Source
 from tracer.stderr import tell
 from tracer.wire import EVENT_LAYOUT
 
-BPFFS_MAGIC = 0xCAFE4A11
-"""BPF_FS_MAGIC in include/uapi/linux/magic.h."""
 ABOUT_BYTES = 4096
 
 _NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
 """What is called otherwise belongs to others.  A name in a bpffs may hold no dot."""
 _MAP_ARRAY = 2
-_MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 1}
+_MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 1, "briefs": 27,
+              "paths": _MAP_ARRAY}  # fmt: skip
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
 _OLD_MAPS = ("events", "counters")
 """What is asked of a capture of another version, which may lack the rest: how many events nobody can read."""
+_BESIDE = ("briefs", "paths")
+"""Maps that captures of earlier versions lack; they are pinned beside the folder."""
 _ZERO = ctypes.byref(ctypes.c_uint32(0))
 
 
@@ -84,10 +87,10 @@ class Pins:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            in_bpffs = _filesystem(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
+            in_bpffs = bpffs.filesystem(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
         except OSError as error:
             raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from error
-        if in_bpffs != BPFFS_MAGIC:
+        if in_bpffs != bpffs.MAGIC:
             raise OSError(f"{path} is not in a bpffs (mount -t bpf bpf /sys/fs/bpf)")
         try:
             if not os.path.exists(path):
@@ -117,12 +120,14 @@ class Pins:
     def adopt(self, folder: str) -> Pinned | None:
         """The capture in this folder, if it goes on there; one that is damaged is removed, or ended to be read."""
         if not os.path.lexists(folder):
+            _remove_beside(folder)
             return None
         found = self._open(folder)
         if found is None:
             return None
-        if found.about["layout"] != EVENT_LAYOUT or len(found.links) != len(found.about["hooks"]):
-            tell(f"the capture pinned in {folder} lacks programs; it begins anew")
+        is_whole = found.maps.keys() == set(MAPS) and len(found.links) == len(found.about["hooks"])
+        if found.about["layout"] != EVENT_LAYOUT or not is_whole:
+            tell(f"the capture pinned in {folder} lacks programs or maps; it begins anew")
             self._end(found).close()
             return None
         return found
@@ -144,12 +149,12 @@ class Pins:
             raise OSError(error.errno, f"{folder}: {error.strerror}") from error
         try:
             for name, descriptor in maps.items():
-                _pin(descriptor, f"{folder}/{name}")
+                bpffs.pin(descriptor, _path(folder, name))
             for number, link in enumerate(links):
-                _pin(link.descriptor, f"{folder}/link_{number}")
+                bpffs.pin(link.descriptor, f"{folder}/link_{number}")
             description = _describe(told)
             try:
-                _pin(description, f"{folder}/about")
+                bpffs.pin(description, f"{folder}/about")
             finally:
                 os.close(description)
         except BaseException:
@@ -160,6 +165,7 @@ class Pins:
     def end_others(self, folder: str) -> tuple[Pinned, ...]:
         """End every capture but the one in this folder; those that can be read, for the caller to read and remove."""
         others = []
+        self._remove_strays()
         for name in self.captures():
             if f"{self.path}/{name}" == folder:
                 continue
@@ -185,16 +191,23 @@ class Pins:
         removed = [f"{self.path}/{name}" for name in self.captures()]
         for folder in removed:
             _remove(folder)
+        self._remove_strays()
         if not os.listdir(self.path):
             os.rmdir(self.path)
         return removed
+
+    def _remove_strays(self) -> None:
+        """What an earlier version has left beside a folder that it removed."""
+        for folder, _, name in (name.rpartition("-") for name in os.listdir(self.path)):
+            if name in _BESIDE and _NAME.fullmatch(folder) and not os.path.lexists(f"{self.path}/{folder}"):
+                _remove_beside(f"{self.path}/{folder}")
 
     def _open(self, folder: str) -> Pinned | None:
         """The capture in a folder; None where that is damaged, and so was removed."""
         opened: list[int] = []
 
         def get(name: str) -> int:
-            opened.append(libbpf.library().bpf_obj_get(os.fsencode(f"{folder}/{name}")))
+            opened.append(libbpf.library().bpf_obj_get(os.fsencode(_path(folder, name))))
             if opened[-1] < 0:
                 opened.pop()
                 error = libbpf.last_error()
@@ -203,7 +216,8 @@ class Pins:
 
         try:
             about = _read_about(get("about"))
-            maps = {name: get(name) for name in (MAPS if about["layout"] == EVENT_LAYOUT else _OLD_MAPS)}
+            names = [name for name in MAPS if name not in _BESIDE or os.path.lexists(_path(folder, name))]
+            maps = {name: get(name) for name in (names if about["layout"] == EVENT_LAYOUT else _OLD_MAPS)}
             for name, descriptor in maps.items():
                 if map_info(descriptor).get("map_type") != str(_MAP_TYPES[name]):
                     raise ValueError(f"{name} is something else")
@@ -229,6 +243,9 @@ class Pins:
         folder = f"{capture.folder}-ended-{time.monotonic_ns()}"
         try:
             os.rename(capture.folder, folder)
+            for name in _BESIDE:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(_path(capture.folder, name), _path(folder, name))
             for name in os.listdir(folder):
                 if name.startswith("link_"):
                     os.unlink(f"{folder}/{name}")
@@ -250,20 +267,6 @@ def detach(path: str) -> list[str]:
     except OSError as error:
         hint = "run it as root (sudo)" if libbpf.lacks_privilege(error) else "see: oomtrace detach --help"
         raise TracerError(f"cannot detach ({error.strerror or error})", hint) from error
-
-
-def _filesystem(path: str) -> int:
-    """The magic number of the file system; Python's statvfs() leaves it out."""
-    told = (ctypes.c_long * 64)()  # struct statfs begins with f_type
-    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), told):
-        raise libbpf.last_error()
-    return int(told[0]) & 0xFFFFFFFF
-
-
-def _pin(descriptor: int, path: str) -> None:
-    if libbpf.library().bpf_obj_pin(descriptor, os.fsencode(path)):
-        error = libbpf.last_error()
-        raise OSError(error.errno, f"{path}: {error.strerror}")
 
 
 def _describe(told: bytes) -> int:
@@ -296,20 +299,21 @@ def _read_about(descriptor: int) -> About:
     return about
 
 
+def _path(folder: str, name: str) -> str:
+    return f"{folder}-{name}" if name in _BESIDE else f"{folder}/{name}"
+
+
+def _remove_beside(folder: str) -> None:
+    for name in _BESIDE:
+        with contextlib.suppress(OSError):
+            os.unlink(_path(folder, name))
+
+
 def _remove(folder: str) -> None:
-    """``about`` first: if this is interrupted, the folder is known to be half-made."""
-    names: Iterable[str] = sorted(os.listdir(folder), key=lambda name: name != "about")
-    for name in names:
-        path = f"{folder}/{name}"
-        if os.path.isdir(path) and not os.path.islink(path):
-            _remove(path)
-        else:
-            os.unlink(path)
-    os.rmdir(folder)
+    bpffs.remove(folder)
+    _remove_beside(folder)
 
 
 def _try_to_remove(folder: str) -> None:
-    try:
-        _remove(folder)
-    except OSError as error:
-        tell(f"{folder} cannot be removed ({error.strerror}); remove it by hand")
+    bpffs.try_to_remove(folder)
+    _remove_beside(folder)

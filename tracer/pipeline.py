@@ -3,14 +3,14 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tracer import backfill, enrich, wire
 from tracer.audit import Audit
 from tracer.backfill import Backfill
-from tracer.backlog import Backlog
+from tracer.backlog import Backlog, Place
 from tracer.event import OomExit, OomKill
 from tracer.exits import Exits
 from tracer.filter import Filter
@@ -38,7 +38,7 @@ class Pipeline:
         redact: enrich.Redact,
         interfaces: "Interfaces | None",
         audit: Audit,
-        backlog: Backlog,
+        backlogs: Sequence[Backlog],
         stream: Stream,
         wanted: Filter,
     ) -> None:
@@ -50,7 +50,7 @@ class Pipeline:
         """Which kills are told."""
         self._interfaces = interfaces
         self._audit = audit
-        self._backlog = backlog
+        self._backlogs = backlogs
         self._stream = stream
         self._exits = Exits(names)
         self._incidents = Incidents()
@@ -74,12 +74,12 @@ class Pipeline:
         """When ``tell_exits`` has to be called, in CLOCK_MONOTONIC; None: there is no need."""
         return self._exits.next_ns()
 
-    def feed(self, event: wire.Event, position: int) -> None:
-        """An event, and where in the ring buffer it begins."""
+    def feed(self, event: wire.Event, place: Place) -> None:
+        """An event, and where it begins."""
         if isinstance(event, wire.ExitEvent):
-            self._backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), position)
+            place.backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), place.position)
         else:
-            self._backlog.read(event.header.incident_ns, position)
+            place.backlog.read(event.header.incident_ns, place.position)
         self._tell(self._incidents.feed(event, time.monotonic_ns()))
 
     def flush(self) -> None:
@@ -118,7 +118,7 @@ class Pipeline:
         for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
             enrich.enrich(built, -1, self._names, self.redact)
-            self._write_if_wanted(built, None)
+            self._write_if_wanted(built, [])
             noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
         let_go = self._audit.hold()  # on disk too early, they would be lost with this process
         for each in noted:
@@ -155,14 +155,19 @@ class Pipeline:
         interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
         enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces)
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
-        position = None if inherited else self._backlog.incident(victim.header.incident_ns)
+        places = [] if inherited else self._places(lambda backlog: backlog.incident(victim.header.incident_ns))
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
         self._audit.note(victim.header.time_ns, built["victim"], in_group)
-        self._write_if_wanted(built, position)
+        self._write_if_wanted(built, places)
 
-    def _write_if_wanted(self, record: OomKill, position: int | None) -> None:
+    def _places(self, find: Callable[[Backlog], int | None]) -> list[Place]:
+        """Where in each ring buffer that begins which ``find`` finds there."""
+        found = [(backlog, find(backlog)) for backlog in self._backlogs]
+        return [Place(backlog, position) for backlog, position in found if position is not None]
+
+    def _write_if_wanted(self, record: OomKill, places: Sequence[Place]) -> None:
         if self.wanted.passes(record):
-            self.kills += self._stream.write(record, position, self._backlog)
+            self.kills += self._stream.write(record, places)
             return
         self.filtered += 1
         self._unwanted[record["id"]] = None
@@ -171,6 +176,7 @@ class Pipeline:
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
-            position = self._backlog.take_exit(each["id"])
+            kill_id = each["id"]
+            places = self._places(lambda backlog: backlog.take_exit(kill_id))  # noqa: B023 - called at once
             if self._handover.rename(each) and each["id"] not in self._unwanted:
-                self._stream.write(each, position, self._backlog)
+                self._stream.write(each, places)

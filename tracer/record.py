@@ -6,7 +6,7 @@ Container, pod and unit are still null here; they come from tracer/enrich.py.
 
 import mmap
 
-from tracer import wire
+from tracer import record_brief, wire
 from tracer.clock import at_boottime, boottime_ns
 from tracer.event import (
     NO_LIMIT_BYTES,
@@ -14,7 +14,6 @@ from tracer.event import (
     Breakdown,
     Candidate,
     Incident,
-    Level,
     Limit,
     OomExit,
     OomKill,
@@ -34,6 +33,7 @@ PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
 """What a memory cgroup's counter holds for "no limit" (LONG_MAX / PAGE_SIZE)."""
 CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
+NOT_COUNTED = wire.Counters(*[-1] * len(wire.Counters._fields))
 DELAYED_NS = 5_000_000_000
 """A busy host takes a second for an incident; what is older by so much has waited for a reader."""
 
@@ -64,6 +64,10 @@ class Records:
         if seen and event is not None:
             incident = self._incident(event)
             limit = _limit(event, truncated)
+        elif victim.brief is not None:
+            incident = record_brief.incident(victim, victim.brief, report)
+            limit_cgroup = record_brief.limit_cgroup(victim.brief, report, cgroup)
+            limit = _limit_of(limit_cgroup, NOT_COUNTED, None) if limit_cgroup else None
         else:
             depth = _limit_depth(report, kill.levels, cgroup)
             incident = _reported_incident(report, kill, depth)
@@ -83,6 +87,7 @@ class Records:
             "host": NOBODY,
             "source": self._source,
             "delayed": boottime_ns() - victim.header.time_ns > DELAYED_NS,
+            "reduced": victim.brief is not None,
             "incident": incident,
             "limit": limit,
             "victim": _victim(kill, cgroup, event.chosen_points if chosen and event else None, truncated),
@@ -92,7 +97,7 @@ class Records:
             "container": None,
             "kubernetes": None,
             "systemd": None,
-            "network": _network(victim) if victim.flags & wire.VICTIM_TASK else None,
+            "network": _network(victim) if victim.flags & wire.VICTIM_TASK and victim.brief is None else None,
             "truncated": truncated,
         }
 
@@ -193,10 +198,9 @@ def _limit_of(cgroup: str, counters: wire.Counters, breakdown: Breakdown | None)
     swap_usage = counters.swap_usage_pages
     if counters.memsw_usage_pages >= 0:  # v1 counts memory plus swap
         swap_usage = max(0, counters.memsw_usage_pages - counters.usage_pages)
-    level: Level = "other"
     return {
         "cgroup": cgroup,
-        "level": level,
+        "level": "other",
         "usage_bytes": _pages(counters.usage_pages),
         "limit_bytes": _limit_pages(counters.limit_pages),
         "failcnt": _or_none(counters.failcnt),
@@ -222,6 +226,7 @@ def _breakdown(stat: wire.Stat) -> Breakdown:
 def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[str]) -> Victim:
     event = kill.victim
     known = bool(event.flags & wire.VICTIM_TASK)
+    whole = known and event.brief is None
     for flag, name in (
         (wire.VICTIM_CGROUP_CUT, "victim.cgroup"),
         (wire.VICTIM_EXE_CUT, "victim.exe"),
@@ -238,7 +243,7 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
     return {
         "pid": event.pid if known else None,
         "tid": event.tid,
-        "ppid": event.ppid if known else None,
+        "ppid": event.ppid if whole else None,
         "comm": wire.text(event.comm) if known else None,
         "cmdline": _cmdline(event.cmdline) if event.flags & wire.VICTIM_CMDLINE else None,
         "exe": (wire.join_path(event.exe) if event.exe else None) if event.flags & wire.VICTIM_EXE else None,
@@ -257,8 +262,8 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         "page_tables_bytes": _or_none(event.page_tables_bytes),
         "peak_rss_bytes": peak_rss_bytes,
         "cgroup": cgroup,
-        "ancestors": [{"pid": each.pid, "comm": wire.text(each.comm)} for each in event.ancestors] if known else None,
-        "shared_mm": sharers if known else None,
+        "ancestors": [{"pid": each.pid, "comm": wire.text(each.comm)} for each in event.ancestors] if whole else None,
+        "shared_mm": sharers if whole else None,
     }
 
 

@@ -49,16 +49,16 @@ class Ring:
         """Where the next event will begin."""
         return self._producer[0]
 
-    def read(self) -> list[tuple[int, bytes]]:
-        """All events from ``position`` on that are complete, each with the position at which it begins.
+    def read(self, most: int | None = None) -> list[tuple[int, bytes]]:
+        """All events from ``position`` on that are complete, or ``most``, each with the position at which it begins.
 
         One that is still being written ends them: the kernel keeps the order in which they were begun.
         """
         end = self._producer[0]
         self._order()
         at = self.position
-        found = []
-        while at < end:
+        found: list[tuple[int, int]] = []
+        while at < end and len(found) != most:
             length = self._lengths[(at & self._mask) >> 2]
             if length & BUSY:
                 break

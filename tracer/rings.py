@@ -15,7 +15,7 @@ from tracer.engine import (
     Counters,
     open_ring,
 )
-from tracer.ring import Ring
+from tracer.kill_rings import KillRings, release
 
 _LOSSES = {
     "ring_buffer": (COUNTER_LOST, COUNTER_LOST_TOLD),
@@ -41,13 +41,17 @@ class Rings:
 
     def __init__(self, maps: dict[str, int]) -> None:
         self._counters = Counters(maps)
-        self.events = open_ring(maps["events"])
+        self.kills = KillRings(maps)
         self.cgroups = open_ring(maps["cgroups"])
         self.sigkills = open_ring(maps["sigkills"])
-        self.backlogs = Backlog(self.events.end), Backlog(self.sigkills.end)
-        """Of events and sigkills: what is in these must outlive the daemon."""
+        self.sigkill_backlog = Backlog(self.sigkills.end)
         self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
         self._asked: dict[str, int] = {}
+
+    @property
+    def backlogs(self) -> tuple[Backlog, ...]:
+        """What is in the ring buffers of these must outlive the daemon."""
+        return (*self.kills.backlogs, self.sigkill_backlog)
 
     def lost(self) -> list[Loss]:
         """What was lost since this was last asked, or since an earlier run had told it."""
@@ -70,20 +74,11 @@ class Rings:
 
         ``is_noted``: the ledger knows of all kills, so that none has to be read again.
         """
-        backlog, sigkill_backlog = self.backlogs
-        needed = backlog.first_needed(self.events.position, incident_is_open) if is_noted else 0
-        _release(self.events, backlog, needed)
-        _release(self.sigkills, sigkill_backlog, sigkill_backlog.first_needed(sigkills_told, False))
+        self.kills.release(incident_is_open, is_noted)
+        release(self.sigkills, self.sigkill_backlog, self.sigkill_backlog.first_needed(sigkills_told, False))
 
 
 def lost_untold(maps: dict[str, int]) -> int:
     """Events of the OOM killer's that a capture which has ended has lost, and nobody told."""
     counters = Counters(maps)
     return counters.read(COUNTER_LOST) - counters.read(COUNTER_LOST_TOLD)
-
-
-def _release(ring: Ring, backlog: Backlog, needed: int) -> None:
-    # An output that takes nothing must not take the room of what is to come: the older half goes.
-    needed = max(needed, ring.position - ring.size_bytes // 2)
-    ring.release(needed)
-    backlog.released(needed)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from tracer import line
-from tracer.backlog import Backlog
+from tracer.backlog import Backlog, Place
 from tracer.clock import rfc3339
 from tracer.errors import TracerError
 from tracer.event import Base, Host, Lost, Record, Stop
@@ -51,16 +51,14 @@ class Stream:
         """What every record has; the number is given when it is written."""
         return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
-    def write(
-        self, record: Record, position: int | None = None, backlog: Backlog | None = None, *, is_again: bool = False
-    ) -> bool:
-        """Hand a record to all outputs; it tells what was read in the backlog's ring buffer from ``position`` on.
+    def write(self, record: Record, places: Sequence[Place] = (), *, is_again: bool = False) -> bool:
+        """Hand a record to all outputs; it tells what was read in the ring buffers from these places on.
 
         ``is_again``: it tells of a loss that an earlier run may have told.  False: one had written it, to all of them.
         """
         missing = wanting = [each for each in self._outputs if each.types is None or record["type"] in each.types]
         own_id = record.get("id")
-        is_old = backlog is None or position is None or position < backlog.old_until
+        is_old = not places or any(place.is_old for place in places)
         if isinstance(own_id, str) and (is_again if record["type"] in ("lost", "gap") else is_old):
             missing = [output for output in wanting if not output.has(record["type"], own_id)]
         if wanting and not missing:
@@ -75,8 +73,8 @@ class Stream:
             if output.style not in encoded:
                 encoded[output.style] = line.encode(record, self._max_bytes, STYLES[output.style])
             output.put(encoded[output.style], spare=record["type"] in ("lost", "stop"))
-        if backlog is not None:
-            backlog.written(self._lines, position)
+        for place in places:
+            place.backlog.written(self._lines, place.position)
         self._lines += 1
         self.observe(record)
         return True

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tracer.brief import Brief
+
 EVENT_LAYOUT = 3
 
 VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP, SIGKILL = range(1, 10)
@@ -108,6 +110,7 @@ class VictimEvent(NamedTuple):
     cgroup: bytes
     exe: bytes
     cmdline: bytes
+    brief: Brief | None
 
 
 class Counters(NamedTuple):
@@ -256,7 +259,7 @@ def _victim(header: Header, data: memoryview) -> VictimEvent:
     ancestors = tuple(Ancestor(*ANCESTOR.unpack_from(data, at + i * ANCESTOR.size)) for i in range(ANCESTORS_MAX))
     at += ANCESTORS_MAX * ANCESTOR.size
     strings = _strings(data, at, cgroup_len, exe_len, cmdline_len)
-    event = VictimEvent._make((header, *fields, ancestors, *strings))
+    event = VictimEvent._make((header, *fields, ancestors, *strings, None))
     return event._replace(ancestors=ancestors[: event.ancestors_len])
 
 

@@ -17,6 +17,7 @@ from tracer import line, wire
 from tracer.enrich import enrich
 from tracer.event import Record
 from tracer.incident import Incidents, Kill
+from tracer.kill_rings import decode
 from tracer.redact import Redactor
 
 from .target import Target, mutate
@@ -59,7 +60,7 @@ def run(data: bytes) -> None:
     decoded = []
     for frame in unpack(data):
         try:
-            decoded.append(wire.decode(frame))
+            decoded.append(decode(frame, events.PATHS))
         except wire.DecodeError:
             continue
     joined: list[Kill | wire.ExitEvent] = []
@@ -129,7 +130,17 @@ def seeds() -> list[bytes]:
         [log[0], marked, events.blind_incident(), log[1], log[2]],
         [wire.CgroupEvent(events.header(wire.CGROUP), b"/docker/" + b"5" * 64)],
     ]
-    return [pack(map(events.encode, each)) for each in runs]
+    in_brief = [
+        [events.brief_victim()],
+        [events.encode(events.incident()), events.brief_victim(), events.encode(exited)],
+        [
+            events.brief_victim(flags=wire.VICTIM_TASK | wire.VICTIM_GROUP),
+            events.brief_victim(),
+            events.encode(events.end()),
+        ],
+        [events.encode(log[0]), events.brief_victim(flags=wire.VICTIM_MARKED | wire.VICTIM_CGROUP), events.reported(1)],
+    ]
+    return [pack(map(events.encode, each)) for each in runs] + [pack(each) for each in in_brief]
 
 
 def mutate_events(data: bytes, random: Random) -> bytes:

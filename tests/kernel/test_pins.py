@@ -94,7 +94,8 @@ def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
 
 
 def captures(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.exists() else []
+    """Their folders; each has maps beside it."""
+    return sorted(each for each in path.iterdir() if each.is_dir()) if path.exists() else []
 
 
 def ids(kind: str) -> set[int]:
@@ -301,6 +302,48 @@ def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> N
     assert lost["stage"] == "upgrade"
     assert lost["count"] > 0
     assert len(captures(pins)) == 1
+
+
+@pytest.mark.usefixtures("any_engine")
+def test_earlier_capture(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
+    """A capture of an earlier version, which has no maps beside its folder, is read."""
+    old = start(other_version(tmp_path, "tracer/__init__.py", '__version__ = "', '__version__ = "0.'))
+    (capture,) = captures(pins)
+    old.stop()
+    missed = kill()
+    beside = sorted(each for each in pins.iterdir() if not each.is_dir())
+    assert [each.name for each in beside] == [f"{capture.name}-briefs", f"{capture.name}-paths"]
+    for each in beside:
+        each.unlink()
+    new = start()
+    assert not new.start()["adopted"]
+    kills_of(new, missed.pid, kill().pid)
+    new.stop()
+    assert new.of_type("lost") == []
+    assert "damaged" not in new.errors.read_text()
+
+
+@pytest.mark.usefixtures("any_engine")
+def test_earlier_version(pins: Path, start: Start, kill: Kill) -> None:
+    """An earlier version can end and remove a capture of this one; what it leaves is removed by the next start."""
+    start().stop()
+    program = f"""
+from tracer import engine, pins
+engine.MAPS = pins.MAPS = pins.MAPS[:5]
+pins._BESIDE = ()
+(ended,) = pins.Pins({str(pins)!r}).end_others("")
+assert ended.maps.keys() == set(pins.MAPS)
+ended.remove()
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    assert captures(pins) == []
+    assert len(list(pins.iterdir())) == 2
+    daemon = start()
+    assert not daemon.start()["adopted"]
+    kills_of(daemon, kill().pid)
+    daemon.stop()
+    detach(pins)
+    assert not pins.exists()
 
 
 def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:

@@ -16,6 +16,7 @@ from .conftest import Storm
 from .runs import Runs
 
 KILLED = 20
+BURST, SMALL_BURST, BURST_GROUPS = 10_000, 4_000, 20
 
 
 def test_killed_in_a_storm(runs: Runs, storm: Storm) -> None:
@@ -96,18 +97,65 @@ def test_many_cgroups(runs: Runs, storm: Storm) -> None:
     tally.check()
 
 
-def test_burst_larger_than_the_ring_buffer(runs: Runs, storm: Storm) -> None:
-    """What finds no room in the kernel is counted, looked for in the kernel log, and told where it is not there."""
+def test_burst_while_nobody_runs(runs: Runs, storm: Storm) -> None:
+    """10,000 kills while no tracer runs: the next ones, of which some are killed meanwhile, have a record of each."""
+    runs.start()
+    runs.stop()
+    burst(storm, BURST)
+    for written in (BURST // 8, BURST // 2):
+        assert runs.start()["adopted"]
+        runs.wait_for_kills(written)
+        runs.kill()
+    assert runs.start()["adopted"]
+    check_burst("10,000 kills while no tracer runs", BURST, runs, storm)
+
+
+def test_burst_while_stopped(runs: Runs, storm: Storm) -> None:
+    """The same, of fewer, while the tracer does not get to run (SIGSTOP)."""
     runs.start()
     assert runs.process is not None
     runs.process.send_signal(signal.SIGSTOP)
-    storm.end(storm.brew(4000))
+    burst(storm, SMALL_BURST)
     runs.process.send_signal(signal.SIGCONT)
-    wait_until("the account", lambda: runs.of_type("gap"), 60)
+    check_burst("a burst larger than the ring buffer", SMALL_BURST, runs, storm)
+
+
+def burst(storm: Storm, kills: int) -> None:
+    """More kills than the ring buffer has room for, in several cgroups."""
+    storm.end(*[storm.brew(kills // BURST_GROUPS, jobs=1) for _ in range(BURST_GROUPS)])
+
+
+def check_burst(fault: str, kills: int, runs: Runs, storm: Storm) -> None:
+    """Every kill has a record in its place; those that are reduced have the essentials, and only these."""
+    runs.wait_for_kills(kills, 120)
     runs.stop()
-    storm.tally("a burst larger than the ring buffer", 1, runs).check_told()
-    lost = [record for record in runs.of_type("lost") if record["stage"] == "ring_buffer"]
-    assert sum(record["count"] for record in lost) > 0
+    tally = storm.tally(fault, 1, runs)
+    assert tally.kills == kills
+    tally.check()
+    records = runs.of_type("oom_kill")
+    assert {record["victim"]["pid"] for record in records} == storm.victims()
+    assert {record["source"] for record in records} == {runs.of_type("start")[-1]["source"]}
+    assert [record["time"] for record in records] == sorted(record["time"] for record in records)
+    reduced = [record for record in records if record["reduced"]]
+    assert len(reduced) > kills // 2
+    groups = {record["victim"]["cgroup"] for record in records if not record["reduced"]}
+    assert len(groups) == BURST_GROUPS
+    for record in reduced:
+        victim, limit = record["victim"], record["limit"]
+        assert victim["cgroup"] in groups
+        assert limit["cgroup"] == victim["cgroup"]
+        assert record["incident"]["scope"] == "memcg"
+        assert (victim["comm"], victim["uid"], victim["oom_score_adj"]) == ("eat", 0, 0)
+        assert 1 << 20 < victim["anon_rss_bytes"] < victim["total_vm_bytes"]
+        assert victim["rss_bytes"] == sum(victim[f"{kind}_rss_bytes"] for kind in ("anon", "file", "shmem"))
+        assert (record["candidates"], victim["cmdline"], victim["exe"], limit["usage_bytes"]) == (
+            None,
+            None,
+            None,
+            None,
+        )
+    assert runs.of_type("lost") == []
+    assert runs.count("oom_exit") == kills
 
 
 def test_two_at_once(runs: Runs, storm: Storm) -> None:

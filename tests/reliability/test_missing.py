@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.kernel.cgroups import Cgroup
 from tests.kernel.conftest import Eat
 from tests.kernel.environment import attempts, not_applicable, wait_until
+from tests.kernel.test_brief import small_rings
 
 from .conftest import Storm
 from .runs import Runs
@@ -18,7 +19,7 @@ WITHOUT_TRACEFS = [
 ]  # fmt: skip
 
 BURST = 700
-"""More kills than the ring buffer has room for, with long command lines."""
+"""More kills than the ring buffer has room for, with long command lines; here the second one holds a few."""
 GROUPS = 10
 
 
@@ -131,7 +132,7 @@ def overflow(runs: Runs, eat: Eat, burst: Cgroup, before: Callable[[], None]) ->
     """Start a run; while it stands still, let ``before`` kill, and then so many in ``burst`` that some find no room."""
     ledger = runs.state / "ledger"
     known = ledger.read_bytes()[:256]
-    runs.start("--no-backfill")
+    runs.start("--no-backfill", root=small_rings(runs.errors.parent, "briefs"))
     assert runs.process is not None
     wait_until("the account has begun", lambda: ledger.read_bytes()[:256] != known)
     runs.process.send_signal(signal.SIGSTOP)

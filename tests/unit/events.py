@@ -4,9 +4,10 @@
 ``encode`` is the inverse of ``wire.decode``: the bytes that the BPF programs would have sent.
 """
 
+import os
 from typing import Any
 
-from tracer import wire
+from tracer import brief, wire
 from tracer.incident import Kill
 
 INCIDENT_NS = 5_000_000_000
@@ -75,7 +76,51 @@ def victim(**changes: Any) -> wire.VictimEvent:
         cgroup=path(b"/system.slice/hog.service"),
         exe=path(b"/usr/bin/hog"),
         cmdline=b"/usr/bin/hog\0--all\0",
+        brief=None,
     )._replace(**changes)
+
+
+def brief_victim(**changes: Any) -> bytes:
+    """The essentials of victim(), as bpf/event.h lays them out; its cgroup's path is in PATHS."""
+    names = path(b"/system.slice/hog.service")
+    known = brief.Essentials(
+        started_ns=1_000_000_000,
+        total_vm_pages=25_884,
+        anon_rss_pages=4000,
+        file_rss_pages=90,
+        shmem_rss_pages=6,
+        swap_pages=0,
+        pid=NOBODY,
+        tid=NOBODY,
+        uid=1000,
+        namespace_pid=7,
+        flags=wire.VICTIM_TASK | wire.VICTIM_CGROUP | brief.BRIEF_OC | brief.BRIEF_MEMCG,
+        path=PATH_AT,
+        comm=comm(b"hog"),
+        oom_score_adj=0,
+        path_len=len(names),
+        namespace_level=1,
+        limit_level=1,
+        constraint=3,
+    )
+    changed = known._replace(**{name: value for name, value in changes.items() if name != "header"})
+    return wire.HEADER.pack(*changes.get("header", header(brief.BRIEF))) + brief.FIXED.pack(*changed)
+
+
+def reported(message: int, **changes: Any) -> bytes:
+    """The kernel log names the last victim."""
+    return wire.HEADER.pack(*header(brief.REPORTED)._replace(**changes)) + brief.REPORTED_FIXED.pack(message)
+
+
+def _kept_paths() -> brief.Paths:
+    descriptor = os.memfd_create("paths")
+    os.truncate(descriptor, brief.PATHS_BYTES)
+    os.pwrite(descriptor, path(b"/system.slice/hog.service"), PATH_AT)
+    return brief.Paths(descriptor)
+
+
+PATH_AT = 4096
+PATHS = _kept_paths()
 
 
 def candidate(**changes: Any) -> wire.CandidateEntry:
@@ -177,7 +222,7 @@ def encode(event: wire.Event) -> bytes:
     head = wire.HEADER.pack(*event.header)
     match event:
         case wire.VictimEvent():
-            *fields, ancestors, cgroup, exe, cmdline = event[1:]
+            *fields, ancestors, cgroup, exe, cmdline, _ = event[1:]
             strings = (cgroup, exe, cmdline)
             body = wire.VICTIM_FIXED.pack(*fields, *map(len, strings))
             body += b"".join(wire.ANCESTOR.pack(*ancestor) for ancestor in ancestors)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tracer import attach, engine, pins, ring
+from tracer import attach, bpffs, engine, pins, ring
 
 from .compiler import evaluate
 
@@ -24,7 +24,7 @@ NUMBERS: dict[str, Any] = {
     "PERF_EVENT_IOC_ENABLE": attach._PERF_EVENT_IOC_ENABLE,
     "PERF_EVENT_IOC_SET_BPF": attach._PERF_EVENT_IOC_SET_BPF,
     "__NR_perf_event_open": attach._PERF_EVENT_OPEN[platform.machine()],
-    "BPF_FS_MAGIC": pins.BPFFS_MAGIC,
+    "BPF_FS_MAGIC": bpffs.MAGIC,
     "BPF_MAP_TYPE_ARRAY": pins._MAP_TYPES["counters"],
     "BPF_MAP_TYPE_HASH": pins._MAP_TYPES["cmdlines"],
     "BPF_MAP_TYPE_LRU_HASH": engine._MAP_LRU_HASH,

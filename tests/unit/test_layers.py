@@ -12,7 +12,7 @@ import pytest
 import tracer
 
 LAYERS = (
-    ("printable",),
+    ("brief", "printable"),
     ("__init__", "errors", "extras", "clock", "heads", "gfp", "image", "logs.__init__", "logs.oom_tasks", "whose"),
     ("event",),
     (
@@ -55,6 +55,7 @@ LAYERS = (
     ("cgroup_account",),
     (
         "audit",
+        "bpffs",
         "engine",
         "kernel_log",
         "kernel_types",
@@ -64,7 +65,7 @@ LAYERS = (
         "process",
         "waiting",
     ),
-    ("memcg", "processes"),
+    ("kill_rings", "memcg", "processes", "record_brief"),
     ("rings",),
     ("facts", "redact", "bolt", "spool_folder", "state"),
     ("containerd", "containers_storage", "docker", "kubelet", "options", "sinks.__init__", "spool"),
@@ -183,7 +184,7 @@ THIRD_PARTY = {
     "paho": {"sinks.mqtt"},
     "urwid": {"watch.screen"},
 }
-LONGEST = 320
+LONGEST = 330
 
 
 def imports(module: str) -> Iterator[str]:

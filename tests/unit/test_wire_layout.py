@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer import engine, engine_core, process, wire
+from tracer import brief, engine, engine_core, process, wire
 
 from .compiler import BPF, evaluate, field_names, struct_text
 
@@ -47,7 +47,7 @@ STRUCTS: dict[str, Layout] = {
     "memcg_counters": spread(wire.COUNTERS, wire.Counters._fields),
     "memcg_stat": spread(wire.STAT, wire.Stat._fields),
     "victim_event": {
-        **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-4], *LENGTHS), HEAD),
+        **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-5], *LENGTHS), HEAD),
         "ancestors": (HEAD + wire.VICTIM_FIXED.size, wire.ANCESTORS_MAX * wire.ANCESTOR.size, False),
         "strings": (
             HEAD + wire.VICTIM_FIXED.size + wire.ANCESTORS_MAX * wire.ANCESTOR.size,
@@ -76,6 +76,8 @@ STRUCTS: dict[str, Layout] = {
         **spread(wire.LOG_FIXED, ("len",), HEAD),
         "text": (HEAD + wire.LOG_FIXED.size, 1024, False),
     },
+    "brief_event": spread(brief.FIXED, brief.Essentials._fields, HEAD),
+    "reported_event": spread(brief.REPORTED_FIXED, ("message",), HEAD),
     "sigkill_event": {
         **spread(wire.SIGKILL_FIXED, (*wire.SigkillEvent._fields[1:-2], *SIGKILL_LENGTHS), HEAD),
         "strings": (HEAD + wire.SIGKILL_FIXED.size, 64 + 4096 + 4096, False),
@@ -102,7 +104,7 @@ def test_layout_version(tmp_path: Path) -> None:
 
 def test_layout_version_rises() -> None:
     """Other structs are another layout: raise EVENT_LAYOUT, once a release, and tell here what it stands for."""
-    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 1640115401)
+    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 575252628)
 
 
 def test_all_structs_are_here() -> None:
@@ -124,12 +126,13 @@ def test_inner_struct_has_no_tail(name: str, tmp_path: Path) -> None:
     assert max(at + length for at, length, _ in STRUCTS[name].values()) == size
 
 
-@pytest.mark.parametrize("enum", ["victim_flags", "incident_flags", "sigkill_flags"])
+@pytest.mark.parametrize("enum", ["victim_flags", "incident_flags", "sigkill_flags", "brief_flags"])
 def test_flags(enum: str, tmp_path: Path) -> None:
     """Every flag has the same value in both languages, and there is no other."""
     names = re.findall(r"^\t(\w+) =", struct_text(EVENT_H, f"enum {enum} {{"), re.MULTILINE)
     prefix = names[0].partition("_")[0] + "_"
-    mirrored = {name: value for name, value in vars(wire).items() if name.startswith(prefix) and type(value) is int}
+    both = {**vars(wire), **vars(brief)}
+    mirrored = {name: value for name, value in both.items() if name.startswith(prefix) and type(value) is int}
     assert mirrored == evaluate('#include "event.h"', names, tmp_path)
 
 
@@ -137,8 +140,21 @@ def test_event_types(tmp_path: Path) -> None:
     """Every type of event has the same number in both languages, and a decoder."""
     names = re.findall(r"^\t(EVENT_\w+) =", EVENT_H, re.MULTILINE)
     values = evaluate('#include "event.h"', names, tmp_path)
-    assert {name: getattr(wire, name.removeprefix("EVENT_")) for name in names} == values
-    assert sorted(wire._DECODERS) == sorted(values.values())
+    mirrored = {**vars(wire), **vars(brief)}
+    assert {name: mirrored[name.removeprefix("EVENT_")] for name in names} == values
+    assert sorted([*wire._DECODERS, brief.BRIEF, brief.REPORTED]) == sorted(values.values())
+
+
+def test_brief(tmp_path: Path) -> None:
+    """What stands for unknown, what the messages are, and how much is kept of paths."""
+    text = (BPF / "brief.h").read_text()
+    bytes_kept = re.search(r"^#define PATHS_BYTES (.*)$", text, re.MULTILINE)
+    assert bytes_kept is not None
+    asked = ["BRIEF_UNKNOWN", "BRIEF_NO_LEVEL", "MESSAGE_OTHER", "MESSAGE_MEMCG", "MESSAGE_HOST", bytes_kept[1]]
+    values = list(evaluate('#include "event.h"', asked, tmp_path).values())
+    assert values == [brief.UNKNOWN, brief.NO_LEVEL, 0, 1, 2, brief.PATHS_BYTES]
+    for message in brief.MESSAGES[1:]:
+        assert f'"{message.decode().partition("Killed")[0]}"' in text
 
 
 def test_array_lengths(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class LogRecords:
             "host": NOBODY,
             "source": "kernel_log",
             "delayed": True,
+            "reduced": False,
             "incident": {
                 "id": incident_id,
                 "scope": scope,
