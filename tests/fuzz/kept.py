@@ -89,6 +89,7 @@ def run_ledger(folder: Path, data: bytes) -> None:
     list(ledger.entries())
     ledger.note(5_000, 17, counts_twice=True)
     assert ledger.explained == before + 1
+    ledger.save()
     again = Ledger(str(path), BOOT)
     assert again.explained == before + 1
     assert Entry(5_000, 17) in again.entries()
@@ -102,6 +103,7 @@ def ledger_seeds() -> list[bytes]:
         ledger = Ledger(path, BOOT)
         ledger.settle(40, 1_000)
         ledger.note(5_000, 17, counts_twice=False)
+        ledger.save()
         return [Path(path).read_bytes(), b""]
 
 

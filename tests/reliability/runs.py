@@ -33,7 +33,9 @@ class Runs:
     def forget_the_past(self) -> None:
         """Let the first run take all kills so far for explained."""
         self.state.mkdir(mode=0o750)
-        Ledger(f"{self.state}/ledger", read_boot_id()).settle(vmstat_oom_kills(), boottime_ns())
+        ledger = Ledger(f"{self.state}/ledger", read_boot_id())
+        ledger.settle(vmstat_oom_kills(), boottime_ns())
+        ledger.save()
 
     def options(self) -> list[str]:
         return ["--engine", ENGINE, "--pins", str(self.pins), "--state", str(self.state)]
