@@ -166,3 +166,20 @@ def test_rate_limit(start: Start, cgroup: Cgroup, eat: Eat) -> None:  # noqa: F8
     told = len(of_cgroup(daemon, flood))
     assert BURST <= told <= BURST + PER_SECOND * seconds < FLOOD
     assert sum(each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill") == FLOOD - told
+
+
+def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:  # noqa: F811
+    """A timer's SIGKILL on every CPU, idle or not, soon after an OOM kill: each has its record, and nobody sent it."""
+    daemon = start("containers")
+    group, count = container(cgroup), 4
+    eat(16, cgroup.child("limit", 8)).die()
+    eaters = [
+        eat(0, group, children=count, jobs=count, timer_ms=1000, hold=True, life=600, cpu=cpu) for cpu in range(CPUS)
+    ]
+    pids = sorted(pid for eater in eaters for pid in eater.children(count))
+    for eater in eaters:
+        eater.wait()
+    wait_until("their records", lambda: len(of_cgroup(daemon, group)) >= len(pids))
+    daemon.stop()
+    assert sorted(victim(record) for record in of_cgroup(daemon, group)) == pids
+    assert [record for record in of_cgroup(daemon, group) if record["sender"] is not None] == []
