@@ -17,8 +17,8 @@
  *
  * The kernel skips kprobes while a BPF map is worked on from user space on the same CPU (bpf_prog_active), and since
  * about v7.0, where tracepoints can be preempted, a raw tracepoint's program while it is interrupted on that CPU.  So a
- * victim depends on no single hook: mark_victim sends all that is known, SIGKILL is seen in two places, and an end that
- * is missing is concluded by user space.
+ * victim depends on no single hook: mark_victim sends all that is known, SIGKILL and the exit are seen in two places
+ * each, and the end of an incident that is missing is concluded by user space.
  *
  * Without kprobes (settings.kprobes is 0) the incident begins with the kernel log's first line about it, and a victim
  * is done with "Killed process"; printk:console shows them in the same context.
@@ -455,25 +455,46 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 
 /* ---- before and after ---- */
 
+inline_always void remember_cmdline(u32 pid, struct mm_struct *mm)
+{
+	u32 zero = 0;
+	struct cmdline *cmdline, *empty = map_lookup(no_cmdline, &zero);
+	u64 arg_start = READ(mm, arg_start), len;
+
+	if (!empty || map_update(cmdlines, &pid, empty, BPF_ANY))
+		return;
+	cmdline = map_lookup(cmdlines, &pid);
+	if (!cmdline)
+		return;
+	len = at_most(READ(mm, arg_end) - arg_start, CMDLINE_LEN);
+	if (bpf_probe_read_user(cmdline->bytes, len, (const void *)arg_start))
+		return;
+	cmdline->len = len;
+	cmdline->arg_start = arg_start;
+}
+
 SEC("raw_tp/sched_process_exec")
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct mm_struct *mm = READ(task, mm);
-	u32 zero = 0, pid = bpf_get_current_pid_tgid() >> 32;
-	struct cmdline *cmdline, *empty = map_lookup(no_cmdline, &zero);
-	u64 arg_start = READ(mm, arg_start), len;
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
 
-	if (!empty || map_update(cmdlines, &pid, empty, BPF_ANY))
-		return 0;
-	cmdline = map_lookup(cmdlines, &pid);
-	if (!cmdline)
-		return 0;
-	len = at_most(READ(mm, arg_end) - arg_start, CMDLINE_LEN);
-	if (bpf_probe_read_user(cmdline->bytes, len, (const void *)arg_start))
-		return 0;
-	cmdline->len = len;
-	cmdline->arg_start = arg_start;
+	remember_cmdline(pid, mm);
+	return 0;
+}
+
+/* Once more, for a task that executes on a CPU where another one was preempted in on_exec, which is then skipped. */
+SEC("raw_tp/sched_process_exec")
+int on_exec_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct mm_struct *mm = READ(task, mm);
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct cmdline *known = map_lookup(cmdlines, &pid);
+
+	if (!known || known->arg_start != READ(mm, arg_start))
+		remember_cmdline(pid, mm);
 	return 0;
 }
 
@@ -518,54 +539,64 @@ inline_always bool is_last(struct bpf_raw_tracepoint_args *ctx)
 	return READ(signal, live.counter) <= 0;
 }
 
-inline_always int handle_exit(struct bpf_raw_tracepoint_args *ctx, u32 place)
+/* A process whose last thread exits, or has exited: what is done for it is done once. */
+inline_always void handle_exit(struct task_struct *task, u32 place)
 {
-	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
-	struct victim gone = { .started_ns = READ(leader, start_boottime) };
-	struct victim *victim, known;
-	bool is_condemned;
+	struct victim gone = { .started_ns = READ(leader, start_boottime), .exited_ns = bpf_ktime_get_boot_ns() };
+	struct victim *victim = map_lookup(victims, &pid), known;
+	bool is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
 
-	if (pid != bpf_get_current_pid_tgid() >> 32)
-		count(COUNTER_MISREAD);
-	if (!is_last(ctx))
-		return 0;
-	gone.exited_ns = bpf_ktime_get_boot_ns();
-	victim = map_lookup(victims, &pid);
-	is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
 	if (setting(sigkill) != SIGKILL_OFF)
 		handle_killed(place, task, pid, gone.started_ns, is_condemned);
 	if (victim || !is_condemned) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
 		if (!is_condemned)
-			return 0;
+			return;
 		if (!map_update(victims, &pid, &gone, BPF_NOEXIST))
-			return 0; /* for mark_victim to find */
+			return; /* for mark_victim to find */
 		victim = map_lookup(victims, &pid);
 	}
 	if (!is_of(victim, gone.started_ns) || victim->exited_ns)
-		return 0;
+		return;
 	known = *victim;
 	if (map_delete(victims, &pid))
-		return 0;
+		return;
 	map_delete(condemned, &pid);
 	send_exit(pid, &known, gone.exited_ns);
-	return 0;
 }
 
 SEC("raw_tp/sched_process_exit")
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit(ctx, PLACE_EXIT);
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+
+	if ((u32)READ(task, tgid) != bpf_get_current_pid_tgid() >> 32)
+		count(COUNTER_MISREAD);
+	if (is_last(ctx))
+		handle_exit(task, PLACE_EXIT);
+	return 0;
 }
 
-/* Once more, for the task that exits on a CPU where another one was interrupted in on_exit, which is then skipped. */
-SEC("raw_tp/sched_process_exit")
-int on_exit_again(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * Once more, for a task that exits on a CPU where another one was preempted in on_exit, which is then skipped: one that
+ * is killed on a busy CPU often is, by the daemon that it wakes.  Its parent is sent SIGCHLD under a lock, with
+ * interrupts off: this program is never skipped.
+ */
+SEC("raw_tp/signal_generate")
+int on_exit_signal(struct bpf_raw_tracepoint_args *ctx)
 {
-	return handle_exit(ctx, PLACE_EXIT_AGAIN);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct signal_struct *signal;
+
+	if (ctx->args[0] != SIGNAL_CHILD)
+		return 0;
+	signal = READ(task, signal);
+	if (READ(signal, live.counter) <= 0)
+		handle_exit(task, PLACE_SIGNAL);
+	return 0;
 }
 
 #define FORGET(map, pid, started_ns)                                                                                   \

@@ -7,6 +7,7 @@
 
 /* Named apart from the kernel's own, which bcc may see in its headers. */
 #define SIGNAL_KILL 9
+#define SIGNAL_CHILD 17
 #define SIGNAL_DELIVERED 0	    /* TRACE_SIGNAL_DELIVERED */
 #define INFO_FROM_USER 0	    /* SEND_SIG_NOINFO: cgroup.kill, PR_SET_PDEATHSIG */
 #define INFO_FROM_KERNEL 1	    /* SEND_SIG_PRIV */
@@ -161,11 +162,10 @@ inline_always void read_sender(struct sigkill_event *event, struct task_struct *
 		event->flags |= SIGKILL_SENDER_CUT;
 }
 
-/* Where an event is put together: an exit may be interrupted by a SIGKILL, and preempted by another exit. */
+/* Where an event is put together: a signal may be sent where an exit is interrupted or preempted. */
 enum sigkill_place {
-	PLACE_SIGNAL, /* under the victim's lock, with interrupts off */
+	PLACE_SIGNAL, /* under a lock, with interrupts off */
 	PLACE_EXIT,
-	PLACE_EXIT_AGAIN,
 	PLACES,
 };
 

@@ -20,8 +20,9 @@ _TRACEPOINTS = (
     Hook("on_signal_generate", "raw_tp", "signal_generate"),
     Hook("on_cgroup_mkdir", "raw_tp", "cgroup_mkdir"),
     Hook("on_exec", "raw_tp", "sched_process_exec"),
+    Hook("on_exec_again", "raw_tp", "sched_process_exec"),
     Hook("on_exit", "raw_tp", "sched_process_exit"),
-    Hook("on_exit_again", "raw_tp", "sched_process_exit"),
+    Hook("on_exit_signal", "raw_tp", "signal_generate"),
     Hook("on_free", "raw_tp", "sched_process_free"),
 )
 _CONSOLE = Hook("on_console", "raw_tp", "console")

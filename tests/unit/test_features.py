@@ -98,8 +98,9 @@ TRACEPOINTS = [
     "raw_tp:signal_generate",
     "raw_tp:cgroup_mkdir",
     "raw_tp:sched_process_exec",
+    "raw_tp:sched_process_exec",  # of two programs: the kernel may skip the first one
     "raw_tp:sched_process_exit",
-    "raw_tp:sched_process_exit",  # of two programs: the kernel may skip the first one
+    "raw_tp:signal_generate",  # SIGCHLD, where the kernel has skipped the program before
     "raw_tp:sched_process_free",
 ]
 

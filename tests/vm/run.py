@@ -122,6 +122,7 @@ MATRIX = [
     Run("6.1", engine="bcc", btf=False, depth="short", few="smoke"),
     Run("5.10", engine="bcc", btf=False, depth="short"),
     Run("6.1", cpus=MANY_CPUS, few="whole"),
+    Run("7.x", cpus=MANY_CPUS, few="whole"),
     Run("7.x", few="smoke"),
     Run("7.x", engine="bcc", depth="short"),
     Run("6.12-arm64", depth="short", few="smoke"),
