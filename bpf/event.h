@@ -38,6 +38,7 @@ enum event_type {
 	EVENT_SIGKILL = 9,   /* somebody else than the OOM killer kills; in a ring buffer of its own */
 	EVENT_BRIEF = 10,    /* a victim that found no room for EVENT_VICTIM; in the ring buffer "briefs" */
 	EVENT_REPORTED = 11, /* the same for its EVENT_LOG */
+	EVENT_AGAIN = 12,    /* a victim of an earlier incident is killed, and counted, once more */
 };
 
 struct event {
@@ -176,6 +177,12 @@ struct exit_event {
 	struct event event;
 	__u64 killed_ns;
 	__u32 pid;
+	__u32 pad;
+};
+
+struct again_event {
+	struct event event;
+	__u32 tid; /* that the kernel log names */
 	__u32 pad;
 };
 

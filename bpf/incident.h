@@ -35,7 +35,7 @@ struct state {
 	u32 sent;     /* its EVENT_INCIDENT has found room */
 	u32 cut;      /* an event from before the victim has not: the victim is told in brief */
 	u32 brief;    /* the last victim was */
-	u32 pad;
+	u32 again;    /* a victim of an earlier incident that is about to be killed; without kprobes its thread */
 };
 
 struct victim {
@@ -146,7 +146,7 @@ inline_always struct state *open_incident(void)
 	state->marking = 0;
 	state->limit = state->oom_group = 0;
 	state->summary = state->reported = 0;
-	state->sent = state->cut = state->brief = 0;
+	state->sent = state->cut = state->brief = state->again = 0;
 
 	incident->total_pages = incident->gfp_mask = 0;
 	incident->chosen_points = 0;

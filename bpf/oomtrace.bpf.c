@@ -216,10 +216,38 @@ inline_always void condemn(struct task_struct *task)
 	map_update(killing, &tid, &pid, BPF_ANY);
 }
 
+/*
+ * A victim that is slow to die may be killed once more, by memory.oom.group of a cgroup above.  The kernel counts that,
+ * but marks no task twice: there is no tracepoint for it.  Of its own incident user space knows already.
+ */
+inline_always bool is_killed_again(struct task_struct *task, struct state *state)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	u32 pid = READ(task, tgid);
+	struct victim *known = map_lookup(victims, &pid);
+
+	return is_of(known, READ(leader, start_boottime)) && known->killed_ns &&
+	       known->incident_ns != state->incident_ns;
+}
+
+inline_always void send_again(struct state *state, u32 tid)
+{
+	struct again_event event = { .tid = tid };
+
+	state->again = 0;
+	stamp(&event.event, EVENT_AGAIN, state->incident_ns);
+	send_small(&event, sizeof(event));
+}
+
 SEC("kprobe/__oom_kill_process")
 int on_do_oom_kill_process(struct pt_regs *ctx)
 {
-	condemn((struct task_struct *)ARG1(ctx));
+	struct task_struct *task = (struct task_struct *)ARG1(ctx);
+	struct state *state = current_state();
+
+	if (state)
+		state->again = is_killed_again(task, state) ? READ(task, tgid) : 0;
+	condemn(task);
 	return 0;
 }
 
@@ -358,6 +386,10 @@ inline_always void handle_oom_sigkill(struct task_struct *task)
 		send(&event, sizeof(event));
 		return;
 	}
+	if (state && setting(kprobes) && state->again == pid)
+		send_again(state, READ(task, pid));
+	else if (state && !setting(kprobes) && is_killed_again(task, state))
+		state->again = READ(task, pid); /* if the kernel log says so, too */
 	condemn(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
 }
 
@@ -414,6 +446,10 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	u64 len;
 	bool sent;
 
+	if (state && state->again && line == LOG_OTHER) {
+		send_again(state, state->again);
+		return 0;
+	}
 	if (!state) {
 		if (line == LOG_OTHER)
 			return 0;

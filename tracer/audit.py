@@ -3,6 +3,7 @@
 
 The kernel counts a kill in /proc/vmstat (oom_kill) before it can be seen, and a group kill's first victim twice, unless
 that was gone in between: so many more are nothing to tell of, but for those whose cgroup tells that it counted once.
+A victim that is slow to die counts again in each later group kill that it is in: of these the BPF programs tell.
 """
 
 from collections.abc import Callable
@@ -41,17 +42,26 @@ class Audit:
     def note(self, killed_ns: int, victim: Victim, group: str | None) -> None:
         """A kill has a record; ``group`` names the incident where ``memory.oom.group`` is set."""
         tid = victim["tid"]
-        if killed_ns >= self._began_ns:
-            self._earlier = set()
-        elif self._earlier is None:
-            self._earlier = set(self._ledger.entries())
-        if self._earlier and Entry(killed_ns, tid) in self._earlier:
+        if self._is_noted(killed_ns, tid):
             return
         is_first = group not in (None, self._group)
         self._ledger.note(killed_ns, tid, counts_twice=is_first)
         # Of the chosen one alone, which has points, it is certain that the kernel killed it before the others.
         self._cgroups.note(killed_ns, victim["cgroup"], group_begins=is_first and victim["points"] is not None)
         self._group = group
+
+    def note_again(self, killed_ns: int, tid: int) -> None:
+        """The kernel has killed a victim once more that has a record."""
+        if not self._is_noted(killed_ns, tid):
+            self._ledger.note(killed_ns, tid, counts_twice=False)
+
+    def _is_noted(self, killed_ns: int, tid: int) -> bool:
+        """Whether an earlier run has noted this kill, whose event is read again."""
+        if killed_ns >= self._began_ns:
+            self._earlier = set()
+        elif self._earlier is None:
+            self._earlier = set(self._ledger.entries())
+        return bool(self._earlier) and Entry(killed_ns, tid) in self._earlier
 
     def touched(self, now_ns: int) -> None:
         """Something happened: the counts will have to be compared."""

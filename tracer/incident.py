@@ -31,6 +31,9 @@ class Kill(NamedTuple):
     log: tuple[bytes, ...]
 
 
+Told = Kill | wire.ExitEvent | wire.AgainEvent
+
+
 class _Open:
     """What has been read of an incident so far."""
 
@@ -127,10 +130,13 @@ class Incidents:
         """After which silence ``flush`` has to be called; None: there is no need."""
         return None if self._open is None else self._open.patience_ns()
 
-    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Kill | wire.ExitEvent]:
+    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Told]:
         """What ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
         incident_ns = event.header.incident_ns
         if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
+            yield event
+            return
+        if isinstance(event, wire.AgainEvent):
             yield event
             return
         # The beginning of its incident was not seen, so nothing can be joined to it.
@@ -149,13 +155,13 @@ class Incidents:
         if current.finished():
             yield from self.end()
 
-    def flush(self, now_ns: int) -> Iterator[Kill | wire.ExitEvent]:
+    def flush(self, now_ns: int) -> Iterator[Told]:
         """The kills and exits of an incident that has been silent for too long."""
         patience_ns = self.patience_ns()
         if self._open is not None and patience_ns is not None and now_ns - self._open.touched_ns >= patience_ns:
             yield from self.end()
 
-    def end(self) -> Iterator[Kill | wire.ExitEvent]:
+    def end(self) -> Iterator[Told]:
         """The kills and exits of the open incident, whatever it lacks."""
         current, self._open = self._open, None
         if current is not None:

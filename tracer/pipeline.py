@@ -15,7 +15,7 @@ from tracer.event import OomExit, OomKill
 from tracer.exits import Exits
 from tracer.filter import Filter
 from tracer.handover import Handover
-from tracer.incident import Incidents, Kill
+from tracer.incident import Incidents, Kill, Told
 from tracer.names import Names
 from tracer.record import Records
 from tracer.stderr import tell
@@ -128,9 +128,12 @@ class Pipeline:
             self._stream.write(gap, is_again=is_first)
         self._stream.once_taken(let_go)
 
-    def _tell(self, joined: Iterable[Kill | wire.ExitEvent], *, inherited: bool = False) -> None:
+    def _tell(self, joined: Iterable[Told], *, inherited: bool = False) -> None:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
+            if isinstance(each, wire.AgainEvent):
+                self._audit.note_again(each.header.time_ns, each.tid)
+                continue
             write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
             try:
                 write(each, inherited)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from tracer.brief import Brief
 EVENT_LAYOUT = 3
 
 VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP, SIGKILL = range(1, 10)
+AGAIN = 12
 
 CANDIDATES_MAX = 10
 LEVELS_MAX = 16
@@ -58,6 +59,7 @@ STAT = struct.Struct("=6q")
 CANDIDATE = struct.Struct("=qqIi16s")
 SHARER_FIXED = struct.Struct("=II16s")
 EXIT_FIXED = struct.Struct("=QI4x")
+AGAIN_FIXED = struct.Struct("=I4x")
 LEVELS_FIXED = struct.Struct("=I4x")
 LOG_FIXED = struct.Struct("=I")
 CGROUP_FIXED = struct.Struct("=I")
@@ -176,6 +178,11 @@ class ExitEvent(NamedTuple):
     pid: int
 
 
+class AgainEvent(NamedTuple):
+    header: Header
+    tid: int
+
+
 class LevelsEvent(NamedTuple):
     header: Header
     levels: tuple[Counters, ...]
@@ -213,7 +220,7 @@ class SigkillEvent(NamedTuple):
 
 Event = (
     VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
-    | SigkillEvent
+    | SigkillEvent | AgainEvent
 )  # fmt: skip
 
 
@@ -316,5 +323,6 @@ _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     LOG: _log,
     CGROUP: _cgroup,
     SIGKILL: _sigkill,
+    AGAIN: lambda header, data: AgainEvent(header, *AGAIN_FIXED.unpack_from(data)),
     END: lambda header, _data: EndEvent(header),
 }

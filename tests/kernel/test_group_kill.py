@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """memory.oom.group: the kernel kills a whole cgroup, for one reason."""
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
 from . import oracles
 from .cgroups import Cgroup
-from .conftest import Eat, Fence
+from .conftest import Eat, Fence, MakeDaemon
+from .dying import stopped_in_exit
 from .environment import not_applicable, wait_until
+from .test_marked import KPROBE_PMU, hidden
 from .watch import Watch
 
 
@@ -104,3 +109,38 @@ def test_next_incident_is_another(watch: Watch, cgroup: Cgroup, eat: Eat, fence:
     after = fence()
     assert record["incident"]["id"] != after["incident"]["id"]
     assert after["incident"]["group_kill"] is False
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("before", ["one", "group"])
+@pytest.mark.parametrize("kprobes", [True, False], ids=["kprobes", "tracepoints"])
+def test_killed_again(
+    make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool, before: str
+) -> None:
+    """A victim that is still dying when a cgroup above is killed has its record; what the kernel counts is no gap."""
+    parent = cgroup.child("parent", 64)
+    parent.write("memory.oom.group", 1)
+    inner, beside = parent.child("inner", 16), parent.child("beside")
+    inner.write("memory.oom.group", int(before == "group"))
+    daemon = make_daemon()
+    with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
+        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+    counted = oracles.vmstat_oom_kills()
+
+    def kills() -> list[int]:
+        return [record["victim"]["pid"] for record in daemon.of_type("oom_kill")]
+
+    first = eat(32, inner, gate=True)
+    first.start()
+    with stopped_in_exit(first.pid):
+        first.go()
+        wait_until("its record", kills)
+        once = oracles.vmstat_oom_kills() - counted
+        second = eat(96, beside).die()
+        wait_until("the other record", lambda: len(kills()) == 2)
+        assert oracles.vmstat_oom_kills() - counted - once == 3  # the second one twice
+    first.die()
+    stop = daemon.stop()
+    assert kills() == [first.pid, second.pid]
+    assert [daemon.of_type("gap"), stop["lost"]] == [[], 0]
+    assert sorted(each["pid"] for each in daemon.of_type("oom_exit")) == sorted(kills())

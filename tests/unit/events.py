@@ -242,6 +242,8 @@ def encode(event: wire.Event) -> bytes:
             return head + wire.SHARER_FIXED.pack(*event[1:])
         case wire.ExitEvent():
             return head + wire.EXIT_FIXED.pack(*event[1:])
+        case wire.AgainEvent():
+            return head + wire.AGAIN_FIXED.pack(*event[1:])
         case wire.LevelsEvent():
             packed = b"".join(wire.COUNTERS.pack(*level) for level in event.levels)
             return head + wire.LEVELS_FIXED.pack(len(event.levels)) + packed

@@ -89,6 +89,20 @@ def test_group_kill(counted: int) -> None:
     assert (counted, 0) == (case.ledger.explained, case.ledger.groups)
 
 
+def test_killed_again() -> None:
+    """A victim that is killed once more counts once more; its thread is known at both times. Read again, it is one."""
+    case = Case()
+    case.kernel.oom_kills = 42
+    case.audit.note(5, victim(17), None)
+    for _ in range(2):
+        case.audit.note_again(9, 17)
+        case.audit = Audit(case.ledger, case.kernel.count)
+    assert case.audit.known() == {17: [5, 9]}
+    assert not case.missing()
+    case.kernel.oom_kills = 43
+    assert case.missing()
+
+
 def test_missing() -> None:
     """What is missing is told once, with the cgroups that count kills."""
     case = Case()

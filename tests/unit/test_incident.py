@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 
 from tracer import wire
-from tracer.incident import QUIET_NS, Incidents, Kill
+from tracer.incident import QUIET_NS, Incidents, Kill, Told
 
 from . import events
 
@@ -18,7 +18,7 @@ INVOKED = events.log(b"hog invoked oom-killer")
 KILLED = events.log(b"Memory cgroup out of memory: Killed process")
 
 
-def kills_in(joined: Iterable[Kill | wire.ExitEvent]) -> list[Kill]:
+def kills_in(joined: Iterable[Told]) -> list[Kill]:
     return [each for each in joined if isinstance(each, Kill)]
 
 
@@ -44,6 +44,17 @@ def test_single() -> None:
     assert incidents.patience_ns() is not None
     assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
     assert incidents.patience_ns() is None
+
+
+def test_killed_again() -> None:
+    """That a victim of an earlier incident is killed once more is told at once, and begins no incident."""
+    incidents = Incidents()
+    again = wire.AgainEvent(events.header(wire.AGAIN), tid=5)
+    assert list(incidents.feed(again, 0)) == [again]
+    assert not incidents.is_open
+    assert feed(incidents, events.victim(), events.incident()) == []
+    assert list(incidents.feed(again, 0)) == [again]
+    assert pids(feed(incidents, events.end())) == [events.victim().pid]
 
 
 def test_exit_is_told_after_the_kill() -> None:

@@ -12,12 +12,14 @@ from tracer import wire
 from . import events
 
 EXIT = wire.ExitEvent(events.header(wire.EXIT), killed_ns=events.KILL_NS, pid=77)
+AGAIN = wire.AgainEvent(events.header(wire.AGAIN), tid=77)
 EACH = [
     pytest.param(events.victim(), id="victim"),
     pytest.param(events.incident(candidates_len=2, candidates=(events.candidate(), events.candidate(pid=2))), id="oc"),
     pytest.param(events.blind_incident(), id="tracepoints"),
     pytest.param(events.sharer(9), id="sharer"),
     pytest.param(EXIT, id="exit"),
+    pytest.param(AGAIN, id="again"),
     pytest.param(events.levels(events.counters(), events.counters(limit_pages=5)), id="levels"),
     pytest.param(events.log(b"oom-kill:constraint=CONSTRAINT_NONE"), id="log"),
     pytest.param(events.end(), id="end"),
@@ -46,7 +48,7 @@ def test_longer(event: wire.Event) -> None:
     assert event == wire.decode(events.encode(event) + b"\xff" * 9)
 
 
-@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in range(1, wire.SIGKILL + 1)))
+@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in (*range(1, wire.SIGKILL + 1), wire.AGAIN)))
 def test_unknown_type(kind: int) -> None:
     """An event of a type that this version does not know is refused."""
     with pytest.raises(wire.DecodeError):

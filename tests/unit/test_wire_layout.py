@@ -63,6 +63,7 @@ STRUCTS: dict[str, Layout] = {
         "strings": (CANDIDATES_AT + wire.CANDIDATES_MAX * wire.CANDIDATE.size, 64 + 4096 + 4096, False),
     },
     "sharer_event": spread(wire.SHARER_FIXED, wire.SharerEvent._fields[1:], HEAD),
+    "again_event": spread(wire.AGAIN_FIXED, wire.AgainEvent._fields[1:], HEAD),
     "exit_event": spread(wire.EXIT_FIXED, wire.ExitEvent._fields[1:], HEAD),
     "levels_event": {
         **spread(wire.LEVELS_FIXED, ("levels_len",), HEAD),
@@ -104,7 +105,7 @@ def test_layout_version(tmp_path: Path) -> None:
 
 def test_layout_version_rises() -> None:
     """Other structs are another layout: raise EVENT_LAYOUT, once a release, and tell here what it stands for."""
-    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 575252628)
+    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 3918221737)
 
 
 def test_all_structs_are_here() -> None:
