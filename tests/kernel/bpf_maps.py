@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The maps of a tracer's programs, by name: what is in them, asked of the kernel."""
 
+import contextlib
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +36,35 @@ def of(tracer: int) -> dict[str, Map]:
         found[name.rstrip(b"\0").decode()] = Map(kind, capacity, set(_keys(descriptor, key_size)))
         os.close(descriptor)
     return found
+
+
+@contextlib.contextmanager
+def opened(tracer: int, wanted: str) -> Iterator[int]:
+    """The descriptor of one of them."""
+    for number in {each for program in _programs(tracer) for each in _map_ids(program)}:
+        descriptor = _open("bpf_map_get_fd_by_id", number)
+        try:
+            if MAP_INFO.unpack(_info(descriptor, bytes(MAP_INFO.size)))[-1].rstrip(b"\0").decode() == wanted:
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+    raise LookupError(wanted)
+
+
+def read(descriptor: int, key: int, size: int) -> bytes:
+    """The value of this size that a map has for a number of 32 bits."""
+    value = ctypes.create_string_buffer(size)
+    if libbpf.library()["bpf_map_lookup_elem"](descriptor, key.to_bytes(4, sys.byteorder), value):
+        raise libbpf.last_error()
+    return value.raw
+
+
+def write(descriptor: int, key: int, value: bytes) -> None:
+    """Replace it."""
+    flags = ctypes.c_uint64(0)
+    if libbpf.library()["bpf_map_update_elem"](descriptor, key.to_bytes(4, sys.byteorder), value, flags):
+        raise libbpf.last_error()
 
 
 def _programs(tracer: int) -> set[int]:

@@ -2,6 +2,10 @@
 """What the programs remember of processes, and for how long."""
 
 import os
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from tracer import libbpf
 
@@ -9,6 +13,7 @@ from . import bpf_maps
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
 from .daemon import Daemon
+from .dying import stopped_in_exit
 from .environment import IN_VM, attempts, wait_until
 
 BPF_MAP_TYPE_LRU_HASH = 9
@@ -18,6 +23,9 @@ EMPTIED_BY_EXIT = ("victims", "cmdlines")
 EMPTIED_LATER = ("condemned", "killing", "sigkilled")
 """Where RCU callbacks run: not all kernels run programs there in the context of every task."""
 MAPS = (*EMPTIED_BY_EXIT, *(EMPTIED_LATER if IN_VM else ()))
+VICTIM_SIZE = 4 * 8
+"""``struct victim`` of bpf/incident.h."""
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 KILLS = 40 if IN_VM else 200
 
 
@@ -57,3 +65,34 @@ def test_room_for_every_cpu(tracer: Daemon) -> None:
     assert {name for name, entries in room.items() if entries >= 1024} == {
         "killing", "condemned", "victims", "sigkilled", "sigkill_rates"
     }  # fmt: skip
+
+
+def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
+    """A victim whose exit was missed is not taken for the process that has its number after it."""
+    daemon = make_daemon()
+    daemon.start()
+    eater = eat(16, cgroup.child("limit", 8), gate=True)
+    eater.start()
+    with bpf_maps.opened(daemon.process.pid, "victims") as victims:
+        with stopped_in_exit(eater.pid):
+            eater.go()
+            wait_until("its record", lambda: daemon.of_type("oom_kill"))
+            entry = bpf_maps.read(victims, eater.pid, VICTIM_SIZE)
+        eater.die()
+        wait_until("its exit", lambda: daemon.of_type("oom_exit"))
+        bpf_maps.write(victims, eater.pid, entry)  # as if it had been missed
+        exit_with_pid(eater.pid)
+        fence = eat(16, cgroup.child("fence", 8)).die()
+        wait_until("a later exit", lambda: fence.pid in [each["pid"] for each in daemon.of_type("oom_exit")])
+    assert [each["pid"] for each in daemon.of_type("oom_exit")] == [eater.pid, fence.pid]
+
+
+def exit_with_pid(pid: int) -> None:
+    """Let another process have this number, and exit."""
+    for _ in attempts():
+        LAST_PID.write_text(str(pid - 1))
+        process = subprocess.Popen(["true"])
+        process.wait()
+        if process.pid == pid:
+            return
+    pytest.fail(f"no other process got the pid {pid}")
