@@ -4,8 +4,10 @@
 import contextlib
 import ctypes
 import os
+import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +18,28 @@ from tracer.engine import Hook, Link
 
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
+from .dying import stopped_in_exit
 from .environment import wait_until
-from .oracles import vmstat_oom_kills
+from .oracles import marked_victims, vmstat_oom_kills
 
 BPF_PROG_TYPE_KPROBE = 2
 GET_CURRENT_PID_TGID, SEND_SIGNAL = 14, 109
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+
+USES_ALL_ITS_CPU_TIME = """
+import resource, sys, time
+with open(sys.argv[1] + "/cgroup.procs", "w") as file:
+    file.write("0")
+with open("/proc/self/oom_score_adj", "w") as file:
+    file.write("1000")
+held = b"x" * (32 << 20)
+print(flush=True)
+sys.stdin.readline()
+seconds = int(time.process_time()) + 1
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+while True:
+    pass
+"""
 
 pytestmark = pytest.mark.vm
 
@@ -85,3 +103,41 @@ def test_killed_by_a_program(
     assert [each["victim"]["pid"] for each in daemon.of_type("oom_kill")] == [fence.pid]
     (record,) = [each for each in daemon.of_type("sigkill") if each["victim"]["pid"] == pid]
     assert (record["sender"], record["from_kernel"]) == (None, True)
+
+
+@pytest.mark.parametrize("kprobes", [True, False], ids=["kprobes", "tracepoints"])
+def test_killed_by_its_limit_of_cpu_time(
+    make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool
+) -> None:
+    """The kernel killed it for RLIMIT_CPU; while it dies the OOM killer chooses it, and marks it only: no oom_kill."""
+    group = cgroup.child("group", 64)
+    daemon = make_daemon(arguments=["--sigkill", "all"])
+    with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
+        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+    before = vmstat_oom_kills()
+    with (
+        marked_victims() as marked,
+        subprocess.Popen(
+            [sys.executable, "-c", USES_ALL_ITS_CPU_TIME, group.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as limited,
+    ):
+        pid = limited.pid
+        assert limited.stdin is not None
+        assert limited.stdout is not None
+        limited.stdout.readline()
+        with stopped_in_exit(pid):
+            limited.stdin.write(b"\n")
+            limited.stdin.flush()
+            wait_until("it is dying", lambda: " (tracing stop)" in Path(f"/proc/{pid}/status").read_text())
+            eat(48, group, hold=True).full()
+            assert marked.tids() == [pid]
+        assert limited.wait() == -signal.SIGKILL
+    fence = eat(16, cgroup.child("fence", 8)).die()
+    wait_until("a later kill", lambda: fence.pid in [each["victim"]["pid"] for each in daemon.of_type("oom_kill")])
+    wait_until("its record", lambda: pid in [each["victim"]["pid"] for each in daemon.of_type("sigkill")])
+    stop = daemon.stop()
+    assert vmstat_oom_kills() - before == 1
+    assert [each["victim"]["pid"] for each in daemon.of_type("oom_kill")] == [fence.pid]
+    (record,) = [each for each in daemon.of_type("sigkill") if each["victim"]["pid"] == pid]
+    assert (record["sender"], record["from_kernel"]) == (None, True)
+    assert [daemon.of_type("gap"), stop["lost"]] == [[], 0]
