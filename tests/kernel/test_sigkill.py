@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from . import bpf_maps
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
 from .daemon import Daemon
@@ -23,6 +24,8 @@ OTHER_ID = "fedcba9876543210" * 4
 NOBODY = 65534
 RATE_REGAINED_S = 8.5
 """After so long 1,024 SIGKILLs at once are told again."""
+RATE_SIZE = 2 * 8
+"""``struct rate`` of bpf/sigkill.h."""
 KERNEL_HOLD_S = 1.0
 """So long it takes until a kill by the kernel is known not to be the OOM killer's."""
 
@@ -346,6 +349,23 @@ def test_storm(start: Start, cgroup: Cgroup, eat: Eat, reads: bool) -> None:
     assert {each["sender"]["pid"] for each in of_cgroup(daemon, group)} == {killer.pid}
     assert len({each["id"] for each in of_cgroup(daemon, group)}) == sigkills
     assert daemon.stop()["lost"] == 0
+
+
+def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat) -> None:
+    """OOM kills, more than the kernel reports in full, take no room of the SIGKILLs: none of these is told as lost."""
+    count = 20 if IN_VM else 100
+    daemon = start("containers")
+    group = container(cgroup)
+    group.limit(10 << 20)
+    eater = eat(16, group, children=count, jobs=2, life=600)
+    wait_until("the OOM kills are over", eater.ended, 20 * PATIENCE_S)
+    pids = set(eater.children(count))
+    wait_until("all OOM kills", lambda: pids <= {victim(each) for each in oom(daemon)})
+    wait_until("all exits", lambda: len(daemon.of_type("oom_exit")) >= count)
+    with bpf_maps.opened(daemon.process.pid, "sigkill_rate") as rate:
+        assert bpf_maps.read(rate, 0, RATE_SIZE) == bytes(RATE_SIZE)
+    assert daemon.stop()["lost"] == 0
+    assert [daemon.of_type("sigkill"), daemon.of_type("lost")] == [[], []]
 
 
 def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
