@@ -57,7 +57,7 @@ def name_cgroups(record: OomKill, names: Names | None = None) -> None:
         record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
         if whose.labels_cut:
             record["truncated"].append("container.labels")
-    if limit is not None:
+    if limit is not None and limit["cgroup"] is not None:
         limit["level"] = cgroup.level(limit["cgroup"])
 
 

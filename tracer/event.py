@@ -15,7 +15,7 @@ from tracer.whose import Container, Kubernetes, Network, Systemd
 
 SCHEMA = 1
 
-Scope = Literal["memcg", "host", "cpuset", "mempolicy", "sysrq"]
+Scope = Literal["memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq"]
 Level = Literal["root", "slice", "qos", "pod", "container", "unit", "other"]
 Source = Literal["bpf", "bpf_tracepoints", "kernel_log"]
 
@@ -43,6 +43,7 @@ class Incident(TypedDict):
     scope: Annotated[
         Scope | None,
         "What ran out: a memory cgroup's limit, the host, the nodes of a cpuset or of a memory policy; "
+        "`host_or_nodes` is one of the latter three, where a log does not say which; "
         "`sysrq` when somebody asked for a kill with SysRq-f.",
     ]
     group_kill: Annotated[bool | None, "Whether `memory.oom.group` made the kernel kill a whole cgroup."]
@@ -72,7 +73,7 @@ class Breakdown(TypedDict):
 class Limit(TypedDict):
     """The cgroup whose limit was hit."""
 
-    cgroup: Annotated[str, "The cgroup whose limit was hit."]
+    cgroup: Annotated[str | None, "The cgroup whose limit was hit; null where a log has only what was in it."]
     level: Annotated[Level, "What that cgroup is: the container's own, its pod's, a slice's, ..."]
     usage_bytes: Annotated[int | None, "Memory charged to it when the OOM killer started."]
     limit_bytes: Annotated[int | None, "Its limit; 9223372036854771712 is the kernel's way to say none."]

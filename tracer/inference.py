@@ -81,7 +81,7 @@ def _is_trigger_inside(record: OomKill) -> bool | None:
     A log gives it away only where its pid is in the table: threads are not listed there.
     """
     trigger, limit = record["trigger"], record["limit"]
-    if trigger is None or limit is None:
+    if trigger is None or limit is None or limit["cgroup"] is None:
         return None
     path = trigger["cgroup"]
     if path is None:
@@ -105,10 +105,13 @@ def is_allocating_task(record: OomKill) -> bool:
 def is_no_memcg(record: OomKill) -> bool:
     """Whether the kernel says that no memory cgroup's limit was hit, where it says no more.
 
-    Before Linux 5.3 its log does not tell the host from the memory nodes of a cpuset or of a policy.
+    Before Linux 5.3 its log does not tell the host from the memory nodes of a cpuset or of a policy; records that
+    oomtrace wrote before it had `host_or_nodes` have no scope then.
     """
-    incident = record["incident"]
-    return incident["scope"] is None and (incident["message"] or "").startswith("Out of memory")
+    scope, message = record["incident"]["scope"], record["incident"]["message"]
+    if scope is None:
+        return message in ("Out of memory", "Out of memory (oom_kill_allocating_task)")
+    return scope == "host_or_nodes"
 
 
 def chosen(record: OomKill) -> Candidate | None:

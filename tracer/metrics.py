@@ -20,7 +20,7 @@ from tracer.outputs import OutputState
 from tracer.stderr import tell
 
 SERIES_MAX = 1000
-SCOPES = ("memcg", "host", "cpuset", "mempolicy", "sysrq")
+SCOPES = ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
 STAGES = ("ring_buffer", "sigkill", "decode", "record", "upgrade")
 OUTPUT_STAGES = ("output", "spool", "rejected")
 """Where something may get lost (`stage` of ``lost`` records), the second each with an output's URI."""

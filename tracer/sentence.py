@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A record -> one sentence for humans."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from tracer.event import OomKill
 from tracer.inference import bound_bytes, is_allocating_task, is_limit_lowered, is_no_memcg, trigger_role
 from tracer.printable import printable
+
+_HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had no memory left"
+_IN_UB = re.compile(r"Out of memory in UB (\d+)")
+"""What OpenVZ prints; such a beancounter has the number of a container."""
 
 
 def describe(record: OomKill) -> str:
@@ -28,25 +33,26 @@ def _why(record: OomKill) -> str:
         bound = bound_bytes(limit)
         of = "" if bound is None else f" of {_size(bound)}"
         level = "" if limit["level"] == "other" else f"{limit['level']} "
+        cgroup = "a memory cgroup" if limit["cgroup"] is None else f"the {level}cgroup {limit['cgroup']}"
         if is_limit_lowered(record):
             by = f" by {_requester(record)}" if role == "writer" else ""
             usage = _size(limit["usage_bytes"] or 0)
-            return (
-                f"because the limit of the {level}cgroup {limit['cgroup']} was lowered{by} to {_size(bound or 0)} "
-                f"while {usage} were in use"
-            )
-        why = f"because the {level}cgroup {limit['cgroup']} was at its limit{of}"
+            return f"because the limit of {cgroup} was lowered{by} to {_size(bound or 0)} while {usage} were in use"
+        why = f"because {cgroup} was at its limit{of}"
     else:
         why = {
             "host": "because the host had no memory left",
             "cpuset": "because the memory nodes of a cpuset had no memory left",
             "mempolicy": "because the memory nodes of a memory policy had no memory left",
+            "host_or_nodes": _HOST_OR_NODES,
             "sysrq": "because somebody asked for it with SysRq-f",
             "memcg": "because a memory cgroup was at its limit",
             None: "because memory ran out; what the limit was is unknown",
         }[record["incident"]["scope"]]
-        if is_no_memcg(record):
-            why = "because the host, or the memory nodes that were allowed, had no memory left"
+        if in_ub := _IN_UB.fullmatch(record["incident"]["message"] or ""):
+            why = f"because the beancounter (UB) {in_ub[1]} had no memory left"
+        elif is_no_memcg(record):
+            why = _HOST_OR_NODES
     if role is None:
         return why
     forced = "; vm.oom_kill_allocating_task is set" if is_allocating_task(record) else ""

@@ -9,7 +9,9 @@ from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports
 from tracer.logs.reported import Report
 
-FILES = {path.stem: path.read_bytes() for path in sorted(Path(__file__).with_name("kernel_logs").glob("*.txt"))}
+FOLDER = Path(__file__).with_name("kernel_logs")
+FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.txt"))}
+TRIMMED = {path.stem: path.read_bytes() for path in sorted((FOLDER / "trimmed").glob("*.txt"))}
 
 _PREFIX = re.compile(rb"\[ *(\d+)\.(\d{6})\] ")
 

@@ -117,6 +117,65 @@ def test_among_others(form: str) -> None:
     assert timeless(reports(log)) * 2 == timeless(each.report for each in scan(noise + data + noise + data + noise))
 
 
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export", "journal short"])
+def test_without_first_lines(form: str, size: int) -> None:
+    """What is left in front of a kill counts, in whichever block it is, and is found among others' lines."""
+    log = [line for name in ("6.12-other", "6.12-global", "7.2-group") for line in lines(FILES[name])]
+    left = [line for line in log if re.search(rb"invoked oom-killer|^CPU: ", line.text) is None]
+    spelled = {**WHOLE, **SPLIT}[form]
+    noise = spelled([line._replace(text=b"usb 1-1: new device") for line in left] * 20)
+    data = noise + spelled(left) + noise
+    found = scan(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert [each.report.tid for each in found] == [358, 196, 236, 233, 234]
+    assert timeless(reports(left)) == timeless(each.report for each in found)
+    assert all(each.report.limit_cgroup or each.report.constraint == b"NONE" for each in found)
+    assert all(each.report.tasks for each in found)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from(["dmesg", "rsyslog", "journal json", "journal export"]),
+    st.sampled_from(["7.2-group", "6.12-other", "5.10-nodump", "6.1-v1-storm"]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(1, 60)), max_size=8),
+    st.integers(1, 9000),
+)
+def test_searched_and_fed(form: str, name: str, losses: list[tuple[int, int]], size: int) -> None:
+    """A log that lacks lines says the same when it is searched as when each line is fed."""
+    log = list(lines(FILES[name]))
+    for at, count in losses:
+        del log[at % len(log) : at % len(log) + min(count, len(log) - 1)]
+    data = {**WHOLE, **SPLIT}[form](log)
+    found = scan(*(data[at : at + size] for at in range(0, len(data), size)))
+    assert timeless(reports(log)) == timeless(each.report for each in found)
+
+
+MISSED = {
+    "journal short": b"Nov 24 06:00:00 node-1 systemd-journald[310]: Missed 312 kernel messages\n",
+    "RFC 5424": b"<30>1 2026-11-24T06:00:00Z node-1 systemd-journald 310 - - Missed 312 kernel messages\n",
+    "journal json": entry(
+        {"__REALTIME_TIMESTAMP": "1", "_TRANSPORT": "driver", "_HOSTNAME": HOST, "_BOOT_ID": BOOT_ID},
+        b"Missed 312 kernel messages",
+    ),
+    "journal export": export(
+        {"__REALTIME_TIMESTAMP": "1", "_TRANSPORT": "driver", "_HOSTNAME": HOST, "_BOOT_ID": BOOT_ID},
+        b"Missed 312 kernel messages",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MISSED)
+def test_journald_missed_lines(form: str) -> None:
+    """What stands in front of the gap is no part of a report behind it."""
+    log = list(lines(FILES["6.12-other"]))
+    cut = next(number for number, line in enumerate(log) if line.text.startswith(b"oom-kill:"))
+    spelled = {**WHOLE, **SPLIT}[form]
+    (found,) = scan(spelled(log[:cut]) + MISSED[form] + spelled(log[cut:]))
+    assert timeless([found.report]) == timeless(reports(log[cut:]))
+    whole, _ = scan(spelled(log) + MISSED[form] + spelled(log[-1:]))
+    assert (whole.report.trigger_tid, whole.report.victims) == (360, None)
+
+
 def test_damage() -> None:
     """CRLF, NULs in front, lines without end, and lines that are nobody's."""
     log = list(lines(FILES["6.12-other"]))

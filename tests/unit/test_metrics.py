@@ -52,7 +52,7 @@ def kill(**container: Any) -> Any:
 def test_before_the_first_kill(metrics: Metrics) -> None:
     """Every scope is there at 0, so that the first kill is an increase."""
     assert shown(metrics, "oomtrace_oom_kills_total") == {
-        (scope,): 0 for scope in ("memcg", "host", "cpuset", "mempolicy", "sysrq")
+        (scope,): 0 for scope in ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
     }
     assert shown(metrics, "oomtrace_kernel_oom_kills_total") == {(): 7}
 

@@ -204,7 +204,7 @@ def as_read(record: OomKill) -> Kill:
         None if asked == (victim["tid"], victim["tid"], victim["comm"]) else asked,
         None if listed == [victim["tid"]] else listed,
         victim["cgroup"],
-        limit and (limit["cgroup"], _kb(limit["usage_bytes"]), _kb(limit["limit_bytes"]), limit["failcnt"] or 0),
+        limit and (limit["cgroup"] or "", _kb(limit["usage_bytes"]), _kb(limit["limit_bytes"]), limit["failcnt"] or 0),
         incident["scope"],
         incident["victims"],
         victim["uid"] if victim["uid"] is not None else -1,

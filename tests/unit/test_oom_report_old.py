@@ -212,13 +212,15 @@ def test_sizes_of_page_tables_in_bytes() -> None:
 
 
 def test_constraint_of_5_0() -> None:
-    """5.0 to 5.2 said CONSTRAINT_NONE of memory cgroups, too; of others it means nothing there."""
+    """5.0 to 5.2 said CONSTRAINT_NONE of all: with the root's cpuset it is true, unless it was a memory cgroup."""
     start = b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
     summary = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,%s,task=x,pid=8,uid=3"
     kill = b"%s: Killed process 8 (x) " + SIZES + SHMEM
     memcg = read(start, summary % b"oom_memcg=/a,task_memcg=/a/b", kill % b"Memory cgroup out of memory")
     host = read(start, summary % b"global_oom,task_memcg=/a/b", kill % b"Out of memory")
-    records = [LogRecords("6a4ce4a0", None).oom_kill(report) for report in memcg + host]
-    assert [record["incident"]["scope"] for record in records] == ["memcg", None]
-    assert [record["victim"]["cgroup"] for record in records] == ["/a/b"] * 2
-    assert [record["victim"]["uid"] for record in records] == [3] * 2
+    nodes = summary.replace(b"cpuset=/,", b"cpuset=batch,") % b"global_oom,task_memcg=/a/b"
+    some = read(start, nodes, kill % b"Out of memory")
+    records = [LogRecords("6a4ce4a0", None).oom_kill(report) for report in memcg + host + some]
+    assert [record["incident"]["scope"] for record in records] == ["memcg", "host", "host_or_nodes"]
+    assert [record["victim"]["cgroup"] for record in records] == ["/a/b"] * 3
+    assert [record["victim"]["uid"] for record in records] == [3] * 3

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from tracer.logs.alike import Prefix
 from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
-from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import UNREAD, has_word
+from tracer.logs.oom_lines import DROPPED_LINE, MISSED, LogLine
+from tracer.logs.oom_report import UNREAD, counts
 from tracer.logs.times import Calendar, digits_ns, month_of
 
 
@@ -82,6 +82,7 @@ COLLECTED = re.compile(
 )
 """What a collector put in front of somebody's line: the kubelet's log of a container, Loki's labels, a build's log,
 netconsole, a virtual machine's console.  By the time alone it looks like syslog's, of a program that is called so."""
+_MISSED = re.compile(rb"systemd-journald(?:\[\d{1,10}\])?: " + MISSED.pattern)
 _STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = 92
@@ -139,7 +140,7 @@ class LineFormats:
         if (priority and int(priority) > 7) or (facility and facility != b"kern"):
             self.indent = 0
             return True
-        if unread is not None and not has_word(raw):
+        if unread is not None and not counts(raw):
             self.indent = 0
             return True
         end = self.indent = match.end() if unread is None else match.start(6)
@@ -197,8 +198,10 @@ class LineFormats:
             return False
         priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
         self.indent = 0
-        if unread is not None and not has_word(raw):
+        if unread is not None and not counts(raw):
             return True
+        if kernel is None and (missed := _MISSED.fullmatch(raw, match.end() - 1)) is not None:
+            return LogLine(DROPPED_LINE % int(missed[1])), self._from(host)
         if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
             return kernel is not None or COLLECTED.match(raw) is None
         if stamp != self._stamp:
@@ -216,6 +219,8 @@ class LineFormats:
             return False
         self.indent = 0
         priority, stamp, host, program = match.groups()
+        if program == b"systemd-journald" and (missed := MISSED.fullmatch(raw, match.end())) is not None:
+            return LogLine(DROPPED_LINE % int(missed[1])), self._from(host)
         if int(priority) > 7 or program != b"kernel":
             return True
         if stamp != self._stamp:

@@ -4,9 +4,10 @@
 from collections.abc import Callable
 
 from tracer.logs.formats import NOWHERE, Origin, Sourced
-from tracer.logs.oom_incident import Awaited, Incident
+from tracer.logs.oom_details import Awaited
+from tracer.logs.oom_incident import Incident
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Doubts, Reports, has_word, most_awaited
+from tracer.logs.oom_report import Doubts, Reports, may_begin, most_awaited
 from tracer.logs.reported import Report
 
 Emit = Callable[[Report, Origin], None]
@@ -47,7 +48,7 @@ class HostReports:
         if line.wall_ns is not None and len(self._open) > (reports is not None):
             self._settle_others(origin, line.wall_ns)
         if reports is None:
-            if not has_word(line.text):
+            if not may_begin(line.text):
                 return
             if len(self._open) >= _MOST_HOSTS:
                 self._end(next(iter(self._open)))

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import UNREAD, has_word
+from tracer.logs.oom_lines import DROPPED_LINE, MISSED, LogLine
+from tracer.logs.oom_report import UNREAD, counts
 from tracer.logs.times import Calendar
 
 Seek = Callable[[bytes, int, int], int]
@@ -32,6 +32,8 @@ _LATER_BINARY = re.compile(rb"\n[A-Z0-9_]{1,64}\n")
 _UTC = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
 _UNREAD = re.compile(UNREAD)
 _UNREAD_JSON = re.compile(rb'"MESSAGE":"' + UNREAD.replace(rb"\r?\Z", rb'"'))
+_TRANSPORTS = (b"kernel", b"driver")
+_FROM_KERNEL = re.compile(rb"_TRANSPORT=(?:kernel|driver)\n")
 _WANTED = frozenset(
     b"MESSAGE _TRANSPORT SYSLOG_FACILITY _BOOT_ID _HOSTNAME __REALTIME_TIMESTAMP _SOURCE_MONOTONIC_TIMESTAMP "
     b"__MONOTONIC_TIMESTAMP".split()
@@ -43,7 +45,7 @@ def read_json(raw: bytes) -> Found | bool:
     if b'"MESSAGE"' not in raw and b'"__CURSOR"' not in raw:
         return False
     unread = _UNREAD_JSON.search(raw)
-    if unread is not None and unread[1] is not None and not has_word(raw):
+    if unread is not None and unread[1] is not None and not counts(raw):
         return True
     try:
         entry = orjson.loads(raw)
@@ -82,8 +84,13 @@ def _collected_ns(entry: dict[str, Any]) -> int | None:
 
 
 def _read(message: Any, fields: dict[bytes, bytes], collected_ns: int | None = None) -> Found | None:
-    if not isinstance(message, bytes) or fields.get(b"_TRANSPORT") != b"kernel":
+    transport = fields.get(b"_TRANSPORT")
+    if not isinstance(message, bytes) or transport not in _TRANSPORTS:
         return None
+    if transport == b"driver":  # journald itself
+        if (missed := MISSED.fullmatch(message)) is None:
+            return None
+        message = DROPPED_LINE % int(missed[1])
     if fields.get(b"SYSLOG_FACILITY", b"0") != b"0":  # written to /dev/kmsg by somebody else
         return None
     uptime_us = _number(fields.get(b"_SOURCE_MONOTONIC_TIMESTAMP"))
@@ -140,7 +147,7 @@ class Export:
             begin = max(self.at, data.rfind(b"\n\n", self.at, place) + 2)
             self.at = data.find(b"\n\n", place, end) + 2
             text = data[begin : self.at - 1]
-            if b"_TRANSPORT=kernel\n" in text:
+            if _FROM_KERNEL.search(text) is not None:
                 entry = dict(_pairs(text))
                 message = entry.get(b"MESSAGE")
                 if message is None or not is_unread(message):
@@ -189,7 +196,7 @@ class Export:
 
     def _may_be_wanted(self, data: bytes, at: int, end: int) -> bool:
         """Whether fields are of an entry of the kernel's: they come in any order, and binary ones between them."""
-        return bool(self._entry) or data.find(b"_TRANSPORT=kernel\n", at, end) >= 0 or data[end : end + 1] != b"\n"
+        return bool(self._entry) or _FROM_KERNEL.search(data, at, end) is not None or data[end : end + 1] != b"\n"
 
 
 def _next_binary(data: bytes, at: int) -> int:
@@ -203,7 +210,7 @@ def _next_binary(data: bytes, at: int) -> int:
 def is_unread(message: bytes) -> bool:
     """Whether nothing is to be read in a kernel's line."""
     unread = _UNREAD.match(message)
-    return unread is not None and unread[1] is not None and not has_word(message)
+    return unread is not None and unread[1] is not None and not counts(message)
 
 
 def _pairs(fields: bytes) -> Iterator[tuple[bytes, bytes]]:

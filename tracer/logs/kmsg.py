@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_lines import DROPPED_LINE, LogLine
 
 PATH = "/dev/kmsg"
 _LONGEST = 16384
@@ -70,7 +70,7 @@ class Kmsg:
                 continue
             if self._next is not None and sequence > self._next:
                 self.dropped += sequence - self._next
-                yield LogLine(b"** %d printk messages dropped **" % (sequence - self._next))
+                yield LogLine(DROPPED_LINE % (sequence - self._next))
             self._next = sequence + 1
             if priority >> 3 == 0:
                 text = rest.partition(b"\n")[0]

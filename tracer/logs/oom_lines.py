@@ -19,11 +19,12 @@ INVOKED = re.compile(
 """The first line of a report: comm of who asked for memory, gfp mask, its names (4.6 and later), order."""
 
 CHOSEN = re.compile(
-    rb"([^:]{1,100}): [Kk]ill process \d{1,10}(?:, UID \d{1,20},)? \(.{0,64}\),?(?: UID \d{1,20},)? "
+    rb"([^:]{1,100}): [Kk]ill process (\d{1,10})(?:, UID \d{1,20},)? \(.{0,64}\),?(?: UID \d{1,20},)? "
     rb"score -?\d{1,20} (?:or a child|or sacrifice child|and children\.?)",
     re.DOTALL,
 )
-"""Before 5.1: message.  The process whose memory is to be freed; the line after it names the victim, maybe a child."""
+"""Before 5.1: message, pid of the process whose memory is to be freed; the line after it names the victim, which may be
+a child."""
 
 _SIZES = (
     rb" (?:total-vm|vsz):(\d{1,20})kB, anon-rss:(\d{1,20})kB, file-rss:(\d{1,20})kB"
@@ -37,6 +38,13 @@ KILLED = re.compile(
 """A kill: message (5.1 and later, or before 2.6.18), tid, uid (RHEL 6), comm, uid (RHEL 7), sizes in kB (2.6.34; shmem
 4.5), uid, page tables, oom_score_adj (5.4)."""
 
+KILLED_IN_UB = re.compile(
+    rb"(Out of memory(?: in UB \d{1,10})?): OOM killed process (\d{1,10}) \((.{0,64}?)\) score -?\d{1,20} "
+    rb"vm:(\d{1,20})kB, rss:(\d{1,20})kB, swap:(\d{1,20})kB",
+    re.DOTALL,
+)
+"""A kill of OpenVZ and Virtuozzo (2.6.32): message with the number of the beancounter, tid, comm, sizes in kB."""
+
 SUMMARY = re.compile(
     rb"oom-kill:constraint=CONSTRAINT_(\w+),nodemask=.*,task=.{0,64},pid=(\d{1,20}),uid=(\d{1,20})\n?", re.DOTALL
 )
@@ -49,27 +57,52 @@ CPU = re.compile(
     re.DOTALL,
 )
 """The thread that asked for memory: dump_stack_print_info(), lib/dump_stack.c."""
-INLINE_STATISTICS = re.compile(rb"Memory cgroup stats for /.*:((?: ?\w+:\d{1,20}KB)+) ?", re.DOTALL)
+TRACE = re.compile(rb" ?(?:\[<[0-9a-f]{1,16}>\] )?(?:\? )?oom_kill_process[.+]\S*.*", re.DOTALL)
+"""The function that prints a report, in its stack trace: what else dumps a stack has a `CPU` line, too."""
+INLINE_STATISTICS = re.compile(rb"Memory cgroup stats for (/.*):((?: ?\w+:\d{1,20}KB)+) ?", re.DOTALL)
 INLINE_STATISTIC = re.compile(rb"(\w+):(\d{1,20})KB")
 STATISTICS = frozenset(b"anon file shmem slab kernel sock cache rss total_cache total_rss total_shmem".split())
 """Those that are kept, of cgroup v2 and of v1."""
+STATISTIC_LINES = re.compile(rb"(?: *[a-z_0-9]{1,40} \d{1,20}(?:\n|\Z))+")
 LINE_STATISTIC = re.compile(rb"^ *(" + b"|".join(sorted(STATISTICS)) + rb") (\d{1,20})$", re.MULTILINE)
 DROPPED = re.compile(rb"\*\* \d{1,20} printk messages dropped \*\*.*", re.DOTALL)
 """What the console shows where lines are missing: console_emit_next_record(), kernel/printk/printk.c."""
+DROPPED_LINE = b"** %d printk messages dropped **"
+"""The same, for readers that learn of it in another way."""
+MISSED = re.compile(rb"Missed (\d{1,9}) kernel messages")
+"""What journald says where it was too slow for /dev/kmsg."""
 
+MEMCG = b"Memory cgroup out of memory"
 ALLOCATING = b"Out of memory (oom_kill_allocating_task)"
 """The thread that asked for memory is chosen, even where it is not the first of its process."""
 MESSAGES = frozenset(
     (
         b"Out of memory",
         b"Out of Memory",
-        b"Memory cgroup out of memory",
+        MEMCG,
         ALLOCATING,
         b"No available memory (MPOL_BIND)",
         b"No available memory in cpuset",
     )
 )
 """What oom_kill_process() was ever given to say."""
+
+_MESSAGE_IN_UB = re.compile(rb"Out of memory in UB \d{1,10}")
+
+
+def is_message(message: bytes | None, has_sizes: bool) -> bool:
+    """Whether a line about a kill is the kernel's own, though there is no other line of its report."""
+    if message is None:
+        return has_sizes
+    return message in MESSAGES or _MESSAGE_IN_UB.fullmatch(message) is not None
+
+
+def ends_without_kill(text: bytes, is_group: bool) -> bool:
+    """Whether a line says that a report has no kill; of a group's others one may be gone already."""
+    if text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+        return True
+    return not is_group and text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text
+
 
 SCOPES: dict[bytes, Scope] = {b"MEMCG": "memcg", b"CPUSET": "cpuset", b"MEMORY_POLICY": "mempolicy", b"NONE": "host"}
 """enum oom_constraint, as the summary spells it."""
@@ -125,10 +158,16 @@ def read_summary_cgroups(summary: bytes, comm: bytes, limit: bytes | None) -> Cg
 
 
 def read_controlled_cgroups(line: bytes) -> Cgroups:
-    """The cgroups in ``Task in PATH killed as a result of limit of PATH`` (before 5.0)."""
+    """The cgroups in ``Task in PATH killed as a result of limit of PATH`` (before 5.0).
+
+    Of a line that is cut the task's path is whole, and the limit's is one above it that begins so.
+    """
     pairs = _pairs(line, b"Task in ", b" killed as a result of limit of ")
     readings = [Cgroups(limit, task) for task, limit in pairs if is_below(task, limit)]
-    return readings[0] if len(readings) == 1 else Cgroups(None, None)
+    if readings or len(pairs) != 1 or not pairs[0][0].startswith(pairs[0][1]):
+        return readings[0] if len(readings) == 1 else Cgroups(None, None)
+    task, cut = pairs[0]
+    return Cgroups(task if b"/" not in task[len(cut) :] else None, task)
 
 
 def is_below(path: bytes, above: bytes) -> bool:

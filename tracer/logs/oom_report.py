@@ -13,17 +13,18 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tracer.logs import oom_lines
-from tracer.logs.oom_incident import Awaited, Incident, Kill, read_kill
+from tracer.logs.oom_details import Awaited
+from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_kills import Kill, read_kill, read_kill_in_ub
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.reported import Report
 
 WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
-"""One of them is in each line that can begin a report."""
+"""One of them is in the first line of each report, and in each line about a kill."""
 
 DETAILS = (
-    b" invoked oom-killer: ",
+    b"oom-kill",  # invoked oom-killer; oom-kill:constraint=
     b" process",  # Killed, Kill; Out of memory and no killable processes
-    b"oom-kill:constraint=",
     b": usage ",
     b"omm: ",  # CPU: 0 PID: 1 Comm: x
     b"Memory cgroup stats for ",
@@ -32,8 +33,26 @@ DETAILS = (
     b" is already exiting. Skip killing the task",
     b"Kernel panic - not syncing: ",
     b" printk messages dropped **",
+    b" kernel messages",  # journald missed some
 )
 """While a report is open, only lines that have one of these have to be fed, unless it `awaits` others."""
+
+_BEGINS = (
+    b"oom-kill:constraint=",
+    b"Memory cgroup stats for ",
+    b"Task in /",
+    b"Tasks in /",
+    b"memory: usage ",
+    b"memory+swap: usage ",
+    b"kmem: usage ",
+    b"swap: usage ",
+    b"Tasks state (memory values in pages):",
+    b"[ pid ] ",
+    b"[  pid  ] ",
+    b"CPU: ",
+    b"Pid: ",
+)
+"""How those of the other lines begin of which a report can consist."""
 
 _STATISTIC_ENDS = bytes(sorted({name[-1] for name in oom_lines.STATISTICS}))
 STATISTIC = re.compile(
@@ -50,9 +69,13 @@ UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-
 may begin so, too."""
 
 _WORD = re.compile(rb"ill(?:er: (?<=" + WORDS[0] + rb")|ed process | process )")
-"""One of `WORDS`.  Until 3.13 Python makes an error of each ``in`` with bytes on both sides, and drops it again: where
-lines are many, they are searched."""
+"""One of `WORDS`.  Until 3.13 Python makes an error of each ``in`` with bytes on both
+sides, and drops it again: where lines are many, they are searched."""
 
+TRACE_WORD = b"oom_kill_process"
+"""Stands in the lines that have to be fed, too, while a stack trace is awaited."""
+
+_AWAITED: tuple[Awaited, ...] = ("words", "details", "trace", "statistics", "all")
 _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16
@@ -64,15 +87,19 @@ def has_word(text: bytes) -> bool:
     return _WORD.search(text) is not None
 
 
+def counts(text: bytes) -> bool:
+    """Whether a line is read that begins like `UNREAD`: one of `WORDS` is in it, or it is a trace's that counts."""
+    return _WORD.search(text) is not None or text.find(TRACE_WORD) >= 0
+
+
+def may_begin(text: bytes) -> bool:
+    """Whether it may be the first line that is left of a report."""
+    return text.startswith(_BEGINS) or has_word(text)
+
+
 def most_awaited(each: Iterable[Awaited]) -> Awaited:
     """What has to be fed if these are awaited."""
-    awaited: Awaited = "words"
-    for other in each:
-        if other == "all":
-            return other
-        if awaited != "statistics":
-            awaited = other
-    return awaited
+    return max(each, key=_AWAITED.index, default="words")
 
 
 class Doubts(Protocol):
@@ -108,7 +135,7 @@ class Reports:
         Only what follows a kill shows whether it was that of a group, so most come with a later line.
         """
         self._caller, reports = line.caller, self._open
-        if not reports and not has_word(line.text):
+        if not reports and not may_begin(line.text):
             return ()
         if len(line.text) > _LONGEST:
             return ()
@@ -126,7 +153,9 @@ class Reports:
     @property
     def awaits(self) -> Awaited:
         """Which lines have to be fed; those with words alone while no report is open."""
-        return most_awaited([incident.awaits for incident in self._open.values()])
+        if len(self._open) == 1:
+            return next(iter(self._open.values())).awaits
+        return most_awaited(incident.awaits for incident in self._open.values())
 
     def only(self) -> Incident | None:
         """To which the next lines may be added, if they are of the same caller and second as the one that was fed last;
@@ -144,12 +173,24 @@ class Reports:
                 self._doubts.refuse(text)
         if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
-        elif incident is not None and not incident.read(line, self._number):
+        elif incident is None:
+            if text.startswith(_BEGINS):
+                self._begin_headless(line, None, done)
+        elif (taken := incident.read(line, self._number)) is None:
+            done += self._close(line.caller, complete=False)
+            self._begin_headless(line, incident.cpu, done)
+        elif not taken and oom_lines.ends_without_kill(text, bool(incident.kills)):
             if not incident.kills:
                 del self._open[line.caller]
                 if self._doubts is not None and text.startswith(b"Kernel panic - "):
                     self._doubts.panic(text)
             done += self._close(line.caller)
+
+    def _begin_headless(self, line: LogLine, cpu: tuple[int, bytes] | None, done: list[Report]) -> None:
+        incident = self._begin(line, done)
+        incident.cpu = cpu
+        if not incident.read(line, self._number):
+            del self._open[line.caller]
 
     def lose(self) -> list[Report]:
         """Lines are missing here: what was not complete stays so."""
@@ -190,40 +231,55 @@ class Reports:
             self._begin(line, done).invoked(*match.groups())
         elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
             self._kill(line, read_kill(match.groups(), line), incident, done)
+        elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED_IN_UB.fullmatch(text)) is not None:
+            self._kill(line, read_kill_in_ub(match.groups(), line), incident, done)
         elif text.find(WORDS[2]) >= 0 and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
-            if incident is None or incident.kills or incident.chosen is not None:
+            message, pid = match.groups()
+            if incident is None or not incident.choose(message, int(pid)):
                 done += self._close(line.caller)
                 incident = self._begin(line, done)
-            incident.chosen = match[1]
-        elif incident is not None and incident.kills and (match := oom_lines.GROUP.fullmatch(text)) is not None:
+                incident.choose(message, int(pid))
+            incident.touch(line, self._number)
+        elif text.startswith(b"Tasks in /") and (match := oom_lines.GROUP.fullmatch(text)) is not None:
             self._group(line, match[1], incident, done)
         else:
             return False
         return True
 
     def _kill(self, line: LogLine, kill: Kill, incident: Incident | None, done: list[Report]) -> None:
+        if incident is not None and incident.is_mixed(kill):
+            summary = line._replace(text=incident.summary or b"")
+            done += self._close(line.caller)
+            incident = self._begin(line, done)
+            incident.read(summary, self._number)
         if incident is None or not incident.can_take(kill):
+            # The line before (before 5.1) has the words for the one about a child of the process in it.
+            is_next = incident is not None and not incident.kills and kill.message is None
+            chosen = incident.chosen if incident is not None and is_next else None
             # Without a report only the kernel's own words count, and a line without any says too little.
-            if kill.message not in oom_lines.MESSAGES and (kill.message is not None or kill.total_vm_kb is None):
+            if chosen is None and not oom_lines.is_message(kill.message, kill.total_vm_kb is not None):
                 if self._doubts is not None:
                     self._doubts.refuse(line.text)
                 return
             done += self._close(line.caller)
             incident = self._begin(line, done)
+            incident.chosen = chosen
         incident.touch(line, self._number)
-        # A group kill's first victim is killed as one of the group, too.
-        if all(kill.tid != other.tid for other in incident.kills):
-            incident.kills.append(kill)
+        incident.kill(kill)
         if len(incident.kills) >= _MOST_VICTIMS:
             done += self._close(line.caller, complete=False)
 
-    def _group(self, line: LogLine, path: bytes, incident: Incident, done: list[Report]) -> None:
-        if incident.group and len(incident.kills) > 1:
+    def _group(self, line: LogLine, path: bytes, incident: Incident | None, done: list[Report]) -> None:
+        if incident is not None and incident.group and len(incident.kills) > 1:
             # The line comes after the first victim's: that was the first of another group, its report suppressed.
             first = incident.kills.pop()
             done += self._close(line.caller)
             incident = self._begin(line, done)
             incident.first = first.time_ns
             incident.kills.append(first)
+        elif incident is None or incident.group is not None or not incident.can_be_group(path):
+            done += self._close(line.caller, complete=False)
+            incident = self._begin(line, done)
+            incident.lacks_first = True
         incident.group = path
         incident.touch(line, self._number)

@@ -56,27 +56,46 @@ class Tasks:
         """Whether a thread is in the table, or in what was not kept of it, or there was no table."""
         return not self._lines or self._shrunk or self.find(tid) is not None
 
-    def add(self, line: bytes) -> bool:
-        """Take a header or what may be a row; whether it was one of them."""
-        if line.startswith((b"[ pid ]", b"[  pid  ]")):
-            columns = line[line.index(b"]") + 1 :].split()
-            if (
-                len(columns) > _MOST_COLUMNS
-                or columns[:4] != [b"uid", b"tgid", b"total_vm", b"rss"]
-                or columns[-1] != b"name"
-                or len(set(columns)) < len(columns)
-            ):
-                return False
-            self._columns = columns[:-1]
-            self._swap = columns.index(b"swapents") if b"swapents" in columns else None
-            self._read_columns = max(_RSS, self._swap or 0) + 1
-            self._row = _row(tuple(self._columns))
-            self._lines, self._by_tid, self._tasks, self._shrunk = [], None, {}, False
+    def has(self, tid: int, comm: bytes) -> bool:
+        """Whether a thread of that name is in the table."""
+        task = self.find(tid)
+        return task is not None and task.comm == comm
+
+    def may_have_comm(self, tid: int, comm: bytes) -> bool:
+        """Whether a thread is in the table, or may be of a process in it, whose first thread has the same name."""
+        if self._shrunk or self.find(tid) is not None:
             return True
-        if not self._columns:
+        return any(task is not None and task.comm == comm for task in map(self._read, self._rows().values()))
+
+    def may_have_process(self, pid: int) -> bool:
+        """Whether a process is in the table, as far as that is known."""
+        return not self._lines or self._shrunk or self.process_of(pid) is not None
+
+    @property
+    def has_header(self) -> bool:
+        """Whether it is known what the columns are."""
+        return bool(self._columns)
+
+    @staticmethod
+    def is_header(line: bytes) -> bool:
+        """Whether a table begins with a line."""
+        if not line.startswith((b"[ pid ]", b"[  pid  ]")):
             return False
-        self.extend((line,))
-        return True
+        columns = line[line.index(b"]") + 1 :].split()
+        return (
+            len(columns) <= _MOST_COLUMNS
+            and columns[:4] == [b"uid", b"tgid", b"total_vm", b"rss"]
+            and columns[-1] == b"name"
+            and len(set(columns)) == len(columns)
+        )
+
+    def begin(self, header: bytes) -> None:
+        """Take the header, before any row."""
+        columns = header[header.index(b"]") + 1 :].split()
+        self._columns = columns[:-1]
+        self._swap = columns.index(b"swapents") if b"swapents" in columns else None
+        self._read_columns = max(_RSS, self._swap or 0) + 1
+        self._row = _row(tuple(self._columns))
 
     def extend(self, rows: Sequence[bytes]) -> None:
         """Take what may be rows, after a header; which are kept, does not depend on how many come at once."""

@@ -8,7 +8,7 @@ kill's other victims the log names a cgroup that they are in or below: what is c
 from tracer import cgroup
 from tracer.clock import at_boottime, rfc3339
 from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
-from tracer.logs.oom_lines import SCOPES
+from tracer.logs.oom_lines import ALLOCATING, SCOPES
 from tracer.logs.oom_tasks import Task
 from tracer.logs.reported import Counter, Report
 from tracer.whose import Identity
@@ -22,7 +22,12 @@ _MESSAGE_SCOPES: dict[bytes, Scope] = {
     b"Memory cgroup out of memory": "memcg",
     b"No available memory (MPOL_BIND)": "mempolicy",
     b"No available memory in cpuset": "cpuset",
+    # mem_cgroup_out_of_memory() has had words of its own since 2.6.25, and the others have shared these since 2.6.36.
+    b"Out of memory": "host_or_nodes",
+    ALLOCATING: "host_or_nodes",
 }
+_GREATEST_GROWTH = 1.25
+"""A victim may have grown since the table was printed: page sizes are further apart."""
 
 
 _NOBODYS = Identity(None, None, None)
@@ -58,8 +63,9 @@ class LogRecords:
         scope = _scope(report)
         truncated: list[str] = []
         rss = [report.anon_rss_bytes, report.file_rss_bytes, report.shmem_rss_bytes or 0]  # before 4.5: in file's
-        whose = _whose_group(report) if report.cgroup is None else _NOBODYS
+        whose = _whose_limit(report) if report.cgroup is None else _NOBODYS
         swap_pages = None if report.task is None else report.task.swap_pages
+        rss_bytes = report.rss_bytes if rss[0] is None else sum(size for size in rss if size is not None)
         return {
             "schema": 1,
             "type": "oom_kill",
@@ -95,11 +101,11 @@ class LogRecords:
                 "started_at": None,
                 "oom_score_adj": report.oom_score_adj,
                 "points": None,
-                "rss_bytes": _bounded(sum(size for size in rss if size is not None)) if rss[0] is not None else None,
+                "rss_bytes": _bounded(rss_bytes),
                 "anon_rss_bytes": _bounded(report.anon_rss_bytes),
                 "file_rss_bytes": _bounded(report.file_rss_bytes),
                 "shmem_rss_bytes": _bounded(report.shmem_rss_bytes),
-                "swap_bytes": _pages(swap_pages, page_bytes),
+                "swap_bytes": _bounded(report.swap_bytes) if swap_pages is None else _pages(swap_pages, page_bytes),
                 "total_vm_bytes": _bounded(report.total_vm_bytes),
                 "page_tables_bytes": _bounded(report.page_tables_bytes),
                 "peak_rss_bytes": None,
@@ -126,11 +132,12 @@ class LogRecords:
         return None if self._ahead_ns is None else at_boottime((report.time_ns or 0) + self._ahead_ns)
 
 
-def _whose_group(report: Report) -> Identity:
-    """Whose the cgroup of a group kill is, as far as that is the same for all that may be below it."""
-    if report.group is None or len(report.group) > _LONGEST_WHOLE_PATH:
+def _whose_limit(report: Report) -> Identity:
+    """Whose a victim is of which only a cgroup above it is known, as far as that is the same for all below that."""
+    above = report.group or report.limit_cgroup
+    if above is None or len(above) > _LONGEST_WHOLE_PATH:
         return _NOBODYS
-    path = report.group.decode("utf-8", "backslashreplace")
+    path = above.decode("utf-8", "backslashreplace")
     whose, below = cgroup.identify(path), cgroup.identify(f"{path.rstrip('/')}/x.slice/x.service")
     return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
 
@@ -139,8 +146,8 @@ def _page_bytes(report: Report) -> int | None:
     """The page size, where the victim's virtual size is told in pages and in bytes."""
     if report.task is None or report.total_vm_bytes is None or report.task.total_vm_pages <= 0:
         return None
-    page_bytes, rest = divmod(report.total_vm_bytes, report.task.total_vm_pages)
-    return page_bytes if rest == 0 and page_bytes in _PAGE_SIZES else None
+    page_bytes = report.total_vm_bytes / report.task.total_vm_pages
+    return next((size for size in _PAGE_SIZES if 1 / _GREATEST_GROWTH < page_bytes / size < _GREATEST_GROWTH), None)
 
 
 def _candidate(task: Task, page_bytes: int | None) -> Candidate:
@@ -162,13 +169,13 @@ def _scope(report: Report) -> Scope | None:
         return "sysrq"
     if report.constraint in SCOPES:
         return SCOPES[report.constraint]
-    # Before 5.3 nothing tells the host from the nodes of a cpuset or a memory policy.
+    # Before 5.3 nothing tells the host from the nodes of a cpuset or of a memory policy.
     return _MESSAGE_SCOPES.get(report.message or b"")
 
 
 def _limit(report: Report, truncated: list[str]) -> Limit | None:
     path = _path(report.limit_cgroup, "limit.cgroup", truncated)
-    if path is None:
+    if path is None and not report.counters and not report.statistics:
         return None
     memory, both, swap = map(report.counters.get, (b"memory", b"memory+swap", b"swap"))
     swap_usage = _usage(swap)

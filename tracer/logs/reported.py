@@ -58,3 +58,6 @@ class Report(NamedTuple):
     """The incident's first victim: the seconds that some logs show do not name an incident."""
     group: bytes | None = None
     """The cgroup, in or below which all victims of a group kill are."""
+    rss_bytes: int | None = None
+    """All of it, where the log does not tell of what kind it is."""
+    swap_bytes: int | None = None

@@ -5,35 +5,25 @@ Most of a log is nobody's business: it is searched for the few words of which ea
 lies between is never split into lines, nor decoded.  Takes constant memory, and never raises, whatever it is fed.
 """
 
-import re
 from collections.abc import Callable
-from heapq import heapreplace
 
 from tracer.logs.alike import Alike
 from tracer.logs.formats import Origin, Sourced
 from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
 from tracer.logs.line_reader import LineReader
-from tracer.logs.oom_incident import Awaited, Incident
-from tracer.logs.oom_report import DETAILS, STATISTIC, WORDS, has_word
+from tracer.logs.oom_details import Awaited
+from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_report import DETAILS, STATISTIC, TRACE_WORD, WORDS, has_word, may_begin
+from tracer.logs.places import LOOK_BACK_BYTES, SPACED, STRETCH_BYTES, Places, lines_before, passed_over, with_spelled
 from tracer.logs.remarks import KILLER_WORDS, Place, Remarks
 from tracer.logs.terminal import Terminal, terminal_of, whole_part
 from tracer.logs.times import Calendar
 
 Begin = Callable[[Origin], None]
 
-_SPELLED = tuple(b",".join(b"%d" % byte for byte in word) for word in (b"oom-killer", b"process"))
-"""One of them is in each of `WORDS`: in the journal's JSON a text that is no UTF-8 is a list of numbers."""
-_SPELLED_COUNTS = (b'"MESSAGE":[',)
-_SPACED = re.compile(rb'\{ ?"[A-Z_]{1,64}" ?: ')
-"""journalctl wrote JSON so until systemd 240, as others do."""
-_SPACED_BEGINS = tuple(word.replace(b",", b", ") for word in _SPELLED)
-_SPACED_COUNTS = (b'"MESSAGE": [', b'"MESSAGE" : [')
 _BOOT = b"Linux version "
 """Begins the first line that a kernel prints."""
-_LINES_BEFORE = 16
-"""A name in a record may hold newlines, and in ``dmesg -J`` the time stands some lines before the text."""
-_STRETCH_BYTES = 16384
 _SAMPLE_LINES = 256
 _WINDOW_BYTES = 65536
 """In which it is learnt what stands in front of the lines of a report."""
@@ -79,7 +69,9 @@ class LogScan:
         self.begun = self._overlong = False
         self._rest = b""
         """What was not read yet: a last line, which lacks its end or may go on, and what may belong to it."""
-        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        self._before = memoryview(b"")
+        """What stands in front of the rest, as far as is looked back, and was passed over since a line was read."""
+        self._begins, self._counts = Places(self._begin_words), Places(self._count_words)
         self._passed = 0
         self.fed = 0
         """How many lines counted, or may have."""
@@ -118,12 +110,13 @@ class LogScan:
         if self._export is not None:
             self._rest = data[self._entries(self._export, data) :]
             return
+        data = self._look_back(data)
         end = data.rfind(b"\n") + 1
         if self._terminal.broken_width:  # the last line may go on
             end = data.rfind(b"\n", 0, end - 1) + 1
         if len(data) - end > LONGEST_BYTES:
-            self._overlong, self._rest = True, b""
             self._lines(data, end, whole=True)
+            self._overlong, self._rest, self._before = True, b"", memoryview(b"")
         else:
             self._rest = data[self._lines(data, end) :]
 
@@ -134,7 +127,8 @@ class LogScan:
 
     def _read_rest(self) -> None:
         if self.begun and self._export is None:
-            data, end = self._rest, self._rest.rfind(b"\n") + 1
+            data = self._look_back(self._rest)
+            end = data.rfind(b"\n") + 1
             self._lines(data, end, whole=True)
             self._rest = data[end:]
 
@@ -156,27 +150,54 @@ class LogScan:
             self.begun, self._export = True, Export()
             return
         if not self.begun:
-            self._terminal = terminal_of(data[: 64 * _STRETCH_BYTES])
+            self._terminal = terminal_of(data[: 64 * STRETCH_BYTES])
             if self._terminal.is_colored and not self._counts_lines:  # offsets do not tell lines
                 self._counts_lines, self._fed_newlines = True, data.count(b"\n")
         self.begun = True
         if self._terminal.changes:
             data = self._terminal.clean(data)
-        sample = data[: 64 * _STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
-        self._is_spaced = self._is_spaced or any(map(_SPACED.match, sample))
+        sample = data[: 64 * STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
+        self._is_spaced = self._is_spaced or any(map(SPACED.match, sample))
         for line in sample:
             self._formats.read(line)
 
+    def _look_back(self, data: bytes) -> bytes:
+        """The data, with what stands in front of them where that may be of a report that begins in them."""
+        self._seek_words(data)
+        if not self._before or not self.idle or self._begins.next(data, 0, len(data)) >= LOOK_BACK_BYTES:
+            return data
+        before, self._before = bytes(self._before), memoryview(b"")
+        self._seek_words(before + data)
+        return before + data
+
     def _entries(self, export: Export, data: bytes) -> int:
-        self._begins, self._counts = _Places(self._begin_words), _Places(self._count_words)
+        self._begins, self._counts = Places(self._begin_words), Places(self._count_words)
+        at = 0
         for line, host, boot_id in export.read(data, self._next_entry):
+            if not self.idle:
+                at = export.at
+            elif may_begin(line.text):
+                end = data.rfind(b"\n\n", at, export.at - 2)
+                self._before = passed_over(self._before, data, at, at if end < 0 else end + 2)
+                self._entries_before()
+                at = export.at
             self.fed, self._passed = self.fed + 1, 0
             self._take((line, Origin(host, boot_id)))
+        self._before = passed_over(self._before, data, at, export.at)
         return export.at
+
+    def _entries_before(self) -> None:
+        """Read what was passed over and may be of a report that the next entry belongs to."""
+        before, self._before = bytes(self._before), memoryview(b"")
+        if len(before) == LOOK_BACK_BYTES:  # it begins within an entry
+            before = before[before.find(b"\n\n") + 2 :]
+        counts, self._counts = self._counts, Places(self._count_words)
+        for line, host, boot_id in Export().read(before, self._next_detail):
+            self._take((line, Origin(host, boot_id)))
+        self._counts = counts
 
     def _lines(self, data: bytes, end: int, whole: bool = False) -> int:
         """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
-        self._seek_words(data)
         formats, reports, at = self._formats, self._reports, 0
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
@@ -186,17 +207,19 @@ class LogScan:
         while at < end:
             hit = seek(data, at, end, awaiting.awaits)
             if hit >= end:
-                return end if whole else max(at, _lines_before(data, at, end))
+                kept = end if whole else max(at, lines_before(data, at, end))
+                self._before = passed_over(self._before, data, at, kept)
+                return kept
             begin = data.rfind(b"\n", at, hit) + 1
             if begin <= at:
                 begin = at
             elif data[begin] == 32:
-                begin = _lines_before(data, at, hit)
+                begin = lines_before(data, at, hit)
             stop = find(b"\n", begin, end)
-            at = stop + 1
+            before, at = at, stop + 1
             if alike is not None and alike.add(data, begin, stop):
                 if awaiting.awaits == "all":
-                    at = alike.add_rows(data, at, min(self._counts.next(data, at, end), at + _STRETCH_BYTES))
+                    at = alike.add_rows(data, at, min(self._counts.next(data, at, end), at + STRETCH_BYTES))
                 continue
             if (sourced := read(data[begin:stop])) is None:
                 if not (formats.is_unknown and formats.may_learn and begin >= learnt_to and has_word(data[begin:stop])):
@@ -205,6 +228,7 @@ class LogScan:
                     continue
                 learnt_to = begin + _WINDOW_BYTES
                 if learnt_to > end and not whole:
+                    self._before = passed_over(self._before, data, before, begin)
                     return begin
                 lines = data[max(0, begin - _WINDOW_BYTES // 8) : learnt_to].split(b"\n")
                 if not formats.learn(lines[bool(begin) :]) or (sourced := read(data[begin:stop])) is None:
@@ -214,6 +238,7 @@ class LogScan:
             if formats.indent and (at >= end or data[at] == 32):
                 begun, at = at, formats.more(data, at, end)
                 if at >= end and not whole and end - begin < LONGEST_BYTES:
+                    self._before = passed_over(self._before, data, before, begin)
                     return begin
                 if at > begun:
                     sourced = formats.join(sourced, data[begun:at])
@@ -224,6 +249,7 @@ class LogScan:
             take(sourced)
             alike = self._alike()
             awaiting = reports if alike is None else alike.incident
+        self._before = passed_over(self._before, data, at, at)
         return at
 
     def _place(self) -> Place:
@@ -252,14 +278,12 @@ class LogScan:
 
     def _seek_words(self, data: bytes) -> None:
         """Look for what counts in these data; each word that is looked for takes time."""
-        begins, counts = self._begin_words, self._count_words
-        if data[:1] == b"{" or data.find(b"\n{", 0, _STRETCH_BYTES) >= 0:
-            begins, counts = (*begins, *_SPELLED), (*counts, *_SPELLED_COUNTS)
-            if self._is_spaced:
-                begins, counts = (*begins, *_SPACED_BEGINS), (*counts, *_SPACED_COUNTS)
+        begins: tuple[bytes, ...] = self._begin_words
+        counts: tuple[bytes, ...] = self._count_words
+        begins, counts = with_spelled(data, begins, counts, self._is_spaced)
         if self._fed_bytes <= _KILLERS_BYTES:
             begins, counts = (*begins, *KILLER_WORDS), (*counts, *KILLER_WORDS)
-        self._begins, self._counts = _Places(begins), _Places(counts)
+        self._begins, self._counts = Places(begins), Places(counts)
 
     def _take(self, sourced: Sourced) -> None:
         if self._boots is not None and sourced[0].text.startswith(_BOOT):
@@ -268,43 +292,28 @@ class LogScan:
         self._reports.feed(sourced)
 
     def _next_entry(self, data: bytes, at: int, end: int) -> int:
-        return self._next(data, at, end, self._reports.awaits)
+        awaited = self._reports.awaits
+        return self._begins.next(data, at, end) if awaited == "words" else self._next(data, at, end, awaited)
+
+    def _next_detail(self, data: bytes, at: int, end: int) -> int:
+        awaited = self._reports.awaits
+        return self._next(data, at, end, "details" if awaited == "words" else awaited)
 
     def _next(self, data: bytes, at: int, end: int, awaited: Awaited) -> int:
         """The next place, from ``at`` on, in a line that may count."""
         if awaited == "words":
-            return self._begins.next(data, at, end)
+            place = self._begins.next(data, at, end)
+            if place >= end:
+                return end
+            return min(place, self._counts.next(data, max(at, place - LOOK_BACK_BYTES), end))
         if awaited == "all":
             return at
         nearest = self._counts.next(data, at, end)
+        if awaited == "trace":
+            found = data.find(TRACE_WORD, at, nearest)
+            return nearest if found < 0 else found
         if awaited == "statistics":
-            nearest = min(nearest, at + _STRETCH_BYTES)
-            found = STATISTIC.search(data, at, nearest)
-            return nearest if found is None else found.start()
+            nearest = min(nearest, at + STRETCH_BYTES)
+            statistic = STATISTIC.search(data, at, nearest)
+            return nearest if statistic is None else statistic.start()
         return nearest
-
-
-class _Places:
-    """Where words stand in some data; each is looked for once."""
-
-    def __init__(self, words: tuple[bytes, ...]) -> None:
-        self._heap = [(-1, word) for word in sorted(words)]
-
-    def next(self, data: bytes, at: int, end: int) -> int:
-        """The next of the words from ``at`` on; ``end`` is the same in all calls, and so are the data."""
-        heap = self._heap
-        place, word = heap[0]
-        while place < at:
-            found = data.find(word, at, end)
-            heapreplace(heap, (found if found >= 0 else end, word))
-            place, word = heap[0]
-        return place
-
-
-def _lines_before(data: bytes, least: int, place: int) -> int:
-    begin = place
-    for _ in range(_LINES_BEFORE):
-        begin = data.rfind(b"\n", max(least, place - _STRETCH_BYTES), max(least, begin - 1)) + 1
-        if begin <= least:
-            return least
-    return begin

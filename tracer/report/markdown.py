@@ -114,7 +114,8 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     limit = record["limit"]
     if limit is not None:
         usage, bound = size_text(limit["usage_bytes"]), bound_bytes(record)
-        yield "limit", f"{code(limit['cgroup'])}, {usage} of {size_text(bound)} used"
+        cgroup = "a memory cgroup" if limit["cgroup"] is None else code(limit["cgroup"])
+        yield "limit", f"{cgroup}, {usage} of {size_text(bound)} used"
         memory = ", ".join(f"{part.label} {size_text(part.size_bytes)}" for part in parts(limit))
         if memory:
             yield "memory under it", memory

@@ -65,7 +65,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         yield "command", " ".join(victim["cmdline"])
     if limit is not None:
         usage = f": {size_text(limit['usage_bytes'])} of {size_text(bound_bytes(record))}"
-        yield "limit", f"{limit['cgroup']}{usage}"
+        yield "limit", f"{limit['cgroup'] or 'a memory cgroup'}{usage}"
     role = trigger_role(record)
     if trigger is not None and role is not None:
         yield "lowered by" if role == "writer" else "asked", trigger_name(trigger)

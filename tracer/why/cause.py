@@ -35,7 +35,7 @@ def cause_of(kill: Kill, kind: Kind) -> Cause:
         return "nodes"
     if scope == "sysrq":
         return "sysrq"
-    if limit is not None:
+    if limit is not None and limit["cgroup"] is not None:
         return _of_limit(kill, limit["cgroup"], kind)
     if scope == "memcg":
         return "some_limit"

@@ -26,7 +26,7 @@ class Memory(TypedDict):
 def memory(kill: OomKill) -> Memory | None:
     """Null where no memory cgroup's limit was hit, or it is not known which."""
     limit = kill["limit"]
-    if limit is None:
+    if limit is None or limit["cgroup"] is None:
         return None
     return {
         "cgroup": limit["cgroup"],

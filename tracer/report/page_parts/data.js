@@ -4,10 +4,10 @@
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 const LINES = document.getElementById("records").textContent.trim().split("\n");
 const FACETS = Object.keys(INDEX.names);
-const SCOPES = ["memcg", "host", "cpuset", "mempolicy", "sysrq", null];
+const SCOPES = ["memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq", null];
 const SCOPE_NAMES = {
 	memcg: "a memory cgroup's limit", host: "the host's memory", cpuset: "a cpuset's nodes",
-	mempolicy: "a memory policy's nodes", sysrq: "asked for by SysRq-f", null: "not known",
+	mempolicy: "a memory policy's nodes", host_or_nodes: "the host's memory, or some nodes'", sysrq: "asked for by SysRq-f", null: "not known",
 };
 
 // A row: time (ms, null: unknown), victims, a name for each facet (a number, or one for each victim), comm, resident

@@ -55,7 +55,7 @@ function facts({ records, exits, role, sinceBoot }, number) {
 		["Command line", victim.cmdline && coded(victim.cmdline.join(" "))],
 		["Resident", residentText(victim)],
 		["What ran out", SCOPE_NAMES[incident.scope]],
-		["Cgroup at limit", limit && coded(limit.cgroup)],
+		["Cgroup at limit", limit && limit.cgroup !== null ? coded(limit.cgroup) : null],
 		["Usage", limit && limit.usage_bytes !== null ? `${sizeText(limit.usage_bytes)} of ${sizeText(ROWS[number].limit)}${limit.failcnt === null ? "" : `, ${count(limit.failcnt, "failed charge")}`}` : null],
 		[role === "writer" ? "Limit lowered by" : "Asked for memory", role && asked],
 		["Request", request && printable(request)],
@@ -137,7 +137,7 @@ function breakdownChart({ parts }, record) {
 	}
 	const rows = shownParts.map(([name, label, bytes]) => [
 		el("span", {}, el("span", { className: `swatch ${name}` }), label), sizeText(bytes), `${((bytes / whole) * 100).toFixed(1)} %`]);
-	return [el("h3", {}, "What the memory was"), bar, table({ className: "breakdown" }, ["kind", "#size", "#share"], rows, `Of ${sizeText(whole)} in ${printable(record.limit.cgroup)}`)];
+	return [el("h3", {}, "What the memory was"), bar, table({ className: "breakdown" }, ["kind", "#size", "#share"], rows, `Of ${sizeText(whole)} in ${record.limit.cgroup === null ? "it" : printable(record.limit.cgroup)}`)];
 }
 
 function family(victim) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A record -> lines as the kernel's log has them, for those who know these best; ? is what the record does not tell.
 
-const CONSTRAINTS = { memcg: "CONSTRAINT_MEMCG", cpuset: "CONSTRAINT_CPUSET", mempolicy: "CONSTRAINT_MEMORY_POLICY", host: "CONSTRAINT_NONE", sysrq: "CONSTRAINT_NONE" };
+const CONSTRAINTS = { memcg: "CONSTRAINT_MEMCG", cpuset: "CONSTRAINT_CPUSET", mempolicy: "CONSTRAINT_MEMORY_POLICY", host: "CONSTRAINT_NONE", sysrq: "CONSTRAINT_NONE", host_or_nodes: "?" };
 
 function known(value) {
 	return value === null ? "?" : String(value);
@@ -28,7 +28,7 @@ function kernelLog(records) {
 			if (usage !== null || bound !== null) lines.push(`${name}: usage ${kb(usage)}, limit ${kb(bound)}, failcnt ${failed}`);
 		}
 		if (limit.breakdown) {
-			lines.push(`Memory cgroup stats for ${limit.cgroup}:`);
+			lines.push(`Memory cgroup stats for ${known(limit.cgroup)}:`);
 			for (const [name, bytes] of Object.entries(limit.breakdown)) if (bytes !== null) lines.push(`${name.replace(/_bytes$/, "")} ${bytes}`);
 		}
 	}
@@ -46,7 +46,7 @@ function kernelLog(records) {
 function killLines({ incident, limit, victim }, first) {
 	const lines = [];
 	if (first && incident.scope && CONSTRAINTS[incident.scope]) {
-		const where = limit ? `oom_memcg=${limit.cgroup}` : "global_oom";
+		const where = limit ? `oom_memcg=${known(limit.cgroup)}` : "global_oom";
 		lines.push(`oom-kill:constraint=${CONSTRAINTS[incident.scope]},nodemask=(null),${where},task_memcg=${known(victim.cgroup)},task=${known(victim.comm)},pid=${known(victim.pid)},uid=${known(victim.uid)}`);
 	}
 	const sizes = [["total-vm", victim.total_vm_bytes], ["anon-rss", victim.anon_rss_bytes], ["file-rss", victim.file_rss_bytes], ["shmem-rss", victim.shmem_rss_bytes]];

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lines of one report of the OOM killer, but for those about kills: which are of it, and what they say."""
+
+from typing import Literal
+
+from tracer.logs import oom_lines
+from tracer.logs.oom_kills import Kill
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_tasks import Tasks
+from tracer.logs.reported import Counter
+
+_MOST_PIECES_BYTES = 16384
+_MOST_OTHER_LINES = 4096
+"""Lines of somebody else after which a report is not waited for; the kernel's own dump of memory has some hundred."""
+_MOST_LINES_AFTER = 64
+"""The same after a kill, of the same caller: the other victims of a group kill follow at once."""
+_LONGEST_PAUSE_NS = 5_000_000_000
+"""Between two lines of a report: the dump of a host's memory takes seconds on a serial console."""
+_LONGEST_PAUSE_AFTER_NS = 1_000_000_000
+_LONGEST_WHOLE_PATH = 900
+"""Bytes; printk may have cut a longer one."""
+
+# What a report consists of, in the order in which all kernels print it: no line is followed by one of a former stage.
+_FIRST, _CPU, _TASK_IN, _COUNTERS, _STATISTICS, _TABLE, _SUMMARY, _CHOSEN = range(8)
+
+Awaited = Literal["words", "details", "trace", "statistics", "all"]
+"""Which lines have to be fed: those with `WORDS` or `DETAILS` of oom_report.py, these and a stack trace's, these and
+statistics, or all."""
+
+
+Taken = bool | None
+"""Whether a line was one of a report; None: it is, of another one, which begins with it."""
+
+
+class Details:
+    """What the lines of one report say, as far as they came."""
+
+    def __init__(self, line: LogLine, number: int) -> None:
+        self.first, self.clock = line.time_ns, line.clock
+        self._last, self._number, self._others = line.time_ns, number, 0
+        self._stage = _FIRST
+        self.cpu: tuple[int, bytes] | None = None
+        """Thread and comm of a stack trace that may be that of the next report, whose first line is missing."""
+        self.gfp_mask: int | None = None
+        self.gfp_flags: bytes | None = None
+        self.order: int | None = None
+        self.trigger_comm: bytes | None = None
+        self.trigger_tid: int | None = None
+        self.reported = False
+        """Whether the first line of the report is there."""
+        self.chosen: bytes | None = None
+        """The message of a line that said who was chosen."""
+        self.constraint: bytes | None = None
+        self.chosen_pid: int | None = None
+        self.chosen_uid: int | None = None
+        self.summary: bytes | None = None
+        self.cgroups = oom_lines.Cgroups(None, None)
+        self.counters: dict[bytes, Counter] = {}
+        self.statistics: dict[bytes, int] = {}
+        self.in_statistics = self.in_table = False
+        self.tasks = Tasks()
+        self.kills: list[Kill] = []
+        self.group: bytes | None = None
+        self.lacks_first = False
+        """Whether the group's first victim is missing, of which the report is."""
+        self.pieces = b""
+
+    def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
+        self.reported = True
+        self.trigger_comm = comm
+        self.gfp_mask, self.gfp_flags, self.order = int(gfp_mask, 16), gfp_flags, int(order)
+
+    def touch(self, line: LogLine, number: int) -> None:
+        """``line``, the ``number``-th of the log, was one of this report."""
+        self._last, self._number, self._others = line.time_ns, number, 0
+
+    def is_stale(self, line: LogLine, number: int) -> bool:
+        """Whether nothing more can come of this report."""
+        if number - self._number > _MOST_OTHER_LINES or (self._others > _MOST_LINES_AFTER and self.kills):
+            return True
+        if line.time_ns is None or self._last is None or line.clock != self.clock or line.clock == "unknown":
+            return False
+        # Backwards: another boot.
+        return abs(line.time_ns - self._last) > (_LONGEST_PAUSE_AFTER_NS if self.kills else _LONGEST_PAUSE_NS)
+
+    @property
+    def awaits(self) -> Awaited:
+        """A table's rows and what goes on with a long line are told by their place, not by their words."""
+        if self.kills or self.chosen is not None:
+            return "details" if self.cpu is None else "trace"
+        if self.in_table or self.pieces:
+            return "all"
+        return "statistics" if self.in_statistics else "details" if self.cpu is None else "trace"
+
+    @property
+    def has_all_ahead(self) -> bool:
+        """Whether there was no kill yet, and no line that goes on in the next."""
+        return not (self.kills or self.pieces or self.chosen is not None)
+
+    def add(self, text: bytes) -> bool:
+        """Take a line of the same second as the one before, while it has all ahead; False: it has to be fed."""
+        is_summary = text.startswith(b"oom-kill:")
+        return text.find(b"ill", 8 if is_summary else 0) < 0 and self._take(text) is True and not self.pieces
+
+    def read(self, line: LogLine, number: int) -> Taken:
+        """Take what a line says, if it is of this report."""
+        text = line.text
+        if self.pieces:  # a long path takes a record of its own, and what follows it another (printk's LOG_CONT)
+            if text[:1] in (b"/", b",", b":") and len(self.pieces) + len(text) < _MOST_PIECES_BYTES:
+                text = self.pieces + text
+            self.pieces = b""
+        taken = self._take(text)
+        if taken is True:
+            self.touch(line, number)
+        elif taken is False:
+            self._others += 1
+        return taken
+
+    def _take(self, text: bytes) -> Taken:
+        """Take a row, a statistic or a detail."""
+        if self.in_statistics and self._read_statistics(text):
+            return True
+        first = text[:1]
+        if first == b"[" and text[:2] != b"[<":
+            return self._read_row(text)
+        if first == b" " or first == b"[":  # of a stack
+            return self._read_trace(text)
+        return self._read_detail(text)
+
+    def _reach(self, stage: int) -> bool:
+        """Whether a line of a stage can follow what was read: after a kill it begins another report."""
+        if self.kills or stage < self._stage:
+            return False
+        self._stage = stage
+        return True
+
+    def _read_row(self, text: bytes) -> Taken:
+        if not self.tasks.is_header(text):
+            if not self.tasks.has_header or self.kills or self._stage > _TABLE:
+                return False
+            self.tasks.extend((text,))
+        elif self.tasks.has_header or not self._reach(_TABLE):
+            return None
+        else:
+            self.tasks.begin(text)
+        self.in_statistics, self.in_table = False, True
+        return True
+
+    def _read_trace(self, text: bytes) -> Taken:
+        if text.find(b"oom_kill_process") < 0 or oom_lines.TRACE.fullmatch(text) is None:
+            return False
+        if self.kills or self._stage > _CPU:
+            return False if self.cpu is None else None
+        if not self.reported and self.cpu is not None:
+            self.trigger_tid, self.trigger_comm = self.cpu
+            self.cpu = None
+        return True
+
+    def _read_detail(self, text: bytes) -> Taken:
+        if text.startswith(b"oom-kill:constraint="):
+            return self._read_summary(text)
+        if text.startswith(b"Memory cgroup stats for "):
+            return self._begin_statistics(text)
+        if text.startswith(b"Task in "):
+            if self._stage == _TASK_IN or not self._reach(_TASK_IN):
+                return None
+            self.cgroups = oom_lines.read_controlled_cgroups(text)
+        elif (match := oom_lines.COUNTER.fullmatch(text)) is not None:
+            if match[1] in self.counters or not self._reach(_COUNTERS):
+                return None
+            self.counters[match[1]] = Counter(int(match[2]) << 10, int(match[3]) << 10, int(match[4]))
+        elif (match := oom_lines.CPU.match(text)) is not None:
+            return self._read_cpu(int(match[1]), match[2])
+        elif text.startswith(b"Tasks state (memory values in pages):"):
+            return True if not self.tasks.has_header and self._reach(_TABLE) else None
+        else:
+            return text.startswith(b"oom_reaper: ")
+        return True
+
+    def _read_cpu(self, tid: int, comm: bytes) -> bool:
+        if self.kills or self._stage > _CPU or self.trigger_tid is not None:
+            self.cpu = tid, comm
+            return False
+        if not self.reported:
+            self.cpu, self._stage = (tid, comm), _CPU
+        # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
+        elif comm.endswith(self.trigger_comm or b""):
+            self.trigger_tid, self.trigger_comm, self._stage = tid, comm, _CPU
+        return True
+
+    def _read_statistics(self, text: bytes) -> bool:
+        name, _, value = text.partition(b" ")
+        if value.isdigit() and len(value) <= 20:
+            if name in oom_lines.STATISTICS:
+                self.statistics[name] = int(value)
+            return True
+        if oom_lines.STATISTIC_LINES.fullmatch(text) is None:
+            return False
+        found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all of them in one record
+        self.statistics.update((name, int(value)) for name, value in found)
+        return bool(found)
+
+    def _begin_statistics(self, text: bytes) -> Taken:
+        # 5.2 and later: one statistic a line, of the whole tree.  Before: on this line, one line for each cgroup in it.
+        found = oom_lines.INLINE_STATISTICS.fullmatch(text)
+        path = found[1] if found is not None else text[24:-1] if text.endswith(b":") else None
+        is_next = found is not None and self._stage == _STATISTICS and not self.in_statistics
+        if (self._stage == _STATISTICS and not is_next) or not self._reach(_STATISTICS):
+            return None
+        if path is not None and not self._may_be_limit(path, is_next):
+            return None
+        if found is not None:
+            for name, value in oom_lines.INLINE_STATISTIC.findall(found[2]):
+                if name in oom_lines.STATISTICS:
+                    self.statistics[name] = self.statistics.get(name, 0) + (int(value) << 10)
+        else:
+            self.in_statistics = True
+        if path is None:
+            self.pieces, self._stage = text, _COUNTERS
+        elif self.cgroups.limit is None:
+            self.cgroups = self.cgroups._replace(limit=path)
+        return True
+
+    def _may_be_limit(self, path: bytes, is_below: bool = False) -> bool:
+        """Whether a cgroup can be the one of the limit (or below it), as far as that is known."""
+        limit = self.cgroups.limit
+        if limit is None or len(limit) > _LONGEST_WHOLE_PATH or len(path) > _LONGEST_WHOLE_PATH:
+            return True
+        return oom_lines.is_below(path, limit) if is_below else path == limit
+
+    def _read_summary(self, text: bytes) -> Taken:
+        match = oom_lines.SUMMARY.fullmatch(text)
+        if match is None:
+            if self.kills:
+                return None
+            self.pieces = text
+            return True
+        if self._stage == _SUMMARY or not self._reach(_SUMMARY) or not self._agrees(text):
+            return None
+        self.in_table = self.in_statistics = False
+        self.summary, self.constraint = text, match[1]
+        self.chosen_pid, self.chosen_uid = int(match[2]), int(match[3])
+        return True
+
+    def _agrees(self, summary: bytes) -> bool:
+        """Whether a summary is of the same report as what came before it, as far as its cgroups tell."""
+        if summary.find(b",oom_memcg=/") < 0:
+            return not self.is_memcg
+        limit = self.cgroups.limit
+        if limit is None or len(limit) > _LONGEST_WHOLE_PATH:
+            return True
+        return summary.find(b",oom_memcg=" + limit + b",task_memcg=/") >= 0
+
+    @property
+    def is_memcg(self) -> bool:
+        """Whether some line told of a memory cgroup's limit."""
+        return bool(self.counters or self.statistics or self.cgroups.limit or self.cgroups.task)
+
+    def choose(self, message: bytes, pid: int) -> bool:
+        """Take a line that says who is to be killed; False: it is of another report."""
+        if self.chosen is not None or (self.chosen_pid is not None and self.chosen_pid != pid):
+            return False
+        if not self.may_say(message) or not self._reach(_CHOSEN):
+            return False
+        self.chosen, self.chosen_pid = message, pid
+        return True
+
+    def may_say(self, message: bytes | None) -> bool:
+        """Whether a kill's message is that of such a report."""
+        return message is None or not self.is_memcg or message == oom_lines.MEMCG
