@@ -15,10 +15,10 @@ import pytest
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
 from .daemon import Daemon
-from .environment import IN_VM, attempts, not_applicable, require, wait_until
+from .environment import IN_VM, PATIENCE, attempts, not_applicable, require, wait_until
 from .oracles import Record
 
-IN_TIME_S = 10.0 if IN_VM else 1.0
+IN_TIME_S = PATIENCE * (10.0 if IN_VM else 1.0)
 """A record is written so soon after its kill, whatever the files are like."""
 SECRETS = ["--password=hunter2", "--user=me", "postgres://me:hunter2@db/shop", "order-4711"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -69,7 +69,7 @@ def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
     daemon = docker.start()
     for number in range(5 if IN_VM else 20):
         file, group = docker.create(f"web-{number}")
-        time.sleep(2.0 if IN_VM else 0.05)
+        time.sleep(PATIENCE * (2.0 if IN_VM else 0.05))
         shutil.rmtree(file.parent)
         container = kill(daemon, eat, group)[0]["container"]
         assert (container["runtime"], container["name"]) == ("docker", f"web-{number}")
@@ -80,7 +80,7 @@ def test_read_at_start(docker: Docker, eat: Eat) -> None:
     """So have those of containers that were there before the tracer."""
     file, group = docker.create()
     daemon = docker.start()
-    time.sleep(10.0 if IN_VM else 0.5)
+    time.sleep(PATIENCE * (10.0 if IN_VM else 0.5))
     shutil.rmtree(file.parent)
     assert kill(daemon, eat, group)[0]["container"]["name"] == "web"
     assert daemon.stop()["metadata_errors"] == 0
@@ -178,6 +178,6 @@ def test_disk_that_hangs(dead_disk: Path, tmp_path: Path, cgroup: Cgroup, make_d
         record, late_s = kill(daemon, eat, group)
         assert record["container"]["name"] is None
         assert late_s < IN_TIME_S
-    assert late_s < 0.25
+    assert late_s < PATIENCE * 0.25
     wait_until("the exits", lambda: len(daemon.of_type("oom_exit")) == 7)
     assert daemon.stop()["metadata_errors"] > 0
