@@ -16,6 +16,7 @@ _NEAREST = 1.5
 """So far a quotient may be from a page size, which differ by 4: the victim grows between its score and its kill."""
 _UPTIME = re.compile(r"[^-]*-k([0-9a-f]{1,15})(?:-|\Z)")
 """The id of a kernel log's record, whose time is that since boot, in microseconds."""
+_IN_UB = re.compile(r"Out of memory in UB (\d{1,10})")
 
 TriggerRole = Literal["victim", "requester", "outsider", "writer"]
 """Who the kernel ran for: the victim itself; another that requested memory; one that requested it from outside of the
@@ -112,6 +113,12 @@ def is_no_memcg(record: OomKill) -> bool:
     if scope is None:
         return message in ("Out of memory", "Out of memory (oom_kill_allocating_task)")
     return scope == "host_or_nodes"
+
+
+def beancounter(record: OomKill) -> str | None:
+    """Of OpenVZ's kernels the beancounter that had no memory left; it has the number of a container."""
+    match = _IN_UB.fullmatch(record["incident"]["message"] or "")
+    return None if match is None else match[1]
 
 
 def chosen(record: OomKill) -> Candidate | None:

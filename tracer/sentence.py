@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A record -> one sentence for humans."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from tracer.event import OomKill
-from tracer.inference import bound_bytes, is_allocating_task, is_limit_lowered, is_no_memcg, trigger_role
+from tracer.inference import beancounter, bound_bytes, is_allocating_task, is_limit_lowered, is_no_memcg, trigger_role
 from tracer.printable import printable
 
 _HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had no memory left"
-_IN_UB = re.compile(r"Out of memory in UB (\d+)")
-"""What OpenVZ prints; such a beancounter has the number of a container."""
 
 
 def describe(record: OomKill) -> str:
@@ -49,8 +46,8 @@ def _why(record: OomKill) -> str:
             "memcg": "because a memory cgroup was at its limit",
             None: "because memory ran out; what the limit was is unknown",
         }[record["incident"]["scope"]]
-        if in_ub := _IN_UB.fullmatch(record["incident"]["message"] or ""):
-            why = f"because the beancounter (UB) {in_ub[1]} had no memory left"
+        if (number := beancounter(record)) is not None:
+            why = f"because the beancounter (UB) {number} had no memory left"
         elif is_no_memcg(record):
             why = _HOST_OR_NODES
     if role is None:

@@ -125,5 +125,5 @@ def test_answer(case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     why(case.ask, None, [str(tmp_path / "none.json")], [str(path)], False, [])  # type: ignore[arg-type]
     said = capsys.readouterr().out.partition("\n\nEvidence:\n")[0]
     expected = "\n".join([*case.says, *(f"\n{advice}" for advice in case.advises)])
-    known = figures(log, case.victim)
+    known = figures(log, case.victim) if "{" in expected else {}
     assert re.sub(r"\{([\w -]+)\}", lambda match: known[match[1]], expected) == said

@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from tracer.clock import rfc3339
 from tracer.event import OomKill
+from tracer.inference import beancounter
 from tracer.printable import printable
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
@@ -52,7 +53,7 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
     memory, cause, choice = verdict["memory"], verdict["cause"], verdict["choice"]
     if cause == "sysrq":
         return [{"text": "Find out who pressed SysRq-f or wrote f to /proc/sysrq-trigger.", "commands": []}]
-    if memory is None:
+    if memory is None or memory["cgroup"] is None:
         task: list[Advice] = []
         if choice is not None and choice["by"] == "allocating_task":
             text = (
@@ -112,6 +113,9 @@ def _for_no_limit(verdict: Verdict, kill: OomKill) -> list[Advice]:
         }.get(kill["incident"]["scope"] or "", "allow more nodes")
         text = f"See which nodes are full: {give}, or start less on these. Memory that other nodes have does not help."
         return [{"text": text, "commands": ["grep MemFree /sys/devices/system/node/node*/meminfo"]}]
+    if (number := beancounter(kill)) is not None:
+        text = f"See what runs in container {number}; vzctl or prlctl sets its memory."
+        return [{"text": text, "commands": []}]
     text = "See who has the memory now."
     if cause == "host":
         text += " Give the largest a limit of its own, or the host more memory."
@@ -154,7 +158,7 @@ def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
         return []
     new = -(-limit * 5 // 4 // _MIB)
     is_own, kind = verdict["cause"] == "own_limit", verdict["kind"]
-    whose = f" of {printable(memory['cgroup'])}"
+    whose = f" of {printable(memory['cgroup'] or '')}"
     if is_own:
         whose = f" of its {printable(owner(kill, memory))}" if kind in ("pid", "process") else ""
     times = verdict["history"]["total"]

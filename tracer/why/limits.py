@@ -15,7 +15,7 @@ _MIB = 1 << 20
 def owner(kill: OomKill, memory: Memory) -> str:
     """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
     container, systemd = kill["container"], kill["systemd"]
-    of = identify(memory["cgroup"])
+    of = identify(memory["cgroup"] or "")
     unit = None if systemd is None else systemd["unit"]
     if unit is not None and of.systemd is not None and of.systemd["unit"] == unit and memory["level"] == "unit":
         return f"unit {unit}"
@@ -28,8 +28,9 @@ def owner(kill: OomKill, memory: Memory) -> str:
 def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
     """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
     container, kubernetes, kind = kill["container"], kill["kubernetes"], memory["level"]
-    of = identify(memory["cgroup"])
-    if _is_kubelets(memory["cgroup"]):
+    path = memory["cgroup"] or ""
+    of = identify(path)
+    if _is_kubelets(path):
         return "The kubelet sets it, for all pods: lower their limits, or move pods to other nodes.", []
     if kubernetes is not None and of.kubernetes is not None and kind in ("pod", "container"):
         return _set_kubernetes(kill, kind == "pod")
@@ -40,13 +41,13 @@ def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
         if not is_own or kind == "container":
             return "", []  # an outer container's: its manager is not the inner one's
         return "It is set inside of the container.", []
-    name = memory["cgroup"].rstrip("/").rpartition("/")[2]
+    name = path.rstrip("/").rpartition("/")[2]
     if kind == "unit" and of.systemd is not None and of.systemd["unit"] is not None:
         name = of.systemd["unit"]
     if kind not in ("unit", "slice") or "kubepods" in name or not name.endswith((".slice", ".service", ".scope")):
         return "", []
     command = f"set-property {shell_word(name)} MemoryMax={mib}M"
-    user = re.search(r"/user@([^/]+)\.service/", memory["cgroup"])
+    user = re.search(r"/user@([^/]+)\.service/", path)
     if user is None:
         return "", [f"systemctl {command}"]
     return f"The unit is one of user {printable(user[1])}: run this as that user.", [f"systemctl --user {command}"]

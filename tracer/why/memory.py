@@ -10,7 +10,7 @@ from tracer.inference import bound_bytes, is_limit_lowered, swap_allowance_bytes
 class Memory(TypedDict):
     """What filled the limit."""
 
-    cgroup: str
+    cgroup: str | None
     level: Level
     limit_bytes: int | None
     usage_bytes: int | None
@@ -24,9 +24,9 @@ class Memory(TypedDict):
 
 
 def memory(kill: OomKill) -> Memory | None:
-    """Null where no memory cgroup's limit was hit, or it is not known which."""
+    """Null where no memory cgroup's limit was hit, or nothing is known of it."""
     limit = kill["limit"]
-    if limit is None or limit["cgroup"] is None:
+    if limit is None:
         return None
     return {
         "cgroup": limit["cgroup"],

@@ -2,7 +2,7 @@
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
 from tracer.event import OomKill
-from tracer.inference import trigger_name, trigger_role
+from tracer.inference import beancounter, trigger_name, trigger_role
 from tracer.printable import printable
 from tracer.why.cause import OOM
 from tracer.why.choice import Choice
@@ -106,6 +106,8 @@ def _verb(verdict: Verdict, who: str) -> str:
 
 def _limit(verdict: Verdict, kill: OomKill) -> str:
     memory, cause = verdict["memory"], verdict["cause"]
+    if memory is not None and cause == "some_limit" and memory["limit_bytes"] is not None:
+        return f"by the limit of a memory cgroup, {size(memory['limit_bytes'])}; which one is unknown"
     if memory is None or cause not in ("own_limit", "limit_above", "limit_below", "cgroup_limit"):
         return _no_limit(verdict, kill)
     bound, level = memory["limit_bytes"], memory["level"]
@@ -126,6 +128,8 @@ def _limit(verdict: Verdict, kill: OomKill) -> str:
 
 
 def _no_limit(verdict: Verdict, kill: OomKill) -> str:
+    if (number := beancounter(kill)) is not None:
+        return f"because the beancounter (UB) {number} had no memory left"
     whose = "its" if trigger_role(kill) == "victim" else "a"  # those of who requested the memory
     nodes = {
         "cpuset": f"because the memory nodes of {whose} cpuset (cpuset.mems) had no memory left",
