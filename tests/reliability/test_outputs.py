@@ -29,8 +29,8 @@ with open(sys.argv[1], "rb", buffering=0) as fifo, open(sys.argv[2], "ab", buffe
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
-    yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=512k,mode=755", "small")
+    """A file system with room for the ledger, and for the records of a storm twice: in the spool and in the output."""
+    yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m,mode=755", "small")
 
 
 def storm_on_a_full_disk(runs: Runs, storm: Storm, small: Path, kills: int) -> Path:
