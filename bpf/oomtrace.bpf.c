@@ -584,8 +584,10 @@ inline_always void handle_exit(struct task_struct *task, u32 place)
 	struct victim *victim = map_lookup(victims, &pid), known;
 	bool is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
 
+#ifndef OOMTRACE_HEADERS /* as bcc compiles it from headers the verifier of 6.1 gives up (EFAULT) */
 	if (setting(sigkill) != SIGKILL_OFF)
 		handle_killed(place, task, pid, gone.started_ns, is_condemned);
+#endif
 	if (victim || !is_condemned) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
