@@ -48,6 +48,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._jobs: dict[Callable[[], object], None] = {}
+        self._asked = self._done = 0
         self._news = threading.Condition()
         self._busy_since_s: float | None = None
         self._thread: threading.Thread | None = None
@@ -55,6 +56,7 @@ class Disk:
     def ask(self, job: Callable[[], object]) -> None:
         """Have it done soon; one that waits already is not done twice."""
         with self._news:
+            self._asked += job not in self._jobs
             self._jobs[job] = None
             self._news.notify_all()
             if self._thread is None:
@@ -67,22 +69,15 @@ class Disk:
         return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_S
 
     def wait(self, timeout_s: float = HUNG_S) -> bool:
-        """Until all jobs are done, but not for one that hangs; False: they are not."""
+        """Until all jobs asked for by now are done, but not for one that hangs; False: they are not."""
         with self._news:
-            if self.hangs():
-                return False
-            return self._news.wait_for(self._is_idle, timeout_s)
-
-    def _is_idle(self) -> bool:
-        return not self._jobs and self._busy_since_s is None
+            asked = self._asked
+            return not self.hangs() and self._news.wait_for(lambda: self._done >= asked, timeout_s)
 
     def _work(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while True:
             with self._news:
-                self._busy_since_s = None
-                if not self._jobs:
-                    self._news.notify_all()
                 self._news.wait_for(lambda: self._jobs)
                 job = next(iter(self._jobs))
                 del self._jobs[job]
@@ -91,3 +86,7 @@ class Disk:
                 job()
             except Exception as error:  # whatever it is: the next ones are to be done
                 tell(f"cannot write what is kept on disk: {error!r}")
+            with self._news:
+                self._busy_since_s = None
+                self._done += 1
+                self._news.notify_all()

@@ -17,6 +17,8 @@ from tracer.line_queue import LineQueue
 from tracer.spool import Spool
 from tracer.stderr import tell
 
+MOVE_S = 0.2
+"""After so long who moves lines to the spool gives way: without a pause it would be taken for a disk that hangs."""
 SPOOL_RETRY_S = 1.0
 LOCK_S = 0.5
 """How long to wait for a spool that is being written or synced."""
@@ -34,6 +36,8 @@ class Undelivered:
         self.spool = spool
         self.spool_lock = threading.Lock()
         """Held while the spool is read or written, and while lines leave the queue for it; taken before ``lock``."""
+        self._wanted = 0
+        """So many threads wait for the spool."""
         self._disk = disk
         self._retry_s = 0.0
         self._owed = 0
@@ -90,18 +94,29 @@ class Undelivered:
     def delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         """So many of the lines that ``first`` had told were delivered."""
         with self._own_spool() as spool:
-            # While they were delivered they may have been moved to the spool, where they are the first.
-            spooled = count if is_spooled else min(count, self.queue.settled - begin)
+            if self._is_closed:
+                return
+            if is_spooled:
+                self._pass_over(spool, count)
+                return
+            # They may have been moved to the spool meanwhile, where they are the first.  Where the spool is in other
+            # hands they still may, so that what was moved and what is left are one view of the queue.
             with self.lock:
                 if self._is_closed:
                     return
-                if spool is None and not self._overtakes:
-                    self._owed += spooled
-            if spool is not None and not self._overtakes:
-                spool.advance(spooled)
+                spooled = min(count, self.queue.settled - begin)
+                self.queue.settle(count - spooled)
+            self._pass_over(spool, spooled)
+
+    def _pass_over(self, spool: Spool | None, count: int) -> None:
+        """So many of the spool's oldest lines were delivered, unless what is delivered overtakes them."""
+        if self._overtakes or not count:
+            return
+        if spool is not None:
+            spool.advance(count)
+        else:
             with self.lock:
-                if not self._is_closed:
-                    self.queue.settle(count - spooled)
+                self._owed += count
 
     def recent(self) -> set[Id]:
         """What the last lines in the spool tell of."""
@@ -111,7 +126,9 @@ class Undelivered:
     def close(self) -> int:
         """Keep what can be kept; how many lines are left in memory, which are not settled."""
         self._retry_s = 0.0
-        self.keep()
+        before = -1
+        while before != (before := self.queue.lines):
+            self.keep()
         with self.lock:
             self._is_closed = True
             left = self.queue.lines
@@ -127,29 +144,42 @@ class Undelivered:
 
     def _move(self) -> None:
         spool, now_s = self.spool, time.monotonic()
-        if spool is None or now_s < self._retry_s or not self.spool_lock.acquire(timeout=LOCK_S):
+        if spool is None or now_s < self._retry_s or not self._give_way(now_s):
             return
         try:
-            while not self._is_closed:
-                with self.lock:
-                    lines = self.queue.first()
-                if not lines:
+            while self._move_first(spool):
+                if time.monotonic() - now_s > MOVE_S:
+                    self._disk.ask(self._move)
                     break
-                was_empty = spool.is_empty
-                if not spool.append(lines[0]):
-                    self._retry_s = now_s + SPOOL_RETRY_S
-                    break
-                with self.lock:
-                    if self._is_closed:
-                        break
-                    if any(line is lines[0] for line in self.queue.first()):
-                        self.queue.settle()
-                    elif was_empty:  # it hung, and the line was delivered meanwhile
-                        self._owed += 1
         finally:
             self.spool_lock.release()
             with self.news:  # there may be something to deliver that was not there before
                 self.news.notify()
+
+    def _give_way(self, now_s: float) -> bool:
+        """Take the spool's lock behind those who wait for it: a lock goes to whoever asks when it is free."""
+        while self._wanted and time.monotonic() - now_s < LOCK_S:
+            time.sleep(0.001)
+        return self.spool_lock.acquire(timeout=LOCK_S)
+
+    def _move_first(self, spool: Spool) -> bool:
+        """Move the oldest line; False: there is none, or no room for it."""
+        with self.lock:
+            lines = self.queue.first()
+        if not lines or self._is_closed:
+            return False
+        was_empty = spool.is_empty
+        if not spool.append(lines[0]):
+            self._retry_s = time.monotonic() + SPOOL_RETRY_S
+            return False
+        with self.lock:
+            if self._is_closed:
+                return False
+            if any(line is lines[0] for line in self.queue.first()):
+                self.queue.settle()
+            elif was_empty:  # it hung, and the line was delivered meanwhile
+                self._owed += 1
+        return True
 
     def _first_spooled(self, spool: Spool, count: int, delivered: Callable[[], set[Id]]) -> list[bytes]:
         lines = spool.peek(count)
@@ -167,8 +197,7 @@ class Undelivered:
     @contextmanager
     def _own_spool(self) -> Iterator[Spool | None]:
         """The spool, for this thread alone; None where there is none, or it hangs in other hands."""
-        timeout_s = 0.0 if self._disk.hangs() else HUNG_S
-        if self.spool is None or not self.spool_lock.acquire(timeout=timeout_s):
+        if self.spool is None or not self._take_spool():
             yield None
             return
         try:
@@ -178,3 +207,11 @@ class Undelivered:
             yield self.spool
         finally:
             self.spool_lock.release()
+
+    def _take_spool(self) -> bool:
+        with self.lock:
+            self._wanted += 1
+        taken = self.spool_lock.acquire(timeout=0.0 if self._disk.hangs() else HUNG_S)
+        with self.lock:
+            self._wanted -= 1
+        return taken

@@ -27,6 +27,7 @@ from tracer.output import Output
 from tracer.sinks import RejectedError, Remote, Sink
 from tracer.sinks.open import open_sink
 from tracer.spool import REJECTED_MAX_BYTES, Spool
+from tracer.undelivered import Undelivered
 
 from .lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 
@@ -436,6 +437,37 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
     wait_for(lambda: len(sink.taken) >= 6000 - output.dropped)
     output.close(5)
     assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(6000 - output.dropped))
+
+
+class MovedOnce:
+    """A lock for which somebody else has to be waited for, who moves the first line to the spool."""
+
+    def __init__(self, undelivered: Undelivered, spool: Spool) -> None:
+        self._undelivered, self._spool, self._is_moved = undelivered, spool, False
+
+    def __enter__(self) -> None:
+        if not self._is_moved:
+            self._is_moved = True
+            assert self._spool.append(*self._undelivered.queue.first())
+            self._undelivered.queue.settle()
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
+    """Of what was delivered all leaves, from memory or from the spool, and nothing that was not."""
+    spool = Spool(str(tmp_path), "http://u")
+    undelivered = Undelivered(spool, Disk())
+    for number in range(3):
+        undelivered.queue.put(record(number))
+    lines, is_spooled, begin = undelivered.first(2, set)
+    assert lines == [record(0), record(1)]
+    with undelivered.spool_lock:  # as it is while lines are moved
+        undelivered.lock = MovedOnce(undelivered, spool)  # type: ignore[assignment]
+        undelivered.delivered(2, is_spooled, begin)
+        undelivered.lock = threading.Lock()
+    assert undelivered.first(3, set) == ([record(2)], False, 2)
 
 
 def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
