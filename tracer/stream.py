@@ -38,6 +38,10 @@ class Stream:
         """What is to be done once so many lines are taken."""
         self._accounts: defaultdict[Output, Counter[str]] = defaultdict(Counter)
         """What of each output's own counts is in ``_lost``."""
+        self._settled = 0
+        """How many lines all outputs were done with when that was last asked."""
+        self._holds: dict[Output, tuple[int, int]] = {}
+        """Outputs that drop lines: how many each was done with before, and how many once its `lost` record is taken."""
         self._full_told_s = 0.0
         self.whole_until_ns = time.time_ns()
         """Until then nothing was lost, or it was told."""
@@ -120,16 +124,32 @@ class Stream:
         self._part_with([output for output in self._outputs if output.dead])
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
-        settled = min(output.settled for output in self._outputs)
+        settled = self._settled = min(map(self._done, self._outputs))
         for backlog in self._backlogs:
             backlog.settled(settled)
         while self._afterwards and self._afterwards[0][0] <= settled:
             self._afterwards.popleft()[1]()
 
+    def _done(self, output: Output) -> int:
+        """How many lines it is done with; with those that it has dropped once it has taken the record of that loss."""
+        settled = output.settled
+        if output.dropped > self._accounts[output]["output"]:  # which is yet to be written
+            self._hold(output, self._lines + 1)
+        before, until = self._holds.get(output, (settled, 0))
+        if settled < until:
+            return before
+        self._holds.pop(output, None)
+        return settled
+
+    def _hold(self, output: Output, until: int) -> None:
+        before, _ = self._holds.get(output, (self._settled, 0))
+        self._holds[output] = before, until
+
     def _tell_losses(self, *, all_of_them: bool = False) -> None:
         now_s, now_ns = time.monotonic(), time.time_ns()
         is_time = all_of_them or now_s - self._full_told_s >= FULL_TOLD_S
         held_back = False
+        before = {output: self._accounts[output]["output"] for output in self._outputs}
         for output in self._outputs:
             is_dropping = output.is_full and output.dropped > self._accounts[output]["output"]
             self._count(output, dropped=is_time or not is_dropping)
@@ -142,6 +162,9 @@ class Stream:
             lost: Lost = {**self.base(), "type": "lost", "id": name, "stage": stage, "count": count,
                           "since": rfc3339(self.whole_until_ns)}  # fmt: skip
             self.write(lost, is_again=is_again)
+        for output, dropped in before.items():
+            if self._accounts[output]["output"] > dropped:
+                self._hold(output, self._lines)
         if not held_back:
             self.whole_until_ns = now_ns
 
@@ -159,6 +182,7 @@ class Stream:
         for output in outputs:
             self._count(output, dropped=True)
             del self._accounts[output]
+            self._holds.pop(output, None)
             self._outputs.remove(output)
 
     def flush(self) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,43 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(record["count"] for record in each.records("lost")) == dropped
     assert len(bad.records("gap")) + dropped == 601
     assert bad.records("stop") == [stop]
+
+
+def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is dropped is settled with the record of its loss, not before: the kernel keeps its event."""
+    monkeypatch.setattr(line_queue, "MAX_BYTES", 1000)
+    monkeypatch.setattr(line_queue, "FULL_BYTES", 900)
+    sink = Told("x", takes=False)
+    output = Output(sink, None)
+    stream = Stream([output], HOST, 8192, [])
+    done: list[int] = []
+
+    def write(count: int) -> None:
+        for _ in range(count):
+            stream.write(GAP)
+            stream.once_taken(partial(done.append, len(done)))
+            stream.release()
+
+    write(20)
+    kept = 20 - output.dropped
+    assert 0 < kept < 20
+    sink.takes = True
+    stream.reopen()
+    wait_for(lambda: output.settled == 20)
+    stream.release()
+    assert not done
+    sink.takes = False
+    stream.settle()
+    wait_for(lambda: output.waiting[0] == 1)
+    stream.release()
+    assert not done
+    sink.takes = True
+    stream.reopen()
+    wait_for(lambda: output.settled == 21)
+    stream.release()
+    assert len(done) == 20
+    assert sink.records("lost")[0]["count"] == 20 - kept
+    stream.close()
 
 
 def test_outputs_that_come_again() -> None:
