@@ -16,6 +16,7 @@ from tracer import __version__
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Record
 from tracer.extras import installation
+from tracer.metrics_server import MetricsServer, Request, Response
 from tracer.outputs import OutputState
 from tracer.stderr import tell
 
@@ -119,13 +120,25 @@ class Metrics:
         for place in places:
             try:
                 if place.path is None:
-                    self._client.start_http_server(place.port, place.host, self._registry)
+                    MetricsServer(place.host, place.port, self._answer).start()
                 else:
                     self._write(place.path)
                     threading.Thread(target=self._keep, args=(place.path,), name="metrics", daemon=True).start()
             except OSError as error:
                 where = place.path or f"{place.host}:{place.port}"
                 raise TracerError(f"cannot show metrics at {where} ({error.strerror or error})", HINT) from error
+
+    def _answer(self, request: Request) -> Response:
+        """As prometheus_client does: in the format and compression that the request accepts."""
+        head: list[Any] = []
+        environ = {
+            "REQUEST_METHOD": request.method,
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()},
+        }
+        body = self._client.make_wsgi_app(self._registry)(environ, lambda *status: head.extend(status))
+        return Response(head[0], head[1], b"".join(body))
 
     def observe(self, record: Record) -> None:
         """A record was written."""

@@ -39,6 +39,7 @@ LAYERS = (
         "host",
         "inference",
         "leaves",
+        "metrics_server",
         "named",
         "regularity",
         "screen",
