@@ -11,7 +11,7 @@ from tracer.logs.reported import Report
 
 FOLDER = Path(__file__).with_name("kernel_logs")
 FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.txt"))}
-TRIMMED = {path.stem: path.read_bytes() for path in sorted((FOLDER / "trimmed").glob("[0-9]*.txt"))}
+TRIMMED = {path.stem: path.read_bytes() for path in sorted((FOLDER / "trimmed").glob("*.txt"))}
 """Named by their kernel; those that are named posted-* have lost lines already."""
 
 _PREFIX = re.compile(rb"\[ *(\d+)\.(\d{6})\] ")

@@ -22,6 +22,8 @@ KILL = (
     b"Memory cgroup out of memory: Killed process 135 (%s) total-vm:103536kB, anon-rss:30564kB, file-rss:704kB, "
     b"shmem-rss:0kB, UID:0 pgtables:100kB oom_score_adj:0"
 )
+COUNTERS = (b"memory: usage 7kB, limit 7kB, failcnt 1", b"swap: usage 0kB, limit 0kB, failcnt 0")
+INVOKED = b"sh invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
 SMALL = [name for name in FILES if name != "6.1-v1-storm"]
 LINES = {name: list(lines(log)) for name, log in FILES.items()}
 FRAGMENTS = [
@@ -72,7 +74,7 @@ def check_records(found: list[Report]) -> None:
 
 def killed(log: list[LogLine]) -> set[int]:
     """Threads that the log says were killed."""
-    return {int(tid) for line in log for tid in re.findall(rb"Killed process (\d+)", line.text)}
+    return {int(tid) for line in log for tid in re.findall(rb"[Kk]illed process (\d+)", line.text)}
 
 
 @given(st.lists(st.one_of(st.binary(), st.lists(st.sampled_from(FRAGMENTS)).map(b"".join)), max_size=20))
@@ -147,10 +149,10 @@ def test_names(comm: bytes, name: bytes, child: bytes, is_limited: bool) -> None
     texts = [
         comm + b" invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
         b"CPU: 0 PID: 135 Comm: " + comm + b" Not tainted 6.1.0 #1",
-        *((b"Memory cgroup stats for " + limit + b":", b"anon 4096") if is_limited else ()),
+        *((*COUNTERS, b"Memory cgroup stats for " + limit + b":", b"anon 4096") if is_limited else ()),
         b"[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
         b"[    135]     0   135    25884     7817   102400        0             0 " + comm,
-        b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset="
+        b"oom-kill:constraint=CONSTRAINT_%b,nodemask=(null),cpuset=" % (b"MEMCG" if is_limited else b"NONE")
         + child
         + b",mems_allowed=0,"
         + where
@@ -160,7 +162,7 @@ def test_names(comm: bytes, name: bytes, child: bytes, is_limited: bool) -> None
         + b",task="
         + comm
         + b",pid=135,uid=0",
-        KILL % comm,
+        KILL % comm if is_limited else KILL.replace(b"Memory cgroup out", b"Out") % comm,
     ]
     (report,) = reports(LogLine(text, n) for n, text in enumerate(texts))
     assert (report.tid, report.pid, report.comm) == (135, 135, comm)
@@ -193,27 +195,67 @@ def test_not_the_kernels(text: bytes) -> None:
     assert reports([LogLine(text)]) == []
 
 
+def summary(cgroup: bytes, pid: int) -> bytes:
+    return (
+        b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=%b,task_memcg=%b,"
+        b"task=x,pid=%d,uid=0" % (cgroup, cgroup, pid)
+    )
+
+
+def storm(*kills: bytes) -> list[LogLine]:
+    """As many reports as the kernel prints in 5 s, then these lines."""
+    return [LogLine(text, n * 1000, "printk") for n, text in enumerate([*[INVOKED] * 10, *kills])]
+
+
 def test_other_group_at_once() -> None:
-    """Two group kills, the reports of the second suppressed: its first victim is not the last of the first."""
+    """Two group kills without reports: the second one's first victim is not the last of the first.
+
+    Others than those before the first victim's second kill may be of neither.
+    """
     group = b"Tasks in /%s are going to be killed due to memory.oom.group set"
     kills = [(KILL % b"x").replace(b"135", b"%d" % tid) for tid in range(1, 6)]
-    log = [kills[0], group % b"a", kills[0], kills[1], kills[2], group % b"b", kills[2], kills[3], kills[4]]
-    found = reports(LogLine(text, n * 1000) for n, text in enumerate(log))
-    assert [(report.tid, report.group_kill, report.victims) for report in found] == [
-        (1, True, 2),
-        (2, True, 2),
-        (3, True, 3),
-        (4, True, 3),
-        (5, True, 3),
+    log = [kills[0], group % b"a", kills[0], kills[1], kills[2], group % b"b", kills[3], kills[2], kills[4]]
+    for found in (reports(storm(*log)), reports(storm(*log)[10:])):
+        assert [(report.tid, report.group, report.group_kill, report.victims) for report in found] == [
+            (1, b"/a", True, None),
+            (2, None, None, None),
+            (3, b"/b", True, None),
+            (4, b"/b", True, None),
+            (5, None, None, None),
+        ]
+        at_ns = [(report.incident_ns or 0) - (found[0].incident_ns or 0) for report in found]
+        assert at_ns == [0, 3000, 4000, 4000, 8000]
+
+
+def test_group_without_its_table() -> None:
+    """Beyond the first victim's second kill, those that look like the others are of the group; of none where the kernel
+    limits its reports.
+    """
+    group = b"Tasks in /a are going to be killed due to memory.oom.group set"
+    first, second, third = ((KILL % b"x").replace(b"135", b"%d" % tid) for tid in (1, 2, 3))
+    other = (KILL % b"y").replace(b"135", b"4")
+    told = [summary(b"/a", 1), first, group, second, first, third, other]
+    found = reports(LogLine(text, n * 1000, "printk") for n, text in enumerate(told))
+    assert [(report.tid, report.group, report.limit_cgroup) for report in found] == [
+        (1, b"/a", b"/a"),
+        (2, b"/a", b"/a"),
+        (3, b"/a", b"/a"),
+        (4, None, None),
     ]
-    assert [report.incident_ns for report in found] == [0, 0, 4000, 4000, 4000]
+    found = reports(storm(*told))
+    assert [(report.tid, report.group) for report in found] == [(1, b"/a"), (2, b"/a"), (3, None), (4, None)]
 
 
 def test_kill_after_a_kill() -> None:
-    """One whose report was suppressed has none of the other's: not as a first, not as one of a group."""
+    """One without a report has none of the other's: not as a first, not as one of a group.
+
+    That it was alone is known where the kernel limits its reports; else lines are missing.
+    """
     (told, *_), suppressed = reports(LINES["7.2-group"]), LogLine((KILL % b"x"), LINES["7.2-group"][-1].time_ns)
     *group, alone = reports([*LINES["7.2-group"], suppressed])
-    assert told == group[0]
+    assert told._replace(victims=None) == group[0]
+    assert (alone.tid, alone.group_kill, alone.victims, alone.limit_cgroup) == (135, None, None, None)
+    *_, alone = reports(storm(KILL % b"x"))
     assert (alone.tid, alone.group_kill, alone.victims, alone.limit_cgroup) == (135, False, 1, None)
     unfinished = [
         line for line in LINES["7.2-group"] if b"Killed process" not in line.text and b"Tasks in" not in line.text

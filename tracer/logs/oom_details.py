@@ -39,6 +39,8 @@ class Details:
         self.first, self.clock = line.time_ns, line.clock
         self._last, self._number, self._others = line.time_ns, number, 0
         self._stage = _FIRST
+        self._seen = set[int]()
+        """The stages of which there was a line."""
         self.cpu: tuple[int, bytes] | None = None
         """Thread and comm of a stack trace that may be that of the next report, whose first line is missing."""
         self.gfp_mask: int | None = None
@@ -58,11 +60,15 @@ class Details:
         self.counters: dict[bytes, Counter] = {}
         self.statistics: dict[bytes, int] = {}
         self.in_statistics = self.in_table = False
+        self._is_inline = False
+        """Whether statistics are on the line that names the cgroup, as before 5.2."""
         self.tasks = Tasks()
         self.kills: list[Kill] = []
         self.group: bytes | None = None
         self.lacks_first = False
         """Whether the group's first victim is missing, of which the report is."""
+        self.is_limited = False
+        """Whether the kernel may have printed no report of the kill, nor of the next, as there were too many."""
         self.pieces = b""
 
     def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
@@ -132,6 +138,7 @@ class Details:
         if self.kills or stage < self._stage:
             return False
         self._stage = stage
+        self._seen.add(stage)
         return True
 
     def _read_row(self, text: bytes) -> Taken:
@@ -210,6 +217,7 @@ class Details:
         if path is not None and not self._may_be_limit(path, is_next):
             return None
         if found is not None:
+            self._is_inline = True
             for name, value in oom_lines.INLINE_STATISTIC.findall(found[2]):
                 if name in oom_lines.STATISTICS:
                     self.statistics[name] = self.statistics.get(name, 0) + (int(value) << 10)
@@ -227,6 +235,31 @@ class Details:
         if limit is None or len(limit) > _LONGEST_WHOLE_PATH or len(path) > _LONGEST_WHOLE_PATH:
             return True
         return oom_lines.is_below(path, limit) if is_below else path == limit
+
+    def forget_others(self, message: bytes | None) -> None:
+        """Forget what may be of a report before, now that the kill is there: every kernel prints a line between the two
+        that is missing.
+
+        Nothing is missing where there are no lines but those that ``grep -i 'oom\\|kill'`` leaves of any report.
+        """
+        if not (self.trigger_tid is not None or self.counters or self.statistics or self.tasks):
+            return
+        if message == oom_lines.MEMCG or (self.summary or b"").find(b",oom_memcg=/") >= 0:
+            # Of reports without a summary not all kernels print statistics.
+            has_statistics = _STATISTICS in self._seen or self.summary is None
+            if not (has_statistics or self.counters) and (self.reported or self.trigger_tid is not None):
+                self.tasks = Tasks()  # it may have begun as the host's
+            if not (has_statistics and self.counters):
+                self.counters = {}
+                self._forget_trigger()
+        if self.trigger_tid is None:
+            self._forget_trigger()
+
+    def _forget_trigger(self) -> None:
+        if not self.reported and self.trigger_comm is None:
+            return
+        self.reported, self.first = False, None
+        self.gfp_mask = self.gfp_flags = self.order = self.trigger_comm = self.trigger_tid = None
 
     def _read_summary(self, text: bytes) -> Taken:
         match = oom_lines.SUMMARY.fullmatch(text)
@@ -247,8 +280,10 @@ class Details:
         if summary.find(b",oom_memcg=/") < 0:
             return not self.is_memcg
         limit = self.cgroups.limit
-        if limit is None or len(limit) > _LONGEST_WHOLE_PATH:
+        if limit is None:
             return True
+        if len(limit) > _LONGEST_WHOLE_PATH:
+            return summary.find(b",oom_memcg=" + limit[:_LONGEST_WHOLE_PATH]) >= 0
         return summary.find(b",oom_memcg=" + limit + b",task_memcg=/") >= 0
 
     @property
@@ -259,6 +294,8 @@ class Details:
     def choose(self, message: bytes, pid: int) -> bool:
         """Take a line that says who is to be killed; False: it is of another report."""
         if self.chosen is not None or (self.chosen_pid is not None and self.chosen_pid != pid):
+            return False
+        if self.statistics and not self._is_inline:  # 5.1 and later have no such line
             return False
         if not self.may_say(message) or not self._reach(_CHOSEN):
             return False

@@ -11,6 +11,11 @@ from tracer.logs.reported import Report
 class Incident(Details):
     """A report, and the kills that are of it."""
 
+    is_torn = False
+    """Whether lines are known to be missing: nobody knows then whose the next kills without a report are."""
+    _is_certain = True
+    """Whether the next kill of the group is certainly of it: its first victim was not killed for the second time."""
+
     def is_mixed(self, kill: Kill) -> bool:
         """Whether the summary is of the kill, and the table in front of it is of another report.
 
@@ -25,7 +30,7 @@ class Incident(Details):
         """Whether a "Killed process" line is of this report: it is the line's pid that tells."""
         if self.kills or self.lacks_first:
             first = self.kills[0].message if self.kills else kill.message
-            return self.group is not None and first == kill.message and self.tasks.may_have(kill.tid)
+            return self.group is not None and first == kill.message and self._may_be_member(kill)
         if not self.may_say(kill.message):
             return False
         if self.chosen_pid is None:
@@ -38,13 +43,42 @@ class Incident(Details):
         # A child of the chosen process (before 5.1).
         return self.chosen is not None and self.tasks.find(kill.tid) is not None
 
+    def is_over(self, kill: Kill, is_limited: bool) -> bool:
+        """Whether nothing is missing here, though a kill follows that has no report and is not taken.
+
+        ``is_limited``: whether the kernel may have printed none; it does not limit the line about a group.
+        """
+        if not self.kills:
+            return not self.lacks_first
+        if self.kills[0].message != kill.message or kill.message != oom_lines.MEMCG:
+            return True
+        return is_limited and (self.group is None or not self.tasks.may_have(kill.tid))
+
+    def _may_be_member(self, kill: Kill) -> bool:
+        """Whether a kill without a report may be one of the group's, as far as the table tells; without one, whether it
+        looks like those that are of it.
+
+        The first victim is killed a second time among the others: all in front of that are of the group.
+        """
+        if self.tasks or self._is_certain:
+            return self.tasks.may_have(kill.tid)
+        return not self.is_limited and any(
+            (kill.comm, kill.total_vm_kb) == (other.comm, other.total_vm_kb) for other in self.kills
+        )
+
     def kill(self, kill: Kill) -> None:
         """Take the kill of this report, or a further one of its group."""
         self.in_table = self.in_statistics = False
         self.pieces = b""
+        if not self.kills:
+            self.forget_others(kill.message or self.chosen)
+            if self.first is None:
+                self.first = kill.time_ns
         # A group kill's first victim is killed as one of the group, too.
         if all(kill.tid != other.tid for other in self.kills):
             self.kills.append(kill)
+        if self.group is not None and (self.lacks_first or kill.tid == self.kills[0].tid):
+            self._is_certain = False
 
     def can_be_group(self, path: bytes) -> bool:
         """Whether a group kill in a cgroup can be of the report whose kill was the last."""
@@ -60,6 +94,7 @@ class Incident(Details):
 
     def reports(self, complete: bool) -> list[Report]:
         """What is known of each victim."""
+        complete = complete and not self.is_torn
         self.cgroups = self._cgroups()
         largest = self.tasks.largest(self.kills[0].tid) if self.tasks and self.kills else None
         return [self._report(kill, largest, complete) for kill in self.kills]

@@ -9,6 +9,7 @@ Takes constant memory, whatever it is fed, and never raises.  Not every line has
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -80,6 +81,9 @@ _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16
 _MOST_VICTIMS = 1024
+_MOST_REPORTS = 10
+_LIMIT_NS = 5_100_000_000
+"""So many reports does the kernel print in 5 s: DEFAULT_RATELIMIT_BURST, oom_kill_process()."""
 
 
 def has_word(text: bytes) -> bool:
@@ -124,6 +128,8 @@ class Reports:
         self._number = 0
         self._caller: bytes | None = None
         """Of the line before."""
+        self._reported = deque[LogLine](maxlen=_MOST_REPORTS)
+        """The first lines of the latest reports."""
 
     @property
     def are_open(self) -> bool:
@@ -229,6 +235,7 @@ class Reports:
         if text.find(WORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
             self._begin(line, done).invoked(*match.groups())
+            self._reported.append(line)
         elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
             self._kill(line, read_kill(match.groups(), line), incident, done)
         elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED_IN_UB.fullmatch(text)) is not None:
@@ -261,13 +268,23 @@ class Reports:
                 if self._doubts is not None:
                     self._doubts.refuse(line.text)
                 return
-            done += self._close(line.caller)
+            is_limited = self._is_limited(line)
+            is_over = incident is None or incident.is_over(kill, is_limited)
+            done += self._close(line.caller, complete=is_over)
             incident = self._begin(line, done)
-            incident.chosen = chosen
+            incident.chosen, incident.is_limited, incident.is_torn = chosen, True, not (is_limited and is_over)
+        if not incident.kills:
+            incident.is_limited = incident.is_limited or self._is_limited(line)
         incident.touch(line, self._number)
         incident.kill(kill)
         if len(incident.kills) >= _MOST_VICTIMS:
             done += self._close(line.caller, complete=False)
+
+    def _is_limited(self, line: LogLine) -> bool:
+        """Whether a kill of now may have no report; else one that has none shows that lines are missing."""
+        if len(self._reported) < _MOST_REPORTS or line.time_ns is None or self._reported[0].time_ns is None:
+            return False
+        return line.clock != "unknown" and abs(line.time_ns - self._reported[0].time_ns) <= _LIMIT_NS
 
     def _group(self, line: LogLine, path: bytes, incident: Incident | None, done: list[Report]) -> None:
         if incident is not None and incident.group and len(incident.kills) > 1:
