@@ -7,17 +7,26 @@ where that is not certain the slack stays.  And the cgroups tell where the kills
 
 All is of the time since ``settle``.  A cgroup that is new, or had no kill yet, begins at 0: only of those that count
 something is it kept where they began.
+
+Whoever may make cgroups chooses how many there are and how long their paths: what is kept of them has a bound.  Beyond
+it nothing is known by cgroup until all are read anew.
 """
 
-import threading
+import time
 from collections.abc import Iterable
 from heapq import nlargest
 
-from tracer import cgroupfs
+from tracer import cgroupfs, threads
 from tracer.event import CgroupKills
 
 CGROUPS_MAX = 10
 FORGET_AT_LEAST = 1024
+BYTES_MAX = 2 << 20
+"""Of the victims' cgroups, and as much again of where cgroups began."""
+_ENTRY_BYTES = 400
+"""What is kept of one cgroup, beside its path."""
+LEARN_AGAIN_S = 60.0
+"""Where that was too much, how soon it is tried again."""
 
 
 class _Noted:
@@ -31,6 +40,10 @@ class _Noted:
         """Which cgroup of this path they were in; None: that is not known."""
         self.counted_once = 0
         """Group kills that it has counted once, for sure, when it was last read."""
+        self.last_ns = 0
+        """When the last one was killed."""
+        self.is_comparable = True
+        """False: some of its group kills are settled, others are not, and its count does not tell which is which."""
 
 
 class CgroupAccount:
@@ -43,16 +56,25 @@ class CgroupAccount:
         """None: not known (yet)."""
         self._found: dict[str, cgroupfs.Count] | None = None
         """What ``learn`` has found."""
+        self._asked = 0
+        """How often ``learn`` was asked; what it finds for an earlier time comes too late."""
         self._is_settled = True
         self._forget_at = FORGET_AT_LEAST
+        self._noted_bytes = self._began_bytes = 0
+        self._learns_again_s: float | None = None
+        """When to; None: there is no need."""
 
     def learn(self) -> None:
         """Begin with what the cgroups count now; until a thread has found that out, nothing can be compared."""
-        self._began, self._is_settled = None, False
-        threading.Thread(target=self._learn, name="cgroups", daemon=True).start()
+        self._began, self._found, self._is_settled = None, None, False
+        self._learns_again_s = time.monotonic() + LEARN_AGAIN_S
+        self._asked += 1
+        threads.start("cgroups", self._learn, self._asked)
 
-    def _learn(self) -> None:
-        self._found = _all_counts()
+    def _learn(self, asked: int) -> None:
+        found = _all_counts()
+        if asked == self._asked:
+            self._found = found
 
     def note(self, killed_ns: int, path: str | None, *, group_begins: bool) -> None:
         """A kill in this cgroup (CLOCK_BOOTTIME) has a record; its incident is over, and all of it counted.
@@ -65,20 +87,31 @@ class CgroupAccount:
         began = (self._began or {}).get(path)
         if began is not None and killed_ns <= began.read_ns:
             return
-        noted = self._noted.setdefault(path, _Noted())
+        noted = self._noted.get(path)
+        if noted is None:
+            self._noted_bytes += _bytes_of(path)
+            if self._noted_bytes > BYTES_MAX:
+                self._give_up()
+                return
+            noted = self._noted[path] = _Noted()
         noted.records += 1
         noted.groups += group_begins
+        noted.last_ns = max(noted.last_ns, killed_ns)
         if noted.groups:  # it may be gone soon
             self._compare(path, noted)
 
-    def counted_once(self) -> int:
-        """How many group kills' first victims the kernel has certainly not counted twice, at least."""
+    def counted_once(self, until_ns: int | None = None) -> int:
+        """How many group kills' first victims the kernel has certainly not counted twice, at least.
+
+        ``until_ns``: of the cgroups in which nobody was killed after that.
+        """
         if self._began is None:
             return 0
-        for path, noted in self._noted.items():
+        asked = [each for each in self._noted.items() if until_ns is None or each[1].last_ns <= until_ns]
+        for path, noted in asked:
             if noted.groups:
                 self._compare(path, noted)
-        return sum(noted.counted_once for noted in self._noted.values())
+        return sum(noted.counted_once for _, noted in asked)
 
     def unexplained(self) -> list[CgroupKills]:
         """The cgroups that count more than the records explain; all that count kills if that is not known.
@@ -87,43 +120,69 @@ class CgroupAccount:
         """
         counts, began = _all_counts(), self._began
         found: list[CgroupKills] = []
-        for path, count in counts.items():
+        for path, count in (counts or {}).items():
             noted = self._noted.get(path, _Noted())
             if began is None:
                 found.append({"cgroup": path, "oom_kills": count.oom_kills, "records": None})
             elif (kills := _since(began.get(path), count)) > noted.records + noted.groups:
                 found.append({"cgroup": path, "oom_kills": kills, "records": noted.records})
-        self._noted, self._began = {}, counts
+        self._noted, self._noted_bytes = {}, 0
+        self._begin(counts)
         return nlargest(CGROUPS_MAX, found, key=lambda each: each["oom_kills"] - (each["records"] or 0))
 
-    def settle(self) -> None:
-        """All is explained: begin anew."""
-        noted, self._noted, self._is_settled = self._noted, {}, True
+    def settle(self, until_ns: int | None = None) -> None:
+        """All is explained, or all until then (CLOCK_BOOTTIME): begin anew."""
+        settled = [path for path, noted in self._noted.items() if until_ns is None or noted.last_ns <= until_ns]
+        for path in settled:
+            del self._noted[path]
+            self._noted_bytes -= _bytes_of(path)
+        for noted in self._noted.values():
+            noted.is_comparable, noted.counted_once = False, 0
+        self._is_settled = True
         self._begin_if_found()
         if self._began is None:
+            if self._learns_again_s is not None and time.monotonic() >= self._learns_again_s:
+                self.learn()
             return
-        self._read(self._began, noted)
+        self._read(self._began, settled)
         if len(self._began) > self._forget_at:
             self._read(self._began, list(self._began))
             self._forget_at = max(FORGET_AT_LEAST, 2 * len(self._began))
+        if self._began_bytes > BYTES_MAX:
+            self._read(self._began, list(self._began))
+            if self._began_bytes > BYTES_MAX:
+                self._give_up()
 
     def _begin_if_found(self) -> None:
-        if self._began is None and self._is_settled and not self._noted:  # else it began before that was found
-            self._began = self._found
+        is_found = self._began is None and self._found is not None
+        if is_found and self._is_settled and not self._noted:  # else it began before that was found
+            self._begin(self._found)
+
+    def _begin(self, counts: dict[str, cgroupfs.Count] | None) -> None:
+        self._asked += 1
+        self._began, self._found = counts, None
+        self._began_bytes = sum(map(_bytes_of, counts or ()))
+        self._learns_again_s = time.monotonic() + LEARN_AGAIN_S if counts is None else None
+
+    def _give_up(self) -> None:
+        """There are too many cgroups: what each has counted is no longer known."""
+        self._noted, self._noted_bytes, self._is_settled = {}, 0, False
+        self._begin(None)
 
     def _read(self, counts: dict[str, cgroupfs.Count], paths: Iterable[str]) -> None:
         for path in paths:
             count = self._count_of(path)
             if count is not None:
+                self._began_bytes += _bytes_of(path) if path not in counts else 0
                 counts[path] = count
-            else:
-                counts.pop(path, None)
+            elif counts.pop(path, None) is not None:
+                self._began_bytes -= _bytes_of(path)
 
     def _count_of(self, path: str) -> cgroupfs.Count | None:
         return cgroupfs.count_of(self._mount, path) if self._mount is not None else None
 
     def _compare(self, path: str, noted: _Noted) -> None:
-        count = self._count_of(path)
+        count = self._count_of(path) if noted.is_comparable else None
         if count is None:
             return
         if noted.records == 1:
@@ -140,6 +199,18 @@ def _since(began: cgroupfs.Count | None, count: cgroupfs.Count) -> int:
     return count.oom_kills - (began.oom_kills if began is not None and is_same else 0)
 
 
-def _all_counts() -> dict[str, cgroupfs.Count]:
-    """Of all cgroups that count a kill."""
-    return {path: count for path, count in cgroupfs.counts() if count.oom_kills > 0}
+def _all_counts() -> dict[str, cgroupfs.Count] | None:
+    """Of all cgroups that count a kill; None: they are too many."""
+    found: dict[str, cgroupfs.Count] = {}
+    room = BYTES_MAX
+    for path, count in cgroupfs.counts():
+        if count.oom_kills > 0:
+            room -= _bytes_of(path)
+            if room < 0:
+                return None
+            found[path] = count
+    return found
+
+
+def _bytes_of(path: str) -> int:
+    return len(path) + _ENTRY_BYTES

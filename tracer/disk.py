@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tracer import threads
 from tracer.stderr import tell
 
 HUNG_S = 1.0
@@ -33,8 +34,9 @@ def within(seconds: float, function: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=call, name="disk", daemon=True)
-    thread.start()
+    thread = threads.start("disk", call)
+    if thread is None:
+        raise TimeoutError(errno.EAGAIN, "no thread can be started for it")
     thread.join(seconds)
     if errors:
         raise errors[0]
@@ -54,14 +56,16 @@ class Disk:
         self._thread: threading.Thread | None = None
 
     def ask(self, job: Callable[[], object]) -> None:
-        """Have it done soon; one that waits already is not done twice."""
+        """Have it done soon; one that waits already is not done twice.
+
+        Where no thread can be started, it waits until one can, when something is asked for again.
+        """
         with self._news:
             self._asked += job not in self._jobs
             self._jobs[job] = None
             self._news.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="disk", daemon=True)
-                self._thread.start()
+                self._thread = threads.start("disk", self._work)
 
     def hangs(self) -> bool:
         """Whether a job takes too long at this moment."""
@@ -69,10 +73,14 @@ class Disk:
         return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_S
 
     def wait(self, timeout_s: float = HUNG_S) -> bool:
-        """Until all jobs asked for by now are done, but not for one that hangs; False: they are not."""
+        """Until all jobs asked for by now are done; False: one hangs, or there is no thread for them, yet."""
         with self._news:
             asked = self._asked
-            return not self.hangs() and self._news.wait_for(lambda: self._done >= asked, timeout_s)
+            return (
+                self._thread is not None
+                and not self.hangs()
+                and self._news.wait_for(lambda: self._done >= asked, timeout_s)
+            )
 
     def _work(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's

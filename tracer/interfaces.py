@@ -5,13 +5,14 @@ A thread reads them when a container's cgroup appears, again when its network ha
 that are there at the start.
 """
 
+import contextlib
 import heapq
 import itertools
 import threading
 import time
 from collections.abc import Sequence
 
-from tracer import cgroupfs
+from tracer import cgroupfs, threads
 from tracer.cgroup import identify
 from tracer.network import Namespaces
 from tracer.whose import Interface
@@ -35,13 +36,14 @@ class Interfaces:
         self._waiting: list[tuple[float, int, str | None]] = []
         """(monotonic seconds, order, cgroup or None for all), a heap."""
         self._changed = threading.Condition()
-        threading.Thread(target=self._learn_forever, name="interfaces", daemon=True).start()
+        self._thread = threads.start("interfaces", self._learn_forever)
 
     def expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: see who is in it, soon and a little later."""
         if path is not None and identify(path)[0] is None:
             return
         now_s = time.monotonic()
+        self._thread = self._thread or threads.start("interfaces", self._learn_forever)
         with self._changed:
             for after_s in AFTER_S if path is not None else (0.0,):
                 if len(self._waiting) < WAITING_MAX:
@@ -69,7 +71,8 @@ class Interfaces:
             path = self._next()
             for each in cgroupfs.paths() if path is None else (path,):
                 if path is not None or identify(each)[0] is not None:
-                    self._visit(each)
+                    with contextlib.suppress(Exception):  # whatever it is, the next one is visited
+                        self._visit(each)
 
     def _next(self) -> str | None:
         with self._changed:

@@ -128,10 +128,14 @@ class Ledger:
         _ENTRY.pack_into(self._entries, _place(header.end), killed_ns, tid & 0xFFFFFFFF)  # whatever a log says
         self._header = header._replace(end=header.end + 1, groups=header.groups + counts_twice)
 
-    def settle(self, counted: int, now_ns: int) -> None:
-        """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap."""
+    def settle(self, counted: int, now_ns: int, later_kills: int = 0, later_groups: int = 0) -> None:
+        """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap.
+
+        ``later_kills``, ``later_groups``: so many of those noted are not among these.
+        """
         header = self._header
-        self._header = header._replace(explained=counted, since_ns=now_ns, first=header.end, groups=0)
+        first = header.end - later_kills
+        self._header = header._replace(explained=counted, since_ns=now_ns, first=first, groups=later_groups)
 
     def hold(self) -> Callable[[], None]:
         """Save nothing that is noted from here on, until what is returned is called: its records are on their way."""

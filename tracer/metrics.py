@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from tracer import __version__
+from tracer import __version__, threads
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Record
 from tracer.extras import installation
@@ -123,7 +123,7 @@ class Metrics:
                     MetricsServer(place.host, place.port, self._answer).start()
                 else:
                     self._write(place.path)
-                    threading.Thread(target=self._keep, args=(place.path,), name="metrics", daemon=True).start()
+                    threads.start_or_end("metrics", self._keep, place.path)
             except OSError as error:
                 where = place.path or f"{place.host}:{place.port}"
                 raise TracerError(f"cannot show metrics at {where} ({error.strerror or error})", HINT) from error
@@ -177,6 +177,8 @@ class Metrics:
         yield _family(CounterMetricFamily, "oomtrace_records", "Records written.", ("type",), _single(records))
         yield _family(CounterMetricFamily, "oomtrace_lost", "Events and lines lost.", ("stage",), _single(lost))
         yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills that the kernel counts and nobody saw.", missing)
+        refused = CounterMetricFamily("oomtrace_threads_refused", "Threads that could not be started.", threads.refused)
+        yield refused
         counted = self._kernel_oom_kills()
         if counted is not None:
             yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", counted)

@@ -9,12 +9,12 @@ import contextlib
 import selectors
 import signal
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from tracer import threads
 from tracer.stderr import tell
 
 CONNECTIONS_MAX = 16
@@ -80,8 +80,11 @@ class MetricsServer:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Serve, in a thread of its own."""
-        threading.Thread(target=self._serve_forever, name="metrics", daemon=True).start()
+        """Serve, in a thread of its own.
+
+        Raises TracerError where none can be started.
+        """
+        threads.start_or_end("metrics", self._serve_forever)
 
     def _serve_forever(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import orjson
 
-from tracer import cgroup, cgroupfs
+from tracer import cgroup, cgroupfs, threads
 from tracer.facts import Facts, Verdict
 from tracer.runtimes import Runtimes
 
@@ -25,6 +25,8 @@ FRESH_S = 2.0
 """For so long what was read is taken for what the files say; Docker, for one, allows containers to be renamed."""
 DEADLINE_S = 0.3
 """How long a record waits for names at most."""
+PAUSE_S = 1.0
+"""So long nothing is asked after a reader took too long and there can be no other."""
 HUNG_MAX = 4
 """Readers that hang; when there are so many, names are no longer looked up."""
 
@@ -63,6 +65,7 @@ class Names:
         self._work = threading.Semaphore(0)
         self._reader: threading.Thread | None = None
         self._hung = 0
+        self._not_before_s = 0.0
         self.timeouts = 0
         """Records that did not wait for an answer any longer."""
         self._start_reader()
@@ -93,18 +96,25 @@ class Names:
         return question.verdict
 
     def _ask(self, question: _Question) -> None:
-        if self._hung >= HUNG_MAX:
+        if self._hung >= HUNG_MAX or time.monotonic() < self._not_before_s:
+            return
+        if self._reader is None and not self._start_reader():
             return
         self._waiting.appendleft(question)  # before all that nobody waits for
         self._work.release()
         if not question.answered.wait(DEADLINE_S):
             self.timeouts += 1
-            self._hung += 1
-            self._start_reader()
+            is_replaced = self._start_reader()
+            self._hung += is_replaced
+            self._not_before_s = 0.0 if is_replaced else time.monotonic() + PAUSE_S
 
-    def _start_reader(self) -> None:
-        self._reader = threading.Thread(target=self._read_forever, name="names", daemon=True)
-        self._reader.start()
+    def _start_reader(self) -> bool:
+        """The one that hangs goes on to be the reader where there can be no other."""
+        began = threads.start("names", self._read_forever)
+        if began is None:
+            return False
+        self._reader = began
+        return True
 
     def _read_forever(self) -> None:
         while True:

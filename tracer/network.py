@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tracer import threads
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.extras import installation
 from tracer.whose import Interface
@@ -159,11 +160,12 @@ class Namespaces:
         if self._thread is not None and self._thread.is_alive():
             return None
         result: list[_Entry | Exception] = []
-        entered = os.dup(descriptor)
-        thread = threading.Thread(target=self._enter, args=(entered, result), name="netns", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # no more threads
+            entered = os.dup(descriptor)
+        except OSError:  # no descriptor is free
+            return None
+        thread = threads.start("netns", self._enter, entered, result)
+        if thread is None:
             os.close(entered)
             return None
         thread.join(DEADLINE_S)

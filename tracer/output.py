@@ -6,10 +6,10 @@ fails, what is in it is moved to the spool, and all lines go through the spool u
 """
 
 import signal
-import threading
 import time
 from collections.abc import Collection
 
+from tracer import threads
 from tracer.backoff import BackOff
 from tracer.disk import Disk, within
 from tracer.errors import TracerError
@@ -31,6 +31,8 @@ class Output:
     """Takes lines, and is not held up by its sink.
 
     ``spool`` and ``sink`` are closed with the output.
+
+    Raises TracerError where no thread can be started.
     """
 
     def __init__(
@@ -64,8 +66,7 @@ class Output:
         self._ends_s: float | None = None
         """When to stop delivering."""
         self._closed = False
-        self._thread = threading.Thread(target=self._deliver_forever, name=f"output {self.uri}"[:15], daemon=True)
-        self._thread.start()
+        self._thread = threads.start_or_end(f"output {self.uri}", self._deliver_forever)
 
     @property
     def settled(self) -> int:

@@ -160,7 +160,7 @@ class Pipeline:
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
         places = [] if inherited else self._places(lambda backlog: backlog.incident(victim.header.incident_ns))
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, built["victim"], in_group)
+        self._audit.note(victim.header.time_ns, built["victim"], in_group, victim.header.incident_ns)
         self._write_if_wanted(built, places)
 
     def _places(self, find: Callable[[Backlog], int | None]) -> list[Place]:

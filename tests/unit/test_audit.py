@@ -7,7 +7,7 @@ import pytest
 
 from tests.kernel.environment import wait_until
 from tracer.audit import QUIET_NS, Audit
-from tracer.clock import at_boottime
+from tracer.clock import at_boottime, boottime_ns
 from tracer.event import Victim
 from tracer.incident import Kill
 from tracer.ledger import Ledger
@@ -251,3 +251,79 @@ def test_noted_while_it_is_explained() -> None:
     case.ledger.note(5, 17, counts_twice=False)
     assert case.audit.certainly_missing() == 0
     assert case.audit.missing() == case.audit.certainly_missing() == 1
+
+
+class Steady:
+    """Kills that are less than QUIET_NS apart, each counted by the kernel before it is noted."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.most = 0
+        """So many kills waited to be compared."""
+
+    def go_on(self, kills: int) -> int:
+        """So many more, 0.3 s apart; how many are told as missing meanwhile."""
+        case, missing = self.case, 0
+        for number in range(kills):
+            began_ns = boottime_ns()
+            case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
+            case.audit.note(boottime_ns(), victim(number), None, began_ns)
+            case.audit.touched(case.now_ns)
+            case.now_ns += QUIET_NS * 3 // 10
+            assert case.audit.next_ns() is not None
+            if case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing():
+                gap = case.audit.settle()
+                assert gap is not None
+                missing += gap["missing"]
+                assert gap["oom_kills"] == gap["records"] + gap["missing"]
+            self.most = max(self.most, case.ledger.kills)
+        return missing
+
+
+def test_without_a_pause() -> None:
+    """Where kills never stop, what was before is compared all the same, and nothing piles up."""
+    steady = Steady(Case())
+    assert steady.go_on(1000) == 0
+    assert steady.most < 20
+    assert not steady.case.missing()
+    assert steady.case.ledger.explained == steady.case.kernel.oom_kills
+
+
+def test_missing_without_a_pause() -> None:
+    """What is missing among them is told in time, once, and nothing else is."""
+    steady = Steady(Case())
+    steady.go_on(20)
+    assert steady.case.kernel.oom_kills is not None
+    steady.case.kernel.oom_kills += 3
+    assert steady.go_on(20) == 3
+    assert steady.go_on(100) == 0
+    assert not steady.case.missing()
+
+
+def test_under_way_without_a_pause() -> None:
+    """A kill that is counted when the count is read, and noted a moment later, is no gap."""
+    case = Case()
+    missing = 0
+    for number in range(300):
+        case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
+        case.now_ns += QUIET_NS * 3 // 10
+        began_ns = boottime_ns()
+        if case.audit.kills_are_missing(case.now_ns):  # reads the count between the kernel's and the daemon's
+            missing += case.audit.certainly_missing()
+        case.audit.note(boottime_ns(), victim(number), None, began_ns)
+        case.audit.touched(case.now_ns)
+    assert missing == 0
+    assert not case.missing()
+
+
+def test_group_kills_without_a_pause() -> None:
+    """A group's first victim is counted again after the count was read: that is no gap."""
+    case = Case()
+    for number in range(300):
+        case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
+        case.audit.note(boottime_ns(), victim(number), f"group {number}")
+        case.audit.touched(case.now_ns)
+        case.now_ns += QUIET_NS * 3 // 10
+        assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())
+        case.kernel.oom_kills += 1
+    assert not case.missing()

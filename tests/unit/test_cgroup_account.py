@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cgroup_account.py: what cgroups count and records do not explain, and never more than that."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,55 @@ def test_nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     note(account, "/a", group=True)
     assert account.counted_once() == 0
     assert differing(account) == []
+
+
+def test_settled_in_part(tree: CgroupTree) -> None:
+    """Of a cgroup in which somebody was killed later, nothing is said to be certain; of the others it begins anew."""
+    account = learned()
+    tree.count("/a", 4)
+    tree.count("/c", 1)
+    note(account, "/a", group=True)
+    until_ns = boottime_ns()
+    note(account, "/c", group=True)
+    assert (account.counted_once(until_ns), account.counted_once()) == (1, 2)
+    account.settle(until_ns)
+    assert account.counted_once() == 0
+    tree.count("/a", 6)
+    note(account, "/a")
+    assert differing(account) == [("/a", 2, 1)], "what was before is explained"
+
+
+def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has kills in ever more cgroups with long paths makes unknown what is known by cgroup, and no memory full."""
+    monkeypatch.setattr(cgroup_account, "BYTES_MAX", 50_000)
+    monkeypatch.setattr(cgroup_account, "LEARN_AGAIN_S", 0.0)
+    account = learned()
+    for number in range(1000):
+        note(account, f"/{number}/{'x' * 3000}")
+        assert account._noted_bytes <= 50_000
+        assert sum(map(len, account._noted)) <= 50_000
+    assert account.counted_once() == 0
+    assert [records for _, _, records in differing(account)] == [None, None]
+    account.settle()
+    tree.count("/a", 4)
+    assert differing(account) == [("/a", 1, 0)], "it is known again"
+
+
+def test_too_many_from_the_start(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more cgroups count kills than can be kept, nothing is known until there are fewer."""
+    monkeypatch.setattr(cgroup_account, "BYTES_MAX", 10_000)
+    monkeypatch.setattr(cgroup_account, "LEARN_AGAIN_S", 0.0)
+    for number in range(100):
+        tree.count(f"/{number}", 1)
+    account = CgroupAccount()
+    account.learn()
+    time.sleep(0.3)
+    account.settle()
+    assert account._began is None
+    for number in range(100):
+        tree.remove(f"/{number}")
+    account.settle()
+    wait_until("the cgroups are read", lambda: account._found is not None)
+    account.settle()
+    tree.count("/a", 4)
+    assert differing(account) == [("/a", 1, 0)]

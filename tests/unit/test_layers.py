@@ -28,6 +28,7 @@ LAYERS = (
         "stderr",
         "wire",
     ),
+    ("threads",),
     (
         "libbpf",
         "incident",

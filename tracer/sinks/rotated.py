@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import IO, Any, NamedTuple
 
+from tracer import threads
 from tracer.errors import TracerError
 from tracer.extras import installation
 from tracer.sinks.alone import alone
@@ -108,8 +109,7 @@ class Rotated:
         with self._lock:
             self._is_asked = True
             if self._thread is None and not self._stops.is_set():
-                self._thread = threading.Thread(target=self._tidy_all, name="rotated", daemon=True)
-                self._thread.start()
+                self._thread = threads.start("rotated", self._tidy_all)  # or at the next rotation
 
     def close(self) -> None:
         """What is not compressed then will be at the next start."""
@@ -131,9 +131,10 @@ class Rotated:
             try:
                 self._tidy_alone()
                 self._has_told = False
-            except OSError as error:
+            except Exception as error:  # whatever it is, as an import without a free descriptor: it is tried again
+                reason = getattr(error, "strerror", None) or error
                 if not self._has_told:
-                    tell(f"cannot remove or compress older parts of {self._path}: {error.strerror}; they stay")
+                    tell(f"cannot remove or compress older parts of {self._path}: {reason}; they stay")
                 self._has_told = True
 
     def _tidy_alone(self) -> None:
