@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.kernel.environment import PATIENCE
 from tracer.output import Output
 
-PATIENCE_S = 20.0
+PATIENCE_S = PATIENCE * 20.0
 
 
 def record(number: int, bytes_: int = 0) -> bytes:

@@ -249,8 +249,10 @@ def test_tracepoints_mark_that_the_log_confirms() -> None:
 def test_tracepoints_mark_and_another_line() -> None:
     """Only the line that tells of a kill confirms one; whatever else the same task makes the kernel print does not."""
     incidents = Incidents()
-    feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident(), events.log(b"hog: page fault"))
+    marked = events.victim(pid=1, flags=MARKED), events.blind_incident()
+    assert feed(incidents, *marked, events.log(b"hog: page fault")) == []
     assert list(incidents.flush(QUIET_NS)) == []
+    assert pids(feed(incidents, *marked, KILLED)) == [1]
 
 
 def test_long_report() -> None:

@@ -15,6 +15,7 @@ from tracer.logs.oom_lines import LogLine
 from tracer.logs.this_boot import ThisBoot
 
 from .kernel_log_files import reports
+from .kmsg_pipe import pipe
 from .records import HOST, validate
 
 Feed = Callable[..., Kmsg]
@@ -28,18 +29,15 @@ KILL = (
 @pytest.fixture
 def feed() -> Iterator[Feed]:
     """Opens a log of these records."""
-    reader, writer = os.pipe2(os.O_DIRECT)
-    kmsg = Kmsg(f"/proc/self/fd/{reader}")
+    with pipe() as (writer, kmsg):
 
-    def give(*records: bytes) -> Kmsg:
-        for record in records:
-            os.write(writer, record)
-        return kmsg
+        def give(*records: bytes) -> Kmsg:
+            for record in records:
+                os.write(writer, record)
+            return kmsg
 
-    yield give
-    kmsg.close()
-    os.close(reader)
-    os.close(writer)
+        yield give
+        kmsg.close()
 
 
 def test_lines(feed: Feed) -> None:

@@ -77,6 +77,17 @@ def killed(log: list[LogLine]) -> set[int]:
     return {int(tid) for line in log for tid in re.findall(rb"[Kk]illed process (\d+)", line.text)}
 
 
+def mixed(logs: list[list[LogLine]], data: st.DataObject) -> list[LogLine]:
+    """The lines of two logs, each in its order, some of the one and then some of the other."""
+    found, rest = list[LogLine](), [log.copy() for log in logs]
+    while rest[0] or rest[1]:
+        source = rest[data.draw(st.integers(0, 1))] or rest[0] or rest[1]
+        count = data.draw(st.integers(1, 60))
+        found += source[:count]
+        del source[:count]
+    return found
+
+
 @given(st.lists(st.one_of(st.binary(), st.lists(st.sampled_from(FRAGMENTS)).map(b"".join)), max_size=20))
 def test_anything(texts: list[bytes]) -> None:
     """Whatever the lines: no error, and no kill that is not in them."""
@@ -116,27 +127,16 @@ def test_callers(one: str, other: str, data: st.DataObject) -> None:
         for name, caller in ((one, b"T1"), (other, b"T2"))
     ]
     alone = sorted(map(repr, reports(logs[0]) + reports(logs[1])))
-    mixed = []
-    while logs[0] or logs[1]:
-        source = logs[data.draw(st.integers(0, 1))] or logs[0] or logs[1]
-        count = data.draw(st.integers(1, 60))
-        mixed += source[:count]
-        del source[:count]
-    assert sorted(map(repr, reports(mixed))) == alone
+    both = mixed(logs, data)
+    assert sorted(map(repr, reports(both))) == alone
 
 
 @given(st.sampled_from(SMALL), st.sampled_from(SMALL), st.data())
 def test_interleaved(one: str, other: str, data: st.DataObject) -> None:
     """Two logs in one, and nothing tells which line is whose: nobody is killed who was not."""
-    logs = [LINES[one].copy(), LINES[other].copy()]
-    mixed = []
-    while logs[0] or logs[1]:
-        source = logs[data.draw(st.integers(0, 1))] or logs[0] or logs[1]
-        count = data.draw(st.integers(1, 60))
-        mixed += source[:count]
-        del source[:count]
-    found = reports(mixed)
-    assert {report.tid for report in found} == killed(mixed)
+    both = mixed([LINES[one], LINES[other]], data)
+    found = reports(both)
+    assert {report.tid for report in found} == killed(both)
     check_records(found)
 
 

@@ -14,7 +14,7 @@ from tracer.logs.oom_lines import LogLine
 from tracer.logs.reported import Report
 
 from .kernel_log_files import FILES, TRIMMED, lines, reports
-from .test_oom_report_hostile import FRAGMENTS, INVOKED, NAMES, killed, summary
+from .test_oom_report_hostile import FRAGMENTS, INVOKED, NAMES, killed, mixed, summary
 
 SECOND_NS = 1_000_000_000
 LINES = {name: list(lines(log)) for name, log in (TRIMMED | FILES).items()}
@@ -172,13 +172,7 @@ def test_loss_of_two_callers(names: tuple[list[str], list[str]], losses: list[Lo
     """The lines of two callers are mixed."""
     logs = [sequence(each, 10 * SECOND_NS, caller) for each, caller in zip(names, (b"T1", b"C2"), strict=True)]
     whole = reports(logs[0]) + reports(logs[1])
-    mixed = []
-    while logs[0] or logs[1]:
-        source = logs[data.draw(st.integers(0, 1))] or logs[0] or logs[1]
-        count = data.draw(st.integers(1, 60))
-        mixed += source[:count]
-        del source[:count]
-    left = without(mixed, losses)
+    left = without(mixed(logs, data), losses)
     check(reports(left), whole, left)
 
 
@@ -205,13 +199,13 @@ FORGED = st.one_of(
 @given(st.sampled_from(NAMED), st.lists(st.tuples(st.integers(0, 600), FORGED), max_size=20))
 def test_forged_lines(name: str, forged: list[tuple[int, bytes]]) -> None:
     """Lines of the kernel's in which others' words are, mixed in, change nothing."""
-    log, mixed = LINES[name], list(LINES[name])
+    log, log_with = LINES[name], list(LINES[name])
     for at, text in forged:
-        at %= len(mixed) + 1
+        at %= len(log_with) + 1
         # A record that goes on in the next, as a long path does, is printed under the console's lock.
-        if not (at < len(mixed) and mixed[at].text[:1] in (b"/", b",", b":")):
-            mixed.insert(at, LogLine(text, mixed[min(at, len(mixed) - 1)].time_ns, "printk"))
-    assert reports(mixed) == reports(log)
+        if not (at < len(log_with) and log_with[at].text[:1] in (b"/", b",", b":")):
+            log_with.insert(at, LogLine(text, log_with[min(at, len(log_with) - 1)].time_ns, "printk"))
+    assert reports(log_with) == reports(log)
 
 
 SIZES = b"total-vm:112400kB, anon-rss:91000kB, file-rss:14184kB, shmem-rss:0kB"

@@ -7,7 +7,6 @@ import gzip
 import html
 import json
 import lzma
-import os
 import re
 import shutil
 import subprocess
@@ -21,9 +20,11 @@ from cmarkgfm.cmark import Options
 from tests.kernel.environment import require
 from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.kernel_log_files import FILES, lines
+from tests.unit.kmsg_pipe import kmsg_of
 from tests.unit.log_formats import BOOT_ID, HOST, SPLIT, WHOLE
 from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
-from tracer.logs import kills, kmsg
+from tracer.host import read_host
+from tracer.logs import kills, kmsg, this_boot
 from tracer.printable import printable
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
@@ -31,6 +32,7 @@ from tracer.report.inputs import Inputs
 from tracer.report.make import Form, report
 from tracer.report.markdown import code
 from tracer.report.memory import parts, size_text
+from tracer.report.page import page
 
 BASES = of_kernel_logs()
 
@@ -297,19 +299,33 @@ def test_log_in_two_files(form: str, tmp_path: Path) -> None:
     assert read(second)[0].incidents() != expected
 
 
-def test_this_boots_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_this_boots_log(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """/dev/kmsg ends with what is there now, and has the kills that parse finds in it."""
-    require(os.geteuid() == 0 and os.access(kmsg.PATH, os.R_OK), "/dev/kmsg can be read")
+    monkeypatch.setattr(this_boot, "Kmsg", lambda: kmsg_of(lines(FILES["7.2-group"])))
     found = list(kills.LogKills().kills([kmsg.PATH]))
+    assert [record["victim"]["tid"] for record in found] == [236, 233, 234]
     collection, bad = read(kmsg.PATH)
-    told = [kill for incident in collection.incidents() for kill in incident.kills]
-    assert {record["id"] for record in found} <= {kill.record["id"] for kill in told}
+    ((incident,),) = [collection.incidents()]
+    assert [kill.record["id"] for kill in incident.kills] == [record["id"] for record in found]
     assert bad == [0]
-    for kill in told:
-        assert kill.record["host"]["boot_id"] is not None
+    for kill in incident.kills:
+        assert kill.record["host"] == read_host()
         assert any(f"Killed process {kill.record['victim']['tid']} " in line for line in kill.lines)
     assert report([kmsg.PATH], Form("md")) == 0
-    assert b" incident" in capsysbinary.readouterr().out
+    assert b"236" in capsysbinary.readouterr().out
+
+
+@pytest.mark.parametrize(("form", "expected"), [("dmesg", "19.08 s after boot"), ("journal json", None)])
+def test_undated(form: str, expected: str | None, tmp_path: Path) -> None:
+    """The page's list says when it was since boot where the log has no date."""
+    (tmp_path / "log").write_bytes(WHOLE[form](lines(FILES["7.2-group"])))
+    (found,) = re.findall(
+        r'<script type="application/json" id="index">(.*?)</script>',
+        page(read(str(tmp_path / "log"))[0].incidents(), []),
+    )
+    index = json.loads(found)
+    ((row),) = (dict(zip(index["columns"], each, strict=True)) for each in index["rows"])
+    assert (row["time"] is None, row["sinceBoot"]) == (expected is not None, expected)
 
 
 def test_byte_order_mark(tmp_path: Path) -> None:

@@ -124,11 +124,19 @@ def test_by_time_in_every_style(style: str, tmp_path: Path) -> None:
 def test_time_that_nobody_told(tmp_path: Path) -> None:
     """A file that does not begin with a record is as old as this run."""
     path = tmp_path / "x"
-    path.write_bytes(b'[1]\n{"time":"x"}\n')
-    sink = open_sink(f"file:{path}?rotate-seconds=1")
-    sink.write([record(0)])
-    assert parts(path) == []
-    time.sleep(1.1)
+    for seconds in (1, 4, 16):
+        path.write_bytes(b'[1]\n{"time":"x"}\n')
+        begun_s = time.time()
+        sink = open_sink(f"file:{path}?rotate-seconds={seconds}")
+        sink.write([record(0)])
+        older = parts(path)
+        if time.time() - begun_s < seconds:  # else the machine was busy with something else
+            break
+        sink.close()
+        for part in older:
+            part.unlink()
+    assert older == []
+    time.sleep(seconds + 0.1)
     sink.write([record(1)])
     sink.close()
     assert numbers(path.read_bytes()) == [1]
@@ -227,13 +235,17 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
     (tmp_path / "x.000002").write_bytes(record(60_000))
     whole = (tmp_path / "x.000001").read_bytes()
     uri = f"file:{path}?rotate-bytes=1M&compress=gzip"
-    child = subprocess.Popen(
-        [sys.executable, "-c", WRITER, uri, "60001"], stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
-    )
-    unfinished = tmp_path / "x.000001.gz.part"
-    wait_for(unfinished.exists)
-    child.send_signal(signal.SIGKILL)
-    child.wait(PATIENCE_S)
+    command = [sys.executable, "-c", WRITER, uri, "60001"]
+    unfinished, finished = tmp_path / "x.000001.gz.part", tmp_path / "x.000001.gz"
+    for _ in range(5):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+        wait_for(lambda: unfinished.exists() or finished.exists())
+        child.send_signal(signal.SIGKILL)
+        child.wait(PATIENCE_S)
+        if unfinished.exists():
+            break
+        finished.unlink()  # it was quicker than this test
+        (tmp_path / "x.000001").write_bytes(whole)
     assert unfinished.exists()
     assert (tmp_path / "x.000001").read_bytes() == whole
     sink = open_sink(uri)
@@ -394,7 +406,9 @@ def test_owner(is_setgid: bool, tmp_path: Path) -> None:
         tmp_path.chmod(0o2755)
     command = [sys.executable, "-c", DAEMON, f"file:{path}?rotate-bytes=1K&compress=gzip"]
     root = Path(__file__).parents[2]
-    said = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+    said = subprocess.run(
+        command, cwd=root, stderr=subprocess.PIPE, text=True, check=True, timeout=3 * PATIENCE_S
+    ).stderr
     if is_setgid:
         assert said == ""
         assert {each.stat().st_gid for each in (path, *parts(path))} == {4}

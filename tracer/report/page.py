@@ -60,16 +60,21 @@ def _hash(text: str) -> str:
 def _line(incident: Incident) -> dict[str, Any]:
     """All that is told of an incident; the page reads it when it is looked at."""
     kills = incident.kills
-    uptime = uptime_s(kills[0].record)
     return {
         "said": [printable(describe(kill.record)) for kill in kills],
         "parts": [list(part) for part in parts(kills[0].record["limit"])],
         "role": trigger_role(kills[0].record),
-        "sinceBoot": None if uptime is None else since_boot(uptime),
+        "sinceBoot": _since_boot(incident),
         "lines": incident.lines,
         "exits": [kill.exit for kill in kills],
         "records": [kill.record for kill in kills],
     }
+
+
+def _since_boot(incident: Incident) -> str | None:
+    """When it was, if its log has no date."""
+    uptime = uptime_s(incident.kills[0].record)
+    return None if uptime is None else since_boot(uptime)
 
 
 def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:
@@ -121,6 +126,7 @@ def _row(incident: Incident, numbered: dict[str, _Names]) -> dict[str, Any]:
     searched = dict.fromkeys(word for kill in kills for word in names(kill.record))
     return {
         "time": moment,
+        "sinceBoot": _since_boot(incident) if moment is None else None,
         "victims": len(kills),
         **facets,
         "scope": numbered["scope"].number(record["incident"]["scope"]),

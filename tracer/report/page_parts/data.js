@@ -10,8 +10,8 @@ const SCOPE_NAMES = {
 	mempolicy: "a memory policy's nodes", host_or_nodes: "the host's memory, or some nodes'", sysrq: "asked for by SysRq-f", null: "not known",
 };
 
-// A row: time (ms, null: unknown), victims, a name for each facet (a number, or one for each victim), comm, resident
-// and limit bytes (rss, limit), and all that a search looks at (text).
+// A row: time (ms, null: unknown), sinceBoot (what its log says where it has no date), victims, a name for each facet
+// (a number, or one for each victim), comm, resident and limit bytes (rss, limit), and all that a search looks at (text).
 const ROWS = INDEX.rows.map((row) => Object.fromEntries(row.map((value, number) => [INDEX.columns[number], value])));
 const TIMES = ROWS.map((row) => row.time).filter((time) => time !== null);
 const WHOLE = TIMES.length ? [TIMES[0], TIMES[TIMES.length - 1] + 1000] : null;

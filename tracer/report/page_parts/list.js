@@ -31,7 +31,7 @@ function fillRow(row, place) {
 	const more = data.victims > 1 ? ` and ${data.victims - 1} more` : "";
 	row.parts.what.textContent = printable(`${data.comm === null ? "a process" : data.comm}${more}${container === null ? "" : ` in ${container}`}`);
 	row.parts.size.textContent = data.limit === null ? sizeText(data.rss) : `${sizeText(data.rss)} of ${sizeText(data.limit)}`;
-	row.parts.when.textContent = `${timeText(data.time)}  ${printable(nameOf("node", firstOf(data.node)) || "")}`;
+	row.parts.when.textContent = `${data.sinceBoot || timeText(data.time)}  ${printable(nameOf("node", firstOf(data.node)) || "")}`;
 	row.parts.why.textContent = nameOf("scope", firstOf(data.scope)) || "";
 	row.parts.why.className = `why ${scopeClass(nameOf("scope", firstOf(data.scope)))}`;
 }
