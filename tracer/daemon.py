@@ -138,7 +138,9 @@ class Daemon:
         self._notifier.reloading()
         if self._options.config is not None:
             try:
-                self._apply(reload.read(self._options.arguments))
+                wanted = reload.read(self._options.arguments)
+                reload.check(self._options, wanted)
+                self._apply(wanted)
             except TracerError as error:
                 tell(str(error))
             except Exception as error:  # whatever it is: who mistypes a file does not end the capture

@@ -26,6 +26,8 @@ class Options(NamedTuple):
     """Of ``oomtrace run``: with them the configuration is read again."""
     config: str | None = None
     """The file that is read again at SIGHUP."""
+    settings: tuple[str, ...] = ()
+    """Those that stand in it."""
     engine: EngineOption = "auto"
     outputs: tuple[str, ...] = ("stdout",)
     labels: Pairs = ()

@@ -14,6 +14,21 @@ TIMEOUT_S = 20.0
 """On a host without memory it may take long; the ring buffer has room meanwhile."""
 
 
+def check(old: Options, wanted: Options) -> None:
+    """Raises TracerError where the file has lost all settings, or the outputs: one that is being written is so, too.
+
+    What stands in no file is as by default, and nobody who means that empties the file: records would go to stdout,
+    and filters, labels and redaction would be gone.
+    """
+    if old.settings and not wanted.settings:
+        what = f"{old.config} has no settings any more"
+    elif "output" in old.settings and "output" not in wanted.settings:
+        what = f"{old.config} has no output any more"
+    else:
+        return
+    raise TracerError(what, "it goes on as before; to go back to the defaults, restart it")
+
+
 def read(arguments: tuple[str, ...]) -> Options:
     """What ``oomtrace run`` with these arguments would tell the daemon now.
 

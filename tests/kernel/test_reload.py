@@ -63,6 +63,9 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
     for mistake, said in (("[]", "output"), ('["file:/a%00b"]', "it goes on as before")):
         config.write_text(f"output = {mistake}")
         reload(daemon, said)
+    for text, said in (("", "has no settings any more"), ('label = {site = "x"}', "has no output any more")):
+        config.write_text(text)
+        reload(daemon, f"{config} {said}: it goes on as before")
     config.write_text("output = 1")
     reload(daemon, f"{config}, line 1: an output has no uri")
     config.write_text(TWO.format(folder=tmp_path))

@@ -84,7 +84,8 @@ def run(
     else:
         from tracer.config import Config  # who has none starts sooner
 
-        options = Config(config).options(given, arguments)
+        read = Config(config)
+        options = read.options(given, arguments)._replace(settings=tuple(read.settings))
     if print_options:
         sys.stdout.buffer.write(to_json(options))
         return

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""reload.py: what the configuration file says now, read in a child as the daemon reads it."""
+
+from pathlib import Path
+
+import pytest
+
+from tracer import reload
+from tracer.errors import TracerError
+from tracer.options import Options
+
+FILES = 'output = ["file:/var/log/a.json"]\nlabel = {site = "a"}\nredact = ["geheim"]\n'
+
+
+def apply(path: Path, before: str, after: str, *arguments: str) -> Options:
+    """What the daemon goes on with that was started with one content, and reads another one."""
+    path.write_text(before)
+    old = reload.read(("--config", str(path), *arguments))
+    path.write_text(after)
+    wanted = reload.read(("--config", str(path), *arguments))
+    reload.check(old, wanted)
+    return wanted
+
+
+@pytest.mark.parametrize("after", ["", "# nothing\n"])
+@pytest.mark.parametrize("arguments", [(), ("-o", "stdout")])
+def test_emptied(tmp_path: Path, after: str, arguments: tuple[str, ...]) -> None:
+    """A file that is emptied (or being written) takes away neither outputs nor redaction, and says so."""
+    path = tmp_path / "config.toml"
+    with pytest.raises(TracerError, match="has no settings any more: it goes on as before") as caught:
+        apply(path, FILES, after, *arguments)
+    assert str(path) in str(caught.value)
+
+
+def test_without_output(tmp_path: Path) -> None:
+    """Records never go to stdout because the outputs are gone from the file; if it says stdout, they do."""
+    path = tmp_path / "config.toml"
+    with pytest.raises(TracerError, match="has no output any more"):
+        apply(path, FILES, 'label = {site = "b"}\n')
+    assert apply(path, FILES, 'output = "stdout"\n').outputs == ("stdout",)
+    assert apply(path, FILES, 'output = ["stdout"]\n').labels == ()
+
+
+def test_never_there(tmp_path: Path) -> None:
+    """A file that had no outputs, or nothing at all, needs none."""
+    path = tmp_path / "config.toml"
+    assert apply(path, "", "").outputs == ("stdout",)
+    assert apply(path, 'label = {site = "a"}\n', 'label = {site = "b"}\n').labels == (("site", "b"),)
+    assert apply(path, "", FILES).outputs == ("file:/var/log/a.json",)
