@@ -52,6 +52,7 @@ enum counter {
 	COUNTER_LOST_TOLD,     /* of COUNTER_LOST, in a record; written by user space, kept for the next run */
 	COUNTER_SIGKILLS_LOST, /* sigkill events that were too many at once, or found their ring buffer full */
 	COUNTER_SIGKILLS_LOST_TOLD,
+	COUNTER_WHOLE_NS, /* when user space last saw that all losses were told; it writes that for the next run */
 	COUNTERS,
 };
 

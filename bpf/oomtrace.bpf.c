@@ -277,6 +277,16 @@ inline_always bool is_killed_now(struct task_struct *task)
 	return true;
 }
 
+/* The mark tells nothing but a thread's number: whose it is, and that its exit is the OOM killer's, the SIGKILL told.
+ */
+inline_always void note_killed(u32 pid)
+{
+	u64 *started_ns = map_lookup(condemned, &pid);
+
+	if (started_ns)
+		map_update(sigkilled, &pid, started_ns, BPF_ANY);
+}
+
 SEC("raw_tp/mark_victim")
 int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -309,6 +319,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_now(task)));
 	if (!real && setting(kprobes))
 		return 0;
+	if (real && !task)
+		note_killed(*killed);
 	map_delete(killing, &tid);
 
 	if (!setting(kprobes) || !state)
@@ -376,12 +388,12 @@ inline_always void handle_oom_sigkill(struct task_struct *task)
 	u32 pid = READ(task, tgid);
 
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
+		map_update(sigkilled, &pid, &started_ns, BPF_ANY);
 		if (state->brief)
 			return;
 		event.victim_pid = state->victim_pid;
 		event.pid = pid;
 		bpf_probe_read_kernel(event.comm, sizeof(event.comm), &task->comm);
-		map_update(sigkilled, &pid, &started_ns, BPF_ANY);
 		stamp(&event.event, EVENT_SHARER, state->incident_ns);
 		send(&event, sizeof(event));
 		return;

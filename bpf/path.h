@@ -72,7 +72,24 @@ inline_always bool append_cgroup(char *strings, u64 start, struct cgroup_subsys_
 }
 
 #ifndef OOMTRACE_HEADERS /* struct mount is private to the kernel's fs/ */
-/* The executable's path up to the root of its mount namespace, as processes inside see it. */
+/* What d_path() adds to the name of a file that is in no folder, behind the only name of the path at start. */
+inline_always void append_deleted(char *strings, u64 start, volatile __u16 *len)
+{
+	const char deleted[] = " (deleted)";
+	u64 end = *len - 1;
+	long copied;
+
+	if (end > PATH_LEN - NAME_LEN)
+		return;
+	copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX) + end, sizeof(deleted), deleted);
+	if (copied > 0)
+		*len = end + copied;
+}
+
+/*
+ * The executable's path up to the root of its mount namespace, as processes inside see it.  A dentry that is its own
+ * parent, and not the root of its mount, is memfd_create(2)'s; below it a path is out of reach of its mount.
+ */
 inline_always bool append_exe(char *strings, u64 start, struct mm_struct *mm, volatile __u16 *len)
 {
 	struct file *file = READ(mm, exe_file);
@@ -91,9 +108,17 @@ inline_always bool append_exe(char *strings, u64 start, struct mm_struct *mm, vo
 			dentry = READ(mount, mnt_mountpoint);
 			mount = parent;
 		} else {
+			struct dentry *parent = READ(dentry, d_parent);
+
+			if (parent == dentry && i)
+				return false;
 			if (!append_name(strings, start, len, READ(dentry, d_name.name)))
 				return false;
-			dentry = READ(dentry, d_parent);
+			if (parent == dentry) {
+				append_deleted(strings, start, len);
+				return true;
+			}
+			dentry = parent;
 		}
 	}
 	return !file;

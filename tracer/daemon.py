@@ -34,7 +34,7 @@ from tracer.pipeline import Pipeline
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
-from tracer.rings import Rings, lost_untold
+from tracer.rings import Rings, untold
 from tracer.runtimes import Runtimes
 from tracer.sigkill import Sigkills
 from tracer.stderr import tell
@@ -83,8 +83,7 @@ class Daemon:
         outputs = self._outputs.start(kept.folder if kept else None, self._disk)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
-            told_ns = max(self._capture.since_ns, self._audit.since_ns)
-            self._stream.whole_until_ns = time.time_ns() - boottime_ns() + told_ns
+            self._lacks_since(untold(self._capture.attached.maps, self._capture.since_ns).since_ns)
         records = Records(self._capture.source, boot, GfpNames(features.tracefs()), self._capture.scores)
         self._pipeline = Pipeline(
             records,
@@ -259,7 +258,11 @@ class Daemon:
 
     def _inherit(self, predecessor: Pinned) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
-        self._stream.lose("ring_buffer", lost_untold(predecessor.maps))
+        lost = untold(predecessor.maps, predecessor.about.get("since_ns", 0))
+        for stage, count in lost.counts.items():
+            if count:
+                self._lacks_since(lost.since_ns)
+                self._stream.lose(stage, count)
         if predecessor.about["layout"] == wire.EVENT_LAYOUT:
             events = [event for event, _ in KillRings(predecessor.maps).events(self._pipeline.lose)]
             for event in events:
@@ -269,6 +272,11 @@ class Daemon:
         else:
             self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
             tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
+
+    def _lacks_since(self, since_ns: int) -> None:
+        """What the next record of a loss tells may have been lost since then (CLOCK_BOOTTIME)."""
+        began_ns = time.time_ns() - boottime_ns() + since_ns
+        self._stream.whole_until_ns = min(self._stream.whole_until_ns, began_ns)
 
     def _settle(self) -> None:
         """Tell what was lost, and let the kernel have back the room of what was written."""

@@ -18,6 +18,7 @@ COUNTER_MISREAD = 2
 COUNTER_LOST_TOLD = 3
 COUNTER_SIGKILLS_LOST = 4
 COUNTER_SIGKILLS_LOST_TOLD = 5
+COUNTER_WHOLE_NS = 6
 """enum counter in bpf/incident.h."""
 
 MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines", "briefs", "paths")
@@ -106,5 +107,5 @@ class Counters:
         return self._values[counter]
 
     def write(self, counter: int, value: int) -> None:
-        """Only COUNTER_LOST_TOLD and COUNTER_SIGKILLS_LOST_TOLD are ours to write."""
+        """Only COUNTER_LOST_TOLD, COUNTER_SIGKILLS_LOST_TOLD and COUNTER_WHOLE_NS are ours to write."""
         self._values[counter] = value

@@ -6,12 +6,14 @@ from functools import partial
 from typing import NamedTuple
 
 from tracer.backlog import Backlog
+from tracer.clock import boottime_ns
 from tracer.engine import (
     COUNTER_LOST,
     COUNTER_LOST_TOLD,
     COUNTER_SIGKILLS_LOST,
     COUNTER_SIGKILLS_LOST_TOLD,
     COUNTER_UNSEEN_CGROUPS,
+    COUNTER_WHOLE_NS,
     Counters,
     open_ring,
 )
@@ -55,13 +57,16 @@ class Rings:
 
     def lost(self) -> list[Loss]:
         """What was lost since this was last asked, or since an earlier run had told it."""
-        losses = []
+        losses, now_ns, all_told = [], boottime_ns(), True
         for stage, (counter, told) in _LOSSES.items():
             count, before = self._counters.read(counter), self._asked.get(stage)
+            all_told = all_told and count == self._counters.read(told)
             first = self._counters.read(told) if before is None else before
             self._asked[stage] = count
             if count > first:
                 losses.append(Loss(stage, first, count, before is None, partial(self._counters.write, told, count)))
+        if all_told:
+            self._counters.write(COUNTER_WHOLE_NS, now_ns)
         return losses
 
     def has_unseen_cgroups(self) -> bool:
@@ -78,7 +83,17 @@ class Rings:
         release(self.sigkills, self.sigkill_backlog, self.sigkill_backlog.first_needed(sigkills_told, False))
 
 
-def lost_untold(maps: dict[str, int]) -> int:
-    """Events of the OOM killer's that a capture which has ended has lost, and nobody told."""
+class Untold(NamedTuple):
+    """What a capture has lost, and no record tells yet."""
+
+    counts: dict[str, int]
+    """By stage."""
+    since_ns: int
+    """Until then nothing was lost, or it was told; CLOCK_BOOTTIME."""
+
+
+def untold(maps: dict[str, int], began_ns: int) -> Untold:
+    """Of the capture that has these maps, and was complete at ``began_ns`` (CLOCK_BOOTTIME)."""
     counters = Counters(maps)
-    return counters.read(COUNTER_LOST) - counters.read(COUNTER_LOST_TOLD)
+    counts = {stage: counters.read(counter) - counters.read(told) for stage, (counter, told) in _LOSSES.items()}
+    return Untold(counts, max(began_ns, counters.read(COUNTER_WHOLE_NS)))

@@ -2,6 +2,7 @@
 """Kills that find the ring buffer full are kept in brief: what their records tell is right, the rest is null."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_essentials(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
         assert victim["started_at"] < record["time"]
         assert (record["candidates"], record["network"], victim["ppid"], victim["ancestors"]) == (None,) * 4
         assert record["limit"]["limit_bytes"] is None
+
+
+def test_sharer(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
+    """Who dies because the memory is shared with a victim in brief was killed by the OOM killer, too: no `sigkill`."""
+    daemon = starve("events")
+    group = cgroup.child(f"docker-{'0123456789abcdef' * 4}.scope", 8)
+    daemon.process.send_signal(signal.SIGSTOP)
+    for _ in range(4):
+        eat(16, group).die()
+    sharing = eat(16, group, share_mm=True)
+    sharing.die()
+    daemon.process.send_signal(signal.SIGCONT)
+    wait_until("the kills", lambda: len(daemon.of_type("oom_kill")) >= 5, 2 * PATIENCE_S)
+    time.sleep(1.2)  # a SIGKILL by the kernel waits a second for a mark
+    assert daemon.stop()["lost"] == 0
+    assert daemon.of_type("sigkill") == []
+    assert daemon.of_type("oom_kill")[-1]["reduced"] is True
 
 
 def test_group_kill(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGKILL that is not the OOM killer's: who sent it, to whom, once, and what is not told."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from .conftest import Eat, MakeDaemon
 from .daemon import Daemon
 from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
 from .oracles import Record
+from .test_marked import KPROBE_PMU, hidden
 from .test_pins import any_engine, folder, pins  # noqa: F401 - fixtures
+from .test_record import seconds
 
 ID = "0123456789abcdef" * 4
 OTHER_ID = "fedcba9876543210" * 4
@@ -351,17 +355,20 @@ def test_storm(start: Start, cgroup: Cgroup, eat: Eat, reads: bool) -> None:
     assert daemon.stop()["lost"] == 0
 
 
-def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat) -> None:
+@pytest.mark.parametrize("kprobes", [True, pytest.param(False, marks=pytest.mark.vm)], ids=["all", "tracepoints"])
+def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool) -> None:
     """OOM kills, more than the kernel reports in full, take no room of the SIGKILLs: none of these is told as lost."""
     count = 20 if IN_VM else 100
-    daemon = start("containers")
+    with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
+        daemon = start("containers")
     group = container(cgroup)
     group.limit(10 << 20)
     eater = eat(16, group, children=count, jobs=2, life=600)
     wait_until("the OOM kills are over", eater.ended, 20 * PATIENCE_S)
-    pids = set(eater.children(count))
-    wait_until("all OOM kills", lambda: pids <= {victim(each) for each in oom(daemon)})
-    wait_until("all exits", lambda: len(daemon.of_type("oom_exit")) >= count)
+    pids = set(eater.children(count))  # whose thread alone is known where the mark tells no more
+    wait_until("all OOM kills", lambda: pids <= {each["victim"]["tid"] for each in oom(daemon)})
+    known = [victim(each) for each in oom(daemon) if each["victim"]["pid"] is not None]
+    wait_until("all exits", lambda: len(daemon.of_type("oom_exit")) >= len(known))
     with bpf_maps.opened(daemon.process.pid, "sigkill_rate") as rate:
         assert bpf_maps.read(rate, 0, RATE_SIZE) == bytes(RATE_SIZE)
     assert daemon.stop()["lost"] == 0
@@ -407,3 +414,24 @@ def test_option_of_adopted_capture(start: Start, run: Run, cgroup: Cgroup, pins:
     daemon.stop()
     assert daemon.of_type("lost") == []
     assert len(of_pid(daemon, between.pid)) == 1
+
+
+@pytest.mark.usefixtures("any_engine")
+def test_since_of_adopted_capture(start: Start, cgroup: Cgroup, eat: Eat, pins: Path) -> None:  # noqa: F811
+    """What was lost while nothing ran was lost since the last run, also where what that had kept is gone."""
+    if IN_VM:
+        not_applicable("a machine without KVM does not kill fast enough")
+    first = start("containers", "--pins", str(pins))
+    attached = seconds(first.start()["time"])
+    wait_until("it is settled", lambda: time.time() > attached + 1)
+    stopped = seconds(first.stop()["time"])
+    eat(0, container(cgroup), kills=1500, hold=True, life=600).full()
+    flooded = time.time()
+    time.sleep(0.5)
+    shutil.rmtree(f"{first.outputs[0]}.state")
+    daemon = start("containers", "--pins", str(pins))
+    lost = daemon.wait_for("lost")
+    assert (lost["stage"], lost["count"] > 0) == ("sigkill", True)
+    assert stopped - 0.5 < seconds(lost["since"]) < flooded
+    assert seconds(lost["since"]) <= min(seconds(each["time"]) for each in daemon.of_type("sigkill"))
+    daemon.stop()

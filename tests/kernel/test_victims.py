@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tracer.wire import ANCESTORS_MAX
 from .cgroups import Cgroup
 from .conftest import Eat, Fence
 from .daemon import Daemon
+from .eater import binary
 from .environment import HAS_BTF, PATIENCE_S, wait_until
 from .oracles import marked_victims
 from .watch import Watch
@@ -203,3 +205,26 @@ def test_renamed_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     assert record["victim"]["cmdline"][0] == "worker: idle"
     exe = record["victim"]["exe"]
     assert exe.endswith("/eat") if exe or HAS_BTF else exe is None
+
+
+MEMFD = """
+import os, sys
+file = os.memfd_create(sys.argv[1], 0)
+with open(sys.argv[2], "rb") as program:
+    os.write(file, program.read())
+os.execv(f"/proc/self/fd/{file}", sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("name", ["worker", "x" * 249])
+def test_program_in_memory(watch: Watch, cgroup: Cgroup, eat: Eat, name: str) -> None:
+    """An executable of memfd_create(2) is in no folder; its path is what /proc says."""
+    through = (sys.executable, "-c", MEMFD, name, str(binary()))
+    eater = eat(32, cgroup.child("limit", 16), gate=True, through=through)
+    eater.start()
+    exe = os.readlink(f"/proc/{eater.pid}/exe")
+    assert exe == f"/memfd:{name} (deleted)"
+    eater.go()
+    record = watch.kill(eater.die())
+    assert record["victim"]["exe"] == (exe if HAS_BTF else None)
+    assert "victim.exe" not in record["truncated"]
