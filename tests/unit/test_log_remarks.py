@@ -207,6 +207,54 @@ def test_panic(reason: str, tmp_path: Path) -> None:
     assert said[0].endswith(f"line {log.count(10)}: the kernel panicked instead of killing: {reason}")
 
 
+@pytest.mark.parametrize("stamp", ["[   14.200000] ", "<0>[   14.200000] ", "Nov 24 06:00:00 h kernel: ", ""])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Out of memory: compulsory panic_on_oom is enabled",
+        "out of memory. panic_on_oom is selected",
+        "Out of memory and no killable processes...",
+        "System is deadlocked on memory",
+    ],
+)
+def test_panic_alone(reason: str, stamp: str, tmp_path: Path) -> None:
+    """Its report's first lines are lost, as in pstore, which keeps the last ones, or all of them."""
+    panic = f"{stamp}Kernel panic - not syncing: {reason}\n".encode()
+    report = WHOLE["dmesg"](lines(FILES["6.12-global"]))
+    rest = report[report.index(b"Mem-Info") : report.index(b"oom-kill:constraint")].partition(b"\n")[2]
+    rest = rest[: rest.rindex(b"[")]
+    for log in (panic, rest + panic, OTHER + panic) if stamp.startswith("[") else (panic,):
+        code, said = parse(log, tmp_path)
+        assert (code, len(said)) == (0, 1)
+        assert said[0].endswith(f"line {log.count(10)}: the kernel panicked instead of killing: {reason}")
+
+
+def test_panic_after_a_kill(tmp_path: Path) -> None:
+    """It is of the next report, whose other lines are lost, and the kill has its record."""
+    log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
+    _, said = parse(
+        log + b"[   14.2] x\n[   14.200000] Kernel panic - not syncing: System is deadlocked on memory\n", tmp_path
+    )
+    assert said[0].endswith("the kernel panicked instead of killing: System is deadlocked on memory")
+
+
+def test_other_panic(tmp_path: Path) -> None:
+    """A panic for another reason is none of the OOM killer's."""
+    panic = b"[   14.200000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"
+    assert parse(panic, tmp_path) == (0, [])
+
+
+def test_nobody_to_kill(tmp_path: Path) -> None:
+    """A report says that there was nobody to kill; it is not one that is cut."""
+    log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
+    log = log[: log.index(b"oom-kill:constraint")] + b"Out of memory and no killable processes...\n"
+    code, said = parse(log, tmp_path)
+    assert (code, len(said)) == (0, 1)
+    assert said[0].endswith(
+        f"line {log.count(10)}: the kernel killed nobody: Out of memory and no killable processes..."
+    )
+
+
 def test_many_killers(tmp_path: Path) -> None:
     """The first are told, the others counted."""
     _, said = parse(EARLYOOM * 100, tmp_path)

@@ -103,6 +103,11 @@ class HostReports:
         if self.doubts is not None:
             self.doubts.panic(text)
 
+    def spare(self, text: bytes) -> None:
+        """As `Doubts`."""
+        if self.doubts is not None:
+            self.doubts.spare(text)
+
     def leave_unfinished(self, trigger: bytes | None) -> None:
         """As `Doubts`."""
         if self.doubts is not None:

@@ -171,7 +171,7 @@ class LogKills:
             scan.end()
             file.close()
         yield from self._take()
-        if scan.begun and not scan.recognized and not scan.remarks.unread:
+        if scan.begun and not scan.recognized and not scan.remarks.are_of_a_log:
             raise TracerError(
                 f"{file.name} is no kernel log",
                 "give the output of dmesg, of journalctl (as text or -o json, not json-pretty), or a file of syslog",

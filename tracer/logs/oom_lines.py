@@ -97,9 +97,15 @@ def is_message(message: bytes | None, has_sizes: bool) -> bool:
     return message in MESSAGES or _MESSAGE_IN_UB.fullmatch(message) is not None
 
 
+PANIC_WORD = b"Kernel panic - not syncing: "
+OOM_PANIC = re.compile(PANIC_WORD + rb"(?:[Oo]ut of memory\b|System is deadlocked on memory).*", re.DOTALL)
+"""A panic of out_of_memory() and check_panic_on_oom(), whose words each kernel has had."""
+NO_KILLABLE = b"Out of memory and no killable processes"
+
+
 def ends_without_kill(text: bytes, is_group: bool) -> bool:
     """Whether a line says that a report has no kill; of a group's others one may be gone already."""
-    if text.startswith((b"Out of memory and no killable processes", b"Kernel panic - not syncing: ")):
+    if text.startswith((NO_KILLABLE, PANIC_WORD)):
         return True
     return not is_group and text.endswith(b" is already exiting. Skip killing the task") and b": OOM victim " in text
 

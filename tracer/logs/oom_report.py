@@ -32,7 +32,7 @@ DETAILS = (
     b" in /",  # Task, Tasks
     b"tgid total_vm",
     b" is already exiting. Skip killing the task",
-    b"Kernel panic - not syncing: ",
+    oom_lines.PANIC_WORD,
     b" printk messages dropped **",
     b" kernel messages",  # journald missed some
 )
@@ -52,6 +52,8 @@ _BEGINS = (
     b"[  pid  ] ",
     b"CPU: ",
     b"Pid: ",
+    oom_lines.PANIC_WORD,
+    oom_lines.NO_KILLABLE,
 )
 """How those of the other lines begin of which a report can consist."""
 
@@ -114,6 +116,9 @@ class Doubts(Protocol):
 
     def panic(self, text: bytes) -> None:
         """A report ended in a panic, and nobody was killed."""
+
+    def spare(self, text: bytes) -> None:
+        """A report ended in that there was nobody to kill."""
 
     def leave_unfinished(self, trigger: bytes | None) -> None:
         """A report began, and does not say who was killed."""
@@ -180,7 +185,9 @@ class Reports:
         if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
         elif incident is None:
-            if text.startswith(_BEGINS):
+            if text.startswith((oom_lines.PANIC_WORD, oom_lines.NO_KILLABLE)):
+                self._end_without_kill(text, has_report=False)
+            elif text.startswith(_BEGINS):
                 self._begin_headless(line, None, done)
         elif (taken := incident.read(line, self._number)) is None:
             done += self._close(line.caller, complete=False)
@@ -188,9 +195,17 @@ class Reports:
         elif not taken and oom_lines.ends_without_kill(text, bool(incident.kills)):
             if not incident.kills:
                 del self._open[line.caller]
-                if self._doubts is not None and text.startswith(b"Kernel panic - "):
-                    self._doubts.panic(text)
+            self._end_without_kill(text, has_report=not incident.kills)
             done += self._close(line.caller)
+
+    def _end_without_kill(self, text: bytes, *, has_report: bool) -> None:
+        """Say what became of a report without a kill; where its other lines are lost only the OOM killer's words count."""
+        if self._doubts is None:
+            return
+        if oom_lines.OOM_PANIC.fullmatch(text) is not None or (has_report and text.startswith(oom_lines.PANIC_WORD)):
+            self._doubts.panic(text)
+        elif text.startswith(oom_lines.NO_KILLABLE):
+            self._doubts.spare(text)
 
     def _begin_headless(self, line: LogLine, cpu: tuple[int, bytes] | None, done: list[Report]) -> None:
         incident = self._begin(line, done)

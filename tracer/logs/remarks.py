@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tracer.logs.oom_lines import NO_KILLABLE, OOM_PANIC, PANIC_WORD
 from tracer.printable import printable
 
 LineAt = Callable[[int], int | None]
 """The number of the line in which a byte of the log is, None where that is not known."""
 
-KILLER_WORDS = (b" due to memory ", b"ending SIG", b"viction manager: ")
-"""One of them is in each line of systemd-oomd, earlyoom, nohang and the kubelet about a kill."""
+OTHER_WORDS = (b" due to memory ", b"ending SIG", b"viction manager: ", PANIC_WORD, NO_KILLABLE)
+"""One of them is in each line of systemd-oomd, earlyoom, nohang and the kubelet about a kill, and in the kernel's that
+it killed nobody.
+"""
 
 _MEANT = re.compile(
     rb"Killed process \d{1,10}[ ,].{0,200}(?:total-vm|vsz):\d"
@@ -78,6 +81,11 @@ class Remarks:
         """Whether it was memory that the kubelet wanted to reclaim."""
         self._passed_to = -1
 
+    @property
+    def are_of_a_log(self) -> bool:
+        """Whether a line was the kernel's, in whatever form."""
+        return self.unread > 0 or bool(self._lines)
+
     def pass_over(self, line: bytes, is_unknown: bool, place: Callable[[], Place]) -> None:
         """A line of which no record is made: it is in no known format, or not the kernel's."""
         if _MEANT.search(line) is not None:
@@ -90,6 +98,8 @@ class Remarks:
             else:
                 self._others += 1
                 self._first_others = self._first_others or where
+        elif is_unknown and (panicked := OOM_PANIC.search(line)) is not None:
+            self.panic(panicked[0], place)
         elif (killed := self._killed(line)) is not None:
             where = place()
             if 0 <= where.offset <= self._passed_to:
@@ -107,6 +117,10 @@ class Remarks:
         self._add(
             place(), f"the kernel panicked instead of killing: {_text(text.partition(b': ')[2][:_LONGEST_REASON])}"
         )
+
+    def spare(self, text: bytes, place: Callable[[], Place]) -> None:
+        """A report of a kernel that found nobody to kill."""
+        self._add(place(), f"the kernel killed nobody: {_text(text[:_LONGEST_REASON])}")
 
     def leave_unfinished(self, trigger: bytes | None) -> None:
         """A report that does not say who was killed."""

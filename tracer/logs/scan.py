@@ -16,7 +16,7 @@ from tracer.logs.oom_details import Awaited
 from tracer.logs.oom_incident import Incident
 from tracer.logs.oom_report import DETAILS, STATISTIC, TRACE_WORD, WORDS, has_word, may_begin
 from tracer.logs.places import LOOK_BACK_BYTES, SPACED, STRETCH_BYTES, Places, lines_before, passed_over, with_spelled
-from tracer.logs.remarks import KILLER_WORDS, Place, Remarks
+from tracer.logs.remarks import OTHER_WORDS, Place, Remarks
 from tracer.logs.terminal import Terminal, terminal_of, whole_part
 from tracer.logs.times import Calendar
 
@@ -27,8 +27,8 @@ _BOOT = b"Linux version "
 _SAMPLE_LINES = 256
 _WINDOW_BYTES = 65536
 """In which it is learnt what stands in front of the lines of a report."""
-_KILLERS_BYTES = 4 << 20
-"""In so much of a log it is looked for kills by other killers."""
+_OTHERS_BYTES = 4 << 20
+"""In so much of a log it is looked for kills by other killers, and for panics without a report."""
 _PATIENCE_BYTES = 4 << 20
 """After so much in which nothing counts, nothing more is waited for."""
 
@@ -267,6 +267,10 @@ class LogScan:
         """As `Doubts`."""
         self.remarks.panic(text, self._place)
 
+    def spare(self, text: bytes) -> None:
+        """As `Doubts`."""
+        self.remarks.spare(text, self._place)
+
     def leave_unfinished(self, trigger: bytes | None) -> None:
         """As `Doubts`."""
         self.remarks.leave_unfinished(trigger)
@@ -281,8 +285,8 @@ class LogScan:
         begins: tuple[bytes, ...] = self._begin_words
         counts: tuple[bytes, ...] = self._count_words
         begins, counts = with_spelled(data, begins, counts, self._is_spaced)
-        if self._fed_bytes <= _KILLERS_BYTES:
-            begins, counts = (*begins, *KILLER_WORDS), (*counts, *KILLER_WORDS)
+        if self._fed_bytes <= _OTHERS_BYTES:
+            begins, counts = (*begins, *OTHER_WORDS), (*counts, *OTHER_WORDS)
         self._begins, self._counts = Places(begins), Places(counts)
 
     def _take(self, sourced: Sourced) -> None:

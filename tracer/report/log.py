@@ -58,7 +58,7 @@ class LogKills:
     @property
     def recognized(self) -> bool:
         """Whether anything in it was a line of a log, or should have been one."""
-        return self._scan is not None and (self._scan.recognized > 0 or self._scan.remarks.unread > 0)
+        return self._scan is not None and (self._scan.recognized > 0 or self._scan.remarks.are_of_a_log)
 
     def remarks(self) -> Iterator[Remark]:
         """What the logs have beside the kills, when all are read."""
