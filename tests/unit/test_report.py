@@ -324,7 +324,7 @@ def test_undated(form: str, expected: str | None, tmp_path: Path) -> None:
         page(read(str(tmp_path / "log"))[0].incidents(), []),
     )
     index = json.loads(found)
-    ((row),) = (dict(zip(index["columns"], each, strict=True)) for each in index["rows"])
+    (row,) = (dict(zip(index["columns"], each, strict=True)) for each in index["rows"])
     assert (row["time"] is None, row["sinceBoot"]) == (expected is not None, expected)
 
 

@@ -35,41 +35,44 @@ Taken = bool | None
 class Details:
     """What the lines of one report say, as far as they came."""
 
+    # Most kills of a storm have no report: what they do not have takes no time.
+    _stage = _FIRST
+    _seen = 0
+    """The stages of which there was a line, a bit for each."""
+    _others = 0
+    cpu: tuple[int, bytes] | None = None
+    """Thread and comm of a stack trace that may be that of the next report, whose first line is missing."""
+    gfp_mask: int | None = None
+    gfp_flags: bytes | None = None
+    order: int | None = None
+    trigger_comm: bytes | None = None
+    trigger_tid: int | None = None
+    reported = False
+    """Whether the first line of the report is there."""
+    chosen: bytes | None = None
+    """The message of a line that said who was chosen."""
+    constraint: bytes | None = None
+    chosen_pid: int | None = None
+    chosen_uid: int | None = None
+    summary: bytes | None = None
+    cgroups = oom_lines.Cgroups(None, None)
+    in_statistics = in_table = False
+    _is_inline = False
+    """Whether statistics are on the line that names the cgroup, as before 5.2."""
+    group: bytes | None = None
+    lacks_first = False
+    """Whether the group's first victim is missing, of which the report is."""
+    is_limited = False
+    """Whether the kernel may have printed no report of the kill, nor of the next, as there were too many."""
+    pieces = b""
+
     def __init__(self, line: LogLine, number: int) -> None:
         self.first, self.clock = line.time_ns, line.clock
-        self._last, self._number, self._others = line.time_ns, number, 0
-        self._stage = _FIRST
-        self._seen = set[int]()
-        """The stages of which there was a line."""
-        self.cpu: tuple[int, bytes] | None = None
-        """Thread and comm of a stack trace that may be that of the next report, whose first line is missing."""
-        self.gfp_mask: int | None = None
-        self.gfp_flags: bytes | None = None
-        self.order: int | None = None
-        self.trigger_comm: bytes | None = None
-        self.trigger_tid: int | None = None
-        self.reported = False
-        """Whether the first line of the report is there."""
-        self.chosen: bytes | None = None
-        """The message of a line that said who was chosen."""
-        self.constraint: bytes | None = None
-        self.chosen_pid: int | None = None
-        self.chosen_uid: int | None = None
-        self.summary: bytes | None = None
-        self.cgroups = oom_lines.Cgroups(None, None)
+        self._last, self._number = line.time_ns, number
         self.counters: dict[bytes, Counter] = {}
         self.statistics: dict[bytes, int] = {}
-        self.in_statistics = self.in_table = False
-        self._is_inline = False
-        """Whether statistics are on the line that names the cgroup, as before 5.2."""
         self.tasks = Tasks()
         self.kills: list[Kill] = []
-        self.group: bytes | None = None
-        self.lacks_first = False
-        """Whether the group's first victim is missing, of which the report is."""
-        self.is_limited = False
-        """Whether the kernel may have printed no report of the kill, nor of the next, as there were too many."""
-        self.pieces = b""
 
     def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
         self.reported = True
@@ -138,7 +141,7 @@ class Details:
         if self.kills or stage < self._stage:
             return False
         self._stage = stage
-        self._seen.add(stage)
+        self._seen |= 1 << stage
         return True
 
     def _read_row(self, text: bytes) -> Taken:
@@ -246,7 +249,7 @@ class Details:
             return
         if message == oom_lines.MEMCG or (self.summary or b"").find(b",oom_memcg=/") >= 0:
             # Of reports without a summary not all kernels print statistics.
-            has_statistics = _STATISTICS in self._seen or self.summary is None
+            has_statistics = bool(self._seen & 1 << _STATISTICS) or self.summary is None
             if not (has_statistics or self.counters) and (self.reported or self.trigger_tid is not None):
                 self.tasks = Tasks()  # it may have begun as the host's
             if not (has_statistics and self.counters):

@@ -199,7 +199,7 @@ class Reports:
             done += self._close(line.caller)
 
     def _end_without_kill(self, text: bytes, *, has_report: bool) -> None:
-        """Say what became of a report without a kill; where its other lines are lost only the OOM killer's words count."""
+        """Say what became of a report without a kill; where its lines are lost, only the OOM killer's words count."""
         if self._doubts is None:
             return
         if oom_lines.OOM_PANIC.fullmatch(text) is not None or (has_report and text.startswith(oom_lines.PANIC_WORD)):

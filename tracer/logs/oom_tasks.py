@@ -36,18 +36,19 @@ class Task(NamedTuple):
 class Tasks:
     """The rows of one table; truth is whether there are any."""
 
+    _columns: Sequence[bytes] = ()
+    _swap: int | None = None
+    """Which of them tells of swap."""
+    _read_columns = _RSS + 1
+    """So many are read of rows that nobody asked for."""
+    _row = _NO_ROW
+    _by_tid: dict[bytes, bytes] | None = None
+    _shrunk = False
+
     def __init__(self) -> None:
-        self._columns: list[bytes] = []
-        self._swap: int | None = None
-        """Which of them tells of swap."""
-        self._read_columns = _RSS + 1
-        """So many are read of rows that nobody asked for."""
-        self._row = _NO_ROW
         self._lines: list[bytes] = []
-        self._by_tid: dict[bytes, bytes] | None = None
         self._tasks: dict[bytes, Task | None] = {}
         """Those that were read, by their rows."""
-        self._shrunk = False
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -109,6 +110,8 @@ class Tasks:
 
     def find(self, tid: int) -> Task | None:
         """The row of a thread."""
+        if not self._lines:
+            return None
         line = self._rows().get(b"%d" % tid)
         return None if line is None else self._read(line)
 
@@ -118,7 +121,7 @@ class Tasks:
 
     def process_of(self, tid: int | None) -> int | None:
         """The process of a thread, where the table shows it."""
-        if tid is None:
+        if tid is None or not self._lines:
             return None
         if (task := self.find(tid)) is not None:
             return task.pid
