@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tracer import threads
 from tracer.stderr import tell
@@ -45,6 +45,22 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     return found[0]
 
 
+class _Asked:
+    """A job whose result somebody waits for."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.is_done = False
+
+    def __call__(self) -> None:
+        try:
+            self.result = self._function()
+        except BaseException as error:
+            self.error = error
+
+
 class Disk:
     """Jobs, done one after the other by a thread that begins with the first one."""
 
@@ -54,6 +70,7 @@ class Disk:
         self._news = threading.Condition()
         self._busy_since_s: float | None = None
         self._thread: threading.Thread | None = None
+        self._syncs: Disk | None = None
 
     def ask(self, job: Callable[[], object]) -> None:
         """Have it done soon; one that waits already is not done twice.
@@ -66,6 +83,32 @@ class Disk:
             self._news.notify_all()
             if self._thread is None:
                 self._thread = threads.start("disk", self._work)
+
+    def do(self, function: Callable[[], T]) -> T:
+        """What it returns or raises, once its turn has come.
+
+        Raises TimeoutError, an OSError, where the disk hangs, in that or in a job before it, or there is no thread yet.
+        """
+        job = _Asked(function)
+        self.ask(job)
+        with self._news:
+            while not job.is_done:
+                if self._thread is None or self.hangs():
+                    if job in self._jobs:
+                        del self._jobs[job]
+                        self._asked -= 1
+                    raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
+                self._news.wait(HUNG_S / 4)
+        if job.error is not None:
+            raise job.error
+        return cast(T, job.result)
+
+    def sync(self, job: Callable[[], object]) -> None:
+        """Have it done soon by another thread: a job that takes long on any disk that is busy."""
+        with self._news:
+            if self._syncs is None:
+                self._syncs = Disk()
+        self._syncs.ask(job)
 
     def hangs(self) -> bool:
         """Whether a job takes too long at this moment."""
@@ -97,4 +140,6 @@ class Disk:
             with self._news:
                 self._busy_since_s = None
                 self._done += 1
+                if isinstance(job, _Asked):
+                    job.is_done = True
                 self._news.notify_all()

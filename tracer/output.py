@@ -18,11 +18,13 @@ from tracer.refusals import Refusals
 from tracer.sinks import RejectedError, Sink
 from tracer.spool import Spool
 from tracer.stderr import tell
-from tracer.undelivered import LOCK_S, Undelivered
+from tracer.undelivered import Undelivered
 
 BEHIND_S = 1.0
 HUNG_S = 5.0
 """A request over a network may take longer than BEHIND_S; what takes longer than this is said to fail."""
+JOIN_S = 0.25
+"""How much longer its thread may take to end."""
 RECENT_S = 2.0
 """How long to wait for what a file and its spool have already."""
 
@@ -58,7 +60,7 @@ class Output:
         """Since when the sink has been at it; None: it is not."""
         self._lock = self._lines.lock
         self._news = self._lines.news
-        self._refusals = Refusals(self.uri, spool, self._lines.spool_lock)
+        self._refusals = Refusals(self.uri, spool.path if spool is not None else "", self._lines.set_aside)
         self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
         self._retry = BackOff()
@@ -157,15 +159,21 @@ class Output:
             self._retry.until_s = 0.0
             self._news.notify()
 
+    def end(self, timeout_s: float) -> None:
+        """Deliver for so long at most; ``close`` waits for that."""
+        with self._news:
+            if self._ends_s is None:
+                self._ends_s = time.monotonic() + timeout_s
+                self._retry.end()
+                self._news.notify()
+
     def close(self, timeout_s: float) -> None:
         """Deliver for so long at most, and spool the rest; what has no room there is not settled."""
         if self._closed:
             return
-        with self._news:
-            self._ends_s = time.monotonic() + timeout_s
-            self._retry.end()
-            self._news.notify()
-        self._thread.join(timeout_s + LOCK_S)
+        self.end(timeout_s)
+        assert self._ends_s is not None
+        self._thread.join(max(0.0, self._ends_s - time.monotonic()) + JOIN_S)
         with self._lock:
             self._closed = True
         left = self._lines.close()
@@ -210,7 +218,6 @@ class Output:
         while True:
             if self._spool is not None and self._is_behind():
                 self._lines.keep()
-                self._lines.sync()
             if self.failing and self._lines.is_empty:
                 self.failing = False
                 tell(f"{self.uri} works again: {self._caught_up} records caught up")

@@ -5,7 +5,7 @@ from collections.abc import Container, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from tracer.disk import OPEN_S, Disk, within
+from tracer.disk import HUNG_S, OPEN_S, Disk, within
 from tracer.errors import TracerError
 from tracer.output import Output
 from tracer.sinks import Sink
@@ -16,6 +16,8 @@ from tracer.stderr import tell
 
 CLOSE_S = 2.0
 """How long an output may take to deliver the last lines."""
+EXCHANGE_S = 0.5
+"""The same where the others go on."""
 
 
 class OutputState(NamedTuple):
@@ -35,7 +37,7 @@ class Outputs:
     """Raises TracerError where there is none, or one cannot be opened; threads are started by ``start``."""
 
     def __init__(self, uris: Sequence[str]) -> None:
-        self._opened = _open(uris, [])
+        self._opened = _open(uris, [], OPEN_S)
         self._folder: str | None = None
         self._disk: Disk | None = None
         self._running: dict[str, Output] = {}
@@ -51,9 +53,12 @@ class Outputs:
 
         Raises TracerError where a new one cannot be opened; then nothing changes.
         """
-        opened = _open(uris, self._running)
-        for uri in [uri for uri in self._running if uri not in uris]:
-            self._running.pop(uri).close(CLOSE_S)
+        opened = _open(uris, self._running, HUNG_S)
+        gone = [self._running.pop(uri) for uri in list(self._running) if uri not in uris]
+        for output in gone:
+            output.end(EXCHANGE_S)
+        for output in gone:
+            output.close(EXCHANGE_S)
         for uri, target, sink in opened:
             self._running[uri] = self._start(target, sink)
         return [self._running[uri] for uri in uris]
@@ -79,18 +84,26 @@ class Outputs:
         return Output(sink, spool, *_wishes(target), self._disk)
 
 
-def _open(uris: Sequence[str], known: Container[str]) -> list[tuple[str, Target, Sink]]:
-    """Those that are not known; all or none."""
+def _open(uris: Sequence[str], known: Container[str], timeout_s: float) -> list[tuple[str, Target, Sink]]:
+    """Those that are not known; all or none.  ``timeout_s``: what each may take."""
     opened: list[tuple[str, Target, Sink]] = []
     try:
         for uri, target in zip(uris, parse_all(uris), strict=True):
             if uri not in known:
-                opened.append((uri, target, open_target(target)))
+                opened.append((uri, target, _within(timeout_s, target)))
     except BaseException:
         for _, _, sink in opened:
             sink.close()
         raise
     return opened
+
+
+def _within(timeout_s: float, target: Target) -> Sink:
+    """Raises TracerError, also where the disk hangs."""
+    try:
+        return within(timeout_s, partial(open_target, target))
+    except TimeoutError as error:
+        raise TracerError(f"{target.uri}: {error.strerror}", "see whether its disk hangs, or name another") from error
 
 
 def _wishes(target: Target) -> tuple[str, frozenset[str] | None]:

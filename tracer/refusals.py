@@ -2,11 +2,9 @@
 """Lines that the other side refuses: sent one by one, and set aside where the line itself is at fault."""
 
 import errno
-import threading
+from collections.abc import Callable
 
-from tracer.disk import HUNG_S
 from tracer.sinks import RejectedError
-from tracer.spool import Spool
 from tracer.stderr import tell
 
 DOUBTED_MAX = 32
@@ -14,12 +12,12 @@ DOUBTED_MAX = 32
 
 
 class Refusals:
-    """Of one output; what is set aside goes into its spool, which ``lock`` guards."""
+    """Of one output; ``set_aside`` keeps lines, if it can, in ``place``."""
 
-    def __init__(self, uri: str, spool: Spool | None, lock: threading.Lock) -> None:
+    def __init__(self, uri: str, place: str, set_aside: Callable[[list[bytes]], bool]) -> None:
         self.rejected = 0
         """Lines that the other side will never take."""
-        self._uri, self._spool, self._lock = uri, spool, lock
+        self._uri, self._place, self._keep = uri, place, set_aside
         self._alone = 0
         """So many lines are delivered one by one, because one of them is rejected."""
         self._doubted: list[RejectedError] = []
@@ -68,11 +66,8 @@ class Refusals:
 
     def _set_aside(self, lines: list[bytes], error: RejectedError) -> None:
         self.rejected += error.count
-        is_kept = False
-        if self._spool is not None and self._lock.acquire(timeout=HUNG_S):
-            is_kept = sum(map(self._spool.set_aside, lines)) == len(lines)
-            self._lock.release()
+        is_kept = self._keep(lines)
         if self.rejected == error.count:
             what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
-            kept = f"kept in {self._spool.path} (1 MiB at most)" if self._spool and is_kept else "lost"
+            kept = f"kept in {self._place} (1 MiB at most)" if is_kept else "lost"
             tell(f"{self._uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")

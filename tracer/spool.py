@@ -20,7 +20,7 @@ import os
 import re
 from binascii import crc32
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -150,21 +150,15 @@ class Spool:
             with suppress(OSError, GoneError), self._open(number) as file:
                 yield from iter(lambda file=file: file.readline(LINE_MAX_BYTES), b"")  # type: ignore[misc]
 
-    def sync(self) -> None:
-        """Bring complete segments onto the disk; may take long."""
-        for descriptor in self._complete:
-            with suppress(OSError):
-                os.fsync(descriptor)
-            os.close(descriptor)
-        if self._complete:
-            with suppress(OSError):
-                os.fsync(self._folder)
-        self._complete.clear()
+    def take_complete(self) -> list[int]:
+        """Descriptors of complete segments and of their folder, for ``sync``."""
+        complete, self._complete = self._complete, []
+        return [*complete, os.dup(self._folder)] if complete else []
 
     def close(self) -> None:
         self._close_reader()
         self._end_segment()
-        self.sync()
+        sync(self.take_complete())
         if self._cursor is not None:
             os.close(self._cursor)
         os.close(self._folder)
@@ -275,6 +269,14 @@ class Spool:
             self._unlink("cursor")
             return 0, 0
         return int(match[2]), int(match[3])
+
+
+def sync(descriptors: Iterable[int]) -> None:
+    """Bring what they are of onto the disk, which may take long, and close them."""
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def _name(number: int) -> str:

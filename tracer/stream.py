@@ -210,5 +210,7 @@ class Stream:
 
     def close(self) -> None:
         """Hand over what is left, or keep it for the next run."""
+        for output in self._outputs:  # all at once: several may hang
+            output.end(CLOSE_S)
         for output in self._outputs:
             output.close(CLOSE_S)

@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lines of one output that it has not delivered yet: a queue in memory, a spool on disk.
 
-The oldest ones are in the spool if that holds any.  Lines go there by the thread of a Disk: neither who puts lines nor
-who delivers them waits for one that hangs.  While it does, lines are delivered from memory, ahead of the spool's; what
-then is in both comes twice.
+The oldest ones are in the spool if that holds any.  The thread of a Disk alone touches the spool: neither who puts
+lines nor who delivers them waits for one that hangs.  While it does, lines are delivered from memory, ahead of the
+spool's; what then is in both comes twice.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
-from tracer.disk import HUNG_S, Disk
+from tracer.disk import Disk
 from tracer.ids import Id, ids
 from tracer.line_queue import LineQueue
-from tracer.spool import Spool
+from tracer.spool import Spool, sync
 from tracer.stderr import tell
 
 MOVE_S = 0.2
 """After so long who moves lines to the spool gives way: without a pause it would be taken for a disk that hangs."""
 SPOOL_RETRY_S = 1.0
-LOCK_S = 0.5
-"""How long to wait for a spool that is being written or synced."""
 
 
 class Undelivered:
@@ -34,14 +32,14 @@ class Undelivered:
         self.news = threading.Condition(self.lock)
         """Who delivers waits for it."""
         self.spool = spool
-        self.spool_lock = threading.Lock()
-        """Held while the spool is read or written, and while lines leave the queue for it; taken before ``lock``."""
-        self._wanted = 0
-        """So many threads wait for the spool."""
         self._disk = disk
         self._retry_s = 0.0
         self._owed = 0
-        """So many of the spool's lines were delivered while it was in other hands."""
+        """So many of the spool's first lines were delivered, and are yet to leave it."""
+        self._moving: bytes | None = None
+        """The first line of the queue, while it is written to the spool."""
+        self._is_passed = False
+        """That one was delivered meanwhile, in its turn."""
         self._overtakes = False
         """The lines that are being delivered are not the spool's, which holds older ones."""
         self._is_closed = False
@@ -69,12 +67,6 @@ class Undelivered:
             if waits:
                 self._disk.wait()
 
-    def sync(self) -> None:
-        """Bring onto the disk what is in the spool; may take long."""
-        with self._own_spool() as spool:
-            if spool is not None:
-                spool.sync()
-
     def first(self, count: int, delivered: Callable[[], set[Id]]) -> tuple[list[bytes], bool, int]:
         """The oldest lines, whether they are from the spool, and if not the value of ``settled`` at which they begin.
 
@@ -82,9 +74,11 @@ class Undelivered:
         """
         self._overtakes = False
         if self.spool is not None and not self.spool.is_empty:
-            with self._own_spool() as spool:
-                lines = self._first_spooled(spool, count, delivered) if spool is not None else []
-                self._overtakes = spool is None
+            known = delivered() if self._is_inherited else set()
+            try:
+                lines = self._disk.do(partial(self._first_spooled, self.spool, count, known))
+            except TimeoutError:
+                lines, self._overtakes = [], True
             if lines:
                 return lines, True, 0
         with self.lock:
@@ -93,35 +87,34 @@ class Undelivered:
 
     def delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         """So many of the lines that ``first`` had told were delivered."""
-        with self._own_spool() as spool:
+        with self.lock:
             if self._is_closed:
                 return
-            if is_spooled:
-                self._pass_over(spool, count)
-                return
-            # They may have been moved to the spool meanwhile, where they are the first.  Where the spool is in other
-            # hands they still may, so that what was moved and what is left are one view of the queue.
-            with self.lock:
-                if self._is_closed:
-                    return
+            spooled = count
+            if not is_spooled:  # they may have been moved to the spool meanwhile, where they are the first
                 spooled = min(count, self.queue.settled - begin)
                 self.queue.settle(count - spooled)
-            self._pass_over(spool, spooled)
-
-    def _pass_over(self, spool: Spool | None, count: int) -> None:
-        """So many of the spool's oldest lines were delivered, unless what is delivered overtakes them."""
-        if self._overtakes or not count:
-            return
-        if spool is not None:
-            spool.advance(count)
-        else:
-            with self.lock:
-                self._owed += count
+                if count > spooled and self._moving is not None:
+                    self._moving, self._is_passed = None, not self._overtakes
+            if self._overtakes or not spooled:
+                return
+            self._owed += spooled
+        self._disk.ask(self._pass_over)
 
     def recent(self) -> set[Id]:
-        """What the last lines in the spool tell of."""
-        with self.spool_lock:
-            return ids(self.spool.recent()) if self.spool is not None else set()
+        """What the last lines in the spool tell of.  Raises TimeoutError where the disk hangs."""
+        spool = self.spool
+        return self._disk.do(lambda: ids(spool.recent())) if spool is not None else set()
+
+    def set_aside(self, lines: list[bytes]) -> bool:
+        """Keep lines that are never delivered; False: not all of them."""
+        spool = self.spool
+        if spool is None:
+            return False
+        try:
+            return self._disk.do(lambda: not self._is_closed and sum(map(spool.set_aside, lines)) == len(lines))
+        except TimeoutError:
+            return False
 
     def close(self) -> int:
         """Keep what can be kept; how many lines are left in memory, which are not settled."""
@@ -137,54 +130,60 @@ class Undelivered:
             self._disk.wait()
         return left
 
-    def _close_spool(self) -> None:
-        if self.spool is not None and self.spool_lock.acquire(timeout=LOCK_S):
-            self.spool.close()
-            self.spool_lock.release()
+    # What follows is for the thread of the disk.
 
     def _move(self) -> None:
         spool, now_s = self.spool, time.monotonic()
-        if spool is None or now_s < self._retry_s or not self._give_way(now_s):
+        if spool is None or now_s < self._retry_s or self._is_closed:
             return
-        try:
-            while self._move_first(spool):
-                if time.monotonic() - now_s > MOVE_S:
-                    self._disk.ask(self._move)
-                    break
-        finally:
-            self.spool_lock.release()
-            with self.news:  # there may be something to deliver that was not there before
-                self.news.notify()
-
-    def _give_way(self, now_s: float) -> bool:
-        """Take the spool's lock behind those who wait for it: a lock goes to whoever asks when it is free."""
-        while self._wanted and time.monotonic() - now_s < LOCK_S:
-            time.sleep(0.001)
-        return self.spool_lock.acquire(timeout=LOCK_S)
+        while self._move_first(spool):
+            if time.monotonic() - now_s > MOVE_S:
+                self._disk.ask(self._move)
+                break
+        if complete := spool.take_complete():
+            self._disk.sync(partial(sync, complete))
+        with self.news:  # there may be something to deliver that was not there before
+            self.news.notify()
 
     def _move_first(self, spool: Spool) -> bool:
         """Move the oldest line; False: there is none, or no room for it."""
         with self.lock:
             lines = self.queue.first()
-        if not lines or self._is_closed:
-            return False
-        was_empty = spool.is_empty
-        if not spool.append(lines[0]):
-            self._retry_s = time.monotonic() + SPOOL_RETRY_S
-            return False
+            if not lines or self._is_closed:
+                return False
+            self._moving, self._is_passed = lines[0], False
+        is_kept = spool.append(lines[0])
         with self.lock:
+            is_queued, self._moving = self._moving is not None, None
+            if not is_kept:
+                self._retry_s = time.monotonic() + SPOOL_RETRY_S
+                return False
             if self._is_closed:
                 return False
-            if any(line is lines[0] for line in self.queue.first()):
+            if is_queued:
                 self.queue.settle()
-            elif was_empty:  # it hung, and the line was delivered meanwhile
-                self._owed += 1
+            else:
+                self._owed += self._is_passed
         return True
 
-    def _first_spooled(self, spool: Spool, count: int, delivered: Callable[[], set[Id]]) -> list[bytes]:
+    def _pass_over(self) -> None:
+        if self.spool is not None and self._owed:
+            with self.lock:
+                self._owed, owed = 0, self._owed
+            self.spool.advance(owed)
+
+    def _close_spool(self) -> None:
+        if self.spool is not None:
+            self._pass_over()
+            self.spool.close()
+
+    def _first_spooled(self, spool: Spool, count: int, known: set[Id]) -> list[bytes]:
+        """``known``: what was delivered already of what an earlier run has left."""
+        if self._is_closed:
+            return []
+        self._pass_over()
         lines = spool.peek(count)
         if self._is_inherited:
-            known = delivered()
             while lines and not known.isdisjoint(ids(lines[:1])):
                 spool.advance(1)
                 lines = spool.peek(1)
@@ -193,25 +192,3 @@ class Undelivered:
             self._damage_told = True
             tell(f"{spool.path} was damaged: what cannot be read is skipped and counted")
         return lines
-
-    @contextmanager
-    def _own_spool(self) -> Iterator[Spool | None]:
-        """The spool, for this thread alone; None where there is none, or it hangs in other hands."""
-        if self.spool is None or not self._take_spool():
-            yield None
-            return
-        try:
-            with self.lock:
-                self._owed, owed = 0, self._owed
-            self.spool.advance(owed)
-            yield self.spool
-        finally:
-            self.spool_lock.release()
-
-    def _take_spool(self) -> bool:
-        with self.lock:
-            self._wanted += 1
-        taken = self.spool_lock.acquire(timeout=0.0 if self._disk.hangs() else HUNG_S)
-        with self.lock:
-            self._wanted -= 1
-        return taken

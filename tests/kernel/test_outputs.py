@@ -4,7 +4,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ import pytest
 from tests.unit.lines import numbers, numbers_in, record
 from tracer.errors import TracerError
 from tracer.output import Output
+from tracer.sinks import Remote
 from tracer.sinks.open import open_sink
-from tracer.spool import Spool
+from tracer.spool import Spool, sync
 
 from .disks import fill, mounted
 from .environment import IN_VM, not_applicable, require, wait_until
@@ -135,13 +136,61 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
     assert found in ([*range(100)], [*range(11), *range(10, 100)])
 
 
+class Taker(Remote):
+    """Takes everything, or nothing."""
+
+    uri = "http://taker"
+    batch_lines = 10
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.takes = False
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        if not self.takes:
+            raise OSError(111, "Connection refused")
+        self.taken += lines
+        return len(lines)
+
+    def close(self) -> None:
+        pass
+
+
+def test_drained_from_a_frozen_disk(freezable: Path) -> None:
+    """While the spool's disk hangs new lines are delivered all the same; nothing of what is in it is lost."""
+    sink = Taker()
+    output = Output(sink, Spool(str(freezable), sink.uri))
+    put(output, 0, 2500)  # more than a segment, which is synced
+    wait_until("all are spooled", lambda: output.settled == 2500)
+    subprocess.run(["fsfreeze", "--freeze", str(freezable)], check=True)
+    try:
+        sink.takes = True
+        output.reopen()
+        wait_until("it drains", lambda: sink.taken)
+        time.sleep(0.5)
+        for number in range(2500, 2520):
+            put(output, number, number + 1)
+            time.sleep(0.05)
+        wait_until("the new ones", lambda: set(numbers(b"".join(sink.taken))) >= set(range(2500, 2520)), 5)
+        began_s = time.monotonic()
+        output.close(1)
+        assert time.monotonic() - began_s < 5
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
+    wait_until("the spool is closed", lambda: output._lines._disk.wait())
+    later = Output(sink, Spool(str(freezable), sink.uri))
+    wait_until("the rest", lambda: later.waiting == (0, 0))
+    later.close(1)
+    assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(2520))
+
+
 @pytest.mark.parametrize("passes", [True, False])
 def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a disk answers EIO nothing is lost; of what it never reads again each line is counted."""
     spool = Spool(str(freezable), "stdout")
     for number in range(3000):
         assert spool.append(record(number, 1000))
-    spool.sync()
+    sync(spool.take_complete())
     subprocess.run(["sync", "--file-system", str(freezable)], check=True)
     last = sorted(Path(spool.path).glob("*.ndjson"))[-1]
     first_lost = numbers(last.read_bytes())[0]

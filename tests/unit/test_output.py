@@ -439,35 +439,71 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
     assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(6000 - output.dropped))
 
 
-class MovedOnce:
-    """A lock for which somebody else has to be waited for, who moves the first line to the spool."""
-
-    def __init__(self, undelivered: Undelivered, spool: Spool) -> None:
-        self._undelivered, self._spool, self._is_moved = undelivered, spool, False
-
-    def __enter__(self) -> None:
-        if not self._is_moved:
-            self._is_moved = True
-            assert self._spool.append(*self._undelivered.queue.first())
-            self._undelivered.queue.settle()
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
     """Of what was delivered all leaves, from memory or from the spool, and nothing that was not."""
-    spool = Spool(str(tmp_path), "http://u")
-    undelivered = Undelivered(spool, Disk())
+    disk, spool = Disk(), Stuck(str(tmp_path), "http://u")
+    undelivered = Undelivered(spool, disk)
     for number in range(3):
         undelivered.queue.put(record(number))
     lines, is_spooled, begin = undelivered.first(2, set)
     assert lines == [record(0), record(1)]
-    with undelivered.spool_lock:  # as it is while lines are moved
-        undelivered.lock = MovedOnce(undelivered, spool)  # type: ignore[assignment]
-        undelivered.delivered(2, is_spooled, begin)
-        undelivered.lock = threading.Lock()
-    assert undelivered.first(3, set) == ([record(2)], False, 2)
+    undelivered.keep(waits=False)
+    wait_for(lambda: undelivered._moving is not None)
+    undelivered.delivered(2, is_spooled, begin)
+    spool.may.set()
+    wait_for(disk.wait)
+    assert undelivered.first(3, set)[0] == [record(2)]
+
+
+def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
+    """What was delivered ahead of the spool stays in it behind what is older: rather twice than never."""
+    disk, spool = Disk(), Stuck(str(tmp_path), "http://u")
+    undelivered = Undelivered(spool, disk)
+    spool.may.set()
+    undelivered.queue.put(record(0))
+    undelivered.keep()
+    spool.may.clear()
+    undelivered.queue.put(record(1))
+    undelivered.keep(waits=False)
+    wait_for(disk.hangs)
+    lines, is_spooled, begin = undelivered.first(2, set)
+    assert lines == [record(1)]
+    undelivered.delivered(1, is_spooled, begin)
+    spool.may.set()
+    wait_for(disk.wait)
+    assert undelivered.first(3, set) == ([record(0), record(1)], True, 0)
+
+
+class SlowToSync:
+    """In place of fsync(2): on a disk that hangs, until it is let go of."""
+
+    def __init__(self) -> None:
+        self.begun, self.may = threading.Event(), threading.Event()
+
+    def __call__(self, descriptor: int) -> None:
+        self.begun.set()
+        self.may.wait()
+
+
+def test_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds up neither the output nor what is moved to the spool, nor the end."""
+    sync = SlowToSync()
+    monkeypatch.setattr(os, "fsync", sync)
+    sink = Asked(takes=True)
+    sink.error = OSError(111, "Connection refused")
+    output = Output(sink, Spool(str(tmp_path), sink.uri))
+    put(output, 0, 3000, 1000)
+    wait_for(sync.begun.is_set)
+    put(output, 3000, 3100)
+    wait_for(lambda: output.settled == 3100)
+    sink.error = None
+    output.reopen()
+    wait_for(lambda: output.waiting == (0, 0))
+    assert numbers(b"".join(sink.taken)) == list(range(3100))
+    began_s = time.monotonic()
+    output.close(1)
+    assert time.monotonic() - began_s < 3
+    sync.may.set()
 
 
 def test_disk(capfd: pytest.CaptureFixture[str]) -> None:

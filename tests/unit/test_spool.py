@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tracer import spool as spool_module
 from tracer import spool_segment
 from tracer.errors import TracerError
-from tracer.spool import Spool
+from tracer.spool import Spool, sync
 from tracer.spool_folder import fnv1a, without_secrets
 
 from .lines import numbers, record
@@ -74,7 +74,7 @@ def test_segments(tmp_path: Path) -> None:
     keep(spool, 0, 2000, 4000)
     files = sorted(Path(spool.path).glob("*.ndjson"))
     assert len(files) == 8
-    spool.sync()
+    sync(spool.take_complete())
     drain(spool, 1500)
     assert sorted(Path(spool.path).glob("*.ndjson")) == files[-3:]
     assert drain(spool) == list(range(1500, 2000))
