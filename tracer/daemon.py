@@ -31,11 +31,11 @@ from tracer.options import ENVIRONMENT, FIXED, Options, from_json
 from tracer.outputs import Outputs
 from tracer.pins import Pinned
 from tracer.pipeline import Pipeline
+from tracer.reading import Reading
 from tracer.record import Records
 from tracer.redact import Redactor
 from tracer.ring import Ring
 from tracer.rings import Rings, untold
-from tracer.runtimes import Runtimes
 from tracer.sigkill import Sigkills
 from tracer.stderr import tell
 from tracer.stream import Stream
@@ -56,11 +56,11 @@ class Daemon:
     """Reads events and writes records until told to stop."""
 
     def __init__(self, options: Options) -> None:
+        self._reading = Reading(privileges.for_reading(options.network))
         self._notifier = Notifier()
         self._host = host.read_host(options.labels)
         self._options = options
         self._outputs = Outputs(options.outputs)
-        self._runtimes = Runtimes(options.runtime_roots)
         self._capture = source.attach(options.engine, options.pins, options.sigkill)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
@@ -71,10 +71,12 @@ class Daemon:
             from tracer import interfaces  # needs pyroute2, and takes 2 MB
 
             self._interfaces = interfaces.Interfaces()
-        self._rings = Rings(self._capture.attached.maps)
-        self._names = Names(self._runtimes)
-        self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         self._disk = Disk()
+        self._reading.begin(options.runtime_roots, kept.hung if kept else None, self._host["boot_id"], self._disk)
+        self._reading.processes.seed_cmdlines(self._capture.unseeded)
+        self._rings = Rings(self._capture.attached.maps)
+        self._names = Names(self._reading.runtimes)
+        self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         ledger = self._ledger = open_ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, process.oom_kills)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
@@ -94,8 +96,9 @@ class Daemon:
             self._rings.kills.backlogs,
             self._stream,
             Filter(options.only, options.unwanted),
+            self._reading.processes,
         )
-
+        self._reading.processes.wait_for_seed()
         if options.metrics:
             from tracer.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
 
@@ -179,14 +182,13 @@ class Daemon:
         else:
             self._pipeline.explain(self._backfill, self._drain)
         self._settle()
-        unread = self._runtimes.errors + self._names.timeouts
-        self._stream.stop(
-            process.oom_kills(), records=self._pipeline.kills, filtered=self._pipeline.filtered, metadata_errors=unread
-        )
+        unread, told = self._reading.unread + self._names.timeouts, self._pipeline.kills
+        self._stream.stop(process.oom_kills(), records=told, filtered=self._pipeline.filtered, metadata_errors=unread)
         self._stream.close()
         self._stream.release()
         self._save(HUNG_S)
         self._release()
+        state.unlock_all()
         if self._capture.pinned and sys.stderr.isatty():
             print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
 

@@ -16,6 +16,7 @@ from tracer.whose import Container, Interface, Kubernetes, Systemd
 Redact = Callable[[list[str]], list[str] | None]
 Find = Callable[[str, str | None, str | None], Facts]
 Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
+Look = Callable[[int, int], process.Shown | None]
 
 
 class Whose(NamedTuple):
@@ -27,20 +28,21 @@ class Whose(NamedTuple):
 
 def enrich(
     record: OomKill,
-    started_ns: int,
+    started_ns: int | None,
     names: Names | None = None,
     redact: Redact = lambda cmdline: cmdline,
     interfaces: Interfaces | None = None,
+    look: Look = process.look,
 ) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 
     ``started_ns`` is the victim's start in CLOCK_BOOTTIME: a process of the same number that started at another time
-    is somebody else.  Without ``names`` nothing is looked up in the runtimes' files.  ``redact`` gives the command line
-    that may be shown, or None.  ``interfaces`` tells what is in a network namespace, by its inode number and processes
-    that may be in it.
+    is somebody else.  None: it is gone.  Without ``names`` nothing is looked up in the runtimes' files.  ``redact``
+    gives the command line that may be shown, or None.  ``interfaces`` tells what is in a network namespace, by its
+    inode number and processes that may be in it.  ``look`` tells what a process shows, by its pid and start.
     """
     victim = record["victim"]
-    _read_process(record, started_ns)  # first: it is on its way out
+    _read_process(record, started_ns, look)  # first: it is on its way out
     if victim["cmdline"] is not None:
         victim["cmdline"] = redact(victim["cmdline"])
     name_cgroups(record, names)
@@ -131,18 +133,20 @@ def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> 
     return kubernetes
 
 
-def _read_process(record: OomKill, started_ns: int) -> None:
+def _read_process(record: OomKill, started_ns: int | None, look: Look) -> None:
     victim = record["victim"]
     pid = victim["pid"]
-    if pid is None or (victim["cmdline"] is not None and victim["exe"] is not None):
+    if pid is None or started_ns is None or (victim["cmdline"] is not None and victim["exe"] is not None):
         return
     # Reading of a process takes memory, and holds on to its own: on a host that has none left that kills the next one.
     if record["incident"]["scope"] != "memcg":
         return
-    cmdline, exe = process.read_cmdline(pid), process.read_exe(pid)
-    if not process.is_same(pid, started_ns):
+    shown = look(pid, started_ns)
+    if shown is None:
         return
-    if victim["cmdline"] is None and cmdline:
+    arguments, exe = shown
+    if victim["cmdline"] is None and arguments:
+        cmdline = arguments.encode("latin-1")
         victim["cmdline"] = [
             argument.decode("utf-8", "backslashreplace")
             for argument in cmdline[: process.CMDLINE_LEN].removesuffix(b"\0").split(b"\0")

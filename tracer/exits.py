@@ -2,6 +2,7 @@
 """What became of a victim's container: told a little after the victim's end, when its runtime knows, too."""
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tracer import process
@@ -34,8 +35,10 @@ class _Waiting(NamedTuple):
 class Exits:
     """Completes oom_exit records; times are of any clock that the calls share."""
 
-    def __init__(self, names: Names | None) -> None:
+    def __init__(self, names: Names | None, lives: Callable[[int, int], bool | None] = process.lives) -> None:
+        """``lives`` tells whether the process with this pid and start does; None: unknown."""
         self._names = names
+        self._lives = lives
         self._victims: OrderedDict[str, _Victim] = OrderedDict()
         self._waiting: deque[_Waiting] = deque()
         """The first one is due first: all wait for the same time."""
@@ -95,12 +98,15 @@ class Exits:
     def _complete(self, waiting: _Waiting) -> bool:
         """Fill in what can be had; whether that is all."""
         record, victim = waiting.record, waiting.victim
-        died = victim.is_init or not process.lives(victim.init_pid, victim.init_started_ns)
-        record["container_init_died"] = died if victim.init_pid or victim.is_init else None
+        died: bool | None = victim.is_init or None
+        if not died and victim.init_pid:
+            lives = self._lives(victim.init_pid, victim.init_started_ns)
+            died = None if lives is None else not lives
+        record["container_init_died"] = died
         if self._names is None or victim.container_id is None or victim.runtime is None:
             return True
         verdict = self._names.verdict(victim.container_id, victim.runtime)
         if verdict is None:
             return True
         record["runtime_verdict"] = {"oom_killed": verdict["oom_killed"], "exit_code": verdict["exit_code"]}
-        return not (died and verdict["running"])
+        return died is False or not verdict["running"]

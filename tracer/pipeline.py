@@ -17,6 +17,7 @@ from tracer.filter import Filter
 from tracer.handover import Handover
 from tracer.incident import Incidents, Kill, Told
 from tracer.names import Names
+from tracer.process_reader import ProcessReader
 from tracer.record import Records
 from tracer.stderr import tell
 from tracer.stream import Stream
@@ -41,6 +42,7 @@ class Pipeline:
         backlogs: Sequence[Backlog],
         stream: Stream,
         wanted: Filter,
+        processes: ProcessReader,
     ) -> None:
         self._records = records
         self._names = names
@@ -52,7 +54,8 @@ class Pipeline:
         self._audit = audit
         self._backlogs = backlogs
         self._stream = stream
-        self._exits = Exits(names)
+        self._processes = processes
+        self._exits = Exits(names, processes.lives)
         self._incidents = Incidents()
         self._handover = Handover()
         self.kills = 0
@@ -117,7 +120,7 @@ class Pipeline:
             return
         for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
-            enrich.enrich(built, -1, self._names, self.redact)
+            enrich.enrich(built, None, self._names, self.redact)
             self._write_if_wanted(built, [])
             noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
         let_go = self._audit.hold()  # on disk too early, they would be lost with this process
@@ -156,7 +159,7 @@ class Pipeline:
             return
         known = victim.network_cookie, built["victim"]["cgroup"]
         interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-        enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces)
+        enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces, self._processes.look)
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
         places = [] if inherited else self._places(lambda backlog: backlog.incident(victim.header.incident_ns))
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None

@@ -69,13 +69,15 @@ def keep(*capabilities: int) -> None:
         raise OSError(ctypes.get_errno(), "giving up capabilities")
 
 
+def for_reading(network: bool) -> tuple[int, ...]:
+    """What reading of others needs."""
+    return CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, *((CAP_SYS_ADMIN,) if network else ())  # to enter network namespaces
+
+
 def drop(network: bool) -> None:
     """Give up what only loading and attaching needs: from then on it reads what others wrote."""
-    kept = [CAP_BPF, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE]
-    if network:
-        kept.append(CAP_SYS_ADMIN)  # to enter network namespaces
     try:
-        keep(*kept)
+        keep(CAP_BPF, *for_reading(network))
     except OSError as error:
         print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)
 

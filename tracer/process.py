@@ -5,20 +5,13 @@ Everything here is best effort: a process may be gone at any moment, so what can
 """
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 
-from tracer import libbpf
-
 CMDLINE_LEN = 1024
-BPF_NOEXIST = 1
 
-
-class _Cmdline(ctypes.Structure):
-    """``struct cmdline`` in bpf/incident.h."""
-
-    _fields_ = [("arg_start", ctypes.c_uint64), ("len", ctypes.c_uint32), ("bytes", ctypes.c_char * CMDLINE_LEN)]
+Shown = tuple[str | None, str | None]
+"""Command line, NUL after each argument, each byte as the character with its number; executable."""
 
 
 def pids() -> Iterator[int]:
@@ -28,20 +21,18 @@ def pids() -> Iterator[int]:
                 yield int(entry.name)
 
 
-def seed_cmdlines(descriptor: int) -> None:
-    """Tell the programs the command lines of all processes; those that they saw start meanwhile stay as they are."""
-    library = libbpf.library()
-    entry, key = _Cmdline(), ctypes.c_uint32()
-    for pid in pids():
-        cmdline, arg_start = read_cmdline(pid), read_arg_start(pid)
-        if not cmdline or not arg_start:
-            continue
-        entry.arg_start, entry.len = arg_start, min(len(cmdline), CMDLINE_LEN)
-        ctypes.memmove(ctypes.addressof(entry) + _Cmdline.bytes.offset, cmdline, entry.len)
-        key.value = pid
-        written = library.bpf_map_update_elem(descriptor, ctypes.byref(key), ctypes.byref(entry), BPF_NOEXIST) == 0
-        if written and not os.path.exists(f"/proc/{pid}"):  # the program at its exit came too early to remove it
-            library.bpf_map_delete_elem(descriptor, ctypes.byref(key))
+def look(pid: int, started_ns: int) -> Shown | None:
+    """What a process shows; None: it is gone, or somebody else has its number."""
+    cmdline, exe = read_cmdline(pid), read_exe(pid)
+    if not is_same(pid, started_ns):
+        return None
+    return None if cmdline is None else cmdline.decode("latin-1"), exe
+
+
+def read_arguments(pid: int) -> tuple[str | None, int | None]:
+    """Command line, as in ``Shown``, and where it lies in the process's memory."""
+    cmdline = read_cmdline(pid)
+    return None if cmdline is None else cmdline.decode("latin-1"), read_arg_start(pid)
 
 
 def read_cmdline(pid: int) -> bytes | None:

@@ -5,8 +5,7 @@ A process may go at any moment: one that is gone while it is read is left out.
 """
 
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tracer import cgroup, process
 
@@ -44,15 +43,27 @@ class Process(NamedTuple):
     """Memory cgroup as the kernel names it; bytes that are no UTF-8 as surrogates."""
 
 
-def read_all() -> Iterator[Process]:
-    for pid in process.pids():
-        found = read(pid)
-        if found is not None:
-            yield found
+Plain = list[Any]
+"""A process as JSON can hold it."""
 
 
-def read(pid: int) -> Process | None:
+def read_plain(pid: int, with_cmdline: bool) -> Plain | None:
     """None: there is no such process."""
+    found = read(pid, with_cmdline)
+    if found is None:
+        return None
+    cgroup_bytes = None if found.cgroup is None else os.fsencode(found.cgroup).decode("latin-1")
+    return list(found._replace(cgroup=cgroup_bytes))
+
+
+def from_plain(plain: Plain) -> Process:
+    found = Process(*plain)
+    cgroup_bytes = None if found.cgroup is None else os.fsdecode(found.cgroup.encode("latin-1"))
+    return found._replace(cmdline=tuple(found.cmdline), cgroup=cgroup_bytes)
+
+
+def read(pid: int, with_cmdline: bool = True) -> Process | None:
+    """None: there is no such process.  The command line is all of it that may take long to read."""
     folder = f"/proc/{pid}"
     stat, status = _read(f"{folder}/stat"), _status(folder)
     if stat is None or status is None:
@@ -62,7 +73,7 @@ def read(pid: int) -> Process | None:
     living, memory = folder, status
     if b"VmRSS" not in status and int(fields[17]) > 1:  # the leader is gone, its threads are not, nor is their memory
         living, memory = _thread(folder) or (folder, status)
-    cmdline = (_read(f"{folder}/cmdline", process.CMDLINE_LEN) or b"").rstrip(b"\0")
+    cmdline = (_read(f"{folder}/cmdline", process.CMDLINE_LEN) or b"").rstrip(b"\0") if with_cmdline else b""
     tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     text = _read(f"{living}/cgroup", 1 << 16)
     kernel_thread = bool(int(fields[6]) & _KERNEL_THREAD)

@@ -2,8 +2,7 @@
 """Which runtime's files to ask about a container, and where they are."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tracer import containerd, containers_storage, docker, files, kubelet
 from tracer.errors import EXIT_USAGE, TracerError
@@ -53,6 +52,32 @@ _FOLDERS = (
 """Root, folder below it, runtime: in these each container has a folder that is called by its id."""
 
 
+class Read(Protocol):
+    """Calls one of QUESTIONS, wherever that may be done."""
+
+    def __call__(self, question: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
+        """Raises UnreadableError."""
+
+
+def _directly(question: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
+    return question(folder, subject)
+
+
+def list_names(folder: str, name: str) -> list[str]:
+    """Raises UnreadableError."""
+    return list(files.names(folder, name))
+
+
+QUESTIONS: tuple[Callable[[str, str], object], ...] = (
+    *(find for _, _, find in _FINDERS),
+    *(judge for _, _, judge in _JUDGES),
+    kubelet.find,
+    kubelet.find_pod,
+    list_names,
+)
+"""All that reads a folder."""
+
+
 def parse_root(text: str) -> tuple[str, str]:
     """``NAME=FOLDER``.
 
@@ -71,8 +96,9 @@ def parse_root(text: str) -> tuple[str, str]:
 class Runtimes:
     """Reads what the runtimes of this host know of a container."""
 
-    def __init__(self, roots: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, roots: Iterable[tuple[str, str]] = (), read: Read = _directly) -> None:
         """``roots``: pairs of a name in ROOTS and a folder, which take the place of the usual ones."""
+        self._read = read
         own: dict[str, list[str]] = {}
         for name, folder in roots:
             own.setdefault(name, []).append(folder)
@@ -91,10 +117,10 @@ class Runtimes:
             return found
         for name, root, find in _FINDERS:
             if name == found.get("runtime", runtime or name):  # what the first one told stays
-                found = {**(self._first(root, partial(_ask, find, container_id)) or {}), **found}
+                found = {**(self._first(root, find, container_id) or {}), **found}
         if pod_uid is not None and "pod_name" not in found:
-            logged = self._first("container-logs", partial(_ask, kubelet.find, container_id))
-            logged = logged or self._first("pod-logs", partial(_ask, kubelet.find_pod, pod_uid)) or {}
+            logged = self._first("container-logs", kubelet.find, container_id)
+            logged = logged or self._first("pod-logs", kubelet.find_pod, pod_uid) or {}
             found = {**logged, **found}
         return found
 
@@ -103,7 +129,7 @@ class Runtimes:
         if _is_name(container_id):
             for name, root, judge in _JUDGES:
                 if name == runtime:
-                    return self._first(root, partial(_ask, judge, container_id))
+                    return self._first(root, judge, container_id)
         return None
 
     def known(self) -> Iterator[tuple[str, str | None]]:
@@ -111,7 +137,7 @@ class Runtimes:
         for root, name, runtime in _FOLDERS:
             for folder in self._roots[root]:
                 try:
-                    for found in files.names(folder, name):
+                    for found in self._read(list_names, folder, name):
                         if _is_name(found):
                             yield found, runtime
                 except UnreadableError as error:
@@ -122,20 +148,16 @@ class Runtimes:
         self.errors += 1
         self.last_error = error
 
-    def _first(self, root: str, ask: Callable[[str], _Answer | None]) -> _Answer | None:
+    def _first(self, root: str, question: Callable[[str, str], _Answer | None], subject: str) -> _Answer | None:
         for folder in self._roots[root]:
             try:
-                answer = ask(folder)
+                answer = self._read(question, folder, subject)
             except UnreadableError as error:
                 self.note(str(error))
                 continue
             if answer is not None:
                 return answer
         return None
-
-
-def _ask(question: Callable[[str, str], _Answer | None], container_id: str, folder: str) -> _Answer | None:
-    return question(folder, container_id)
 
 
 def _is_name(container_id: str) -> bool:

@@ -35,6 +35,11 @@ class Capture(NamedTuple):
     predecessors: tuple[Pinned, ...] = ()
     """Captures that have just ended: what is in them is to be read, up to ``since_ns``, before they are removed."""
 
+    @property
+    def unseeded(self) -> int | None:
+        """The map of command lines that lacks those of what ran before; None: it has them."""
+        return None if self.adopted else self.attached.maps["cmdlines"]
+
     def start(self, base: Base, sigkill: SigkillOption) -> Start:
         """The record of a run's beginning; ``base`` is what every record has."""
         return {
@@ -99,7 +104,6 @@ def attach(
                 continue
             raise _explain(error) from error
         capture = _started(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
-        process.seed_cmdlines(maps["cmdlines"])
         if place:
             try:
                 capture = _pin(place, folder, capture, links)

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from tracer.disk import OPEN_S, within
+from tracer.disk import HUNG_S, OPEN_S, within
 from tracer.errors import TracerError
 from tracer.stderr import tell
 
@@ -23,6 +23,10 @@ class State(NamedTuple):
     @property
     def ledger(self) -> str:
         return f"{self.folder}/ledger"
+
+    @property
+    def hung(self) -> str:
+        return f"{self.folder}/hung"
 
 
 def open_state(folder: str) -> State:
@@ -67,3 +71,15 @@ def open_if_possible(folder: str | None) -> State | None:
         reason = error.strerror or error
         tell(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
     return None
+
+
+def unlock_all() -> None:
+    """Let the next run begin, though the kernel keeps a thread of this one, and its descriptors, while a disk hangs."""
+
+    def unlock() -> None:
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    with contextlib.suppress(TimeoutError):  # a file server that is away is asked as well
+        within(HUNG_S, unlock)

@@ -3,10 +3,10 @@
 
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypedDict
 
-from tracer import cgroup, enrich, processes
+from tracer import cgroup, enrich
 from tracer.badness import badness, next_choice
 from tracer.clock import at_boottime, boottime_ns
 from tracer.event import Level
@@ -99,8 +99,9 @@ class TopJson(TypedDict):
 class Top:
     """Looks at the host, again and again."""
 
-    def __init__(self, runtimes: Runtimes) -> None:
+    def __init__(self, runtimes: Runtimes, read_processes: Callable[[], Iterable[Process]]) -> None:
         self._runtimes = runtimes
+        self._read_processes = read_processes
         self._redactor = Redactor()
         self._whose: dict[str, enrich.Whose] = {}
         self._users: dict[int, str] = {}
@@ -110,7 +111,7 @@ class Top:
         host = read_host()
         now_ns = boottime_ns()
         memcgs = Memcgs(host.swap_bytes)
-        found = list(processes.read_all())
+        found = list(self._read_processes())
         chosen = next_choices(found, memcgs, host)
         self._forget({each.cgroup for each in found})
         return host, [self._entry(each, host, now_ns, memcgs, tuple(chosen.get(each.pid, ()))) for each in found]

@@ -55,11 +55,16 @@ def binary() -> Path:
     """The eater: $OOMTRACE_EAT, or build/eat, compiled when it is missing or older than its source."""
     if given := os.environ.get("OOMTRACE_EAT"):
         return Path(given).resolve()
-    built = ROOT / "build" / "eat"
-    if not built.exists() or built.stat().st_mtime < SOURCE.stat().st_mtime:
+    return compiled(SOURCE)
+
+
+def compiled(source: Path) -> Path:
+    """build/NAME, compiled when it is missing or older than its source."""
+    built = ROOT / "build" / source.stem
+    if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         built.parent.mkdir(exist_ok=True)
-        scratch = built.with_name(f"eat.{os.getpid()}")
-        subprocess.run([*CC, "-static", "-o", scratch, SOURCE], check=True)
+        scratch = built.with_name(f"{source.stem}.{os.getpid()}")
+        subprocess.run([*CC, "-static", "-o", scratch, source], check=True)
         scratch.rename(built)
     return built
 

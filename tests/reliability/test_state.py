@@ -98,3 +98,26 @@ def test_hangs_at_the_start(first_runs: Runs, storm: Storm, freezable: Path) -> 
         assert f"{runs.state}: it does not answer; nothing is kept on disk" in runs.said()
     assert process.wait(END_S) == 0
     runs.process = None
+
+
+def test_next_run_while_it_hangs(runs: Runs, storm: Storm, freezable: Path) -> None:
+    """It goes on where the last one ended, of which the disk holds a thread that nobody can end."""
+    runs.state = freezable / "state"
+    runs.forget_the_past()
+    runs.start()
+    with frozen(freezable):
+        storm.end(storm.brew(3))
+        runs.wait_for_kills(3, 5)
+        held = []
+        for kills in 4, 5:
+            assert end(runs) < END_S
+            assert runs.process is not None
+            held.append(runs.process)
+            runs.process = None
+            assert runs.start()["adopted"]
+            storm.end(storm.brew(1))
+            runs.wait_for_kills(kills, 5)
+        assert held[0].poll() is None
+    for process in held:
+        assert process.wait(END_S) == 0
+    runs.stop()

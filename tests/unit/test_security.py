@@ -31,8 +31,8 @@ STARTS = {
     "spawnv",
 }
 """Names that start a program or a process."""
-STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "logs.files", "watch.feed", "why.sources"}
-"""The command, the doctor, the engine whose child compiles, zstd, the watch's own tracer, and journalctl."""
+STARTERS = {"commands.run", "reload", "doctor", "engine_bcc", "logs.files", "reader", "watch.feed", "why.sources"}
+"""The command, the doctor, the engine whose child compiles, zstd, readers, the watch's own tracer, and journalctl."""
 LISTENS = {"listen", "accept", "create_server"}
 LISTENERS = {"metrics_server"}
 """Only with ``--metrics HOST:PORT``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer import brief, engine, engine_core, process, wire
+from tracer import brief, engine, engine_core, process, process_reader, wire
 
 from .compiler import BPF, evaluate, field_names, struct_text
 
@@ -167,7 +167,7 @@ def test_array_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "opening", "mirror"),
     [
-        pytest.param("incident.h", "struct cmdline {", process._Cmdline, id="cmdline"),
+        pytest.param("incident.h", "struct cmdline {", process_reader._Cmdline, id="cmdline"),
         pytest.param("engine.h", "const volatile struct {", engine_core._RawSettings, id="settings"),
     ],
 )

@@ -3,11 +3,10 @@
 
 import typer
 
-from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
+from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
 from tracer.identity import Resolved
 from tracer.identity import resolve as resolve_target
 from tracer.printable import printable
-from tracer.runtimes import Runtimes, parse_root
 
 
 def resolve(
@@ -16,7 +15,7 @@ def resolve(
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
     """Tell whose a cgroup or a process is: container, pod, systemd unit."""
-    resolved = resolve_target(target, Runtimes(map(parse_root, runtime_root)))
+    resolved = resolve_target(target, runtimes(runtime_root))
     if as_json:
         print_json(resolved)
     else:

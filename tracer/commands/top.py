@@ -9,7 +9,7 @@ import typer
 
 from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json
 from tracer.errors import TracerError
-from tracer.runtimes import Runtimes, parse_root
+from tracer.runtimes import parse_root
 
 INTERVAL_S = 2.0
 
@@ -24,8 +24,10 @@ def top(
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
     """Show processes as ps aux does, with limits, owners and the kernel's next victims."""
-    from tracer import screen  # what these need would keep `run` from starting quickly
+    from tracer import processes, screen  # what these need would keep `run` from starting quickly
     from tracer import top as looking
+    from tracer.process_list import ProcessList
+    from tracer.reading import Reading
     from tracer.top_table import table
 
     for key in get_args(looking.Sort):
@@ -33,7 +35,9 @@ def top(
             break
     else:
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
-    looker = looking.Top(Runtimes(map(parse_root, runtime_root)))
+    reading = Reading(None, (processes.read_plain,))
+    reading.begin(map(parse_root, runtime_root))
+    looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 
     def look() -> tuple[looking.Host, list[looking.Entry]]:
         host, entries = looker.look()

@@ -3,8 +3,7 @@
 
 import typer
 
-from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json
-from tracer.runtimes import Runtimes, parse_root
+from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
 
 
 def why(
@@ -25,7 +24,7 @@ def why(
     from tracer.why import answer  # what it needs would keep `run` from starting quickly
 
     question = answer.Question(name, exit_code, records, log)
-    told = answer.answer(question, Runtimes(map(parse_root, runtime_root)))
+    told = answer.answer(question, runtimes(runtime_root))
     if as_json:
         print_json(told)
     else:

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nobody on the host holds the tracer up: what is read of others hangs for ever, and kills of others are recorded."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tracer import process, process_reader
+from tracer.disk import Disk
+from tracer.files import UnreadableError
+from tracer.host import read_boot_id
+from tracer.hung import Hung
+from tracer.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
+from tracer.process_reader import LOOK_S, ProcessReader
+from tracer.reader import GIVEN_UP_MAX, HangsError, Readers
+from tracer.runtimes import QUESTIONS, list_names
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .daemon import Daemon
+from .environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, wait_until
+from .hanging import dead_server, ends_in, state, stuck
+from .oracles import Record
+
+SOON_S = PATIENCE * (10.0 if IN_VM else 1.0)
+"""A kill is recorded so soon, whatever hangs."""
+END_S = PATIENCE * 5.0
+"""SIGTERM ends the tracer so soon."""
+
+
+@pytest.fixture
+def readers() -> Iterator[Readers]:
+    made = Readers((*process_reader.FUNCTIONS, *QUESTIONS))
+    yield made
+    made.close()
+
+
+def kill(daemon: Daemon, eat: Eat, group: Cgroup) -> Record:
+    """The record of a kill, which is there soon."""
+    eater = eat(16, group).die()
+    for _ in attempts(SOON_S):
+        for record in daemon.of_type("oom_kill"):
+            if record["victim"]["pid"] == eater.pid:
+                return record
+    pytest.fail(f"no record within {SOON_S} s; {daemon.errors.read_text()}")
+
+
+def end(daemon: Daemon) -> None:
+    """It can be reaped soon after SIGTERM, and has written its last record."""
+    assert ends_in(daemon.process, END_S) == 0
+    daemon.early_eater.close()
+    assert daemon.poll()[-1]["type"] == "stop"
+
+
+def processes_below(pid: int) -> list[int]:
+    """Those that it, and these, have started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [found for child in map(int, children) for found in (child, *processes_below(child))]
+
+
+def left_behind(pid: int) -> list[int]:
+    """Readers below it that no signal ends."""
+    return [found for found in processes_below(pid) if comm(found) == "oomtrace-read" and state(found) == "D"]
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_stuck_before_the_start(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
+    """A process whose command line cannot be read holds back neither the start nor the other command lines."""
+    with stuck(tmp_path / "mnt") as pid:
+        daemon = make_daemon()
+        daemon.start()
+        record = kill(daemon, eat, cgroup.child("limit", 8))
+        assert record["victim"]["cmdline"]
+        early = daemon.early_eater
+        cgroup.child("early", 16).write("cgroup.procs", early.pid)
+        early.go()
+        early.die()
+        wait_until("the early one's record", lambda: len(daemon.of_type("oom_kill")) == 2, SOON_S)
+        assert daemon.of_type("oom_kill")[-1]["victim"]["cmdline"][-2:] == ["early", "bird"]
+        assert state(pid) != "Z"
+        end(daemon)
+
+
+def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
+    """One that moved its command line is recorded without it; others are recorded soon, and the tracer ends."""
+    daemon = make_daemon()
+    daemon.start()
+    group = cgroup.child("both", 24)
+    with stuck(tmp_path / "mnt", group) as pid:
+        eat(20, group)
+        wait_until("its record", lambda: [each for each in daemon.of_type("oom_kill") if each["victim"]["pid"] == pid])
+        for name in ("one", "two", "three"):
+            assert kill(daemon, eat, cgroup.child(name, 8))["victim"]["cmdline"]
+        victim = next(each["victim"] for each in daemon.of_type("oom_kill") if each["victim"]["pid"] == pid)
+        assert (victim["comm"], victim["cmdline"]) == ("stuck", None)
+        end(daemon)
+    assert daemon.poll()[-1]["metadata_errors"] > 0
+
+
+def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
+    """Neither later nor by the next run, for as long as the process is there; others are."""
+    boot_id, path = read_boot_id(), str(tmp_path / "hung")
+
+    def look(hung: Hung, pid: int) -> float:
+        started_ns, began_s = process.read_start_ns(pid), time.monotonic()
+        assert started_ns is not None
+        assert ProcessReader(readers, hung).look(pid, started_ns) is None
+        return time.monotonic() - began_s
+
+    readers.ask(PATIENCE_S, process.read_start_ns, os.getpid())  # it is there
+    with stuck(tmp_path / "mnt") as pid:
+        disk = Disk()
+        hung = Hung(path, boot_id, disk)
+        assert look(hung, pid) >= LOOK_S
+        assert look(hung, pid) < LOOK_S / 2
+        assert disk.wait()
+        assert look(Hung(path, boot_id, disk), pid) < LOOK_S / 2
+        assert look(Hung(path, "0" * 32, disk), pid) >= LOOK_S
+        # Others are; a reader that is new may take longer than a record waits.
+        own_ns = process.read_start_ns(os.getpid())
+        assert tuple(readers.ask(PATIENCE_S, process.look, os.getpid(), own_ns) or ()) == process.look(
+            os.getpid(), own_ns or 0
+        )
+
+
+def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
+    """All command lines but those of processes that are stuck are known in a moment."""
+    with stuck(tmp_path / "one") as one, stuck(tmp_path / "two") as two:
+        hung = Hung()
+        reader = ProcessReader(readers, hung)
+        reader.seed_cmdlines(-1)
+        assert reader.is_seeded.wait(PATIENCE * 2)
+        wait_until("both are noted", lambda: hung.has_pid(one) and hung.has_pid(two))
+
+
+def test_uninterruptible(tmp_path: Path, readers: Readers) -> None:
+    """A reader that no signal ends is left behind, others read on; with too many nothing is read until they end."""
+    with ExitStack() as servers:
+        ended: list[Callable[[], bool]] = []
+        for number in range(GIVEN_UP_MAX):
+            folder = tmp_path / str(number)
+            asked = servers.enter_context(dead_server(folder))
+            with pytest.raises(HangsError) as hangs:
+                readers.ask(PATIENCE, list_names, str(folder), ".")
+            assert asked.is_set()
+            ended.append(hangs.value.has_ended)
+        wait_until("they wait on", lambda: len(left_behind(os.getpid())) == GIVEN_UP_MAX)
+        assert not any(each() for each in ended)
+        with pytest.raises(UnreadableError, match="readers hang"):
+            readers.ask(5.0, list_names, str(tmp_path), ".")
+    wait_until("they have ended", lambda: all(each() for each in ended))
+    assert len(readers.ask(5.0, list_names, str(tmp_path), ".")) == GIVEN_UP_MAX
+
+
+def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
+    """A user's file system below a runtime's folder, whose server has taken the request: no signal ends that wait."""
+    with dead_server(tmp_path / "docker") as asked:
+        daemon = make_daemon(arguments=["--runtime-root", f"docker={tmp_path / 'docker'}"])
+        daemon.start()
+        group = cgroup.child("docker").child(secrets.token_hex(32), 8)
+        for _ in range(5):
+            assert kill(daemon, eat, group)["container"]["name"] is None
+        assert asked.is_set()
+        wait_until("it waits on", lambda: len(left_behind(daemon.process.pid)) == 1)
+        end(daemon)
+    assert daemon.poll()[-1]["metadata_errors"] > 0
+
+
+def test_readers_end_with_it(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Also when it is killed; and they have fewer privileges than it, and none of its descriptors."""
+    daemon = make_daemon(arguments=["--runtime-root", f"docker={tmp_path}"])
+    daemon.start()
+    wait_until("readers", lambda: len(processes_below(daemon.process.pid)) >= 2)
+    readers = processes_below(daemon.process.pid)
+    for pid in readers:
+        opened = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+        assert len(opened) == 4, opened
+        assert {each.partition(":")[0] for each in opened} == {"/dev/null", "socket"}
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        kept = 1 << CAP_DAC_READ_SEARCH | 1 << CAP_SYS_PTRACE
+        assert (int(status["CapEff"], 16) | kept, status["NoNewPrivs"].strip()) == (kept, "1")
+    daemon.process.kill()
+    daemon.process.wait()
+    wait_until("their end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in readers))
+
+
+def test_top(tmp_path: Path) -> None:
+    """It shows one that is stuck without its command line, and all others with theirs."""
+    with stuck(tmp_path / "mnt") as pid:
+        command = [sys.executable, "-m", "tracer", "top", "--json"]
+        began_s = time.monotonic()
+        told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+        assert time.monotonic() - began_s < PATIENCE * 5
+        found = {each["pid"]: each for each in told["processes"]}
+        assert (found[pid]["comm"], found[pid]["cmdline"]) == ("stuck", [])
+        assert found[os.getpid()]["cmdline"]
+
+
+@pytest.mark.parametrize("command", [["why", "anything"], ["resolve", f"/docker/{'a' * 64}"]])
+def test_commands(tmp_path: Path, command: list[str]) -> None:
+    """They give up a runtime's folder that hangs, and end."""
+    with dead_server(tmp_path / "docker") as asked:
+        tried = [sys.executable, "-m", "tracer", *command, "--runtime-root", f"docker={tmp_path / 'docker'}"]
+        with subprocess.Popen(tried, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            assert process.wait(PATIENCE * 20) in (0, 1)
+        assert asked.is_set()
