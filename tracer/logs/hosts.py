@@ -31,7 +31,7 @@ class HostReports:
         self._heard = heard
         self._open: dict[Origin, Reports] = {}
         self._awaiting: dict[Origin, Awaited] = {}
-        """What each awaits; that of the line before may have got more since."""
+        """What each awaits, where there are several; that of the line before may have got more since."""
         self._origin = NOWHERE
         """Of the line before."""
         self._last_ns: dict[Origin, int] = {}
@@ -60,7 +60,8 @@ class HostReports:
         if not reports.are_open:
             self._forget(origin)
             return
-        self._awaiting[origin] = reports.awaits
+        if len(self._open) > 1:
+            self._awaiting[origin] = reports.awaits
         if line.wall_ns is not None:
             self._last_ns[origin] = line.wall_ns
 
