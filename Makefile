@@ -10,6 +10,7 @@ CGROUP ?= 2
 ENGINE ?= core
 CPUS ?= 1
 SECONDS ?= 600
+MINUTES ?= 60
 STAGES := lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
 STAGE ?= test-kernel
 TIMES ?= 10
@@ -130,6 +131,10 @@ test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs r
 test-reliability: build  ## Faults while processes are killed, and an account of every kill; needs root
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/reliability -q
 	$(AS_ROOT) $(BIN)/python -m tests.reliability.table
+
+.PHONY: soak
+soak: build  ## Kills without a pause for an hour, and the daemon's memory, descriptors and threads: make soak MINUTES=60; needs root
+	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all OOMTRACE_SOAK_MINUTES=$(MINUTES) $(BIN)/pytest tests/reliability/test_soak.py -q -s
 
 .PHONY: test-runtimes
 test-runtimes: build  ## Real OOM kills in containers of Docker, podman, containerd, CRI pods, LXC and nspawn; needs root

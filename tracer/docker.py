@@ -4,8 +4,6 @@
 Written when the container is created, before it starts; gone about 100 ms after the end of one with ``--rm``.
 """
 
-from typing import Any
-
 from tracer import facts, files
 from tracer.facts import Facts, Verdict
 
@@ -15,17 +13,8 @@ def find(root: str, container_id: str) -> Facts | None:
 
     Raises UnreadableError.
     """
-    config = _read(root, container_id)
-    if config is None:
-        return None
-    inner = facts.child(config, "Config")
-    labels = facts.child(inner, "Labels")
-    name = config.get("Name")
-    found: Facts = {"runtime": "docker"}
-    facts.put(found, name=name.removeprefix("/") if isinstance(name, str) else None, image=inner.get("Image"))
-    facts.put_labels(found, labels)
-    facts.put_kubernetes(found, labels)  # dockershim and cri-dockerd
-    return found
+    found = _read(root, container_id)
+    return None if found is None else found[0].copy()
 
 
 def verdict(root: str, container_id: str) -> Verdict | None:
@@ -33,16 +22,23 @@ def verdict(root: str, container_id: str) -> Verdict | None:
 
     Raises UnreadableError.
     """
-    config = _read(root, container_id)
-    if config is None:
-        return None
+    found = _read(root, container_id)
+    return None if found is None else found[1].copy()
+
+
+def _read(root: str, container_id: str) -> tuple[Facts, Verdict] | None:
+    return files.read_once(root, f"containers/{container_id}/config.v2.json", _take)
+
+
+def _take(data: bytes, source: str) -> tuple[Facts, Verdict]:
+    config = facts.parse(data, source)
+    inner = facts.child(config, "Config")
+    labels = facts.child(inner, "Labels")
+    name = config.get("Name")
+    found: Facts = {"runtime": "docker"}
+    facts.put(found, name=name.removeprefix("/") if isinstance(name, str) else None, image=inner.get("Image"))
+    facts.put_labels(found, labels)
+    facts.put_kubernetes(found, labels)  # dockershim and cri-dockerd
     state = facts.child(config, "State")
-    return facts.verdict(
-        bool(state.get("Running")), state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
-    )
-
-
-def _read(root: str, container_id: str) -> dict[str, Any] | None:
-    name = f"containers/{container_id}/config.v2.json"
-    data = files.read(root, name)
-    return None if data is None else facts.parse(data, f"{root}/{name}")
+    ended = state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
+    return found, facts.verdict(bool(state.get("Running")), *ended)

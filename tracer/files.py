@@ -8,9 +8,17 @@ a FIFO, a device, a link to elsewhere, or have 100 MB.
 import ctypes
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 FILE_MAX_BYTES = 1 << 20
+KEPT_MAX = 64
+_NEW_NS = 100_000_000
+"""A file that is as new may change once more without its times showing that."""
 
 _SYS_OPENAT2 = 437
 """The same number on all architectures (since Linux 5.6)."""
@@ -25,6 +33,9 @@ class _OpenHow(ctypes.Structure):
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
+
+
+_kept: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[tuple[int, ...], Any]] = OrderedDict()
 
 
 class UnreadableError(Exception):
@@ -51,6 +62,36 @@ def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | Non
     if len(data) > status.st_size:
         raise UnreadableError(f"{folder}/{name}: grew while it was read")
     return data
+
+
+def read_once(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | None:
+    """What ``make`` makes of the file's contents and path, once for as long as the file does not change.
+
+    What is made is kept, of the KEPT_MAX files that were asked for last: it is to be small, and nobody may change it.
+
+    Raises UnreadableError, and what ``make`` raises.
+    """
+    descriptor = open_file(folder, name)
+    if descriptor is None:
+        return None
+    status = os.fstat(descriptor)
+    os.close(descriptor)
+    key = folder, name, make
+    stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    kept = _kept.get(key)
+    if kept is not None and kept[0] == stamp:
+        made: T = kept[1]
+        return made
+    data = read(folder, name)
+    if data is None:
+        return None
+    made = make(data, f"{folder}/{name}")
+    _kept.pop(key, None)
+    if time.time_ns() - status.st_ctime_ns > _NEW_NS:
+        _kept[key] = stamp, made
+        if len(_kept) > KEPT_MAX:
+            _kept.popitem(last=False)
+    return made
 
 
 def open_file(folder: str, name: str) -> int | None:

@@ -20,7 +20,8 @@ from tracer.whose import Interface
 AFTER_S = (0.1, 0.5, 1.5, 5.0)
 """When a new container is visited: its cgroup is older than its processes, and those than its last address."""
 WAITING_MAX = 16384
-"""Beyond, a container is visited only for its victims."""
+WAITING_BYTES_MAX = 4 << 20
+"""Of the paths that wait.  Beyond, a container is visited only for its victims."""
 LOCK_S = 0.3
 """How long a record waits for a visit to end."""
 
@@ -35,6 +36,7 @@ class Interfaces:
         self._order = itertools.count()
         self._waiting: list[tuple[float, int, str | None]] = []
         """(monotonic seconds, order, cgroup or None for all), a heap."""
+        self._waiting_bytes = 0
         self._changed = threading.Condition()
         self._thread = threads.start("interfaces", self._learn_forever)
 
@@ -46,8 +48,10 @@ class Interfaces:
         self._thread = self._thread or threads.start("interfaces", self._learn_forever)
         with self._changed:
             for after_s in AFTER_S if path is not None else (0.0,):
-                if len(self._waiting) < WAITING_MAX:
+                has_room = self._waiting_bytes + len(path or "") <= WAITING_BYTES_MAX
+                if has_room and len(self._waiting) < WAITING_MAX:
                     heapq.heappush(self._waiting, (now_s + after_s, next(self._order), path))
+                    self._waiting_bytes += len(path or "")
             self._changed.notify()
 
     def lookup(self, cookie: int, cgroup: str | None, inode: int, pids: Sequence[int]) -> list[Interface] | None:
@@ -79,7 +83,9 @@ class Interfaces:
             while True:
                 left_s = self._waiting[0][0] - time.monotonic() if self._waiting else None
                 if left_s is not None and left_s <= 0:
-                    return heapq.heappop(self._waiting)[2]
+                    path = heapq.heappop(self._waiting)[2]
+                    self._waiting_bytes -= len(path or "")
+                    return path
                 self._changed.wait(left_s)
 
     def _visit(self, path: str) -> None:

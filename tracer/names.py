@@ -8,6 +8,8 @@ reads when a container's cgroup appears, for all that are there at the start, an
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import orjson
@@ -20,31 +22,37 @@ _Value = TypeVar("_Value")
 
 KEPT_MAX = 4096
 """Containers that are remembered: those that were seen last."""
-WAITING_MAX = 65536
+WAITING_BYTES_MAX = 4 << 20
+"""Of the paths that wait to be read."""
+_PATH_BYTES = 100
+"""What one takes beside its characters."""
 FRESH_S = 2.0
 """For so long what was read is taken for what the files say; Docker, for one, allows containers to be renamed."""
 DEADLINE_S = 0.3
 """How long a record waits for names at most."""
+SHARE = 50
+"""A container whose files take long to read is read again after so many times as long: 2 % of the time are its."""
 PAUSE_S = 1.0
 """So long nothing is asked after a reader took too long and there can be no other."""
 HUNG_MAX = 4
 """Readers that hang; when there are so many, names are no longer looked up."""
 
 
-class _Question:
+class Question:
     """What somebody waits for."""
 
-    def __init__(self, container_id: str, runtime: str | None, pod_uid: str | None, verdict: bool) -> None:
+    def __init__(self, container_id: str, runtime: str | None, pod_uid: str | None) -> None:
         self.container_id = container_id
         self.runtime = runtime
         self.pod_uid = pod_uid
-        self.wants_verdict = verdict
         self.verdict: Verdict | None = None
+        """Where that is asked for: what the runtime says of the end of this container."""
+        self.took_s = 0.0
         self.answered = threading.Event()
 
 
 class _Kept(NamedTuple):
-    read_s: float
+    fresh_until_s: float
     """Monotonic time."""
     facts: str
     """As JSON: a tenth of the memory that the same takes as objects.  Bytes would keep the larger buffer of orjson."""
@@ -58,11 +66,17 @@ class Names:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._pods: OrderedDict[str, str] = OrderedDict()
         """Pod uid -> what its containers tell of the pod; the pause container is there first."""
-        self._waiting: deque[str | _Question | None] = deque()
-        """A cgroup's path, a question, or None: all cgroups."""
+        self._news = threading.Condition()
+        """Guards what waits: names that a record waits for come first, then verdicts, then what nobody waits for."""
+        self._questions: deque[Question] = deque()
+        self._verdicts: deque[Question] = deque()
+        self._paths: deque[str] = deque()
+        self._paths_bytes = 0
         self._all_wait = False
-        """Whether all cgroups are to be read already: somebody who makes them at any rate makes this be asked again."""
-        self._work = threading.Semaphore(0)
+        """Whether all cgroups are to be read: somebody who makes them at any rate makes this be asked again."""
+        self._all: Iterator[str] | None = None
+        """Those that are left of all cgroups."""
+        self._busy_since_s: float | None = None
         self._reader: threading.Thread | None = None
         self._hung = 0
         self._not_before_s = 0.0
@@ -72,86 +86,137 @@ class Names:
 
     def expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: read what it is, soon."""
-        if path is None and self._all_wait:
-            return
-        if len(self._waiting) < WAITING_MAX:
-            self._all_wait = self._all_wait or path is None
-            self._waiting.append(path)
-            self._work.release()
+        with self._news:
+            if path is not None and self._paths_bytes + len(path) + _PATH_BYTES <= WAITING_BYTES_MAX:
+                self._paths.append(path)
+                self._paths_bytes += len(path) + _PATH_BYTES
+            else:  # there is no room: once those that wait are read, all that are there then
+                self._all_wait = True
+            self._news.notify()
 
     def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
         """What is known of a container; empty where nothing is."""
         kept = self._kept.get(container_id)
-        if kept is None or time.monotonic() - kept.read_s > FRESH_S:
-            self._ask(_Question(container_id, runtime, pod_uid, verdict=False))
+        if kept is None or time.monotonic() > kept.fresh_until_s:
+            self._ask(Question(container_id, runtime, pod_uid))
             kept = self._kept.get(container_id)
         found: Facts = orjson.loads(kept.facts) if kept else {}
         pod = self._pods.get(pod_uid) if pod_uid is not None else None
         return found if pod is None else {**orjson.loads(pod), **found}
 
-    def verdict(self, container_id: str, runtime: str) -> Verdict | None:
-        """What the runtime says of the end of this container; None where it does not tell, or not in time."""
-        question = _Question(container_id, runtime, None, verdict=True)
-        self._ask(question)
-        return question.verdict
+    def ask_verdict(self, container_id: str, runtime: str) -> Question:
+        """Have the runtime's files read; nobody waits.
 
-    def _ask(self, question: _Question) -> None:
+        ``answered`` is set when that is done, and ``verdict`` then tells what the runtime says of the container's end,
+        or None.
+        """
+        question = Question(container_id, runtime, None)
+        with self._news:
+            self._verdicts.append(question)
+            self._news.notify()
+        self._replace_hung_reader()
+        return question
+
+    def _ask(self, question: Question) -> None:
         if self._hung >= HUNG_MAX or time.monotonic() < self._not_before_s:
             return
         if self._reader is None and not self._start_reader():
             return
-        self._waiting.appendleft(question)  # before all that nobody waits for
-        self._work.release()
+        with self._news:
+            self._questions.append(question)
+            self._news.notify()
         if not question.answered.wait(DEADLINE_S):
             self.timeouts += 1
-            is_replaced = self._start_reader()
-            self._hung += is_replaced
-            self._not_before_s = 0.0 if is_replaced else time.monotonic() + PAUSE_S
+            self._replace_reader()
+
+    def _replace_hung_reader(self) -> None:
+        busy_since_s = self._busy_since_s
+        if self._reader is None:
+            self._start_reader()
+        elif busy_since_s is not None and time.monotonic() - busy_since_s > DEADLINE_S and self._hung < HUNG_MAX:
+            self.timeouts += 1
+            self._replace_reader()
+
+    def _replace_reader(self) -> None:
+        """The one that hangs goes on to be the reader where there can be no other."""
+        is_replaced = self._start_reader()
+        self._hung += is_replaced
+        self._not_before_s = 0.0 if is_replaced else time.monotonic() + PAUSE_S
 
     def _start_reader(self) -> bool:
-        """The one that hangs goes on to be the reader where there can be no other."""
         began = threads.start("names", self._read_forever)
         if began is None:
             return False
-        self._reader = began
+        self._reader, self._busy_since_s = began, None
         return True
 
     def _read_forever(self) -> None:
         while True:
-            self._work.acquire()
-            wanted = self._waiting.popleft()
+            read = self._next()
             try:
-                self._answer(wanted)
+                read()
             except Exception as error:  # whatever is in those files, the next container is read
                 self._runtimes.note(repr(error))
-            if isinstance(wanted, _Question):
-                wanted.answered.set()
             if threading.current_thread() is not self._reader:  # it took too long, and another one took over
                 self._hung -= 1
                 return
+            self._busy_since_s = None
 
-    def _answer(self, wanted: str | _Question | None) -> None:
-        if wanted is None:
-            self._all_wait = False  # those made from here on may be missed
-            for path in cgroupfs.paths():
-                self.expect(path)
-        elif isinstance(wanted, str):
-            container, kubernetes, _ = cgroup.identify(wanted)
-            if container is not None and container["node_container_id"] is None:
-                self._read(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
-        else:
-            if wanted.wants_verdict and wanted.runtime is not None:
-                wanted.verdict = self._runtimes.verdict(wanted.container_id, wanted.runtime)
-            elif not wanted.wants_verdict:
-                self._read(wanted.container_id, wanted.runtime, wanted.pod_uid)
+    def _next(self) -> Callable[[], object]:
+        """What is to be done next, once there is anything."""
+        with self._news:
+            self._news.wait_for(lambda: self._questions or self._verdicts or self._paths or self._all or self._all_wait)
+            self._busy_since_s = time.monotonic()
+            if self._questions:
+                return partial(self._answer, self._questions.popleft(), self._read)
+            if self._verdicts:
+                return partial(self._answer, self._verdicts.popleft(), self._judge)
+            if self._paths:
+                path = self._paths.popleft()
+                self._paths_bytes -= len(path) + _PATH_BYTES
+                return partial(self._read_cgroup, path)
+            if self._all is None:
+                self._all, self._all_wait = cgroupfs.paths(), False  # those made from here on may be missed
+            return partial(self._read_one_of, self._all)
 
-    def _read(self, container_id: str, runtime: str | None, pod_uid: str | None) -> None:
-        found = self._runtimes.find(container_id, runtime, pod_uid)
+    def _read_one_of(self, paths: Iterator[str]) -> None:
+        path = None
+        try:
+            path = next(paths, None)
+        finally:
+            if path is None and self._all is paths:
+                self._all = None
+        if path is not None:
+            self._read_cgroup(path)
+
+    def _read_cgroup(self, path: str) -> None:
+        container, kubernetes, _ = cgroup.identify(path)
+        if container is not None and container["node_container_id"] is None:
+            pod_uid = kubernetes["pod_uid"] if kubernetes else None
+            self._read(Question(container["id"], container["runtime"], pod_uid))
+
+    def _answer(self, question: Question, read: Callable[[Question], None]) -> None:
+        began_s = time.monotonic()
+        try:
+            read(question)
+        finally:
+            question.took_s = time.monotonic() - began_s
+            question.answered.set()
+
+    def _judge(self, question: Question) -> None:
+        if question.runtime is not None:
+            question.verdict = self._runtimes.verdict(question.container_id, question.runtime)
+
+    def _read(self, question: Question) -> None:
+        began_s = time.monotonic()
+        found = self._runtimes.find(question.container_id, question.runtime, question.pod_uid)
         if found:
-            _keep(self._kept, container_id, _Kept(time.monotonic(), orjson.dumps(found).decode()))
-        if pod_uid is not None and "pod_name" in found:
+            now_s = time.monotonic()
+            fresh_until_s = now_s + max(FRESH_S, SHARE * (now_s - began_s))
+            _keep(self._kept, question.container_id, _Kept(fresh_until_s, orjson.dumps(found).decode()))
+        if question.pod_uid is not None and "pod_name" in found:
             pod = {key: value for key, value in found.items() if key in ("pod_name", "namespace")}
-            _keep(self._pods, pod_uid, orjson.dumps(pod).decode())
+            _keep(self._pods, question.pod_uid, orjson.dumps(pod).decode())
 
 
 def _keep(kept: OrderedDict[str, _Value], key: str, value: _Value) -> None:

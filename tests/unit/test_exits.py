@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from tracer import process, wire
 from tracer.event import OomExit
-from tracer.exits import GIVE_UP_NS, SETTLE_NS, VICTIMS_MAX, Exits
+from tracer.exits import GIVE_UP_NS, LOOK_NS, SETTLE_NS, TOLD_MAX, VICTIMS_MAX, Exits
+from tracer.facts import Verdict
 from tracer.names import Names
 from tracer.runtimes import ROOTS, Runtimes
 
@@ -44,6 +46,14 @@ def write(tmp_path: Path, **state: Any) -> None:
     (folder / "config.v2.json").write_text(json.dumps({"Name": "/web", "State": state}))
 
 
+def due(exits: Exits, now_ns: int) -> list[OomExit]:
+    """What is told then, or a moment later, when the runtime's files were read."""
+    told = exits.due(now_ns)
+    for _, question in exits._asked.values():
+        assert question.answered.wait(10)
+    return told + exits.due(now_ns + LOOK_NS)
+
+
 def test_host(exits: Exits) -> None:
     """Of a process of the host nothing more is to be learned: its record is written at once."""
     kill(exits, 0, cgroup=b"/system.slice/hog.service")
@@ -70,7 +80,7 @@ def test_init_lives(exits: Exits, tmp_path: Path) -> None:
     assert exits.exited(gone(), 10) is None
     assert exits.next_ns() == 10 + SETTLE_NS
     assert exits.due(9 + SETTLE_NS) == []
-    (record,) = exits.due(10 + SETTLE_NS)
+    (record,) = due(exits, 10 + SETTLE_NS)
     validate(record)
     assert record["container_init_died"] is False
     assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": None}
@@ -81,9 +91,9 @@ def test_init_died(exits: Exits, tmp_path: Path) -> None:
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
     assert exits.exited(gone(), 0) is None
-    assert exits.due(SETTLE_NS) == []
+    assert due(exits, SETTLE_NS) == []
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
-    (record,) = exits.due(2 * SETTLE_NS)
+    (record,) = due(exits, 2 * SETTLE_NS)
     assert record["container_init_died"] is True
     assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": 137}
 
@@ -97,7 +107,7 @@ def test_runtime_never_notices(exits: Exits, tmp_path: Path) -> None:
     told: list[OomExit] = []
     while not told and now_ns < 2 * GIVE_UP_NS:
         now_ns += SETTLE_NS
-        told = exits.due(now_ns)
+        told = due(exits, now_ns)
     assert now_ns == GIVE_UP_NS
     assert told[0]["container_init_died"] is True
 
@@ -110,7 +120,7 @@ def test_zombie_init(exits: Exits) -> None:
         assert start_ns is not None
         kill(exits, child.pid, start_ns)
         exits.exited(gone(), 0)
-        (record,) = exits.due(SETTLE_NS)
+        (record,) = due(exits, SETTLE_NS)
     assert record["container_init_died"] is True
 
 
@@ -147,5 +157,44 @@ def test_container_in_a_container(exits: Exits, tmp_path: Path) -> None:
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
     kill(exits, 1, cgroup=f"/docker/{'f' * 64}/docker/{ID}".encode())
     assert exits.exited(gone(), 0) is None
-    (record,) = exits.due(GIVE_UP_NS)
+    (record,) = due(exits, GIVE_UP_NS)
     assert record["runtime_verdict"] is None
+
+
+def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
+    """However many of its processes die, its files are read twice a second at most, and nobody waits for that."""
+    asked: list[int] = []
+
+    class Slow(Runtimes):
+        def verdict(self, container_id: str, runtime: str) -> Verdict | None:
+            time.sleep(0.05)
+            asked.append(now_ns)
+            return {"running": True, "oom_killed": None, "exit_code": None}
+
+    now_ns, told = 0, []
+    exits = Exits(Names(Slow()))
+    for step in range(300):
+        now_ns = step * LOOK_NS
+        kill(exits, events.NOBODY, pid=step + 1)
+        exits.exited(gone(step + 1), now_ns)
+        began_s = time.monotonic()
+        told += exits.due(now_ns)
+        assert time.monotonic() - began_s < 0.04
+        for _, question in exits._asked.values():
+            assert question.answered.wait(10)
+    assert len(asked) <= now_ns // SETTLE_NS
+    assert len(told) > 100
+    assert {record["container_init_died"] for record in told} == {True}
+
+
+def test_many_exits_wait(exits: Exits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound one is told as it is; those that are due come in parts, between which kills are read."""
+    monkeypatch.setattr("tracer.exits.WAITING_MAX", 100)
+    told = []
+    for pid in range(1, 151):
+        kill(exits, events.NOBODY, pid=pid)
+        told.append(exits.exited(gone(pid), 0))
+    assert [record is None for record in told] == [True] * 100 + [False] * 50
+    parts = [len(due(exits, SETTLE_NS + step * LOOK_NS)) for step in range(20)]
+    assert sum(parts) == 100
+    assert max(parts) <= 2 * TOLD_MAX

@@ -129,3 +129,41 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
         except UnreadableError:
             pass
     assert before == os.listdir("/proc/self/fd")
+
+
+def test_read_once(tmp_path: Path) -> None:
+    """A file is read again when it has changed, in place or as another took its name, and never else."""
+    made: list[bytes] = []
+
+    def make(data: bytes, source: str) -> int:
+        assert source == f"{tmp_path}/a"
+        made.append(data)
+        return len(data)
+
+    def ask() -> int | None:
+        return files.read_once(str(tmp_path), "a", make)
+
+    assert ask() is None
+    path = tmp_path / "a"
+    for text in ("one", "three", "seven"):
+        path.write_text(text)
+        assert ask() == len(text), "just changed"
+        time.sleep(0.15)
+        for _ in range(3):
+            assert ask() == len(text)
+        assert made == [text.encode()] * 2, "it is read a second time, as it was new at first"
+        made.clear()
+    (tmp_path / "b").write_text("eight")
+    (tmp_path / "b").rename(path)
+    assert (ask(), made) == (5, [b"eight"])
+    path.unlink()
+    assert ask() is None
+
+
+def test_read_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the files that were asked for last."""
+    monkeypatch.setattr(files, "_NEW_NS", -1)
+    for number in range(2 * files.KEPT_MAX):
+        (tmp_path / str(number)).write_text("x")
+        files.read_once(str(tmp_path), str(number), lambda data, _: len(data))
+    assert len(files._kept) == files.KEPT_MAX

@@ -46,6 +46,7 @@ def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
 def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container whose cgroup was seen is named though all of its files are gone."""
     monkeypatch.setattr(names, "FRESH_S", 0.0)
+    monkeypatch.setattr(names, "SHARE", 0)
     folder = create(tmp_path)
     asked = Names(runtimes)
     asked.expect(f"/docker/{ID}")
@@ -57,6 +58,7 @@ def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyt
 def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the files say now counts more than what they said."""
     monkeypatch.setattr(names, "FRESH_S", 0.0)
+    monkeypatch.setattr(names, "SHARE", 0)
     asked = Names(runtimes)
     for name in ("web", "shop"):
         create(tmp_path, name=name)
@@ -156,10 +158,10 @@ def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     asked.expect(f"/docker/{PAUSE}/docker/{ID}")
     asked.expect(f"/docker/{ID}")
     wait_until(lambda: ID in asked._kept)
-    before = asked._kept[ID].read_s
+    before = asked._kept[ID]
     asked.expect(f"/docker/{PAUSE}/docker/{ID}")
     assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
-    assert asked._kept[ID].read_s == before
+    assert asked._kept[ID] is before
 
 
 def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,5 +184,30 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
     assert asked.find(ID, None, None) == {}
     wait_until(lambda: len(runs) == 2)
     assert asked.find(PAUSE, None, None) == {}
-    wait_until(lambda: not asked._waiting)
+    wait_until(lambda: not asked._paths and asked._all is None)
     assert len(runs) == 2
+
+
+def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes cgroups with long paths fills no memory; a container that found no room is read after that."""
+    monkeypatch.setattr(names, "WAITING_BYTES_MAX", 100_000)
+    create(tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Runtimes):
+        def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+            begun.set()
+            go_on.wait(10)
+            return runtimes.find(container_id, runtime, pod_uid)
+
+    monkeypatch.setattr(cgroupfs, "paths", lambda: iter(["/", f"/docker/{ID}"]))
+    asked = Names(Waiting())
+    asked.expect(f"/docker/{PAUSE}")
+    assert begun.wait(10)
+    for number in range(1000):
+        asked.expect(f"/{number:04}" + "/x" * 1500)
+        assert asked._paths_bytes <= 100_000
+    assert sum(map(len, asked._paths)) <= 100_000
+    asked.expect(f"/docker/{ID}")
+    go_on.set()
+    wait_until(lambda: ID in asked._kept)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A soak: kills without a second of silence, for minutes or an hour, and a daemon that stays as it was.
+
+OOMTRACE_SOAK_MINUTES says for how long (3); `make soak MINUTES=60` shows the figures of every minute, too.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.collectors.program import free_port
+from tests.kernel.cgroups import Cgroup
+from tests.kernel.eater import binary
+from tests.kernel.environment import IN_VM, PATIENCE, not_applicable, wait_until
+from tests.kernel.oracles import vmstat_oom_kills
+
+from .runs import Runs
+from .tally import Tally
+
+MINUTES = float(os.environ.get("OOMTRACE_SOAK_MINUTES", "3"))
+WORKERS = 2
+DEPTH, NAME_LENGTH = 12, 240
+"""Above each victim's cgroup, so that its path has nearly 4 KB."""
+CONNECTIONS = 64
+LIMIT_MIB = 128
+"""As the DaemonSet's: counted with what the kernel keeps for it."""
+GROWTH_KB = 1024
+"""From the second third to the last: before that what has a bound is filled."""
+
+
+class Sample(NamedTuple):
+    rss_kb: int
+    descriptors: int
+    threads: int
+    cpu_s: float
+
+    @classmethod
+    def of(cls, pid: int) -> "Sample":
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        opened = len(os.listdir(f"/proc/{pid}/fd"))
+        return cls(int(status["VmRSS"].split()[0]), opened, int(status["Threads"]), cpu_s)
+
+
+class Killer(threading.Thread):
+    """Makes a container with a cgroup and a file, lets a process be killed in it, and removes both; again and again."""
+
+    def __init__(self, above: Path, docker: Path, until_s: float) -> None:
+        super().__init__(daemon=True)
+        self._above, self._docker, self._until_s = above, docker, until_s
+        self.kills = 0
+        """As the cgroups have counted them."""
+        self.longest_pause_s = 0.0
+        self.errors: list[Exception] = []
+
+    def run(self) -> None:
+        last_s = time.monotonic()
+        try:
+            while time.monotonic() < self._until_s:
+                self._kill()
+                now_s = time.monotonic()
+                self.longest_pause_s, last_s = max(self.longest_pause_s, now_s - last_s), now_s
+        except Exception as error:
+            self.errors.append(error)
+
+    def _kill(self) -> None:
+        container = secrets.token_hex(32)
+        group, file = self._above / f"docker-{container}.scope", self._docker / container / "config.v2.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"Name": f"/{container[:8]}", "Config": {"Image": "web:1", "Labels": {}}}))
+        group.mkdir()
+        is_v1 = (group / "memory.limit_in_bytes").exists()
+        (group / ("memory.limit_in_bytes" if is_v1 else "memory.max")).write_text(str(2 << 20))
+        pid = os.posix_spawn(binary(), ["eat", "-g", str(group), "-n", "soak", "-a", "0", "8"], os.environ)
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status), f"status {status}"
+        counts = (group / ("memory.oom_control" if is_v1 else "memory.events")).read_text()
+        self.kills += int(counts.rpartition("oom_kill ")[2].split()[0])
+        shutil.rmtree(file.parent)
+        for _ in range(1000):
+            with suppress(OSError):  # the last process is on its way out
+                group.rmdir()
+                return
+            time.sleep(0.002)
+        group.rmdir()
+
+
+@pytest.fixture
+def deep(cgroup: Cgroup) -> Iterator[Path]:
+    """A cgroup far below, whose path is long."""
+    made = [cgroup.path / "deep"]
+    for level in range(DEPTH):
+        made.append(made[-1] / f"{level:02}".ljust(NAME_LENGTH, "x"))
+    for path in made:
+        if cgroup.hierarchy.version == 2:
+            (path.parent / "cgroup.subtree_control").write_text("+memory")
+        path.mkdir()
+    if cgroup.hierarchy.version == 2:
+        (made[-1] / "cgroup.subtree_control").write_text("+memory")
+    yield made[-1]
+    for path in reversed(made):
+        path.rmdir()
+
+
+@pytest.fixture
+def limited(cgroup: Cgroup) -> Cgroup:
+    return cgroup.child("daemon", LIMIT_MIB)
+
+
+def hold_connections(port: int, stack: ExitStack) -> None:
+    """As many idle ones as there may be, and more; those that were ended are made anew."""
+    held = stack.enter_context(ExitStack())
+    for _ in range(CONNECTIONS):
+        with suppress(OSError):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
+    held.close()
+
+
+def median(values: list[int]) -> int:
+    return sorted(values)[len(values) // 2]
+
+
+def test_soak(runs: Runs, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
+    """Every kill is told, and memory, descriptors and threads stay as they are."""
+    if IN_VM:
+        not_applicable("what the daemon keeps does not depend on the kernel")
+    docker, port = tmp_path / "docker" / "containers", free_port()
+    rotated = f"file:{tmp_path}/rotated.json?rotate-bytes=256K&keep=3&compress=gzip"
+    arguments = ["--metrics", f"127.0.0.1:{port}", "--network", "--runtime-root", f"docker={docker.parent}"]
+    into = ["sh", "-c", f'echo 0 >{limited.path}/cgroup.procs && exec "$@"', "sh"]
+    docker.mkdir(parents=True)
+    runs.start(*arguments, "--output", rotated, through=into)
+    assert runs.process is not None
+    before = vmstat_oom_kills()
+    began_s = time.monotonic()
+    until_s = began_s + 60 * MINUTES
+    killers = [Killer(deep, docker, until_s) for _ in range(WORKERS)]
+    for killer in killers:
+        killer.start()
+    samples: list[Sample] = []
+    shown = 0
+    while time.monotonic() < until_s:
+        with ExitStack() as stack:
+            hold_connections(port, stack)
+        time.sleep(1)
+        samples.append(Sample.of(runs.process.pid))
+        if (minute := int((time.monotonic() - began_s) / 60)) > shown:
+            shown = minute
+            kills = sum(killer.kills for killer in killers)
+            print(f"minute {minute}: {kills} kills, {runs.count('oom_kill')} records, {samples[-1]}", flush=True)
+    for killer in killers:
+        killer.join(60)
+        assert not killer.errors, killer.errors
+    kills = sum(killer.kills for killer in killers)
+    assert vmstat_oom_kills() - before == kills, "something else was killed meanwhile"
+    runs.wait_for_kills(kills, 30 * PATIENCE)
+    wait_until("the exits", lambda: runs.count("oom_exit") == kills, 10 * PATIENCE)
+    stop = runs.stop()
+    assert min(killer.longest_pause_s for killer in killers) < 1.0 * PATIENCE
+    Tally.of("kills for some minutes without a second of silence", 1, kills, runs.records()).write().check()
+    assert (stop["lost"], runs.count("gap"), runs.count("lost")) == (0, 0, 0)
+    assert "Traceback" not in runs.said()
+
+    third = len(samples) // 3
+    middle, last = samples[third : 2 * third], samples[-third:]
+    growth_kb = median([each.rss_kb for each in last]) - median([each.rss_kb for each in middle])
+    print(
+        f"{kills} kills; rss {samples[0].rss_kb} kB at first, {last[-1].rss_kb} kB at last, {growth_kb:+} kB in between"
+    )
+    assert growth_kb < GROWTH_KB, samples
+    for kind in ("descriptors", "threads"):
+        assert max(getattr(each, kind) for each in last) <= max(getattr(each, kind) for each in middle) + 2, samples
