@@ -327,3 +327,24 @@ def test_group_kills_without_a_pause() -> None:
         assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())
         case.kernel.oom_kills += 1
     assert not case.missing()
+
+
+@pytest.mark.parametrize("every", [0, 1, 7])
+def test_counted_late_without_a_pause(every: int) -> None:
+    """A kill that the programs have seen, and the kernel counts a moment after its count was read, is no gap.
+
+    ``every``: so often it is a group kill, whose first victim is counted once or twice.
+    """
+    case = Case()
+    for number in range(600):
+        is_group = bool(every and number % every == 0)
+        began_ns = boottime_ns()
+        case.audit.note(boottime_ns(), victim(number), f"group {number}" if is_group else None, began_ns)
+        case.audit.touched(case.now_ns)
+        case.now_ns += QUIET_NS * 3 // 10
+        if number % 3:  # else it is counted in time
+            assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())
+        case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1 + (is_group and number % 2)
+        if not number % 3:
+            assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())
+    assert not case.missing()
