@@ -2,12 +2,14 @@
 """Which kills are told: by what is known of the victim, patterns as a shell's."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from fnmatch import translate
 from typing import Any
 
 from tracer.errors import EXIT_USAGE, TracerError
 
+LEFT_OUT_MAX = 4096
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "cgroup": ("victim.cgroup",),
     "comm": ("victim.comm",),
@@ -59,3 +61,18 @@ def _matches(record: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> 
         if isinstance(value, str) and pattern.match(value):
             return True
     return False
+
+
+class LeftOut:
+    """Ids of kills that a filter left out, for their exits: those of the last LEFT_OUT_MAX."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, kill_id: str) -> None:
+        self._ids[kill_id] = None
+        if len(self._ids) > LEFT_OUT_MAX:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, kill_id: str) -> bool:
+        return kill_id in self._ids

@@ -2,7 +2,6 @@
 """From events to records in the stream: joined, built, enriched, accounted for."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from tracer.backfill import Backfill
 from tracer.backlog import Backlog, Place
 from tracer.event import OomExit, OomKill
 from tracer.exits import Exits
-from tracer.filter import Filter
+from tracer.filter import Filter, LeftOut
 from tracer.handover import Handover
 from tracer.incident import Incidents, Kill, Told
 from tracer.names import Names
@@ -24,9 +23,6 @@ from tracer.stream import Stream
 
 if TYPE_CHECKING:
     from tracer.interfaces import Interfaces
-
-
-UNWANTED_MAX = 4096
 
 
 class Pipeline:
@@ -62,8 +58,7 @@ class Pipeline:
         """oom_kill records that were written."""
         self.filtered = 0
         """Those that the filter left out."""
-        self._unwanted: OrderedDict[str, None] = OrderedDict()
-        """Their ids, for their exits."""
+        self._left_out = LeftOut()
 
     @property
     def incident_is_open(self) -> bool:
@@ -176,13 +171,11 @@ class Pipeline:
             self.kills += self._stream.write(record, places)
             return
         self.filtered += 1
-        self._unwanted[record["id"]] = None
-        if len(self._unwanted) > UNWANTED_MAX:
-            self._unwanted.popitem(last=False)
+        self._left_out.add(record["id"])
 
     def _write_exits(self, gone: Iterable[OomExit]) -> None:
         for each in gone:
             kill_id = each["id"]
             places = self._places(lambda backlog: backlog.take_exit(kill_id))  # noqa: B023 - called at once
-            if self._handover.rename(each) and each["id"] not in self._unwanted:
+            if self._handover.rename(each) and each["id"] not in self._left_out:
                 self._stream.write(each, places)

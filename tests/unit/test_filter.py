@@ -7,7 +7,7 @@ import pytest
 
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import OomKill
-from tracer.filter import FIELDS, Filter
+from tracer.filter import FIELDS, LEFT_OUT_MAX, Filter, LeftOut
 from tracer.incident import Kill
 
 from .events import incident, victim
@@ -76,3 +76,12 @@ def test_unknown_field() -> None:
     with pytest.raises(TracerError, match="there are cgroup, comm") as caught:
         Filter([("namspace", "x")], [])
     assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_exits_of_many_filtered_kills() -> None:
+    """The last ones are known, however many there are."""
+    left_out = LeftOut()
+    for number in range(2 * LEFT_OUT_MAX):
+        left_out.add(str(number))
+    assert [str(number) in left_out for number in (0, LEFT_OUT_MAX - 1, LEFT_OUT_MAX)] == [False, False, True]
+    assert len(left_out._ids) == LEFT_OUT_MAX

@@ -8,10 +8,13 @@ import sys
 import orjson
 import pytest
 
-from tracer import network
+from tracer import cgroupfs, interfaces, network
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.interfaces import Interfaces
 from tracer.network import Namespaces, _Entry
 from tracer.whose import Interface
+
+from .lines import wait_for
 
 ETH0: Interface = {"name": "eth0", "mac_address": "02:42:ac:11:00:02", "ip_addresses": ["172.17.0.2/16"]}
 
@@ -105,3 +108,17 @@ def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
         Namespaces()
     assert caught.value.exit_code == EXIT_USAGE
     assert "pyroute2" not in sys.modules
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes cgroups that are called like containers, with long paths, fills no memory."""
+    monkeypatch.setattr(interfaces, "WAITING_BYTES_MAX", 50_000)
+    monkeypatch.setattr(interfaces, "AFTER_S", (0.0, 0.1))
+    monkeypatch.setattr(cgroupfs, "first_process", lambda *_: None)
+    visited = Interfaces()
+    for number in range(1000):
+        visited.expect(f"{'/x' * 1000}/docker-{number:064x}.scope")
+        assert visited._waiting_bytes <= 50_000
+        assert sum(len(path or "") for _, _, path in list(visited._waiting)) <= 52_100
+    wait_for(lambda: not visited._waiting)
+    assert visited._waiting_bytes == 0
