@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.kernel.environment import require
 from tracer.logs.formats import LineFormats, Origin
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_lines import LogLine, may_be_cut
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
@@ -526,3 +526,61 @@ def test_log_after_something_else() -> None:
             reader.feed(block)
         reader.end()
         assert reader.recognized
+
+
+def kmsg(records: Iterable[tuple[str, bytes]]) -> bytes:
+    """What ``cat /dev/kmsg`` shows of records, by flags and text; since Linux 6.4 it ends one at 2048 bytes."""
+    log = b""
+    for number, (flags, text) in enumerate(records):
+        escaped = re.sub(rb"[^ -\[\]-~]", lambda match: b"\\x%02x" % match[0][0], text)
+        log += (b"6,%d,%d,%s;%s\n" % (400 + number, 21_000_000 + number, flags.encode(), escaped))[:2048]
+    return log
+
+
+@pytest.mark.parametrize("length", [300, 490, 520, 700, 1024])
+def test_record_longer_than_kmsg_gives(length: int) -> None:
+    """The kernel cuts a record with many unprintable bytes, and the next one follows it on the same line."""
+    path = (b"/" + b"\xff" * 200) * 6
+    path = path[:length]
+    found = scan(
+        kmsg(
+            [
+                ("-", b"eat invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"),
+                ("-", b"CPU: 0 UID: 0 PID: 172 Comm: eat Not tainted 7.3.4 #1 PREEMPT(lazy)"),
+                ("-", b"memory: usage 8192kB, limit 8192kB, failcnt 18"),
+                ("-", b"Memory cgroup stats for "),
+                ("c", path),
+                ("c", b":"),
+                ("-", b"anon 8364032"),
+                ("-", b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg="),
+                ("c", path),
+                ("c", b",task_memcg="),
+                ("c", path),
+                ("c", b",task=eat,pid=172,uid=0"),
+                ("-", b"Memory cgroup out of memory: Killed process 172 (eat) total-vm:17592kB, anon-rss:8240kB, "
+                      b"file-rss:4kB, shmem-rss:704kB, UID:0 pgtables:52kB oom_score_adj:0"),
+            ]
+        )
+    )  # fmt: skip
+    (report,) = (each.report for each in found)
+    assert (report.trigger_tid, report.trigger_comm, report.gfp_mask) == (172, b"eat", 0xCC0)
+    assert report.limit_cgroup is not None
+    assert report.cgroup is not None
+    for cgroup in (report.limit_cgroup, report.cgroup):
+        known = re.sub(rb"\\[x\da-f]*$", b"", cgroup)  # an escape may have been cut, too
+        assert path.startswith(known)
+        assert known == path or may_be_cut(cgroup)
+
+
+def test_name_that_looks_like_the_next_record() -> None:
+    """Text in a path where a newer kernel would have cut its record is no record."""
+    forged = b"6,1,1,-;Memory cgroup out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB, file-rss:1kB"
+    header = len(b"6,400,21000000,-;")
+    name = b"/" + b"\xff" * ((2048 - header - 1) // 4)
+    name += (
+        b"x" * (2048 - header - 1 - 4 * (len(name) - 1))
+        + forged
+        + b", shmem-rss:0kB, UID:0 pgtables:1kB oom_score_adj:0"
+    )
+    log = re.sub(rb"[^ -\[\]-~]", lambda match: b"\\x%02x" % match[0][0], name)
+    assert scan(b"6,400,21000000,-;" + log + b"\n") == []

@@ -59,6 +59,9 @@ _LOGREAD = re.compile(
 )
 """OpenWrt's."""
 _KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
+_KMSG_GOES_ON = re.compile(rb"\d{1,5},\d{1,20},\d{1,18},c[^;\n]*;")
+_KMSG_RECORD_BYTES = 2048
+"""So much does /dev/kmsg give of a longer record since 6.4 (PRINTK_MESSAGE_MAX), without the newline at its end."""
 _SYSLOG = re.compile(
     rb"(?:<(\d{1,3})>)?"
     rb"(?P<stamp>[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
@@ -190,6 +193,8 @@ class LineFormats:
         if int(match[1]) > 7:
             return True
         caller = next((each[7:] for each in match[4].split(b",") if each.startswith(b"caller=")), None)
+        if len(raw) > _KMSG_RECORD_BYTES and (cut := _KMSG_GOES_ON.match(raw, _KMSG_RECORD_BYTES)) is not None:
+            raw = raw[:_KMSG_RECORD_BYTES] + raw[cut.end() :]
         return LogLine(unescape(raw[match.end() :]), int(match[3]) * 1000, "printk", caller), NOWHERE
 
     def _syslog(self, raw: bytes) -> Sourced | bool:

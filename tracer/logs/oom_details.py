@@ -17,8 +17,6 @@ _MOST_LINES_AFTER = 64
 _LONGEST_PAUSE_NS = 5_000_000_000
 """Between two lines of a report: the dump of a host's memory takes seconds on a serial console."""
 _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
-_LONGEST_WHOLE_PATH = 900
-"""Bytes; printk may have cut a longer one."""
 
 # What a report consists of, in the order in which all kernels print it: no line is followed by one of a former stage.
 _FIRST, _CPU, _TASK_IN, _COUNTERS, _STATISTICS, _TABLE, _SUMMARY, _CHOSEN = range(8)
@@ -235,7 +233,7 @@ class Details:
     def _may_be_limit(self, path: bytes, is_below: bool = False) -> bool:
         """Whether a cgroup can be the one of the limit (or below it), as far as that is known."""
         limit = self.cgroups.limit
-        if limit is None or len(limit) > _LONGEST_WHOLE_PATH or len(path) > _LONGEST_WHOLE_PATH:
+        if limit is None or oom_lines.may_be_cut(limit) or oom_lines.may_be_cut(path):
             return True
         return oom_lines.is_below(path, limit) if is_below else path == limit
 
@@ -285,8 +283,8 @@ class Details:
         limit = self.cgroups.limit
         if limit is None:
             return True
-        if len(limit) > _LONGEST_WHOLE_PATH:
-            return summary.find(b",oom_memcg=" + limit[:_LONGEST_WHOLE_PATH]) >= 0
+        if oom_lines.may_be_cut(limit):
+            return summary.find(b",oom_memcg=" + oom_lines.known_part(limit)) >= 0
         return summary.find(b",oom_memcg=" + limit + b",task_memcg=/") >= 0
 
     @property

@@ -136,6 +136,27 @@ class LogLine(NamedTuple):
     """The log's wall clock, Unix time, where it has one beside or instead of printk's."""
 
 
+_WHOLE_PATH_BYTES, _ESCAPED_PATH_BYTES = 980, 2000
+_PREFIX_BYTES = 900
+_ESCAPED = re.compile(rb"[^ -\[\]-~]")
+
+
+def may_be_cut(path: bytes) -> bool:
+    """Whether the kernel may have printed a part of a cgroup's path only, its begin.
+
+    printk takes 1 KiB at most (LOG_LINE_MAX), and since 6.4 /dev/kmsg gives 2 KiB of a record at most
+    (PRINTK_MESSAGE_MAX), in which bytes that cannot be printed take four each.
+    """
+    if len(path) > _WHOLE_PATH_BYTES:
+        return True
+    return 4 * len(path) > _ESCAPED_PATH_BYTES and len(path) + 3 * len(_ESCAPED.findall(path)) > _ESCAPED_PATH_BYTES
+
+
+def known_part(path: bytes) -> bytes:
+    """The begin of a path that may be cut: in another record of the kernel it is cut some bytes earlier or later."""
+    return path[: min(_PREFIX_BYTES, len(path) - 80)]
+
+
 class Cgroups(NamedTuple):
     """Paths, as bytes; None where the line does not say, or could be read in two ways."""
 

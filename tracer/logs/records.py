@@ -8,7 +8,7 @@ kill's other victims the log names a cgroup that they are in or below: what is c
 from tracer import cgroup
 from tracer.clock import at_boottime, rfc3339
 from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
-from tracer.logs.oom_lines import ALLOCATING, SCOPES
+from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
 from tracer.logs.oom_tasks import Task
 from tracer.logs.reported import Counter, Report
 from tracer.whose import Identity
@@ -16,8 +16,6 @@ from tracer.whose import Identity
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
 """PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
-_LONGEST_WHOLE_PATH = 980
-"""Bytes; where a path is longer, printk may have cut it."""
 _MESSAGE_SCOPES: dict[bytes, Scope] = {
     b"Memory cgroup out of memory": "memcg",
     b"No available memory (MPOL_BIND)": "mempolicy",
@@ -135,7 +133,7 @@ class LogRecords:
 def _whose_limit(report: Report) -> Identity:
     """Whose a victim is of which only a cgroup above it is known, as far as that is the same for all below that."""
     above = report.group or report.limit_cgroup
-    if above is None or len(above) > _LONGEST_WHOLE_PATH:
+    if above is None or may_be_cut(above):
         return _NOBODYS
     path = above.decode("utf-8", "backslashreplace")
     whose, below = cgroup.identify(path), cgroup.identify(f"{path.rstrip('/')}/x.slice/x.service")
@@ -238,7 +236,7 @@ def _maximum(counter: Counter | None) -> int | None:
 
 
 def _path(path: bytes | None, name: str, truncated: list[str]) -> str | None:
-    if path is not None and len(path) > _LONGEST_WHOLE_PATH:
+    if path is not None and may_be_cut(path):
         truncated.append(name)
     return _text(path)
 
