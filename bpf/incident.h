@@ -30,12 +30,14 @@ struct state {
 	struct mm_struct *victim_mm;
 	struct mem_cgroup *limit; /* the memcg whose limit was hit */
 	struct mem_cgroup *oom_group;
-	u32 summary;  /* tracepoint mode: what is logged now belongs to the "oom-kill:" line */
-	u32 reported; /* tracepoint mode: the last victim's line was seen */
-	u32 sent;     /* its EVENT_INCIDENT has found room */
-	u32 cut;      /* an event from before the victim has not: the victim is told in brief */
-	u32 brief;    /* the last victim was */
-	u32 again;    /* a victim of an earlier incident that is about to be killed; without kprobes its thread */
+	u32 summary;	 /* tracepoint mode: what is logged now belongs to the "oom-kill:" line */
+	u32 reported;	 /* tracepoint mode: the last victim's line was seen */
+	u32 sent;	 /* its EVENT_INCIDENT has found room */
+	u32 cut;	 /* an event from before the victim has not: the victim is told in brief */
+	u32 brief;	 /* the last victim was */
+	u32 again;	 /* a victim that is about to be killed once more; without kprobes its thread */
+	u32 first_pid;	 /* the first victim */
+	u32 first_again; /* it was killed once more */
 };
 
 struct victim {
@@ -148,6 +150,7 @@ inline_always struct state *open_incident(void)
 	state->limit = state->oom_group = 0;
 	state->summary = state->reported = 0;
 	state->sent = state->cut = state->brief = state->again = 0;
+	state->first_pid = state->first_again = 0;
 
 	incident->total_pages = incident->gfp_mask = 0;
 	incident->chosen_points = 0;

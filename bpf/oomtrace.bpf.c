@@ -217,8 +217,10 @@ inline_always void condemn(struct task_struct *task)
 }
 
 /*
- * A victim that is slow to die may be killed once more, by memory.oom.group of a cgroup above.  The kernel counts that,
- * but marks no task twice: there is no tracepoint for it.  Of its own incident user space knows already.
+ * A victim that is slow to die may be killed once more: by memory.oom.group of a cgroup above, or by its own group
+ * kill, which comes upon it again where its first thread is gone before the others (the kernel keeps such processes in
+ * a list of their own, and goes through that, too).  The kernel counts that, and logs the thread, but marks no task
+ * twice. Once for the first victim of its own group kill user space knows already.
  */
 inline_always bool is_killed_again(struct task_struct *task, struct state *state)
 {
@@ -226,8 +228,12 @@ inline_always bool is_killed_again(struct task_struct *task, struct state *state
 	u32 pid = READ(task, tgid);
 	struct victim *known = map_lookup(victims, &pid);
 
-	return is_of(known, READ(leader, start_boottime)) && known->killed_ns &&
-	       known->incident_ns != state->incident_ns;
+	if (!is_of(known, READ(leader, start_boottime)) || !known->killed_ns)
+		return false;
+	if (known->incident_ns != state->incident_ns || pid != state->first_pid || state->first_again)
+		return true;
+	state->first_again = 1;
+	return false;
 }
 
 inline_always void send_again(struct state *state, u32 tid)
@@ -334,6 +340,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	if (state) {
 		first = !state->victim_pid;
 		state->victim_pid = event->pid ? event->pid : event->tid;
+		if (first)
+			state->first_pid = state->victim_pid;
 		state->victim_mm = task ? READ(task, mm) : 0;
 		state->summary = 0;
 		state->reported = 0;

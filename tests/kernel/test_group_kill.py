@@ -2,6 +2,7 @@
 """memory.oom.group: the kernel kills a whole cgroup, for one reason."""
 
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,30 @@ def test_killed_again(
     assert kills() == [first.pid, second.pid]
     assert [daemon.of_type("gap"), stop["lost"]] == [[], 0]
     assert sorted(each["pid"] for each in daemon.of_type("oom_exit")) == sorted(kills())
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("kprobes", [True, False], ids=["kprobes", "tracepoints"])
+def test_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool) -> None:
+    """A process whose first thread dies before the others may be killed and counted again: one record, and no gap."""
+    group = cgroup.child("group", 160)
+    group.write("memory.oom.group", 1)
+    daemon = make_daemon()
+    with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
+        daemon.start()
+    counted = oracles.vmstat_oom_kills()
+    eaters = [eat(1, group, hold=True, extra_threads=8).full() for _ in range(60)]
+    eaters.append(eat(320, group))
+    pids = {eater.die().pid for eater in eaters}
+
+    def exits() -> set[int]:
+        return {record["pid"] for record in daemon.of_type("oom_exit")}
+
+    wait_until("all exits", lambda: pids <= exits())
+    time.sleep(3.0)  # the counts are compared after a second, and again after another
+    stop = daemon.stop()
+    counted = oracles.vmstat_oom_kills() - counted
+    print(f"killed {len(pids)}, counted {counted}")
+    seen = [record for record in daemon.of_type("oom_kill") if record["victim"]["cgroup"] == group.name]
+    assert sorted(pids) == sorted(record["victim"]["pid"] for record in seen)
+    assert [daemon.of_type("gap"), stop["lost"]] == [[], 0]

@@ -113,6 +113,7 @@ def test_many_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None
     assert sorted(victim(record) for record in daemon.of_type("oom_kill")) == sorted(pids)
     ends = Counter(gone["id"] for gone in daemon.of_type("oom_exit"))
     assert ends == Counter(record["id"] for record in daemon.of_type("oom_kill"))
+    assert [daemon.of_type("gap"), daemon.stop()["lost"]] == [[], 0]
 
 
 def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
