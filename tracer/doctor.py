@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tracer import engine_bcc, engine_core, features, files, libbpf, privileges
 from tracer.errors import TracerError
 from tracer.logs import kmsg
-from tracer.options import PINS_FOLDER
+from tracer.options import CONFIG, PINS_FOLDER
 
 
 class Check(NamedTuple):
@@ -42,6 +42,7 @@ def examine() -> list[Check]:
         _kernel_log(),
         _memory_controller(),
         _openat2(),
+        *_configuration(),
     )
     return [check._replace(remedy="") if check.ok else check for check in checks]
 
@@ -205,3 +206,21 @@ def _openat2() -> Check:
         )
         return Check(name, False, False, f"openat2() does not work ({error})", remedy)
     return Check(name, True, False, "openat2() works", "")
+
+
+def _configuration() -> list[Check]:
+    """The service's, with what the metrics port needs and asks for; nothing where there is none."""
+    if not os.path.exists(CONFIG):
+        return []
+    from tracer.config import Config  # what it needs would keep `run` from starting quickly
+    from tracer.metrics import parse
+
+    name, shown = "configuration", []
+    try:
+        for place in map(parse, Config(CONFIG).options({}).metrics):
+            if place.access is not None:
+                place.access.check()
+            shown.append(f"metrics at {place.told}")
+    except TracerError as error:
+        return [Check(name, False, False, error.message, error.hint)]
+    return [Check(name, True, False, "; ".join([f"{CONFIG} is right", *shown]), "")]

@@ -5,6 +5,7 @@ Series are bounded: what comes after the first SERIES_MAX different places is co
 """
 
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from tracer import __version__, threads
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Record
 from tracer.extras import installation
+from tracer.metrics_access import Access
 from tracer.metrics_server import MetricsServer, Request, Response
 from tracer.outputs import OutputState
 from tracer.stderr import tell
@@ -34,7 +36,9 @@ LOOK_MAX_S, LOOK_IDLE_S = 8.0, 60.0
 """How rarely outputs are looked at in the end, while one has lines that wait; and when none has."""
 FILE_MODE = 0o644
 """node_exporter is another user."""
-HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814) or file:/FOLDER/NAME.prom"
+LOOPBACK = "127.0.0.1"
+"""Where a port alone is: whoever means all addresses says so."""
+HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814), PORT for 127.0.0.1 alone, or file:/FOLDER/NAME.prom"
 
 
 class Place(NamedTuple):
@@ -43,10 +47,17 @@ class Place(NamedTuple):
     host: str
     port: int
     path: str | None
+    access: Access | None = None
+    """What is asked of clients; None: of a file."""
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        return f"{_address(self.host, self.port)} ({self.access.told()})" if self.access else f"file:{self.path}"
 
 
 def parse(text: str) -> Place:
-    """``HOST:PORT`` or ``file:PATH``.
+    """``HOST:PORT``, with options, or ``PORT``, or ``file:PATH``.
 
     Raises TracerError (exit code 2).
     """
@@ -55,10 +66,16 @@ def parse(text: str) -> Place:
         if not (path.startswith("/") and path.endswith(".prom")):
             raise TracerError(f"metrics {text!r}: node_exporter reads files called *.prom", HINT, EXIT_USAGE)
         return Place("", 0, path)
-    host, _, port = text.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise TracerError(f"metrics {text!r} is no address", HINT, EXIT_USAGE)
-    return Place(host.removeprefix("[").removesuffix("]"), int(port), None)
+    address, _, query = text.partition("?")
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
+        raise TracerError(f"metrics {address!r} is no address", HINT, EXIT_USAGE)
+    host = host.removeprefix("[").removesuffix("]") or LOOPBACK
+    return Place(host, int(port), None, Access(_address(host, int(port)), query))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Victim(NamedTuple):
@@ -119,14 +136,41 @@ class Metrics:
         """
         for place in places:
             try:
-                if place.path is None:
-                    MetricsServer(place.host, place.port, self._answer).start()
-                else:
+                if place.access is not None:
+                    self._serve(place, place.access)
+                elif place.path is not None:
                     self._write(place.path)
                     threads.start_or_end("metrics", self._keep, place.path)
             except OSError as error:
                 where = place.path or f"{place.host}:{place.port}"
                 raise TracerError(f"cannot show metrics at {where} ({error.strerror or error})", HINT) from error
+
+    def _serve(self, place: Place, access: Access) -> None:
+        """Raises TracerError and OSError as ``show``."""
+        access.check()
+        if access.shows_secret:
+            tell(f"metrics {place.told}: the secret goes over the network unencrypted; give cert-file and key-file")
+        contexts = access.contexts()
+
+        def wrap(accepted: socket.socket) -> socket.socket:
+            if contexts is None:
+                return accepted
+            return contexts.current().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+
+        told = ""
+
+        def answer(request: Request) -> Response:
+            nonlocal told
+            try:
+                refusal = access.refusal(request)
+            except TracerError as error:
+                if str(error) != told:  # not for each request, of which anybody may send many
+                    told = str(error)
+                    tell(told)
+                return Response("500 Internal Server Error", [], b"")
+            return refusal or self._answer(request)
+
+        MetricsServer(place.host, place.port, answer, wrap).start()
 
     def _answer(self, request: Request) -> Response:
         """As prometheus_client does: in the format and compression that the request accepts."""

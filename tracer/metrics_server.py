@@ -51,22 +51,32 @@ class _Connection:
         self.address = address
         self.ends_s = time.monotonic() + CONNECTION_S
         self.received = bytearray()
+        self.awaits = selectors.EVENT_READ
         self.unsent: memoryview | None = None
         """None: the request is not complete."""
 
 
 class MetricsServer:
-    """Listens from the start on; ``answer`` is called in the server's thread.
+    """Listens from the start on; ``answer`` and ``wrap`` are called in the server's thread.
+
+    ``wrap`` makes a connection one of TLS, whose handshake comes with the first bytes.
 
     Raises OSError where the address cannot be had.
     """
 
-    def __init__(self, host: str, port: int, answer: Callable[[Request], Response]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        answer: Callable[[Request], Response],
+        wrap: Callable[[socket.socket], socket.socket] = lambda accepted: accepted,
+    ) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         self._listener = socket.create_server(address[:2], family=family, dualstack_ipv6=is_dual)
         self._listener.setblocking(False)
         self._answer = answer
+        self._wrap = wrap
         self._connections: list[_Connection] = []
         """The oldest first."""
         self._selector = selectors.DefaultSelector()
@@ -117,7 +127,12 @@ class MetricsServer:
             self._has_told = True
             return
         self._has_told = False
-        accepted.setblocking(False)  # TLS would begin here: what is sent and received below may be wrapped
+        accepted.setblocking(False)
+        try:
+            accepted = self._wrap(accepted)
+        except OSError:  # it is gone already
+            accepted.close()
+            return
         if len(self._connections) >= CONNECTIONS_MAX:
             counts = Counter(connection.address for connection in self._connections)
             crowded, _ = counts.most_common(1)[0]
@@ -130,24 +145,39 @@ class MetricsServer:
         """Receive, or send, as much as goes without waiting."""
         try:
             if connection.unsent is None:
-                received = connection.socket.recv(_RECEIVE_BYTES)
-                connection.received += received
-                reply = self._reply(connection.received)
+                reply = self._reply(connection.received) if self._receive(connection) else b""
                 if reply is None:
-                    if not received:
-                        self._end(connection)
                     return
                 connection.unsent = memoryview(reply)
-                self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+                self._await(connection, selectors.EVENT_WRITE)
             connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
             if not connection.unsent:
                 with contextlib.suppress(OSError):
-                    connection.socket.shutdown(socket.SHUT_WR)
+                    _say_end(connection.socket)
                 self._end(connection)
         except BlockingIOError:
             return
-        except OSError:  # a reset is the other side's business
-            self._end(connection)
+        except OSError as error:  # a reset is the other side's business
+            wanted = _wanted(error)
+            if wanted is None:
+                self._end(connection)
+            else:
+                self._await(connection, wanted)
+
+    def _receive(self, connection: _Connection) -> bool:
+        """Receive what is there; False: the other side has ended."""
+        received = connection.socket.recv(_RECEIVE_BYTES)
+        connection.received += received
+        # TLS decrypts by records: what is left of one does not make the descriptor readable.
+        pending = getattr(connection.socket, "pending", lambda: 0)()
+        if pending:
+            connection.received += connection.socket.recv(pending)
+        return bool(received)
+
+    def _await(self, connection: _Connection, event: int) -> None:
+        if connection.awaits != event:
+            connection.awaits = event
+            self._selector.modify(connection.socket, event, connection)
 
     def _reply(self, received: bytearray) -> bytes | None:
         """The whole answer to what was received; None: the request is not complete."""
@@ -177,6 +207,23 @@ class MetricsServer:
         self._connections.remove(connection)
         self._selector.unregister(connection.socket)
         connection.socket.close()
+
+
+def _wanted(error: OSError) -> int | None:
+    """What TLS waits for: in a handshake it may read where we send, and the other way round; None: nothing, it is over.
+
+    By names: who has no TLS does not load it.
+    """
+    return {"SSLWantReadError": selectors.EVENT_READ, "SSLWantWriteError": selectors.EVENT_WRITE}.get(
+        type(error).__name__
+    )
+
+
+def _say_end(connection: socket.socket) -> None:
+    unwrap = getattr(connection, "unwrap", None)
+    if unwrap is not None:
+        unwrap()  # tells the other side that nothing is cut off; its answer is not waited for
+    connection.shutdown(socket.SHUT_WR)
 
 
 def _parse(head: str) -> Request | None:

@@ -18,6 +18,7 @@ from tests.kernel.cgroups import Cgroup
 from tests.kernel.environment import PATIENCE, wait_until
 from tests.reliability.runs import Runs
 
+from .certificates import Certificates
 from .configuration import CONFIGURATIONS, adapted
 from .conftest import Kill, Start
 from .program import accepts, free_port
@@ -100,6 +101,49 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     names = {re.split("[{ ]", name, maxsplit=1)[0] for name in samples(get(shown))}
     runs.stop()
     check_names(names)
+
+
+def test_tls(
+    runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, certificates: Certificates, tmp_path: Path
+) -> None:
+    """Over TLS with a client's certificate, and with a token or a password, as Prometheus gives them; nobody else."""
+    shown, own, token = free_port(), free_port(), tmp_path / "token"
+    token.write_text("geheim-5aaf\n")
+    token.chmod(0o600)
+    places = {
+        "/etc/prometheus/oomtrace-ca.pem": str(certificates.authority),
+        "/etc/prometheus/client.pem": str(certificates.client),
+        "/etc/prometheus/client.key": str(certificates.client_key),
+        "/etc/prometheus/oomtrace-token": str(token),
+        "localhost:9814": f"localhost:{shown}",
+        "interval: 15s": "interval: 1s",
+    }
+    jobs = yaml.safe_load(adapted("prometheus/prometheus-tls.yml", places, tmp_path).read_text())
+    right = jobs["scrape_configs"][0]
+    authority = {"ca_file": str(certificates.authority)}
+    without: dict[str, dict[str, Any]] = {
+        "without-token": {"authorization": {}},
+        "wrong-token": {"authorization": {"credentials": "wrong"}},
+        "without-certificate": {"tls_config": authority},
+        "without-tls": {"scheme": "http", "tls_config": {}},
+    }
+    jobs["scrape_configs"] += [{**right, **other, "job_name": name} for name, other in without.items()]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(yaml.safe_dump(jobs))
+    flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{own}"]
+    start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))
+    tls = f"cert-file={certificates.server}&key-file={certificates.server_key}&client-ca-file={certificates.authority}"
+    secret = f"token-file={token}&user=prometheus&password-file={token}"
+    runs.start("--metrics", f"{shown}?{tls}&{secret}", *only(cgroup))
+    kill(3)
+    wait_until("all are told", lambda: len(told(runs)) == 3)
+    for job in ("oomtrace", "oomtrace-basic-auth"):
+        counted = f'sum(oomtrace_oom_kills_total{{job="{job}"}})'
+        wait_until(f"{job} has them", partial(lambda query: value(own, query) == 3, counted), SCRAPED_S)
+    for job in without:
+        wait_until(f"{job} was tried", partial(lambda job: value(own, f'up{{job="{job}"}}') == 0, job), SCRAPED_S)
+        assert ask(own, f'oomtrace_build_info{{job="{job}"}}') == []
+    runs.stop()
 
 
 def only(cgroup: Cgroup) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 """doctor.py: what is missed, what nobody misses, and what to do about it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,23 @@ def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = {check.name: check for check in doctor.examine()}
     assert [checks[name].needed for name in ("engine core", "engine bcc")] == [True, True]
     assert not doctor.can_trace(list(checks.values()))
+
+
+def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The service's configuration, if there is one: what the metrics port asks for, and what is missing."""
+    path, token = tmp_path / "config.toml", tmp_path / "token"
+    monkeypatch.setattr("tracer.doctor.CONFIG", str(path))
+
+    def found() -> list[tuple[bool, str]]:
+        return [(each.ok, each.finding) for each in doctor.examine() if each.name == "configuration"]
+
+    assert found() == []
+    path.write_text(f'metrics = ["9814?token-file={token}"]')
+    assert found() == [(False, f"cannot read {token} (No such file or directory)")]
+    token.write_text("geheim")
+    assert found() == [(True, f"{path} is right; metrics at 127.0.0.1:9814 (token)")]
+    path.write_text('metrics = ["9814?token=geheim"]')
+    ((ok, said),) = found()
+    assert not ok
+    assert "line 1" in said
+    assert "geheim" not in said

@@ -104,6 +104,7 @@ LAYERS = (
     ("logs.formats", "outputs"),
     ("logs.boots", "logs.hosts", "logs.line_reader"),
     ("logs.scan",),
+    ("metrics_access",),
     ("metrics",),
     ("settings",),
     ("config", "reload", "stream"),

@@ -171,7 +171,7 @@ def test_file_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "9814", ":9814", "localhost:", "localhost:0", "a:65536", "file:", "file:/x", "file:x.prom"]
+    "text", ["", "9814x", "::", "localhost:", "localhost:0", "a:65536", "file:", "file:/x", "file:x.prom"]
 )
 def test_no_place(text: str) -> None:
     """Wrong usage."""

@@ -4,6 +4,8 @@
 import typer
 
 from tracer.commands.common import print_json
+from tracer.metrics import Place
+from tracer.metrics import parse as parse_metrics
 from tracer.options import CONFIG
 from tracer.printable import printable
 from tracer.sinks.file import rotated
@@ -19,8 +21,10 @@ def check(file: str = FILE) -> None:
     """Tell what is wrong in a configuration file, and in which line; nothing is sent or written."""
     from tracer.config import Config  # what it needs would keep `run` from starting quickly
 
-    targets = parse_all(Config(file).options({}).outputs)
-    print(f"{printable(file)} is right; outputs: {', '.join([_try(target) for target in targets])}")
+    options = Config(file).options({})
+    outputs = ", ".join([_try(target) for target in parse_all(options.outputs)])
+    metrics = ", ".join([_try_metrics(place) for place in map(parse_metrics, options.metrics)])
+    print(f"{printable(file)} is right; outputs: {outputs}{'; metrics: ' * bool(metrics)}{metrics}")
 
 
 @config.command()
@@ -44,3 +48,13 @@ def _try(target: Target) -> str:
     sink = open_target(target)
     sink.close()
     return printable(sink.uri)
+
+
+def _try_metrics(place: Place) -> str:
+    """The same of metrics; a port is not opened.
+
+    Raises TracerError where a certificate, key, token or password cannot be used.
+    """
+    if place.access is not None:
+        place.access.check()
+    return printable(place.told)

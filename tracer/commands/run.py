@@ -45,7 +45,9 @@ def run(
     unwanted: list[str] = typer.Option([], "--except", metavar="FIELD=PATTERN", help="Kills that match are not told."),
     runtime_root: list[str] = RUNTIME_ROOTS,
     metrics: list[str] = typer.Option(
-        [], metavar="HOST:PORT", help="Counts for Prometheus; or file:/FOLDER/NAME.prom for node_exporter."
+        [],
+        metavar="HOST:PORT",
+        help="Counts for Prometheus (a port alone: of 127.0.0.1); or file:/FOLDER/NAME.prom for node_exporter.",
     ),
     network: bool = typer.Option(False, "--network", help="Show the addresses of containers; needs pyroute2."),
     sigkill: str = typer.Option(

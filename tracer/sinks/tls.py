@@ -2,7 +2,7 @@
 """TLS to whoever takes the lines: verified, unless the output's URI says otherwise."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.errors import TracerError
@@ -21,19 +21,17 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
-class Contexts:
-    """A client's contexts, of the output's options: a new one whenever its files have changed."""
+class Renewed:
+    """A context of files that may change: then a new one is made.
 
-    def __init__(self, target: Target, protocols: Sequence[str] = ()) -> None:
-        """``protocols`` for ALPN.  Raises TracerError where a file of certificates or keys cannot be used."""
-        self._target = target
-        self._protocols = protocols
-        names = (target.options[name] for name in ("ca-file", "cert-file", "key-file"))
-        self._files = [str(name) for name in names if name]
+    Raises TracerError where one of the files cannot be used.
+    """
+
+    def __init__(self, files: Sequence[str], make: "Callable[[], ssl.SSLContext]") -> None:
+        self._files = files
+        self._make = make
         self._seen = self._stamps()
-        self._made = self._make()
-        if not target.options["verify"]:
-            tell(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
+        self._made = make()
 
     def current(self) -> "ssl.SSLContext":
         """For a new connection.
@@ -50,12 +48,6 @@ class Contexts:
                 tell(f"{error}; what was there before is used on")
         return self._made
 
-    def _make(self) -> "ssl.SSLContext":
-        made = _context(self._target)
-        if self._protocols:
-            made.set_alpn_protocols(list(self._protocols))
-        return made
-
     def _stamps(self) -> list[tuple[int, int, int] | None]:
         stamps: list[tuple[int, int, int] | None] = []
         for name in self._files:
@@ -67,6 +59,24 @@ class Contexts:
         return stamps
 
 
+class Contexts(Renewed):
+    """A client's, of the output's options."""
+
+    def __init__(self, target: Target, protocols: Sequence[str] = ()) -> None:
+        """``protocols`` for ALPN.  Raises TracerError where a file of certificates or keys cannot be used."""
+
+        def make() -> "ssl.SSLContext":
+            made = _context(target)
+            if protocols:
+                made.set_alpn_protocols(list(protocols))
+            return made
+
+        names = (target.options[name] for name in ("ca-file", "cert-file", "key-file"))
+        super().__init__([str(name) for name in names if name], make)
+        if not target.options["verify"]:
+            tell(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
+
+
 def _context(target: Target) -> "ssl.SSLContext":
     import ssl  # takes 5 MB, of those who want TLS
 
@@ -75,7 +85,7 @@ def _context(target: Target) -> "ssl.SSLContext":
     try:
         made = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         if cert_file:
-            made.load_cert_chain(str(cert_file), str(key_file) if key_file else None, password=_no_password)
+            made.load_cert_chain(str(cert_file), str(key_file) if key_file else None, password=no_password)
     except (OSError, ValueError) as error:
         files = ", ".join(str(name) for name in (ca_file, cert_file, key_file) if name) or "the system's certificates"
         reason = getattr(error, "strerror", None) or error
@@ -92,5 +102,6 @@ def server_name(target: Target, host: str) -> str:
     return str(target.options["server-name"] or host)
 
 
-def _no_password() -> str:
+def no_password() -> str:
+    """For keys: OpenSSL would ask for it on the terminal."""
     raise ValueError("the key has a password")
