@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user of the host without privileges learns of a running daemon; docs/security.md lists it."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from .cgroups import Cgroup
+from .conftest import Eat, MakeDaemon
+from .daemon import Daemon
+from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from .test_pins import folder, pins  # noqa: F401 - fixtures
+
+NOBODY = 65534
+SECRET = "geheim-5aaf"  # noqa: S105
+DENIED = ("environ", "maps", "smaps", "fd", "mem", "stack", "syscall", "io", "auxv", "pagemap", "root", "cwd", "exe")
+"""Of /proc/PID."""
+
+
+class Told(NamedTuple):
+    daemon: Daemon
+    top: Path
+    open_port: int
+    closed_port: int
+
+
+@pytest.fixture
+def told(
+    make_daemon: MakeDaemon,
+    pins: Path,  # noqa: F811
+    cgroup: Cgroup,
+    eat: Eat,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Told]:
+    """A daemon that has all that may be seen: a file, a spool, a ledger, metrics, secrets; and has told a kill."""
+    if IN_VM:
+        not_applicable("the guest has neither curl nor prometheus_client")
+    top = Path(tempfile.mkdtemp(prefix="oomtrace-unprivileged-"))
+    top.chmod(0o755)  # that everybody may go through: what protects files are their own modes
+    monkeypatch.setenv("SCRAPER", SECRET)
+    token = top / "token"
+    token.write_text(SECRET)
+    token.chmod(0o600)
+    ports = free_port(), free_port()
+    try:
+        daemon = make_daemon(
+            top / "records.json",
+            arguments=[
+                *("--pins", str(pins), "--metrics", f"127.0.0.1:{ports[0]}"),
+                *("--metrics", f"127.0.0.1:{ports[1]}?token-env=SCRAPER"),
+                *("--output", f"http://127.0.0.1:{free_port()}/{SECRET}?token-file={token}"),
+                *("--redact", SECRET),
+            ],
+        )
+        daemon.start()
+        eat(16, cgroup.child(f"docker-{'5a' * 32}.scope", 8), extra=[SECRET]).die()
+        daemon.wait_for("oom_kill")
+        wait_until("lines wait on disk", lambda: list(top.rglob("*spool*/**/*")) or list(top.glob("*.state/**/*")))
+        yield Told(daemon, top, *ports)
+        daemon.stop()
+    finally:
+        shutil.rmtree(top)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run as a user without any group or capability."""
+    drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
+    return subprocess.run([*drop, *command], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+
+def test_processes(told: Told) -> None:
+    """That it runs, since when, how large it is, what it waits for; nothing of its options, files and secrets."""
+    place = f"/proc/{told.daemon.process.pid}"
+    shown = "".join(
+        nobody("cat", f"{place}/{name}").stdout for name in ("cmdline", "status", "stat", "mountinfo", "cgroup")
+    )
+    assert "VmRSS" in shown
+    command_line = nobody("cat", f"{place}/cmdline").stdout
+    for hidden in (SECRET, "http", str(told.top / "records.json"), "SCRAPER", str(told.closed_port)):
+        assert hidden not in command_line
+    assert SECRET not in shown
+    for name in DENIED:
+        finished = nobody("ls", f"{place}/fd") if name == "fd" else nobody("head", "-c", "1", f"{place}/{name}")
+        assert finished.returncode != 0, name
+    for name in ("exe", "cwd", "root"):
+        assert nobody("readlink", f"{place}/{name}").returncode != 0, name
+
+
+def test_files(told: Told) -> None:
+    """Records, spool, ledger and locks are nobody's: sizes and times where the folder lets through, never contents."""
+    made = [path for path in told.top.rglob("*") if path.name != "token"]
+    assert {path.name for path in made} >= {"records.json", "ledger"}
+    for path in made:
+        mode = path.lstat().st_mode
+        assert not mode & 0o027, f"{path} {stat.filemode(mode)}"
+        assert nobody("cat" if path.is_file() else "ls", str(path)).returncode != 0, path
+    seen = nobody("stat", "--format", "%s", str(told.top / "records.json")).stdout
+    assert int(seen) > 0
+    assert nobody("stat", str(next(path for path in made if path.name == "ledger"))).returncode != 0
+
+
+def test_pinned(told: Told, pins: Path) -> None:  # noqa: F811
+    """Neither the pinned capture nor the programs of others."""
+    assert nobody("ls", str(pins)).returncode != 0
+
+
+def test_port(told: Told) -> None:
+    """Names of containers at a port that asks for nothing; nothing at one that does."""
+    shown = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{told.open_port}/metrics").stdout
+    assert 'oomtrace_oom_kills_total{scope="memcg"}' in shown
+    assert SECRET not in shown
+    refused = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{told.closed_port}/metrics")
+    assert "401" in refused.stdout
+    assert "oomtrace_" not in refused.stdout
+    listening = nobody("cat", "/proc/net/tcp").stdout
+    assert f":{told.open_port:04X} 00000000:0000 0A" in listening
+
+
+def test_who_may(told: Told) -> None:
+    """The same questions are answered to root: what was asked is there."""
+    place = Path(f"/proc/{told.daemon.process.pid}")
+    assert os.readlink(place / "exe")
+    assert b"oom_kill" in (told.top / "records.json").read_bytes()
