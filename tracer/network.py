@@ -27,6 +27,9 @@ from tracer.extras import installation
 from tracer.whose import Interface
 
 DEADLINE_S = 0.2
+DEAR_S, SHARE = 0.02, 50
+"""A namespace that takes longer to read is not read again for so many times as long: 2 % of the time are its."""
+DEAR_MAX = 1024
 ENTRIES_MAX = 4096
 BYTES_MAX = 2 << 20
 """Of all entries: a container can name its interfaces and addresses as it likes, and have thousands."""
@@ -79,6 +82,8 @@ class Namespaces:
         self._nsfs = os.stat("/proc/self/ns/net").st_dev
         self._entries: dict[int, _Entry] = {}  # oldest first
         self._bytes = 0
+        self._not_before_s: dict[int, float] = {}
+        """When namespaces that take long are read again, by their inodes."""
         self._thread: threading.Thread | None = None
 
     def learn(self, handle: str | int) -> int | None:
@@ -94,14 +99,27 @@ class Namespaces:
         Inode numbers are given again.  The kernel's cookie of the namespace (``net->net_cookie``) is not: only with it
         is something remembered.  Zero: the kernel has none.
         """
-        handle = self._find(inode, pids)
-        if handle is None or self._learn(handle, inode) is None:
+        if not self._read_now(inode, pids):
             entry = self._entries.get(inode)
             # What was empty was read too early, perhaps.
             if entry is None or not cookie or entry.cookie != cookie or entry.interfaces == b"[]":
                 return None
         interfaces: list[Interface] = orjson.loads(self._entries[inode].interfaces)
         return interfaces
+
+    def _read_now(self, inode: int, pids: Iterable[int]) -> bool:
+        began_s = time.monotonic()
+        if began_s < self._not_before_s.get(inode, 0.0):
+            return False
+        handle = self._find(inode, pids)
+        is_read = handle is not None and self._learn(handle, inode) is not None
+        now_s = time.monotonic()
+        self._not_before_s.pop(inode, None)
+        if now_s - began_s > DEAR_S:
+            self._not_before_s[inode] = now_s + SHARE * (now_s - began_s)
+            if len(self._not_before_s) > DEAR_MAX:
+                del self._not_before_s[next(iter(self._not_before_s))]
+        return is_read
 
     def forget(self, inode: int) -> None:
         """Drop what is remembered, as the namespace is gone."""

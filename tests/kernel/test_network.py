@@ -20,6 +20,7 @@ import pytest
 
 from tracer import interfaces, network
 from tracer.network import Namespaces
+from tracer.whose import Interface
 
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
@@ -224,6 +225,31 @@ def test_busy_kernel(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pyte
     assert namespaces.learn(handle) is not None
 
 
+def test_dear(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes long to read does not keep others waiting at each of its kills: what was read before is told."""
+    number = inode(HANDLES / netns("172.30.0.2/16"))
+    real, wait_s = namespaces._read, 0.1
+
+    def read_slowly(deadline: float) -> list[Interface]:
+        time.sleep(wait_s)
+        return real(deadline)
+
+    monkeypatch.setattr(namespaces, "_read", read_slowly)
+    found = namespaces.lookup(number)
+    assert found is not None
+    cookie = namespaces._entries[number].cookie
+    assert cookie is not None, "this kernel has SO_NETNS_COOKIE"
+    began_s = time.monotonic()
+    for _ in range(20):
+        assert namespaces.lookup(number, cookie=cookie) == found
+    assert time.monotonic() - began_s < wait_s, "it was read again"
+    assert len(namespaces._not_before_s) == 1
+    monkeypatch.undo()
+    namespaces._not_before_s[number] = 0.0  # its time is over
+    assert namespaces.lookup(number, cookie=cookie) == found
+    assert not namespaces._not_before_s, "it is as quick as others again"
+
+
 @pytest.mark.parametrize("told_by", ["handle", "memory"])
 def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_daemon: MakeDaemon) -> None:
     """A container's only process is killed: its network is told though with it the last way into it is gone."""
@@ -287,6 +313,7 @@ import tracer.daemon
 rss()
 before = rss()
 from tracer.network import Namespaces
+from tracer.whose import Interface
 Namespaces().learn("/proc/self/ns/net")
 print(rss() - before, "pyroute2" in sys.modules, "asyncio" in sys.modules)
 """

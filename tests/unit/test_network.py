@@ -122,3 +122,12 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(len(path or "") for _, _, path in list(visited._waiting)) <= 52_100
     wait_for(lambda: not visited._waiting)
     assert visited._waiting_bytes == 0
+
+
+def test_dear_ones_are_bounded(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that take long to read the last ones are known."""
+    monkeypatch.setattr(network, "DEAR_S", -1.0)
+    monkeypatch.setattr(network, "DEAR_MAX", 10)
+    for number in range(30):
+        assert namespaces.lookup(number) is None
+    assert list(namespaces._not_before_s) == list(range(20, 30))
