@@ -22,15 +22,14 @@ QUIET_NS = 1_000_000_000
 GROUPS_MAX = 8192
 """Group kills of the last seconds: the kernel needs a millisecond for one."""
 UNDER_WAY_NS = 1_000_000
-"""So long before its mark a kill has begun at least."""
+"""So long before it was seen a kill may have begun where that is not known."""
 
 
 class _Sample:
-    """The kernel's count at a moment, and what was noted since then of later kills."""
+    """The kernel's count now, and what is noted from here on of later kills."""
 
-    def __init__(self, counted: int, taken_ns: int) -> None:
+    def __init__(self, counted: int) -> None:
         self.counted = counted
-        self.taken_ns = taken_ns
         self.at_ns = boottime_ns()
         self.kills = self.groups = 0
         self.is_amid = False
@@ -156,7 +155,7 @@ class Audit:
         self._sample_ns, sample = now_ns + QUIET_NS, self._sample
         if sample is None:
             counted = self._count()
-            self._sample = None if counted is None else _Sample(counted, now_ns)
+            self._sample = None if counted is None else _Sample(counted)
             return False
         missing = self._missing_by(sample)
         if missing <= 0:

@@ -98,12 +98,11 @@ def test_tasks(
     assert said.count("cannot start a thread") == 1
     assert len(host.parts()) > 4
     tasks.write("pids.max", "max")
-    os.close(os.open("/dev/null", os.O_RDONLY))
     host.check_works_again()
 
 
 def test_descriptors(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """No file can be opened: names and rotation wait until one can."""
+    """No file can be opened: what needs one, as rotation does, waits until one can."""
     host = Host(tmp_path, cgroup, make_daemon, eat)
     assert host.kill() < IN_TIME_S
     assert host.name() == "web-0"
@@ -112,7 +111,6 @@ def test_descriptors(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, ea
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # those that it has stay open
     for _ in range(KILLS):
         assert host.kill() < IN_TIME_S
-    assert host.name() is None
     assert len(host.parts()) == 1
     assert host.daemon.errors.read_text().count("cannot rotate") == 1
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
