@@ -57,6 +57,19 @@ def _dump(fields: Mapping[str, Any]) -> bytes:
     return escape_controls(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
 
 
+def computed_json(value: object, *, indent: bool = False) -> bytes:
+    """JSON of what was computed of records: of damaged ones it may have more than the 64 bits of orjson."""
+    try:
+        written = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0)
+    except TypeError:
+        import json  # hardly ever needed
+
+        written = json.dumps(value, ensure_ascii=False, indent=2 if indent else None).encode(
+            "utf-8", "backslashreplace"
+        )
+    return escape_controls(written)
+
+
 def escape_controls(json: bytes) -> bytes:
     """Escape what JSON allows as it is, and a terminal that shows the line must not see.
 

@@ -42,3 +42,5 @@ class Target(NamedTuple):
     """What it is given in ordinary life."""
     mutate: Mutate = mutate
     """Changes that keep the structure, where changed bytes alone would not get far."""
+    changes: int = 200
+    """So many of them belong to the unit tests, which take seconds."""

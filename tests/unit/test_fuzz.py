@@ -8,8 +8,6 @@ import pytest
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
-CHANGES = 200
-
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_target(target: Target) -> None:
@@ -19,7 +17,7 @@ def test_target(target: Target) -> None:
     assert seeds
     for data in seeds:
         target.run(data)
-    for _ in range(CHANGES):
+    for _ in range(target.changes):
         data = random.choice(seeds)
         for _ in range(random.choice((1, 1, 2, 5))):
             data = target.mutate(data, random)

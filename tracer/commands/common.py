@@ -3,11 +3,10 @@
 
 import sys
 
-import orjson
 import typer
 
 from tracer.errors import TracerError
-from tracer.line import escape_controls
+from tracer.line import computed_json
 from tracer.reading import Reading
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 
@@ -24,8 +23,7 @@ JSON: bool = typer.Option(False, "--json", help="Print JSON.")
 def print_json(value: object) -> None:
     if sys.stdout is None:
         raise TracerError("there is no standard output", "run it with one")
-    json = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    sys.stdout.buffer.write(escape_controls(json))
+    sys.stdout.buffer.write(computed_json(value, indent=True) + b"\n")
     sys.stdout.flush()
 
 

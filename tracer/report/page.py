@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tracer import __version__
 from tracer.clock import rfc3339
 from tracer.inference import since_boot, trigger_role, uptime_s
-from tracer.line import escape_controls
+from tracer.line import computed_json
 from tracer.printable import printable
 from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
@@ -49,7 +47,7 @@ def page(incidents: Sequence[Incident], notes: Sequence[str]) -> str:
 
 
 def _json(value: object) -> str:
-    return escape_controls(orjson.dumps(value)).decode().translate(_HTML)
+    return computed_json(value).decode().translate(_HTML)
 
 
 def _hash(text: str) -> str:
