@@ -147,9 +147,10 @@ def may_be_cut(path: bytes) -> bool:
     printk takes 1 KiB at most (LOG_LINE_MAX), and since 6.4 /dev/kmsg gives 2 KiB of a record at most
     (PRINTK_MESSAGE_MAX), in which bytes that cannot be printed take four each.
     """
-    if len(path) > _WHOLE_PATH_BYTES:
-        return True
-    return 4 * len(path) > _ESCAPED_PATH_BYTES and len(path) + 3 * len(_ESCAPED.findall(path)) > _ESCAPED_PATH_BYTES
+    length = len(path)
+    if length <= _ESCAPED_PATH_BYTES // 4:
+        return False
+    return length > _WHOLE_PATH_BYTES or length + 3 * len(_ESCAPED.findall(path)) > _ESCAPED_PATH_BYTES
 
 
 def known_part(path: bytes) -> bytes:

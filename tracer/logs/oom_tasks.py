@@ -20,6 +20,16 @@ _READ = (b"tgid", b"total_vm", b"rss", b"swapents", b"pgtables_bytes", b"oom_sco
 _GROUPS = ("tid", "tgid", "total_vm", "rss", "swapents", "pgtables_bytes", "oom_score_adj", "comm")
 
 
+class _Columns(NamedTuple):
+    names: tuple[bytes, ...]
+    swap: int | None
+    """Which of them tells of swap."""
+    read: int
+    """So many are read of rows that nobody asked for."""
+    row: re.Pattern[bytes]
+    """Groups are `_GROUPS`, empty where a kernel has no such column."""
+
+
 class Task(NamedTuple):
     """A row: a process, and the thread of it that has its memory."""
 
@@ -80,23 +90,13 @@ class Tasks:
     @staticmethod
     def is_header(line: bytes) -> bool:
         """Whether a table begins with a line."""
-        if not line.startswith((b"[ pid ]", b"[  pid  ]")):
-            return False
-        columns = line[line.index(b"]") + 1 :].split()
-        return (
-            len(columns) <= _MOST_COLUMNS
-            and columns[:4] == [b"uid", b"tgid", b"total_vm", b"rss"]
-            and columns[-1] == b"name"
-            and len(set(columns)) == len(columns)
-        )
+        return line.startswith((b"[ pid ]", b"[  pid  ]")) and _header(line) is not None
 
     def begin(self, header: bytes) -> None:
         """Take the header, before any row."""
-        columns = header[header.index(b"]") + 1 :].split()
-        self._columns = columns[:-1]
-        self._swap = columns.index(b"swapents") if b"swapents" in columns else None
-        self._read_columns = max(_RSS, self._swap or 0) + 1
-        self._row = _row(tuple(self._columns))
+        columns = _header(header)
+        if columns is not None:
+            self._columns, self._swap, self._read_columns, self._row = columns
 
     def extend(self, rows: Sequence[bytes]) -> None:
         """Take what may be rows, after a header; which are kept, does not depend on how many come at once."""
@@ -175,8 +175,19 @@ def _task(row: re.Match[bytes]) -> Task:
 
 
 @lru_cache(maxsize=16)
-def _row(columns: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Groups are `_GROUPS`, empty where a kernel has no such column."""
-    fields = b"".join(rb" +" + (rb"(?P<%b>-?\d{1,20})" % name if name in _READ else rb"-?\d{1,20}") for name in columns)
-    missing = b"".join(rb"(?P<%b>)" % name for name in _READ if name not in columns)
-    return re.compile(rb"\[ *(?P<tid>\d{1,10})\]" + fields + missing + rb" (?P<comm>.{0,64})", re.DOTALL)
+def _header(line: bytes) -> _Columns | None:
+    """The columns that a header names; None: it is none."""
+    columns = line[line.index(b"]") + 1 :].split()
+    if (
+        len(columns) > _MOST_COLUMNS
+        or columns[:4] != [b"uid", b"tgid", b"total_vm", b"rss"]
+        or columns[-1] != b"name"
+        or len(set(columns)) != len(columns)
+    ):
+        return None
+    names = columns[:-1]
+    swap = names.index(b"swapents") if b"swapents" in names else None
+    fields = b"".join(rb" +" + (rb"(?P<%b>-?\d{1,20})" % name if name in _READ else rb"-?\d{1,20}") for name in names)
+    missing = b"".join(rb"(?P<%b>)" % name for name in _READ if name not in names)
+    row = re.compile(rb"\[ *(?P<tid>\d{1,10})\]" + fields + missing + rb" (?P<comm>.{0,64})", re.DOTALL)
+    return _Columns(tuple(names), swap, max(_RSS, swap or 0) + 1, row)

@@ -199,7 +199,10 @@ def _breakdown(report: Report) -> Breakdown | None:
         return None
 
     def first(*names: bytes) -> int | None:
-        return next((_bounded(statistics[name]) for name in names if name in statistics), None)
+        for name in names:
+            if name in statistics:
+                return _bounded(statistics[name])
+        return None
 
     kernel = first(b"kernel")
     return {
