@@ -69,7 +69,7 @@ inline_always void keep_path(struct brief_event *brief, struct victim_event *eve
 	u64 id = READ(kn, id), len = event->cgroup_len, skip = 0, at;
 
 	brief->flags &= ~VICTIM_CGROUP;
-	if (!kept)
+	if (!kept || !(event->flags & VICTIM_CGROUP))
 		return;
 	if (len > PATH_KEPT) {
 		skip = len - PATH_KEPT;

@@ -20,7 +20,7 @@
 #define CANDIDATES_MAX 10
 #define LEVELS_MAX 16
 #define NAME_LEN 256	 /* one name of a path: NAME_MAX and its NUL */
-#define PATH_LEN 4096	 /* longer paths lose their root end, see the *_CUT flags */
+#define PATH_LEN 4096	 /* longer paths of cgroups lose their leaf end, others their root end: the *_CUT flags */
 #define CMDLINE_LEN 1024 /* bytes of a command line that are kept */
 #define LOG_LEN 1024	 /* LOG_LINE_MAX of printk */
 #define ANCESTORS_MAX 8

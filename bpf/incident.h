@@ -63,6 +63,7 @@ DEFINE_RING(events, 1 << 20);
 DEFINE_RING(cgroups, 1 << 17);
 DEFINE_MAP_FLAGS(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS, BPF_F_MMAPABLE);
 DEFINE_MAP(states, BPF_MAP_TYPE_ARRAY, u32, struct state, 1);
+DEFINE_MAP(walks, BPF_MAP_TYPE_ARRAY, u32, struct walk, 1);
 DEFINE_MAP(scans, BPF_MAP_TYPE_ARRAY, u32, struct scan, 1);
 DEFINE_MAP(incidents, BPF_MAP_TYPE_ARRAY, u32, struct incident_event, 1);
 DEFINE_MAP(victim_events, BPF_MAP_TYPE_ARRAY, u32, struct victim_event, 1);
@@ -171,12 +172,13 @@ inline_always bool send_incident(struct state *state, struct incident_event *inc
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct cgroup_subsys_state *css = memcg_css(task);
 	u64 start = (u64)incident->message_len + incident->limit_len, size;
+	u32 zero = 0;
+	struct walk *walk = map_lookup(walks, &zero);
 
-	if (css) {
-		incident->flags |= INCIDENT_TRIGGER_CGROUP;
-		if (!append_cgroup(incident->strings, start, css, &incident->trigger_len))
-			incident->flags |= INCIDENT_TRIGGER_CUT;
-	}
+	if (css && walk)
+		incident->flags |=
+			path_flags(append_cgroup(walk, incident->strings, start, css, &incident->trigger_len),
+				   INCIDENT_TRIGGER_CGROUP, INCIDENT_TRIGGER_CUT);
 	stamp(&incident->event, EVENT_INCIDENT, state->incident_ns);
 	size = at_most(start + incident->trigger_len, sizeof(incident->strings));
 	return try_to_send(incident, __builtin_offsetof(struct incident_event, strings) + size);

@@ -134,6 +134,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 	struct state *state = open_incident();
 	struct incident_event *incident;
 	struct scan *scan;
+	struct walk *walk;
 	struct mem_cgroup *memcg;
 	struct task_struct *chosen;
 	u32 zero = 0, tid = current_tid();
@@ -171,8 +172,11 @@ int on_oom_kill_process(struct pt_regs *ctx)
 		incident->flags |= INCIDENT_MEMCG;
 		state->limit = memcg;
 		read_counters(&incident->limit, memcg);
-		if (!append_cgroup(incident->strings, start, &memcg->css, &incident->limit_len))
-			incident->flags |= INCIDENT_LIMIT_CUT;
+		walk = map_lookup(walks, &zero);
+		if (walk)
+			incident->flags |= path_flags(
+				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_len), 0,
+				INCIDENT_LIMIT_CUT);
 	}
 	return 0;
 }

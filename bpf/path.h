@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Paths of cgroups and executables, walked from the leaf: names, each ended by a NUL. */
+/* Paths of cgroups and executables, from the leaf: names, each ended by a NUL. */
 #ifndef OOMTRACE_PATH_H
 #define OOMTRACE_PATH_H
 
@@ -7,7 +7,10 @@
 #include "event.h"
 
 /* As many names as fit into PATH_LEN when a name has about 60 bytes; deeper paths are cut and flagged. */
-#define DEPTH_MAX 64
+#define DEPTH_MAX 64 /* a power of two */
+/* Of what lies deeper the beginning is not looked for, and so nothing is known: the verifier goes through every turn.
+ */
+#define WALK_MAX 128
 #define EXE_DEPTH_MAX 40
 /* Where a path begins at the latest: behind another one. */
 #define START_MAX (MESSAGE_LEN + PATH_LEN)
@@ -51,24 +54,78 @@ inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, co
 	return true;
 }
 
-/* Append the path of css's cgroup at start.  Returns whether it is whole. */
-inline_always bool append_cgroup(char *strings, u64 start, struct cgroup_subsys_state *css, volatile __u16 *len)
+struct walk {
+	struct kernfs_node *nodes[DEPTH_MAX]; /* those nearest to the root; by number from the leaf, modulo */
+	u32 depth;
+	u32 kept; /* so many of them, from the root, have room */
+	u32 bytes;
+};
+
+enum path_found {
+	PATH_WHOLE,
+	PATH_CUT, /* its leaf end is left out */
+	PATH_UNKNOWN,
+};
+
+/*
+ * Append the path of css's cgroup at start.  Where it is too long its root end stays: that tells whose it is, while a
+ * container calls everything below its own cgroup as it likes.
+ *
+ * What was found lies in walk, a map, and is read anew in each turn, as in append_name().
+ */
+inline_always enum path_found append_cgroup(volatile struct walk *walk, char *strings, u64 start,
+					    struct cgroup_subsys_state *css, volatile __u16 *len)
 {
 	struct cgroup *cgroup = READ(css, cgroup);
 	struct kernfs_node *kn = READ(cgroup, kn);
-	int i;
+	long copied;
+	u32 i;
 
 	*len = 0;
-	for (i = 0; i < DEPTH_MAX; i++) {
+	walk->depth = walk->kept = walk->bytes = 0;
+	for (i = 0; i < WALK_MAX; i++) {
 		struct kernfs_node *parent = kernfs_parent(kn);
 
 		if (!parent)
-			return true;
-		if (!append_name(strings, start, len, READ(kn, name)))
-			return false;
+			break;
+		walk->nodes[i % DEPTH_MAX] = kn;
+		walk->depth = i + 1;
 		kn = parent;
 	}
-	return false;
+	if (!kn || kernfs_parent(kn))
+		return PATH_UNKNOWN;
+	for (i = 1; i <= DEPTH_MAX; i++) {
+		u32 depth = walk->depth;
+
+		if (i > depth)
+			break;
+		kn = walk->nodes[(depth - i) % DEPTH_MAX];
+		copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX), NAME_LEN, READ(kn, name));
+		if (copied <= 0 || walk->bytes + copied > PATH_LEN - NAME_LEN)
+			break;
+		walk->bytes += copied;
+		walk->kept = i;
+	}
+	for (i = 0; i < DEPTH_MAX; i++) {
+		u32 kept = walk->kept;
+
+		if (i >= kept)
+			break;
+		kn = walk->nodes[(walk->depth - kept + i) % DEPTH_MAX];
+		if (!append_name(strings, start, len, READ(kn, name))) {
+			*len = 0;
+			return PATH_UNKNOWN;
+		}
+	}
+	if (walk->kept == walk->depth)
+		return PATH_WHOLE;
+	return walk->kept ? PATH_CUT : PATH_UNKNOWN;
+}
+
+/* An event's flags: of a path that is known, and of one that is not whole. */
+inline_always u32 path_flags(enum path_found found, u32 known, u32 cut)
+{
+	return found == PATH_WHOLE ? known : found == PATH_CUT ? known | cut : cut;
 }
 
 #ifndef OOMTRACE_HEADERS /* struct mount is private to the kernel's fs/ */

@@ -148,7 +148,7 @@ inline_always void read_killed(struct sigkill_event *event, struct task_struct *
 	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
 }
 
-inline_always void read_sender(struct sigkill_event *event, struct task_struct *running)
+inline_always void read_sender(struct sigkill_event *event, struct walk *walk, struct task_struct *running)
 {
 	struct cgroup_subsys_state *css = memcg_css(running);
 
@@ -157,9 +157,9 @@ inline_always void read_sender(struct sigkill_event *event, struct task_struct *
 	bpf_get_current_comm(event->sender_comm, sizeof(event->sender_comm));
 	if (!css)
 		return;
-	event->flags |= SIGKILL_SENDER_CGROUP;
-	if (!append_cgroup(event->strings, event->cgroup_len, css, &event->sender_cgroup_len))
-		event->flags |= SIGKILL_SENDER_CUT;
+	event->flags |=
+		path_flags(append_cgroup(walk, event->strings, event->cgroup_len, css, &event->sender_cgroup_len),
+			   SIGKILL_SENDER_CGROUP, SIGKILL_SENDER_CUT);
 }
 
 /* Where an event is put together: a signal may be sent where an exit is interrupted or preempted. */
@@ -170,16 +170,18 @@ enum sigkill_place {
 };
 
 DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, PLACES);
+DEFINE_MAP(sigkill_walks, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct walk, PLACES);
 
 /* The process is killed by SIGKILL; running is who sent it, or 0. */
 inline_always void send_sigkill(u32 place, struct task_struct *task, struct task_struct *running, u32 flags)
 {
 	struct sigkill_event *event = map_lookup(sigkill_events, &place);
+	struct walk *walk = map_lookup(sigkill_walks, &place);
 	struct cgroup_subsys_state *css = memcg_css(task);
 	struct pid *pid = group_pid(task);
 	u64 size;
 
-	if (!event)
+	if (!event || !walk)
 		return;
 	__builtin_memset(event, 0, __builtin_offsetof(struct sigkill_event, strings));
 	read_killed(event, task, pid);
@@ -190,13 +192,11 @@ inline_always void send_sigkill(u32 place, struct task_struct *task, struct task
 		return;
 	}
 	event->flags = flags;
-	if (css) {
-		event->flags |= SIGKILL_CGROUP;
-		if (!append_cgroup(event->strings, 0, css, &event->cgroup_len))
-			event->flags |= SIGKILL_CUT;
-	}
+	if (css)
+		event->flags |= path_flags(append_cgroup(walk, event->strings, 0, css, &event->cgroup_len),
+					   SIGKILL_CGROUP, SIGKILL_CUT);
 	if (running)
-		read_sender(event, running);
+		read_sender(event, walk, running);
 	stamp(&event->event, EVENT_SIGKILL, 0);
 	size = at_most((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
 	if (ringbuf_output(sigkills, event, __builtin_offsetof(struct sigkill_event, strings) + size,

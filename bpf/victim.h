@@ -140,12 +140,13 @@ inline_always u32 append_cmdline(struct victim_event *event, struct task_struct 
 inline_always void read_strings(struct victim_event *event, struct task_struct *task, struct mm_struct *mm)
 {
 	struct cgroup_subsys_state *css = memcg_css(task);
+	u32 zero = 0;
+	struct walk *walk = map_lookup(walks, &zero);
 	u64 start = 0;
 
-	if (css) {
-		event->flags |= VICTIM_CGROUP;
-		if (!append_cgroup(event->strings, start, css, &event->cgroup_len))
-			event->flags |= VICTIM_CGROUP_CUT;
+	if (css && walk) {
+		event->flags |= path_flags(append_cgroup(walk, event->strings, start, css, &event->cgroup_len),
+					   VICTIM_CGROUP, VICTIM_CGROUP_CUT);
 		start = event->cgroup_len;
 	}
 	if (!mm)

@@ -69,9 +69,11 @@ class Records:
             limit_cgroup = record_brief.limit_cgroup(victim.brief, report, cgroup)
             limit = _limit_of(limit_cgroup, NOT_COUNTED, None) if limit_cgroup else None
         else:
-            depth = _limit_depth(report, kill.levels, cgroup)
+            # Of a path without its leaf end nobody knows how deep it goes.
+            whole = None if victim.flags & wire.VICTIM_CGROUP_CUT else cgroup
+            depth = _limit_depth(report, kill.levels, whole)
             incident = _reported_incident(report, kill, depth)
-            limit = _reported_limit(kill.levels, cgroup, depth)
+            limit = _reported_limit(kill.levels, whole, depth)
         incident["id"] = self._incident_id(victim.header.incident_ns)
         incident["victims"] = kill.victims
         chosen = seen and event is not None and event.chosen_pid == victim.pid and bool(event.chosen_points)
@@ -164,7 +166,8 @@ def _limit(event: wire.IncidentEvent, truncated: list[str]) -> Limit | None:
     if event.flags & wire.INCIDENT_LIMIT_CUT:
         truncated.append("limit.cgroup")
     breakdown = _breakdown(event.stat) if event.flags & wire.INCIDENT_STAT else None
-    return _limit_of(wire.join_path(event.limit_cgroup), event.limit, breakdown)
+    is_known = event.limit_cgroup or not event.flags & wire.INCIDENT_LIMIT_CUT
+    return _limit_of(wire.join_path(event.limit_cgroup) if is_known else None, event.limit, breakdown)
 
 
 def _limit_depth(report: Report, levels: tuple[wire.Counters, ...], cgroup: str | None) -> int | None:
@@ -194,7 +197,7 @@ def _known(value: int, otherwise: int) -> int:
     return otherwise if value < 0 else value
 
 
-def _limit_of(cgroup: str, counters: wire.Counters, breakdown: Breakdown | None) -> Limit:
+def _limit_of(cgroup: str | None, counters: wire.Counters, breakdown: Breakdown | None) -> Limit:
     swap_usage = counters.swap_usage_pages
     if counters.memsw_usage_pages >= 0:  # v1 counts memory plus swap
         swap_usage = max(0, counters.memsw_usage_pages - counters.usage_pages)

@@ -303,6 +303,22 @@ def test_cut() -> None:
     assert paths == sorted(record["truncated"])
 
 
+def test_unknown_paths() -> None:
+    """Of a cgroup that lies too deep nothing is known; that is not the root."""
+    flags = victim().flags & ~wire.VICTIM_CGROUP | wire.VICTIM_CGROUP_CUT
+    by = incident(
+        flags=incident().flags & ~wire.INCIDENT_TRIGGER_CGROUP | wire.INCIDENT_LIMIT_CUT | wire.INCIDENT_TRIGGER_CUT,
+        limit_cgroup=b"",
+        trigger_cgroup=b"",
+    )
+    record = complete(kill(victim(flags=flags, cgroup=b""), by))
+    assert record["limit"] is not None
+    assert record["trigger"] is not None
+    assert (record["victim"]["cgroup"], record["limit"]["cgroup"], record["trigger"]["cgroup"]) == (None, None, None)
+    assert (record["container"], record["systemd"]) == (None, None)
+    assert {"limit.cgroup", "trigger.cgroup", "victim.cgroup"} <= set(record["truncated"])
+
+
 def test_hostile_names() -> None:
     """Bytes that a container chose become text, whatever they are."""
     odd = b'\xff\n\x1b[31m"\\'

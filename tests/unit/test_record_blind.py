@@ -149,3 +149,13 @@ def test_root_cgroup() -> None:
     """A victim in the root cgroup has no limit above it."""
     found = record((), b"Out of memory: Killed process 5 (hog)", cgroup=b"/")
     assert (found["victim"]["cgroup"], found["limit"]) == ("/", None)
+
+
+def test_cut_path() -> None:
+    """Of a path without its leaf end nobody knows which of the levels is which: the limit is unknown."""
+    whole = events.victim(cgroup=events.path(CGROUP))
+    cut = whole._replace(flags=whole.flags | wire.VICTIM_CGROUP_CUT)
+    kill = Kill(whole, events.blind_incident(), 1, (), (LIMITED, FREE, FREE), (KILLED,))
+    assert complete(kill, BLIND)["limit"] is not None
+    found = complete(kill._replace(victim=cut), BLIND)
+    assert (found["incident"]["scope"], found["limit"]) == ("memcg", None)
