@@ -13,7 +13,7 @@ disagree, the comments say what is done here and why.
 
 Whoever may write to a cgroup (a container with a subtree of its own, a user below user@UID.service) may create
 children of any name below it; what they are called is that somebody's claim.  So the path is read from the root
-down, and nothing below a container changes which container and which pod were found there.
+down, and nothing below a container, or in a user's part of the tree, changes whose that is: the ``owner``.
 """
 
 import re
@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
 from tracer.event import Level
-from tracer.whose import Container, Identity, Kubernetes, Systemd
+from tracer.whose import Container, Identity, Kubernetes, Owner, OwnerContainer, Systemd
 
 _QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
 
@@ -114,8 +114,10 @@ CONTAINER_ROOTS = frozenset(("ns", "payload", "libvirt"))
 _QOS_CLASSES: dict[str | None, _QosClass] = {"besteffort": "BestEffort", "burstable": "Burstable", None: "Guaranteed"}
 # A victim's cgroup is mostly its limit's, and its trigger's, and the same again when the next is killed.
 _KEPT_PATHS = 32
-# Printable ASCII only: nothing that a name hides behind an escape may become a newline or a terminal's escape.
-_ESCAPE = re.compile(r"\\x([2-6][0-9a-f]|7[0-9a-e])")
+_CUT = "…"  # in place of the beginning of a path that was cut
+_USER_SLICE = re.compile(r"user-[0-9]+\.slice")
+# Printable ASCII only: nothing that a name hides behind an escape may become a newline or a terminal's escape, nor "/".
+_ESCAPE = re.compile(r"\\x(2[0-9a-e]|[3-6][0-9a-f]|7[0-9a-e])")
 
 
 class _Found(NamedTuple):
@@ -124,11 +126,19 @@ class _Found(NamedTuple):
     name: str | None
 
 
+class _Owner(NamedTuple):
+    container: _Found | None
+    kubernetes: Kubernetes | None
+    unit: str | None
+    slice: str | None
+
+
 class _Place(NamedTuple):
-    outer: _Found | None
+    owner: _Owner
+    """What lies above all that somebody else than root may have made."""
     inner: _Found | None
     nested: bool
-    """There is a container in the outer one."""
+    """There is a container in the owner's."""
     kubernetes: Kubernetes | None
     unit: str | None
     slice: str | None
@@ -145,29 +155,47 @@ def identify(path: str) -> Identity:
     who makes cgroups in a container can make one that is called like another's pod.
 
     The unit is the innermost that a systemd manages: a user's own (below user@1000.service), or that of a systemd
-    inside the container, because "mariadb.service in container 102" is what the reader asks for.  Then the record
-    names the container, too; a record without one has a unit of the host or of its users.
+    inside the container, because "mariadb.service in container 102" is what the reader asks for.
+
+    The ``owner`` is what the host made: the outermost container, its pod, the host's unit; of a user's his session or
+    his user@1000.service.
     """
     place = _walk(path)
+    owner = place.owner
     container: Container | None = None
-    if place.inner and place.outer:
+    if place.inner:
         container = {
             "id": place.inner.id,
             "runtime": place.inner.runtime,
-            "name": None if place.inner.name is None else _unescape(place.inner.name),
+            "name": _name_of(place.inner),
             "image": None,
             "labels": None,
-            "node_container_id": place.outer.id if place.nested else None,
+            "node_container_id": owner.container.id if place.nested and owner.container else None,
             "ip_addresses": None,
         }
-    systemd: Systemd | None = None
-    if place.unit or place.slice:
-        systemd = {"unit": place.unit, "slice": place.slice}
     kubernetes = None if place.kubernetes is None else place.kubernetes.copy()
-    return Identity(container, kubernetes, systemd)
+    shown = (place.inner, place.kubernetes, place.unit, place.slice)
+    return Identity(container, kubernetes, _systemd(place.unit, place.slice), None if shown == owner else _made(owner))
 
 
-def level(path: str) -> Level:
+def _made(owner: _Owner) -> Owner:
+    found = owner.container
+    container: OwnerContainer | None = None
+    if found is not None:
+        container = {"id": found.id, "runtime": found.runtime, "name": _name_of(found), "image": None}
+    kubernetes = None if owner.kubernetes is None else owner.kubernetes.copy()
+    return {"container": container, "kubernetes": kubernetes, "systemd": _systemd(owner.unit, owner.slice)}
+
+
+def _name_of(found: _Found) -> str | None:
+    return None if found.name is None else _unescape(found.name)
+
+
+def _systemd(unit: str | None, slice_: str | None) -> Systemd | None:
+    return {"unit": unit, "slice": slice_} if unit or slice_ else None
+
+
+def level(path: str, is_cut: bool = False) -> Level:
     """Tell what a cgroup is, to say whose limit was hit; never raises, whatever the path holds.
 
     ``root``: the whole hierarchy.  ``slice``: a systemd slice, or the directory of all pods whichever driver made it.
@@ -177,8 +205,11 @@ def level(path: str) -> Level:
 
     Inside a container the same names hold, because a limit of the node's pod or of mariadb.service in an LXC
     container is not the limit of the container.
+
+    Of a path that lacks its end (``is_cut``) it is told only if it holds for all below.
     """
-    return _walk(path).level
+    found = _walk(path).level
+    return found if not is_cut or found in ("container", "unit") else "other"
 
 
 def parse_proc_cgroup(text: str) -> str | None:
@@ -206,9 +237,9 @@ def parse_proc_cgroup(text: str) -> str | None:
 def _walk(path: str) -> _Place:
     place: Level = "other" if path.strip("/") else "root"
     # "..": what /proc/PID/cgroup shows to a reader in another cgroup namespace; kernfs has no such names.
-    components = [name for name in path.split("/") if name not in ("", ".", "..")]
+    components = [name for name in path.split("/") if name not in ("", ".", "..")] if path[:1] != _CUT else []
     path = "/" + "/".join(components) if components else ""
-    outer: _Found | None = None
+    owner: _Owner | None = None
     inner: _Found | None = None
     kubernetes: Kubernetes | None = None
     nested = pod_is_inside = False
@@ -229,6 +260,7 @@ def _walk(path: str) -> _Place:
         # init.scope is where a systemd keeps itself: the unit or the container around it tells more.
         if is_unit and name == "init.scope" and (unit or inner):
             is_unit = False
+        users = owner is None and kind == "other" and _is_users(match.start(), name, is_unit, unit, slice_)
         if is_unit:
             unit = _unescape_unit(name)
         elif suffix == "slice":
@@ -236,21 +268,27 @@ def _walk(path: str) -> _Place:
 
         if kind == "container":
             inner = _Found(groups[0], runtime, groups[1] if len(groups) > 1 else None)
-            outer = outer or inner
-            nested = nested or inner.id != outer.id
+            if owner is None:
+                owner = _Owner(inner, kubernetes, unit, slice_)
+            elif owner.container and inner.id == owner.container.id:
+                inner = owner.container  # once more the same
+            else:
+                nested = owner.container is not None
             place = "container"
         elif kind in ("kubepods", "pod"):
             qos, uid = groups
             place = "pod" if uid else "qos" if qos else "slice"
             if uid and kubernetes is None:
                 kubernetes = _pod(uid, None if kind == "pod" and qos is None else _QOS_CLASSES[qos])
-                pod_is_inside = outer is not None
+                pod_is_inside = owner is not None and owner.container is not None
         elif kind == "group":
             place = "pod"
         elif is_unit or suffix == "slice":
             place = "unit" if is_unit else "slice"
         elif place != "unit":
             place = "container" if inner else "other"
+        if users:
+            owner = _Owner(None, kubernetes, unit, slice_)
 
         if kind == "container":
             managed = True
@@ -259,7 +297,16 @@ def _walk(path: str) -> _Place:
 
     if pod_is_inside and not nested:
         kubernetes = None
-    return _Place(outer, inner, nested, kubernetes, unit, slice_, place)
+    owner = owner or _Owner(inner, kubernetes, unit, slice_)
+    return _Place(owner, inner, nested, kubernetes, unit, slice_, place)
+
+
+def _is_users(start: int, name: str, is_unit: bool, unit: str | None, slice_: str | None) -> bool:
+    """Whether what is below is a user's: a unit in the slice that logind makes for him (user@UID.service,
+    session-N.scope), any user@UID.service, and what pam_cgfs gives to users (/user/NAME/N)."""
+    if start == 0 and name == "user":
+        return True
+    return is_unit and unit is None and (name.startswith("user@") or _USER_SLICE.fullmatch(slice_ or "") is not None)
 
 
 def _pod(uid: str, qos_class: _QosClass | None) -> Kubernetes:

@@ -8,13 +8,23 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer import cgroup, process
-from tracer.event import OomKill, Sigkill
+from tracer.event import OomKill, Sigkill, SigkillSender
 from tracer.facts import Facts
 from tracer.names import Names
-from tracer.whose import Container, Interface, Kubernetes, Systemd
+from tracer.whose import (
+    Container,
+    Identity,
+    Interface,
+    Kubernetes,
+    Owner,
+    OwnerContainer,
+    Systemd,
+    owner_of,
+    user_of,
+)
 
 Redact = Callable[[list[str]], list[str] | None]
-Find = Callable[[str, str | None, str | None], Facts]
+Find = Callable[[str, str | None, str | None, int | None], Facts]
 Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
 Look = Callable[[int, int], process.Shown | None]
 
@@ -23,6 +33,7 @@ class Whose(NamedTuple):
     container: Container | None
     kubernetes: Kubernetes | None
     systemd: Systemd | None
+    owner: Owner | None
     labels_cut: bool
 
 
@@ -56,11 +67,17 @@ def name_cgroups(record: OomKill, names: Names | None = None) -> None:
     find = names.find if names is not None else None
     if path is not None or record["container"] is not None:  # of a group kill's others a log tells it alone
         whose = identify(path, find) if path is not None else look_up(record, find)
-        record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        put(record, whose)
         if whose.labels_cut:
             record["truncated"].append("container.labels")
     if limit is not None and limit["cgroup"] is not None:
-        limit["level"] = cgroup.level(limit["cgroup"])
+        limit["level"] = cgroup.level(limit["cgroup"], is_cut="limit.cgroup" in record["truncated"])
+
+
+def put(record: OomKill | Sigkill | SigkillSender, whose: Whose) -> None:
+    """Fill in container, pod, unit and owner."""
+    record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
+    record["owner"] = whose.owner
 
 
 def name_sigkill(record: Sigkill, names: Names | None = None) -> None:
@@ -68,12 +85,12 @@ def name_sigkill(record: Sigkill, names: Names | None = None) -> None:
     find, sender = names.find if names is not None else None, record["sender"]
     if record["victim"]["cgroup"] is not None:
         whose = identify(record["victim"]["cgroup"], find)
-        record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        put(record, whose)
         if whose.labels_cut:
             record["truncated"].append("container.labels")
     if sender is not None and sender["cgroup"] is not None:
         whose = identify(sender["cgroup"], find)
-        sender["container"], sender["kubernetes"], sender["systemd"] = whose.container, whose.kubernetes, whose.systemd
+        put(sender, whose)
         if whose.labels_cut:
             record["truncated"].append("sender.container.labels")
 
@@ -93,24 +110,43 @@ def _read_network(record: OomKill, interfaces: Interfaces) -> None:
 
 
 def identify(path: str, find: Find | None) -> Whose:
-    """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime and pod uid."""
-    return _look_up(*cgroup.identify(path), find)
+    """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime, pod uid and user."""
+    return _look_up(cgroup.identify(path), find)
 
 
 def look_up(record: OomKill, find: Find | None) -> Whose:
     """What is known of a record's container, of which there is no cgroup."""
-    return _look_up(record["container"], record["kubernetes"], record["systemd"], find)
+    shown = Identity(record["container"], record["kubernetes"], record["systemd"], record["owner"])
+    return _look_up(shown, find)
 
 
-def _look_up(
-    container: Container | None, kubernetes: Kubernetes | None, systemd: Systemd | None, find: Find | None
-) -> Whose:
-    # What is inside a container is called as that container likes: the host's runtimes know nothing of it.
-    if container is None or find is None or container["node_container_id"] is not None:
-        return Whose(container, kubernetes, systemd, False)
-    found = find(container["id"], container["runtime"], kubernetes["pod_uid"] if kubernetes else None)
-    kubernetes = _name(container, kubernetes, found)
-    return Whose(container, kubernetes, systemd, found.get("labels_cut", False))
+def _look_up(shown: Identity, find: Find | None) -> Whose:
+    """Ask for what the host made, by its own id: what is inside of a container is called as that container likes.
+
+    A user's runtimes keep files of their own, and root's tell nothing of what he calls by their containers' ids.
+    """
+    container, kubernetes, systemd, owner = shown
+    own = owner_of(shown._asdict())
+    asked, user = own.container or (container if owner is not None else None), user_of(own)
+    if asked is None or find is None or (own.container is None and user is None):
+        return Whose(container, kubernetes, systemd, owner, False)
+    found = find(asked["id"], asked["runtime"], own.kubernetes["pod_uid"] if own.kubernetes else None, user)
+    pod = _name(asked, own.kubernetes, found)
+    labels_cut = found.get("labels_cut", False)
+    if owner is None:
+        return Whose(container, pod, systemd, None, labels_cut)
+    if own.container is None:
+        return Whose(container, kubernetes, systemd, owner, labels_cut)
+    made: OwnerContainer = {
+        "id": asked["id"],
+        "runtime": asked["runtime"],
+        "name": asked["name"],
+        "image": asked["image"],
+    }
+    named: Owner = {"container": made, "kubernetes": pod, "systemd": owner["systemd"]}
+    is_own = asked is container
+    kubernetes = pod if is_own or owner["kubernetes"] is not None else kubernetes
+    return Whose(container, kubernetes, systemd, named, is_own and labels_cut)
 
 
 def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:

@@ -11,7 +11,7 @@ with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are
 
 from typing import Annotated, Literal, TypedDict
 
-from tracer.whose import Container, Kubernetes, Network, Systemd
+from tracer.whose import OWNER, Container, Kubernetes, Network, Owner, Systemd
 
 SCHEMA = 1
 
@@ -189,6 +189,7 @@ class OomKill(Base):
     container: Annotated[Container | None, "The victim's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
+    owner: Annotated[Owner | None, OWNER]
     network: Annotated[Network | None, "The victim's network namespace; null where its task could not be read."]
     truncated: Annotated[list[str], "Fields that were cut, by path (`victim.cmdline`)."]
 
@@ -238,6 +239,7 @@ class SigkillSender(TypedDict):
     container: Annotated[Container | None, "The sender's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The sender's pod."]
     systemd: Annotated[Systemd | None, "The sender's unit."]
+    owner: Annotated[Owner | None, OWNER]
 
 
 class Sigkill(Base):
@@ -253,6 +255,7 @@ class Sigkill(Base):
     container: Annotated[Container | None, "The victim's container; null when it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
+    owner: Annotated[Owner | None, OWNER]
     truncated: Annotated[list[str], "Fields that were cut, by path (`container.labels`)."]
 
 

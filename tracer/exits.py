@@ -12,6 +12,7 @@ from tracer import process
 from tracer.event import OomExit, OomKill
 from tracer.facts import Verdict
 from tracer.names import Names, Question
+from tracer.whose import owner_of, user_of
 
 VICTIMS_MAX = 4096
 """Kills whose exits are yet to come."""
@@ -36,6 +37,12 @@ class _Victim(NamedTuple):
     init_started_ns: int
     container_id: str | None
     runtime: str | None
+    user: int | None
+    """Whose container it is; None: the host's."""
+
+
+_Key = tuple[str, str, int | None]
+"""A container: its id, its runtime, its user."""
 
 
 class _Waiting(NamedTuple):
@@ -59,20 +66,23 @@ class Exits:
         self._waiting: list[tuple[int, int, _Waiting]] = []
         """When each is due, their order, and what waits: a heap."""
         self._order = itertools.count()
-        self._asked: dict[tuple[str, str], tuple[int, Question]] = {}
-        """When the containers of those that wait were asked about last, by id and runtime."""
+        self._asked: dict[_Key, tuple[int, Question]] = {}
+        """When the containers of those that wait were asked about last."""
 
     def killed(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
         """A victim whose exit will come."""
-        container = record["container"]
-        if container is not None and container["node_container_id"] is not None:
-            container = None  # its own runtime is inside of another container
+        container, owner = record["container"], owner_of(record)
+        user = user_of(owner)
+        is_known = owner.container is not None or user is not None
+        if container is not None and (container["node_container_id"] is not None or not is_known):
+            container = None  # its own runtime is inside of another container, or nobody knows whose it is
         self._victims[record["id"]] = _Victim(
             bool(record["victim"]["is_container_init"]),
             init_pid,
             init_started_ns,
             container["id"] if container else None,
             container["runtime"] if container else None,
+            user,
         )
         if len(self._victims) > VICTIMS_MAX:
             self._victims.popitem(last=False)
@@ -160,7 +170,7 @@ class Exits:
             died = None if lives is None else not lives
         waiting.record["container_init_died"] = died
 
-    def _ask(self, key: tuple[str, str], now_ns: int) -> int:
+    def _ask(self, key: _Key, now_ns: int) -> int:
         """Ask about a container; when to look for the answer."""
         assert self._names is not None
         self._asked[key] = now_ns, self._names.ask_verdict(*key)
@@ -173,8 +183,8 @@ class Exits:
             self._asked = {key: asked for key, asked in self._asked.items() if key in wanted}
 
 
-def _key(victim: _Victim) -> tuple[str, str] | None:
-    return (victim.container_id, victim.runtime) if victim.container_id and victim.runtime else None
+def _key(victim: _Victim) -> _Key | None:
+    return (victim.container_id, victim.runtime, victim.user) if victim.container_id and victim.runtime else None
 
 
 def _put(record: OomExit, verdict: Verdict | None) -> None:

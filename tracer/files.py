@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 FILE_MAX_BYTES = 1 << 20
+_PARTS_MAX = 256
+"""Of a path, those of the links on it included."""
 KEPT_MAX = 64
 _NEW_NS = 100_000_000
 """A file that is as new may change once more without its times showing that."""
@@ -133,6 +135,29 @@ def names(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[st
         raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
     finally:
         os.close(descriptor)
+
+
+def owner(folder: str) -> int | None:
+    """Who, beside root, decides what this folder holds: the first other user to whom a part of its path belongs, be it
+    a folder or a link; 0: root alone; None: there is no such folder."""
+    left, at = folder.split("/")[::-1], "/"
+    for _ in range(_PARTS_MAX):
+        if not left:
+            return 0
+        at = os.path.join(at, left.pop())
+        try:
+            status = os.lstat(at)
+            target = os.readlink(at) if stat.S_ISLNK(status.st_mode) else None
+        except PermissionError:
+            return 0  # reading it says so, too
+        except OSError:
+            return None
+        if status.st_uid != 0:
+            return status.st_uid
+        if target is not None:
+            left += target.split("/")[::-1]
+            at = "/" if target.startswith("/") else os.path.dirname(at)
+    return None
 
 
 def _open(folder: str, name: str, flags: int) -> int:

@@ -8,6 +8,10 @@ from fnmatch import translate
 from typing import Any
 
 from tracer.errors import EXIT_USAGE, TracerError
+from tracer.whose import owner_of
+
+OWNERS = frozenset(("container", "kubernetes", "systemd"))
+"""What the host's own runtimes and systemd say counts here, lest anybody hide behind a name that is his to choose."""
 
 LEFT_OUT_MAX = 4096
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -57,7 +61,7 @@ def _compile(pairs: Pairs) -> list[tuple[str, re.Pattern[str]]]:
 def _matches(record: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> bool:
     for path in FIELDS[name]:
         part, _, field = path.partition(".")
-        value = (record.get(part) or {}).get(field)
+        value = ((getattr(owner_of(record), part) if part in OWNERS else record.get(part)) or {}).get(field)
         if isinstance(value, str) and pattern.match(value):
             return True
     return False

@@ -9,7 +9,7 @@ from tracer import cgroup, enrich, process
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.event import Level
 from tracer.runtimes import Runtimes
-from tracer.whose import Container, Kubernetes, Systemd
+from tracer.whose import Container, Kubernetes, Owner, Systemd
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
@@ -21,6 +21,7 @@ class Resolved(TypedDict):
     container: Container | None
     kubernetes: Kubernetes | None
     systemd: Systemd | None
+    owner: Owner | None
 
 
 def resolve(target: str, runtimes: Runtimes) -> Resolved:
@@ -36,6 +37,7 @@ def resolve(target: str, runtimes: Runtimes) -> Resolved:
         "container": whose.container,
         "kubernetes": whose.kubernetes,
         "systemd": whose.systemd,
+        "owner": whose.owner,
     }
 
 

@@ -90,12 +90,12 @@ def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int],
     whole: dict[str, Any] = record  # type: ignore[assignment]
     yield "container.labels", lambda _excess: _drop_label(container, keep)
     yield "victim.cmdline", lambda excess: _shorten_cmdline(victim["cmdline"], excess, 2 * keep)
-    yield "trigger.cgroup", lambda excess: _shorten_path(trigger, "cgroup", excess, keep)
+    yield "trigger.cgroup", lambda excess: _shorten_cgroup(trigger, excess, keep)
     yield "victim.shared_mm", lambda excess: _drop_items(victim, "shared_mm", excess, keep)
     yield "candidates", lambda excess: _drop_items(whole, "candidates", excess, keep)
     yield "victim.exe", lambda excess: _shorten_path(victim, "exe", excess, keep)
-    yield "limit.cgroup", lambda excess: _shorten_path(limit, "cgroup", excess, keep)
-    yield "victim.cgroup", lambda excess: _shorten_path(victim, "cgroup", excess, keep)
+    yield "limit.cgroup", lambda excess: _shorten_cgroup(limit, excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_cgroup(victim, excess, keep)
     yield from _identity_trimmers(whole, "", keep)
 
 
@@ -105,15 +105,17 @@ def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[tuple[str, Callabl
     sender: dict[str, Any] = record["sender"] or {}  # type: ignore[assignment]
     yield "sender.container.labels", lambda _excess: _drop_label(sender.get("container") or {}, keep)
     yield "container.labels", lambda _excess: _drop_label(whole["container"] or {}, keep)
-    yield "sender.cgroup", lambda excess: _shorten_path(sender, "cgroup", excess, keep)
-    yield "victim.cgroup", lambda excess: _shorten_path(victim, "cgroup", excess, keep)
+    yield "sender.cgroup", lambda excess: _shorten_cgroup(sender, excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_cgroup(victim, excess, keep)
     yield from _identity_trimmers(sender, "sender.", keep)
     yield from _identity_trimmers(whole, "", keep)
 
 
-def _identity_trimmers(owner: dict[str, Any], prefix: str, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
-    for part in ("container", "kubernetes", "systemd"):
-        fields = owner.get(part)
+def _identity_trimmers(named: dict[str, Any], prefix: str, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    """What is inside goes before its owner: that tells whose it is."""
+    parts = [(part, named.get(part)) for part in ("container", "kubernetes", "systemd")]
+    parts += [(f"owner.{part}", fields) for part, fields in (named.get("owner") or {}).items()]
+    for part, fields in parts:
         for field in [field for field, value in (fields or {}).items() if isinstance(value, str)]:
             # An id that is cut names nothing: ids stay as long as anything else can go.
             floor = max(keep, 128) if field in ("id", "node_container_id", "pod_uid") and keep else keep
@@ -158,6 +160,18 @@ def _shorten_cmdline(strings: list[str] | None, excess: int, keep: int) -> bool:
         if total + 1 < target and len(last) > target - total - 1:
             strings.append(last[: target - total - 1])
             break
+    return True
+
+
+def _shorten_cgroup(owner: dict[str, Any], excess: int, keep: int) -> bool:
+    """The beginning of a cgroup's path tells whose it is, whatever is called how below: the end goes."""
+    text = owner.get("cgroup")
+    if not text:
+        return False
+    rest = text.removesuffix(_CUT)
+    if len(rest) <= keep:
+        return False
+    owner["cgroup"] = rest[: max(keep, len(rest) - max(excess // _ESCAPED_BYTES, 16))] + _CUT
     return True
 
 

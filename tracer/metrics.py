@@ -21,6 +21,7 @@ from tracer.metrics_access import Access
 from tracer.metrics_server import MetricsServer, Request, Response
 from tracer.outputs import OutputState
 from tracer.stderr import tell
+from tracer.whose import owner_of
 
 SERIES_MAX = 1000
 SCOPES = ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
@@ -282,7 +283,9 @@ _OUTPUT_METRICS = (
 
 
 def _victim(record: Any) -> Victim:
-    limit, pod, container, unit = (record[part] or {} for part in ("limit", "kubernetes", "container", "systemd"))
+    owner = owner_of(record)  # so that nobody adds to the counts of others
+    parts: tuple[Any, ...] = (record["limit"], owner.kubernetes, owner.container, owner.systemd)
+    limit, pod, container, unit = (each or {} for each in parts)
     return Victim(
         scope=record["incident"]["scope"] or "",
         level=limit.get("level") or "",

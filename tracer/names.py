@@ -17,7 +17,9 @@ import orjson
 from tracer import cgroup, cgroupfs, threads
 from tracer.facts import Facts, Verdict
 from tracer.runtimes import Runtimes
+from tracer.whose import owner_of, user_of
 
+_Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 KEPT_MAX = 4096
@@ -41,10 +43,12 @@ HUNG_MAX = 4
 class Question:
     """What somebody waits for."""
 
-    def __init__(self, container_id: str, runtime: str | None, pod_uid: str | None) -> None:
+    def __init__(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> None:
         self.container_id = container_id
         self.runtime = runtime
         self.pod_uid = pod_uid
+        self.user = user
+        """Whose container it is; None: the host's."""
         self.verdict: Verdict | None = None
         """Where that is asked for: what the runtime says of the end of this container."""
         self.took_s = 0.0
@@ -63,7 +67,8 @@ class Names:
 
     def __init__(self, runtimes: Runtimes) -> None:
         self._runtimes = runtimes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int | None], _Kept] = OrderedDict()
+        """By id and user: two runtimes may have the same id, and each speaks for its own containers."""
         self._pods: OrderedDict[str, str] = OrderedDict()
         """Pod uid -> what its containers tell of the pod; the pause container is there first."""
         self._news = threading.Condition()
@@ -94,23 +99,23 @@ class Names:
                 self._all_wait = True
             self._news.notify()
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
-        """What is known of a container; empty where nothing is."""
-        kept = self._kept.get(container_id)
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        """What is known of a container, of a user's if there is one; empty where nothing is."""
+        kept = self._kept.get((container_id, user))
         if kept is None or time.monotonic() > kept.fresh_until_s:
-            self._ask(Question(container_id, runtime, pod_uid))
-            kept = self._kept.get(container_id)
+            self._ask(Question(container_id, runtime, pod_uid, user))
+            kept = self._kept.get((container_id, user))
         found: Facts = orjson.loads(kept.facts) if kept else {}
-        pod = self._pods.get(pod_uid) if pod_uid is not None else None
+        pod = self._pods.get(pod_uid) if pod_uid is not None and user is None else None
         return found if pod is None else {**orjson.loads(pod), **found}
 
-    def ask_verdict(self, container_id: str, runtime: str) -> Question:
+    def ask_verdict(self, container_id: str, runtime: str, user: int | None = None) -> Question:
         """Have the runtime's files read; nobody waits.
 
         ``answered`` is set when that is done, and ``verdict`` then tells what the runtime says of the container's end,
         or None.
         """
-        question = Question(container_id, runtime, None)
+        question = Question(container_id, runtime, None, user)
         with self._news:
             self._verdicts.append(question)
             self._news.notify()
@@ -190,10 +195,13 @@ class Names:
             self._read_cgroup(path)
 
     def _read_cgroup(self, path: str) -> None:
-        container, kubernetes, _ = cgroup.identify(path)
-        if container is not None and container["node_container_id"] is None:
-            pod_uid = kubernetes["pod_uid"] if kubernetes else None
-            self._read(Question(container["id"], container["runtime"], pod_uid))
+        shown = cgroup.identify(path)
+        owner = owner_of(shown._asdict())
+        container, user = owner.container or shown.container, user_of(owner)
+        # What is made inside of a container is called as that container likes, and as often as it likes.
+        if container is not None and (shown.owner is None or user is not None):
+            pod_uid = owner.kubernetes["pod_uid"] if owner.kubernetes else None
+            self._read(Question(container["id"], container["runtime"], pod_uid, user))
 
     def _answer(self, question: Question, read: Callable[[Question], None]) -> None:
         began_s = time.monotonic()
@@ -205,21 +213,23 @@ class Names:
 
     def _judge(self, question: Question) -> None:
         if question.runtime is not None:
-            question.verdict = self._runtimes.verdict(question.container_id, question.runtime)
+            question.verdict = self._runtimes.verdict(question.container_id, question.runtime, question.user)
 
     def _read(self, question: Question) -> None:
         began_s = time.monotonic()
-        found = self._runtimes.find(question.container_id, question.runtime, question.pod_uid)
+        found = self._runtimes.find(question.container_id, question.runtime, question.pod_uid, question.user)
         if found:
             now_s = time.monotonic()
             fresh_until_s = now_s + max(FRESH_S, SHARE * (now_s - began_s))
-            _keep(self._kept, question.container_id, _Kept(fresh_until_s, orjson.dumps(found).decode()))
-        if question.pod_uid is not None and "pod_name" in found:
+            _keep(
+                self._kept, (question.container_id, question.user), _Kept(fresh_until_s, orjson.dumps(found).decode())
+            )
+        if question.pod_uid is not None and question.user is None and "pod_name" in found:
             pod = {key: value for key, value in found.items() if key in ("pod_name", "namespace")}
             _keep(self._pods, question.pod_uid, orjson.dumps(pod).decode())
 
 
-def _keep(kept: OrderedDict[str, _Value], key: str, value: _Value) -> None:
+def _keep(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     kept[key] = value
     kept.move_to_end(key)
     if len(kept) > KEPT_MAX:

@@ -99,6 +99,7 @@ class Records:
             "container": None,
             "kubernetes": None,
             "systemd": None,
+            "owner": None,
             "network": _network(victim) if victim.flags & wire.VICTIM_TASK and victim.brief is None else None,
             "truncated": truncated,
         }

@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import orjson
 
+from tracer import cgroup
 from tracer.event import Record
 from tracer.schema import json_schema
+from tracer.whose import Owner, OwnerContainer
 
 _Check = Callable[[Any], bool]
 _TYPES: dict[str, type] = {"string": str, "boolean": bool, "null": type(None)}
@@ -48,8 +50,16 @@ class Records:
         check = self._kinds.get(value["type"])
         if check is None:
             return None
+        is_old = "owner" not in value
         if not check(value):
             raise UnfitError
+        if is_old and value["type"] in ("oom_kill", "sigkill"):
+            is_cut = "victim.cgroup" in value["truncated"]
+            value["owner"] = _owner(value, None if is_cut else value["victim"]["cgroup"])
+            sender = value.get("sender")
+            if sender is not None:
+                is_cut = "sender.cgroup" in value["truncated"]
+                sender["owner"] = _owner(sender, None if is_cut else sender["cgroup"])
         return cast(Record, value)
 
     def _check(self, schema: dict[str, Any]) -> _Check:
@@ -83,6 +93,18 @@ class Records:
             return type(value) is dict and all(of_field(value.setdefault(name, None)) for name, of_field in fields)
 
         return check
+
+
+def _owner(fields: dict[str, Any], path: str | None) -> Owner | None:
+    """What earlier versions did not write: of the path, where that is whole, else as far as the record tells."""
+    container = fields["container"]
+    if path is not None:
+        return cgroup.identify(path).owner
+    if container is None or container["node_container_id"] is None:
+        return None
+    named = fields["kubernetes"] if fields["kubernetes"] and fields["kubernetes"]["pod_name"] is not None else None
+    made: OwnerContainer = {"id": container["node_container_id"], "runtime": None, "name": None, "image": None}
+    return {"container": made, "kubernetes": named, "systemd": None}
 
 
 def read_json(line: bytes) -> dict[str, Any]:

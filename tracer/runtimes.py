@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which runtime's files to ask about a container, and where they are."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -68,12 +69,18 @@ def list_names(folder: str, name: str) -> list[str]:
     return list(files.names(folder, name))
 
 
+def folder_owner(folder: str, _subject: str) -> int | None:
+    """Who decides what is in it, beside root."""
+    return files.owner(folder)
+
+
 QUESTIONS: tuple[Callable[[str, str], object], ...] = (
     *(find for _, _, find in _FINDERS),
     *(judge for _, _, judge in _JUDGES),
     kubelet.find,
     kubelet.find_pod,
     list_names,
+    folder_owner,
 )
 """All that reads a folder."""
 
@@ -107,35 +114,37 @@ class Runtimes:
         """How many files were there and could not be read, or were not what they should be."""
         self.last_error = ""
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
         """What is known of a container; empty where nothing is.
 
-        ``runtime`` is what the cgroup's path tells; with None all runtimes are asked.
+        ``runtime`` is what the cgroup's path tells; with None all runtimes are asked.  ``user``: whose it is, if it is
+        in that user's part of the cgroup tree.  Then only folders that are his tell of it, and of no other's.
         """
         found: Facts = {}
         if not _is_name(container_id):
             return found
         for name, root, find in _FINDERS:
             if name == found.get("runtime", runtime or name):  # what the first one told stays
-                found = {**(self._first(root, find, container_id) or {}), **found}
+                found = {**(self._first(root, find, container_id, user) or {}), **found}
         if pod_uid is not None and "pod_name" not in found:
-            logged = self._first("container-logs", kubelet.find, container_id)
-            logged = logged or self._first("pod-logs", kubelet.find_pod, pod_uid) or {}
+            logged = self._first("container-logs", kubelet.find, container_id, user)
+            logged = logged or self._first("pod-logs", kubelet.find_pod, pod_uid, user) or {}
             found = {**logged, **found}
         return found
 
-    def verdict(self, container_id: str, runtime: str) -> Verdict | None:
+    def verdict(self, container_id: str, runtime: str, user: int | None = None) -> Verdict | None:
         """What the runtime says of a container's end; None where its files do not tell."""
         if _is_name(container_id):
             for name, root, judge in _JUDGES:
                 if name == runtime:
-                    return self._first(root, judge, container_id)
+                    return self._first(root, judge, container_id, user)
         return None
 
     def known(self) -> Iterator[tuple[str, str | None]]:
-        """Ids of the containers of which there are files, and whose files; some more than once, some no containers."""
+        """Ids of the host's containers of which there are files, and which runtime's; some more than once, some no
+        containers."""
         for root, name, runtime in _FOLDERS:
-            for folder in self._roots[root]:
+            for folder in self._of(root, None):
                 try:
                     for found in self._read(list_names, folder, name):
                         if _is_name(found):
@@ -148,8 +157,24 @@ class Runtimes:
         self.errors += 1
         self.last_error = error
 
-    def _first(self, root: str, question: Callable[[str, str], _Answer | None], subject: str) -> _Answer | None:
+    def _of(self, root: str, user: int | None) -> Iterator[str]:
+        """The folders that tell of the host's containers, or of this user's.
+
+        Who runs this may as well have made the host's.
+        """
         for folder in self._roots[root]:
+            try:
+                owner = self._read(folder_owner, folder, "")
+            except UnreadableError as error:
+                self.note(str(error))
+                continue
+            if owner == user if user is not None else owner in (0, os.geteuid()):
+                yield folder
+
+    def _first(
+        self, root: str, question: Callable[[str, str], _Answer | None], subject: str, user: int | None
+    ) -> _Answer | None:
+        for folder in self._of(root, user):
             try:
                 answer = self._read(question, folder, subject)
             except UnreadableError as error:

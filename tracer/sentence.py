@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from tracer.event import OomKill
 from tracer.inference import beancounter, bound_bytes, is_allocating_task, is_limit_lowered, is_no_memcg, trigger_role
+from tracer.named import shown_container, shown_unit
 from tracer.printable import printable
 
 _HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had no memory left"
@@ -73,12 +74,9 @@ def summary(record: Mapping[str, Any]) -> str:
 
 
 def _place(record: Mapping[str, Any]) -> str:
-    container, systemd = record["container"], record["systemd"]
-    if container is not None:
-        return f", container {container['name'] or container['id'][:12]}"
-    if systemd is not None and systemd["unit"] is not None:
-        return f", {systemd['unit']}"
-    return ""
+    container = shown_container(record)
+    place = shown_unit(record) if container is None else f"container {container}"
+    return "" if place is None else f", {place}"
 
 
 def _size(count: int) -> str:

@@ -126,6 +126,7 @@ class Sigkills:
             "container": None,
             "kubernetes": None,
             "systemd": None,
+            "owner": None,
             "truncated": truncated,
         }
 
@@ -140,6 +141,7 @@ def _sender(event: wire.SigkillEvent) -> SigkillSender:
         "container": None,
         "kubernetes": None,
         "systemd": None,
+        "owner": None,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tracer import image
 from tracer.leaves import leaves
 from tracer.sentence import summary
+from tracer.whose import by_owner
 
 VERSION = "8.17.0"
 
@@ -52,12 +53,13 @@ _KINDS = {
 
 def ecs(record: Mapping[str, Any]) -> dict[str, Any]:
     """Nested objects."""
+    message, record = summary(record), by_owner(record)
     category, kind = _KINDS.get(str(record.get("type")), ("host", "info"))
     event = {"module": "oomtrace", "dataset": "oomtrace", "kind": "event", "category": [category], "type": [kind]}
     written: dict[str, Any] = {
         "event": event,
         "ecs": {"version": VERSION},
-        "message": summary(record),
+        "message": message,
         "host": {"os": {"type": "linux"}},
     }
     if record.get("kubernetes") is not None:

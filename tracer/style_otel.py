@@ -15,6 +15,7 @@ from tracer import image
 from tracer.heads import EVENT_PREFIX
 from tracer.leaves import leaves
 from tracer.sentence import summary
+from tracer.whose import by_owner
 
 SERVICE_NAME = "oomtrace"
 
@@ -70,7 +71,7 @@ def parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     attributes: dict[str, Any] = {}
     if isinstance(record.get("id"), str):
         attributes["log.record.uid"] = f"{record.get('type')}:{record['id']}"
-    for path, value in leaves(record):
+    for path, value in leaves(by_owner(record)):
         if value is None or path == "time":
             continue
         if path == "container.image" and isinstance(value, str):

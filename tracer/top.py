@@ -11,11 +11,11 @@ from tracer.badness import badness, next_choice
 from tracer.clock import at_boottime, boottime_ns
 from tracer.event import Level
 from tracer.memcg import Memcg, Memcgs
-from tracer.named import is_container, is_unit
+from tracer.named import names_container, names_unit
 from tracer.processes import Process
 from tracer.redact import Redactor
 from tracer.runtimes import Runtimes
-from tracer.whose import Container, Kubernetes, Systemd
+from tracer.whose import Container, Kubernetes, Owner, Systemd, owner_of
 
 HOST = "host"
 """In place of a cgroup's path, of which it can be none: the whole host is out of memory."""
@@ -87,6 +87,7 @@ class EntryJson(TypedDict):
     container: Container | None
     kubernetes: Kubernetes | None
     systemd: Systemd | None
+    owner: Owner | None
 
 
 class TopJson(TypedDict):
@@ -138,10 +139,11 @@ class Top:
 
     def _owner(self, path: str | None) -> enrich.Whose:
         if path is None:
-            return enrich.Whose(None, None, None, False)
+            return enrich.Whose(None, None, None, None, False)
         if path not in self._whose:
             whose = enrich.identify(shown(path), self._runtimes.find)
-            if whose.container is not None and whose.container["name"] is None:
+            container = owner_of(whose._asdict()).container
+            if container is not None and container["name"] is None:
                 return whose  # it may have a name at the next look
             self._whose[path] = whose
         return self._whose[path]
@@ -182,8 +184,8 @@ def select(entries: list[Entry], sort: Sort, container: str | None, unit: str | 
     kept = [
         entry
         for entry in entries
-        if (container is None or is_container(container, entry.whose.container, entry.whose.kubernetes))
-        and (unit is None or is_unit(unit, entry.whose.systemd))
+        if (container is None or names_container(container, entry.whose._asdict()))
+        and (unit is None or names_unit(unit, entry.whose._asdict()))
     ]
     return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
 
@@ -217,6 +219,7 @@ def _entry_json(entry: Entry, host: Host) -> EntryJson:
         "container": whose.container,
         "kubernetes": whose.kubernetes,
         "systemd": whose.systemd,
+        "owner": whose.owner,
     }
 
 

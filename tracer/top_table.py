@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer.clock import boottime_ns
+from tracer.named import shown_container, shown_pod, shown_unit
 from tracer.printable import printable
 from tracer.top import HOST, Entry
 
@@ -59,22 +60,15 @@ def _next(entry: Entry) -> str:
 
 
 def _container(entry: Entry) -> str:
-    container = entry.whose.container
-    return _NONE if container is None else container["name"] or container["id"][:12]
+    return shown_container(entry.whose._asdict()) or _NONE
 
 
 def _pod(entry: Entry) -> str:
-    pod = entry.whose.kubernetes
-    if pod is None:
-        return _NONE
-    if pod["pod_name"] is None:
-        return pod["pod_uid"] or _NONE
-    return f"{pod['namespace']}/{pod['pod_name']}" if pod["namespace"] else pod["pod_name"]
+    return shown_pod(entry.whose._asdict()) or _NONE
 
 
 def _unit(entry: Entry) -> str:
-    systemd = entry.whose.systemd
-    return (systemd["unit"] if systemd is not None else None) or _NONE
+    return shown_unit(entry.whose._asdict()) or _NONE
 
 
 def _command(entry: Entry) -> str:

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a process is, as it stands in records: a container, a pod, a unit, a network namespace."""
+"""Whose a process is, as it stands in records: a container, a pod, a unit, a network namespace.
 
-from typing import Annotated, Literal, NamedTuple, TypedDict
+A record names what is innermost on the cgroup's path.  That may be inside of a container, or below a user's systemd,
+where everybody calls things as he likes: then ``owner`` is what the host's own runtimes and systemd made around it.
+``owner_of`` is the one answer to whose a record is.  All that chooses, counts, or speaks of records by a name asks it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 
 class Container(TypedDict):
@@ -55,9 +61,74 @@ class Network(TypedDict):
     ]
 
 
+class OwnerContainer(TypedDict):
+    """A container that a runtime of the host made."""
+
+    id: Annotated[str, "Container id, in full; the name where a runtime has no other."]
+    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
+    name: Annotated[str | None, "Container name."]
+    image: Annotated[str | None, "Image name, as it was given to the runtime."]
+
+
+class Owner(TypedDict):
+    """What the host's own runtimes and systemd made."""
+
+    container: Annotated[OwnerContainer | None, "The outermost container; null when it was in none of the host's."]
+    kubernetes: Annotated[Kubernetes | None, "The pod of that container; never one inside of it."]
+    systemd: Annotated[Systemd | None, "The unit of the host's systemd; of a user's processes that of the user."]
+
+
+OWNER = (
+    "Whose it is by what the host's own runtimes and systemd made, where `container`, `kubernetes` or `systemd` is "
+    "inside of that, and so named by whoever is in there; null: those three are the host's own."
+)
+"""What the field says of itself, in each record that has one."""
+
+
 class Identity(NamedTuple):
     """Whose a cgroup is; each part is None where the path does not show one."""
 
     container: Container | None
     kubernetes: Kubernetes | None
     systemd: Systemd | None
+    owner: Owner | None = None
+    """None: it is the three before."""
+
+
+def owner_of(fields: Mapping[str, Any]) -> Identity:
+    """Whose a record (or its sender, a process of ``top``, a cgroup) is, by what the host made, and by nothing else."""
+    owner: Owner | None = fields.get("owner")
+    container: Container | None = fields["container"]
+    if owner is None:
+        return Identity(container, fields["kubernetes"], fields["systemd"])
+    made = owner["container"]
+    if made is None:
+        return Identity(None, owner["kubernetes"], owner["systemd"])
+    if container is None or container.get("node_container_id") is not None:
+        container = {
+            "id": made["id"],
+            "runtime": made["runtime"],
+            "name": made["name"],
+            "image": made["image"],
+            "labels": None,
+            "node_container_id": None,
+            "ip_addresses": None,
+        }
+    return Identity(container, owner["kubernetes"], owner["systemd"])
+
+
+def by_owner(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record for those who know one container, pod and unit only: the owner's; what is inside stands apart."""
+    if record.get("owner") is None:
+        return record
+    owner = owner_of(record)
+    inside = {name: value for name in ("container", "kubernetes", "systemd") if (value := record[name])}
+    inner = {name: value for name, value in inside.items() if value != getattr(owner, name)}
+    return {**record, **owner._asdict(), "owner": None, "inner": inner}
+
+
+def user_of(owner: Identity) -> int | None:
+    """The user below whose systemd it is; None: it is in a container, or the host's."""
+    unit = owner.systemd["unit"] if owner.systemd is not None and owner.container is None else None
+    digits = (unit or "").removeprefix("user@").removesuffix(".service")
+    return int(digits) if unit == f"user@{digits}.service" and digits.isdecimal() and len(digits) <= 10 else None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tracer.cgroup import identify, level, parse_proc_cgroup
 from tracer.event import Level
-from tracer.whose import Identity
+from tracer.whose import Identity, Kubernetes
 
 Vector = dict[str, Any]
 
@@ -67,13 +67,25 @@ PATHS = st.one_of(
 
 
 def _expected(vector: Vector) -> Identity:
-    container = kubernetes = None
+    container = None
+    owner: Any = None
     if "container" in vector:
-        unknown = dict.fromkeys(("name", "image", "labels", "node_container_id", "ip_addresses"))
+        unknown = dict.fromkeys(("runtime", "name", "image", "labels", "node_container_id", "ip_addresses"))
         container = unknown | vector["container"]
-    if "kubernetes" in vector:
-        kubernetes = dict.fromkeys(("pod_name", "namespace", "container_name")) | vector["kubernetes"]
-    return Identity(container, kubernetes, vector.get("systemd"))
+    if "owner" in vector:
+        made = vector["owner"]
+        unknown = dict.fromkeys(("runtime", "name", "image"))
+        owner = {
+            "container": unknown | made["container"] if "container" in made else None,
+            "kubernetes": _kubernetes(made),
+            "systemd": made.get("systemd"),
+        }
+    return Identity(container, _kubernetes(vector), vector.get("systemd"), owner)
+
+
+def _kubernetes(vector: Vector) -> Kubernetes | None:
+    unknown = dict.fromkeys(("pod_name", "namespace", "container_name", "qos_class"))
+    return unknown | vector["kubernetes"] if "kubernetes" in vector else None
 
 
 def _outermost(identity: Identity) -> str | None:

@@ -107,7 +107,7 @@ def test_cut_and_gone() -> None:
 OTHER = "f" * 64
 
 
-def found(container_id: str, _runtime: str | None, _pod_uid: str | None) -> Facts:
+def found(container_id: str, _runtime: str | None, _pod_uid: str | None, _user: int | None = None) -> Facts:
     return {"runtime": "docker", "name": f"the name of {container_id}", "labels": {"team": "a"}}
 
 

@@ -166,7 +166,7 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
     asked: list[int] = []
 
     class Slow(Runtimes):
-        def verdict(self, container_id: str, runtime: str) -> Verdict | None:
+        def verdict(self, container_id: str, runtime: str, user: int | None = None) -> Verdict | None:
             time.sleep(0.05)
             asked.append(now_ns)
             return {"running": True, "oom_killed": None, "exit_code": None}

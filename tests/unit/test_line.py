@@ -84,13 +84,21 @@ def test_each_output_has_its_own(order: tuple[str, ...]) -> None:
     assert whole == before
 
 
-def test_path_keeps_its_end() -> None:
-    """The end of a path tells most."""
-    limit = b"leaf\0" + long_path(b"b" * 250, 4000)
+def test_cgroup_keeps_its_beginning() -> None:
+    """The beginning of a cgroup's path tells whose it is; the rest is called by whoever is in there."""
+    limit = long_path(b"b" * 250, 4000) + b"docker\0"
     trimmed = parse(encode(record(incident={"limit_cgroup": limit}), MIN_MAX_BYTES))
     assert "limit.cgroup" in trimmed["truncated"]
-    assert trimmed["limit"]["cgroup"].startswith("…")
-    assert trimmed["limit"]["cgroup"].endswith("/leaf")
+    assert trimmed["limit"]["cgroup"].startswith("/docker/bbb")
+    assert trimmed["limit"]["cgroup"].endswith("…")
+
+
+def test_exe_keeps_its_end() -> None:
+    """The end of an executable's path tells most."""
+    trimmed = parse(encode(record({"exe": b"leaf\0" + long_path(b"b" * 250, 4000)}), MIN_MAX_BYTES))
+    assert "victim.exe" in trimmed["truncated"]
+    assert trimmed["victim"]["exe"].startswith("…")
+    assert trimmed["victim"]["exe"].endswith("/leaf")
 
 
 def test_candidates_are_trimmed_from_the_end() -> None:

@@ -54,7 +54,7 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace top --container``."""
     own = processes.read(os.getpid())
     assert own is not None
-    whose = Whose(kill["container"], kill["kubernetes"], None, False)
+    whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
     assert select([entry], "rss", name, None) == ([entry] if expected else [])
 

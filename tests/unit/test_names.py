@@ -50,7 +50,7 @@ def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyt
     folder = create(tmp_path)
     asked = Names(runtimes)
     asked.expect(f"/docker/{ID}")
-    wait_until(lambda: ID in asked._kept)
+    wait_until(lambda: (ID, None) in asked._kept)
     shutil.rmtree(folder)
     assert asked.find(ID, "docker", None)["name"] == "web"
 
@@ -87,7 +87,7 @@ def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyP
         container_id = f"{number:064x}"
         create(tmp_path, container_id)
         asked.find(container_id, "docker", None)
-    assert [f"{number:064x}" for number in (2, 3, 4)] == list(asked._kept)
+    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._kept]
 
 
 class Hanging(Runtimes):
@@ -97,7 +97,7 @@ class Hanging(Runtimes):
         super().__init__()
         self.server = threading.Event()
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
         if container_id == ID:
             self.server.wait(30)
         return {"name": container_id}
@@ -128,7 +128,7 @@ def test_files_that_hang() -> None:
 
 
 class Failing(Runtimes):
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
         raise MemoryError
 
 
@@ -157,11 +157,11 @@ def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     asked = Names(runtimes)
     asked.expect(f"/docker/{PAUSE}/docker/{ID}")
     asked.expect(f"/docker/{ID}")
-    wait_until(lambda: ID in asked._kept)
-    before = asked._kept[ID]
+    wait_until(lambda: (ID, None) in asked._kept)
+    before = asked._kept[ID, None]
     asked.expect(f"/docker/{PAUSE}/docker/{ID}")
     assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
-    assert asked._kept[ID] is before
+    assert asked._kept[ID, None] is before
 
 
 def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
     begun, go_on = threading.Event(), threading.Event()
 
     class Waiting(Runtimes):
-        def find(self, container_id: str, runtime: str | None, pod_uid: str | None) -> Facts:
+        def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
             begun.set()
             go_on.wait(10)
             return runtimes.find(container_id, runtime, pod_uid)
@@ -210,4 +210,4 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
     assert sum(map(len, asked._paths)) <= 100_000
     asked.expect(f"/docker/{ID}")
     go_on.set()
-    wait_until(lambda: ID in asked._kept)
+    wait_until(lambda: (ID, None) in asked._kept)

@@ -315,7 +315,7 @@ def test_unknown_paths() -> None:
     assert record["limit"] is not None
     assert record["trigger"] is not None
     assert (record["victim"]["cgroup"], record["limit"]["cgroup"], record["trigger"]["cgroup"]) == (None, None, None)
-    assert (record["container"], record["systemd"]) == (None, None)
+    assert (record["container"], record["owner"], record["systemd"]) == (None, None, None)
     assert {"limit.cgroup", "trigger.cgroup", "victim.cgroup"} <= set(record["truncated"])
 
 

@@ -443,3 +443,28 @@ def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> N
     os.mkdir(folder)
     open(folder + b"/web\xff_shop_app-" + ID.encode() + b".log", "wb").close()
     assert runtimes.find(ID, "containerd", UID)["pod_name"] == "web\\xff"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("way", ["folder", "above", "link"])
+def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
+    """A user's folder tells of that user's containers alone, root's of the host's; and so does a link."""
+    folder = tmp_path / "home" / "docker"
+    ended = docker(Running=False, OOMKilled=True, ExitCode=1)
+    write(tmp_path, f"home/docker/containers/{ID}/config.v2.json", ended)
+    if way == "link":
+        folder = tmp_path / "link"
+        folder.symlink_to(tmp_path / "home" / "docker")
+    os.chown({"folder": folder, "above": folder.parent, "link": folder}[way], 1000, 1000, follow_symlinks=False)
+    of_user = Runtimes([("docker", str(folder))])
+    assert of_user.find(ID, "docker", None) == {}
+    assert of_user.verdict(ID, "docker") is None
+    assert list(of_user.known()) == []
+    assert of_user.find(ID, "docker", None, 1000)["name"] == "web"
+    assert of_user.verdict(ID, "docker", 1000) is not None
+    assert of_user.find(ID, "docker", None, 1001) == {}
+    assert of_user.find(ID, "docker", None, 0) == {}
+    own = Runtimes([("docker", str(tmp_path / "home" / "docker"))])
+    if way == "link":  # the folder itself is root's
+        assert own.find(ID, "docker", None)["name"] == "web"
+        assert own.find(ID, "docker", None, 1000) == {}

@@ -23,16 +23,20 @@ def test_every_type(kind: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "place"),
     [
-        ({}, ", container web"),
-        ({"container": None}, ", mail.service"),
-        ({"container": None, "systemd": None}, ""),
+        ({"owner": None}, ", container web"),
+        ({"owner": None, "container": None}, ", mail.service"),
+        ({"owner": None, "container": None, "systemd": None}, ""),
+        ({}, ", container node/web"),
+        ({"container": None}, ", node/mail.service"),
     ],
 )
 def test_sigkill(changed: dict[str, Any], place: str) -> None:
-    """Who was killed, in which container or unit, and who sent it."""
+    """Who was killed, in which container or unit, and who sent it; what is inside of something is told with that."""
     record = {**copy.deepcopy(FULL["sigkill"]), **changed}
     record["victim"].update(comm="sleep", pid=7)
     record["sender"].update(comm="runc", pid=9, uid=0)
+    if record["owner"] is not None:
+        record["owner"]["container"]["name"] = "node"
     for key, field, value in (("container", "name", "web"), ("systemd", "unit", "mail.service")):
         if record[key] is not None:
             record[key][field] = value

@@ -108,7 +108,9 @@ def test_otel_by_example() -> None:
     assert written["EventName"] == "oomtrace.oom_kill"
     assert (written["SeverityNumber"], written["SeverityText"]) == (17, "ERROR")
     assert written["Body"].startswith("The kernel killed ")
-    assert written["Resource"]["k8s.pod.name"] == record["kubernetes"]["pod_name"]
+    assert written["Resource"]["k8s.pod.name"] == record["owner"]["kubernetes"]["pod_name"]
+    assert written["Resource"]["container.id"] == record["owner"]["container"]["id"]
+    assert written["Attributes"]["oomtrace.inner.container.id"] == record["container"]["id"]
     assert written["Attributes"]["container.image.tags"] == ["2.4"]
     assert written["Attributes"]["process.command_args"] == record["victim"]["cmdline"]
     assert written["Attributes"]["oomtrace.candidates.points"] == [each["points"] for each in record["candidates"]]
@@ -121,7 +123,9 @@ def test_ecs_by_example() -> None:
     assert written["@timestamp"] == record["time"]
     assert written["event"]["action"] == "oom_kill"
     assert written["process"]["parent"] == {"pid": record["victim"]["ppid"]}
-    assert written["orchestrator"]["resource"]["name"] == record["kubernetes"]["pod_name"]
+    assert written["orchestrator"]["resource"]["name"] == record["owner"]["kubernetes"]["pod_name"]
+    assert written["container"]["id"] == record["owner"]["container"]["id"]
+    assert written["oomtrace"]["inner"]["container"]["id"] == record["container"]["id"]
     assert written["oomtrace"]["candidates"] == record["candidates"]
 
 

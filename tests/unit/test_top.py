@@ -205,7 +205,7 @@ def test_narrow() -> None:
     """A narrow terminal keeps pid, size and command, and no line is longer than it is wide."""
     own = processes.read(os.getpid())
     assert own is not None
-    entry = top.Entry(own, "nobody", 1.0, 1.0, None, (), Whose(None, None, None, False), ["python3", "x" * 500])
+    entry = top.Entry(own, "nobody", 1.0, 1.0, None, (), Whose(None, None, None, None, False), ["python3", "x" * 500])
     for width in (40, 60, 80, 120):
         head, line = table([entry], width)
         assert len(line) == width

@@ -49,7 +49,7 @@ AT = rfc3339(int(KILL_S * 1e9))
 RECORDS = Records()
 
 
-def no_names(_id: str, _runtime: str | None, _pod: str | None) -> Facts:
+def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None) -> Facts:
     return {}
 
 
@@ -132,6 +132,7 @@ def sigkill(**changed: Any) -> Sigkill:
             "container": None,
             "kubernetes": None,
             "systemd": {"unit": "docker.service", "slice": "system.slice"},
+            "owner": None,
         },
         "from_kernel": False,
         "container": {
@@ -145,6 +146,7 @@ def sigkill(**changed: Any) -> Sigkill:
         },
         "kubernetes": None,
         "systemd": None,
+        "owner": None,
         "truncated": [],
         **changed,
     }
@@ -286,9 +288,9 @@ def test_names_match(killed: Killed) -> None:
 def test_container_before_process(killed: Killed) -> None:
     """A name that is both a container and a process somewhere else means the container."""
     (kill,) = killed("6.1-v1-memcg1")
-    kind, found = search.matching([Found(kill, "test")], Target("hog", (state(name="hog"),), ()))
+    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (state(name="hog"),), ()))
     assert (kind, found) == ("container", [])
-    kind, found = search.matching([Found(kill, "test")], Target("hog", (), ()))
+    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (), ()))
     assert (kind, len(found)) == ("process", 1)
 
 
@@ -302,7 +304,7 @@ def test_the_same_kill_twice(killed: Killed) -> None:
     assert seen["limit"] is not None
     seen["limit"]["breakdown"] = None
     for order in ([Found(logged, "log"), Found(seen, "file")], [Found(seen, "file"), Found(logged, "log")]):
-        kind, found = search.matching(copy.deepcopy(order), Target("hog", (), ()))
+        kind, found, _ = search.matching(copy.deepcopy(order), Target("hog", (), ()))
         assert (kind, [each.source for each in found]) == ("process", ["file"])
         kill = found[0].kill
         assert kill["type"] == "oom_kill"
@@ -736,7 +738,7 @@ def test_hosts_with_the_same_thread(killed: Killed) -> None:
     others[0]["host"] = {**HOST, "name": "other", "boot_id": None}
     others[1]["victim"]["comm"] = "other"
     others[1]["id"] = "another"
-    _, found = search.matching([Found(each, "test") for each in (kill, *others)], Target(ID, (), ()))
+    _, found, _ = search.matching([Found(each, "test") for each in (kill, *others)], Target(ID, (), ()))
     assert len(found) == 3
     assert judged(found, ID, "container")["history"]["total"] == 2
 
@@ -889,7 +891,7 @@ def test_any_record(log: str, killed: Killed) -> None:
             return
         target = Target("cart", (state(),), ())
         search.kind_of(read, target)
-        _, found = search.matching([Found(read, "a"), Found(copy.deepcopy(read), "b")], target)
+        _, found, _ = search.matching([Found(read, "a"), Found(copy.deepcopy(read), "b")], target)
         for each in (found, [Found(read, "a")]):
             verdict = judged(each, "cart", kind, (state(),))
             assert all(sentence.isprintable() for sentence in explain(verdict))

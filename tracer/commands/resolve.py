@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oomtrace resolve``: whose a cgroup or a process is."""
 
+from collections.abc import Iterator
+
 import typer
 
 from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
 from tracer.identity import Resolved
 from tracer.identity import resolve as resolve_target
 from tracer.printable import printable
+from tracer.whose import owner_of
 
 
 def resolve(
@@ -22,10 +25,20 @@ def resolve(
         print(_describe(resolved), end="")
 
 
+def _names(resolved: Resolved) -> Iterator[str | None]:
+    owner = owner_of(resolved)
+    yield None if owner.container is None else f"container {owner.container['name'] or owner.container['id']}"
+    yield None if owner.kubernetes is None else f"pod {owner.kubernetes['pod_name'] or owner.kubernetes['pod_uid']}"
+    yield None if owner.systemd is None else f"unit {owner.systemd['unit'] or owner.systemd['slice']}"
+
+
 def _describe(resolved: Resolved) -> str:
     lines = [f"cgroup      {resolved['cgroup']} ({resolved['level']})"]
     for part in ("container", "kubernetes", "systemd"):
         fields = resolved[part]
         shown = ", ".join(f"{name} {value}" for name, value in (fields or {}).items() if value is not None)
         lines.append(f"{part:11} {shown or 'none'}")
+    if resolved["owner"] is not None:
+        shown = ", ".join(name for name in _names(resolved) if name is not None)
+        lines.append(f"owner       {shown or 'the host'}")
     return "".join(f"{printable(line)}\n" for line in lines)

@@ -25,7 +25,7 @@ from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
-from tracer.named import is_container, is_unit
+from tracer.named import names_container, names_unit
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
 _LONGEST_HELD_S = 2 * PAUSE_S
@@ -267,11 +267,9 @@ class _Filter:
             return False
         if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
             return False
-        if wanted.container is not None and not is_container(
-            wanted.container, record["container"], record["kubernetes"]
-        ):
+        if wanted.container is not None and not names_container(wanted.container, record):
             return False
-        if wanted.unit is not None and not is_unit(wanted.unit, record["systemd"]):
+        if wanted.unit is not None and not names_unit(wanted.unit, record):
             return False
         return self._grep is None or self._grep.search(line.encode(record)) is not None
 

@@ -117,6 +117,7 @@ class LogRecords:
             "container": whose.container,
             "kubernetes": whose.kubernetes,
             "systemd": whose.systemd,
+            "owner": whose.owner,
             "network": None,
             "truncated": truncated,
         }

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.event import OomKill
+from tracer.named import shown_container, shown_unit
+from tracer.whose import owner_of
 
 
 class Whose(NamedTuple):
@@ -28,16 +30,14 @@ FACETS = ("container", "image", "node", "namespace")
 
 def whose(record: OomKill) -> Whose:
     """Names as the record has them: hostile, and for a screen to be made harmless."""
-    container, kubernetes, systemd = record["container"], record["kubernetes"], record["systemd"]
-    name = None
-    if container is not None:
-        name = container["name"] or container["id"][:12]
+    owner = owner_of(record)
+    container, kubernetes, name = owner.container, owner.kubernetes, shown_container(record)
     namespace = None
     if kubernetes is not None:
         namespace = kubernetes["namespace"]
         in_pod = (kubernetes["pod_name"], kubernetes["container_name"])
         name = "/".join(part for part in in_pod if part) or name
-    unit = None if systemd is None else systemd["unit"]
+    unit = shown_unit(record)
     victim, limit = record["victim"], record["limit"]
     cgroup = victim["cgroup"] or (None if limit is None else limit["cgroup"])
     parts = (namespace, name) if name is not None else (unit or cgroup or victim["comm"] or "unknown",)

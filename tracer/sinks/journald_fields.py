@@ -47,7 +47,8 @@ def _fields(record: message.Fields, line: bytes) -> Iterator[tuple[str, str]]:
     if record["type"] in MESSAGE_IDS:
         yield "MESSAGE_ID", MESSAGE_IDS[record["type"]]
     yield from _object(_object_of(record, "victim"))
-    yield from _container(_object_of(record, "container"))
+    owner = _object_of(record, "owner")
+    yield from _container(_object_of(owner or record, "container"))
     for name, value in flat(cast(Record, record)).items():
         if value is not None:
             yield "OOMTRACE_" + name.upper().replace(".", "_"), _text(value)
@@ -88,7 +89,7 @@ def _container(container: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, container[field]
 
 
-def _object_of(record: message.Fields, name: str) -> Mapping[str, Any]:
+def _object_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = record.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -37,7 +37,7 @@ OPTIONS: Mapping[str, Option] = {
 NAMED = (
     "id", "incident.id", "incident.scope", "limit.cgroup", "victim.pid", "victim.comm", "victim.rss_bytes",
     "container.id", "container.name", "kubernetes.namespace", "kubernetes.pod_name", "kubernetes.container_name",
-    "systemd.unit",
+    "systemd.unit", "owner.container.id", "owner.container.name", "owner.systemd.unit",
 )  # fmt: skip
 """Fields that stand in the structured data beside JSON."""
 

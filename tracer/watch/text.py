@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.inference import since_boot, trigger_name, trigger_role, uptime_s
+from tracer.named import shown_unit
 from tracer.printable import printable
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
@@ -29,7 +30,7 @@ def row(incident: Incident) -> tuple[str, str, str]:
     record = incident.kills[0].record
     more = f" +{len(incident.kills) - 1}" if len(incident.kills) > 1 else ""
     names = whose(record)
-    where = names.container or (record["systemd"] or {"unit": None})["unit"]
+    where = names.container or shown_unit(record)
     who = f"{record['victim']['comm'] or 'a process'}{more}{f' in {where}' if where else ''}"
     bound = bound_bytes(record)
     size = size_text(record["victim"]["rss_bytes"])

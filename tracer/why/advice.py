@@ -10,7 +10,9 @@ from typing import TypedDict
 from tracer.clock import rfc3339
 from tracer.event import OomKill
 from tracer.inference import beancounter
+from tracer.named import shown_container, shown_unit
 from tracer.printable import printable
+from tracer.whose import Identity, owner_of, user_of
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import owner, set_limit, shell_word
@@ -173,8 +175,8 @@ def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
 
 def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
     kill, when = verdict["kill"], (verdict["time"] or "")[:19] + "Z"
-    container = kill["container"] if kill is not None else None
-    kubernetes = kill["kubernetes"] if kill is not None else None
+    victims = owner_of(kill) if kill is not None else Identity(None, None, None)
+    container, kubernetes = victims.container, victims.kubernetes
     if who == "runtime" and kubernetes is not None and kubernetes["pod_name"] is not None:
         place = f"-n {shell_word(kubernetes['namespace'] or 'default')}"
         return {
@@ -196,7 +198,7 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
         return {"text": "It acts before the kernel has to: see in its log what it saw.", "commands": commands}
     sender = kill["sender"] if kill is not None and kill["type"] == "sigkill" else None
     if who == "systemd":
-        unit = kill["systemd"]["unit"] if kill is not None and kill["systemd"] is not None else None
+        unit = victims.systemd["unit"] if victims.systemd is not None else None
         commands = (
             []
             if unit is None
@@ -206,8 +208,9 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
             "text": "See why the unit was stopped, and whether it needs longer to end by itself.",
             "commands": commands,
         }
-    if sender is not None and sender["systemd"] is not None and sender["systemd"]["unit"] is not None:
-        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {shell_word(sender['systemd']['unit'])}"]}
+    senders = owner_of(sender).systemd if sender is not None else None
+    if senders is not None and senders["unit"] is not None:
+        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {shell_word(senders['unit'])}"]}
     return {"text": "Look at who sent it." if sender is not None else "Look at what its parents did.", "commands": []}
 
 
@@ -222,16 +225,17 @@ def _logs(verdict: Verdict) -> list[str]:
 
 
 def _tmpfs(kill: OomKill) -> list[str]:
-    container = kill["container"]
+    owner = owner_of(kill)
+    container = owner.container or (kill["container"] if user_of(owner) is not None else None)
     if container is None or container["runtime"] not in ("docker", "podman"):
         return ["df -h -t tmpfs", "ipcs -m"]
     return [f"{container['runtime']} exec {shell_word(container['name'] or container['id'])} df -h"]
 
 
 def _top(verdict: Verdict, kill: OomKill) -> str:
-    container, systemd = kill["container"], kill["systemd"]
+    container, unit = shown_container(kill), shown_unit(kill)
     if container is not None:
-        return f"oomtrace top --container {shell_word(container['name'] or container['id'][:12])}"
-    if systemd is not None and systemd["unit"] is not None:
-        return f"oomtrace top --unit {shell_word(systemd['unit'])}"
+        return f"oomtrace top --container {shell_word(container)}"
+    if unit is not None:
+        return f"oomtrace top --unit {shell_word(unit)}"
     return "oomtrace top"

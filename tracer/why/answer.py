@@ -56,15 +56,14 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
         question.records,
         question.logs,
         runtimes.find,
-        lambda kill: search.kind_of(kill, target) is not None,
+        lambda kill: search.may_be_of(kill, target),
         host,
     )
     for problem in read.problems:
         print(f"oomtrace: {printable(problem)}", file=sys.stderr)
     kept, target = search.given_first(read.found, target, host["boot_id"])
     is_given = any(each.is_given for each in kept)
-    kind, found = search.matching(kept, target)
-    kind = kind or next(iter(target.running), None)
+    kind, found, target = search.matching(kept, target)
     if kind is None:
         raise _unknown(question, read)
     if question.logs and not is_given:

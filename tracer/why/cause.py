@@ -7,6 +7,7 @@ from tracer.cgroup import CONTAINER_ROOTS, identify
 from tracer.event import OomKill
 from tracer.inference import is_below, is_no_memcg
 from tracer.twins import Kill
+from tracer.whose import Identity, owner_of
 from tracer.why.search import Kind
 
 Cause = Literal[
@@ -24,8 +25,8 @@ OOM: frozenset[Cause] = frozenset(
 )
 
 
-def cause_of(kill: Kill, kind: Kind) -> Cause:
-    """What the kill was for, seen from what is asked for."""
+def cause_of(kill: Kill, kind: Kind, is_inner: bool = False) -> Cause:
+    """What the kill was for, seen from what is asked for; ``is_inner``: that is in a container, or a user's."""
     if kill["type"] == "sigkill":
         return "sigkill"
     scope, limit = kill["incident"]["scope"], kill["limit"]
@@ -36,29 +37,32 @@ def cause_of(kill: Kill, kind: Kind) -> Cause:
     if scope == "sysrq":
         return "sysrq"
     if limit is not None and limit["cgroup"] is not None:
-        return _of_limit(kill, limit["cgroup"], kind)
+        return _of_limit(kill, limit["cgroup"], kind, is_inner)
     if scope == "memcg":
         return "some_limit"
     return "host_or_nodes" if is_no_memcg(kill) else "oom"
 
 
-def _of_limit(kill: OomKill, path: str, kind: Kind) -> Cause:
+def _of_limit(kill: OomKill, path: str, kind: Kind, is_inner: bool) -> Cause:
     own = kill["victim"]["cgroup"]
     whose, is_top = identify(path), _is_top(path)
+    victims = Identity(kill["container"], kill["kubernetes"], kill["systemd"])
+    if not is_inner and kind not in ("pid", "process"):
+        whose, victims = owner_of(whose._asdict()), owner_of(kill)
     container, systemd = whose.container, whose.systemd
     in_container = (
-        container is not None and kill["container"] is not None and container["id"] == kill["container"]["id"]
+        container is not None and victims.container is not None and container["id"] == victims.container["id"]
     )
     is_units = (
         systemd is not None
-        and kill["systemd"] is not None
+        and victims.systemd is not None
         and systemd["unit"] is not None
-        and systemd["unit"] == kill["systemd"]["unit"]
-        and in_container == (kill["container"] is not None)
+        and systemd["unit"] == victims.systemd["unit"]
+        and in_container == (victims.container is not None)
     )
     if kind == "container" and in_container:
         return "own_limit" if is_top else "limit_below"
-    pod, pod_of_limit = kill["kubernetes"], whose.kubernetes
+    pod, pod_of_limit = victims.kubernetes, whose.kubernetes
     if kind == "pod" and pod is not None and pod_of_limit is not None and pod["pod_uid"] == pod_of_limit["pod_uid"]:
         return "limit_below" if in_container else "own_limit"
     if kind == "unit" and is_units:
@@ -67,7 +71,7 @@ def _of_limit(kill: OomKill, path: str, kind: Kind) -> Cause:
         return "own_limit"
     if own is None:
         # A group kill's other victims: what they are in is known, not where in it.
-        known = kill["container"] is not None or kill["systemd"] is not None
+        known = victims.container is not None or victims.systemd is not None
         return "limit_above" if known and not in_container else "cgroup_limit"
     return "limit_above" if is_below(own, path) else "cgroup_limit"
 

@@ -4,6 +4,7 @@
 from typing import Literal
 
 from tracer.event import Sigkill
+from tracer.whose import owner_of, user_of
 
 KillerKind = Literal[
     "kernel", "inside", "container", "systemd-oomd", "oom_daemon", "kubelet", "runtime", "systemd", "shell", "other"
@@ -18,15 +19,17 @@ _SHELLS = frozenset(
 
 
 def kind_of(kill: Sigkill) -> KillerKind:
-    """A process in a container may call itself as it likes, so its name counts on the host only."""
+    """A process in a container, or of a user, may call itself as it likes: names count of the host's only."""
     sender = kill["sender"]
     if sender is None:
         return "other" if kill.get("from_kernel", True) is None else "kernel"  # records of earlier versions do not say
-    if sender["container"] is not None:
-        own = kill["container"]
-        return "inside" if own is not None and own["id"] == sender["container"]["id"] else "container"
+    owner, own = owner_of(sender), owner_of(kill)
+    if owner.container is not None:
+        return "inside" if own.container is not None and own.container["id"] == owner.container["id"] else "container"
     name = sender["comm"]
-    unit = sender["systemd"]["unit"] if sender["systemd"] is not None else None
+    unit = owner.systemd["unit"] if owner.systemd is not None else None
+    if user_of(owner) is not None and sender["uid"] != 0:
+        return "shell" if name in _SHELLS else "other"
     if name == "systemd-oomd" or unit == "systemd-oomd.service":
         return "systemd-oomd"
     if name in _OOM_DAEMONS:

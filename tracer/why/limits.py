@@ -6,7 +6,9 @@ import shlex
 
 from tracer.cgroup import identify, level
 from tracer.event import NO_LIMIT_BYTES, OomKill
+from tracer.named import shown_container, shown_unit
 from tracer.printable import printable
+from tracer.whose import Container, Kubernetes, owner_of, user_of
 from tracer.why.memory import Memory
 
 _MIB = 1 << 20
@@ -15,42 +17,50 @@ _MIB = 1 << 20
 def owner(kill: OomKill, memory: Memory) -> str:
     """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
     container, systemd = kill["container"], kill["systemd"]
-    of = identify(memory["cgroup"] or "")
+    of = identify(memory["cgroup"] or "")  # above the victim, so that names inside of the same container are the same
     unit = None if systemd is None else systemd["unit"]
     if unit is not None and of.systemd is not None and of.systemd["unit"] == unit and memory["level"] == "unit":
-        return f"unit {unit}"
+        return f"unit {shown_unit(kill)}"
     is_own = of.container is not None and container is not None and of.container["id"] == container["id"]
     if is_own and container is not None and memory["level"] == "container":
-        return f"container {container['name'] or container['id'][:12]}"
+        return f"container {shown_container(kill)}"
     return f"cgroup {memory['cgroup']}"
 
 
 def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
     """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
-    container, kubernetes, kind = kill["container"], kill["kubernetes"], memory["level"]
-    path = memory["cgroup"] or ""
-    of = identify(path)
+    path, kind = memory["cgroup"] or "", memory["level"]
+    shown, own = identify(path), owner_of(kill)
+    of = owner_of(shown._asdict())
+    if of.container is not None and (kind != "container" or _is_nested(shown.container)):
+        return "It is set inside of the container.", []
     if _is_kubelets(path):
         return "The kubelet sets it, for all pods: lower their limits, or move pods to other nodes.", []
-    if kubernetes is not None and of.kubernetes is not None and kind in ("pod", "container"):
-        return _set_kubernetes(kill, kind == "pod")
-    if container is not None and of.container is not None:
-        is_own = of.container["id"] == container["id"]
-        if is_own and kind == "container" and container["node_container_id"] is None:
-            return _set_container(kill, memory, mib)
-        if not is_own or kind == "container":
-            return "", []  # an outer container's: its manager is not the inner one's
-        return "It is set inside of the container.", []
+    if own.kubernetes is not None and of.kubernetes is not None and kind in ("pod", "container"):
+        return _set_kubernetes(own.kubernetes, kind == "pod")
+    if own.container is not None and of.container is not None:
+        return _set_container(own.container, memory, mib) if of.container["id"] == own.container["id"] else ("", [])
+    user = user_of(of)
+    if user is not None and kind == "container" and _is_same(shown.container, kill["container"]):
+        where, commands = _set_container(kill["container"], memory, mib)  # type: ignore[arg-type]
+        return f"The container is one of user {user}: run this as that user.{where and ' '}{where}", commands
     name = path.rstrip("/").rpartition("/")[2]
-    if kind == "unit" and of.systemd is not None and of.systemd["unit"] is not None:
-        name = of.systemd["unit"]
+    if kind == "unit" and shown.systemd is not None and shown.systemd["unit"] is not None:
+        name = shown.systemd["unit"]
     if kind not in ("unit", "slice") or "kubepods" in name or not name.endswith((".slice", ".service", ".scope")):
         return "", []
     command = f"set-property {shell_word(name)} MemoryMax={mib}M"
-    user = re.search(r"/user@([^/]+)\.service/", path)
-    if user is None:
+    if user is None or shown.owner is None:
         return "", [f"systemctl {command}"]
-    return f"The unit is one of user {printable(user[1])}: run this as that user.", [f"systemctl --user {command}"]
+    return f"The unit is one of user {user}: run this as that user.", [f"systemctl --user {command}"]
+
+
+def _is_nested(container: Container | None) -> bool:
+    return container is not None and container["node_container_id"] is not None
+
+
+def _is_same(one: Container | None, other: Container | None) -> bool:
+    return one is not None and other is not None and one["id"] == other["id"]
 
 
 def _is_kubelets(path: str) -> bool:
@@ -58,10 +68,8 @@ def _is_kubelets(path: str) -> bool:
     return level(path) == "qos" or re.search(r"(?:/|-)kubepods(?:\.slice)?/?\Z", path) is not None
 
 
-def _set_kubernetes(kill: OomKill, is_pod: bool) -> tuple[str, list[str]]:
+def _set_kubernetes(kubernetes: Kubernetes, is_pod: bool) -> tuple[str, list[str]]:
     """A pod's limits are those of its owner's template: what is set on the node does not last."""
-    kubernetes = kill["kubernetes"]
-    assert kubernetes is not None
     where = "Set resources.limits.memory in the pod's owner (Deployment, StatefulSet, ...)"
     where += "; the pod's limit is the sum of its containers'." if is_pod else "."
     if kubernetes["pod_name"] is None:
@@ -70,13 +78,11 @@ def _set_kubernetes(kill: OomKill, is_pod: bool) -> tuple[str, list[str]]:
     return where, [f"kubectl {place} describe pod {shell_word(kubernetes['pod_name'])}  # Controlled By, Limits"]
 
 
-def _set_container(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
+def _set_container(container: Container, memory: Memory, mib: int) -> tuple[str, list[str]]:
     """The limit of memory and swap goes up with that of memory, or Docker refuses and the container gets less swap.
 
     What makes containers anew from a file sets the limit there.
     """
-    container = kill["container"]
-    assert container is not None
     program, labels = container["runtime"], container["labels"] or {}
     name = shell_word(container["name"] or container["id"])
     swap = memory["swap_allowance_bytes"]

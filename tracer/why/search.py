@@ -9,9 +9,21 @@ from tracer import cgroupfs, process
 from tracer.cgroup import identify
 from tracer.facts import Facts
 from tracer.inference import uptime_s
-from tracer.named import ID_MIN, is_container, is_pod, is_unit
+from tracer.named import (
+    ID_MIN,
+    is_container,
+    is_pod,
+    is_unit,
+    names_container,
+    names_pod,
+    names_unit,
+    shown_container,
+    shown_pod,
+    shown_unit,
+)
 from tracer.runtimes import Runtimes
 from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
+from tracer.whose import owner_of
 from tracer.why.moment import seconds, utc
 from tracer.why.sources import Found
 
@@ -43,41 +55,60 @@ class Target(NamedTuple):
     """Containers of that name, id or pod that the runtimes know."""
     running: tuple[Kind, ...]
     """As what it runs now."""
+    inside: tuple[Kind, ...] = ()
+    """As what something of that name runs in a container, or is a user's; it counts where nothing else has the name."""
 
 
 def look_up(name: str, runtimes: Runtimes) -> Target:
     """What the runtimes and /proc say of a name now."""
     states: list[State] = []
     running: set[Kind] = set()
+    inside: set[Kind] = set()
     for container_id, runtime in _container_ids(runtimes):
         found = runtimes.find(container_id, runtime, None)
         if _names(name, container_id, found):
             states.append(_state(container_id, found, runtimes))
     for path in cgroupfs.paths():
-        whose = identify(path)
-        if is_pod(name, whose.kubernetes):
-            running.add("pod")
-        if is_unit(name, whose.systemd):
-            running.add("unit")
+        whose = identify(path)._asdict()
+        for kinds, asked in ((running, name), (inside, f"*/{name}")):
+            if kinds is inside and names_container(asked, whose, ID_MIN):
+                kinds.add("container")
+            if names_pod(asked, whose):
+                kinds.add("pod")
+            if names_unit(asked, whose):
+                kinds.add("unit")
     if any(state["running"] for state in states):
         running.add("container")
     if _is_pid(name) and process.read_start_ns(int(name)) is not None:
         running.add("pid")
     if any(_comm(pid) == name[:_COMM_LEN] for pid in process.pids()):
         running.add("process")
-    return Target(name, tuple(states), tuple(kind for kind in KINDS if kind in running))
+    return Target(name, tuple(states), _ordered(running), _ordered(inside))
+
+
+def _ordered(kinds: set[Kind]) -> tuple[Kind, ...]:
+    return tuple(kind for kind in KINDS if kind in kinds)
+
+
+def may_be_of(kill: Kill, target: Target) -> bool:
+    """Whether the target names this kill's victim, or what is inside of something else."""
+    return kind_of(kill, target) is not None or kind_of(kill, _anywhere(target)) is not None
+
+
+def _anywhere(target: Target) -> Target:
+    return Target(f"*/{target.name}", (), ())
 
 
 def kind_of(kill: Kill, target: Target) -> Kind | None:
     """As what the target names this kill's victim; None: it is another's."""
-    name, container = target.name, kill["container"]
+    name, container = target.name, owner_of(kill).container
     if container is not None and any(container["id"] == state["id"] for state in target.states):
         return "container"
-    if is_container(name, container, kill["kubernetes"], ID_MIN):
+    if names_container(name, kill, ID_MIN):
         return "container"
-    if is_pod(name, kill["kubernetes"]):
+    if names_pod(name, kill):
         return "pod"
-    if is_unit(name, kill["systemd"]):
+    if names_unit(name, kill):
         return "unit"
     victim = kill["victim"]
     if _is_pid(name) and int(name) in (victim["pid"], victim["tid"]):
@@ -89,6 +120,16 @@ def kind_of(kill: Kill, target: Target) -> Kind | None:
     return "process" if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)) else None
 
 
+def is_inner(kill: Kill, target: Target, kind: Kind) -> bool:
+    """Whether the target, which is of this kind, is in a container of the host's, or a user's: OWNER/NAME."""
+    owner = owner_of(kill)
+    if "/" not in target.name or kind in ("pid", "process"):
+        return False
+    if kind == "container":
+        return not is_container(target.name, owner.container, owner.kubernetes, ID_MIN)
+    return not (is_pod(target.name, owner.kubernetes) if kind == "pod" else is_unit(target.name, owner.systemd))
+
+
 def given_first(found: list[Found], target: Target, boot_id: str | None) -> tuple[list[Found], Target]:
     """Kills in sources that the user named come alone, with what other sources have of the same kills: a log may be of
     another host, where the same name means something else.
@@ -97,7 +138,7 @@ def given_first(found: list[Found], target: Target, boot_id: str | None) -> tupl
     """
     given = defaultdict(list)
     for each in found:
-        if each.is_given and kind_of(each.kill, target) is not None:
+        if each.is_given and may_be_of(each.kill, target):
             given[each.kill["victim"]["tid"]].append(each)
     if not given:
         return found, target
@@ -106,14 +147,39 @@ def given_first(found: list[Found], target: Target, boot_id: str | None) -> tupl
         for each in found
         if each.is_given or any(_is_same(each.kill, one.kill) for one in given[each.kill["victim"]["tid"]])
     ]
-    ids = {container["id"] for each in kept if (container := each.kill["container"]) is not None}
+    ids = {container["id"] for each in kept if (container := owner_of(each.kill).container) is not None}
     is_here = any(each.kill["host"]["boot_id"] == boot_id for each in kept)
     states = tuple(state for state in target.states if state["id"] in ids)
-    return kept, target._replace(states=states, running=target.running if is_here else ())
+    if not is_here:
+        target = target._replace(running=(), inside=())
+    return kept, target._replace(states=states)
 
 
-def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
-    """As what the target was found, and its kills, each once, the earliest first; those without a time come before."""
+def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found], Target]:
+    """As what the target was found, and its kills, each once, the earliest first; those without a time come before.
+
+    Where nothing of the host's has that name, it is what was killed last inside of something: the target then has its
+    name in full, so that nothing is said of one that the host may have had.
+    """
+    kind, kills = _matching(found, target)
+    if kind is not None or target.running:
+        return kind or next(iter(target.running)), kills, target
+    anywhere = _anywhere(target)
+    kind, kills = _matching(found, anywhere)
+    if kind is None:
+        return next(iter(target.inside), None), [], target._replace(running=target.inside)
+    named = _full_name(kills[-1].kill, kind)
+    kills = [each for each in kills if _full_name(each.kill, kind) == named]
+    return kind, kills, Target(named, (), tuple(each for each in target.inside if each == kind))
+
+
+def _full_name(kill: Kill, kind: Kind) -> str:
+    name = {"container": shown_container, "pod": shown_pod, "unit": shown_unit}[kind](kill)
+    assert name is not None
+    return name
+
+
+def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
     by_kind: dict[Kind, list[Found]] = {}
     for each in found:
         kind = kind_of(each.kill, target)
@@ -170,8 +236,8 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
             seen.add(container_id)
             yield container_id, runtime
     for path in cgroupfs.paths():
-        container = identify(path).container
-        if container is not None and container["node_container_id"] is None and container["id"] not in seen:
+        container = owner_of(identify(path)._asdict()).container
+        if container is not None and container["id"] not in seen:
             seen.add(container["id"])
             yield container["id"], container["runtime"]
 

@@ -188,8 +188,7 @@ def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[
     try:
         for record in kills.kills([path]):
             cgroup = record["victim"]["cgroup"]
-            whose = enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find)
-            record["container"], record["kubernetes"], record["systemd"], _ = whose
+            enrich.put(record, enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find))
             if wanted(record):
                 sources.found.append(Found(record, source, is_given=is_given))
     except UnopenedError:

@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 
 from tracer.inference import uptime_s
 from tracer.twins import Kill
+from tracer.whose import owner_of
 from tracer.why import killer
 from tracer.why.cause import OOM, Cause, cause_of
 from tracer.why.choice import Choice, choice
@@ -16,7 +17,7 @@ from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
 from tracer.why.memory import Memory, memory
 from tracer.why.moment import seconds
-from tracer.why.search import Kind, State, Target
+from tracer.why.search import Kind, State, Target, is_inner
 from tracer.why.sources import Found
 from tracer.why.watches import Watch, covers, watch_of
 
@@ -123,7 +124,8 @@ def judge(
         "missing": missing,
     }
     if chosen is not None:
-        verdict["cause"], verdict["ended"] = cause_of(chosen.kill, kind), _ended(chosen, kind, finished_s)
+        verdict["cause"] = cause_of(chosen.kill, kind, is_inner(chosen.kill, target, kind))
+        verdict["ended"] = _ended(chosen, kind, finished_s)
         if chosen.kill["type"] == "oom_kill":
             verdict["memory"], verdict["choice"] = memory(chosen.kill), choice(chosen.kill)
         else:
@@ -140,7 +142,7 @@ def judge(
 def _state_of(target: Target, found: Sequence[Found]) -> State | None:
     """Of the container that is asked for: of several in the last kill's pod one that runs, or the last that ended."""
     killed_id = _container_id(found[-1]) if found else None
-    kubernetes = found[-1].kill["kubernetes"] if found else None
+    kubernetes = owner_of(found[-1].kill).kubernetes if found else None
     pod = kubernetes["pod_uid"] if kubernetes is not None else None
 
     def worth(state: State) -> tuple[bool, bool, str, bool]:
@@ -183,7 +185,7 @@ def _choose(
 
 
 def _container_id(found: Found) -> str | None:
-    container = found.kill["container"]
+    container = owner_of(found.kill).container
     return None if container is None else container["id"]
 
 
@@ -242,7 +244,7 @@ def _cause_without_kill(
 def _runtime(verdict: Verdict, state: State | None, chosen: Found | None, any_oom: bool) -> Runtime | None:
     """What its files say now; where they are gone, what they said when the victim was."""
     then = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None
-    container = chosen.kill["container"] if chosen is not None else None
+    container = owner_of(chosen.kill).container if chosen is not None else None
     says: Runtime
     if state is not None and (container is None or container["id"] == state["id"]):
         says = {

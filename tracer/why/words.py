@@ -3,7 +3,9 @@
 
 from tracer.event import OomKill
 from tracer.inference import beancounter, trigger_name, trigger_role
+from tracer.named import shown_container, shown_unit
 from tracer.printable import printable
+from tracer.whose import owner_of
 from tracer.why.cause import OOM
 from tracer.why.choice import Choice
 from tracer.why.killer import KillerKind
@@ -80,15 +82,15 @@ def _where(verdict: Verdict) -> str:
     kill, kind = verdict["kill"], verdict["kind"]
     if kill is None or kind in ("pod", "unit"):
         return ""
-    container, pod, systemd = kill["container"], kill["kubernetes"], kill["systemd"]
+    container, pod, unit = shown_container(kill), owner_of(kill).kubernetes, shown_unit(kill)
     if pod is not None and pod["pod_name"] is not None:
         inside = f"{pod['container_name']} of " if kind != "container" and pod["container_name"] is not None else ""
         return f" ({inside}pod {pod['namespace']}/{pod['pod_name']})"
     if kind == "container":
         return ""
     if container is not None:
-        return f" (in container {container['name'] or container['id'][:12]})"
-    return f" (of {systemd['unit']})" if systemd is not None and systemd["unit"] is not None else ""
+        return f" (in container {container})"
+    return f" (of {unit})" if unit is not None else ""
 
 
 _KINDS = {"container": "Container", "pod": "Pod", "unit": "Unit", "pid": "Process", "process": "Process"}
@@ -199,11 +201,11 @@ def _chosen(choice: Choice | None, kill: OomKill) -> str:
 
 def _place_of_sender(sender: object) -> str:
     assert isinstance(sender, dict)
-    container, pod, systemd = sender["container"], sender["kubernetes"], sender["systemd"]
+    container, pod, unit = shown_container(sender), owner_of(sender).kubernetes, shown_unit(sender)
     parts = [
-        f"container {container['name'] or container['id'][:12]}" if container is not None else None,
+        f"container {container}" if container is not None else None,
         f"pod {pod['pod_name']}" if pod is not None and pod["pod_name"] is not None else None,
-        f"unit {systemd['unit']}" if systemd is not None and systemd["unit"] is not None else None,
+        f"unit {unit}" if unit is not None else None,
         f"uid {sender['uid']}",
     ]
     return "".join(f", {part}" for part in parts if part)
