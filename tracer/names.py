@@ -144,15 +144,17 @@ class Names:
 
     def _replace_reader(self) -> None:
         """The one that hangs goes on to be the reader where there can be no other."""
-        is_replaced = self._start_reader()
-        self._hung += is_replaced
+        with self._news:
+            is_replaced = self._start_reader()
+            self._hung += is_replaced
         self._not_before_s = 0.0 if is_replaced else time.monotonic() + PAUSE_S
 
     def _start_reader(self) -> bool:
-        began = threads.start("names", self._read_forever)
-        if began is None:
-            return False
-        self._reader, self._busy_since_s = began, None
+        with self._news:  # for which it waits: it may not be through with its first question before it is known here
+            began = threads.start("names", self._read_forever)
+            if began is None:
+                return False
+            self._reader, self._busy_since_s = began, None
         return True
 
     def _read_forever(self) -> None:
@@ -162,10 +164,11 @@ class Names:
                 read()
             except Exception as error:  # whatever is in those files, the next container is read
                 self._runtimes.note(repr(error))
-            if threading.current_thread() is not self._reader:  # it took too long, and another one took over
-                self._hung -= 1
-                return
-            self._busy_since_s = None
+            with self._news:
+                if threading.current_thread() is not self._reader:  # it took too long, and another one took over
+                    self._hung -= 1
+                    return
+                self._busy_since_s = None
 
     def _next(self) -> Callable[[], object]:
         """What is to be done next, once there is anything."""

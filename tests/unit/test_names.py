@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -211,3 +212,39 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
     asked.expect(f"/docker/{ID}")
     go_on.set()
     wait_until(lambda: (ID, None) in asked._kept)
+
+
+class HangingOnce(Runtimes):
+    """Files on a server that answers everything but the first question, as those of a folder that was given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server, self.is_asked = threading.Event(), threading.Event()
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        if not self.is_asked.is_set():
+            self.is_asked.set()
+            self.server.wait(30)
+        return {"name": container_id}
+
+
+def test_who_takes_over_stays() -> None:
+    """However soon it is through with what waits, it answers the next questions."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            hanging = HangingOnce()
+            asked = Names(hanging)
+            first = threading.Thread(target=asked.find, args=(ID, None, None))
+            first.start()
+            assert hanging.is_asked.wait(10)
+            asked.expect(f"/docker/{PAUSE}")
+            first.join()
+            for number in range(3):
+                container_id = f"{number:064x}"
+                assert asked.find(container_id, None, None) == {"name": container_id}
+            hanging.server.set()
+            wait_until(lambda asked=asked: asked._hung == 0)  # type: ignore[misc]
+    finally:
+        sys.setswitchinterval(interval_s)
