@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from tracer import backfill, enrich, features, heap, host, privileges, process, reload, source, state, wire
 from tracer.audit import Audit
@@ -41,9 +40,6 @@ from tracer.stderr import tell
 from tracer.stream import Stream
 from tracer.waiting import RELOAD, STOPS, Waiting
 
-if TYPE_CHECKING:
-    from tracer.interfaces import Interfaces
-
 END_IS_NEAR_NS = 500_000
 """A victim's incident ends microseconds after the kill; so long is looked for it without a pause."""
 SAVE_S = 0.05
@@ -56,21 +52,16 @@ class Daemon:
     """Reads events and writes records until told to stop."""
 
     def __init__(self, options: Options) -> None:
-        self._reading = Reading(privileges.for_reading(options.network))
+        self._reading = Reading(privileges.for_reading(options.network), network=options.network)
         self._notifier = Notifier()
         self._host = host.read_host(options.labels)
-        self._options = options
+        self._options, self._rereading = options, reload.Rereading()
         self._outputs = Outputs(options.outputs)
         self._capture = source.attach(options.engine, options.pins, options.sigkill)
         kept = state.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
-        privileges.drop(options.network)  # of this thread, and so before there are others
-        self._interfaces: Interfaces | None = None
-        if options.network:
-            from tracer import interfaces  # needs pyroute2, and takes 2 MB
-
-            self._interfaces = interfaces.Interfaces()
+        privileges.drop()  # of this thread, and so before there are others
         self._disk = Disk()
         self._reading.begin(options.runtime_roots, kept.hung if kept else None, self._host["boot_id"], self._disk)
         self._reading.processes.seed_cmdlines(self._capture.unseeded)
@@ -91,7 +82,7 @@ class Daemon:
             records,
             self._names,
             _redact(options),
-            self._interfaces,
+            self._reading.interfaces,
             self._audit,
             self._rings.kills.backlogs,
             self._stream,
@@ -136,19 +127,19 @@ class Daemon:
         self._settle()
 
     def _reload(self) -> None:
-        """Read the configuration again, and go on in what has the names of the outputs now."""
+        """Have the configuration read again, or use what was read; go on in what has the names of the outputs now."""
         self._notifier.reloading()
-        if self._options.config is not None:
-            try:
-                wanted = reload.read(self._options.arguments)
-                reload.check(self._options, wanted)
+        try:
+            wanted = self._rereading.options(self._options)
+            if wanted is not None:
                 self._apply(wanted)
-            except TracerError as error:
-                tell(str(error))
-            except Exception as error:  # whatever it is: who mistypes a file does not end the capture
-                tell(f"cannot use the configuration: {error!r}; it goes on as before")
+        except TracerError as error:
+            tell(str(error))
+        except Exception as error:  # whatever it is: who mistypes a file does not end the capture
+            tell(f"cannot use the configuration: {error!r}; it goes on as before")
         self._stream.reopen()
-        self._notifier.ready()
+        if not self._rereading.is_busy:
+            self._notifier.ready()
 
     def _apply(self, wanted: Options) -> None:
         """Raises TracerError where an output cannot be opened; then all stays as it was."""
@@ -307,8 +298,8 @@ class Daemon:
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
         self._names.expect(path)
-        if self._interfaces is not None:
-            self._interfaces.expect(path)
+        if self._reading.interfaces is not None:
+            self._reading.interfaces.expect(path)
 
 
 def _redact(options: Options) -> enrich.Redact:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tracer import cgroupfs, threads
 from tracer.cgroup import identify
-from tracer.network import Namespaces
+from tracer.network import Namespaces, Read
 from tracer.whose import Interface
 
 AFTER_S = (0.1, 0.5, 1.5, 5.0)
@@ -27,10 +27,11 @@ LOCK_S = 0.3
 
 
 class Interfaces:
-    """Raises TracerError (EXIT_USAGE) where pyroute2 is missing."""
+    """``read`` does what ``namespaces.read`` does, in time."""
 
-    def __init__(self) -> None:
-        self._namespaces = Namespaces()
+    def __init__(self, namespaces: Namespaces, read: Read) -> None:
+        self._namespaces = namespaces
+        namespaces.far = read
         self._lock = threading.Lock()
         self._mount = cgroupfs.mounted()
         self._order = itertools.count()

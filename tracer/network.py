@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -54,6 +54,11 @@ _FALLBACK_TYPES = frozenset({768, 769, 776, 778, 823})
 """tunl0, ip6tnl0, sit0, gre0, ip6gre0: in every namespace where the host has the module, and nothing in them."""
 
 
+Found = tuple[int, int | None, str]
+"""Inode number, cookie, interfaces as JSON."""
+Read = Callable[[str, int | None], Found | None]
+
+
 class _Entry(NamedTuple):
     cookie: int | None
     interfaces: bytes
@@ -70,10 +75,11 @@ class _Messages(NamedTuple):
 class Namespaces:
     """What is known of network namespaces; for one thread at a time.  Keeps no descriptor open and no thread alive.
 
-    Raises TracerError (EXIT_USAGE) where pyroute2 is missing.
+    ``far`` does what ``read`` does, elsewhere.  Raises TracerError (EXIT_USAGE) where pyroute2 is missing.
     """
 
     def __init__(self) -> None:
+        self.far: Read = self.read
         messages = _import_messages()
         self._messages = messages
         self._links = _request(messages.link, _RTM_GETLINK, [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)])
@@ -129,6 +135,15 @@ class Namespaces:
 
     def _learn(self, handle: str | int, expected: int | None) -> int | None:
         path = f"/proc/{handle}/ns/net" if isinstance(handle, int) else handle
+        found = self.far(path, expected)
+        if found is None:
+            return None
+        inode, cookie, interfaces = found
+        self._remember(inode, _Entry(cookie, interfaces.encode()))
+        return inode
+
+    def read(self, path: str, expected: int | None) -> Found | None:
+        """What is in the namespace behind a path; None: it is none, or not that with the expected inode number."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -140,10 +155,7 @@ class Namespaces:
             entry = self._visit(descriptor)
         finally:
             os.close(descriptor)
-        if entry is None:
-            return None
-        self._remember(status.st_ino, entry)
-        return status.st_ino
+        return None if entry is None else (status.st_ino, entry.cookie, entry.interfaces.decode())
 
     def _remember(self, inode: int, entry: _Entry) -> None:
         self.forget(inode)

@@ -71,13 +71,13 @@ def keep(*capabilities: int) -> None:
 
 def for_reading(network: bool) -> tuple[int, ...]:
     """What reading of others needs."""
-    return CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, *((CAP_SYS_ADMIN,) if network else ())  # to enter network namespaces
+    return (CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, *((CAP_SYS_ADMIN,) if network else ()))  # to enter network namespaces
 
 
-def drop(network: bool) -> None:
-    """Give up what only loading and attaching needs: from then on it reads what others wrote."""
+def drop() -> None:
+    """Give up what only loading and attaching, and a reader, needs: from then on it reads what others wrote."""
     try:
-        keep(CAP_BPF, *for_reading(network))
+        keep(CAP_BPF, *for_reading(network=False))
     except OSError as error:
         print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)
 

@@ -19,9 +19,9 @@ LOOK_S = 0.25
 """How long a record waits for what a process shows."""
 PAUSE_S = 1.0
 """So long nothing is read for records after something hung: a storm of victims that hang holds nobody up."""
-SEED_S = (0.05, 1.0)
+SEED_S = (0.2, 1.0)
 """How long one process may take when all command lines are read; those that were late are asked again at the end."""
-SEED_WAIT_S = 0.2
+SEED_WAIT_S = 0.5
 """How long the start waits for them: 1000 processes take some 30 ms."""
 FUNCTIONS = (process.look, process.lives, process.read_start_ns, process.read_arguments)
 """What a reader does for this."""
@@ -98,16 +98,9 @@ class ProcessReader:
         for timeout_s in SEED_S:
             late = [pid for pid in late if not self._seed_one(descriptor, pid, timeout_s)]
             self.is_seeded.set()
-        for pid in late:
-            try:
-                started_ns = self._readers.ask(SEED_S[-1], process.read_start_ns, pid)
-            except UnreadableError:
-                continue
-            if started_ns is not None:
-                self._hung.add_process(pid, started_ns)
 
     def _seed_one(self, descriptor: int, pid: int, timeout_s: float) -> bool:
-        """False: it hangs."""
+        """False: it was not read in time."""
         try:
             if self._hung.has_pid(pid):
                 started_ns = self._readers.ask(timeout_s, process.read_start_ns, pid)
@@ -115,9 +108,11 @@ class ProcessReader:
                     return True
             arguments, arg_start = self._readers.ask(timeout_s, process.read_arguments, pid)
         except HangsError:
+            if timeout_s == SEED_S[-1]:
+                self._note(pid)
             return False
-        except UnreadableError:
-            return True
+        except UnreadableError:  # there is no reader, yet
+            return False
         if not arguments or not arg_start:
             return True
         library, key, cmdline = libbpf.library(), ctypes.c_uint32(pid), arguments.encode("latin-1")
@@ -127,3 +122,12 @@ class ProcessReader:
         if written and not os.path.exists(f"/proc/{pid}"):  # the program at its exit came too early to remove it
             library.bpf_map_delete_elem(descriptor, ctypes.byref(key))
         return True
+
+    def _note(self, pid: int) -> None:
+        """It is not asked again."""
+        try:
+            started_ns = self._readers.ask(SEED_S[-1], process.read_start_ns, pid)
+        except UnreadableError:
+            return
+        if started_ns is not None:
+            self._hung.add_process(pid, started_ns)

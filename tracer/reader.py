@@ -64,14 +64,15 @@ class Readers:
 
     def __init__(self, functions: Iterable[Callable[..., Any]], capabilities: Sequence[int] | None = None) -> None:
         self._lock = threading.Lock()
+        """Never held for longer than a moment."""
+        self._forks = threading.Lock()
+        """Held by who waits for a new reader."""
         self._idle: list[_Reader] = []
         self._given_up: list[socket.socket] = []
-        gc.freeze()  # what is there stays in pages that all of these processes share
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         if os.fork():
             theirs.close()
-            gc.unfreeze()
             return
         try:
             requests = _let_go(theirs, parent, "oomtrace-fork")
@@ -136,15 +137,19 @@ class Readers:
             self._given_up = [each for each in self._given_up if not _has_ended(each)]
             if len(self._given_up) >= GIVEN_UP_MAX:
                 raise UnreadableError(f"{GIVEN_UP_MAX} readers hang")
-            try:
-                self._requests.settimeout(max(0.001, until_s - time.monotonic()))
-                self._requests.send(_FORK)
-                answer, descriptors, _, _ = socket.recv_fds(self._requests, 16, 1)
-            except TimeoutError as error:
-                raise OSError(errno.EAGAIN, "it takes too long") from error
-            if not descriptors:
-                raise OSError(int(answer or errno.ECHILD), os.strerror(int(answer or errno.ECHILD)))
-            return _Reader(int(answer), socket.socket(fileno=descriptors[0]))
+        if not self._forks.acquire(timeout=max(0.0, until_s - time.monotonic())):
+            raise OSError(errno.EAGAIN, "it takes too long")
+        try:
+            self._requests.settimeout(max(0.001, until_s - time.monotonic()))
+            self._requests.send(_FORK)
+            answer, descriptors, _, _ = socket.recv_fds(self._requests, 16, 1)
+        except TimeoutError as error:
+            raise OSError(errno.EAGAIN, "it takes too long") from error
+        finally:
+            self._forks.release()
+        if not descriptors:
+            raise OSError(int(answer or errno.ECHILD), os.strerror(int(answer or errno.ECHILD)))
+        return _Reader(int(answer), socket.socket(fileno=descriptors[0]))
 
     def _give_up(self, reader: _Reader) -> None:
         """Kill it, and do not wait for its end."""

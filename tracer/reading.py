@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that is read of what others control, with the bounds of docs/security.md: for the daemon, and for commands."""
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tracer import process_reader
 from tracer.disk import Disk
+from tracer.files import UnreadableError
 from tracer.folder_reader import FolderReader
 from tracer.hung import Hung
 from tracer.process_reader import ProcessReader
 from tracer.reader import Readers
 from tracer.runtimes import QUESTIONS, Runtimes
 
+if TYPE_CHECKING:
+    from tracer.interfaces import Interfaces
+    from tracer.network import Found, Namespaces
+
+NAMESPACE_S = 0.3
+"""How long a visit to a network namespace may take, which itself ends after 0.2 s."""
 FUNCTIONS: tuple[Callable[..., object], ...] = (*process_reader.FUNCTIONS, *QUESTIONS)
 """What a reader does."""
 
@@ -18,8 +27,26 @@ FUNCTIONS: tuple[Callable[..., object], ...] = (*process_reader.FUNCTIONS, *QUES
 class Reading:
     """To be made before there are threads and descriptors; ``begin`` comes once these may be there."""
 
-    def __init__(self, capabilities: Sequence[int] | None, functions: Iterable[Callable[..., object]] = ()) -> None:
-        """What readers keep (None: all capabilities), and what they do besides."""
+    def __init__(
+        self,
+        capabilities: Sequence[int] | None = None,
+        functions: Iterable[Callable[..., object]] = (),
+        *,
+        network: bool = False,
+    ) -> None:
+        """What readers keep (None: all capabilities), and what they do besides.
+
+        Raises TracerError (EXIT_USAGE) where ``network`` is asked for, and pyroute2 is missing.
+        """
+        self.interfaces: Interfaces | None = None
+        self._namespaces: Namespaces | None = None
+        if network:
+            from tracer import network as namespaces  # needs pyroute2, and takes 2 MB
+
+            self._namespaces = namespaces.Namespaces()
+            functions = (*functions, self._namespaces.read)
+        gc.collect()
+        gc.freeze()  # what is there stays in memory that they share: gc.collect() writes into what it looks at
         self.readers = Readers((*FUNCTIONS, *functions), capabilities)
 
     def begin(
@@ -33,6 +60,18 @@ class Reading:
         self.hung = Hung(kept, boot_id, disk)
         self.processes = ProcessReader(self.readers, self.hung)
         self.runtimes = Runtimes(roots, FolderReader(self.readers, self.hung).read)
+        if self._namespaces is not None:
+            from tracer import interfaces
+
+            self.interfaces = interfaces.Interfaces(self._namespaces, self._read_namespace)
+
+    def _read_namespace(self, path: str, expected: int | None) -> "Found | None":
+        assert self._namespaces is not None
+        try:
+            found = self.readers.ask(NAMESPACE_S, self._namespaces.read, path, expected)
+        except UnreadableError:
+            return None
+        return None if found is None else (found[0], found[1], found[2])
 
     @property
     def unread(self) -> int:

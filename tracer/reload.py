@@ -2,12 +2,18 @@
 """Reads the configuration again, in a child: what that needs (typer, TOML) would stay in the daemon's memory."""
 
 import os
+import signal
 import sys
 
+from tracer import threads
 from tracer.errors import TracerError
 from tracer.options import Options, from_json
 
-PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from tracer.cli import main; main()"
+PROGRAM = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from ctypes import CDLL; CDLL(None).prctl(1, 9); "  # PR_SET_PDEATHSIG: it ends with the daemon
+    "from tracer.cli import main; main()"
+)
 PYTHON = "/proc/self/exe"
 """sys.executable is what the process calls itself, and that is oomtrace."""
 TIMEOUT_S = 20.0
@@ -48,3 +54,40 @@ def read(arguments: tuple[str, ...]) -> Options:
     except (OSError, subprocess.TimeoutExpired, ValueError, TypeError) as error:
         said = str(error)
     raise TracerError(said.removeprefix("oomtrace: "), "it goes on as before")
+
+
+class Rereading:
+    """Reads the configuration beside the capture; once that is done the process gets SIGHUP again."""
+
+    def __init__(self) -> None:
+        self._found: list[Options | TracerError] = []
+        self._is_stale = False
+        """Somebody asked for it while it was being read."""
+        self.is_busy = False
+
+    def options(self, old: Options) -> Options | None:
+        """What was read; None: nothing new, or not yet.
+
+        Raises TracerError where it cannot be used.
+        """
+        if self.is_busy and not self._found:
+            self._is_stale = True
+            return None
+        if not self.is_busy or self._is_stale:
+            self._found, self._is_stale = [], False
+            self.is_busy = old.config is not None and threads.start("reload", self._read, old.arguments) is not None
+            return None
+        self.is_busy, found = False, self._found.pop()
+        if isinstance(found, TracerError):
+            raise found
+        check(old, found)
+        return found
+
+    def _read(self, arguments: tuple[str, ...]) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+        try:
+            self._found.append(read(arguments))
+        except Exception as error:  # whatever it is, the next time it may be read
+            told = error if isinstance(error, TracerError) else TracerError(repr(error), "it goes on as before")
+            self._found.append(told)
+        os.kill(os.getpid(), signal.SIGHUP)

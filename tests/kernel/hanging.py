@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .cgroups import Cgroup
+from .cgroups import Cgroup, Hierarchy
 from .eater import compiled
 from .environment import IN_VM, not_applicable, require, wait_until
 
@@ -80,6 +80,27 @@ def dead_server(folder: Path) -> Iterator[threading.Event]:
         _LIBC.umount2(os.fsencode(folder), _MNT_FORCE | _MNT_DETACH)  # who waits for an answer gets an error
         thread.join(10)
         os.close(server)
+
+
+@contextmanager
+def frozen(group: Cgroup, pid: int) -> Iterator[None]:
+    """Freeze a cgroup that holds this process; with cgroup v1 the process, in the hierarchy that can."""
+    if group.hierarchy.version == 2:
+        group.write("cgroup.freeze", 1)
+        try:
+            yield
+        finally:
+            group.write("cgroup.freeze", 0)
+        return
+    other = Hierarchy.find("freezer").make(group.path.parent.name)
+    other.write("cgroup.procs", pid)
+    other.write("freezer.state", "FROZEN")
+    try:
+        wait_until("it is frozen", lambda: other.read("freezer.state") == "FROZEN")
+        yield
+    finally:
+        other.write("freezer.state", "THAWED")
+        other.remove()
 
 
 def state(pid: int) -> str:

@@ -4,13 +4,13 @@
  *
  *	stuck FOLDER [CGROUP]
  *
- * A FUSE file system at FOLDER never answers READ.  One thread of the process reads a page of a file on it, which stays
- * locked; another maps the file, opened anew with FOPEN_DIRECT_IO: invalidate_inode_pages2() waits for that page with
- * mmap_lock held for writing.  All without privileges, but for what fusermount3, a setuid program, does for any user:
- * this one must be started by root, in a mount namespace of its own, to do that itself.
+ * A FUSE file system at FOLDER never answers READ.  A thread of the process reads a page of a file on it, which stays
+ * locked; the first one maps the file, opened anew with FOPEN_DIRECT_IO: invalidate_inode_pages2() waits for that
+ * page with mmap_lock held for writing.  All without privileges, but for what fusermount3, a setuid program, does for
+ * any user: this one must be started by root, in a mount namespace of its own, to do that itself.
  *
- * With CGROUP the process enters it, takes 12 MiB and is the one to be killed first.  On stdout: its pid.  Ends with
- *its stdin.
+ * With CGROUP the process enters it, takes 12 MiB and is the one to be killed first.  On stdout: its pid.  It ends
+ * with its stdin.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -148,11 +148,6 @@ static void *lock_page(void *unused)
 	return pread(cached, &byte, 1, 0) < 0 ? NULL : unused;
 }
 
-static void *lock_memory(void *unused)
-{
-	return mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, direct, 0) == MAP_FAILED ? NULL : unused;
-}
-
 static void be_stuck(int takes_memory)
 {
 	pthread_t thread;
@@ -169,8 +164,8 @@ static void be_stuck(int takes_memory)
 		die("file");
 	pthread_create(&thread, NULL, lock_page, NULL);
 	usleep(300000);
-	pthread_create(&thread, NULL, lock_memory, NULL);
-	pause();
+	/* In the first thread, which so keeps its memory until it ends, which it does not. */
+	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, direct, 0);
 }
 
 int main(int argc, char **argv)

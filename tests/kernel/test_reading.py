@@ -4,11 +4,13 @@
 import json
 import os
 import secrets
+import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tracer.disk import Disk
 from tracer.files import UnreadableError
 from tracer.host import read_boot_id
 from tracer.hung import Hung
-from tracer.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
+from tracer.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from tracer.process_reader import LOOK_S, ProcessReader
 from tracer.reader import GIVEN_UP_MAX, HangsError, Readers
 from tracer.runtimes import QUESTIONS, list_names
@@ -26,12 +28,13 @@ from tracer.runtimes import QUESTIONS, list_names
 from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
 from .daemon import Daemon
-from .environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, wait_until
-from .hanging import dead_server, ends_in, state, stuck
+from .environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
+from .hanging import dead_server, ends_in, frozen, state, stuck
 from .oracles import Record
 
 SOON_S = PATIENCE * (10.0 if IN_VM else 1.0)
 """A kill is recorded so soon, whatever hangs."""
+SILENT = "127.0.0.253"
 END_S = PATIENCE * 5.0
 """SIGTERM ends the tracer so soon."""
 
@@ -62,7 +65,9 @@ def end(daemon: Daemon) -> None:
 
 def processes_below(pid: int) -> list[int]:
     """Those that it, and these, have started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = [
+        child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
     return [found for child in map(int, children) for found in (child, *processes_below(child))]
 
 
@@ -129,9 +134,10 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
         assert look(Hung(path, "0" * 32, disk), pid) >= LOOK_S
         # Others are; a reader that is new may take longer than a record waits.
         own_ns = process.read_start_ns(os.getpid())
-        assert tuple(readers.ask(PATIENCE_S, process.look, os.getpid(), own_ns) or ()) == process.look(
-            os.getpid(), own_ns or 0
-        )
+        assert own_ns is not None
+        shown = readers.ask(PATIENCE_S, process.look, os.getpid(), own_ns)
+        assert shown is not None
+        assert tuple(shown) == process.look(os.getpid(), own_ns)
 
 
 def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
@@ -177,9 +183,100 @@ def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon,
     assert daemon.poll()[-1]["metadata_errors"] > 0
 
 
-def test_readers_end_with_it(make_daemon: MakeDaemon, tmp_path: Path) -> None:
-    """Also when it is killed; and they have fewer privileges than it, and none of its descriptors."""
-    daemon = make_daemon(arguments=["--runtime-root", f"docker={tmp_path}"])
+@pytest.fixture
+def silent_resolver(tmp_path: Path) -> Iterator[list[str]]:
+    """A command that runs another one where the name server takes questions and never answers."""
+    if IN_VM:
+        not_applicable("the guest asks no name servers")
+    config = tmp_path / "resolv.conf"
+    config.write_text(f"nameserver {SILENT}\n")
+    mount = f'mount --bind {config} /etc/resolv.conf && exec "$@"'
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((SILENT, 53))
+        yield ["unshare", "--mount", "sh", "-c", mount, "sh"]
+        server.settimeout(1)
+        assert server.recv(512), "it was not asked"
+
+
+@pytest.fixture
+def stopped_server() -> Iterator[int]:
+    """Port of a process that was stopped: the kernel takes connections and data for it, as long as there is room."""
+    program = (
+        "import os, signal, socket\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "print(server.getsockname()[1], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        wait_until("it has stopped", lambda: state(server.pid) == "T")
+        yield port
+        server.kill()
+
+
+def test_outputs_that_hang(
+    tmp_path: Path, silent_resolver: list[str], stopped_server: int, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat
+) -> None:
+    """A full pipe, a server that was stopped, one whose name is never found: another output has each kill soon."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(reader, b"x" * 4096)
+    uris = [f"file:{fifo}", f"http://127.0.0.1:{stopped_server}", "syslog+tcp://nobody.example:514"]
+    daemon = make_daemon(arguments=[word for uri in uris for word in ("-o", uri)], by=silent_resolver)
+    daemon.start()
+    for name in ("one", "two", "three"):
+        kill(daemon, eat, cgroup.child(name, 8))
+    end(daemon)
+    os.close(reader)
+
+
+def test_output_file_that_hangs_at_the_start(tmp_path: Path, make_daemon: MakeDaemon) -> None:
+    """It is an error, and no wait for ever."""
+    with dead_server(tmp_path / "disk"):
+        daemon = make_daemon(tmp_path / "records", arguments=["-o", f"file:{tmp_path}/disk/records"])
+        wait_until("it says so", lambda: "it does not answer" in daemon.errors.read_text(), PATIENCE * 20)
+    assert daemon.process.wait(PATIENCE * 10) == 1
+
+
+def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
+    """While it is read again the capture goes on, and ends as it should; so does the process that reads it."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'output = "file:{tmp_path}/records.json"')
+    daemon = make_daemon(arguments=["--config", str(config)])
+    daemon.start()
+    config.unlink()
+    os.mkfifo(config)
+    before = processes_below(daemon.process.pid)
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until("it is read", lambda: set(processes_below(daemon.process.pid)) - set(before))
+    reading = set(processes_below(daemon.process.pid)) - set(before)
+    for name in ("one", "two"):
+        kill(daemon, eat, cgroup.child(name, 8))
+    end(daemon)
+    wait_until("its end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in reading))
+
+
+def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
+    """What is frozen answers: the kernel does, not the processes."""
+    daemon = make_daemon()
+    daemon.start()
+    group = cgroup.child("frozen", 24)
+    eater = eat(8, group, hold=True).full()
+    with frozen(group, eater.pid):
+        assert kill(daemon, eat, cgroup.child("other", 8))["victim"]["cmdline"]
+        shown = process.look(eater.pid, process.read_start_ns(eater.pid) or 0)
+        assert shown is not None
+        end(daemon)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_readers_end_with_it(make_daemon: MakeDaemon, network: bool) -> None:
+    """Also when it is killed; and they have privileges for reading alone, and none of its descriptors."""
+    daemon = make_daemon(arguments=["--network"] if network else [])
     daemon.start()
     wait_until("readers", lambda: len(processes_below(daemon.process.pid)) >= 2)
     readers = processes_below(daemon.process.pid)
@@ -188,7 +285,7 @@ def test_readers_end_with_it(make_daemon: MakeDaemon, tmp_path: Path) -> None:
         assert len(opened) == 4, opened
         assert {each.partition(":")[0] for each in opened} == {"/dev/null", "socket"}
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        kept = 1 << CAP_DAC_READ_SEARCH | 1 << CAP_SYS_PTRACE
+        kept = 1 << CAP_DAC_READ_SEARCH | 1 << CAP_SYS_PTRACE | network << CAP_SYS_ADMIN
         assert (int(status["CapEff"], 16) | kept, status["NoNewPrivs"].strip()) == (kept, "1")
     daemon.process.kill()
     daemon.process.wait()

@@ -3,7 +3,10 @@
 
 import importlib
 import importlib.util
+import os
 import sys
+import threading
+import time
 
 import orjson
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tracer import cgroupfs, interfaces, network
 from tracer.errors import EXIT_USAGE, TracerError
 from tracer.interfaces import Interfaces
-from tracer.network import Namespaces, _Entry
+from tracer.network import DEADLINE_S, Namespaces, _Entry
 from tracer.whose import Interface
 
 from .lines import wait_for
@@ -115,7 +118,8 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interfaces, "WAITING_BYTES_MAX", 50_000)
     monkeypatch.setattr(interfaces, "AFTER_S", (0.0, 0.1))
     monkeypatch.setattr(cgroupfs, "first_process", lambda *_: None)
-    visited = Interfaces()
+    spaces = Namespaces()
+    visited = Interfaces(spaces, spaces.read)
     for number in range(1000):
         visited.expect(f"{'/x' * 1000}/docker-{number:064x}.scope")
         assert visited._waiting_bytes <= 50_000
@@ -131,3 +135,22 @@ def test_dear_ones_are_bounded(namespaces: Namespaces, monkeypatch: pytest.Monke
     for number in range(30):
         assert namespaces.lookup(number) is None
     assert list(namespaces._not_before_s) == list(range(20, 30))
+
+
+def test_late(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visit that the kernel holds up is left alone after DEADLINE_S; until it ends no other is begun."""
+    may = threading.Event()
+    visits: list[int] = []
+
+    def setns(_descriptor: int, _kind: int) -> int:  # as in rtnl_lock()
+        visits.append(1)
+        may.wait()
+        return 0
+
+    monkeypatch.setattr(namespaces, "_setns", setns)
+    for least_s, most_s in ((DEADLINE_S, 20.0), (0.0, DEADLINE_S)):
+        began_s = time.monotonic()
+        assert namespaces.learn(os.getpid()) is None
+        assert least_s <= time.monotonic() - began_s < most_s
+    assert len(visits) == 1
+    may.set()

@@ -22,6 +22,7 @@ from tracer import backoff, undelivered
 from tracer import output as output_module
 from tracer import spool as spool_module
 from tracer.disk import Disk
+from tracer.ids import Id
 from tracer.line_queue import MAX_BYTES
 from tracer.output import Output
 from tracer.sinks import RejectedError, Remote, Sink
@@ -648,3 +649,23 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
     assert all(b <= a for a, b in falls), "none is left out"
     doubled = len(found) - len(set(found))
     assert doubled <= 20 * 52
+
+
+class NeverRead(Asked):
+    """Its file is on a disk that hangs when it is read."""
+
+    def recent(self) -> set[Id]:
+        self.may.wait()
+        return set()
+
+
+def test_recent_that_hangs(tmp_path: Path) -> None:
+    """Who asks whether a record is there already waits once, and for a moment."""
+    sink = NeverRead()
+    output = Output(sink, Spool(str(tmp_path), sink.uri))
+    for least_s, most_s in ((output_module.RECENT_S, PATIENCE_S), (0.0, 1.0)):
+        began_s = time.monotonic()
+        assert not output.has("oom_kill", "k-1")
+        assert least_s <= time.monotonic() - began_s < most_s
+    sink.may.set()
+    output.close(1)

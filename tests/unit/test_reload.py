@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """reload.py: what the configuration file says now, read in a child as the daemon reads it."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tracer import reload
 from tracer.errors import TracerError
-from tracer.options import Options
+from tracer.options import Options, from_json
+from tracer.reload import Rereading
+
+from .lines import wait_for
 
 FILES = 'output = ["file:/var/log/a.json"]\nlabel = {site = "a"}\nredact = ["geheim"]\n'
 
@@ -47,3 +53,47 @@ def test_never_there(tmp_path: Path) -> None:
     assert apply(path, "", "").outputs == ("stdout",)
     assert apply(path, 'label = {site = "a"}\n', 'label = {site = "b"}\n').labels == (("site", "b"),)
     assert apply(path, "", FILES).outputs == ("file:/var/log/a.json",)
+
+
+def test_beside_the_capture(tmp_path: Path) -> None:
+    """Nobody waits for a configuration that hangs; what was asked for meanwhile is read once more."""
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)
+    old = from_json(b"{}")._replace(config=str(config), arguments=("--config", str(config)))
+    rereading = Rereading()
+    hups: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda *_: hups.append(1))
+    try:
+        for _ in range(2):
+            began_s = time.monotonic()
+            assert rereading.options(old) is None
+            assert time.monotonic() - began_s < 1
+            assert rereading.is_busy
+        for cmdline in ("true", "false"):
+            assert rereading.options(old) is None
+            config.write_text(f'cmdline = {cmdline}\noutput = "file:/x"\n')
+            wait_for(lambda: hups.pop() if hups else None, 60)
+        wanted = rereading.options(old)
+        assert wanted is not None
+        assert (wanted.cmdline, wanted.outputs) == (False, ("file:/x",))
+        assert not rereading.is_busy
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_wrong(tmp_path: Path) -> None:
+    """What is wrong is told once, and then it can be read again."""
+    config = tmp_path / "config.toml"
+    config.write_text("cmdline = 3")
+    old = from_json(b"{}")._replace(config=str(config), arguments=("--config", str(config)))
+    rereading = Rereading()
+    hups: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda *_: hups.append(1))
+    try:
+        for _ in range(2):
+            assert rereading.options(old) is None
+            wait_for(lambda: hups.pop() if hups else None, 60)
+            with pytest.raises(TracerError, match="cmdline"):
+                rereading.options(old)
+    finally:
+        signal.signal(signal.SIGHUP, before)

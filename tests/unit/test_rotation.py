@@ -44,7 +44,7 @@ from tests.unit.lines import record
 from tracer import privileges
 from tracer.sinks.open import open_sink
 sink = open_sink(sys.argv[1])
-privileges.drop(False)
+privileges.drop()
 for number in range(6):
     sink.write([record(number, 900)])
 sink.close()

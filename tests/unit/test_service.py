@@ -28,3 +28,9 @@ def test_pins_can_be_made() -> None:
 def test_system_calls() -> None:
     """Programs are loaded, attached, pinned and unpinned by these."""
     assert {"@system-service", "bpf", "perf_event_open"} <= set(words("SystemCallFilter"))
+
+
+def test_a_reader_that_hangs_delays_no_restart() -> None:
+    """The manager waits for the daemon alone, and that for less than two minutes."""
+    assert words("KillMode") == ["process"]
+    assert words("TimeoutStopSec") == ["10"]
