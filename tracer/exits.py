@@ -149,9 +149,9 @@ class Exits:
         asked_ns, question = self._asked.get(key, (None, None))
         if question is None or asked_ns is None:
             return self._ask(key, now_ns)
+        if now_ns >= waiting.exited_ns + GIVE_UP_NS:  # whatever the runtime says
+            self._look_at_init(waiting)
         if not question.answered.is_set():
-            if now_ns >= waiting.exited_ns + GIVE_UP_NS:
-                self._look_at_init(waiting)
             return now_ns + LOOK_NS
         if asked_ns >= waiting.exited_ns + SETTLE_NS:
             self._look_at_init(waiting)

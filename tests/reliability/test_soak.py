@@ -37,8 +37,9 @@ CONNECTIONS = 64
 QUIET = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 LIMIT_MIB = 128
 """As the DaemonSet's: counted with what the kernel keeps for it."""
-GROWTH_KB = 1024
-"""From the second third to the last: what has a bound was filled before that."""
+GROWTH_KB = 2048
+"""From the second third to the last: what has a bound is filled first, by some 4,096 kills.  Without bounds a third of
+the kills of a few minutes took 10 MB."""
 
 
 class Sample(NamedTuple):
@@ -64,17 +65,13 @@ class Killer(threading.Thread):
         self._above, self._docker, self._until_s = above, docker, until_s
         self.kills = 0
         """As the cgroups have counted them."""
-        self.longest_pause_s = 0.0
         self.errors: list[Exception] = []
 
     def run(self) -> None:
-        last_s = time.monotonic()
         try:
             while time.monotonic() < self._until_s:
                 self._kill()
                 time.sleep(PAUSE_S)
-                now_s = time.monotonic()
-                self.longest_pause_s, last_s = max(self.longest_pause_s, now_s - last_s), now_s
         except Exception as error:
             self.errors.append(error)
 
@@ -188,7 +185,7 @@ def test_soak(runs: Runs, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
     runs.wait_for_kills(kills, 30 * PATIENCE)
     wait_until("the exits", lambda: runs.count("oom_exit") == kills, 10 * PATIENCE)
     stop = runs.stop()
-    assert min(killer.longest_pause_s for killer in killers) < 1.0 * PATIENCE
+    assert kills > 120 * MINUTES / PATIENCE, "a busy machine may stand still for a moment, but not all the time"
     tally(runs.output, kills).write().check()
     assert (stop["lost"], runs.count("lost")) == (0, 0)
     assert "Traceback" not in runs.said()

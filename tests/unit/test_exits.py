@@ -167,7 +167,7 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
 
     class Slow(Runtimes):
         def verdict(self, container_id: str, runtime: str, user: int | None = None) -> Verdict | None:
-            time.sleep(0.05)
+            time.sleep(0.4)
             asked.append(now_ns)
             return {"running": True, "oom_killed": None, "exit_code": None}
 
@@ -179,7 +179,7 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
         exits.exited(gone(step + 1), now_ns)
         began_s = time.monotonic()
         told += exits.due(now_ns)
-        assert time.monotonic() - began_s < 0.04
+        assert time.monotonic() - began_s < 0.3
         for _, question in exits._asked.values():
             assert question.answered.wait(10)
     assert len(asked) <= now_ns // SETTLE_NS
