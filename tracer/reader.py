@@ -83,6 +83,10 @@ class Readers:
         finally:
             os._exit(0)
 
+    def __del__(self) -> None:
+        """Those that wait for a question end when nobody can ask one any more; those that hang were killed."""
+        self.close()
+
     def ask(self, timeout_s: float, function: Callable[..., T], *arguments: object) -> T:
         """What the function returns there.
 
