@@ -65,6 +65,10 @@ class Reading:
 
             self.interfaces = interfaces.Interfaces(self._namespaces, self._read_namespace)
 
+    def close(self) -> None:
+        """End the processes that read, as the end of this process does."""
+        self.readers.close()
+
     def _read_namespace(self, path: str, expected: int | None) -> "Found | None":
         assert self._namespaces is not None
         try:

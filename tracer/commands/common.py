@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several commands share: options, and how they print."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 import typer
 
@@ -27,8 +29,9 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def runtimes(roots: list[str]) -> Runtimes:
+@contextlib.contextmanager
+def runtimes(roots: list[str]) -> Iterator[Runtimes]:
     """Reads their files where nobody waits for one that hangs."""
-    reading = Reading(None)
-    reading.begin(map(parse_root, roots))
-    return reading.runtimes
+    with contextlib.closing(Reading(None)) as reading:
+        reading.begin(map(parse_root, roots))
+        yield reading.runtimes

@@ -18,7 +18,8 @@ def resolve(
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
     """Tell whose a cgroup or a process is: container, pod, systemd unit."""
-    resolved = resolve_target(target, runtimes(runtime_root))
+    with runtimes(runtime_root) as found:
+        resolved = resolve_target(target, found)
     if as_json:
         print_json(resolved)
     else:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oomtrace top``: who has the memory, how far the limits are, and whom the kernel would kill next."""
 
+import contextlib
 import sys
 import time
 from typing import get_args
@@ -52,23 +53,25 @@ def top(
         )
         return [head[:columns], *table(shown, columns)][:rows]
 
-    if not as_json and times != 1 and screen.is_there():
-        screen.show(fill, INTERVAL_S, times)
-        return
-    try:
-        for left in range(times or 1, 0, -1):
-            host, entries = look()
-            if not entries:
-                place = " and ".join(
-                    filter(None, [container and f"container {container!r}", unit and f"unit {unit!r}"])
-                )
-                raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
-            if as_json:
-                print_json(looking.report(host, entries[:lines]))
-            else:
-                print(*table(entries[:lines]), sep="\n")
-            if left > 1:
+    def write() -> None:
+        host, entries = look()
+        if not entries:
+            place = " and ".join(filter(None, [container and f"container {container!r}", unit and f"unit {unit!r}"]))
+            raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
+        if as_json:
+            print_json(looking.report(host, entries[:lines]))
+        else:
+            print(*table(entries[:lines]), sep="\n")
+
+    with contextlib.closing(reading):
+        if not as_json and times != 1 and screen.is_there():
+            screen.show(fill, INTERVAL_S, times)
+            return
+        try:
+            write()
+            for _ in range((times or 1) - 1):
                 sys.stdout.flush()
                 time.sleep(INTERVAL_S)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+                write()
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None

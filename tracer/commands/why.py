@@ -24,7 +24,8 @@ def why(
     from tracer.why import answer  # what it needs would keep `run` from starting quickly
 
     question = answer.Question(name, exit_code, records, log)
-    told = answer.answer(question, runtimes(runtime_root))
+    with runtimes(runtime_root) as found:
+        told = answer.answer(question, found)
     if as_json:
         print_json(told)
     else:
