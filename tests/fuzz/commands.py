@@ -75,8 +75,8 @@ def _without_this_machine() -> Iterator[None]:
         mock.patch.object(sources, "RECORDS", str(empty)),
         mock.patch.object(sources, "JOURNAL", ("no journalctl",)),
         # That which reads them in processes of its own ends with the command: here that is no process's end.
-        mock.patch("tracer.commands.why.runtimes", return_value=none),
-        mock.patch("tracer.commands.resolve.runtimes", return_value=none),
+        mock.patch("tracer.commands.why.runtimes", return_value=contextlib.nullcontext(none)),
+        mock.patch("tracer.commands.resolve.runtimes", return_value=contextlib.nullcontext(none)),
     ):
         yield
 
