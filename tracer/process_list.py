@@ -32,8 +32,8 @@ class ProcessList:
             except HangsError:
                 hung_s += READ_S
                 found = self._without_cmdline(pid)
-            except UnreadableError:
-                continue
+            except UnreadableError:  # no reader can be started
+                found = processes.read_plain(pid, False)
             if found is not None:
                 yield processes.from_plain(found)
 
@@ -44,10 +44,8 @@ class ProcessList:
         return started_ns is not None and self._hung.has_process(pid, started_ns)
 
     def _without_cmdline(self, pid: int) -> processes.Plain | None:
-        try:
-            found = self._readers.ask(READ_S, processes.read_plain, pid, False)
-        except UnreadableError:
-            return None
+        """What takes no lock of that process is read here: it is shown, however long a reader takes to start."""
+        found = processes.read_plain(pid, False)
         if found is not None:
             self._hung.add_process(pid, processes.from_plain(found).start_ns)
         return found

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tracer import folder_reader
+from tracer import folder_reader, processes
 from tracer.files import UnreadableError
 from tracer.folder_reader import FolderReader
 from tracer.hung import Hung
+from tracer.process_list import ProcessList
 from tracer.reader import IDLE_MAX, HangsError, Readers
 
 from .lines import PATIENCE_S
@@ -163,3 +164,14 @@ def test_folder(readers: Readers, fifo: str, tmp_path: Path, monkeypatch: pytest
         asking.join()
     assert hung.has_folder(fifo)
     assert not hung.has_folder(str(tmp_path / "file"))
+
+
+def test_processes_without_a_reader() -> None:
+    """Where none can be started, all processes are listed, without command lines."""
+    readers = Readers((processes.read_plain,))
+    readers.close()
+    found = {each.pid: each for each in ProcessList(readers, Hung()).read()}
+    own = found[os.getpid()]
+    assert own.comm
+    assert own.cmdline == ()
+    assert os.getppid() in found
