@@ -280,6 +280,36 @@ def test_why(base: str, below: list[str]) -> None:
     assert not found or "/" in target.name  # in full: it is said whose it is
 
 
+def in_pod(path: str, namespace: str, pod: str, container: str) -> Any:
+    """A kill in a pod's container of these names, or in something below that."""
+    record = killed(path)
+    pod_names: Any = {"pod_uid": POD, "pod_name": pod, "namespace": namespace, "container_name": container}
+    record["kubernetes"] = pod_names
+    if record["owner"] is not None:
+        record["owner"]["kubernetes"] = pod_names
+    return record
+
+
+def test_why_pod_called_like_something_inside() -> None:
+    """NAMESPACE/POD of the host is meant, and not what somebody calls so in a container with the namespace's name."""
+    inside = in_pod(f"{BASES['pod']}/lxc.payload.payments", "evil", "evilpod", "prod")
+    real = in_pod(OTHERS["pod"], "prod", "payments", "app")
+    real["id"], real["victim"]["tid"] = "another", 7
+    kind, found, target = matching([Found(inside, "inside"), Found(real, "real")], Target("prod/payments", (), ()))
+    assert (kind, [each.source for each in found], target.name) == ("pod", ["real"], "prod/payments")
+    kind, found, _ = matching([Found(inside, "inside")], Target("prod/payments", (), ("pod",)))
+    assert (kind, found) == ("pod", [])
+
+
+def test_why_container_called_like_an_id() -> None:
+    """An id comes before the names that a container may have in its pod."""
+    named = in_pod(BASES["pod"], "evil", "evilpod", OTHER[:12])
+    real = killed(OTHERS["docker"])
+    real["id"], real["victim"]["tid"] = "another", 7
+    kind, found, _ = matching([Found(named, "named"), Found(real, "real")], Target(OTHER[:12], (), ()))
+    assert (kind, [each.source for each in found]) == ("container", ["real"])
+
+
 @everywhere
 def test_report_and_watch(base: str, below: list[str]) -> None:
     """The views' names are those of the owner; what is inside is told with it."""

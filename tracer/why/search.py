@@ -180,17 +180,28 @@ def _full_name(kill: Kill, kind: Kind) -> str:
 
 
 def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
-    by_kind: dict[Kind, list[Found]] = {}
+    """What the host has of that name comes before what somebody made inside of something, and an id before names."""
+    outer: dict[Kind, list[Found]] = {}
+    inner: dict[Kind, list[Found]] = {}
     for each in found:
         kind = kind_of(each.kill, target)
         if kind is not None:
-            by_kind.setdefault(kind, []).append(each)
+            (inner if is_inner(each.kill, target, kind) else outer).setdefault(kind, []).append(each)
     if target.states:
-        by_kind.setdefault("container", [])  # it is meant, though nobody was killed in it
+        outer.setdefault("container", [])  # it is meant, though nobody was killed in it
+    by_kind = outer if outer or target.running else inner
     for kind in KINDS:
         if kind in by_kind:
-            return kind, _once(by_kind[kind])
+            kills = by_kind[kind]
+            by_id = [each for each in kills if kind == "container" and _is_id(target.name, each.kill)]
+            return kind, _once(by_id or kills)
     return None, []
+
+
+def _is_id(name: str, kill: Kill) -> bool:
+    """Whether a name is the id of its container, or how that begins."""
+    container = owner_of(kill).container
+    return container is not None and len(name) >= ID_MIN and container["id"].startswith(name)
 
 
 def _once(found: list[Found]) -> list[Found]:
