@@ -144,7 +144,9 @@ class Metrics:
                     threads.start_or_end("metrics", self._keep, place.path)
             except OSError as error:
                 where = place.path or f"{place.host}:{place.port}"
-                raise TracerError(f"cannot show metrics at {where} ({error.strerror or error})", HINT) from error
+                # create_server() adds to the text what is said here already; getaddrinfo() has numbers of its own.
+                why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+                raise TracerError(f"cannot show metrics at {where} ({why})", HINT) from error
 
     def _serve(self, place: Place, access: Access) -> None:
         """Raises TracerError and OSError as ``show``."""

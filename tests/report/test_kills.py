@@ -43,5 +43,7 @@ def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: 
         assert browser.text("#incident-title") == describe(record)  # type: ignore[arg-type]
         killed = re.compile(rf"Killed process {record['victim']['pid']} \({record['victim']['comm']}\)")
         assert len(killed.findall(log.read_text("utf-8", "replace"))) == 1
+        # They are written once the browser has opened their place, which it does after the key.
+        browser.wait_for("the lines", "return document.querySelector('#incident-body pre').textContent")
         assert len(killed.findall(browser.text("#incident-body pre"))) == 1
         assert "gone after" in browser.text("#incident-body dl")

@@ -232,8 +232,9 @@ def shown_by(browser: Browser, text: str) -> int:
     """How many rows the index has with this text in them."""
     return int(
         browser.js(
-            "return JSON.parse(document.getElementById('index').textContent).rows"
-            ".filter((row) => row[10].includes(arguments[0])).length",
+            "const index = JSON.parse(document.getElementById('index').textContent);"
+            "const text = index.columns.indexOf('text');"
+            "return index.rows.filter((row) => row[text].includes(arguments[0])).length",
             text,
         )
     )
