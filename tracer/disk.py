@@ -2,7 +2,6 @@
 """A thread for what may hang on a disk, so that nobody else does: a file server that is away, a throttled device."""
 
 import errno
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +27,6 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     errors: list[BaseException] = []
 
     def call() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             found.append(function())
         except BaseException as error:
@@ -126,7 +124,6 @@ class Disk:
             )
 
     def _work(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._jobs)

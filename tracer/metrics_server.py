@@ -7,7 +7,6 @@ descriptors, no thread, and at most a tenth of one CPU.
 
 import contextlib
 import selectors
-import signal
 import socket
 import time
 from collections import Counter
@@ -97,7 +96,6 @@ class MetricsServer:
         threads.start_or_end("metrics", self._serve_forever)
 
     def _serve_forever(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while True:
             ready = self._selector.select(self._timeout_s())
             began_s = time.thread_time()

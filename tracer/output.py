@@ -5,7 +5,6 @@ While the sink takes lines they go through the queue alone.  Once that has not b
 fails, what is in it is moved to the spool, and all lines go through the spool until that is empty again.
 """
 
-import signal
 import time
 from collections.abc import Collection
 
@@ -181,7 +180,6 @@ class Output:
             tell(f"{self.uri}: {left} records were neither delivered nor kept on disk")
 
     def _deliver_forever(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while not self.dead and self._wait():
             if self._wants_reopen:
                 self._wants_reopen = False

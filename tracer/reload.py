@@ -84,7 +84,6 @@ class Rereading:
         return found
 
     def _read(self, arguments: tuple[str, ...]) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         try:
             self._found.append(read(arguments))
         except Exception as error:  # whatever it is, the next time it may be read

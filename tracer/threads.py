@@ -4,6 +4,7 @@
 Who needs a thread tries again later; what it is for stays undone until then.
 """
 
+import signal
 import threading
 from collections.abc import Callable
 
@@ -16,9 +17,17 @@ _has_told = False
 
 
 def start(name: str, target: Callable[..., object], *args: object) -> threading.Thread | None:
-    """A thread that does not keep the process from its end; None: none can be started now, which is told once."""
+    """A thread that does not keep the process from its end; None: none can be started now, which is told once.
+
+    It is sent no signals: they are the main thread's.
+    """
     global refused, _has_told
-    thread = threading.Thread(target=target, args=args, name=name[:15], daemon=True)
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        target(*args)
+
+    thread = threading.Thread(target=run, name=name[:15], daemon=True)
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:

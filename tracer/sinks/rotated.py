@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -119,7 +118,6 @@ class Rotated:
             thread.join(_CLOSE_S)
 
     def _tidy_all(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of this thread: nobody waits for it
         while True:
