@@ -4,6 +4,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,45 +56,46 @@ def test_never_there(tmp_path: Path) -> None:
     assert apply(path, "", FILES).outputs == ("file:/var/log/a.json",)
 
 
-def test_beside_the_capture(tmp_path: Path) -> None:
+@pytest.fixture
+def hups() -> Iterator[list[int]]:
+    """SIGHUPs that came."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda *_: came.append(1))
+    yield came
+    signal.signal(signal.SIGHUP, before)
+
+
+def started_with(config: Path) -> Options:
+    return from_json(b"{}")._replace(config=str(config), arguments=("--config", str(config)))
+
+
+def test_beside_the_capture(tmp_path: Path, hups: list[int]) -> None:
     """Nobody waits for a configuration that hangs; what was asked for meanwhile is read once more."""
     config = tmp_path / "config.toml"
     os.mkfifo(config)
-    old = from_json(b"{}")._replace(config=str(config), arguments=("--config", str(config)))
-    rereading = Rereading()
-    hups: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda *_: hups.append(1))
-    try:
-        for _ in range(2):
-            began_s = time.monotonic()
-            assert rereading.options(old) is None
-            assert time.monotonic() - began_s < 1
-            assert rereading.is_busy
-        for cmdline in ("true", "false"):
-            assert rereading.options(old) is None
-            config.write_text(f'cmdline = {cmdline}\noutput = "file:/x"\n')
-            wait_for(lambda: hups.pop() if hups else None, 60)
-        wanted = rereading.options(old)
-        assert wanted is not None
-        assert (wanted.cmdline, wanted.outputs) == (False, ("file:/x",))
-        assert not rereading.is_busy
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    old, rereading = started_with(config), Rereading()
+    for _ in range(2):
+        began_s = time.monotonic()
+        assert rereading.options(old) is None
+        assert time.monotonic() - began_s < 1
+        assert rereading.is_busy
+    for cmdline in ("true", "false"):
+        assert rereading.options(old) is None
+        config.write_text(f'cmdline = {cmdline}\noutput = "file:/x"\n')
+        wait_for(lambda: hups.pop() if hups else None, 60)
+    wanted = rereading.options(old)
+    assert wanted is not None
+    assert (wanted.cmdline, wanted.outputs) == (False, ("file:/x",))
+    assert not rereading.is_busy
 
 
-def test_wrong(tmp_path: Path) -> None:
+def test_wrong(tmp_path: Path, hups: list[int]) -> None:
     """What is wrong is told once, and then it can be read again."""
     config = tmp_path / "config.toml"
     config.write_text("cmdline = 3")
-    old = from_json(b"{}")._replace(config=str(config), arguments=("--config", str(config)))
-    rereading = Rereading()
-    hups: list[int] = []
-    before = signal.signal(signal.SIGHUP, lambda *_: hups.append(1))
-    try:
-        for _ in range(2):
-            assert rereading.options(old) is None
-            wait_for(lambda: hups.pop() if hups else None, 60)
-            with pytest.raises(TracerError, match="cmdline"):
-                rereading.options(old)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    old, rereading = started_with(config), Rereading()
+    for _ in range(2):
+        assert rereading.options(old) is None
+        wait_for(lambda: hups.pop() if hups else None, 60)
+        with pytest.raises(TracerError, match="cmdline"):
+            rereading.options(old)

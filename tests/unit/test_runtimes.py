@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.kernel.environment import require
 from tracer.errors import TracerError
 from tracer.facts import LABELS_MAX_BYTES, TEXT_MAX, parse
 from tracer.files import UnreadableError
@@ -445,10 +446,10 @@ def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> N
     assert runtimes.find(ID, "containerd", UID)["pod_name"] == "web\\xff"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("way", ["folder", "above", "link"])
 def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
     """A user's folder tells of that user's containers alone, root's of the host's; and so does a link."""
+    require(os.geteuid() == 0, "root, as nobody else gives files away")
     folder = tmp_path / "home" / "docker"
     ended = docker(Running=False, OOMKilled=True, ExitCode=1)
     write(tmp_path, f"home/docker/containers/{ID}/config.v2.json", ended)
