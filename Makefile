@@ -17,9 +17,9 @@ TIMES ?= 10
 # Nothing of what it runs outlives it.
 ALONE = $(BIN)/python -m tests.stage
 
-BPF_SOURCES := $(wildcard bpf/*.h bpf/*.bpf.c)
+BPF_SOURCES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.bpf.c)
 OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
-C_FILES := $(wildcard bpf/*.h bpf/*.c tests/kernel/*.c)
+C_FILES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.c tests/kernel/*.c)
 SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 
 # What a fresh Debian or Ubuntu lacks.
@@ -61,7 +61,7 @@ tracer/objects/oomtrace.arm64.bpf.o: TARGET_ARCH := arm64
 $(OBJECTS): $(BPF_SOURCES)
 	@mkdir -p $(@D)
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -D__TARGET_ARCH_$(TARGET_ARCH) \
-		-I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
+		-Ibpf -I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
 	llvm-strip -g $@
 
 $(BIN)/pip:

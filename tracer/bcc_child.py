@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import tempfile
@@ -49,6 +50,9 @@ _STAND_IN: dict[str, str] = {
 """Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
 
 
+_HOOKS = re.compile(r'^#include "(hooks/\w+\.h)"$', re.MULTILINE)
+
+
 def prepare(folder: str, request: dict[str, Any]) -> list[str]:
     """Write what bcc includes, tell it where; the compiler's flags."""
     sources, headers = request["sources"], request["headers"]
@@ -70,6 +74,16 @@ def prepare(folder: str, request: dict[str, Any]) -> list[str]:
     return flags
 
 
+def whole_source(folder: str) -> str:
+    """oomtrace.bpf.c with its programs in it: bcc loads no function that stands in an included file."""
+    with open(f"{folder}/oomtrace.bpf.c", encoding="utf-8") as file:
+        text = file.read()
+    for name in _HOOKS.findall(text):
+        with open(f"{folder}/{name}", encoding="utf-8") as file:
+            text = text.replace(f'#include "{name}"\n', file.read(), 1)
+    return text
+
+
 def write(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
@@ -85,7 +99,7 @@ def main() -> None:
             from bcc import BPF  # it reads the environment when it is imported
         except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
             sys.exit(NO_BCC)
-        programs = BPF(src_file=f"{request['sources']}/oomtrace.bpf.c".encode(), cflags=flags)
+        programs = BPF(text=whole_source(request["sources"]), cflags=flags)
     descriptors: list[int] = []
     for name, is_raw_tracepoint, required in request["programs"]:
         try:

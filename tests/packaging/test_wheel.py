@@ -49,8 +49,9 @@ def test_objects(wheel: Path) -> None:
     """The programs for every architecture are inside, compiled for BPF, and the sources that bcc compiles."""
     with zipfile.ZipFile(wheel) as archive:
         objects = {name: archive.read(name) for name in archive.namelist() if name.endswith(".bpf.o")}
-        for source in (ROOT / "bpf").iterdir():
-            assert archive.read(f"tracer/bpf/{source.name}") == source.read_bytes()
+        for source in (ROOT / "bpf").rglob("*"):
+            if source.is_file():
+                assert archive.read(f"tracer/bpf/{source.relative_to(ROOT / 'bpf')}") == source.read_bytes()
     assert set(objects) == {f"tracer/objects/oomtrace.{name}.bpf.o" for name in ARCHITECTURES}
     for content in objects.values():
         assert content[:4] == b"\x7fELF"

@@ -156,7 +156,7 @@ def test_inlined_function(missing: str) -> None:
 @pytest.mark.parametrize("kprobes", [False, True])
 def test_hooks_are_programs(kprobes: bool) -> None:
     """Every hook's program stands in the C source, and is of that kind."""
-    source = (BPF / "oomtrace.bpf.c").read_text()
+    source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
     sections = re.findall(r'^SEC\("(\w+)/(\w+)"\)\nint (\w+)\(', source, re.MULTILINE)
     assert {(hook.program, hook.kind, hook.target) for hook in hooks(EVERYTHING, kprobes)} <= {
         (program, kind, target) for kind, target, program in sections
@@ -165,5 +165,6 @@ def test_hooks_are_programs(kprobes: bool) -> None:
 
 def test_every_program_is_used() -> None:
     """No program in the C source is without a hook."""
-    programs = re.findall(r'^SEC\("\w+/\w+"\)\nint (\w+)\(', (BPF / "oomtrace.bpf.c").read_text(), re.MULTILINE)
+    source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
+    programs = re.findall(r'^SEC\("\w+/\w+"\)\nint (\w+)\(', source, re.MULTILINE)
     assert sorted(programs) == sorted({hook.program for way in (False, True) for hook in hooks(EVERYTHING, way)})

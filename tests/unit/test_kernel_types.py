@@ -120,7 +120,17 @@ def left_over(types: str, folder: Path, *flags: str) -> set[str]:
     for name in re.findall(r"#include <(.*)>", (BPF / "engine.h").read_text()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    command = ["cc", "-E", "-P", "-nostdinc", f"-I{folder}", "-DOOMTRACE_BCC", *flags, f"{BPF}/oomtrace.bpf.c"]
+    command = [
+        "cc",
+        "-E",
+        "-P",
+        "-nostdinc",
+        f"-I{folder}",
+        f"-I{BPF}",
+        "-DOOMTRACE_BCC",
+        *flags,
+        f"{BPF}/oomtrace.bpf.c",
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "on_mark_victim" in text
     return set(ASKED.findall(text))

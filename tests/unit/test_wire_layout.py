@@ -184,7 +184,7 @@ def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_p
 
 def test_settings_are_all_told() -> None:
     """Every setting that the programs ask for is one that both engines tell them."""
-    asked = {name for file in BPF.glob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
+    asked = {name for file in BPF.rglob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
     asked.discard("name")  # the macro itself
     assert asked == set(engine.Settings._fields)
     assert asked == {name for name, *_ in engine_core._RawSettings._fields_} - {"pad"}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Tracepoint mode: the kernel log's lines, as they are written: the tracepoint console. */
+#ifndef OOMTRACE_HOOKS_CONSOLE_H
+#define OOMTRACE_HOOKS_CONSOLE_H
+
+#include "incident.h"
+#include "victim.h"
+
+enum log_line {
+	LOG_OTHER,
+	LOG_INVOKED, /* "COMM invoked oom-killer: gfp_mask=..." */
+	LOG_SUMMARY, /* "oom-kill:constraint=..." */
+};
+
+inline_always enum log_line classify(const char *text)
+{
+	char start[COMM_LEN + 16] = {};
+	const char summary[] = "oom-kill:", invoked[] = " invoked oom-k";
+	int i, j;
+
+	bpf_probe_read_kernel_str(start, sizeof(start), text);
+	for (i = 0; i < (int)sizeof(summary) - 1; i++)
+		if (start[i] != summary[i])
+			break;
+	if (i == sizeof(summary) - 1)
+		return LOG_SUMMARY;
+	for (i = 0; i < COMM_LEN; i++) {
+		for (j = 0; j < (int)sizeof(invoked) - 1; j++)
+			if (start[i + j] != invoked[j])
+				break;
+		if (j == sizeof(invoked) - 1)
+			return LOG_INVOKED;
+	}
+	return LOG_OTHER;
+}
+
+SEC("raw_tp/console")
+int on_console(struct bpf_raw_tracepoint_args *ctx)
+{
+	const char *text = (const char *)ctx->args[0];
+	enum log_line line = classify(text);
+	struct state *state = current_state();
+	struct log_event *log;
+	u32 zero = 0;
+	u64 len;
+	bool sent;
+
+	if (state && state->again && line == LOG_OTHER) {
+		send_again(state, state->again);
+		return 0;
+	}
+	if (!state) {
+		if (line == LOG_OTHER)
+			return 0;
+		state = open_incident();
+	} else if (state->victim_pid) {
+		if (line != LOG_OTHER)
+			state = open_incident();
+	} else if (state->summary) {
+		line = LOG_OTHER; /* a piece of the summary: the names in it may read like anything */
+	} else if (line == LOG_INVOKED) {
+		state = open_incident(); /* the last one found nobody to kill */
+	}
+	if (!state)
+		return 0;
+	log = map_lookup(log_events, &zero);
+	if (!log)
+		return 0;
+	if (line == LOG_SUMMARY)
+		state->summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
+	/* Of the other lines only the one right after a mark tells something: "MESSAGE: Killed process". */
+	if (line == LOG_OTHER && (state->victim_pid ? state->reported : !state->summary))
+		return 0;
+	len = at_most(ctx->args[1], LOG_LEN); /* not ended by a NUL */
+	if (bpf_probe_read_kernel(log->text, len, text))
+		return 0;
+	log->len = len;
+	stamp(&log->event, EVENT_LOG, state->incident_ns);
+	sent = !(state->victim_pid && state->brief) &&
+	       try_to_send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
+	if (!state->victim_pid) {
+		state->cut |= !sent;
+		return 0;
+	}
+	if (!sent)
+		send_reported(state, log);
+	state->reported = 1;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Command lines, before anybody is killed: the tracepoint sched_process_exec. */
+#ifndef OOMTRACE_HOOKS_EXEC_H
+#define OOMTRACE_HOOKS_EXEC_H
+
+#include "incident.h"
+
+inline_always void remember_cmdline(u32 pid, struct mm_struct *mm)
+{
+	u32 zero = 0;
+	struct cmdline *cmdline, *empty = map_lookup(no_cmdline, &zero);
+	u64 arg_start = READ(mm, arg_start), len;
+
+	if (!empty || map_update(cmdlines, &pid, empty, BPF_ANY))
+		return;
+	cmdline = map_lookup(cmdlines, &pid);
+	if (!cmdline)
+		return;
+	len = at_most(READ(mm, arg_end) - arg_start, CMDLINE_LEN);
+	if (bpf_probe_read_user(cmdline->bytes, len, (const void *)arg_start))
+		return;
+	cmdline->len = len;
+	cmdline->arg_start = arg_start;
+}
+
+SEC("raw_tp/sched_process_exec")
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct mm_struct *mm = READ(task, mm);
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	remember_cmdline(pid, mm);
+	return 0;
+}
+
+/* Once more, for a task that executes on a CPU where another one was preempted in on_exec, which is then skipped. */
+SEC("raw_tp/sched_process_exec")
+int on_exec_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct mm_struct *mm = READ(task, mm);
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct cmdline *known = map_lookup(cmdlines, &pid);
+
+	if (!known || known->arg_start != READ(mm, arg_start))
+		remember_cmdline(pid, mm);
+	return 0;
+}
+
+#endif

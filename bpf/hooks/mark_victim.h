@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The victim: the tracepoint mark_victim. */
+#ifndef OOMTRACE_HOOKS_MARK_VICTIM_H
+#define OOMTRACE_HOOKS_MARK_VICTIM_H
+
+#include "sigkill.h"
+#include "victim.h"
+
+#define PID_LIMIT (4 << 20)
+
+/*
+ * A task that was killed for another reason (a limit of CPU time, a BPF program) is marked when it needs memory to die.
+ * But from its SIGKILL until after the mark the OOM killer holds the lock of its victim.  Where that cannot be seen
+ * (PREEMPT_RT, a kernel for one CPU) the SIGKILL has to do.
+ */
+inline_always bool is_killed_now(struct task_struct *task)
+{
+#if !defined(OOMTRACE_HEADERS) || (defined(CONFIG_SMP) && !defined(CONFIG_PREEMPT_RT))
+	if (EXISTS(spinlock, rlock) && EXISTS(qspinlock, val))
+		return READ(task, alloc_lock.rlock.raw_lock.val.counter) != 0;
+#endif
+	return true;
+}
+
+/* The mark tells nothing but a thread's number: whose it is, and that its exit is the OOM killer's, the SIGKILL told.
+ */
+inline_always void note_killed(u32 pid)
+{
+	u64 *started_ns = map_lookup(condemned, &pid);
+
+	if (started_ns)
+		map_update(sigkilled, &pid, started_ns, BPF_ANY);
+}
+
+SEC("raw_tp/mark_victim")
+int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
+{
+	/*
+	 * Before Linux commit 72ba14deb40a ("mm: update mark_victim tracepoints fields") (in v6.9, and in stable
+	 * series) the argument is the pid: no kernel pointer is that small.
+	 */
+	u64 argument = ctx->args[0];
+	struct state *state = current_state();
+	struct task_struct *task = 0;
+	u32 zero = 0, tid = current_tid();
+	u64 size, exited_ns = 0;
+	struct victim_event *event = map_lookup(victim_events, &zero);
+	struct incident_event *incident = map_lookup(incidents, &zero);
+	struct victim victim = {};
+	bool real, first = false, whole = true;
+	u32 *killed;
+
+	if (!event || !incident)
+		return 0;
+	if (argument > PID_LIMIT)
+		task = (struct task_struct *)argument;
+	else if (state && state->marking && argument == (u32)READ(state->marking, pid))
+		task = state->marking;
+	else if (argument == tid)
+		task = (struct task_struct *)bpf_get_current_task();
+
+	/* A task that is dying already is marked, too, so that it may use reserves; nobody kills it. */
+	killed = map_lookup(killing, &tid);
+	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_now(task)));
+	if (!real && setting(kprobes))
+		return 0;
+	if (real && !task)
+		note_killed(*killed);
+	map_delete(killing, &tid);
+
+	if (!setting(kprobes) || !state)
+		state = tracepoint_state(task);
+	clear_victim(event);
+	event->tid = argument;
+	if (task)
+		read_victim(event, task);
+	if (!real)
+		event->flags |= VICTIM_MARKED;
+	if (state) {
+		first = !state->victim_pid;
+		state->victim_pid = event->pid ? event->pid : event->tid;
+		if (first)
+			state->first_pid = state->victim_pid;
+		state->victim_mm = task ? READ(task, mm) : 0;
+		state->summary = 0;
+		state->reported = 0;
+		if (first && (incident->flags & INCIDENT_OC))
+			state->oom_group = task ? find_oom_group(memcg_css(task), state->limit) : 0;
+		if (state->oom_group) {
+			incident->flags |= INCIDENT_GROUP;
+			event->flags |= VICTIM_GROUP;
+		}
+		/* Freshest now: the kernel's own report, if it is not rate-limited, has just summed up. */
+		if (state->limit && !(incident->flags & INCIDENT_STAT) &&
+		    read_memcg_stat(&incident->stat, state->limit))
+			incident->flags |= INCIDENT_STAT;
+	}
+	stamp(&event->event, EVENT_VICTIM, state ? state->incident_ns : 0);
+	if (!state)
+		event->event.incident_ns = event->event.time_ns;
+	victim.started_ns = event->started_ns;
+	victim.incident_ns = event->event.incident_ns;
+	victim.killed_ns = event->event.time_ns;
+	if (event->pid && real) {
+		map_update(sigkilled, &event->pid, &event->started_ns, BPF_ANY);
+		exited_ns = expect_exit(event->pid, &victim);
+		map_delete(condemned, &event->pid);
+	}
+	if (exited_ns)
+		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
+
+	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
+	if (state) {
+		if (!state->sent && !state->cut)
+			state->sent = send_incident(state, incident);
+		whole = state->sent;
+	}
+	whole = whole && try_to_send(event, __builtin_offsetof(struct victim_event, strings) + size);
+	if (!whole)
+		send_brief(event, task, state, incident);
+	if (state)
+		state->brief = !whole;
+	if (exited_ns)
+		send_exit(event->pid, &victim, exited_ns);
+	return 0;
+}
+
+#endif

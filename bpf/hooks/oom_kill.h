@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The incident, and the processes that it kills: oom_kill_process(), __oom_kill_process(), mark_oom_victim(). */
+#ifndef OOMTRACE_HOOKS_OOM_KILL_H
+#define OOMTRACE_HOOKS_OOM_KILL_H
+
+#include "incident.h"
+#include "victim.h"
+
+SEC("kprobe/oom_kill_process")
+int on_oom_kill_process(struct pt_regs *ctx)
+{
+	struct oom_control *oc = (struct oom_control *)ARG1(ctx);
+	const char *message = (const char *)ARG2(ctx);
+	struct state *state = open_incident();
+	struct incident_event *incident;
+	struct scan *scan;
+	struct walk *walk;
+	struct mem_cgroup *memcg;
+	struct task_struct *chosen;
+	u32 zero = 0, tid = current_tid();
+	long copied;
+
+	if (!state)
+		return 0;
+	incident = map_lookup(incidents, &zero);
+	if (!incident)
+		return 0;
+	map_delete(killing, &tid);
+	incident->flags = INCIDENT_OC;
+	incident->total_pages = READ(oc, totalpages);
+	incident->gfp_mask = READ_AT(u32, &oc->gfp_mask);
+	incident->order = READ_AT(int, &oc->order);
+	incident->constraint = READ_AT(u32, &oc->constraint);
+	incident->chosen_points = READ(oc, chosen_points);
+	chosen = READ(oc, chosen);
+	incident->chosen_pid = READ(chosen, tgid);
+	scan = current_scan();
+	if (scan) {
+		incident->scored = scan->scored;
+		incident->candidates_len = scan->candidates_len;
+		__builtin_memcpy(incident->candidates, scan->candidates, sizeof(incident->candidates));
+		scan->tid = 0;
+	}
+	copied = bpf_probe_read_kernel_str(incident->strings, MESSAGE_LEN, message);
+	if (copied > 0 && copied <= MESSAGE_LEN)
+		incident->message_len = copied;
+	/* Without CONFIG_MEMCG there is no such struct, and no access to it that the verifier takes. */
+	memcg = EXISTS(mem_cgroup, css) ? READ(oc, memcg) : 0;
+	if (memcg) {
+		u64 start = incident->message_len;
+
+		incident->flags |= INCIDENT_MEMCG;
+		state->limit = memcg;
+		read_counters(&incident->limit, memcg);
+		walk = map_lookup(walks, &zero);
+		if (walk)
+			incident->flags |= path_flags(
+				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_len), 0,
+				INCIDENT_LIMIT_CUT);
+	}
+	return 0;
+}
+
+SEC("kretprobe/oom_kill_process")
+int on_oom_kill_process_return(struct pt_regs *ctx)
+{
+	struct state *state = current_state();
+	struct event end = {};
+
+	if (!state)
+		return 0;
+	/* Of one victim that was told in brief nothing more comes. */
+	if (state->sent || state->oom_group) {
+		stamp(&end, EVENT_END, state->incident_ns);
+		send_small(&end, sizeof(end));
+	}
+	state->tid = 0;
+	return 0;
+}
+
+/* The current thread is about to kill this process, which may exit at any moment from now on: before its mark, too. */
+inline_always void condemn(struct task_struct *task)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	u32 tid = current_tid(), pid = READ(task, tgid);
+	u64 started_ns = READ(leader, start_boottime);
+	u32 *killed = map_lookup(killing, &tid);
+	struct victim *known = map_lookup(victims, &pid);
+
+	if (killed && *killed == pid)
+		return;
+	/*
+	 * Killed once more, and not marked again: by a group kill that comes upon its first victim, or because the init
+	 * of its PID namespace dies as well.
+	 */
+	if (known && known->started_ns == started_ns)
+		return;
+	map_delete(victims, &pid); /* an earlier process of this number */
+	map_update(condemned, &pid, &started_ns, BPF_ANY);
+	map_update(killing, &tid, &pid, BPF_ANY);
+}
+
+/*
+ * A victim that is slow to die may be killed once more: by memory.oom.group of a cgroup above, or by its own group
+ * kill, which comes upon it again where its first thread is gone before the others (the kernel keeps such processes in
+ * a list of their own, and goes through that, too).  The kernel counts that, and logs the thread, but marks no task
+ * twice. Once for the first victim of its own group kill user space knows already.
+ */
+inline_always bool is_killed_again(struct task_struct *task, struct state *state)
+{
+	struct task_struct *leader = READ(task, group_leader);
+	u32 pid = READ(task, tgid);
+	struct victim *known = map_lookup(victims, &pid);
+
+	if (!is_of(known, READ(leader, start_boottime)) || !known->killed_ns)
+		return false;
+	if (known->incident_ns != state->incident_ns || pid != state->first_pid || state->first_again)
+		return true;
+	state->first_again = 1;
+	return false;
+}
+
+inline_always void send_again(struct state *state, u32 tid)
+{
+	struct again_event event = { .tid = tid };
+
+	state->again = 0;
+	stamp(&event.event, EVENT_AGAIN, state->incident_ns);
+	send_small(&event, sizeof(event));
+}
+
+SEC("kprobe/__oom_kill_process")
+int on_do_oom_kill_process(struct pt_regs *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ARG1(ctx);
+	struct state *state = current_state();
+
+	if (state)
+		state->again = is_killed_again(task, state) ? READ(task, tgid) : 0;
+	condemn(task);
+	return 0;
+}
+
+SEC("kprobe/mark_oom_victim")
+int on_mark_oom_victim(struct pt_regs *ctx)
+{
+	struct state *state = current_state();
+
+	if (state)
+		state->marking = (struct task_struct *)ARG1(ctx);
+	return 0;
+}
+
+#endif
