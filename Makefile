@@ -177,6 +177,10 @@ bench:  ## Measure start, size, latency and losses beside other tools
 	@$(MAKE) --no-print-directory build
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
+.PHONY: layout
+layout: $(VENV)/ready  ## Write what Python knows of bpf/event.h (tracer/wire.py, tracer/brief.py)
+	$(BIN)/python -m tests.event_layout
+
 .PHONY: docs
 docs: build  ## Write the parts of docs/ and README.md that come from the code
 	$(BIN)/python -m tests.docs

@@ -157,8 +157,8 @@ struct incident_event {
 	char trigger_comm[COMM_LEN];
 	__u32 flags;
 	__u16 message_len;
-	__u16 limit_len;
-	__u16 trigger_len;
+	__u16 limit_cgroup_len;
+	__u16 trigger_cgroup_len;
 	__u16 pad;
 	struct memcg_counters limit;
 	struct memcg_stat stat;

@@ -158,7 +158,7 @@ inline_always struct state *open_incident(void)
 	incident->order = incident->constraint = 0;
 	incident->chosen_pid = incident->scored = incident->candidates_len = 0;
 	incident->flags = 0;
-	incident->message_len = incident->limit_len = incident->trigger_len = 0;
+	incident->message_len = incident->limit_cgroup_len = incident->trigger_cgroup_len = 0;
 	incident->trigger_pid = pid_tgid >> 32;
 	incident->trigger_uid = bpf_get_current_uid_gid();
 	bpf_get_current_comm(incident->trigger_comm, sizeof(incident->trigger_comm));
@@ -171,16 +171,16 @@ inline_always bool send_incident(struct state *state, struct incident_event *inc
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct cgroup_subsys_state *css = memcg_css(task);
-	u64 start = (u64)incident->message_len + incident->limit_len, size;
+	u64 start = (u64)incident->message_len + incident->limit_cgroup_len, size;
 	u32 zero = 0;
 	struct walk *walk = map_lookup(walks, &zero);
 
 	if (css && walk)
 		incident->flags |=
-			path_flags(append_cgroup(walk, incident->strings, start, css, &incident->trigger_len),
+			path_flags(append_cgroup(walk, incident->strings, start, css, &incident->trigger_cgroup_len),
 				   INCIDENT_TRIGGER_CGROUP, INCIDENT_TRIGGER_CUT);
 	stamp(&incident->event, EVENT_INCIDENT, state->incident_ns);
-	size = at_most(start + incident->trigger_len, sizeof(incident->strings));
+	size = at_most(start + incident->trigger_cgroup_len, sizeof(incident->strings));
 	return try_to_send(incident, __builtin_offsetof(struct incident_event, strings) + size);
 }
 

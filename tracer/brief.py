@@ -8,7 +8,10 @@ import mmap
 import struct
 from typing import NamedTuple
 
-BRIEF, REPORTED = 10, 11
+# The mirror of bpf/event.h, written by `make layout`.
+# enum event_type
+BRIEF = 10
+REPORTED = 11
 
 # enum brief_flags
 BRIEF_OC = 1 << 16
@@ -19,16 +22,8 @@ BRIEF_LEAF_CUT = 1 << 19
 UNKNOWN = 0xFFFFFFFF
 NO_LEVEL = 0xFF
 
-FIXED = struct.Struct("=Qq4I6I16shHBBBx")
+FIXED = struct.Struct("=Qq10I16shH3Bx")
 REPORTED_FIXED = struct.Struct("=I4x")
-
-MESSAGES = (
-    b": Killed process 0 (",
-    b"Memory cgroup out of memory: Killed process 0 (",
-    b"Out of memory: Killed process 0 (",
-)
-"""enum reported_message: the lines of the kernel log that it stands for."""
-PATHS_BYTES = 1 << 19
 
 
 class Essentials(NamedTuple):
@@ -52,6 +47,17 @@ class Essentials(NamedTuple):
     namespace_level: int
     limit_level: int
     constraint: int
+
+
+# The end of what `make layout` writes.
+
+MESSAGES = (
+    b": Killed process 0 (",
+    b"Memory cgroup out of memory: Killed process 0 (",
+    b"Out of memory: Killed process 0 (",
+)
+"""enum reported_message: the lines of the kernel log that it stands for."""
+PATHS_BYTES = 1 << 19
 
 
 class Brief(NamedTuple):

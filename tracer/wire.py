@@ -10,14 +10,23 @@ from typing import NamedTuple
 
 from tracer.brief import Brief
 
+# The mirror of bpf/event.h, written by `make layout`.
 EVENT_LAYOUT = 3
-
-VICTIM, INCIDENT, SHARER, EXIT, LEVELS, LOG, END, CGROUP, SIGKILL = range(1, 10)
-AGAIN = 12
-
 CANDIDATES_MAX = 10
 LEVELS_MAX = 16
 ANCESTORS_MAX = 8
+
+# enum event_type
+VICTIM = 1
+INCIDENT = 2
+SHARER = 3
+EXIT = 4
+LEVELS = 5
+LOG = 6
+END = 7
+CGROUP = 8
+SIGKILL = 9
+AGAIN = 12
 
 # enum victim_flags
 VICTIM_TASK = 1 << 0
@@ -50,27 +59,25 @@ SIGKILL_SENDER_CGROUP = 1 << 3
 SIGKILL_SENDER_CUT = 1 << 4
 SIGKILL_UNSEEN = 1 << 5
 
-HEADER = struct.Struct("=IIQQ")
-VICTIM_FIXED = struct.Struct("=3Q7q4Ii8I16sHHH2x")
+HEADER = struct.Struct("=2I2Q")
 ANCESTOR = struct.Struct("=I16s")
-INCIDENT_FIXED = struct.Struct("=QQqiiIIIII16sIHHH2x")
+VICTIM_FIXED = struct.Struct("=3Q7q4Ii8I16s3H2x")
+CANDIDATE = struct.Struct("=2qIi16s")
 COUNTERS = struct.Struct("=8q")
 STAT = struct.Struct("=6q")
-CANDIDATE = struct.Struct("=qqIi16s")
-SHARER_FIXED = struct.Struct("=II16s")
+INCIDENT_FIXED = struct.Struct("=2Qq2i5I16sI3H2x")
+SHARER_FIXED = struct.Struct("=2I16s")
 EXIT_FIXED = struct.Struct("=QI4x")
 AGAIN_FIXED = struct.Struct("=I4x")
 LEVELS_FIXED = struct.Struct("=I4x")
-LOG_FIXED = struct.Struct("=I")
 CGROUP_FIXED = struct.Struct("=I")
-SIGKILL_FIXED = struct.Struct("=8I16s16sHH")
-
-
-class DecodeError(ValueError):
-    """An event that is not what bpf/event.h says."""
+SIGKILL_FIXED = struct.Struct("=8I16s16s2H")
+LOG_FIXED = struct.Struct("=I")
 
 
 class Header(NamedTuple):
+    """struct event."""
+
     type: int
     tid: int
     time_ns: int
@@ -78,11 +85,15 @@ class Header(NamedTuple):
 
 
 class Ancestor(NamedTuple):
+    """struct ancestor."""
+
     pid: int
     comm: bytes
 
 
 class VictimEvent(NamedTuple):
+    """struct victim_event."""
+
     header: Header
     started_ns: int
     init_started_ns: int
@@ -115,7 +126,19 @@ class VictimEvent(NamedTuple):
     brief: Brief | None
 
 
+class CandidateEntry(NamedTuple):
+    """struct candidate."""
+
+    points: int
+    rss_pages: int
+    pid: int
+    oom_score_adj: int
+    comm: bytes
+
+
 class Counters(NamedTuple):
+    """struct memcg_counters."""
+
     usage_pages: int
     limit_pages: int
     failcnt: int
@@ -127,6 +150,8 @@ class Counters(NamedTuple):
 
 
 class Stat(NamedTuple):
+    """struct memcg_stat."""
+
     anon_pages: int
     file_pages: int
     shmem_pages: int
@@ -135,15 +160,9 @@ class Stat(NamedTuple):
     sock_pages: int
 
 
-class CandidateEntry(NamedTuple):
-    points: int
-    rss_pages: int
-    pid: int
-    oom_score_adj: int
-    comm: bytes
-
-
 class IncidentEvent(NamedTuple):
+    """struct incident_event."""
+
     header: Header
     total_pages: int
     gfp_mask: int
@@ -166,6 +185,8 @@ class IncidentEvent(NamedTuple):
 
 
 class SharerEvent(NamedTuple):
+    """struct sharer_event."""
+
     header: Header
     victim_pid: int
     pid: int
@@ -173,36 +194,37 @@ class SharerEvent(NamedTuple):
 
 
 class ExitEvent(NamedTuple):
+    """struct exit_event."""
+
     header: Header
     killed_ns: int
     pid: int
 
 
 class AgainEvent(NamedTuple):
+    """struct again_event."""
+
     header: Header
     tid: int
 
 
 class LevelsEvent(NamedTuple):
+    """struct levels_event."""
+
     header: Header
     levels: tuple[Counters, ...]
 
 
-class LogEvent(NamedTuple):
-    header: Header
-    text: bytes
-
-
-class EndEvent(NamedTuple):
-    header: Header
-
-
 class CgroupEvent(NamedTuple):
+    """struct cgroup_event."""
+
     header: Header
     path: bytes
 
 
 class SigkillEvent(NamedTuple):
+    """struct sigkill_event."""
+
     header: Header
     pid: int
     tid: int
@@ -218,10 +240,28 @@ class SigkillEvent(NamedTuple):
     sender_cgroup: bytes
 
 
+class LogEvent(NamedTuple):
+    """struct log_event."""
+
+    header: Header
+    text: bytes
+
+
+# The end of what `make layout` writes.
+
+
+class EndEvent(NamedTuple):
+    header: Header
+
+
 Event = (
     VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
     | SigkillEvent | AgainEvent
 )  # fmt: skip
+
+
+class DecodeError(ValueError):
+    """An event that is not what bpf/event.h says."""
 
 
 def decode(data: bytes) -> Event:

@@ -55,7 +55,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 		walk = map_lookup(walks, &zero);
 		if (walk)
 			incident->flags |= path_flags(
-				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_len), 0,
+				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_cgroup_len), 0,
 				INCIDENT_LIMIT_CUT);
 	}
 	return 0;

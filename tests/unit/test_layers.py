@@ -194,7 +194,6 @@ THIRD_PARTY = {
     "paho": {"sinks.mqtt"},
     "urwid": {"watch.screen"},
 }
-LONGEST = 330
 
 
 def imports(module: str) -> Iterator[str]:
@@ -270,9 +269,3 @@ def test_daemon_does_not_load_the_command_line() -> None:
             "bcc",
         }
     )
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_length(module: str) -> None:
-    """A module has one subject and stays small."""
-    assert len(MODULES[module].read_text().splitlines()) < LONGEST
