@@ -667,6 +667,33 @@ def test_hostile_names(killed: Killed) -> None:
     assert any("'x\\x1b[31m\\n$(reboot); '\"'\"'y'" in command for command in commands)
 
 
+@pytest.mark.parametrize("name", ["--kubeconfig=x", "-A", "a b", "Web", "a..b", "x" * 254, "web\n", "é"])
+def test_no_kubernetes_name(killed: Killed, name: str) -> None:
+    """What Kubernetes does not allow as a name may be an option: no command has it; a name that it allows has one."""
+    (kill,) = killed("6.1-v1-nested", (b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD))
+    record = sigkill(kubernetes=kill["kubernetes"])
+    for pod, namespace, count in ((name, "shop", 0), ("web-0.a", name, 0), ("web-0.a", "shop", 1), ("web-0", None, 1)):
+        assert kill["kubernetes"] is not None
+        kill["kubernetes"].update({"pod_name": pod, "namespace": namespace})
+        ended = judged([], f"{namespace}/{pod}" if namespace else pod, "pod", exit_code=1)
+        for verdict in (judged([kill], "x", "pod"), judged([record], "x", "pod"), ended):
+            commands = [command for advice in advise(verdict) for command in advice["commands"]]
+            assert sum("kubectl" in command for command in commands) == count
+            assert all(name not in command for command in commands) or not count
+
+
+def test_container_called_like_an_option(killed: Killed) -> None:
+    """Docker's commands have its id."""
+    kill = container_kill(killed, True)
+    assert kill["container"] is not None
+    kill["container"].update({"name": "--all", "runtime": "docker"})
+    commands = [command for advice in advise(judged([kill], ID, "container")) for command in advice["commands"]]
+    assert any(command.endswith(f" {ID}") for command in commands if "docker update" in command)
+    assert not any("--all" in command for command in commands if "docker" in command)
+    ended = judged([], "--all", "container", (state(exit_code=1, finished_at=None),))
+    assert [each["commands"] for each in advise(ended)] == [[]]
+
+
 def line_of(record: Any, **changed: Any) -> bytes:
     return json.dumps({**record, **changed}).encode()
 

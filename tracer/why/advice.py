@@ -15,7 +15,7 @@ from tracer.printable import printable
 from tracer.whose import Identity, owner_of, user_of
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
-from tracer.why.limits import owner, set_limit, shell_word
+from tracer.why.limits import container_word, kubectl, owner, set_limit, shell_word
 from tracer.why.memory import Memory
 from tracer.why.moment import seconds, span
 from tracer.why.verdict import Verdict
@@ -178,10 +178,9 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
     victims = owner_of(kill) if kill is not None else Identity(None, None, None)
     container, kubernetes = victims.container, victims.kubernetes
     if who == "runtime" and kubernetes is not None and kubernetes["pod_name"] is not None:
-        place = f"-n {shell_word(kubernetes['namespace'] or 'default')}"
         return {
             "text": "Ask Kubernetes why: a probe that failed, an eviction, a pod that was deleted.",
-            "commands": [f"kubectl {place} describe pod {shell_word(kubernetes['pod_name'])}"],
+            "commands": kubectl("describe pod", kubernetes["pod_name"], kubernetes["namespace"]),
         }
     if who == "runtime":
         commands = []
@@ -217,10 +216,11 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
 def _logs(verdict: Verdict) -> list[str]:
     name, runtime = verdict["name"], verdict["runtime"]
     program = runtime["runtime"] if runtime is not None else None
-    if verdict["kind"] == "container" and program in ("docker", "podman"):
+    if verdict["kind"] == "container" and program in ("docker", "podman") and not name.startswith("-"):
         return [f"{program} logs --tail 50 {shell_word(name)}"]
     if verdict["kind"] == "pod":
-        return [f"kubectl logs --previous {shell_word(name.rpartition('/')[2])}"]
+        namespace, _, pod = name.rpartition("/")
+        return kubectl("logs --previous", pod, namespace or None)
     return [f"journalctl -u {shell_word(name)} -n 50"] if verdict["kind"] == "unit" else []
 
 
@@ -229,7 +229,7 @@ def _tmpfs(kill: OomKill) -> list[str]:
     container = owner.container or (kill["container"] if user_of(owner) is not None else None)
     if container is None or container["runtime"] not in ("docker", "podman"):
         return ["df -h -t tmpfs", "ipcs -m"]
-    return [f"{container['runtime']} exec {shell_word(container['name'] or container['id'])} df -h"]
+    return [f"{container['runtime']} exec {container_word(container)} df -h"]
 
 
 def _top(verdict: Verdict, kill: OomKill) -> str:

@@ -12,6 +12,9 @@ from tracer.whose import Container, Kubernetes, owner_of, user_of
 from tracer.why.memory import Memory
 
 _MIB = 1 << 20
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
+"""RFC 1123, as Kubernetes has it for the names of pods and, without dots, of namespaces."""
+_DNS_NAME_MAX = 253
 
 
 def owner(kill: OomKill, memory: Memory) -> str:
@@ -72,10 +75,16 @@ def _set_kubernetes(kubernetes: Kubernetes, is_pod: bool) -> tuple[str, list[str
     """A pod's limits are those of its owner's template: what is set on the node does not last."""
     where = "Set resources.limits.memory in the pod's owner (Deployment, StatefulSet, ...)"
     where += "; the pod's limit is the sum of its containers'." if is_pod else "."
-    if kubernetes["pod_name"] is None:
-        return where, []
-    place = f"-n {shell_word(kubernetes['namespace'] or 'default')}"
-    return where, [f"kubectl {place} describe pod {shell_word(kubernetes['pod_name'])}  # Controlled By, Limits"]
+    command = kubectl("describe pod", kubernetes["pod_name"], kubernetes["namespace"])
+    return where, [f"{each}  # Controlled By, Limits" for each in command]
+
+
+def kubectl(action: str, pod: str | None, namespace: str | None) -> list[str]:
+    """The command about a pod; none where a name is not one that Kubernetes allows: it may be taken for an option."""
+    names = [name for name in (pod or "", namespace) if name is not None]
+    if not all(len(name) <= _DNS_NAME_MAX and _DNS_NAME.fullmatch(name) for name in names):
+        return []
+    return [f"kubectl {'' if namespace is None else f'-n {namespace} '}{action} {pod}"]
 
 
 def _set_container(container: Container, memory: Memory, mib: int) -> tuple[str, list[str]]:
@@ -84,7 +93,7 @@ def _set_container(container: Container, memory: Memory, mib: int) -> tuple[str,
     What makes containers anew from a file sets the limit there.
     """
     program, labels = container["runtime"], container["labels"] or {}
-    name = shell_word(container["name"] or container["id"])
+    name = container_word(container)
     swap = memory["swap_allowance_bytes"]
     both = "-1" if swap is not None and swap >= NO_LIMIT_BYTES else f"{mib + -(-(swap or 0) // _MIB)}m"
     if program not in ("docker", "podman"):
@@ -114,6 +123,12 @@ def _set_container(container: Container, memory: Memory, mib: int) -> tuple[str,
         where = f"Set it in {printable(unit)}, too: {program} update is lost when the unit makes the container anew."
         return where, commands
     return "", commands
+
+
+def container_word(container: Container) -> str:
+    """For a runtime's command: a name that begins like an option is not taken for one."""
+    name = container["name"]
+    return shell_word(container["id"] if not name or name.startswith("-") else name)
 
 
 def shell_word(name: str) -> str:
