@@ -29,6 +29,11 @@ _SQLITE_STEPS = 1000
 """Instructions between two looks at the clock."""
 _SQLITE_LIMIT_LENGTH = 0
 """SQLITE_LIMIT_LENGTH, sqlite3.h; Python has a name for it since 3.11."""
+_SQLITE_HEADER_LEN = 100
+_SQLITE_WAL = 2
+"""At bytes 18 and 19 of the header: with a write-ahead log (SQLite, fileformat2).  podman 4.5.0 made its database so,
+and later ones leave it as it is.  To read one SQLite makes -wal and -shm where they are missing, with mode=ro, too.
+Where there is a log, readonly_shm takes the index as it is; where there is none, immutable reads the database alone."""
 _SQLITE_TABLES = {"config": "ContainerConfig", "state": "ContainerState"}
 _BOLT = "libpod/bolt_state.db"
 """Its buckets ctr/ID have the same JSON at these keys (podman, libpod/boltdb_state_internal.go)."""
@@ -146,17 +151,29 @@ def _bolt(database: Bucket, key: bytes, container_id: str) -> bytes | None:
 
 
 def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
-    """A value of a database that may be a user's own: its schema may compute without end, or make gigabytes."""
+    """A value of a database that may be a user's own: its schema may compute without end, or make gigabytes.
+
+    Nothing is made, changed or removed in its folder.
+    """
     descriptor = files.open_file(root, _SQLITE)  # neither a link out of the folder nor a FIFO
     if descriptor is None:
         return None
+    header = os.pread(descriptor, _SQLITE_HEADER_LEN, 0)
     os.close(descriptor)
+    path = f"{root}/{_SQLITE}"
+    if len(header) < _SQLITE_HEADER_LEN:  # SQLite removes a log that lies beside it
+        raise UnreadableError(f"{path}: it is empty")
     import sqlite3  # 1 MB, for hosts with podman 5 only
 
-    path = f"{root}/{_SQLITE}"
+    before = _sqlite_files(root)
+    has_log = (log := before["-wal"]) is not None and log.size_bytes > 0
+    is_alone = _SQLITE_WAL in header[18:20] and not has_log
+    if has_log and before["-shm"] is None:
+        raise UnreadableError(f"{path}: its write-ahead log has no index (-shm), and to read it makes one")
     try:
         named = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection = sqlite3.connect(f"file:{named}?mode=ro", uri=True, timeout=_SQLITE_WAIT_S)
+        way = "immutable=1" if is_alone else "readonly_shm=1"
+        connection = sqlite3.connect(f"file:{named}?mode=ro&{way}", uri=True, timeout=_SQLITE_WAIT_S)
         try:
             if hasattr(connection, "setlimit"):
                 connection.setlimit(_SQLITE_LIMIT_LENGTH, files.FILE_MAX_BYTES)
@@ -170,4 +187,14 @@ def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
             connection.close()
     except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:  # a message may quote any bytes of the file
         raise UnreadableError(f"{path}: {error}") from error
+    if is_alone and _sqlite_files(root) != before:  # it was read without a lock
+        raise UnreadableError(f"{path}: changed while it was read")
     return None if row is None or not isinstance(row[0], bytes) else row[0]
+
+
+def _sqlite_files(root: str) -> dict[str, files.Stamp | None]:
+    """The database and what SQLite keeps beside it, by the end of the name.
+
+    Raises UnreadableError, also for a FIFO among these, for which SQLite would wait.
+    """
+    return {end: files.read_stamp(root, f"{_SQLITE}{end}") for end in ("", "-journal", "-wal", "-shm")}

@@ -11,7 +11,7 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -37,7 +37,17 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 
-_kept: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[tuple[int, ...], Any]] = OrderedDict()
+class Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    written_ns: int
+    changed_ns: int
+
+
+_kept: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[Stamp, Any]] = OrderedDict()
 
 
 class UnreadableError(Exception):
@@ -73,13 +83,10 @@ def read_once(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | No
 
     Raises UnreadableError, and what ``make`` raises.
     """
-    descriptor = open_file(folder, name)
-    if descriptor is None:
+    stamp = read_stamp(folder, name)
+    if stamp is None:
         return None
-    status = os.fstat(descriptor)
-    os.close(descriptor)
     key = folder, name, make
-    stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     kept = _kept.get(key)
     if kept is not None and kept[0] == stamp:
         made: T = kept[1]
@@ -89,11 +96,24 @@ def read_once(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | No
         return None
     made = make(data, f"{folder}/{name}")
     _kept.pop(key, None)
-    if time.time_ns() - status.st_ctime_ns > _NEW_NS:
+    if time.time_ns() - stamp.changed_ns > _NEW_NS:
         _kept[key] = stamp, made
         if len(_kept) > KEPT_MAX:
             _kept.popitem(last=False)
     return made
+
+
+def read_stamp(folder: str, name: str) -> Stamp | None:
+    """Of the regular file ``name`` below ``folder``; None where there is none.
+
+    Raises UnreadableError.
+    """
+    descriptor = open_file(folder, name)
+    if descriptor is None:
+        return None
+    status = os.fstat(descriptor)
+    os.close(descriptor)
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def open_file(folder: str, name: str) -> int | None:

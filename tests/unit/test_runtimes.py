@@ -2,9 +2,13 @@
 """runtimes.py and the runtimes behind it: what their files tell, and what hostile ones cannot do."""
 
 import contextlib
+import itertools
 import json
 import os
+import re
+import shutil
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from tracer.runtimes import Runtimes, parse_root
 
 from . import bolt_file
 from .bolt_file import Tree
+from .test_cli import oomtrace
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
@@ -425,6 +430,113 @@ def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
     assert runtimes.find(ID, "podman", None) == {}
     assert runtimes.errors == 1
+
+
+def with_log(folder: Path) -> sqlite3.Connection:
+    """podman's database with a write-ahead log, as podman 4.5.0 makes it; a container was made since it was opened."""
+    folder.mkdir(parents=True)
+    database = sqlite3.connect(folder / "db.sql")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE ContainerConfig (ID TEXT PRIMARY KEY, JSON TEXT)")
+    database.execute("PRAGMA wal_checkpoint")
+    database.execute("INSERT INTO ContainerConfig VALUES (?, ?)", (ID, b'{"name":"web"}'))
+    database.commit()
+    return database
+
+
+def tree(folder: Path) -> dict[str, tuple[int, ...]]:
+    """All that lies there: names, sizes, owners, times."""
+    found = {path: path.stat() for path in (folder, *folder.iterdir())}
+    return {path.name: (each.st_size, each.st_uid, each.st_mtime_ns) for path, each in found.items()}
+
+
+@pytest.mark.parametrize("podman", ["runs", "has ended", "was killed", "was killed, and a copy without -shm is read"])
+def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
+    """What podman has written is known, and reading leaves its folder as it is."""
+    folder = tmp_path / "containers-storage"
+    database = with_log(folder)
+    if podman == "has ended":
+        database.close()
+        assert [path.name for path in folder.iterdir()] == ["db.sql"]
+    elif podman != "runs":
+        shutil.copytree(folder, tmp_path / "copy")
+        folder = tmp_path / "copy"
+        if "-shm" in podman:
+            (folder / "db.sql-shm").unlink()
+    before, runtimes = tree(folder), Runtimes([("containers-storage", str(folder))])
+    found = runtimes.find(ID, "podman", None)
+    assert tree(folder) == before
+    if "-shm" in podman:
+        assert (found, "write-ahead log has no index" in runtimes.last_error) == ({}, True)
+    else:
+        assert (found, runtimes.errors) == ({"runtime": "podman", "name": "web", "labels": {}}, 0)
+    database.close()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_podman_of_a_user(is_open: bool, tmp_path: Path) -> None:
+    """A command that root runs neither makes files in a user's folder nor takes or gives any away there."""
+    require(os.geteuid() == 0, "root, as nobody else gives files away")
+    folder = tmp_path / "containers-storage"
+    database = with_log(folder)
+    if not is_open:
+        database.close()
+    os.chown(folder, 1000, 1000)
+    for path in folder.iterdir():
+        os.chown(path, 1000, 1000)
+    if is_open:
+        os.chown(folder / "db.sql-wal", 1001, 1001)
+    before = tree(folder), [path.stat().st_ctime_ns for path in sorted(folder.iterdir())]
+    cgroup = f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope"
+    told = oomtrace("resolve", cgroup, "--json", "--runtime-root", f"containers-storage={folder}")
+    assert json.loads(told.stdout)["container"]["name"] == "web"
+    assert (tree(folder), [path.stat().st_ctime_ns for path in sorted(folder.iterdir())]) == before
+    database.close()
+
+
+def test_podman_writes_meanwhile(tmp_path: Path) -> None:
+    """While podman opens, writes and closes its database again and again an answer is what was written, or an error."""
+    folder, is_over = tmp_path / "containers-storage", threading.Event()
+    with_log(folder).close()
+
+    def write_on() -> None:
+        for number in itertools.count():
+            with contextlib.closing(sqlite3.connect(folder / "db.sql", timeout=60)) as database, database:
+                value = json.dumps({"name": f"web{number}", "spec": "x" * 9000}).encode()
+                database.execute("UPDATE ContainerConfig SET JSON = ?", (value,))
+            if is_over.is_set():
+                return
+
+    runtimes = Runtimes([("containers-storage", str(folder))])
+    names: set[str] = set()
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    began = time.monotonic()
+    while time.monotonic() - began < 1 or not names:
+        found = runtimes.find(ID, "podman", None)
+        if found:
+            names.add(found["name"])
+    is_over.set()
+    writer.join()
+    assert len(names) > 1
+    assert all(re.fullmatch(r"web\d*", name) for name in names)
+    assert not re.search("malformed|JSON", runtimes.last_error), runtimes.last_error
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_podman_hostile_files_beside_the_database(end: str, is_empty: bool, runtimes: Runtimes, tmp_path: Path) -> None:
+    """Whatever a user puts beside it is not removed, and is not waited for."""
+    podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)")
+    folder = tmp_path / "containers-storage"
+    if is_empty:
+        (folder / "db.sql").write_bytes(b"")
+    for make in (lambda path: path.write_bytes(b"\xd9\xd5\x05\xf9 \xa1c\xd7" + b"x" * 600), os.mkfifo):
+        make(folder / f"db.sql{end}")
+        before, began = tree(folder), time.monotonic()
+        assert runtimes.find(ID, "podman", None) == {}
+        assert (tree(folder), time.monotonic() - began < 1) == (before, True)
+        (folder / f"db.sql{end}").unlink()
 
 
 def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:

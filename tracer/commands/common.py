@@ -9,6 +9,7 @@ import typer
 
 from tracer.errors import TracerError
 from tracer.line import computed_json
+from tracer.privileges import for_reading
 from tracer.reading import Reading
 from tracer.runtimes import ROOTS, Runtimes, parse_root
 
@@ -32,6 +33,6 @@ def print_json(value: object) -> None:
 @contextlib.contextmanager
 def runtimes(roots: list[str]) -> Iterator[Runtimes]:
     """Reads their files where nobody waits for one that hangs."""
-    with contextlib.closing(Reading(None)) as reading:
+    with contextlib.closing(Reading(for_reading(network=False))) as reading:
         reading.begin(map(parse_root, roots))
         yield reading.runtimes

@@ -10,6 +10,7 @@ import typer
 
 from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json
 from tracer.errors import TracerError
+from tracer.privileges import for_reading
 from tracer.runtimes import parse_root
 
 INTERVAL_S = 2.0
@@ -36,7 +37,7 @@ def top(
             break
     else:
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
-    reading = Reading(None, (processes.read_plain,))
+    reading = Reading(for_reading(network=False), (processes.read_plain,))
     reading.begin(map(parse_root, runtime_root))
     looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 
