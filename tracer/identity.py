@@ -22,6 +22,8 @@ class Resolved(TypedDict):
     kubernetes: Kubernetes | None
     systemd: Systemd | None
     owner: Owner | None
+    unread: list[str]
+    """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
 def resolve(target: str, runtimes: Runtimes) -> Resolved:
@@ -38,6 +40,7 @@ def resolve(target: str, runtimes: Runtimes) -> Resolved:
         "kubernetes": whose.kubernetes,
         "systemd": whose.systemd,
         "owner": whose.owner,
+        "unread": list(runtimes.unread.values()),
     }
 
 

@@ -52,6 +52,16 @@ _FOLDERS = (
 )
 """Root, folder below it, runtime: in these each container has a folder that is called by its id."""
 
+_NAMES = {
+    "docker": "names of Docker's containers",
+    "containerd": "names of containerd's containers",
+    "containerd-root": "names of containerd's containers",
+    "containers-storage": "names of podman's and CRI-O's containers",
+    "container-logs": "names of pods",
+    "pod-logs": "names of pods",
+}
+"""What each of ROOTS tells."""
+
 
 class Read(Protocol):
     """Calls one of QUESTIONS, wherever that may be done."""
@@ -113,6 +123,8 @@ class Runtimes:
         self.errors = 0
         """How many files were there and could not be read, or were not what they should be."""
         self.last_error = ""
+        self.unread: dict[str, str] = {}
+        """By folder, what could not be read in it first, and what may be missing for that."""
 
     def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
         """What is known of a container; empty where nothing is.
@@ -150,12 +162,16 @@ class Runtimes:
                         if _is_name(found):
                             yield found, runtime
                 except UnreadableError as error:
-                    self.note(str(error))
+                    self._note_unread(root, folder, error)
 
     def note(self, error: str) -> None:
         """Count a part of a record that stays unknown."""
         self.errors += 1
         self.last_error = error
+
+    def _note_unread(self, root: str, folder: str, error: UnreadableError) -> None:
+        self.note(str(error))
+        self.unread.setdefault(folder, f"{error}; {_NAMES[root]} may be missing")
 
     def _of(self, root: str, user: int | None) -> Iterator[str]:
         """The folders that tell of the host's containers, or of this user's.
@@ -166,7 +182,7 @@ class Runtimes:
             try:
                 owner = self._read(folder_owner, folder, "")
             except UnreadableError as error:
-                self.note(str(error))
+                self._note_unread(root, folder, error)
                 continue
             if owner == user if user is not None else owner in (0, os.geteuid()):
                 yield folder
@@ -178,7 +194,7 @@ class Runtimes:
             try:
                 answer = self._read(question, folder, subject)
             except UnreadableError as error:
-                self.note(str(error))
+                self._note_unread(root, folder, error)
                 continue
             if answer is not None:
                 return answer

@@ -95,6 +95,8 @@ class TopJson(TypedDict):
     memory_available_bytes: int
     swap_total_bytes: int
     processes: list[EntryJson]
+    unread: list[str]
+    """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
 class Top:
@@ -111,11 +113,17 @@ class Top:
         """The host's memory, and all processes as they are now."""
         host = read_host()
         now_ns = boottime_ns()
+        self._runtimes.unread.clear()
         memcgs = Memcgs(host.swap_bytes)
         found = list(self._read_processes())
         chosen = next_choices(found, memcgs, host)
         self._forget({each.cgroup for each in found})
         return host, [self._entry(each, host, now_ns, memcgs, tuple(chosen.get(each.pid, ()))) for each in found]
+
+    @property
+    def unread(self) -> list[str]:
+        """At the last look: folders of runtimes that could not be read, and what may be missing for that."""
+        return list(self._runtimes.unread.values())
 
     def _entry(self, each: Process, host: Host, now_ns: int, memcgs: Memcgs, next_of: tuple[str, ...]) -> Entry:
         return Entry(
@@ -223,13 +231,14 @@ def _entry_json(entry: Entry, host: Host) -> EntryJson:
     }
 
 
-def report(host: Host, entries: list[Entry]) -> TopJson:
+def report(host: Host, entries: list[Entry], unread: list[str]) -> TopJson:
     """What ``--json`` prints."""
     return {
         "memory_total_bytes": host.total_bytes,
         "memory_available_bytes": host.available_bytes,
         "swap_total_bytes": host.swap_bytes,
         "processes": [_entry_json(entry, host) for entry in entries],
+        "unread": unread,
     }
 
 

@@ -309,11 +309,17 @@ def test_top(tmp_path: Path) -> None:
         assert found[os.getpid()]["cmdline"]
 
 
-@pytest.mark.parametrize("command", [["why", "anything"], ["resolve", f"/docker/{'a' * 64}"]])
-def test_commands(tmp_path: Path, command: list[str]) -> None:
-    """They give up a runtime's folder that hangs, and end."""
-    with dead_server(tmp_path / "docker") as asked:
+@pytest.mark.parametrize("command", [["why", "anything"], ["resolve", f"/docker/{'a' * 64}"], ["top", "-n", "1"]])
+def test_commands(tmp_path: Path, cgroup: Cgroup, command: list[str]) -> None:
+    """They give up a runtime's folder that hangs, say so, and end."""
+    group = cgroup.child("docker").child(secrets.token_hex(32), 16)
+    with dead_server(tmp_path / "docker") as asked, subprocess.Popen(["sleep", "600"]) as sleeper:
+        group.write("cgroup.procs", sleeper.pid)
         tried = [sys.executable, "-m", "tracer", *command, "--runtime-root", f"docker={tmp_path / 'docker'}"]
-        with subprocess.Popen(tried, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            assert process.wait(PATIENCE * 20) in (0, 1)
+        with subprocess.Popen(tried, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            _, errors = process.communicate(timeout=PATIENCE * 20)
+            assert process.returncode in (0, 1)
+        sleeper.kill()
         assert asked.is_set()
+    expected = f"oomtrace: {tmp_path / 'docker'}: no answer within 2 s; names of Docker's containers may be missing"
+    assert errors.splitlines().count(expected) == 1

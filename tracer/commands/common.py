@@ -3,12 +3,13 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import typer
 
 from tracer.errors import TracerError
 from tracer.line import computed_json
+from tracer.printable import printable
 from tracer.privileges import for_reading
 from tracer.reading import Reading
 from tracer.runtimes import ROOTS, Runtimes, parse_root
@@ -32,7 +33,15 @@ def print_json(value: object) -> None:
 
 @contextlib.contextmanager
 def runtimes(roots: list[str]) -> Iterator[Runtimes]:
-    """Reads their files where nobody waits for one that hangs."""
+    """Reads their files where nobody waits for one that hangs; what was not read is told on stderr."""
     with contextlib.closing(Reading(for_reading(network=False))) as reading:
         reading.begin(map(parse_root, roots))
-        yield reading.runtimes
+        try:
+            yield reading.runtimes
+        finally:
+            warn_unread(reading.runtimes.unread.values())
+
+
+def warn_unread(unread: Iterable[str]) -> None:
+    for each in unread:
+        print(f"oomtrace: {printable(each)}", file=sys.stderr)

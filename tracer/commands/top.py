@@ -8,8 +8,9 @@ from typing import get_args
 
 import typer
 
-from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json
+from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json, warn_unread
 from tracer.errors import TracerError
+from tracer.printable import printable
 from tracer.privileges import for_reading
 from tracer.runtimes import parse_root
 
@@ -41,26 +42,31 @@ def top(
     reading.begin(map(parse_root, runtime_root))
     looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 
+    warned: set[str] = set()
+
     def look() -> tuple[looking.Host, list[looking.Entry]]:
         host, entries = looker.look()
         return host, looking.select(entries, key, container, unit)
 
     def fill(columns: int, rows: int) -> list[str]:
         host, entries = look()
-        shown = entries[: min(lines or rows, max(1, rows - 2))]
+        notes = [printable(each)[:columns] for each in looker.unread]
+        shown = entries[: min(lines or rows, max(1, rows - 2 - len(notes)))]
         head = (
             f"{time.strftime('%H:%M:%S')}  {len(entries)} processes  "
             f"{host.available_bytes >> 20} of {host.total_bytes >> 20} MiB available  q ends"
         )
-        return [head[:columns], *table(shown, columns)][:rows]
+        return [head[:columns], *notes, *table(shown, columns)][:rows]
 
     def write() -> None:
         host, entries = look()
+        warn_unread(set(looker.unread) - warned)
+        warned.update(looker.unread)
         if not entries:
             place = " and ".join(filter(None, [container and f"container {container!r}", unit and f"unit {unit!r}"]))
             raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
         if as_json:
-            print_json(looking.report(host, entries[:lines]))
+            print_json(looking.report(host, entries[:lines], looker.unread))
         else:
             print(*table(entries[:lines]), sep="\n")
 

@@ -41,6 +41,8 @@ class Answer(TypedDict):
     verdict: Verdict
     evidence: list[Evidence]
     """Kills of it, the latest last."""
+    unread: list[str]
+    """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
 def answer(question: Question, runtimes: Runtimes) -> Answer:
@@ -95,6 +97,7 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
             }
             for each in found
         ],
+        "unread": list(runtimes.unread.values()),
     }
 
 
