@@ -39,6 +39,12 @@ DEB_PACKAGES := clang llvm libbpf-dev linux-libc-dev debhelper dh-python dpkg-de
 PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 python3-bpfcc mmdebstrap debian-archive-keyring
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
+# The same commit makes the same bytes.  Not every source has its history: an archive keeps the commit's time in its files.
+GIT = git -c safe.directory='*' --git-dir=.git
+SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || stat --format=%Y CHANGELOG.md)
+# Who builds a package maintains it: debchange(1) takes the name from the same variables.
+DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null)
+DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
@@ -61,7 +67,7 @@ tracer/objects/oomtrace.arm64.bpf.o: TARGET_ARCH := arm64
 $(OBJECTS): $(BPF_SOURCES)
 	@mkdir -p $(@D)
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -D__TARGET_ARCH_$(TARGET_ARCH) \
-		-Ibpf -I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
+		-fdebug-compilation-dir=. -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu -c bpf/oomtrace.bpf.c -o $@
 	llvm-strip -g $@
 
 $(BIN)/pip:
@@ -187,7 +193,7 @@ docs: build  ## Write the parts of docs/ and README.md that come from the code
 
 .PHONY: wheel
 wheel: bpf $(BIN)/pip  ## Build the package, BPF objects inside, into dist/
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 .PHONY: deb
 deb:  ## Build the Debian package, for amd64 and arm64, into dist/
@@ -195,12 +201,20 @@ deb:  ## Build the Debian package, for amd64 and arm64, into dist/
 	@$(MAKE) --no-print-directory $(DEB)
 
 # debhelper wants its folder at the top, where this project has none.
+$(DEB): export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
+$(DEB): export DEBFULLNAME := $(DEBFULLNAME)
+$(DEB): export DEBEMAIL := $(DEBEMAIL)
 $(DEB): $(OBJECTS) $(DEB_SOURCES)
+	@if [ -z "$$DEBFULLNAME" ] || [ -z "$$DEBEMAIL" ]; then \
+		echo "deb: the maintainer of the package is unknown: set DEBFULLNAME and DEBEMAIL" >&2; exit 1; fi
 	@rm -rf build/deb
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
 	@cp -Rp deploy/oomtrace.service deploy/config.toml deploy/collectors build/deb/oomtrace/debian
+	@DATE="$$(LC_ALL=C date --utc --rfc-email --date=@$$SOURCE_DATE_EPOCH)" perl -pi -e 's/\@VERSION\@/$(VERSION)/; \
+		s/\@MAINTAINER\@/$$ENV{DEBFULLNAME} <$$ENV{DEBEMAIL}>/; s/\@DATE\@/$$ENV{DATE}/' \
+		build/deb/oomtrace/debian/control build/deb/oomtrace/debian/changelog
 	@cd build/deb/oomtrace && dpkg-buildpackage --build=all --unsigned-changes --no-pre-clean >../log 2>&1 || \
 		{ cat ../log; exit 1; }
 	@cp build/deb/$(@F) $@

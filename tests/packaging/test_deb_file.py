@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Debian package without a host of its own: what lintian says, and the oldest Debian that it is for."""
 
+import gzip
+import io
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,20 @@ def test_lintian(deb: Path) -> None:
     """Nothing in it is against Debian's policy."""
     done = subprocess.run(["lintian", "--allow-root", "--fail-on=error", deb], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_maintainer(deb: Path) -> None:
+    """Who maintains it is who built it, in all three places; nothing that the source leaves open is left."""
+    maintainer = subprocess.run(["dpkg-deb", "--field", deb, "Maintainer"], capture_output=True, text=True).stdout
+    assert re.fullmatch(r"[^<>@]+ <[^<>@ ]+@[^<>@ ]+\.[^<>@ .]+>\n", maintainer)
+    archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        packed = files.extractfile("./usr/share/doc/oomtrace/changelog.gz")
+        assert packed is not None
+        changelog = gzip.decompress(packed.read()).decode()
+    head, *_, trailer = changelog.strip().splitlines()
+    assert head == f"oomtrace ({__version__}) unstable; urgency=medium"
+    assert trailer.startswith(f" -- {maintainer.strip()}  ")
 
 
 def test_debian_12(deb: Path, tmp_path: Path) -> None:
