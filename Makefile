@@ -121,6 +121,12 @@ format: build  ## Format Python and C
 test-unit: build  ## Tests that need no root
 	$(ALONE) $(BIN)/pytest tests/unit -q -n auto
 
+.PHONY: test-pythons
+test-pythons:  ## The unit tests on every Python that pyproject.toml names: make test-pythons PYTHONS='3.10 3.13'
+	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES)"
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/python -m tests.pythons $(PYTHONS)
+
 .PHONY: fuzz
 fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redact bolt'; needs no root
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' 2>/dev/null || \

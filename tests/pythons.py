@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In: versions of Python, or those of pyproject.toml's classifiers.  Out: a line for each: the unit tests there.
+
+python3 -m tests.pythons 3.10 3.13          what a run says goes to build/python/VERSION.log
+
+A version that this machine lacks is skipped, and fails with OOMTRACE_REQUIRE=all.  Status: 0 when all that ran passed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.repeat import count
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build" / "python"
+VERSION = re.compile(r"3\.\d+")
+
+
+def versions() -> list[str]:
+    """Those that pyproject.toml says are supported."""
+    text = (ROOT / "pyproject.toml").read_text()
+    return re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
+
+
+def interpreter(version: str) -> str | None:
+    """A program that is this version: on the PATH, or one of pyenv's."""
+    root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    installed = sorted(str(path) for path in root.glob(f"versions/{version}.*/bin/python{version}"))
+    for program in [shutil.which(f"python{version}"), *installed]:
+        if program is None:
+            continue
+        # A shim of pyenv is on the PATH for versions that are not selected, too, and then fails.
+        done = subprocess.run([program, "--version"], capture_output=True, text=True)
+        if done.returncode == 0 and done.stdout.startswith(f"Python {version}."):
+            return program
+    return None
+
+
+def prepare(version: str, program: str) -> str:
+    """The Python of a virtual environment with the project and what its tests need."""
+    folder = FOLDER / version
+    python = str(folder / "bin" / "python")
+    ready = folder / "ready"
+    wanted = (ROOT / "pyproject.toml").read_text()
+    if not ready.exists() or ready.read_text() != wanted:
+        subprocess.run([program, "-m", "venv", "--clear", folder], check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--editable", ".[test]"], cwd=ROOT, check=True)
+        ready.write_text(wanted)
+    return python
+
+
+def run(version: str, program: str) -> bool:
+    """Prints the line of this version; whether all is well."""
+    log = FOLDER / f"{version}.log"
+    python = prepare(version, program)
+    began = time.monotonic()
+    command = [python, "-m", "tests.stage", python, "-m", "pytest", "tests/unit", "-q", "-n", "auto"]
+    with log.open("wb") as out:
+        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=out).returncode
+    tests = count(log.read_text(errors="replace"))
+    print(
+        f"{version}: {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped, "
+        f"{time.monotonic() - began:.0f} s, status {status}",
+        flush=True,
+    )
+    if status:
+        print(f"{version}: see {log.relative_to(ROOT)}", file=sys.stderr)
+    return status == 0
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or versions()
+    if invalid := [version for version in wanted if not VERSION.fullmatch(version)]:
+        print(f"invalid version: {invalid[0]!r}; usage: python3 -m tests.pythons [3.N...]", file=sys.stderr)
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    well = True
+    for version in wanted:
+        program = interpreter(version)
+        if program is None:
+            required = os.environ.get("OOMTRACE_REQUIRE") == "all"
+            print(f"{version}: {'failed' if required else 'skipped'}: this machine has no python{version}", flush=True)
+            well &= not required
+        else:
+            well &= run(version, program)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
