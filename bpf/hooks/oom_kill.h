@@ -55,8 +55,8 @@ int on_oom_kill_process(struct pt_regs *ctx)
 		walk = map_lookup(walks, &zero);
 		if (walk)
 			incident->flags |= path_flags(
-				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_cgroup_len), 0,
-				INCIDENT_LIMIT_CUT);
+				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_cgroup_len),
+				0, INCIDENT_LIMIT_CUT);
 	}
 	return 0;
 }
