@@ -47,7 +47,7 @@ DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null)
 DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/images/* *.md) \
 	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/*)
 
 .DEFAULT_GOAL := build
@@ -105,16 +105,16 @@ ahead: build  ## Make what test-collectors and test-vm need; `make test` does it
 
 .PHONY: lint
 lint: build  ## ruff, mypy --strict, clang-format, shellcheck
-	$(BIN)/ruff check tracer tests deploy vagrant
-	$(BIN)/ruff format --check tracer tests deploy vagrant
+	$(BIN)/ruff check tracer tests deploy vagrant docs
+	$(BIN)/ruff format --check tracer tests deploy vagrant docs
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(C_FILES)
 	shellcheck --external-sources --source-path=SCRIPTDIR --severity=warning $(SHELL_FILES)
 
 .PHONY: format
 format: build  ## Format Python and C
-	$(BIN)/ruff check --fix --unsafe-fixes tracer tests deploy vagrant
-	$(BIN)/ruff format tracer tests deploy vagrant
+	$(BIN)/ruff check --fix --unsafe-fixes tracer tests deploy vagrant docs
+	$(BIN)/ruff format tracer tests deploy vagrant docs
 	clang-format -i $(C_FILES)
 
 .PHONY: test-unit
@@ -196,6 +196,18 @@ layout: $(VENV)/ready  ## Write what Python knows of bpf/event.h (tracer/wire.py
 .PHONY: docs
 docs: build  ## Write the parts of docs/ and README.md that come from the code
 	$(BIN)/python -m tests.docs
+
+.PHONY: site
+site: build  ## Build the documentation as HTML into build/site; a warning is an error
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[site]'
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -c docs -d build/site-cache . build/site
+	@echo build/site/index.html
+
+.PHONY: picture
+picture: build  ## Make docs/images/report.png: the report of real kernel logs, in Chromium
+	@$(MAKE) --no-print-directory packages PACKAGES="chromium chromium-driver fonts-dejavu-core"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[site]'
+	$(BIN)/python -m tests.report.picture
 
 .PHONY: wheel
 wheel: bpf $(BIN)/pip  ## Build the package, BPF objects inside, into dist/

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
 
-docs/output.md: every field of every record, from the JSON Schema.  docs/outputs.md: every output and its options, from
-the forms of tracer/sinks; docs/install.md: what extras are, from tracer/extras.py; the prose between the tables is
-written by hand.
+docs/record.md: every field of every record, from the JSON Schema.  docs/destinations.md: every output and its options,
+from the forms of tracer/sinks.  docs/install.md: the extras, from tracer/extras.py.  README.md: an answer of
+``oomtrace why``.  The prose around them is written by hand.
 """
 
+import json
 import re
+import subprocess
 import sys
+import tempfile
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,35 +23,29 @@ from tracer.sinks.target import COMMON, Option
 from tracer.sinks.tls import OPTIONS as tls_options
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "docs" / "output.md"
-OUTPUTS = ROOT / "docs" / "outputs.md"
+README = ROOT / "README.md"
+RECORD = ROOT / "docs" / "record.md"
+DESTINATIONS = ROOT / "docs" / "destinations.md"
 INSTALL = ROOT / "docs" / "install.md"
-
-HEAD = """# Output reference
-
-<!-- Written by `make docs` from tracer/event.py. -->
-
-oomtrace writes JSON lines: one record a line, UTF-8, at most 8192 bytes (`--max-record`). Every record has `schema`,
-`type`, `time`, `seq` and `host`; `type` tells what else. Integers are in base units, named in the field (`_bytes`,
-`_ns`, `_pages`). `null` means unknown. Text that a container chose is decoded as UTF-8; what is no UTF-8 is written as
-`\\xNN`. What was too long is cut, and named in `truncated`. `oomtrace schema` prints the JSON Schema of all this.
-
-Fields may be added in later versions; none changes its meaning without a new number in `schema`.
-"""
+WIDTH = 118
+"""Of prose in the pages."""
 
 
-def render() -> str:
+def render_record(page: str) -> str:
+    return _with_parts(page, {"fields-table": _fields()})
+
+
+def _fields() -> list[str]:
+    """A heading, a description and a table of fields for each type of record."""
     schema = json_schema()
     definitions = schema["$defs"]
-    parts = [HEAD]
+    lines = []
     for reference in schema["oneOf"]:
         definition = definitions[_name(reference)]
         kind = definition["properties"]["type"]["enum"][0]
-        parts.append(f"## `{kind}`\n\n{definition['description']}\n")
-        rows = ["| field | type | meaning |", "|---|---|---|"]
-        rows += _rows(definition, definitions, "")
-        parts.append("\n".join(rows) + "\n")
-    return "\n".join(parts)
+        lines += ["", f"## `{kind}`", "", definition["description"], ""]
+        lines += ["| field | type | meaning |", "|---|---|---|", *_rows(definition, definitions, "")]
+    return [*lines, ""]
 
 
 def _rows(definition: dict[str, Any], definitions: dict[str, Any], prefix: str) -> list[str]:
@@ -82,21 +80,39 @@ def _name(reference: dict[str, Any]) -> str:
     return str(reference["$ref"]).rpartition("/")[2]
 
 
-def render_outputs(page: str) -> str:
-    return _with_tables(page, {"outputs": _uris(), "options": _options()})
+def render_destinations(page: str) -> str:
+    return _with_parts(page, {"outputs-table": _uris(), "options-table": _options()})
 
 
 def render_install(page: str) -> str:
-    return _with_tables(page, {"extras": _extras()})
+    return _with_parts(page, {"extras-table": _extras()})
 
 
-def _with_tables(page: str, tables: Mapping[str, Sequence[str]]) -> str:
-    """The page with its tables made anew."""
-    for name, rows in tables.items():
-        made = "\n".join([f"<!-- {name}-table -->", *rows, f"<!-- /{name}-table -->"])
-        (place,) = re.findall(rf"<!-- {name}-table -->\n.*<!-- /{name}-table -->", page, re.DOTALL)
+def render_readme(page: str) -> str:
+    return _with_parts(page, {"why": _why()})
+
+
+def _with_parts(page: str, parts: Mapping[str, Sequence[str]]) -> str:
+    """The page with the lines between its markers made anew."""
+    for name, lines in parts.items():
+        made = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
+        (place,) = re.findall(rf"<!-- {name} -->\n.*<!-- /{name} -->", page, re.DOTALL)
         page = page.replace(place, made)
     return page
+
+
+def _why() -> list[str]:
+    """The first paragraph of what ``oomtrace why`` answers about the record in docs/record.md, broken for a page."""
+    (record,) = re.findall(r"```json\n(.*?)```", RECORD.read_text(), re.DOTALL)
+    name = json.loads(record)["container"]["name"]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(json.loads(record)) + "\n")
+        file.flush()
+        command = [sys.executable, "-m", "tracer", "why", name, "--records", file.name]
+        answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    paragraph = answer.partition("\n\n")[0].splitlines()
+    broken = [line for sentence in paragraph for line in textwrap.wrap(sentence, WIDTH)]
+    return ["", "```console", f"$ oomtrace why {name}", *broken, "```", ""]
 
 
 def _uris() -> list[str]:
@@ -192,8 +208,9 @@ def _written(option: Option) -> str:
 
 
 PAGES: Mapping[Path, Callable[[], str]] = {
-    OUTPUT: render,
-    OUTPUTS: lambda: render_outputs(OUTPUTS.read_text()),
+    README: lambda: render_readme(README.read_text()),
+    RECORD: lambda: render_record(RECORD.read_text()),
+    DESTINATIONS: lambda: render_destinations(DESTINATIONS.read_text()),
     INSTALL: lambda: render_install(INSTALL.read_text()),
 }
 

@@ -32,6 +32,7 @@ def examine() -> list[Check]:
     checks = (
         _privileges(),
         _libbpf(),
+        *_lockdown(),
         core._replace(needed=not bcc.ok),
         bcc._replace(needed=not core.ok, spare=core.ok),
         _kprobes(found),
@@ -71,6 +72,19 @@ def _libbpf() -> Check:
     except TracerError as error:
         return Check("libbpf", False, True, error.message, error.hint)
     return Check("libbpf", True, True, "libbpf.so.1 loads", "")
+
+
+def _lockdown() -> list[Check]:
+    """Nothing where the kernel does not say (no securityfs, or no lockdown)."""
+    try:
+        with open(features.LOCKDOWN, encoding="ascii") as file:
+            mode = file.read().partition("[")[2].partition("]")[0]
+    except OSError:
+        return []
+    if mode != "confidentiality":
+        return [Check("lockdown", True, True, mode, "")]
+    finding = "mode confidentiality forbids BPF programs to read kernel memory"
+    return [Check("lockdown", False, True, finding, "boot with lockdown=integrity, or without lockdown")]
 
 
 def _core(btf: bool) -> Check:

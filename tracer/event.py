@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The event model: every record that oomtrace writes, as it stands in the JSON.
 
-Records are plain dictionaries, typed here and nowhere else; the JSON Schema and the output reference are
+Records are plain dictionaries, typed here and nowhere else; the JSON Schema and the record reference are
 generated from these annotations.  TypedDict instead of dataclasses keeps 3 MB out of the daemon.
 
 Conventions: integers in base units with the unit in the name, ``None`` for "unknown", RFC 3339 UTC time

@@ -9,6 +9,7 @@ from tracer.engine import Hook
 
 BTF = "/sys/kernel/btf/vmlinux"
 KALLSYMS = "/proc/kallsyms"
+LOCKDOWN = "/sys/kernel/security/lockdown"
 KPROBE_PMU = "/sys/bus/event_source/devices/kprobe/type"
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 

@@ -20,7 +20,7 @@ def once(records: Iterable[Record]) -> list[Record]:
 
 
 def check_delivered(runs: Runs, received: Sequence[Record], *, in_order: bool = True) -> None:
-    """All records; doubles are the same record again.  ``received`` are records as in docs/output.md."""
+    """All records; doubles are the same record again.  ``received`` are records as in docs/record.md."""
     assert received, "nothing was received"
     written = once(runs.records())
     keys, wanted = [key(record) for record in once(received)], [key(record) for record in written]

@@ -45,6 +45,6 @@ def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
 
 
 def shown() -> Any:
-    """A real record: that which README shows."""
-    (found,) = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The real record that docs/record.md shows."""
+    (found,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.DOTALL)
     return json.loads(found)

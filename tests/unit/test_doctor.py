@@ -52,3 +52,29 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not ok
     assert "line 1" in said
     assert "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[none] integrity confidentiality\n", [(True, "none")]),
+        ("none [integrity] confidentiality\n", [(True, "integrity")]),
+        (
+            "none integrity [confidentiality]\n",
+            [(False, "mode confidentiality forbids BPF programs to read kernel memory")],
+        ),
+        (None, []),
+    ],
+)
+def test_lockdown(
+    text: str | None, found: list[tuple[bool, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only mode confidentiality keeps a host from being traced; without securityfs doctor says nothing of it."""
+    path = tmp_path / "lockdown"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr("tracer.features.LOCKDOWN", str(path))
+    checks = doctor.examine()
+    assert [(each.ok, each.finding) for each in checks if each.name == "lockdown"] == found
+    if found == [] or not found[0][0]:
+        assert doctor.can_trace([each for each in checks if each.name == "lockdown"]) is (found == [])

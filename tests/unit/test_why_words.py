@@ -31,7 +31,7 @@ def killed(tmp_path: Path) -> Killed:
 
 @pytest.fixture
 def record() -> OomKill:
-    """The real record that README shows."""
+    """The real record that docs/record.md shows."""
     made: OomKill = shown()
     made["host"] = HOST
     return made

@@ -228,7 +228,8 @@ def _is_mailbox(connected: socket.socket) -> bool:
 def explained(error: OSError) -> OSError:
     if error.errno not in _FORBIDDEN:
         return error
-    return OSError(error.errno, f"{error.strerror} (the service's unit forbids the network: see docs/outputs.md)")
+    why = "the service's unit forbids the network: see docs/destinations.md"
+    return OSError(error.errno, f"{error.strerror} ({why})")
 
 
 def _closed() -> OSError:

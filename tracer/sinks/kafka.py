@@ -157,7 +157,7 @@ class KafkaSink(Remote):
             return self._library.Producer({**properties, "error_cb": self._note_trouble, "log_level": 0})
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0].str() if isinstance(error, self._library.KafkaException) else str(error)
-            hint = f"see {self._target.options['config-file'] or 'its options in docs/outputs.md'}"
+            hint = f"see {self._target.options['config-file'] or 'its options in docs/destinations.md'}"
             raise TracerError(f"output {self.uri}: {reason}", hint) from error
 
     def _properties(self) -> dict[str, object]:
@@ -244,4 +244,4 @@ def _reason(text: str) -> str:
     """librdkafka's words, and what they may mean for a service."""
     text = re.sub(r" \(after \d+ms in state [^)]*\)$", "", text)
     is_forbidden = _FORBIDDEN.search(text) is not None
-    return f"{text} (the service's unit forbids the network: see docs/outputs.md)" if is_forbidden else text
+    return f"{text} (the service's unit forbids the network: see docs/destinations.md)" if is_forbidden else text

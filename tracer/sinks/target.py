@@ -3,8 +3,8 @@
 
     SCHEME[:ADDRESS][?OPTION=VALUE&...]     in address and values %XX is the byte of that number
 
-Each module of a kind of output has ``FORMS``, which say what may stand there; the table in docs/outputs.md is made of
-them.
+Each module of a kind of output has ``FORMS``, which say what may stand there; the tables in docs/destinations.md are
+made of them.
 """
 
 import os
