@@ -20,11 +20,14 @@ _DIGITS = re.compile(rb"\d+")
 _MONTH_NUMBER = re.compile(rb"(\d{1,2})(?:\xe6\x9c\x88|\xec\x9b\x94)")
 _CTIME = re.compile(rb"\S+ +(\S+) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 _CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
-_SPAN = re.compile(r"(\d{1,9}) *([a-z]+)")
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) *([A-Za-z]+)")
 _UNITS_S = {
-    "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
-    "d": 86400, "day": 86400, "w": 604800, "week": 604800,
+    "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3, "s": 1, "sec": 1, "second": 1, "m": 60, "min": 60,
+    "minute": 60, "h": 3600, "hr": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800,
+    "M": 2629800, "month": 2629800, "y": 31557600, "year": 31557600,
 }  # fmt: skip
+"""As systemd.time(7) has them: a month is a twelfth of a year, a year 365.25 days."""
+_WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +(?=\d)")
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _END_NS = 253_402_300_800_000_000_000
 """The year 10000, which RFC 3339 cannot tell."""
@@ -123,17 +126,17 @@ class Calendar:
         return self.unix_ns(year, month, day, hour, minute, second)
 
     def moment(self, text: str) -> int:
-        """What journalctl's --since takes: as `iso` does, ``03:51``, ``yesterday``, ``-2h``, ``1 hour ago``, ``@17``.
+        """A time as a user writes it: what journalctl's --since takes (systemd.time(7)), and ``2h`` as docker's.
 
         Raises TracerError for anything else.
         """
-        text = text.strip()
+        text = _WEEKDAY.sub("", text.strip(), count=1)
         found = self.iso(text.encode("utf-8", "replace"))
         found = self._word(text) if found is None else found
         if found is None or found >= _END_NS:
             raise TracerError(
-                f"no time: {text!r}",
-                "give one as '2026-11-24 03:51', today, yesterday, 03:51, -2h or '1 hour ago'",
+                f"not a valid time: {text!r}",
+                "use '2026-11-24 03:51', 03:51, today, yesterday, 2h, '2 hours ago' or @SECONDS",
                 EXIT_USAGE,
             )
         return found
@@ -142,8 +145,9 @@ class Calendar:
         now = self._at(time.time())
         if text == "now":
             return time.time_ns()
-        if re.fullmatch(r"@\d{1,10}", text):
-            return int(text[1:]) * 1_000_000_000
+        if re.fullmatch(r"@\d{1,10}(\.\d{1,9})?", text):
+            whole, _, fraction = text[1:].partition(".")
+            return int(whole) * 1_000_000_000 + int(fraction.ljust(9, "0"))
         word, _, clock = text.partition(" ")
         day = now.date()
         if word in _DAYS:
@@ -154,20 +158,31 @@ class Calendar:
         if match is not None or (word in _DAYS and not clock):
             hour, minute, second = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
             return self.unix_ns(day.year, day.month, day.day, hour, minute, second)
-        ago = text.removesuffix(" ago") if text.endswith(" ago") else text[1:] if text.startswith("-") else ""
-        spans = _SPAN.findall(ago)
-        if not spans or _SPAN.sub("", ago).strip():
-            return None
-        seconds = 0
-        for count, unit in spans:
-            name = unit if unit in _UNITS_S else unit.removesuffix("s")
-            if name not in _UNITS_S:
-                return None
-            seconds += int(count) * _UNITS_S[name]
-        return max(0, time.time_ns() - seconds * 1_000_000_000)
+        if text.startswith("+"):
+            span_ns, sign = _span_ns(text[1:]), 1
+        elif text.endswith(" left"):
+            span_ns, sign = _span_ns(text.removesuffix(" left")), 1
+        else:
+            ago = text.removesuffix(" ago") if text.endswith(" ago") else text.removeprefix("-")
+            span_ns, sign = _span_ns(ago), -1
+        return None if span_ns is None else max(0, time.time_ns() + sign * span_ns)
 
     def _at(self, unix_s: float) -> datetime:
         return datetime.fromtimestamp(unix_s, self._zone)
+
+
+def _span_ns(text: str) -> int | None:
+    """``1h 30min``."""
+    spans = _SPAN.findall(text)
+    if not spans or _SPAN.sub("", text).strip():
+        return None
+    total_ns = 0
+    for count, unit in spans:
+        name = unit if unit in _UNITS_S else unit.removesuffix("s")
+        if name not in _UNITS_S:
+            return None
+        total_ns += round(float(count) * _UNITS_S[name] * 1e9)
+    return total_ns
 
 
 def month_of(name: bytes) -> int | None:
