@@ -11,6 +11,7 @@ from tracer import __version__
 from tracer.commands.config import config
 from tracer.commands.detach import detach
 from tracer.commands.doctor import doctor
+from tracer.commands.manual import EXIT_CODES, Command, Group, documented
 from tracer.commands.parse import parse
 from tracer.commands.report import report
 from tracer.commands.resolve import resolve
@@ -23,7 +24,7 @@ from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
 app = typer.Typer(
     name="oomtrace",
-    help="Who was killed by the kernel's OOM killer, in which container, whose limit was hit, and why this process.",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -31,9 +32,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (run, why, top, watch, resolve, parse, report, doctor, detach, schema):
-    app.command()(command)
-app.add_typer(config)
+HEADINGS = {
+    "Trace": (run, watch, detach),
+    "Explain": (why, top, parse, report, resolve),
+    "Check": (doctor, schema),
+}
+for heading, commands in HEADINGS.items():
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=heading)(command)
+app.add_typer(config, rich_help_panel="Check")
 
 _MAY_BE_SILENT = ("run", "detach", "report", "watch")
 """Those that need no standard output, or say themselves when they do."""
@@ -46,12 +53,25 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
+@documented(
+    {
+        "sudo oomtrace run": "Trace this host.",
+        "sudo oomtrace why cart": "Explain what ended container cart.",
+        "dmesg | oomtrace parse --sentence": "Kills of this boot, one sentence each.",
+    },
+    EXIT_CODES,
+)
 def common(
     context: typer.Context,
     _version: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
+    """Trace and explain kills by the kernel's OOM killer.
+
+    Who was killed, in which container, whose limit was hit, and why this process. `oomtrace COMMAND --help` describes a
+    command.
+    """
     if sys.stdout is None and context.invoked_subcommand not in _MAY_BE_SILENT:
         raise TracerError("there is no standard output", "run it with one")
 

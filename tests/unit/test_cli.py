@@ -294,6 +294,48 @@ def test_detach_nothing(tmp_path: Path) -> None:
     assert (0, told, "") == (finished.returncode, finished.stdout, finished.stderr)
 
 
+def test_json(tmp_path: Path) -> None:
+    """What commands print for a human, --json prints for a script; the exit code is the same."""
+    detached = json.loads(oomtrace("detach", "--json", "--pins", str(tmp_path / "none")).stdout)
+    assert detached == {"pins": str(tmp_path / "none"), "removed": []}
+    config = tmp_path / "config.toml"
+    config.write_text('output = ["file:/tmp/oom.json"]\nmetrics = ["file:/tmp/oom.prom"]\n')
+    checked = oomtrace("config", "check", "--json", str(config))
+    assert (checked.returncode, json.loads(checked.stdout)) == (
+        0,
+        {
+            "file": str(config),
+            "valid": True,
+            "outputs": ["file:/tmp/oom.json"],
+            "metrics": ["file:/tmp/oom.prom"],
+            "error": None,
+        },
+    )
+    assert json.loads(oomtrace("config", "show", "--json", str(config)).stdout)["metrics"] == ["file:/tmp/oom.prom"]
+    config.write_text("engine = 'core'\nnonsense = 1\n")
+    checked = oomtrace("config", "check", "--json", str(config))
+    found = json.loads(checked.stdout)
+    assert (checked.returncode, found["valid"], found["outputs"]) == (EXIT_USAGE, False, [])
+    assert "line 2: unknown setting 'nonsense'" in found["error"]
+    assert found["error"] in oomtrace("config", "check", str(config)).stderr
+
+
+def test_report_format(tmp_path: Path) -> None:
+    """A report is what its file's name says, unless --format says otherwise."""
+    log = "tests/unit/kernel_logs/7.2-group.txt"
+    for name, options, is_page in (
+        ("a.html", (), True),
+        ("a.md", (), False),
+        ("b.MD", (), False),
+        ("c.md", ("--format", "html"), True),
+        ("page", (), True),
+        ("text", ("--format", "md"), False),
+    ):
+        assert oomtrace("report", log, "-o", str(tmp_path / name), *options).returncode == 0
+        assert (tmp_path / name).read_text().startswith("<!") is is_page, name
+    assert oomtrace("report", log).stdout.startswith("<!")
+
+
 def test_detach_elsewhere(tmp_path: Path) -> None:
     """What is in no bpffs is left alone."""
     line = check_refusal(oomtrace("detach", "--pins", str(tmp_path)), EXIT_FAILED)

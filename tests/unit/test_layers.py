@@ -132,6 +132,7 @@ LAYERS = (
     ("why.answer",),
     ("daemon",),
     ("commands.__init__",),
+    ("commands.manual",),
     ("commands.common",),
     (
         "commands.config",

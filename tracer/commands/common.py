@@ -16,12 +16,25 @@ from tracer.runtimes import ROOTS, Runtimes, parse_root
 
 # Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(
-    [], "--runtime-root", metavar="NAME=FOLDER", help=f"Where a runtime keeps its files: {', '.join(ROOTS)}."
+    [],
+    "--runtime-root",
+    metavar="NAME=DIR",
+    help=f"Directory of a container runtime, in place of the default one; NAME is {', '.join(ROOTS)}. Repeatable.",
 )
+NAMES = "Container (name, ID or 6+ digits of it), pod ([NAMESPACE/]POD, UID), systemd unit, PID, or process name."
+SELECTION = "Selection"
+"""The heading of options that choose by name or time."""
 CONTAINER: str = typer.Option(
-    None, metavar="NAME", help="Those in this container: its name, its name in the pod, its id, or how that begins."
+    None,
+    metavar="NAME",
+    help="Container: its name, its name in the pod, its ID, or a prefix of the ID.",
+    rich_help_panel=SELECTION,
+)
+UNIT: str = typer.Option(
+    None, metavar="UNIT", help="systemd unit; '*' and '?' are wildcards.", rich_help_panel=SELECTION
 )
 JSON: bool = typer.Option(False, "--json", help="Print JSON.")
+ALWAYS_JSON: bool = typer.Option(False, "--json", help="Print JSON, as without this option.")
 
 
 def print_json(value: object) -> None:

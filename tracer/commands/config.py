@@ -3,7 +3,9 @@
 
 import typer
 
-from tracer.commands.common import print_json
+from tracer.commands.common import ALWAYS_JSON, JSON, print_json
+from tracer.commands.manual import EXIT_CODES, Command, Group, codes, documented
+from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.metrics import Place
 from tracer.metrics import parse as parse_metrics
 from tracer.options import CONFIG
@@ -12,24 +14,87 @@ from tracer.sinks.file import rotated
 from tracer.sinks.open import open_target, parse_all
 from tracer.sinks.target import Target, shown
 
-config = typer.Typer(name="config", no_args_is_help=True, help="Check the configuration file, or show what it says.")
-FILE: str = typer.Argument(CONFIG, metavar="[FILE]", help="The configuration file.")
+config = typer.Typer(name="config", cls=Group, no_args_is_help=True)
+FILE: str = typer.Argument(CONFIG, metavar="FILE", help="Configuration file (TOML).")
 
 
-@config.command()
-def check(file: str = FILE) -> None:
-    """Tell what is wrong in a configuration file, and in which line; nothing is sent or written."""
+@config.callback()
+@documented(
+    {
+        "oomtrace config check": "Check the configuration of the service.",
+        "oomtrace config show": "Show every setting of the service.",
+    },
+    codes(EXIT_FAILED),
+)
+def about() -> None:
+    """Check the configuration file, or show the settings."""
+
+
+@config.command("check", cls=Command)
+@documented(
+    {
+        "oomtrace config check": "Check the configuration of the service.",
+        "oomtrace config check new.toml && sudo cp new.toml /etc/oomtrace/config.toml": "Install a valid file.",
+    },
+    {
+        0: "The file is valid.",
+        EXIT_FAILED: "The file, or one that it names, cannot be read.",
+        EXIT_USAGE: "The file is invalid; the error names the line.",
+        EXIT_UNSUPPORTED: "An output needs a library that is not installed.",
+    },
+)
+def check_command(file: str = FILE, as_json: bool = JSON) -> None:
+    """Check a configuration file; an error names its line.
+
+    Also checks the files that outputs name, such as certificates and tokens, and that their libraries are installed.
+    Sends and writes nothing.
+    """
+    if not as_json:
+        check(file)
+        return
+    try:
+        outputs, metrics = _checked(file)
+    except TracerError as error:
+        print_json({"file": file, "valid": False, "outputs": [], "metrics": [], "error": str(error)})
+        raise typer.Exit(error.exit_code) from error
+    print_json({"file": file, "valid": True, "outputs": outputs, "metrics": metrics, "error": None})
+
+
+def check(file: str) -> None:
+    """Print one line for a valid file.
+
+    Raises TracerError for an invalid one.
+    """
+    outputs, metrics = _checked(file)
+    print(
+        f"{printable(file)} is right; outputs: {', '.join(outputs)}{'; metrics: ' * bool(metrics)}{', '.join(metrics)}"
+    )
+
+
+def _checked(file: str) -> tuple[list[str], list[str]]:
+    """Its outputs and metrics, without secrets."""
     from tracer.config import Config  # what it needs would keep `run` from starting quickly
 
     options = Config(file).options({})
-    outputs = ", ".join([_try(target) for target in parse_all(options.outputs)])
-    metrics = ", ".join([_try_metrics(place) for place in map(parse_metrics, options.metrics)])
-    print(f"{printable(file)} is right; outputs: {outputs}{'; metrics: ' * bool(metrics)}{metrics}")
+    return (
+        [_try(target) for target in parse_all(options.outputs)],
+        [_try_metrics(place) for place in map(parse_metrics, options.metrics)],
+    )
 
 
-@config.command()
-def show(file: str = FILE) -> None:
-    """Print what a configuration file makes of all settings, as JSON."""
+@config.command(cls=Command)
+@documented(
+    {
+        "oomtrace config show": "Every setting of the service.",
+        "oomtrace config show new.toml | jq .output": "The outputs of another file.",
+    },
+    {**codes(EXIT_FAILED), EXIT_FAILED: "The file cannot be read.", EXIT_USAGE: EXIT_CODES[EXIT_USAGE]},
+)
+def show(file: str = FILE, _as_json: bool = ALWAYS_JSON) -> None:
+    """Print the resulting settings as JSON.
+
+    Every setting by its name, with the default where the file does not set it.
+    """
     from tracer.config import Config
     from tracer.settings import shown as shown_settings
 

@@ -5,11 +5,23 @@ import typer
 
 from tracer import doctor as checkup
 from tracer.commands.common import JSON, print_json
-from tracer.errors import EXIT_UNSUPPORTED
+from tracer.commands.manual import EXIT_CODES, documented
+from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE
 
 
+@documented(
+    {
+        "sudo oomtrace doctor": "Check this host, with the rights that tracing needs.",
+        "oomtrace doctor --json": "The same checks for a script: `can_trace`, and a list of checks.",
+    },
+    {0: "This host can trace.", EXIT_USAGE: EXIT_CODES[EXIT_USAGE], EXIT_UNSUPPORTED: "This host cannot trace."},
+)
 def doctor(as_json: bool = JSON) -> None:
-    """Tell what this host can trace, what it cannot, and what to do about it."""
+    """Check what this host can trace.
+
+    Each check prints one line: ok, MISSING (tracing needs it), without (some fields stay null), or unused. A failed
+    check names the remedy in the next line.
+    """
     checks = checkup.examine()
     if as_json:
         print_json({"can_trace": checkup.can_trace(checks), "checks": [check._asdict() for check in checks]})

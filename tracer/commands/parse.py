@@ -3,42 +3,98 @@
 
 import typer
 
-from tracer.commands.common import CONTAINER
+from tracer.commands.common import ALWAYS_JSON, CONTAINER, SELECTION, UNIT
+from tracer.commands.manual import codes, documented
+from tracer.errors import EXIT_FAILED
+
+READING = "Reading"
 
 
+@documented(
+    {
+        "journalctl -k -b -1 -o json | oomtrace parse": "Records of the previous boot, from the journal.",
+        "oomtrace parse --sentence --since 2h --container web": "One sentence per kill of the last two hours in web.",
+        "oomtrace parse -n 5 /var/log/kern.log.1 /var/log/kern.log": "The last five kills in rotated logs.",
+    },
+    {
+        **codes(EXIT_FAILED),
+        EXIT_FAILED: "A log could not be read, or not completely; standard error says which.",
+        130: "Interrupted by SIGINT (without --follow).",
+    },
+)
 def parse(
     files: list[str] = typer.Argument(
         None,
-        metavar="[FILE]...",
-        help="Logs, compressed or not; - is standard input. Without: what is piped in, or this boot's log.",
+        metavar="FILE",
+        help="Kernel log, plain or compressed (gzip, xz, bzip2, zstd); - is standard input.",
+        show_default="standard input if it is a pipe or file, else /dev/kmsg (this boot)",
     ),
     since: str = typer.Option(
-        None, metavar="TIME", help="Kills from then on: '2026-11-24 03:51', yesterday, -2h, '1 hour ago'."
+        None,
+        "-S",
+        "--since",
+        metavar="TIME",
+        help="Kills at or after TIME: 2h, '2 hours ago', yesterday, '2026-11-24 03:51', @1795492313.",
+        rich_help_panel=SELECTION,
     ),
-    until: str = typer.Option(None, metavar="TIME", help="Kills until then."),
-    last: int = typer.Option(None, "-n", "--last", metavar="N", min=1, help="The last N kills."),
+    until: str = typer.Option(
+        None, "-U", "--until", metavar="TIME", help="Kills at or before TIME.", rich_help_panel=SELECTION
+    ),
+    last: int = typer.Option(
+        None, "-n", "--lines", "--last", metavar="N", min=1, help="The last N kills.", rich_help_panel=SELECTION
+    ),
     container: str = CONTAINER,
-    unit: str = typer.Option(None, metavar="UNIT", help="Kills in this systemd unit; * and ? may be in it."),
-    grep: str = typer.Option(None, metavar="REGEX", help="Kills whose JSON has this in it."),
+    unit: str = UNIT,
+    grep: str = typer.Option(
+        None,
+        "-g",
+        "--grep",
+        metavar="REGEX",
+        help="Kills whose JSON line matches this regular expression.",
+        rich_help_panel=SELECTION,
+    ),
     boot: str = typer.Option(
         None,
         "-b",
         "--boot",
         metavar="BOOT",
-        help="Kills of this boot: 0 is the last one in the log, -1 the one before, 1 the first; or its id.",
+        help="Kills of one boot: 0 the last boot in the log, -1 the one before, 1 the first, or a boot ID.",
+        rich_help_panel=SELECTION,
     ),
-    pid: int = typer.Option(None, metavar="PID", min=1, help="Kills of this process."),
-    comm: str = typer.Option(None, metavar="NAME", help="Kills of processes with this name; * and ? may be in it."),
+    pid: int = typer.Option(
+        None, metavar="PID", min=1, help="Kills of this process or thread.", rich_help_panel=SELECTION
+    ),
+    comm: str = typer.Option(
+        None,
+        metavar="NAME",
+        help="Kills of processes with this name; '*' and '?' are wildcards.",
+        rich_help_panel=SELECTION,
+    ),
     boot_time: str = typer.Option(
-        None, metavar="TIME", help="When the host booted whose log has only the time since then."
+        None,
+        metavar="TIME",
+        help="Boot time of the host, for a log that has only seconds since boot.",
+        rich_help_panel=READING,
     ),
     timezone: str = typer.Option(
-        None, metavar="ZONE", help="Of times without one, as Europe/Berlin; without, this machine's."
+        None,
+        metavar="ZONE",
+        help="Time zone of times without one, such as Europe/Berlin.",
+        show_default="the local zone",
+        rich_help_panel=READING,
     ),
-    sentence: bool = typer.Option(False, "--sentence", help="Print a sentence for every kill, no JSON."),
-    follow: bool = typer.Option(False, "-f", "--follow", help="Go on with what is added to the log, until SIGINT."),
+    follow: bool = typer.Option(
+        False, "-f", "--follow", help="Wait for new kills in the log, until SIGINT.", rich_help_panel=READING
+    ),
+    sentence: bool = typer.Option(False, "--sentence", help="Print one sentence per kill instead of JSON."),
+    _as_json: bool = ALWAYS_JSON,
 ) -> None:
-    """Read OOM kills of the past from kernel logs: dmesg, syslog, the journal."""
+    """Read past OOM kills from kernel logs.
+
+    Prints one JSON line per kill, the same records as the daemon writes; a field that the log does not have is null.
+    Reads dmesg, syslog files, the journal (as text, or -o json) and /dev/kmsg, in any mixture. Needs no BPF, and
+    root only for /dev/kmsg.
+    """
     from tracer import parse as parser
     from tracer.logs.kills import Form, Wanted  # what it needs would keep `run` from starting quickly
 

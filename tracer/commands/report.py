@@ -3,30 +3,61 @@
 
 import typer
 
+from tracer.commands.manual import choices, codes, documented
+from tracer.errors import EXIT_FAILED
+
 FORMATS = ("html", "md")
 
 
-def _check_format(name: str) -> str:
-    if name not in FORMATS:
+def _check_format(name: str | None) -> str | None:
+    if name is not None and name not in FORMATS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(FORMATS)}.")
     return name
 
 
+@documented(
+    {
+        "oomtrace report /var/log/oomtrace/oom.json* -o report.html": "One page of all incidents on record.",
+        "dmesg | oomtrace report - -o ticket.md": "Markdown for a ticket, from this boot's kernel log.",
+    },
+    {
+        **codes(EXIT_FAILED),
+        EXIT_FAILED: "A file could not be read, or not completely; the report has the rest, if there is any.",
+    },
+)
 def report(
     files: list[str] = typer.Argument(
-        ..., metavar="FILE...", help="Records or kernel logs, compressed or not; - is standard input."
+        ..., metavar="FILE", help="Records or kernel log, plain or compressed; - is standard input."
     ),
-    output: str = typer.Option("-", "--output", "-o", metavar="PATH", help="Where to; - is standard output."),
+    output: str = typer.Option("-", "--output", "-o", metavar="PATH", help="File to write; - is standard output."),
     form: str = typer.Option(
-        "html", "--format", callback=_check_format, metavar="<html|md>", help="A page, or Markdown for a ticket."
+        None,
+        "--format",
+        callback=_check_format,
+        metavar="html|md",
+        help="A page, or Markdown for a ticket.",
+        show_default="md if PATH ends in .md, else html",
+        autocompletion=choices(FORMATS),
     ),
     last: int = typer.Option(
-        None, "-n", "--last", metavar="N", min=1, help="The newest N incidents; without: all in a page, 20 in Markdown."
+        None,
+        "-n",
+        "--lines",
+        "--last",
+        metavar="N",
+        min=1,
+        help="The newest N incidents.",
+        show_default="html: all; md: 20",
     ),
 ) -> None:
-    """Make a page of OOM kills that needs no network, or a text for a ticket."""
+    """Make a report of OOM kills: an HTML page or Markdown.
+
+    Reads records and kernel logs of any number of hosts. A kill that is in several files counts once. The page is one
+    file, and loads nothing from the network.
+    """
     from tracer.report import make  # what it needs would keep `run` from starting quickly
 
+    form = form or ("md" if output.lower().endswith((".md", ".markdown")) else "html")
     code = make.report(files, make.Form(form, output, last))
     if code:
         raise typer.Exit(code)

@@ -6,18 +6,28 @@ from collections.abc import Iterator
 import typer
 
 from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
+from tracer.commands.manual import codes, documented
 from tracer.identity import Resolved
 from tracer.identity import resolve as resolve_target
 from tracer.printable import printable
 from tracer.whose import owner_of
 
 
+@documented(
+    {
+        "oomtrace resolve $$": "Container, pod and unit of this shell.",
+        "oomtrace resolve --json /sys/fs/cgroup/system.slice/ssh.service": "The same of a cgroup, as JSON.",
+    },
+    codes(),
+)
 def resolve(
-    target: str = typer.Argument(..., metavar="CGROUP_PATH|PID", help="/sys/fs/cgroup/..., /docker/..., or a pid."),
+    target: str = typer.Argument(
+        ..., metavar="CGROUP|PID", help="Cgroup path (/sys/fs/cgroup/..., /docker/...), or the PID of a process."
+    ),
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
-    """Tell whose a cgroup or a process is: container, pod, systemd unit."""
+    """Show the container, pod and unit of a cgroup or process."""
     with runtimes(runtime_root) as found:
         resolved = resolve_target(target, found)
     if as_json:

@@ -9,76 +9,153 @@ import typer
 
 import tracer
 from tracer.commands.common import RUNTIME_ROOTS
-from tracer.errors import TracerError
+from tracer.commands.manual import EXIT_CODES, choices, documented
+from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.filter import FIELDS
 from tracer.line import MAX_BYTES, MIN_MAX_BYTES
 from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, to_json
 from tracer.settings import SETTINGS, make
 
-ONLY = f"Kills that match, no others; by {', '.join(FIELDS)}."
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
 
 
+ONLY = f"Report matching kills only. FIELD is {', '.join(FIELDS)}; '*' and '?' are wildcards. Repeatable."
+OUTPUT = "Output"
+FILTERS = "Filters"
+FIELDS_ = "Record content"
+CAPTURE = "Capture and state"
+
+
+@documented(
+    {
+        "sudo oomtrace run": "Print a JSON line per OOM kill.",
+        "sudo oomtrace run -o file:/var/log/oom.json -o journald --metrics 9814": (
+            "Write a file and the journal, and serve metrics on 127.0.0.1:9814."
+        ),
+        "sudo oomtrace run --only namespace=shop --label cluster=eu-1": "Kills in one namespace, and a label.",
+    },
+    {
+        0: "Stopped by SIGTERM or SIGINT.",
+        EXIT_FAILED: "An output could not be opened, or tracing failed; one line on standard error says why.",
+        EXIT_USAGE: EXIT_CODES[EXIT_USAGE],
+        EXIT_UNSUPPORTED: "This host cannot trace: `oomtrace doctor` says what is missing.",
+    },
+)
 def run(
     context: typer.Context,
-    config: str = typer.Option(None, metavar="FILE", help="Settings (TOML), by the names of these options."),
-    engine: str = typer.Option(
-        "auto",
-        metavar="<auto|core|bcc>",
-        help="core: programs compiled beforehand (needs BTF). bcc: compiled now. auto: core if it can.",
+    config: str = typer.Option(
+        None, "-c", "--config", metavar="FILE", help="Configuration file (TOML); its keys are these options."
     ),
     output: list[str] = typer.Option(
         ["stdout"],
-        "--output",
         "-o",
+        "--output",
         metavar="URI",
-        help="Where records go: stdout, file:PATH, ...; again for more.",
+        help="Destination of records: stdout, file:PATH, journald, syslog:, kafka:, https:, ... Repeatable.",
+        rich_help_panel=OUTPUT,
     ),
     max_record: int = typer.Option(
-        MAX_BYTES, metavar="BYTES", min=MIN_MAX_BYTES, help="Longest line; a longer one is trimmed and says so."
+        MAX_BYTES,
+        metavar="BYTES",
+        min=MIN_MAX_BYTES,
+        help=f"Longest line, {MIN_MAX_BYTES} bytes to 1 GiB; a longer record is trimmed, and lists what was cut.",
+        rich_help_panel=OUTPUT,
     ),
     label: list[str] = typer.Option(
-        [], metavar="NAME=VALUE", help="What records say of this host (cluster=eu-1); may be given again."
+        [],
+        metavar="NAME=VALUE",
+        help="Label of this host in every record (cluster=eu-1). Repeatable.",
+        rich_help_panel=OUTPUT,
     ),
-    only: list[str] = typer.Option([], metavar="FIELD=PATTERN", help=ONLY),
-    unwanted: list[str] = typer.Option([], "--except", metavar="FIELD=PATTERN", help="Kills that match are not told."),
-    runtime_root: list[str] = RUNTIME_ROOTS,
     metrics: list[str] = typer.Option(
         [],
-        metavar="HOST:PORT",
-        help="Counts for Prometheus (a port alone: of 127.0.0.1); or file:/FOLDER/NAME.prom for node_exporter.",
+        metavar="[HOST:]PORT",
+        help=(
+            "Serve Prometheus metrics, on 127.0.0.1 unless HOST is given; or file:/DIR/NAME.prom, a textfile for "
+            "node_exporter. Repeatable."
+        ),
+        rich_help_panel=OUTPUT,
     ),
-    network: bool = typer.Option(False, "--network", help="Show the addresses of containers; needs pyroute2."),
+    only: list[str] = typer.Option(
+        [],
+        metavar="FIELD=PATTERN",
+        help=ONLY,
+        rich_help_panel=FILTERS,
+    ),
+    unwanted: list[str] = typer.Option(
+        [],
+        "--except",
+        metavar="FIELD=PATTERN",
+        help="Drop matching kills. Repeatable.",
+        rich_help_panel=FILTERS,
+    ),
     sigkill: str = typer.Option(
         "containers",
-        metavar="<containers|all|off>",
-        help="Tell who sent SIGKILL to whom, if not the OOM killer: to processes in containers, to all, or not at all.",
-    ),
-    cmdline: bool = typer.Option(True, "--cmdline/--no-cmdline", help="Show command lines."),
-    redact_defaults: bool = typer.Option(
-        True, "--redact-defaults/--no-redact-defaults", help="Keep passwords, tokens and keys out of them."
-    ),
-    redact: list[str] = typer.Option(
-        [], metavar="REGEX", help="Keep this out, too: the whole match, or its groups; may be given again."
-    ),
-    pins: str = typer.Option(
-        PINS_FOLDER, metavar="FOLDER", help="In a bpffs: there the capture goes on when oomtrace ends."
-    ),
-    state: str = typer.Option(
-        STATE_FOLDER, metavar="FOLDER", help="Where lines are kept that an output does not take, and what was told."
-    ),
-    keep: bool = typer.Option(
-        True, "--keep/--no-keep", help="Without, it leaves nothing behind, and may run beside another oomtrace."
+        metavar="containers|all|off",
+        help="Report SIGKILLs by other senders than the OOM killer: to processes in containers, to all, or none.",
+        autocompletion=choices(("containers", "all", "off")),
+        rich_help_panel=FILTERS,
     ),
     backfill: bool = typer.Option(
         None,
         "--backfill/--no-backfill",
-        help="Tell kills that nobody saw from the kernel log; off by default with --no-keep.",
+        help="Recover missed kills from the kernel log.",
+        show_default="--backfill, with --no-keep --no-backfill",
+        rich_help_panel=FILTERS,
+    ),
+    cmdline: bool = typer.Option(
+        True, "--cmdline/--no-cmdline", help="Include command lines.", rich_help_panel=FIELDS_
+    ),
+    redact_defaults: bool = typer.Option(
+        True,
+        "--redact-defaults/--no-redact-defaults",
+        help="Redact passwords, tokens and keys in command lines.",
+        rich_help_panel=FIELDS_,
+    ),
+    redact: list[str] = typer.Option(
+        [],
+        metavar="REGEX",
+        help="Also redact what matches: the groups, or without groups the whole match. Repeatable.",
+        rich_help_panel=FIELDS_,
+    ),
+    network: bool = typer.Option(
+        False, "--network", help="Include IP addresses of containers. Needs pyroute2.", rich_help_panel=FIELDS_
+    ),
+    runtime_root: list[str] = RUNTIME_ROOTS,
+    engine: str = typer.Option(
+        "auto",
+        metavar="auto|core|bcc",
+        help="core: precompiled BPF programs, needs BTF. bcc: compiled at start. auto: core if possible.",
+        autocompletion=choices(("auto", "core", "bcc")),
+        rich_help_panel=CAPTURE,
+    ),
+    pins: str = typer.Option(
+        PINS_FOLDER,
+        metavar="DIR",
+        help="bpffs directory; capture continues there after exit.",
+        rich_help_panel=CAPTURE,
+    ),
+    state: str = typer.Option(
+        STATE_FOLDER,
+        metavar="DIR",
+        help="Directory for undelivered records and the ledger.",
+        rich_help_panel=CAPTURE,
+    ),
+    keep: bool = typer.Option(
+        True,
+        "--keep/--no-keep",
+        help="Use both directories. With --no-keep nothing is left behind, and several oomtrace can run.",
+        rich_help_panel=CAPTURE,
     ),
     print_options: bool = typer.Option(False, hidden=True),
 ) -> None:
-    """Trace: one JSON line for every OOM kill, until SIGTERM or SIGINT."""
+    """Trace OOM kills: one JSON line per kill, in real time.
+
+    Runs until SIGTERM or SIGINT. SIGHUP reads the configuration file again and reopens rotated files. An option on the
+    command line overrides the same key in the configuration file. Needs root, or the capabilities that `oomtrace
+    doctor` lists.
+    """
     given = _given(context)
     arguments = tuple(sys.argv[2:])  # behind `oomtrace run`
     if config is None:

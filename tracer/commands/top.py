@@ -8,25 +8,61 @@ from typing import get_args
 
 import typer
 
-from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, print_json, warn_unread
-from tracer.errors import TracerError
+from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, UNIT, print_json, warn_unread
+from tracer.commands.manual import choices, codes, documented
+from tracer.errors import EXIT_FAILED, TracerError
 from tracer.printable import printable
 from tracer.privileges import for_reading
 from tracer.runtimes import parse_root
 
 INTERVAL_S = 2.0
+SORT_KEYS = ("rss", "mem", "vsz", "cpu", "oom")
+DISPLAY = "Display"
 
 
+@documented(
+    {
+        "oomtrace top --container web": "Processes of one container, largest first, refreshed every 2 s.",
+        "oomtrace top -n 1 --sort oom --lines 10": "Print the ten processes with the highest oom_score once.",
+    },
+    {**codes(EXIT_FAILED), EXIT_FAILED: "No process is in the container or unit.", 130: "Interrupted by SIGINT."},
+)
 def top(
-    sort: str = typer.Option("rss", metavar="<rss|mem|vsz|cpu|oom>", help="The highest come first."),
-    lines: int = typer.Option(None, metavar="N", min=1, help="So many processes; on a terminal as many as fit."),
-    times: int = typer.Option(None, "-n", metavar="N", min=1, help="Look so often; 1 prints once, as into a pipe."),
+    sort: str = typer.Option(
+        "rss",
+        metavar="|".join(SORT_KEYS),
+        help="Sort key, highest first; mem is rss.",
+        autocompletion=choices(SORT_KEYS),
+        rich_help_panel=DISPLAY,
+    ),
+    lines: int = typer.Option(
+        None,
+        metavar="N",
+        min=1,
+        help="At most N processes.",
+        show_default="all; on a terminal, as many as fit",
+        rich_help_panel=DISPLAY,
+    ),
+    times: int = typer.Option(
+        None,
+        "-n",
+        "--iterations",
+        metavar="N",
+        min=1,
+        help="Exit after N refreshes, 2 s apart; 1 prints once, as a pipe gets it.",
+        show_default="no limit; into a pipe, 1",
+        rich_help_panel=DISPLAY,
+    ),
     container: str = CONTAINER,
-    unit: str = typer.Option(None, metavar="UNIT", help="Those in this systemd unit; * and ? may be in it."),
+    unit: str = UNIT,
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
-    """Show processes as ps aux does, with limits, owners and the kernel's next victims."""
+    """Show processes by memory, with limits and the next OOM victims.
+
+    The columns of `ps aux`, and for each process the closest memory limit, what is left of it, the container, pod and
+    unit, and whether the OOM killer would choose it next. Sizes are in KiB. Needs neither BPF nor the daemon.
+    """
     from tracer import processes, screen  # what these need would keep `run` from starting quickly
     from tracer import top as looking
     from tracer.process_list import ProcessList

@@ -3,15 +3,33 @@
 
 import typer
 
+from tracer.commands.manual import codes, documented
+from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED
 
+
+@documented(
+    {
+        "sudo oomtrace watch": "Trace this host, and show kills as they happen.",
+        "oomtrace watch /var/log/oomtrace/oom.json": "Show what the service records, with the history in the file.",
+        "ssh node-1 journalctl -fu oomtrace -o cat | oomtrace watch": "Watch another host.",
+    },
+    {
+        **codes(EXIT_FAILED),
+        EXIT_UNSUPPORTED: "urwid is not installed, or this host cannot trace.",
+    },
+)
 def watch(
     file: str = typer.Argument(
         None,
-        metavar="[FILE]",
-        help="A file of records that grows; - is standard input. Without: what is piped in, or a tracer of its own.",
+        metavar="FILE",
+        help="File of records, followed as it grows; - is standard input.",
+        show_default="standard input if it is a pipe, else a tracer of its own",
     ),
 ) -> None:
-    """Watch OOM kills in a terminal; needs urwid."""
+    """Watch OOM kills in a terminal.
+
+    Lists kills as they happen, with the details of each. Needs urwid (Debian: python3-urwid).
+    """
     from tracer.watch import app  # what it needs would keep `run` from starting quickly
 
     code = app.watch(file)

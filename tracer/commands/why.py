@@ -3,24 +3,52 @@
 
 import typer
 
-from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
+from tracer.commands.common import JSON, NAMES, RUNTIME_ROOTS, print_json, runtimes
+from tracer.commands.manual import codes, documented
+from tracer.errors import EXIT_FAILED
+
+EVIDENCE = "Evidence"
 
 
+@documented(
+    {
+        "sudo oomtrace why cart": "Explain what ended container cart, and what to do.",
+        "oomtrace why shop/cart-7d9f --exit-code 137": "A pod whose runtime has forgotten the exit code.",
+        "oomtrace why nginx.service --log /var/log/kern.log.1 --json": "A unit, from an older kernel log, as JSON.",
+    },
+    {
+        **codes(EXIT_FAILED),
+        0: "Explained.",
+        EXIT_FAILED: "Nothing is known of NAME; standard error says where it looked.",
+    },
+)
 def why(
-    name: str = typer.Argument(..., metavar="NAME", help="Container (name, id), pod, unit, pid or process name."),
-    exit_code: int = typer.Option(None, metavar="CODE", min=0, max=255, help="What is known to be its exit code."),
+    name: str = typer.Argument(..., metavar="NAME", help=NAMES),
+    exit_code: int = typer.Option(
+        None, metavar="CODE", min=0, max=255, help="Exit code, 0 to 255, if it is known.", rich_help_panel=EVIDENCE
+    ),
     records: list[str] = typer.Option(
         [],
         metavar="FILE",
-        help="Records of oomtrace; without: the service's, and its journal. May be given again.",
+        help="Records of oomtrace. Repeatable.",
+        show_default="/var/log/oomtrace/*.json* and the journal of the service",
+        rich_help_panel=EVIDENCE,
     ),
     log: list[str] = typer.Option(
-        [], metavar="FILE", help="A kernel log to search before this machine's sources. May be given again."
+        [],
+        metavar="FILE",
+        help="Kernel log, searched before the sources of this host. Repeatable.",
+        rich_help_panel=EVIDENCE,
     ),
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
-    """Tell why something ended: which limit, who else, or not killed at all."""
+    """Explain why a container, pod, unit or process ended.
+
+    Says whether the OOM killer killed it and for whose limit, whether another process sent SIGKILL, or whether nothing
+    killed it; then what filled the memory, how often it happened, and what to do. Searches the records of oomtrace,
+    this boot's kernel log and the files of the container runtimes.
+    """
     from tracer.why import answer  # what it needs would keep `run` from starting quickly
 
     question = answer.Question(name, exit_code, records, log)
