@@ -27,7 +27,7 @@ README = ROOT / "README.md"
 RECORD = ROOT / "docs" / "record.md"
 DESTINATIONS = ROOT / "docs" / "destinations.md"
 INSTALL = ROOT / "docs" / "install.md"
-WIDTH = 118
+WIDTH = 90
 """Of prose in the pages."""
 
 
