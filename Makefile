@@ -238,6 +238,21 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@cp build/deb/$(@F) $@
 	@echo $@
 
+.PHONY: dist
+dist: bpf $(BIN)/pip  ## sdist, wheel and Debian package with their SBOMs into dist/, the same bytes from the same commit
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m build --outdir dist .
+	@$(MAKE) --no-print-directory deb
+	$(BIN)/twine check --strict dist/*.tar.gz dist/*.whl
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m deploy.release.sbom dist/*.whl dist/*.deb
+	cd dist && sha256sum -- * >SHA256SUMS
+
+.PHONY: release
+release:  ## dist, when all that a release needs is there (docs/release.md)
+	$(PYTHON) -m deploy.release.check
+	@$(MAKE) --no-print-directory dist
+
 .PHONY: clean
 clean:  ## Remove what was built (downloads in build/vm stay)
 	rm -rf $(VENV) dist tracer/objects build/eat build/deb build/container
