@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command could not read of a runtime's files it says: an answer with fewer names does not look like a whole one."""
+"""What a command could not read of a runtime's files it says: an answer with fewer names does not look whole."""
 
 import json
 import os
