@@ -190,7 +190,7 @@ bench:  ## Measure start, size, latency and losses beside other tools
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 .PHONY: layout
-layout: $(VENV)/ready  ## Write what Python knows of bpf/event.h (tracer/wire.py, tracer/brief.py)
+layout: build  ## Write what Python knows of bpf/event.h (tracer/wire.py, tracer/brief.py)
 	$(BIN)/python -m tests.event_layout
 
 .PHONY: docs
