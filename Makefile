@@ -25,7 +25,7 @@ SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format shellcheck python3-bpfcc \
-	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps
+	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps zsh fish
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
@@ -48,7 +48,7 @@ DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/images/* *.md) \
-	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/*)
+	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/* deploy/completion/*)
 
 .DEFAULT_GOAL := build
 
@@ -229,7 +229,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@mkdir -p build/deb/oomtrace dist
 	@cp -Rp $(DEB_PARTS) build/deb/oomtrace
 	@cp -Rp deploy/debian build/deb/oomtrace/debian
-	@cp -Rp deploy/oomtrace.service deploy/config.toml deploy/collectors build/deb/oomtrace/debian
+	@cp -Rp deploy/oomtrace.service deploy/config.toml deploy/collectors deploy/completion build/deb/oomtrace/debian
 	@DATE="$$(LC_ALL=C date --utc --rfc-email --date=@$$SOURCE_DATE_EPOCH)" perl -pi -e 's/\@VERSION\@/$(VERSION)/; \
 		s/\@MAINTAINER\@/$$ENV{DEBFULLNAME} <$$ENV{DEBEMAIL}>/; s/\@DATE\@/$$ENV{DATE}/' \
 		build/deb/oomtrace/debian/control build/deb/oomtrace/debian/changelog

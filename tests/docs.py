@@ -3,7 +3,7 @@
 
 docs/record.md: every field of every record, from the JSON Schema.  docs/destinations.md: every output and its options,
 from the forms of tracer/sinks.  docs/install.md: the extras, from tracer/extras.py.  README.md: an answer of
-``oomtrace why``.  The prose around them is written by hand.
+``oomtrace why``.  The prose around them is written by hand.  deploy/completion: what shells run (tests/completions.py).
 """
 
 import json
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import completions
 from tracer.extras import EXTRAS
 from tracer.schema import json_schema
 from tracer.sinks.open import MODULES, forms
@@ -212,6 +213,7 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     RECORD: lambda: render_record(RECORD.read_text()),
     DESTINATIONS: lambda: render_destinations(DESTINATIONS.read_text()),
     INSTALL: lambda: render_install(INSTALL.read_text()),
+    **completions.FILES,
 }
 
 
@@ -219,8 +221,9 @@ def main() -> int:
     for page, make in PAGES.items():
         rendered = make()
         if "--check" not in sys.argv[1:]:
+            page.parent.mkdir(exist_ok=True)
             page.write_text(rendered)
-        elif page.read_text() != rendered:
+        elif not page.exists() or page.read_text() != rendered:
             print(f"{page} is not up to date: run make docs", file=sys.stderr)
             return 1
     return 0

@@ -42,6 +42,8 @@ for heading, commands in HEADINGS.items():
         app.command(cls=Command, rich_help_panel=heading)(command)
 app.add_typer(config, rich_help_panel="Check")
 
+COMPLETE = "_OOMTRACE_COMPLETE"
+"""Environment variable with which a shell asks for completions: bash_source, or typer's own complete_bash."""
 _MAY_BE_SILENT = ("run", "detach", "report", "watch")
 """Those that need no standard output, or say themselves when they do."""
 
@@ -84,7 +86,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # names may hold what the locale's encoding has not
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, complete_var=COMPLETE, prog_name=_program())
     except TracerError as error:
         print(f"oomtrace: {error}", file=sys.stderr)
         code = error.exit_code
@@ -101,6 +103,20 @@ def main() -> None:
         print(say() if help_asked else f"oomtrace: {_with_hint(say(), error)}", file=sys.stderr)
         code = EXIT_USAGE
     sys.exit(code)
+
+
+def _program() -> str | None:
+    """What the command is called in completion scripts; None: as it was started."""
+    if COMPLETE not in os.environ:
+        return None
+    from typer.completion import get_completion_inspect_parameters
+
+    # It registers the shells.  typer does that only together with --install-completion, which edits the user's files.
+    get_completion_inspect_parameters()
+    shell, _, instruction = os.environ[COMPLETE].partition("_")
+    if instruction in ("source", "complete"):  # click's order, which typer turns around
+        os.environ[COMPLETE] = f"{instruction}_{shell}"
+    return "oomtrace"
 
 
 def _with_hint(said: str, error: Exception) -> str:

@@ -92,6 +92,10 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(plain(manual(ctx), formatter.width))
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """What a shell shows beside the completed name; click would cut it at 45 columns."""
+        return _summary(self)
+
 
 class Group(TyperGroup):
     """The same of a command that has commands."""
@@ -99,11 +103,22 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(plain(manual(ctx), formatter.width))
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        return _summary(self)
+
+
+def _summary(command: Any) -> str:
+    return _paragraphs(command)[0]
+
+
+def _paragraphs(command: Any) -> list[str]:
+    return [" ".join(each.split()) for each in (command.help or "").split("\n\n")]
+
 
 def manual(context: Any) -> Manual:
     """Of the command of this context."""
     command = context.command
-    summary, *details = [" ".join(each.split()) for each in (command.help or "").split("\n\n")]
+    summary, *details = _paragraphs(command)
     extra: _Extra = getattr(command.callback, "__dict__", {}).get(_EXTRA, _Extra({}, {}))
     arguments = [each for each in command.get_params(context) if each.param_type_name == "argument"]
     usage = ["[OPTIONS]", *(_metavar(each) for each in arguments)]
@@ -125,16 +140,15 @@ def _sections(context: Any) -> Iterator[Section]:
     headed: dict[str, list[Entry]] = {}
     for name, each in getattr(command, "commands", {}).items():
         if not each.hidden:
-            entry = Entry(name, " ".join((each.help or "").split("\n\n")[0].split()))
-            headed.setdefault(each.rich_help_panel or "Commands", []).append(entry)
+            headed.setdefault(each.rich_help_panel or "Commands", []).append(Entry(name, _summary(each)))
     general: list[Entry] = []
     for parameter in command.get_params(context):
         if parameter.param_type_name == "argument":
             headed.setdefault("Arguments", []).append(Entry(_metavar(parameter).strip("[]."), _text(parameter)))
         elif not parameter.hidden:
             panel = getattr(parameter, "rich_help_panel", None)
-            text = "Show this help and exit." if "--help" in parameter.opts else _text(parameter)
-            (headed.setdefault(panel, []) if panel else general).append(Entry(_term(parameter), text))
+            entries = headed.setdefault(panel, []) if panel else general
+            entries.append(Entry(_term(parameter), _text(parameter)))
     headed[GENERAL] = general
     for heading, entries in headed.items():
         yield Section(heading, tuple(entries))

@@ -1,0 +1,1 @@
+complete --command oomtrace --no-files --arguments "(env _OOMTRACE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) oomtrace)" --condition "env _OOMTRACE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) oomtrace"
