@@ -13,7 +13,7 @@ from .tally import stored
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- reliability-table -->", "<!-- /reliability-table -->"
 HEAD = (
-    "| fault | times | kills (kernel) | records | from the kernel log | doubled | told as lost | Linux |\n"
+    "| fault | times | kills (kernel) | records | from the kernel log | doubled | reported as lost | Linux |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
