@@ -19,7 +19,7 @@ ALONE = $(BIN)/python -m tests.stage
 
 BPF_SOURCES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.bpf.c)
 OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bpf.o
-C_FILES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.c tests/kernel/*.c)
+C_FILES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.c tests/harness/*.c)
 SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 
 # What a fresh Debian or Ubuntu lacks.
@@ -47,7 +47,7 @@ DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null)
 DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/images/* *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/images/* *.md) \
 	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/* deploy/completion/*)
 
 .DEFAULT_GOAL := build
@@ -190,7 +190,7 @@ bench:  ## Measure start, size, latency and losses beside other tools
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 .PHONY: layout
-layout: build  ## Write what Python knows of bpf/event.h (tracer/wire.py, tracer/brief.py)
+layout: build  ## Write what Python knows of bpf/event.h (tracer/capture/wire.py, tracer/capture/brief.py)
 	$(BIN)/python -m tests.event_layout
 
 .PHONY: docs

@@ -6,8 +6,8 @@
  * core: clang and libbpf; kernel types are those of kernel.h, moved into place at load time (CO-RE).
  * bcc:  OOMTRACE_BCC.  Maps are made by the daemon beforehand and named by MAP_FD_<name>; EXISTS_<type>_<field>,
  *       SIZE_<...>, ENUM_<...> and settings come as macros in kernel_bcc.h, written by
- *       tracer/kernel_types.py.  OOMTRACE_HEADERS: types come from the headers of the running kernel, else they are in
- *       kernel_bcc.h, too: kernel.h with this kernel's offsets.
+ *       tracer/capture/btf_offsets.py.  OOMTRACE_HEADERS: types come from the headers of the running kernel, else they
+ * are in kernel_bcc.h, too: kernel.h with this kernel's offsets.
  */
 #ifndef OOMTRACE_ENGINE_H
 #define OOMTRACE_ENGINE_H
@@ -105,7 +105,7 @@ typedef _Bool bool;
 #define OFFSET(type, field) __builtin_preserve_field_info(((struct type *)0)->field, BPF_FIELD_BYTE_OFFSET)
 #define FIELD_SIZE(type, field) bpf_core_field_size(((struct type *)0)->field)
 
-/* Written by tracer/engine_core.py before the programs are loaded. */
+/* Written by tracer/capture/engine_core.py before the programs are loaded. */
 const volatile struct {
 	u64 stats_index; /* address of mem_cgroup_stats_index, where /proc/kallsyms shows it, else 0 */
 	u32 cpus;	 /* how many are possible; a loop over them is verified for just so many */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the BPF programs write into the ring buffer and tracer/wire.py reads.
+ * What the BPF programs write into the ring buffer and tracer/capture/wire.py reads.
  *
  * Native byte order, natural alignment, no holes.  -1 in a signed field and 0 in an id mean "unknown".  Sizes are
  * in pages where the name says so: the page size is user space's to know.  Strings of variable length follow the
@@ -11,8 +11,8 @@
 #define OOMTRACE_EVENT_H
 
 /*
- * Rises when an event or the meaning of a map that is pinned (tracer/pins.py) changes: a daemon of another version may
- * find them.
+ * Rises when an event or the meaning of a map that is pinned (tracer/capture/pins.py) changes: a daemon of another
+ * version may find them.
  */
 #define EVENT_LAYOUT 3
 

@@ -71,8 +71,8 @@ DEFINE_MAP(level_events, BPF_MAP_TYPE_ARRAY, u32, struct levels_event, 1);
 DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
 DEFINE_MAP(cgroup_events, BPF_MAP_TYPE_ARRAY, u32, struct cgroup_event, 1);
 /*
- * Each LRU map gets more entries when it is loaded (tracer/engine.py): before Linux commit d4adf1c9ee77 ("bpf: Adjust
- * free target to avoid global starvation of LRU map") (in v6.17) every CPU keeps 128 free ones to itself.
+ * Each LRU map gets more entries when it is loaded (tracer/capture/programs.py): before Linux commit d4adf1c9ee77
+ * ("bpf: Adjust free target to avoid global starvation of LRU map") (in v6.17) every CPU keeps 128 free ones to itself.
  */
 DEFINE_MAP(killing, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);   /* thread that sent SIGKILL -> process that it killed */
 DEFINE_MAP(condemned, BPF_MAP_TYPE_LRU_HASH, u32, u64, 4096); /* process that the kernel killed -> when it started */

@@ -3,7 +3,7 @@
  * The kernel types that the programs read, with just the fields that they read.
  *
  * core: libbpf moves every access to where the running kernel has the field (preserve_access_index).
- * bcc:  tracer/kernel_types.py writes this file anew with the running kernel's offsets, so keep it plain:
+ * bcc:  tracer/capture/btf_offsets.py writes this file anew with the running kernel's offsets, so keep it plain:
  *       one field a line, no nested structs; or the kernel's own headers stand in its place.
  * A name with ___ is a second shape of the struct before it: kernels differ.
  */

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tracer.sentence import describe
+from tracer.records.summary import describe
 
 LIMIT_BYTES = 40 << 20
 WAIT_S = 30.0

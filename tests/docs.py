@@ -2,7 +2,7 @@
 """Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
 
 docs/record.md: every field of every record, from the JSON Schema.  docs/destinations.md: every output and its options,
-from the forms of tracer/sinks.  docs/install.md: the extras, from tracer/extras.py.  README.md: an answer of
+from the forms of tracer/sinks.  docs/install.md: the extras, from tracer/base/extras.py.  README.md: an answer of
 ``oomtrace why``.  The prose around them is written by hand.  deploy/completion: what shells run (tests/completions.py).
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tests import completions
-from tracer.extras import EXTRAS
-from tracer.schema import json_schema
-from tracer.sinks.open import MODULES, forms
-from tracer.sinks.target import COMMON, Option
-from tracer.sinks.tls import OPTIONS as tls_options
+from tracer.base.extras import EXTRAS
+from tracer.delivery.sinks.open import MODULES, forms
+from tracer.delivery.sinks.target import COMMON, Option
+from tracer.delivery.sinks.tls import OPTIONS as tls_options
+from tracer.records.json_schema import json_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

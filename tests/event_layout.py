@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: bpf/event.h.  Out: what Python knows of it, between two marks in tracer/wire.py and tracer/brief.py.
+"""In: bpf/event.h.  Out: what Python knows of it, between two marks in tracer/capture/wire.py and
+tracer/capture/brief.py.
 
 ``make layout`` writes it; ``--check`` only compares.  A struct becomes a format of struct.Struct (all that has a fixed
 place and is no array of structs) and a NamedTuple (what the decoders make of it): the header, the fields, the arrays of
@@ -164,7 +165,7 @@ def render(file: str, source: str, text: str) -> str:
 def main() -> int:
     text = HEADER.read_text()
     for file in ("wire.py", "brief.py"):
-        path = ROOT / "tracer" / file
+        path = ROOT / "tracer" / "capture" / file
         source = path.read_text()
         made = render(file, source, text)
         if "--check" not in sys.argv[1:]:

@@ -22,9 +22,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.kernel.environment import ROOT
-from tests.kernel.mounts import mount_missing
 from tests.runtimes.leftovers import CGROUPS, INTERFACES, NETWORK_NAMESPACES, remove_empty
+
+from .harness.environment import ROOT
+from .harness.mounts import mount_missing
 
 CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000

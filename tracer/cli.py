@@ -8,6 +8,7 @@ import sys
 import typer
 
 from tracer import __version__
+from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.commands.config import config
 from tracer.commands.detach import detach
 from tracer.commands.doctor import doctor
@@ -20,7 +21,6 @@ from tracer.commands.schema import schema
 from tracer.commands.top import top
 from tracer.commands.watch import watch
 from tracer.commands.why import why
-from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 
 app = typer.Typer(
     name="oomtrace",

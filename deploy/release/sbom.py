@@ -34,7 +34,7 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from tracer.extras import EXTRAS
+from tracer.base.extras import EXTRAS
 
 NAME = "oomtrace"
 REQUIRES = "oomtrace:requires"

@@ -10,8 +10,8 @@ import os
 import sys
 from dataclasses import asdict
 
-from tests.kernel.environment import ROOT
-from tests.kernel.mounts import mount_missing
+from tests.harness.environment import ROOT
+from tests.harness.mounts import mount_missing
 from tests.vm.debian import LabError
 from tests.vm.vm import exit_on_signals
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
 
 from . import process
 from .kills import Victims

@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.kernel.cgroups import Cgroup, Hierarchy
-from tracer.names import FRESH_S, Names
-from tracer.runtimes import Runtimes
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tracer.identity.metadata_cache import FRESH_S, Names
+from tracer.identity.runtimes import Runtimes
 
 from . import process
 from .kills import LIMIT_BYTES, Marks

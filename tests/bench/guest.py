@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.kernel.eater import binary
+from tests.harness.eater import binary
 from tests.vm.debian import LabError
 from tests.vm.run import PARTS, PROJECT
 from tests.vm.vm import Guest, prepare

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.cgroups import Cgroup, Hierarchy
-from tests.kernel.eater import binary
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.eater import binary
 
 TRACEFS = Path("/sys/kernel/tracing")
 PRINTK = Path("/proc/sys/kernel/printk")

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import IN_VM
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import IN_VM
 
 from . import process
 from .kills import LIMIT_BYTES, MIB, Marks, Victims, vmstat_oom_kills

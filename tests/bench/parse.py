@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.unit.kernel_log_files import FILES, lines
-from tests.unit.log_formats import SPLIT, WHOLE
+from tests.harness.kernel_log_files import FILES, lines
+from tests.harness.log_formats import SPLIT, WHOLE
 from tracer.logs.oom_lines import LogLine
 
 SIZE_BYTES = 64 << 20

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 
-from tests.kernel.environment import IN_VM, ROOT
+from tests.harness.environment import IN_VM, ROOT
 
 from .tools import Tool
 

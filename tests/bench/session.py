@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import IN_VM
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import IN_VM
 
 from . import bpf_time, containers, measure
 from .kills import Marks, groups, marks, quiet_console

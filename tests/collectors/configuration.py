@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 
 CONFIGURATIONS = ROOT / "deploy" / "collectors"
 

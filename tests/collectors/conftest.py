@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import wait_until
+from tests.harness.mounts import mount_missing
+from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat, cgroup, eat, hierarchy, pytest_configure
-from tests.kernel.environment import wait_until
-from tests.kernel.mounts import mount_missing
 from tests.reliability.conftest import first_runs, runs
-from tests.reliability.runs import Runs
 
 from .certificates import Certificates
 from .certificates import make as make_certificates

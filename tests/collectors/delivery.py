@@ -3,8 +3,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 
 Key = tuple[str, str]
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 from tests.vm.debian import Apt, output
 
 FOLDER = ROOT / "build" / "collectors"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import PATIENCE, attempts, wait_until
+from tests.harness.environment import PATIENCE, attempts, wait_until
 
 READY_S = 30.0 * PATIENCE
 """How long a program may take until it listens."""

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.kernel.environment import wait_until
-from tests.reliability.runs import Runs
-from tracer.clock import unix_ns
+from tests.harness.environment import wait_until
+from tests.harness.runs import Runs
+from tracer.base.clock import unix_ns
 
 from .delivery import once
 from .victoria_logs import Stored, VictoriaLogs

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
-from tracer.style import flat
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
+from tracer.encoding.styles import flat
 
 from .certificates import Certificates
 from .conftest import Kill

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.environment import ROOT, wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
+from tests.harness.environment import ROOT, wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 
 from . import certificates
 from .conftest import Kill, Start

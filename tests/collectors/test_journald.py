@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.cgroups import Cgroup, Hierarchy
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.environment import require, wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
-from tests.kernel.environment import require, wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
-from tracer.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_sink
 
 from .configuration import CONFIGURATIONS
 from .conftest import Kill, Start

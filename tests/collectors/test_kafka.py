@@ -14,9 +14,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 
 from . import certificates
 from .configuration import adapted

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 
 from . import certificates
 from .certificates import Certificates

@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from tests.reliability.runs import Runs
+from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import adapted

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from tests.reliability.runs import Runs
+from tests.harness.runs import Runs
 
 from .configuration import adapted
 from .conftest import Kill, Start

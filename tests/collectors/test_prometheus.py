@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import PATIENCE, wait_until
-from tests.reliability.runs import Runs
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import PATIENCE, wait_until
+from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import CONFIGURATIONS, adapted

@@ -7,11 +7,11 @@ import random
 import time
 from pathlib import Path
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
-from tests.reliability.runs import Runs
 
 from .delivery import key, killed, once
 

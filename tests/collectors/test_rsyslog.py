@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.environment import wait_until
-from tests.reliability.runs import Runs
+from tests.harness.environment import wait_until
+from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import adapted

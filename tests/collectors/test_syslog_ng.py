@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.reliability.runs import Runs
+from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import adapted

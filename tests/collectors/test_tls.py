@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_sink
 
 from .certificates import Certificates
 from .conftest import Start

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.runs import Runs
-from tracer.ids import identify
+from tests.harness.runs import Runs
+from tracer.records.record_id import identify
 
 from .conftest import Kill, Start
 from .delivery import once

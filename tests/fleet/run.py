@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.process import cpu_s, memory_mb
-from tests.kernel.environment import ROOT, attempts
-from tests.kernel.oracles import Record
+from tests.harness.environment import ROOT, attempts
+from tests.harness.oracles import Record
 
 from .store import Loader, Postgres
 from .worker import Task, as_json

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import psycopg
 
-from tests.kernel.environment import ROOT, attempts
+from tests.harness.environment import ROOT, attempts
 
 SQL = ROOT / "deploy" / "fleet"
 BATCH_LINES, BATCH_S = 500, 0.1

@@ -12,10 +12,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tracer import line
-from tracer.output import Output
-from tracer.sinks.open import open_target, parse
-from tracer.spool import Spool
+from tracer.delivery.output import Output
+from tracer.delivery.sinks.open import open_target, parse
+from tracer.delivery.spool import Spool
+from tracer.encoding import encoder
 
 from .nodes import BURSTS, Node
 
@@ -73,7 +73,7 @@ def main() -> int:
     for at_s, number, is_burst in task.schedule():
         time.sleep(max(0.0, task.begin_s + at_s - time.time()))
         for record in nodes[number].incident(BURSTS if is_burst else None):
-            outputs[number].put(line.encode(record))  # type: ignore[arg-type]
+            outputs[number].put(encoder.encode(record))  # type: ignore[arg-type]
             put[number] += 1
             print(record["type"], record["id"], time.time_ns(), int(is_burst))
     until_s = time.monotonic() + PATIENCE_S

@@ -17,14 +17,14 @@ from unittest import mock
 
 import orjson
 
-from tests.unit.full_records import FULL
-from tests.unit.kernel_log_files import FILES, lines
-from tests.unit.records import ROOT, shown
+from tests.harness.full_records import FULL
+from tests.harness.kernel_log_files import FILES, lines
+from tests.harness.records import ROOT, shown
 from tracer import cli
-from tracer.errors import EXIT_FAILED, EXIT_USAGE
-from tracer.options import from_json
-from tracer.runtimes import ROOTS, Runtimes
-from tracer.settings import SETTINGS
+from tracer.base.errors import EXIT_FAILED, EXIT_USAGE
+from tracer.config.options import from_json
+from tracer.config.settings import SETTINGS
+from tracer.identity.runtimes import ROOTS, Runtimes
 from tracer.watch import text
 from tracer.watch.model import Model
 from tracer.watch.text import row

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import orjson
 
-from tests.unit.kernel_log_files import FILES, lines
-from tests.unit.records import HOST, validate
-from tracer import line
-from tracer.ledger import Entry, Ledger
+from tests.harness.kernel_log_files import FILES, lines
+from tests.harness.records import HOST, validate
+from tracer.accounting.ledger import Entry, Ledger
+from tracer.delivery.spool import Spool
+from tracer.encoding import encoder
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
-from tracer.spool import Spool
 
 from .target import Target
 
@@ -34,7 +34,7 @@ def run_oom_report(data: bytes) -> None:
     for report in found:
         record = records.oom_kill(report)
         record["host"] = HOST
-        encoded = line.encode(record)
+        encoded = encoder.encode(record)
         assert encoded.count(b"\n") == 1
         validate(orjson.loads(encoded))
 

@@ -17,13 +17,24 @@ from typing import Any
 
 import orjson
 
-from tests.unit.bolt_file import Tree, Writer, fnv
-from tests.unit.test_runtimes import BOLT_STATE, BUNDLE, DOCKER, ID, META, POD, STATUS, UID, USERDATA, cri_container
-from tracer import bolt, enrich
-from tracer.bolt import Bucket
-from tracer.facts import LABELS_MAX_BYTES, TEXT_MAX
-from tracer.files import UnreadableError
-from tracer.runtimes import ROOTS, Runtimes
+from tests.harness.bolt_file import Tree, Writer, fnv
+from tests.unit.identity.test_runtimes import (
+    BOLT_STATE,
+    BUNDLE,
+    DOCKER,
+    ID,
+    META,
+    POD,
+    STATUS,
+    UID,
+    USERDATA,
+    cri_container,
+)
+from tracer.identity import boltdb, enrich
+from tracer.identity.boltdb import Bucket
+from tracer.identity.runtime_metadata import LABELS_MAX_BYTES, TEXT_MAX
+from tracer.identity.runtimes import ROOTS, Runtimes
+from tracer.linux.safe_files import UnreadableError
 
 from .target import Target, mutate
 
@@ -124,7 +135,7 @@ def run_bolt(data: bytes) -> None:
     )
     for question in questions:
         with contextlib.suppress(UnreadableError):
-            bolt.ask(f"{_folder().name}/bolt", "db", question)
+            boltdb.ask(f"{_folder().name}/bolt", "db", question)
     assert time.monotonic() - began < _SOON_S
 
 

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator
 from random import Random
 from typing import Any
 
-from tests.unit import events
-from tests.unit.records import BLIND, HOST, RECORDS, validate
-from tracer import line, wire
-from tracer.enrich import enrich
-from tracer.event import Record
-from tracer.incident import Incidents, Kill, Told
-from tracer.kill_rings import decode
-from tracer.redact import Redactor
+from tests.harness import events
+from tests.harness.records import BLIND, HOST, RECORDS, validate
+from tracer.capture import wire
+from tracer.capture.kill_buffers import decode
+from tracer.encoding import encoder
+from tracer.identity.enrich import enrich
+from tracer.pipeline.incidents import Incidents, Kill, Told
+from tracer.records.model import Record
+from tracer.redaction.cmdline import Redactor
 
 from .target import Target, mutate
 
@@ -93,7 +94,7 @@ def check_count(fed: list[wire.Event], joined: list[Told]) -> None:
 
 def written(each: Kill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
     """Lines as the daemon writes them, with the largest size that is allowed."""
-    for records, max_bytes in ((RECORDS, line.MAX_BYTES), (BLIND, line.MIN_MAX_BYTES)):
+    for records, max_bytes in ((RECORDS, encoder.MAX_BYTES), (BLIND, encoder.MIN_MAX_BYTES)):
         record: Record
         if isinstance(each, Kill):
             record = records.oom_kill(each)
@@ -101,7 +102,7 @@ def written(each: Kill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
         else:
             record = records.oom_exit(each)
         record["host"] = HOST
-        yield line.encode(record, max_bytes), max_bytes
+        yield encoder.encode(record, max_bytes), max_bytes
 
 
 def check_line(encoded: tuple[bytes, int]) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import orjson
 
-from tests.unit.test_cgroup import VECTORS
-from tests.unit.test_gfp import TABLES
-from tracer import cgroup, cgroupfs, files, gfp, kernel_log, wire
-from tracer.files import UnreadableError
-from tracer.redact import Redactor
+from tests.unit.identity.test_cgroup_path import VECTORS
+from tests.unit.linux.test_gfp_flags import TABLES
+from tracer.capture import wire
+from tracer.identity import cgroup_path
+from tracer.linux import cgroupfs, gfp_flags, safe_files
+from tracer.linux.safe_files import UnreadableError
+from tracer.pipeline import console_report
+from tracer.redaction.cmdline import Redactor
 
 from .target import Target
 
@@ -59,15 +62,15 @@ def run_cgroup(data: bytes) -> None:
     names = data.split(b"\n", 1)
     above, below = wire.join_path(names[0]), wire.join_path(data.replace(b"\n", b"\0"))
     for path in (above, below, data.decode("utf-8", "backslashreplace")):
-        identity = cgroup.identify(path)
-        cgroup.level(path)
+        identity = cgroup_path.identify(path)
+        cgroup_path.level(path)
         orjson.dumps(tuple(identity))
         if identity.container:
             assert identity.container["id"] in path
             assert "/" not in identity.container["id"]
             assert (identity.container["node_container_id"] or "") in path
-        assert cgroup.parse_proc_cgroup(f"0::{path}") is not None or not path.startswith("/")
-    first, second = cgroup.identify(above), cgroup.identify(f"{above}/{below}")
+        assert cgroup_path.parse_proc_cgroup(f"0::{path}") is not None or not path.startswith("/")
+    first, second = cgroup_path.identify(above), cgroup_path.identify(f"{above}/{below}")
     if first.container and second.container:
         outer = first.container["node_container_id"] or first.container["id"]
         assert outer == second.container["node_container_id"] or outer == second.container["id"]
@@ -113,7 +116,7 @@ def redact_seeds() -> list[bytes]:
 def run_kernel_log(data: bytes) -> None:
     """Numbers that fit into JSON; a limit is the victim's cgroup or one above it."""
     victim, *pieces = data.split(b"\0")
-    report = kernel_log.read_report(pieces, b"/" + victim)
+    report = console_report.read_report(pieces, b"/" + victim)
     orjson.dumps(tuple(report))
     if report.limit_cgroup is not None:
         assert (b"/" + victim).decode("utf-8", "backslashreplace").startswith(report.limit_cgroup.rstrip("/"))
@@ -133,7 +136,7 @@ def run_gfp(data: bytes) -> None:
     """A table, or the one error."""
     began = time.process_time()
     try:
-        table = gfp.parse_table(data.decode("ascii", "replace"))
+        table = gfp_flags.parse_table(data.decode("ascii", "replace"))
     except ValueError:
         return
     assert all(0 <= bits < 1 << 32 for bits, _ in table)
@@ -169,12 +172,12 @@ def run_files(data: bytes) -> None:
     before = len(os.listdir("/proc/self/fd"))
     began = time.monotonic()
     try:
-        content = files.read(folder, name)
+        content = safe_files.read(folder, name)
         assert content in (None, b"content")
     except UnreadableError as error:
         orjson.dumps(str(error).encode(errors="surrogateescape").decode("utf-8", "backslashreplace"))
     with contextlib.suppress(UnreadableError):
-        assert "secret" not in list(files.names(folder, name))
+        assert "secret" not in list(safe_files.names(folder, name))
     assert time.monotonic() - began < 1
     assert before == len(os.listdir("/proc/self/fd"))
 

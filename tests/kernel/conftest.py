@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup, Hierarchy
-from .daemon import Daemon
-from .eater import Eater, Option, Words
-from .environment import CPUS, ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
-from .kernel_log import KernelLog
-from .oracles import Record
-from .watch import Watch
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.daemon import Daemon
+from tests.harness.eater import Eater, Option, Words
+from tests.harness.environment import CPUS, ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
+from tests.harness.kernel_log import KernelLog
+from tests.harness.oracles import Record
+from tests.harness.watch import Watch
 
 Eat = Callable[..., Eater]
 MakeDaemon = Callable[..., Daemon]

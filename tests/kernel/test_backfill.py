@@ -7,17 +7,17 @@ from datetime import datetime
 
 import pytest
 
-from tracer.backfill import kills, tolerance_ns
-from tracer.clock import boottime_ns
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import IN_VM, PAGE, not_applicable
+from tests.harness.kernel_log import INTERVAL_S
+from tests.harness.oracles import Record, check_near
+from tests.harness.watch import Watch
+from tracer.accounting.backfill import kills, tolerance_ns
+from tracer.base.clock import boottime_ns
 from tracer.logs.kmsg import Kmsg
 
-from . import oracles
-from .cgroups import Cgroup
 from .conftest import Eat
-from .environment import IN_VM, PAGE, not_applicable
-from .kernel_log import INTERVAL_S
-from .oracles import Record, check_near
-from .watch import Watch
 
 Logged = Callable[[list[Record]], list[Record]]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from tests.harness.oracles import Record
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
-from .oracles import Record
 from .test_pins import other_version
 
 RING_BYTES = 4096
@@ -23,7 +24,7 @@ Starve = Callable[..., Daemon]
 def small_rings(folder: Path, *rings: str) -> Path:
     """A copy of the tracer whose ring buffers of these names are as small as can be."""
     sizes = f"if name in {rings!r}:\n        return {RING_BYTES}\n    if name == "
-    return other_version(folder, "tracer/engine.py", "if name == ", sizes)
+    return other_version(folder, "tracer/capture/programs.py", "if name == ", sizes)
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import MIB
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .environment import MIB
-from .watch import Watch
 
 
 def test_all_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tracer.privileges import PERF_PARANOID
-from tracer.sinks.alone import alone
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import KERNEL_VERSION, ROOT, wait_until
+from tests.harness.kernel_log import KernelLog
+from tests.harness.watch import Watch
+from tracer.delivery.sinks.alone import alone
+from tracer.linux.privileges import PERF_PARANOID
 
-from . import oracles
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .environment import KERNEL_VERSION, ROOT, wait_until
-from .kernel_log import KernelLog
-from .watch import Watch
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tracer.whose import owner_of
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import attempts
+from tests.harness.oracles import Record
+from tracer.records.owner import owner_of
 
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import attempts
-from .oracles import Record
 
 OWN, OTHER = secrets.token_hex(32), secrets.token_hex(32)
 BELOW = {

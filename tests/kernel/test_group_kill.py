@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from . import oracles
-from .cgroups import Cgroup
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup
+from tests.harness.dying import stopped_in_exit
+from tests.harness.environment import not_applicable, wait_until
+from tests.harness.watch import Watch
+
 from .conftest import Eat, Fence, MakeDaemon
-from .dying import stopped_in_exit
-from .environment import not_applicable, wait_until
 from .test_marked import KPROBE_PMU, hidden
-from .watch import Watch
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from . import oracles
-from .cgroups import Cgroup, Hierarchy
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.environment import MIB, PAGE, ROOT, not_applicable, require, wait_until
+from tests.harness.watch import Watch
+
 from .conftest import Eat, MakeDaemon
-from .environment import MIB, PAGE, ROOT, not_applicable, require, wait_until
-from .watch import Watch
 
 pytestmark = pytest.mark.vm
 

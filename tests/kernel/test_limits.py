@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup, Hierarchy
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE, not_applicable, wait_until
 from .test_metadata import dead_disk
 
 __all__ = ["dead_disk"]

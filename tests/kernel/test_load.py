@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tracer import engine_core, libbpf
-from tracer.engine import Settings
-
-from .environment import HAS_BTF, not_applicable
+from tests.harness.environment import HAS_BTF, not_applicable
+from tracer.capture import engine_core
+from tracer.capture.programs import Settings
+from tracer.linux import libbpf
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 BPF_PROG_TYPE_KPROBE = 2

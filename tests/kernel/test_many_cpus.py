@@ -9,15 +9,16 @@ from collections import Counter
 
 import pytest
 
-from . import oracles
-from .cgroups import Cgroup
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup
+from tests.harness.eater import Eater
+from tests.harness.environment import CPUS, attempts, wait_until
+from tests.harness.oracles import Record
+from tests.harness.watch import Watch
+
 from .conftest import Eat, MakeDaemon
-from .eater import Eater
-from .environment import CPUS, attempts, wait_until
-from .oracles import Record
 from .test_sigkill import OTHER_ID, Start, comm, container, of_cgroup, start, victim  # noqa: F401 - a fixture
 from .test_storm import check, weather
-from .watch import Watch
 
 pytestmark = [pytest.mark.vm, pytest.mark.cpus(16)]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tracer import libbpf
+from tests.harness import bpf_maps
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.dying import stopped_in_exit
+from tests.harness.environment import IN_VM, attempts, wait_until
+from tracer.linux import libbpf
 
-from . import bpf_maps
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .dying import stopped_in_exit
-from .environment import IN_VM, attempts, wait_until
 
 BPF_MAP_TYPE_LRU_HASH = 9
 LOCAL_FREE_TARGET = 128

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tracer import attach, libbpf
-from tracer.engine import Hook, Link
+from tests.harness.cgroups import Cgroup
+from tests.harness.dying import stopped_in_exit
+from tests.harness.environment import wait_until
+from tests.harness.oracles import marked_victims, vmstat_oom_kills
+from tracer.capture import attach
+from tracer.capture.programs import Hook, Link
+from tracer.linux import libbpf
 
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .dying import stopped_in_exit
-from .environment import wait_until
-from .oracles import marked_victims, vmstat_oom_kills
 
 BPF_PROG_TYPE_KPROBE = 2
 GET_CURRENT_PID_TGID, SEND_SIGNAL = 14, 109

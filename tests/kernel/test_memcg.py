@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import MIB, PAGE, not_applicable, require
+from tests.harness.oracles import check_breakdown
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .environment import MIB, PAGE, not_applicable, require
-from .oracles import check_breakdown
-from .watch import Watch
 
 
 def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:

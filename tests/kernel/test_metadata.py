@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE, attempts, not_applicable, require, wait_until
+from tests.harness.oracles import Record
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE, attempts, not_applicable, require, wait_until
-from .oracles import Record
 
 IN_TIME_S = PATIENCE * (10.0 if IN_VM else 1.0)
 """A record is written so soon after its kill, whatever the files are like."""

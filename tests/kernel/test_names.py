@@ -3,10 +3,11 @@
 
 import pytest
 
-from .cgroups import Cgroup, as_text
+from tests.harness.cgroups import Cgroup, as_text
+from tests.harness.eater import Eater
+from tests.harness.watch import Watch
+
 from .conftest import Eat, Fence
-from .eater import Eater
-from .watch import Watch
 
 COMMS = [
     b"",

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from tracer import interfaces, network
-from tracer.network import Namespaces
-from tracer.whose import Interface
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import IN_VM, ROOT, attempts, not_applicable, require, wait_until
+from tracer.identity import interface_cache, network
+from tracer.identity.network import Namespaces
+from tracer.records.owner import Interface
 
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .environment import IN_VM, ROOT, attempts, not_applicable, require, wait_until
 
 MakeNetns = Callable[..., str]
 HANDLES = Path("/run/netns")
@@ -262,7 +262,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
     victim = eat(16, group, gate=True, through=("nsenter", f"--net={HANDLES / name}"))
     victim.start()
     if told_by == "memory":
-        time.sleep(2 * interfaces.AFTER_S[1])
+        time.sleep(2 * interface_cache.AFTER_S[1])
         ip("netns", "del", name)
         daemon.process.send_signal(signal.SIGSTOP)  # or it reads while the victim dies
     victim.go()
@@ -309,11 +309,11 @@ def rss():
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Rss:"))
-import tracer.daemon
+import tracer.daemon.daemon
 rss()
 before = rss()
-from tracer.network import Namespaces
-from tracer.whose import Interface
+from tracer.identity.network import Namespaces
+from tracer.records.owner import Interface
 Namespaces().learn("/proc/self/ns/net")
 print(rss() - before, "pyroute2" in sys.modules, "asyncio" in sys.modules)
 """

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lines import numbers, numbers_in, record
-from tracer.errors import TracerError
-from tracer.output import Output
-from tracer.sinks import Remote
-from tracer.sinks.open import open_sink
-from tracer.spool import Spool, sync
-
-from .disks import fill, mounted
-from .environment import IN_VM, not_applicable, require, wait_until
+from tests.harness.disks import fill, mounted
+from tests.harness.environment import IN_VM, not_applicable, require, wait_until
+from tests.harness.lines import numbers, numbers_in, record
+from tracer.base.errors import TracerError
+from tracer.delivery.output import Output
+from tracer.delivery.sinks import Remote
+from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.spool import Spool, sync
 
 SMALL_BYTES = 128 << 10
 
@@ -214,7 +213,7 @@ def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypa
         with image.open("r+b") as file:
             file.write(content)
     else:
-        monkeypatch.setattr("tracer.spool_segment.UNREADABLE_S", 0.0)
+        monkeypatch.setattr("tracer.delivery.spool_segment.UNREADABLE_S", 0.0)
     deliver()
     assert delivered == list(range(3000 if passes else first_lost))
     assert spool.skipped == 3000 - len(delivered)

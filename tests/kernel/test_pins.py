@@ -14,15 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from tracer import libbpf
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.eater import Eater
+from tests.harness.environment import (
+    ENGINE,
+    IN_VM,
+    KERNEL_VERSION,
+    PATIENCE_S,
+    ROOT,
+    attempts,
+    not_applicable,
+    wait_until,
+)
+from tests.harness.kernel_log import KernelLog
+from tests.harness.oracles import Record
+from tracer.linux import libbpf
 
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon, Tracers
-from .daemon import Daemon
-from .eater import Eater
-from .environment import ENGINE, IN_VM, KERNEL_VERSION, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
-from .kernel_log import KernelLog
-from .oracles import Record
 
 BPFFS = Path("/sys/fs/bpf")
 PINNABLE = KERNEL_VERSION >= (5, 15) or not Path("/sys/bus/event_source/devices/kprobe").exists()
@@ -280,7 +289,7 @@ def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Pat
     """A capture that was ended and not read is read by the next tracer, even by one of its own version."""
     start().stop()
     missed = kill()
-    ending = f"from tracer.pins import Pins; print(Pins({str(pins)!r}).end_others('')[0].folder)"
+    ending = f"from tracer.capture.pins import Pins; print(Pins({str(pins)!r}).end_others('')[0].folder)"
     ended = subprocess.run([sys.executable, "-c", ending], cwd=ROOT, check=True, capture_output=True, text=True)
     assert captures(pins) == [Path(ended.stdout.strip())]
     daemon = start()
@@ -292,7 +301,7 @@ def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Pat
 @pytest.mark.usefixtures("any_engine")
 def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
     """Events that cannot be understood are counted as lost, and new programs take over."""
-    old = start(other_version(tmp_path, "tracer/wire.py", "EVENT_LAYOUT = ", "EVENT_LAYOUT = 99"))
+    old = start(other_version(tmp_path, "tracer/capture/wire.py", "EVENT_LAYOUT = ", "EVENT_LAYOUT = 99"))
     old.stop()
     kill()
     new = start()
@@ -328,8 +337,8 @@ def test_earlier_version(pins: Path, start: Start, kill: Kill) -> None:
     """An earlier version can end and remove a capture of this one; what it leaves is removed by the next start."""
     start().stop()
     program = f"""
-from tracer import engine, pins
-engine.MAPS = pins.MAPS = pins.MAPS[:5]
+from tracer.capture import pins, programs
+programs.MAPS = pins.MAPS = pins.MAPS[:5]
 pins._BESIDE = ()
 (ended,) = pins.Pins({str(pins)!r}).end_others("")
 assert ended.maps.keys() == set(pins.MAPS)
@@ -351,8 +360,9 @@ def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:
     tracers.stop()
     links = ids("link")
     program = f"""
-from tracer import privileges, source
-attached = source.attach("{ENGINE}", {str(pins)!r}).attached
+from tracer.capture import capture
+from tracer.linux import privileges
+attached = capture.attach("{ENGINE}", {str(pins)!r}).attached
 privileges.keep(privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE)
 print("attached", flush=True)
 input()

@@ -15,22 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from tracer import process, process_reader
-from tracer.disk import Disk
-from tracer.files import UnreadableError
-from tracer.host import read_boot_id
-from tracer.hung import Hung
-from tracer.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
-from tracer.process_reader import LOOK_S, ProcessReader
-from tracer.reader import GIVEN_UP_MAX, HangsError, Readers
-from tracer.runtimes import QUESTIONS, list_names
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
+from tests.harness.hanging import dead_server, ends_in, frozen, state, stuck
+from tests.harness.oracles import Record
+from tracer.base.hung_disk import Disk
+from tracer.identity.runtimes import QUESTIONS, list_names
+from tracer.linux import procfs
+from tracer.linux.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
+from tracer.linux.safe_files import UnreadableError
+from tracer.reading import procfs_reader
+from tracer.reading.hung_sources import Hung
+from tracer.reading.procfs_reader import LOOK_S, ProcessReader
+from tracer.reading.reader_processes import GIVEN_UP_MAX, HangsError, Readers
+from tracer.records.host import read_boot_id
 
-from .cgroups import Cgroup
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
-from .hanging import dead_server, ends_in, frozen, state, stuck
-from .oracles import Record
 
 SOON_S = PATIENCE * (10.0 if IN_VM else 1.0)
 """A kill is recorded so soon, whatever hangs."""
@@ -41,7 +42,7 @@ END_S = PATIENCE * 5.0
 
 @pytest.fixture
 def readers() -> Iterator[Readers]:
-    made = Readers((*process_reader.FUNCTIONS, *QUESTIONS))
+    made = Readers((*procfs_reader.FUNCTIONS, *QUESTIONS))
     yield made
     made.close()
 
@@ -118,12 +119,12 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
     boot_id, path = read_boot_id(), str(tmp_path / "hung")
 
     def look(hung: Hung, pid: int) -> float:
-        started_ns, began_s = process.read_start_ns(pid), time.monotonic()
+        started_ns, began_s = procfs.read_start_ns(pid), time.monotonic()
         assert started_ns is not None
         assert ProcessReader(readers, hung).look(pid, started_ns) is None
         return time.monotonic() - began_s
 
-    readers.ask(PATIENCE_S, process.read_start_ns, os.getpid())  # it is there
+    readers.ask(PATIENCE_S, procfs.read_start_ns, os.getpid())  # it is there
     with stuck(tmp_path / "mnt") as pid:
         disk = Disk()
         hung = Hung(path, boot_id, disk)
@@ -133,11 +134,11 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
         assert look(Hung(path, boot_id, disk), pid) < LOOK_S / 2
         assert look(Hung(path, "0" * 32, disk), pid) >= LOOK_S
         # Others are; a reader that is new may take longer than a record waits.
-        own_ns = process.read_start_ns(os.getpid())
+        own_ns = procfs.read_start_ns(os.getpid())
         assert own_ns is not None
-        shown = readers.ask(PATIENCE_S, process.look, os.getpid(), own_ns)
+        shown = readers.ask(PATIENCE_S, procfs.look, os.getpid(), own_ns)
         assert shown is not None
-        assert tuple(shown) == process.look(os.getpid(), own_ns)
+        assert tuple(shown) == procfs.look(os.getpid(), own_ns)
 
 
 def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
@@ -268,7 +269,7 @@ def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> Non
     eater = eat(8, group, hold=True).full()
     with frozen(group, eater.pid):
         assert kill(daemon, eat, cgroup.child("other", 8))["victim"]["cmdline"]
-        shown = process.look(eater.pid, process.read_start_ns(eater.pid) or 0)
+        shown = procfs.look(eater.pid, procfs.read_start_ns(eater.pid) or 0)
         assert shown is not None
         end(daemon)
 

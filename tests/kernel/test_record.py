@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.eater import binary
+from tests.harness.environment import KERNEL, KERNEL_VERSION, MIB, PAGE
+from tests.harness.oracles import check_near, rss_slack_pages, vmstat_oom_kills
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .daemon import Daemon
-from .eater import binary
-from .environment import KERNEL, KERNEL_VERSION, MIB, PAGE
-from .oracles import check_near, rss_slack_pages, vmstat_oom_kills
-from .watch import Watch
 
 CLOCK_SLACK_S = 0.1
 

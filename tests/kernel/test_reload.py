@@ -6,10 +6,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import wait_until
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import wait_until
 
 ONE = """
 label = {{site = "old"}}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+
 from .conftest import Eat, MakeDaemon
-from .environment import IN_VM, PATIENCE, not_applicable, wait_until
 
 HOSTILE = 10
 LABELS = 60_000

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from . import bpf_maps
-from .cgroups import Cgroup
+from tests.harness import bpf_maps
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from tests.harness.oracles import Record
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
-from .oracles import Record
 from .test_marked import KPROBE_PMU, hidden
 from .test_pins import any_engine, folder, pins  # noqa: F401 - fixtures
 from .test_record import seconds

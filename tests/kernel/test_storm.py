@@ -3,13 +3,14 @@
 
 import signal
 
-from . import oracles
-from .cgroups import Cgroup
+from tests.harness import oracles
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.eater import Eater
+from tests.harness.environment import IN_VM, PATIENCE_S, attempts, wait_until
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .daemon import Daemon
-from .eater import Eater
-from .environment import IN_VM, PATIENCE_S, attempts, wait_until
-from .watch import Watch
 
 
 def weather(watch: Watch, eater: Eater, count: int) -> list[int]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import MIB, PAGE, require
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .environment import MIB, PAGE, require
-from .watch import Watch
 
 pytestmark = pytest.mark.vm
 

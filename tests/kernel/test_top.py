@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .cgroups import Cgroup, Hierarchy
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.eater import Eater
+from tests.harness.environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
+from tests.harness.kernel_log import KernelLog
+from tests.harness.oracles import charge_slack_bytes, rss_slack_pages
+
 from .conftest import Eat
-from .eater import Eater
-from .environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
-from .kernel_log import KernelLog
-from .oracles import charge_slack_bytes, rss_slack_pages
 
 LIMIT_MIB = 32
 

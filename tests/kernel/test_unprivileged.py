@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+
 from .conftest import Eat, MakeDaemon
-from .daemon import Daemon
-from .environment import IN_VM, PATIENCE_S, not_applicable, wait_until
 from .test_pins import folder, pins  # noqa: F401 - fixtures
 
 NOBODY = 65534

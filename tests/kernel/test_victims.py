@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tracer.wire import ANCESTORS_MAX
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.eater import binary
+from tests.harness.environment import HAS_BTF, PATIENCE_S, wait_until
+from tests.harness.oracles import marked_victims
+from tests.harness.watch import Watch
+from tracer.capture.wire import ANCESTORS_MAX
 
-from .cgroups import Cgroup
 from .conftest import Eat, Fence
-from .daemon import Daemon
-from .eater import binary
-from .environment import HAS_BTF, PATIENCE_S, wait_until
-from .oracles import marked_victims
-from .watch import Watch
 
 
 def test_thread_asks(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:

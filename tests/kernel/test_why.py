@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from .cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
+from tests.harness.environment import MIB, PATIENCE_S, ROOT, not_applicable
+from tests.harness.watch import Watch
+
 from .conftest import Eat
-from .daemon import Daemon
-from .environment import MIB, PATIENCE_S, ROOT, not_applicable
-from .watch import Watch
 
 Answer = dict[str, Any]
 Why = Callable[..., Answer]

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 
 MANIFEST = ROOT / "deploy/kubernetes/daemonset.yaml"
 UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}

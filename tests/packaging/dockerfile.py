@@ -10,7 +10,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 
 from .debian import SUITES, bootstrap
 

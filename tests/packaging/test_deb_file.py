@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import IN_VM, ROOT, not_applicable, require
-from tests.unit.test_cli import COMMANDS
+from tests.harness.environment import IN_VM, ROOT, not_applicable, require
+from tests.unit.commands.test_cli import COMMANDS
 from tracer import __version__
 
 from .debian import SUITES, bootstrap

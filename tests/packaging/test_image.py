@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.kernel.cgroups import Cgroup, Hierarchy
-from tests.kernel.daemon import check_line
-from tests.kernel.eater import Eater, binary
-from tests.kernel.environment import IN_VM, KERNEL_VERSION, MIB, PATIENCE_S, ROOT, START_S, attempts, require
-from tests.kernel.oracles import Record
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.daemon import check_line
+from tests.harness.eater import Eater, binary
+from tests.harness.environment import IN_VM, KERNEL_VERSION, MIB, PATIENCE_S, ROOT, START_S, attempts, require
+from tests.harness.oracles import Record
 from tests.runtimes.commands import run
 from tests.runtimes.containerd import Containerd
 from tests.runtimes.cri import Cri
@@ -28,8 +28,8 @@ from tests.runtimes.running import Running
 from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
 from tests.runtimes.victims import check_told, check_verdict
 from tracer import __version__
-from tracer.pins import detach
-from tracer.runtimes import ROOTS
+from tracer.capture.pins import detach
+from tracer.identity.runtimes import ROOTS
 
 from . import dockerfile
 from .daemonset import container, docker_options

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.kernel.environment import IN_VM, ROOT, not_applicable
+from tests.harness.environment import IN_VM, ROOT, not_applicable
 from tracer import __version__
-from tracer.runtimes import ROOTS
+from tracer.identity.runtimes import ROOTS
 
 from .daemonset import MANIFEST, container, docker_options, host_paths
 

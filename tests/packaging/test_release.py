@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from deploy.release import sbom
-from tests.kernel.environment import IN_VM, PATIENCE, ROOT, not_applicable, require
+from tests.harness.environment import IN_VM, PATIENCE, ROOT, not_applicable, require
 from tracer import __version__
-from tracer.extras import EXTRAS
+from tracer.base.extras import EXTRAS
 
 from . import dockerfile
 

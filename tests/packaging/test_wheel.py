@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.daemon import check_line
-from tests.kernel.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
+from tests.harness.daemon import check_line
+from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
 from tests.runtimes.commands import ENVIRONMENT
 from tracer import __version__
-from tracer.schema import json_schema
+from tracer.records.json_schema import json_schema
 
 EM_BPF = 247
 """include/uapi/linux/elf-em.h"""

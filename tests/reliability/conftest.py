@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.eater import Eater
+from tests.harness.environment import attempts
+from tests.harness.oracles import vmstat_oom_kills
+from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat, cgroup, eat, hierarchy, pytest_configure
-from tests.kernel.eater import Eater
-from tests.kernel.environment import attempts
-from tests.kernel.oracles import vmstat_oom_kills
 
-from .runs import Runs
 from .tally import Tally
 
 __all__ = ["cgroup", "eat", "hierarchy", "pytest_configure"]

@@ -6,7 +6,7 @@ python3 -m tests.reliability.table          rewrite what stands between the two 
 
 import sys
 
-from tests.kernel.environment import ROOT
+from tests.harness.environment import ROOT
 
 from .tally import stored
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.kernel.environment import KERNEL, ROOT
-from tests.kernel.oracles import Record
+from tests.harness.environment import KERNEL, ROOT
+from tests.harness.oracles import Record
 
 RESULTS = ROOT / "build" / "reliability"
 

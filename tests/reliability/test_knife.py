@@ -7,13 +7,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tests.kernel.cgroups import Cgroup
-from tests.kernel.environment import ROOT, wait_until
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import ROOT, wait_until
+from tests.harness.runs import Runs
 from tests.kernel.test_pins import other_version
 from tracer import __version__
 
 from .conftest import Storm
-from .runs import Runs
 
 KILLED = 20
 BURST, SMALL_BURST, BURST_GROUPS = 10_000, 4_000, 20

@@ -4,13 +4,13 @@
 import signal
 from collections.abc import Callable
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import attempts, not_applicable, wait_until
+from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
-from tests.kernel.environment import attempts, not_applicable, wait_until
 from tests.kernel.test_brief import small_rings
 
 from .conftest import Storm
-from .runs import Runs
 
 WITHOUT_BPFFS = ["unshare", "--mount", "sh", "-c", 'umount --all-targets --lazy /sys/fs/bpf; exec "$@"', "sh"]
 WITHOUT_TRACEFS = [

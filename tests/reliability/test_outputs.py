@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.disks import fill, mounted
-from tests.kernel.environment import PATIENCE_S, wait_until
+from tests.harness.disks import fill, mounted
+from tests.harness.environment import PATIENCE_S, wait_until
+from tests.harness.runs import Runs
 
 from .conftest import Storm
-from .runs import Runs
 from .tally import Tally
 
 READER = """

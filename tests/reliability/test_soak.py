@@ -19,12 +19,12 @@ from typing import NamedTuple
 import pytest
 
 from tests.collectors.program import free_port
-from tests.kernel.cgroups import Cgroup
-from tests.kernel.eater import binary
-from tests.kernel.environment import IN_VM, PATIENCE, not_applicable, wait_until
-from tests.kernel.oracles import vmstat_oom_kills
+from tests.harness.cgroups import Cgroup
+from tests.harness.eater import binary
+from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+from tests.harness.oracles import vmstat_oom_kills
+from tests.harness.runs import Runs
 
-from .runs import Runs
 from .tally import Tally
 
 MINUTES = float(os.environ.get("OOMTRACE_SOAK_MINUTES", "3"))

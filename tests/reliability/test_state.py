@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import attempts, wait_until
+from tests.harness.environment import attempts, wait_until
+from tests.harness.runs import Runs
 from tests.kernel.test_outputs import freezable
 
 from .conftest import Storm
-from .runs import Runs
 
 __all__ = ["freezable"]
 

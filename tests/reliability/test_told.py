@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import attempts
-from tests.kernel.oracles import Record
+from tests.harness.environment import attempts
+from tests.harness.oracles import Record
+from tests.harness.runs import Runs
 from tests.kernel.test_pins import other_version
 
 from .conftest import Storm
-from .runs import Runs
 from .test_missing import WITHOUT_BPFFS
 
 STEPS = 40
@@ -22,7 +22,7 @@ def _end_at() -> None:
     """End this process as nobody can prevent, after so many writes: to files, to stderr, or to a counter."""
     import signal
 
-    from tracer import engine
+    from tracer.capture import programs
 
     left = int(os.environ.pop("OOMTRACE_TEST_STEP", "0"))
 
@@ -37,7 +37,7 @@ def _end_at() -> None:
 
         return call
 
-    os.write, os.pwrite, engine.Counters.write = map(counted, (os.write, os.pwrite, engine.Counters.write))
+    os.write, os.pwrite, programs.Counters.write = map(counted, (os.write, os.pwrite, programs.Counters.write))
 
 
 _end_at()
@@ -49,7 +49,7 @@ def main() -> int:'''
 @pytest.fixture
 def knifed(tmp_path: Path) -> Path:
     """The same tracer, which ends at the step that its environment names."""
-    return other_version(tmp_path, "tracer/daemon.py", "def main() -> int:", KNIFE)
+    return other_version(tmp_path, "tracer/daemon/daemon.py", "def main() -> int:", KNIFE)
 
 
 def killed_at(step: int, runs: Runs, root: Path, *through: str) -> bool:

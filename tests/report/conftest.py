@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.environment import ROOT
 from tests.kernel.conftest import cgroup, eat, hierarchy, make_daemon, pytest_configure, tracers
-from tests.kernel.environment import ROOT
 
 from .browser import Browser
 from .samples import Record, many, of_kernel_logs

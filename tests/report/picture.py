@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make picture``: docs/images/report.png, the report's page in Chromium.
 
-The page is made by ``oomtrace report`` from the real kernel logs in tests/unit/kernel_logs and the real record in
+The page is made by ``oomtrace report`` from the real kernel logs in tests/data/kernel_logs and the real record in
 docs/record.md.  These logs have no dates: each gets a boot time of its own, so that the timeline has something to show.
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.kernel.environment import ROOT
-from tests.unit.kernel_log_files import FOLDER
-from tests.unit.records import shown
+from tests.harness.environment import ROOT
+from tests.harness.kernel_log_files import FOLDER
+from tests.harness.records import shown
 
 from .browser import Browser
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from tests.unit.kernel_log_files import FILES, lines, reports
-from tracer.clock import rfc3339
-from tracer.enrich import name_cgroups
+from tests.harness.kernel_log_files import FILES, lines, reports
+from tracer.base.clock import rfc3339
+from tracer.identity.enrich import name_cgroups
 from tracer.logs.records import LogRecords
 
 Record = dict[str, Any]

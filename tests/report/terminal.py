@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from tests.kernel.environment import PATIENCE_S, ROOT, attempts, require
+from tests.harness.environment import PATIENCE_S, ROOT, attempts, require
 
 _STATUS = re.compile(r"^status (\d+)$", re.MULTILINE)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from selenium.webdriver.common.keys import Keys
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import wait_until
 from tests.kernel.conftest import Eat, MakeDaemon
-from tests.kernel.environment import wait_until
-from tracer.sentence import describe
+from tracer.records.summary import describe
 
 from .browser import Browser
 from .conftest import run_report

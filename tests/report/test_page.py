@@ -12,13 +12,14 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from tests.kernel.environment import PATIENCE
-from tests.unit.kernel_log_files import reports
-from tests.unit.test_report import hostile_records
+from tests.harness import DATA
+from tests.harness.environment import PATIENCE
+from tests.harness.kernel_log_files import reports
+from tests.unit.report.test_report import hostile_records
 from tracer.logs.oom_lines import LogLine
+from tracer.records.summary import describe
 from tracer.report.incidents import seconds
 from tracer.report.whose import whose
-from tracer.sentence import describe
 
 from .browser import Browser
 from .conftest import MakePage, run_report
@@ -359,7 +360,7 @@ def test_exact_numbers(browser: Browser, make_page: MakePage, bases: list[Record
 
 def test_kernel_log_beside(browser: Browser, tmp_path: Path) -> None:
     """A kernel log makes a page by itself, with its own lines."""
-    log = Path(__file__).parents[1] / "unit" / "kernel_logs" / "7.2-group.txt"
+    log = DATA / "kernel_logs" / "7.2-group.txt"
     browser.show(run_report(log, output=tmp_path / "report.html"))
     assert browser.text("#summary").startswith("1 incident, 3 victims")
     assert "Killed process 233 (hog-bystander1)" in browser.text("#incident-body pre")

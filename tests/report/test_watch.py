@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.cgroups import Cgroup
+from tests.harness.cgroups import Cgroup
+from tests.harness.environment import PATIENCE_S, ROOT, START_S, require, wait_until
 from tests.kernel.conftest import Eat
-from tests.kernel.environment import PATIENCE_S, ROOT, START_S, require, wait_until
-from tests.unit.test_report import hostile_records
-from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
+from tests.unit.report.test_report import hostile_records
+from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
 
 from .conftest import write
 from .samples import HOSTILE, Record, many

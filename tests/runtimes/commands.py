@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.environment import IN_VM, PATIENCE, attempts
+from tests.harness.environment import IN_VM, PATIENCE, attempts
 
 COMMAND_S = PATIENCE * (300.0 if IN_VM else 60.0)
 """The longest time that a command of a runtime may take."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.cgroups import Hierarchy
+from tests.harness.cgroups import Hierarchy
+from tests.harness.daemon import Daemon
+from tests.harness.environment import ENGINE, KERNEL
+from tests.harness.watch import Watch
 from tests.kernel.conftest import hierarchy, kernel_log, watch
-from tests.kernel.daemon import Daemon
-from tests.kernel.environment import ENGINE, KERNEL
-from tests.kernel.watch import Watch
 
 from .containerd import Containerd
 from .cri import Cri

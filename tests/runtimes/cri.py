@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tests.kernel.environment import attempts
+from tests.harness.environment import attempts
 
 from . import image
 from .commands import COMMAND_S

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.kernel.environment import attempts
+from tests.harness.environment import attempts
 
 from .commands import run
 

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.kernel.cgroups import Hierarchy
+from tests.harness.cgroups import Hierarchy
 
 from .commands import run
 from .runtime import INIT, LIMIT_BYTES, Container, Runtime, Told, new_name

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.kernel.cgroups import Cgroup, Hierarchy
-from tests.kernel.environment import attempts, wait_until
+from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.environment import attempts, wait_until
 
 from .commands import ENVIRONMENT, READY_S, run
 from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Runtime, Told, new_name

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.cgroups import Hierarchy
-from tests.kernel.environment import wait_until
+from tests.harness.cgroups import Hierarchy
+from tests.harness.environment import wait_until
 
 from . import image
 from .commands import COMMAND_S, ask, run

@@ -4,7 +4,7 @@
 import shutil
 from collections.abc import Mapping
 
-from tests.kernel.environment import require
+from tests.harness.environment import require
 
 from .runtime import Runtime
 

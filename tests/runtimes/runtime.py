@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.cgroups import Hierarchy
-from tests.kernel.environment import MIB, wait_until
-from tracer.cgroup import parse_proc_cgroup
+from tests.harness.cgroups import Hierarchy
+from tests.harness.environment import MIB, wait_until
+from tracer.identity.cgroup_path import parse_proc_cgroup
 
 from .commands import run
 from .image import NEVER

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.kernel.environment import IN_VM
-from tracer.containerd import find_in_database
-from tracer.facts import Facts
-from tracer.files import UnreadableError
+from tests.harness.environment import IN_VM
+from tracer.identity.containerd import find_in_database
+from tracer.identity.runtime_metadata import Facts
+from tracer.linux.safe_files import UnreadableError
 
 from . import image
 from .ctr import Ctr

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """memory.oom.group, as the kubelet sets it: the whole container dies, and each record names it."""
 
-from tests.kernel.cgroups import Hierarchy
-from tests.kernel.environment import not_applicable
+from tests.harness.cgroups import Hierarchy
+from tests.harness.environment import not_applicable
 
 from .conftest import Start
 from .runtime import Runtime

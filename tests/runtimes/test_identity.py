@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever dies in a container is named as the container's runtime names it."""
 
-from tracer.runtimes import Runtimes
+from tracer.identity.runtimes import Runtimes
 from tracer.why.moment import seconds, utc
 
 from .conftest import Start

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.environment import IN_VM, attempts, wait_until
-from tests.kernel.oracles import Record
-from tests.kernel.watch import Watch
+from tests.harness.environment import IN_VM, attempts, wait_until
+from tests.harness.oracles import Record
+from tests.harness.watch import Watch
 
 from .commands import ENVIRONMENT, run
 from .docker import Docker

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from tests.kernel.daemon import Daemon
-from tests.kernel.environment import wait_until
-from tests.kernel.oracles import Record
+from tests.harness.daemon import Daemon
+from tests.harness.environment import wait_until
+from tests.harness.oracles import Record
 
 from .docker import Docker
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kernel.daemon import Daemon
-from tests.kernel.eater import binary
-from tests.kernel.environment import attempts, not_applicable, wait_until
-from tests.kernel.oracles import Record
-from tests.kernel.watch import Watch
+from tests.harness.daemon import Daemon
+from tests.harness.eater import binary
+from tests.harness.environment import attempts, not_applicable, wait_until
+from tests.harness.oracles import Record
+from tests.harness.watch import Watch
 
 from .commands import run
 from .runtime import LIMIT_BYTES, SYSTEMD, new_name

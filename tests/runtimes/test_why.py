@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.daemon import Daemon
-from tests.kernel.environment import PATIENCE_S, ROOT, attempts, wait_until
+from tests.harness.daemon import Daemon
+from tests.harness.environment import PATIENCE_S, ROOT, attempts, wait_until
 
 from .docker import NETWORK, Docker
 from .runtime import LIMIT_BYTES, Container, new_name

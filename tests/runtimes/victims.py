@@ -3,9 +3,9 @@
 
 import pytest
 
-from tests.kernel.environment import IN_VM, attempts
-from tests.kernel.oracles import Record
-from tests.kernel.watch import Watch
+from tests.harness.environment import IN_VM, attempts
+from tests.harness.oracles import Record
+from tests.harness.watch import Watch
 
 from .runtime import SYSTEMD, Container, Facts, Runtime, Told
 

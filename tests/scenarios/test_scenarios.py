@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.environment import ENGINE, IN_VM, ROOT, not_applicable
+from tests.harness.environment import ENGINE, IN_VM, ROOT, not_applicable
 from tests.runtimes.runtime import SYSTEMD
 
 VAGRANT = ROOT / "vagrant"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tracer.runtimes import ROOTS, Runtimes
+from tracer.identity.runtimes import ROOTS, Runtimes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import completions
-from tests.kernel.environment import PATIENCE_S, require
+from tests.harness.environment import PATIENCE_S, require
 
 CLEAR = "\x15"
 

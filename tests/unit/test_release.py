@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.release.check import VERSIONED, missing, version
-from tests.kernel.environment import ROOT, not_applicable
+from tests.harness.environment import ROOT, not_applicable
 from tracer import __version__
 
 CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [{version}] - 2026-12-01\n\n### Added\n\n- All.\n"

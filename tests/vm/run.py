@@ -155,7 +155,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
     with tempfile.TemporaryDirectory(prefix="vm-run-") as name:
         work = Path(name)
         arch = kernels.ALL[run.kernel].arch
-        output(MACHINES[arch].cc, "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/kernel/eat.c")
+        output(MACHINES[arch].cc, "-O2", "-static", "-pthread", "-o", work / "eat", PROJECT / "tests/harness/eat.c")
         guest = Guest(
             kernel=run.kernel,
             system=root.SMALLS[arch],

@@ -50,7 +50,7 @@ def run(suite: str, engine: str, depth: str, arguments: Sequence[str], timeout: 
     prepare([KERNEL], SYSTEMD)
     with tempfile.TemporaryDirectory(prefix="vm-systemd-") as name:
         eat = Path(name) / "eat"
-        output(MACHINES[SYSTEMD.arch].cc, "-O2", "-static", "-pthread", "-o", eat, PROJECT / "tests/kernel/eat.c")
+        output(MACHINES[SYSTEMD.arch].cc, "-O2", "-static", "-pthread", "-o", eat, PROJECT / "tests/harness/eat.c")
         guest = Guest(
             kernel=KERNEL,
             system=SYSTEMD,

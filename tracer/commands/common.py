@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import typer
 
-from tracer.errors import TracerError
-from tracer.line import computed_json
-from tracer.printable import printable
-from tracer.privileges import for_reading
-from tracer.reading import Reading
-from tracer.runtimes import ROOTS, Runtimes, parse_root
+from tracer.base.errors import TracerError
+from tracer.base.printable import printable
+from tracer.encoding.encoder import computed_json
+from tracer.identity.runtimes import ROOTS, Runtimes, parse_root
+from tracer.linux.privileges import for_reading
+from tracer.reading.sources import Reading
 
 # Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(

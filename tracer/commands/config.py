@@ -3,16 +3,16 @@
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
+from tracer.base.printable import printable
 from tracer.commands.common import ALWAYS_JSON, JSON, print_json
 from tracer.commands.manual import EXIT_CODES, Command, Group, codes, documented
-from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
-from tracer.metrics import Place
-from tracer.metrics import parse as parse_metrics
-from tracer.options import CONFIG
-from tracer.printable import printable
-from tracer.sinks.file import rotated
-from tracer.sinks.open import open_target, parse_all
-from tracer.sinks.target import Target, shown
+from tracer.config.options import CONFIG
+from tracer.delivery.metrics import Place
+from tracer.delivery.metrics import parse as parse_metrics
+from tracer.delivery.sinks.file import rotated
+from tracer.delivery.sinks.open import open_target, parse_all
+from tracer.delivery.sinks.target import Target, shown
 
 config = typer.Typer(name="config", cls=Group, no_args_is_help=True)
 FILE: str = typer.Argument(CONFIG, metavar="FILE", help="Configuration file (TOML).")
@@ -73,7 +73,7 @@ def check(file: str) -> None:
 
 def _checked(file: str) -> tuple[list[str], list[str]]:
     """Its outputs and metrics, without secrets."""
-    from tracer.config import Config  # what it needs would keep `run` from starting quickly
+    from tracer.config.toml_file import Config  # what it needs would keep `run` from starting quickly
 
     options = Config(file).options({})
     return (
@@ -95,8 +95,8 @@ def show(file: str = FILE, _as_json: bool = ALWAYS_JSON) -> None:
 
     Every setting by its name, with the default where the file does not set it.
     """
-    from tracer.config import Config
-    from tracer.settings import shown as shown_settings
+    from tracer.config.settings import shown as shown_settings
+    from tracer.config.toml_file import Config
 
     print_json(shown_settings(Config(file).options({})))
 

@@ -3,11 +3,11 @@
 
 import typer
 
-from tracer import pins
+from tracer.base.errors import EXIT_FAILED
+from tracer.capture import pins
 from tracer.commands.common import JSON, print_json
 from tracer.commands.manual import codes, documented
-from tracer.errors import EXIT_FAILED
-from tracer.options import PINS_FOLDER
+from tracer.config.options import PINS_FOLDER
 
 
 @documented(

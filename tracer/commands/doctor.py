@@ -3,10 +3,10 @@
 
 import typer
 
-from tracer import doctor as checkup
+from tracer.base.errors import EXIT_UNSUPPORTED, EXIT_USAGE
 from tracer.commands.common import JSON, print_json
 from tracer.commands.manual import EXIT_CODES, documented
-from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE
+from tracer.doctor import checks as checkup
 
 
 @documented(

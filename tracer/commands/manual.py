@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from typer.core import TyperCommand, TyperGroup
 
-from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
+from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
 
 TERM_COLUMNS = 22
 """A longer term has a line of its own."""

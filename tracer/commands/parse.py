@@ -3,9 +3,9 @@
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import ALWAYS_JSON, CONTAINER, SELECTION, UNIT
 from tracer.commands.manual import codes, documented
-from tracer.errors import EXIT_FAILED
 
 READING = "Reading"
 
@@ -95,7 +95,7 @@ def parse(
     Reads dmesg, syslog files, the journal (as text, or -o json) and /dev/kmsg, in any mixture. Needs no BPF, and
     root only for /dev/kmsg.
     """
-    from tracer import parse as parser
+    from tracer.logs import convert as parser
     from tracer.logs.kills import Form, Wanted  # what it needs would keep `run` from starting quickly
 
     wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last)

@@ -3,8 +3,8 @@
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED
 from tracer.commands.manual import choices, codes, documented
-from tracer.errors import EXIT_FAILED
 
 FORMATS = ("html", "md")
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import typer
 
+from tracer.base.printable import printable
 from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
 from tracer.commands.manual import codes, documented
-from tracer.identity import Resolved
-from tracer.identity import resolve as resolve_target
-from tracer.printable import printable
-from tracer.whose import owner_of
+from tracer.identity.resolve import Resolved
+from tracer.identity.resolve import resolve as resolve_target
+from tracer.records.owner import owner_of
 
 
 @documented(

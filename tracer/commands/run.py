@@ -8,15 +8,15 @@ from typing import Any
 import typer
 
 import tracer
+from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.commands.common import RUNTIME_ROOTS
 from tracer.commands.manual import EXIT_CODES, choices, documented
-from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
-from tracer.filter import FIELDS
-from tracer.line import MAX_BYTES, MIN_MAX_BYTES
-from tracer.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, to_json
-from tracer.settings import SETTINGS, make
+from tracer.config.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, to_json
+from tracer.config.settings import SETTINGS, make
+from tracer.encoding.encoder import MAX_BYTES, MIN_MAX_BYTES
+from tracer.records.filter import FIELDS
 
-DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon import main; sys.exit(main())"
+DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon.daemon import main; sys.exit(main())"
 """What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
 
 
@@ -161,7 +161,7 @@ def run(
     if config is None:
         options = make(given, arguments)
     else:
-        from tracer.config import Config  # who has none starts sooner
+        from tracer.config.toml_file import Config  # who has none starts sooner
 
         read = Config(config)
         options = read.options(given, arguments)._replace(settings=tuple(read.settings))

@@ -3,7 +3,7 @@
 
 from tracer.commands.common import print_json
 from tracer.commands.manual import codes, documented
-from tracer.schema import json_schema
+from tracer.records.json_schema import json_schema
 
 
 @documented(

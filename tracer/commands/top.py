@@ -8,12 +8,12 @@ from typing import get_args
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED, TracerError
+from tracer.base.printable import printable
 from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, UNIT, print_json, warn_unread
 from tracer.commands.manual import choices, codes, documented
-from tracer.errors import EXIT_FAILED, TracerError
-from tracer.printable import printable
-from tracer.privileges import for_reading
-from tracer.runtimes import parse_root
+from tracer.identity.runtimes import parse_root
+from tracer.linux.privileges import for_reading
 
 INTERVAL_S = 2.0
 SORT_KEYS = ("rss", "mem", "vsz", "cpu", "oom")
@@ -63,11 +63,12 @@ def top(
     The columns of `ps aux`, and for each process the closest memory limit, what is left of it, the container, pod and
     unit, and whether the OOM killer would choose it next. Sizes are in KiB. Needs neither BPF nor the daemon.
     """
-    from tracer import processes, screen  # what these need would keep `run` from starting quickly
-    from tracer import top as looking
-    from tracer.process_list import ProcessList
-    from tracer.reading import Reading
-    from tracer.top_table import table
+    from tracer.reading import processes  # what these need would keep `run` from starting quickly
+    from tracer.reading.process_list import ProcessList
+    from tracer.reading.sources import Reading
+    from tracer.top import screen  # what these need would keep `run` from starting quickly
+    from tracer.top import snapshot as looking
+    from tracer.top.table import table
 
     for key in get_args(looking.Sort):
         if key == sort:

@@ -3,8 +3,8 @@
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED
 from tracer.commands.manual import codes, documented
-from tracer.errors import EXIT_FAILED, EXIT_UNSUPPORTED
 
 
 @documented(

@@ -3,9 +3,9 @@
 
 import typer
 
+from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import JSON, NAMES, RUNTIME_ROOTS, print_json, runtimes
 from tracer.commands.manual import codes, documented
-from tracer.errors import EXIT_FAILED
 
 EVIDENCE = "Evidence"
 

@@ -12,10 +12,10 @@ from typing import IO
 
 import orjson
 
-from tracer import line
-from tracer.event import OomKill
+from tracer.encoding import encoder
 from tracer.logs.formats import Origin
 from tracer.logs.reported import Report
+from tracer.records.model import OomKill
 
 _UNORDERED_NS = 1_000_000_000
 """printk's clocks on two CPUs are closer."""
@@ -76,7 +76,7 @@ class LatestBoots:
         file = self._held.get((host, number))
         if file is None:
             file = self._held[host, number] = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
-        file.write(line.encode(record))
+        file.write(encoder.encode(record))
         self._all_dated = self._all_dated and record["time"] is not None
 
     def release(self) -> Iterator[OomKill]:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from tracer.errors import TracerError, for_reading
+from tracer.base.errors import TracerError, for_reading
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from tracer import line
-from tracer.clock import monotonic_ns, rfc3339
-from tracer.enrich import name_cgroups
-from tracer.errors import EXIT_USAGE, TracerError
-from tracer.event import Host, OomKill
+from tracer.base.clock import monotonic_ns, rfc3339
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.encoding import encoder
+from tracer.identity.enrich import name_cgroups
 from tracer.logs import kmsg
 from tracer.logs.boots import Boots, LatestBoots, latest
 from tracer.logs.files import PAUSE_S, LogFile
@@ -25,7 +24,8 @@ from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, read_zone
-from tracer.named import names_container, names_unit
+from tracer.records.matching import names_container, names_unit
+from tracer.records.model import Host, OomKill
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
 _LONGEST_HELD_S = 2 * PAUSE_S
@@ -271,7 +271,7 @@ class _Filter:
             return False
         if wanted.unit is not None and not names_unit(wanted.unit, record):
             return False
-        return self._grep is None or self._grep.search(line.encode(record)) is not None
+        return self._grep is None or self._grep.search(encoder.encode(record)) is not None
 
     def is_in_time(self, record: OomKill) -> bool:
         """What has no time is in none."""

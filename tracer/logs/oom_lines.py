@@ -9,7 +9,7 @@ kernel prints, and where a name makes it ambiguous what it says, it says nothing
 import re
 from typing import Literal, NamedTuple
 
-from tracer.event import Scope
+from tracer.records.model import Scope
 
 INVOKED = re.compile(
     rb"(.{0,64}?) invoked oom-killer: gfp_mask=(0x[0-9a-f]{1,8})\b(?:\(([^)]*)\))?.*?, +order=(-?\d{1,9})\b"

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel log reports of a victim -> the oom_kill record; null for what the log does not say.
 
-Container, pod and unit are still null here where there is a cgroup, of which tracer/enrich.py makes them.  Of a group
-kill's other victims the log names a cgroup that they are in or below: what is certain of those in it is told.
+Container, pod and unit are still null here where there is a cgroup, of which tracer/identity/enrich.py makes them.  Of
+a group kill's other victims the log names a cgroup that they are in or below: what is certain of those in it is told.
 """
 
-from tracer import cgroup
-from tracer.clock import at_boottime, rfc3339
-from tracer.event import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.base.clock import at_boottime, rfc3339
+from tracer.identity import cgroup_path
 from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
 from tracer.logs.oom_tasks import Task
 from tracer.logs.reported import Counter, Report
-from tracer.whose import Identity
+from tracer.records.model import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.records.owner import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
 """PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
@@ -137,7 +137,7 @@ def _whose_limit(report: Report) -> Identity:
     if above is None or may_be_cut(above):
         return _NOBODYS
     path = above.decode("utf-8", "backslashreplace")
-    whose, below = cgroup.identify(path), cgroup.identify(f"{path.rstrip('/')}/x.slice/x.service")
+    whose, below = cgroup_path.identify(path), cgroup_path.identify(f"{path.rstrip('/')}/x.slice/x.service")
     return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tracer.base.printable import printable
 from tracer.logs.oom_lines import NO_KILLABLE, OOM_PANIC, PANIC_WORD
-from tracer.printable import printable
 
 LineAt = Callable[[int], int | None]
 """The number of the line in which a byte of the log is, None where that is not known."""

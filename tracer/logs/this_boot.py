@@ -7,13 +7,13 @@ import select
 import time
 from collections.abc import Iterator
 
-from tracer.clock import suspended_ns
-from tracer.host import read_host
+from tracer.base.clock import suspended_ns
 from tracer.logs.files import UnopenedError
 from tracer.logs.kmsg import PATH, Kmsg
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
 from tracer.logs.reported import Report
+from tracer.records.host import read_host
 
 
 class ThisBoot:

@@ -9,7 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-from tracer.errors import EXIT_USAGE, TracerError
+from tracer.base.errors import EXIT_USAGE, TracerError
 
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 

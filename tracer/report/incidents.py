@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tracer.event import OomExit, OomKill, Record
-from tracer.regularity import Regularity, regularity
+from tracer.records.model import OomExit, OomKill, Record
+from tracer.records.recurrence import Regularity, regularity
+from tracer.records.same_kill import SAME_S, Exits, has_same_id, may_be_same
 from tracer.report.whose import whose
-from tracer.twins import SAME_S, Exits, has_same_id, may_be_same
 
 
 @dataclass

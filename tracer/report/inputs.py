@@ -11,11 +11,11 @@ from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
-from tracer.errors import TracerError
+from tracer.base.errors import TracerError
+from tracer.encoding.decoder import Records, UnfitError, read_json
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile
 from tracer.logs.remarks import Remark
-from tracer.recorded import Records, UnfitError, read_json
 from tracer.report.incidents import Collection
 from tracer.report.log import LogKills
 

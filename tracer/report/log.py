@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel logs -> the records of their kills, and the lines that tell of them.
 
-All that the report needs of tracer/parse.py's readers goes through `LogKills`.
+All that the report needs of tracer/logs/convert.py's readers goes through `LogKills`.
 """
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
-from tracer.enrich import name_cgroups
-from tracer.event import Host, OomKill
+from tracer.base.printable import printable
+from tracer.identity.enrich import name_cgroups
 from tracer.logs.files import LogFile
 from tracer.logs.formats import Origin
 from tracer.logs.hosts import HostReports
@@ -19,7 +19,7 @@ from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot, open_kmsg
 from tracer.logs.times import Calendar
-from tracer.printable import printable
+from tracer.records.model import Host, OomKill
 
 Found = Callable[[OomKill, tuple[str, ...]], None]
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer.errors import EXIT_FAILED, EXIT_USAGE, TracerError
-from tracer.printable import printable
+from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.base.printable import printable
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Input, Inputs
 from tracer.report.markdown import markdown

@@ -8,14 +8,14 @@ whatever a record says stands as code, where no tracker looks for any of this.
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from tracer.event import OomKill
-from tracer.inference import since_boot, trigger_name, trigger_role, uptime_s
-from tracer.printable import printable
-from tracer.regularity import Regularity
+from tracer.base.printable import printable
+from tracer.records.conclusions import since_boot, trigger_name, trigger_role, uptime_s
+from tracer.records.model import OomKill
+from tracer.records.recurrence import Regularity
+from tracer.records.summary import describe
 from tracer.report.incidents import Incident, Kill, Workload
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.whose import whose
-from tracer.sentence import describe
 
 _MOST_WORKLOADS = 20
 _MOST_VICTIMS = 10

@@ -3,8 +3,8 @@
 
 from typing import NamedTuple
 
-from tracer import inference
-from tracer.event import Limit, OomKill
+from tracer.records import conclusions
+from tracer.records.model import Limit, OomKill
 
 
 class Part(NamedTuple):
@@ -40,7 +40,7 @@ def parts(limit: Limit | None) -> list[Part]:
 def bound_bytes(record: OomKill) -> int | None:
     """The limit that was hit; None where it was none, or is unknown."""
     limit = record["limit"]
-    return None if limit is None else inference.bound_bytes(limit) or None
+    return None if limit is None else conclusions.bound_bytes(limit) or None
 
 
 def size_text(size_bytes: int | None) -> str:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tracer import __version__
-from tracer.clock import rfc3339
-from tracer.inference import since_boot, trigger_role, uptime_s
-from tracer.line import computed_json
-from tracer.printable import printable
+from tracer.base.clock import rfc3339
+from tracer.base.printable import printable
+from tracer.encoding.encoder import computed_json
+from tracer.records.conclusions import since_boot, trigger_role, uptime_s
+from tracer.records.summary import describe
 from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
 from tracer.report.memory import bound_bytes, parts
 from tracer.report.whose import FACETS, names, whose
-from tracer.sentence import describe
 
 PARTS = Path(__file__).with_name("page_parts")
 SCRIPTS = ("data", "kernel_log", "timeline", "list", "incident", "app")

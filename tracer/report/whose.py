@@ -4,9 +4,9 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tracer.event import OomKill
-from tracer.named import shown_container, shown_unit
-from tracer.whose import owner_of
+from tracer.records.matching import shown_container, shown_unit
+from tracer.records.model import OomKill
+from tracer.records.owner import owner_of
 
 
 class Whose(NamedTuple):

@@ -6,10 +6,10 @@ import signal
 import sys
 from typing import IO, Any
 
-from tracer.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
-from tracer.extras import installation
+from tracer.base.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
+from tracer.base.extras import installation
+from tracer.base.printable import printable
 from tracer.logs.files import STDIN
-from tracer.printable import printable
 from tracer.watch.feed import Feed
 
 

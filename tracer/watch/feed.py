@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import tracer
-from tracer.errors import TracerError
+from tracer.base.errors import TracerError
 from tracer.logs.files import STDIN, LogFile
 from tracer.report.inputs import split_lines
 

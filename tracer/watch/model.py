@@ -3,8 +3,8 @@
 
 from collections import deque
 
-from tracer.event import OomKill
-from tracer.recorded import Records, UnfitError
+from tracer.encoding.decoder import Records, UnfitError
+from tracer.records.model import OomKill
 from tracer.report.incidents import Incident, Kill, seconds
 from tracer.report.whose import names
 

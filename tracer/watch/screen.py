@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import urwid
 
-from tracer.printable import printable
+from tracer.base.printable import printable
 from tracer.watch.feed import Feed
 from tracer.watch.model import Model, Shown
 from tracer.watch.text import Line, lines, row

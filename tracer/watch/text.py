@@ -4,13 +4,13 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tracer.inference import since_boot, trigger_name, trigger_role, uptime_s
-from tracer.named import shown_unit
-from tracer.printable import printable
+from tracer.base.printable import printable
+from tracer.records.conclusions import since_boot, trigger_name, trigger_role, uptime_s
+from tracer.records.matching import shown_unit
+from tracer.records.summary import describe
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.whose import whose
-from tracer.sentence import describe
 
 MOST_VICTIMS = 20
 

@@ -7,12 +7,12 @@ lies in tmpfs or in the kernel is not the victim's.
 
 from typing import TypedDict
 
-from tracer.clock import rfc3339
-from tracer.event import OomKill
-from tracer.inference import beancounter
-from tracer.named import shown_container, shown_unit
-from tracer.printable import printable
-from tracer.whose import Identity, owner_of, user_of
+from tracer.base.clock import rfc3339
+from tracer.base.printable import printable
+from tracer.records.conclusions import beancounter
+from tracer.records.matching import shown_container, shown_unit
+from tracer.records.model import OomKill
+from tracer.records.owner import Identity, owner_of, user_of
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import container_word, kubectl, owner, set_limit, shell_word

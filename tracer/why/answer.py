@@ -5,11 +5,11 @@ import sys
 import time
 from typing import NamedTuple, TypedDict
 
-from tracer.errors import EXIT_USAGE, TracerError
-from tracer.host import read_host
-from tracer.inference import uptime_s
-from tracer.printable import printable
-from tracer.runtimes import Runtimes
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.base.printable import printable
+from tracer.identity.runtimes import Runtimes
+from tracer.records.conclusions import uptime_s
+from tracer.records.host import read_host
 from tracer.why import search, sources
 from tracer.why.advice import Advice, advise
 from tracer.why.moment import moment, told

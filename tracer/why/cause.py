@@ -3,11 +3,11 @@
 
 from typing import Literal
 
-from tracer.cgroup import CONTAINER_ROOTS, identify
-from tracer.event import OomKill
-from tracer.inference import is_below, is_no_memcg
-from tracer.twins import Kill
-from tracer.whose import Identity, owner_of
+from tracer.identity.cgroup_path import CONTAINER_ROOTS, identify
+from tracer.records.conclusions import is_below, is_no_memcg
+from tracer.records.model import OomKill
+from tracer.records.owner import Identity, owner_of
+from tracer.records.same_kill import Kill
 from tracer.why.search import Kind
 
 Cause = Literal[

@@ -3,8 +3,8 @@
 
 from typing import Literal, TypedDict
 
-from tracer.event import Candidate, OomKill
-from tracer.inference import LOG_CANDIDATES, chosen, is_allocating_task
+from tracer.records.conclusions import LOG_CANDIDATES, chosen, is_allocating_task
+from tracer.records.model import Candidate, OomKill
 
 ChosenBy = Literal["allocating_task", "group", "group_first", "only", "oom_score_adj", "score", "size"]
 """``group``: it died with the one that was chosen; ``group_first``: it was that one; ``score``: the highest, of all

@@ -4,8 +4,8 @@
 from collections.abc import Iterable
 from typing import TypedDict
 
-from tracer.event import OomKill
-from tracer.regularity import Verdict, regularity
+from tracer.records.model import OomKill
+from tracer.records.recurrence import Verdict, regularity
 from tracer.why.moment import seconds
 
 DAY_S = 86400.0

@@ -3,8 +3,8 @@
 
 from typing import Literal
 
-from tracer.event import Sigkill
-from tracer.whose import owner_of, user_of
+from tracer.records.model import Sigkill
+from tracer.records.owner import owner_of, user_of
 
 KillerKind = Literal[
     "kernel", "inside", "container", "systemd-oomd", "oom_daemon", "kubelet", "runtime", "systemd", "shell", "other"

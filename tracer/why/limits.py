@@ -4,11 +4,11 @@
 import re
 import shlex
 
-from tracer.cgroup import identify, level
-from tracer.event import NO_LIMIT_BYTES, OomKill
-from tracer.named import shown_container, shown_unit
-from tracer.printable import printable
-from tracer.whose import Container, Kubernetes, owner_of, user_of
+from tracer.base.printable import printable
+from tracer.identity.cgroup_path import identify, level
+from tracer.records.matching import shown_container, shown_unit
+from tracer.records.model import NO_LIMIT_BYTES, OomKill
+from tracer.records.owner import Container, Kubernetes, owner_of, user_of
 from tracer.why.memory import Memory
 
 _MIB = 1 << 20

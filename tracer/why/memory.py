@@ -3,8 +3,8 @@
 
 from typing import TypedDict
 
-from tracer.event import Breakdown, Level, OomKill
-from tracer.inference import bound_bytes, is_limit_lowered, swap_allowance_bytes
+from tracer.records.conclusions import bound_bytes, is_limit_lowered, swap_allowance_bytes
+from tracer.records.model import Breakdown, Level, OomKill
 
 
 class Memory(TypedDict):

@@ -5,9 +5,9 @@ import calendar
 import re
 import time
 
-from tracer.clock import rfc3339
-from tracer.inference import since_boot
+from tracer.base.clock import rfc3339
 from tracer.logs.times import Calendar
+from tracer.records.conclusions import since_boot
 
 _MOST_NS = 1 << 63
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")

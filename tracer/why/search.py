@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypedDict
 
-from tracer import cgroupfs, process
-from tracer.cgroup import identify
-from tracer.facts import Facts
-from tracer.inference import uptime_s
-from tracer.named import (
+from tracer.identity.cgroup_path import identify
+from tracer.identity.runtime_metadata import Facts
+from tracer.identity.runtimes import Runtimes
+from tracer.linux import cgroupfs, procfs
+from tracer.records.conclusions import uptime_s
+from tracer.records.matching import (
     ID_MIN,
     is_container,
     is_pod,
@@ -21,9 +22,8 @@ from tracer.named import (
     shown_pod,
     shown_unit,
 )
-from tracer.runtimes import Runtimes
-from tracer.twins import SAME_S, Kill, has_same_id, may_be_same
-from tracer.whose import owner_of
+from tracer.records.owner import owner_of
+from tracer.records.same_kill import SAME_S, Kill, has_same_id, may_be_same
 from tracer.why.moment import seconds, utc
 from tracer.why.sources import Found
 
@@ -79,9 +79,9 @@ def look_up(name: str, runtimes: Runtimes) -> Target:
                 kinds.add("unit")
     if any(state["running"] for state in states):
         running.add("container")
-    if _is_pid(name) and process.read_start_ns(int(name)) is not None:
+    if _is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if any(_comm(pid) == name[:_COMM_LEN] for pid in process.pids()):
+    if any(_comm(pid) == name[:_COMM_LEN] for pid in procfs.pids()):
         running.add("process")
     return Target(name, tuple(states), _ordered(running), _ordered(inside))
 

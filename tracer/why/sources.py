@@ -11,16 +11,16 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from tracer import enrich
-from tracer.clock import at_boottime, suspended_ns
-from tracer.errors import TracerError
-from tracer.event import Host, OomExit, Record
+from tracer.base.clock import at_boottime, suspended_ns
+from tracer.base.errors import TracerError
+from tracer.encoding.decoder import Records, UnfitError
+from tracer.identity import enrich
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile, UnopenedError
 from tracer.logs.kills import LogKills
 from tracer.logs.kmsg import Kmsg
-from tracer.recorded import Records, UnfitError
-from tracer.twins import Exits, Kill
+from tracer.records.model import Host, OomExit, Record
+from tracer.records.same_kill import Exits, Kill
 from tracer.why.watches import Part, Watch, watches
 
 RECORDS = "/var/log/oomtrace/*.json*"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the memory was when the kernel killed, in words."""
 
-from tracer.event import NO_LIMIT_BYTES, OomKill
-from tracer.inference import page_bytes
+from tracer.records.conclusions import page_bytes
+from tracer.records.model import NO_LIMIT_BYTES, OomKill
 from tracer.why.advice import filling
 from tracer.why.memory import Memory
 from tracer.why.moment import seconds, span

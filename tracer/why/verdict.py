@@ -7,9 +7,9 @@ What nobody watched is not known: that no kill is on record means something only
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from tracer.inference import uptime_s
-from tracer.twins import Kill
-from tracer.whose import owner_of
+from tracer.records.conclusions import uptime_s
+from tracer.records.owner import owner_of
+from tracer.records.same_kill import Kill
 from tracer.why import killer
 from tracer.why.cause import OOM, Cause, cause_of
 from tracer.why.choice import Choice, choice

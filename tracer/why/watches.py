@@ -8,8 +8,8 @@ the last proof that it was there.
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from tracer.event import Host, Record
-from tracer.options import SigkillOption
+from tracer.config.options import SigkillOption
+from tracer.records.model import Host, Record
 from tracer.why.moment import seconds
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
-from tracer.event import OomKill
-from tracer.inference import beancounter, trigger_name, trigger_role
-from tracer.named import shown_container, shown_unit
-from tracer.printable import printable
-from tracer.whose import owner_of
+from tracer.base.printable import printable
+from tracer.records.conclusions import beancounter, trigger_name, trigger_role
+from tracer.records.matching import shown_container, shown_unit
+from tracer.records.model import OomKill
+from tracer.records.owner import owner_of
 from tracer.why.cause import OOM
 from tracer.why.choice import Choice
 from tracer.why.killer import KillerKind

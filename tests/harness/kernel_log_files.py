@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads tests/data/kernel_logs as dmesg wrote it."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from tests.harness import DATA
+from tracer.logs.oom_lines import LogLine
+from tracer.logs.oom_report import Reports
+from tracer.logs.reported import Report
+
+FOLDER = DATA / "kernel_logs"
+FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.txt"))}
+TRIMMED = {path.stem: path.read_bytes() for path in sorted((FOLDER / "trimmed").glob("*.txt"))}
+"""Named by their kernel; those that are named posted-* have lost lines already."""
+
+_PREFIX = re.compile(rb"\[ *(\d+)\.(\d{6})\] ")
+
+
+def lines(log: bytes) -> Iterator[LogLine]:
+    r"""dmesg indents what follows a newline in a record, and spells bytes that cannot be printed as \xNN."""
+    line: LogLine | None = None
+    for text in log.removesuffix(b"\n").split(b"\n"):
+        if (match := _PREFIX.match(text)) is not None:
+            if line is not None:
+                yield line
+            time_ns = (int(match[1]) * 1_000_000 + int(match[2])) * 1000
+            line = LogLine(unescape(text[match.end() :]), time_ns, "printk")
+        elif line is not None:
+            line = line._replace(text=line.text + b"\n" + unescape(text.removeprefix(b" " * 15)))
+    if line is not None:
+        yield line
+
+
+def unescape(text: bytes) -> bytes:
+    return re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text)
+
+
+def reports(log: Iterable[LogLine]) -> list[Report]:
+    """All reports of a log."""
+    joiner = Reports()
+    found = [report for line in log for report in joiner.feed(line)]
+    return found + joiner.end()

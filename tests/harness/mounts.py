@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mount what the tests and the tracer need and a minimal system may lack: `python -m tests.harness.mounts`, as root."""
+
+import subprocess
+from pathlib import Path
+
+NEEDED = {"tracefs": "/sys/kernel/tracing", "bpf": "/sys/fs/bpf"}
+
+
+def mount_missing() -> None:
+    """Mount each file system of NEEDED, unless it is mounted there already."""
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for kind, where in NEEDED.items():
+        if [where, kind] not in mounts:
+            subprocess.run(["mount", "-t", kind, kind, where], check=True)
+
+
+if __name__ == "__main__":
+    mount_missing()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills -> whole records, as the daemon makes them, and what must hold of every one."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from tracer.identity.enrich import enrich
+from tracer.linux.gfp_flags import GfpNames
+from tracer.pipeline.incidents import Kill
+from tracer.pipeline.oom_kill import Records
+from tracer.records.json_schema import json_schema
+from tracer.records.model import Host, OomKill, Record
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST: Host = {
+    "name": "node-1",
+    "boot_id": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e",
+    "kernel": "6.1.0-56-cloud-amd64",
+    "labels": {},
+}
+RECORDS = Records("bpf", "6a4ce4a0", GfpNames(None), scores=True)
+BLIND = Records("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
+"""Without kprobes."""
+
+_VALIDATOR: Any = jsonschema.Draft202012Validator(json_schema())
+
+
+def validate(record: Any) -> None:
+    """The record, or what a line holds, satisfies the JSON Schema."""
+    _VALIDATOR.validate(record)
+
+
+def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
+    """The record that the daemon would write; it satisfies the JSON Schema."""
+    record = records.oom_kill(kill)
+    enrich(record, kill.victim.started_ns)
+    written: Record = record
+    written["host"] = HOST
+    validate(record)
+    return record
+
+
+def shown() -> Any:
+    """The real record that docs/record.md shows."""
+    (found,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.DOTALL)
+    return json.loads(found)

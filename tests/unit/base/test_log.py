@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""log.py: who does not read it holds nobody up."""
+
+import os
+import subprocess
+import sys
+import time
+
+
+def test_nobody_reads() -> None:
+    """What has no room is not said."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    began_s = time.monotonic()
+    program = "from tracer.base.log import tell\nfor _ in range(1000): tell('nobody reads this')"
+    subprocess.run([sys.executable, "-c", program], stderr=writer, check=True, timeout=20)
+    assert time.monotonic() - began_s < 10
+    os.close(reader)
+    os.close(writer)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""threads.py: where no thread can be started that is said once, counted, and not the end."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import resource, sys, threading, time
+from tracer.base import threads
+from tracer.base.hung_disk import Disk, within
+
+def limit(bytes_max):
+    resource.setrlimit(resource.RLIMIT_AS, (bytes_max, resource.RLIM_INFINITY))
+
+disk, done = Disk(), []
+threading.stack_size(256 << 20)
+with open("/proc/self/statm") as file:
+    limit(int(file.read().split()[0]) * resource.getpagesize() + (64 << 20))
+for _ in range(3):
+    assert threads.start("names", print) is None
+disk.ask(lambda: None)
+assert not disk.wait(5) and not done
+try:
+    within(5, print)
+except TimeoutError as error:
+    print(error.strerror)
+print(threads.refused)
+limit(resource.RLIM_INFINITY)
+disk.ask(lambda: done.append(1))
+assert disk.wait(5) and done == [1]
+"""
+
+
+def test_no_thread() -> None:
+    """A limit on memory is one reason; the job of a disk is done once there is a thread for it."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[:2] == ["no thread can be started for it", "5"]
+    assert run.stderr.count("cannot start a thread for names") == 1
+    assert run.stderr.count("can be started again") == 1

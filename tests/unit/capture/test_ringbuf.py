@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ringbuf.py: what the kernel's side writes is read once, in order, and stays until it is let go of."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.harness.ring_memory import PAGE, SIZE, Kernel
+from tracer.capture import ringbuf
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    made = Kernel()
+    yield made
+    os.close(made.descriptor)
+
+
+@pytest.fixture
+def reader(kernel: Kernel) -> Callable[[], ringbuf.Ring]:
+    return lambda: ringbuf.Ring(kernel.descriptor, SIZE)
+
+
+def test_events_in_order(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """Each event comes once, with its place; lengths need not be multiples of 8."""
+    read = reader()
+    assert read.read() == []
+    written = [(kernel.write(data), data) for data in (b"", b"a", b"12345678", b"123456789", bytes(range(256)))]
+    assert read.read() == written
+    assert read.read() == []
+    assert read.position == kernel.producer[0]
+
+
+def test_event_being_written(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """It keeps back those behind it, until it is complete."""
+    read = reader()
+    first, busy, last = kernel.write(b"first"), kernel.reserve(b"busy"), kernel.write(b"last")
+    assert read.read() == [(first, b"first")]
+    assert read.read() == []
+    kernel.header(busy, len(b"busy"))
+    assert read.read() == [(busy, b"busy"), (last, b"last")]
+
+
+def test_discarded_event(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """It is passed over, also as the last one."""
+    read = reader()
+    kernel.write(b"gone", ringbuf.DISCARD)
+    kept = kernel.write(b"kept")
+    kernel.write(b"gone as well", ringbuf.DISCARD)
+    assert read.read() == [(kept, b"kept")]
+    assert read.position == kernel.producer[0]
+
+
+def test_wrap(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """Events go on at the beginning of the data, cut anywhere; even one as long as all of it comes whole."""
+    read = reader()
+    cut = set()
+    for number in range(2000):
+        data = bytes((number + offset) % 256 for offset in range(number * 7 % 1000))
+        at = kernel.write(data)
+        assert read.read() == [(at, data)]
+        cut.add((at + 8) % SIZE + len(data) > SIZE)
+        read.release(read.position)
+    assert cut == {True, False}
+    data = bytes(range(250)) * (SIZE // 250)
+    at = kernel.write(data)
+    assert read.read() == [(at, data)]
+
+
+def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """What was let go of the kernel may have overwritten: the position never goes back."""
+    kernel.write(b"a")
+    second = kernel.write(b"b")
+    read = reader()
+    read.read()
+    read.release(second)
+    read.release(0)
+    assert kernel.consumer[0] == second
+
+
+def test_release(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """What was not released is there for the next reader, and nothing else."""
+    read = reader()
+    kernel.write(b"done")
+    undone = kernel.write(b"undone")
+    read.read()
+    assert (kernel.consumer[0], read.position) == (0, kernel.producer[0])
+    read.release(undone)
+    assert (kernel.consumer[0], read.position) == (undone, kernel.producer[0])
+    assert reader().read() == [(undone, b"undone")]
+    read.release(read.position)
+    assert kernel.consumer[0] == kernel.producer[0]
+    assert reader().read() == []
+
+
+def test_positions_beyond_32_bits(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+    """Positions grow for as long as the programs run."""
+    kernel.consumer[0] = kernel.producer[0] = (1 << 32) - 16
+    read = reader()
+    written = [(kernel.write(data), data) for data in (b"below", b"above", b"far above")]
+    assert written[-1][0] > 1 << 32
+    assert read.read() == written
+
+
+def test_not_a_ring_buffer(kernel: Kernel) -> None:
+    """A map of another kind or size cannot be mapped."""
+    os.truncate(kernel.descriptor, PAGE)
+    with pytest.raises((OSError, ValueError)):
+        ringbuf.Ring(kernel.descriptor, SIZE)

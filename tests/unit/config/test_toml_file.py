@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""toml_file.py, settings.py: a file says what the command line would, and errors tell the line."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.environment import ROOT
+from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.commands.config import check
+from tracer.config.options import Options, from_json, to_json
+from tracer.config.settings import SETTINGS, make
+from tracer.config.toml_file import Config
+
+FILE = r"""
+engine = "core"
+max-record = 8000
+redact = ['order-(\d+)']
+
+[label]
+cluster = "eu-1"
+
+[except]
+scope = "sysrq"
+namespace = ["kube-*", "x"]
+
+[[output]]
+uri = "file:/tmp/a b?name=x"
+style = "flat"
+types = ["oom_kill", "oom_exit"]
+spool-bytes = "1M"
+
+[[output]]
+uri = "stdout"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "config.toml").write_text(FILE)
+    return tmp_path / "config.toml"
+
+
+def test_options(path: Path) -> None:
+    """Everything arrives; an output's options become its URI's."""
+    assert Config(str(path)).options({}, ("--config", str(path))) == Options(
+        arguments=("--config", str(path)),
+        config=str(path),
+        engine="core",
+        outputs=("file:/tmp/a b?name=x&style=flat&types=oom_kill,oom_exit&spool-bytes=1M", "stdout"),
+        labels=(("cluster", "eu-1"),),
+        max_record_bytes=8000,
+        redact=(r"order-(\d+)",),
+        unwanted=(("scope", "sysrq"), ("namespace", "kube-*"), ("namespace", "x")),
+    )
+
+
+def test_command_line_comes_first(path: Path) -> None:
+    """What is given there replaces the file's."""
+    options = Config(str(path)).options({"output": ["stdout"], "max-record": 5000})
+    assert (options.outputs, options.max_record_bytes, options.engine) == (("stdout",), 5000, "core")
+
+
+def test_through_json(path: Path) -> None:
+    """The daemon gets what was meant: equal, so that a change can be told."""
+    options = Config(str(path)).options({})
+    assert from_json(to_json(options)) == options
+    assert from_json("{}") == Options()
+
+
+def test_nothing_is_kept() -> None:
+    """`keep = false` leaves neither pins nor state, and no kernel log unless it is asked for."""
+    for settings, backfill in (({"keep": False}, False), ({"keep": False, "backfill": True}, True)):
+        options = make(settings)
+        assert (options.pins, options.state, options.backfill) == (None, None, backfill)
+
+
+def wrong(path: Path, old: str, new: str) -> str:
+    """What is said of the file with a mistake."""
+    assert old in FILE
+    path.write_text(FILE.replace(old, new))
+    with pytest.raises(TracerError) as caught:
+        Config(str(path)).options({})
+    assert caught.value.exit_code == EXIT_USAGE
+    return str(caught.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('engine = "core"', 'engin = "core"', ", line 2: unknown setting 'engin': did you mean engine?"),
+        ('engine = "core"', "zzzzzz = 1", ", line 2: unknown setting 'zzzzzz': there are engine, output, "),
+        ('engine = "core"', "engine = ", ", line 2: Invalid value: "),
+        ('engine = "core"', 'engine = "fast"', ", line 2: engine 'fast' is unknown: use one of auto, core, bcc"),
+        ("8000", '"8000"', ", line 3: max-record must be a number: "),
+        ("8000", "true", ", line 3: max-record must be a number: "),
+        ("8000", "80", ", line 3: max-record 80 is too small"),
+        (r"['order-(\d+)']", "['(']", ", line 4: '(' is no regular expression"),
+        (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of texts"),
+        ("8000", "9" * 30, f", line 3: max-record {'9' * 30} is too large: "),
+        ("8000", "9" * 5000, ": it has a number that is none: "),
+        ("8000", "[" * 100_000, ": it is nested too deeply: "),
+        ('"eu-1"', r'"a\u0000b"', ", line 6: label is no text: "),
+        ("/tmp/a b?name=x", "/tmp/a%00b?name=x", ", line 14: output file:/tmp/a%00b: it is no text: "),
+        ("/tmp/a b?name=x", "/tmp/a%FFb?name=x", ", line 14: output file:/tmp/a%FFb: it is no text: "),
+        ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
+        ("scope", "scop", ", line 10: kills have no 'scop' to choose by"),
+        ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
+        ('["kube-*", "x"]', "[]", ", line 11: except.namespace is empty"),
+        ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),
+        (
+            "oom_exit",
+            "oom_ext",
+            ", line 16: output file:/tmp/a b: types=oom_kill,oom_ext: no records have type 'oom_ext'",
+        ),
+        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b must be a text or a number"),
+        ('uri = "stdout"', "", ", line 19: an output has no uri: write uri = "),
+        ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is named twice"),
+    ],
+)
+def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
+    """One line: which file, which line, what is wrong, what may stand there."""
+    assert wrong(path, old, new).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\nlabel = {a = 1}", ", line 2: label.a must be a text"),
+        ("\nonly = {comm = []}", ", line 2: only.comm is empty"),
+        ('\noutput = [{uri = "stdout", style = 1.5}]', ", line 2: style of output stdout must be a text"),
+    ],
+)
+def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> None:
+    """The line is that of the setting."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(TracerError) as caught:
+        Config(str(path)).options({})
+    assert caught.value.message.startswith(str(path) + said)
+
+
+@pytest.mark.parametrize("empty", ["output = []", ""])
+def test_no_output(tmp_path: Path, empty: str) -> None:
+    """An empty list is one; without a list it is standard output."""
+    (tmp_path / "config.toml").write_text(empty)
+    if not empty:
+        assert Config(str(tmp_path / "config.toml")).options({}).outputs == ("stdout",)
+        return
+    with pytest.raises(TracerError, match="line 1: there is no output: name one") as caught:
+        Config(str(tmp_path / "config.toml")).options({})
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    """Neither a file nor text."""
+    (tmp_path / "latin1").write_bytes(b'engine = "\xe4"')
+    for name, code in (("missing", EXIT_FAILED), ("", EXIT_FAILED), ("latin1", EXIT_USAGE)):
+        with pytest.raises(TracerError) as caught:
+            Config(str(tmp_path / name))
+        assert caught.value.exit_code == code
+
+
+def oomtrace(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_check(path: Path) -> None:
+    """The command says that all is well, or what is not, and touches nothing."""
+    finished = oomtrace("config", "check", str(path))
+    assert finished.stdout == f"{path} is right; outputs: file:/tmp/a b#x, stdout\n"
+    path.write_text("[[output]]\n")
+    finished = oomtrace("config", "check", str(path))
+    assert (finished.returncode, finished.stdout) == (EXIT_USAGE, "")
+    assert finished.stderr.startswith(f"oomtrace: {path}, line 1: an output has no uri: ")
+    assert not (path.parent / "a b").exists()
+
+
+def test_check_of_what_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `run` would refuse because it is not installed is refused here, too; the file is not made."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[[output]]\nuri = "file:{tmp_path}/x"\nrotate-bytes = "1M"\ncompress = "zstd"\n')
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(TracerError, match="pipx inject oomtrace zstandard"):
+        check(str(path))
+    monkeypatch.undo()
+    check(str(path))
+    assert not (tmp_path / "x").exists()
+
+
+HOOK = "https://hooks.example.org/services/T0/geheim"
+
+
+@pytest.mark.parametrize(
+    ("uris", "told"),
+    [
+        (["htpps://bob:geheim@logs.example.org/"], "unknown output 'htpps://logs.example.org'"),
+        (
+            ["https://bob:geheim@logs.example.org/?batch"],
+            "output https://logs.example.org: option 'batch' has no value",
+        ),
+        ([HOOK, HOOK], "output https://hooks.example.org is named twice"),
+        ([f"{HOOK}?query=k%3Dgeheim"], "is right; outputs: https://hooks.example.org:443#"),
+        (["http://logs.example.org "], "its host is no name"),
+    ],
+)
+def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
+    """Whatever it finds: neither what stands before a host nor what comes behind it; and never a traceback."""
+    path.write_text("".join(f'[[output]]\nuri = "{uri}"\n' for uri in uris))
+    finished = oomtrace("config", "check", str(path))
+    said = finished.stdout + finished.stderr
+    assert told in said
+    assert said.count("\n") == 1
+    assert "geheim" not in said
+    assert "bob" not in said
+
+
+def test_show(path: Path) -> None:
+    """All settings by their names, as JSON; written into a file they would be the same again."""
+    shown = json.loads(oomtrace("config", "show", str(path)).stdout)
+    config = Config(str(path))
+    wanted = config.options({})
+    assert list(shown) == list(SETTINGS)
+    assert (shown["keep"], shown["label"], shown["max-record"]) == (True, {"cluster": "eu-1"}, 8000)
+    config.settings = {name: config._setting(name, value) for name, value in shown.items()}
+    assert config.options({}) == wanted
+
+
+def test_show_without_keep(path: Path) -> None:
+    """There is neither a place for pins nor one for the state."""
+    path.write_text("keep = false")
+    shown = json.loads(oomtrace("config", "show", str(path)).stdout)
+    assert [shown[name] for name in ("keep", "pins", "state", "backfill")] == [False, None, None, False]
+
+
+def test_documented(tmp_path: Path) -> None:
+    """The file that is installed, with all that is commented out, and the example in the documentation are right."""
+    shipped = (ROOT / "deploy" / "config.toml").read_text()
+    assert Config(str(ROOT / "deploy" / "config.toml")).options({}) == Options(config=f"{ROOT}/deploy/config.toml")
+    examples = [re.sub(r"(?m)^# (?=\[|[a-z-]+ = )", "", shipped)]
+    examples += re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        (tmp_path / "config.toml").write_text(example)
+        options = Config(str(tmp_path / "config.toml")).options({})
+        assert (options.labels, len(options.outputs), len(options.only)) == (
+            (("cluster", "eu-1"),),
+            len(options.outputs),
+            2,
+        )
+        assert len(options.outputs) > 1
+
+
+def test_run_has_every_setting() -> None:
+    """Settings are the options of `oomtrace run`, by the same names."""
+    found = set(oomtrace("run", "--help").stdout.replace("-o, ", "").replace("\n", " ").split())
+    assert {f"--{name}" for name in SETTINGS} <= {word.partition("/")[0].rstrip(",") for word in found}

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sinks/kafka.py and sinks/mqtt.py without a broker: what they are told, and what they tell."""
+
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.lines import record
+from tests.harness.records import shown
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.delivery.sinks import RejectedError
+from tracer.delivery.sinks.about import About, about
+from tracer.delivery.sinks.open import open_sink
+from tracer.encoding import encoder
+from tracer.encoding.styles import STYLES
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (b'{"type":"oom_kill","id":"a","host":{"name":"n"}}\n', About("n", "oom_kill", "a")),
+        (b'{"type":"oom_kill","id":"a","host.name":"n"}\n', About("n", "oom_kill", "a")),
+        (b'{"type":"start","host":{"name":null}}\n', About(None, "start", None)),
+        (b'{"type":1,"id":[],"host":"n"}\n', About(None, None, None)),
+        (b'["type"]\n', About(None, None, None)),
+        (b"\xff\n", About(None, None, None)),
+        (b"", About(None, None, None)),
+    ],
+)
+def test_about(text: bytes, known: About) -> None:
+    """Whatever a line is, a broker gets it; what is not told is left out."""
+    assert about(text) == known
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_about_every_style(style: str) -> None:
+    """However a record is written, it is known whose and which it is."""
+    written = encoder.encode(shown(), style=STYLES[style])
+    assert about(written) == About(shown()["host"]["name"], "oom_kill", shown()["id"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("kafka://127.0.0.1", "needs a topic"),
+        ("kafka://127.0.0.1/a/b", "needs a topic"),
+        ("kafka://127.0.0.1/a%0ab", "needs a topic"),
+        ("kafka:///topic", "needs a host"),
+        ("kafka://a,/topic", "needs a host"),
+        ("kafka://a,b:99999/topic", "needs a host"),
+        ("kafka:topic", "needs a"),
+        ("mqtt://127.0.0.1", "needs a topic"),
+        ("mqtt://127.0.0.1/a/%2b", "needs a topic"),
+        ("mqtt://127.0.0.1/a/%23", "needs a topic"),
+        ("mqtt:///topic", "needs a host"),
+    ],
+)
+def test_wrong_place(uri: str, said: str) -> None:
+    """Wrong usage, and how it is written."""
+    with pytest.raises(TracerError, match=said) as raised:
+        open_sink(uri)
+    assert raised.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("scheme", "module", "package"),
+    [
+        ("kafka", "confluent_kafka", "confluent-kafka"),
+        ("mqtt", "paho.mqtt", "paho-mqtt"),
+        ("mqtts", "paho.mqtt", "paho-mqtt"),
+    ],
+)
+def test_missing_extra(scheme: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names what to install."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TracerError, match=f"pipx inject oomtrace {package}"):
+        open_sink(f"{scheme}://127.0.0.1/topic")
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ("sasl.pasword=geheim", 'No such configuration property: "sasl.pasword"'),
+        ("# all\n\nacks", "line 3 is no property"),
+        ("compression.type=cheap", "Invalid value"),
+        ("enable.idempotence=true\nacks=1", "acks"),
+    ],
+)
+def test_wrong_properties(properties: str, said: str, tmp_path: Path) -> None:
+    """librdkafka refuses them before anything runs; a password is not shown."""
+    (tmp_path / "kafka").write_text(properties)
+    with pytest.raises(TracerError, match=said) as raised:
+        open_sink(f"kafka://127.0.0.1/topic?config-file={tmp_path}/kafka")
+    assert "geheim" not in str(raised.value)
+
+
+def test_properties_that_everybody_may_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Said, as of other files with secrets."""
+    path = tmp_path / "kafka"
+    path.write_text("security.protocol=sasl_plaintext\nsasl.mechanisms=PLAIN\nsasl.username=a\nsasl.password=geheim\n")
+    path.chmod(0o644)
+    open_sink(f"kafka://127.0.0.1/topic?config-file={path}").close()
+    said = capfd.readouterr().err
+    assert f"{path} holds a secret, and everybody may read it" in said
+    assert "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    "uri", ["kafka+tls://127.0.0.1/topic?ca-file=/nowhere", "mqtts://127.0.0.1/topic?ca-file=/nowhere"]
+)
+def test_missing_certificates(uri: str) -> None:
+    """Known at the start."""
+    with pytest.raises(TracerError, match="/nowhere"):
+        open_sink(uri)
+
+
+def test_kafka_leaves_no_thread() -> None:
+    """Opened while the daemon has all its rights, it has no threads that would keep them."""
+    before = set(Path("/proc/self/task").iterdir())
+    sink = open_sink("kafka://127.0.0.1/topic")
+    assert set(Path("/proc/self/task").iterdir()) <= before
+    sink.close()
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "mqtt"])
+def test_nobody_there(scheme: str) -> None:
+    """Refused at once, not after the timeout; and again the next time."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        sink = open_sink(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/topic?timeout=60")
+        begin_s = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(OSError, match="refused"):
+                sink.write([record(1)])
+        assert time.monotonic() - begin_s < 20
+        sink.close()
+
+
+@pytest.mark.parametrize("scheme", ["kafka", "mqtt"])
+def test_hangs_or_hangs_up(scheme: str) -> None:
+    """Who accepts and says nothing, or nothing sensible: an error within the timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = open_sink(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/topic?timeout=1")
+        begin_s = time.monotonic()
+        with pytest.raises(OSError, match=r"no answer|answers: nothing"):
+            sink.write([record(1)])
+        threading.Thread(target=_babble, args=(server,), daemon=True).start()
+        with pytest.raises(OSError, match=r"\w"):
+            sink.write([record(1)])
+        assert time.monotonic() - begin_s < 20
+        sink.close()
+
+
+def test_too_large_for_kafka(tmp_path: Path) -> None:
+    """What librdkafka may not send is rejected: first before it is asked for, then as a line that comes first."""
+    (tmp_path / "kafka").write_text("message.max.bytes=1000\n")
+    sink = open_sink(f"kafka://127.0.0.1:1/topic?timeout=1&config-file={tmp_path}/kafka")
+    with pytest.raises(RejectedError, match="too large"):
+        sink.write([record(1, 5000), record(2)])
+    sink.close()
+
+
+def _babble(server: socket.socket) -> None:
+    for _ in range(20):
+        try:
+            connected, _ = server.accept()
+        except OSError:
+            return
+        with connected:
+            connected.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n" * 20)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sinks/connect.py: whoever leaves is noticed, and nobody is waited for longer than the timeout."""
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer.delivery.sinks import connect
+from tracer.delivery.sinks.connect import Peer
+
+TIMEOUT_S = 0.5
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def peer_of(server: socket.socket) -> Peer:
+    return Peer(connect.tcp("127.0.0.1", server.getsockname()[1], TIMEOUT_S), TIMEOUT_S)
+
+
+def test_taken(server: socket.socket) -> None:
+    """Bytes that the other kernel has acknowledged are taken, though nobody has read them."""
+    peer = peer_of(server)
+    assert peer.open()
+    peer.send(b"x" * 1000)
+    peer.wait_until_taken()
+    assert not peer.open()
+    connected, _ = server.accept()
+    assert connected.recv(2000) == b"x" * 1000
+    connected.close()
+    peer.close()
+
+
+def test_who_reads_nothing(server: socket.socket) -> None:
+    """What does not fit into the other's buffers is waited for, but not longer than the timeout."""
+    peer = peer_of(server)
+    peer.open()
+    began_s = time.monotonic()
+    with pytest.raises(TimeoutError):  # the loopback's buffers hold less
+        peer.send(bytes(32 << 20))
+    assert time.monotonic() - began_s < 3 * TIMEOUT_S
+    assert peer.open(), "what he got of it is unknown, so it begins anew"
+    peer.close()
+
+
+@pytest.mark.parametrize("is_rude", [False, True])
+def test_who_closes(server: socket.socket, is_rude: bool) -> None:
+    """Closed between two batches, with unread bytes (a reset) or without: the next one is a new connection."""
+    peer = peer_of(server)
+    peer.open()
+    peer.send(b"one")
+    peer.wait_until_taken()
+    connected, _ = server.accept()
+    if not is_rude:
+        connected.recv(10)
+    connected.close()
+    until_s = time.monotonic() + 10
+    while not peer.open():
+        assert time.monotonic() < until_s
+    peer.close()
+
+
+def test_closed_after_the_bytes(server: socket.socket) -> None:
+    """Whoever closes before all is known to be taken has perhaps not read it."""
+    peer = peer_of(server)
+    peer.open()
+    connected, _ = server.accept()
+    connected.close()
+    time.sleep(0.05)
+    peer.send(b"x")
+    time.sleep(0.05)
+    with pytest.raises(OSError):  # noqa: PT011  reset or closed, as the kernel has it
+        peer.wait_until_taken()
+
+
+def test_what_is_said_unasked(server: socket.socket) -> None:
+    """It is thrown away, and ends nothing; an answer is received."""
+    peer = peer_of(server)
+    peer.open()
+    connected, _ = server.accept()
+    connected.sendall(b"hello")
+    time.sleep(0.05)
+    assert not peer.open()
+    connected.sendall(b"answer")
+    assert peer.receive(100) == b"answer"
+    connected.close()
+    with pytest.raises(ConnectionResetError):
+        peer.receive(100)
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = peer_of(server)
+    with pytest.raises(ConnectionRefusedError):
+        peer.open()
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "..", "\udcff"])
+@pytest.mark.parametrize("dial", [lambda host: connect.tcp(host, 1, TIMEOUT_S), lambda host: connect.udp(host, 1)])
+def test_no_host(host: str, dial: object) -> None:
+    """What is no name of a host is an OSError like any other."""
+    with pytest.raises(OSError):  # noqa: PT011  the resolver's words
+        Peer(dial(host), TIMEOUT_S).open()  # type: ignore[operator]
+
+
+def test_network_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd's unit forbids it: the reason says so."""
+
+    def forbidden(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "create_connection", forbidden)
+    with pytest.raises(OSError, match="the service's unit forbids the network"):
+        Peer(connect.tcp("127.0.0.1", 1, TIMEOUT_S), TIMEOUT_S).open()
+
+
+def test_datagrams(tmp_path: Path) -> None:
+    """Read is taken; unread is not; and with its reader's end it is lost, and so not taken."""
+    path = str(tmp_path / "s")
+    reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    reader.bind(path)
+    peer = Peer(connect.unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
+    peer.open()
+    peer.send(b"one")
+    with pytest.raises(TimeoutError):
+        peer.wait_until_taken()
+    peer.open()
+    peer.send(b"two")
+    threading.Timer(0.1, lambda: [reader.recv(10), reader.recv(10)]).start()
+    peer.wait_until_taken()
+    peer.open()
+    peer.send(b"three")
+    threading.Timer(0.1, reader.close).start()
+    with pytest.raises(ConnectionRefusedError):
+        peer.wait_until_taken()
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(path)
+        peer.open()
+        peer.send(b"four")
+        assert other.recv(10) == b"four"
+    peer.close()
+
+
+def test_another_name_of_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads may know it by another path, as in a container."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind("s")
+        monkeypatch.chdir("/")
+        peer = Peer(connect.unix(f"{tmp_path}/s", socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
+        peer.open()
+        peer.send(b"one")
+        assert reader.recv(10) == b"one"
+        peer.wait_until_taken()
+        peer.close()
+
+
+def test_socket_of_another_kind(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        with pytest.raises(OSError, match="another kind"):
+            Peer(connect.unix(f"{tmp_path}/s", socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S).open()
+
+
+def test_udp_without_a_reader() -> None:
+    """On this host the kernel tells at once."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader:
+        reader.bind(("127.0.0.1", 0))
+        port = reader.getsockname()[1]
+    peer = Peer(connect.udp("127.0.0.1", port), TIMEOUT_S)
+    peer.open()
+    peer.send(b"x")
+    with pytest.raises(ConnectionRefusedError):
+        peer.wait_until_taken()

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""metrics.py: counts by place, bounded, whatever containers are called."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness.events import incident, victim
+from tests.harness.lines import wait_for
+from tests.harness.records import complete
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.delivery.metrics import OTHER, OUTPUT_STAGES, SERIES_MAX, STAGES, Metrics, parse
+from tracer.delivery.outputs import OutputState
+from tracer.pipeline.incidents import Kill
+from tracer.records.model import Lost
+
+CONTAINER = 0
+"""The text format sorts labels by their names."""
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(lambda: 7, list, "bpf")
+
+
+def shown(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """A metric's values by those of its labels, as a reader of the text format has them."""
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(metrics)
+    text = prometheus_client.generate_latest(registry).decode()
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def kill(**container: Any) -> Any:
+    record: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    record["time"] = "2026-11-24T03:51:53.674414000Z"
+    record["container"] = {"id": "5aaf", "name": None, "image": None, **container}
+    return record
+
+
+def test_before_the_first_kill(metrics: Metrics) -> None:
+    """Every scope is there at 0, so that the first kill is an increase."""
+    assert shown(metrics, "oomtrace_oom_kills_total") == {
+        (scope,): 0 for scope in ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
+    }
+    assert shown(metrics, "oomtrace_kernel_oom_kills_total") == {(): 7}
+
+
+def test_places(metrics: Metrics) -> None:
+    """A place is counted as long as it is the same; when it was last is the record's time."""
+    for name in ("a", "b", "a", 'evil"\n\\'):
+        metrics.observe(kill(name=name))
+    kills = {labels[CONTAINER]: value for labels, value in shown(metrics, "oomtrace_victim_oom_kills_total").items()}
+    assert kills == {"a": 2, "b": 1, 'evil"\n\\': 1}
+    last = shown(metrics, "oomtrace_victim_last_oom_kill_timestamp_seconds")
+    assert set(last.values()) == {1795492313.674414}
+
+
+def test_bounded(metrics: Metrics) -> None:
+    """Who makes ever new names fills neither the memory nor Prometheus: from then on they are others."""
+    for number in range(SERIES_MAX + 50):
+        metrics.observe(kill(name=f"c{number}"))
+    metrics.observe(kill(name="c0"))
+    kills = {labels[CONTAINER]: value for labels, value in shown(metrics, "oomtrace_victim_oom_kills_total").items()}
+    assert len(kills) == SERIES_MAX + 1
+    assert (kills[OTHER], kills["c0"]) == (50, 2)
+    assert sum(shown(metrics, "oomtrace_oom_kills_total").values()) == SERIES_MAX + 51
+
+
+def test_account(metrics: Metrics) -> None:
+    """What was lost, and what is missing."""
+    lost: Any = {"type": "lost", "stage": "decode", "count": 3}
+    gap: Any = {"type": "gap", "missing": 4}
+    for record in (lost, lost, gap):
+        metrics.observe(record)
+    assert shown(metrics, "oomtrace_lost_total") == {**dict.fromkeys([(stage,) for stage in STAGES], 0), ("decode",): 6}
+    assert shown(metrics, "oomtrace_gap_oom_kills_total") == {(): 4}
+    assert shown(metrics, "oomtrace_records_total") == {("lost",): 2, ("gap",): 1}
+
+
+def test_stages_from_0_on() -> None:
+    """All that ``lost`` records know, so that the first loss is an increase; what an output lost stays when it goes."""
+    documented = re.findall(r"`(\w+)(?::URI)?`", Lost.__annotations__["stage"].__metadata__[0])
+    assert sorted(documented) == sorted((*STAGES, *OUTPUT_STAGES))
+    states = [state("file:/a"), state("https://b")]
+    metrics = Metrics(lambda: 7, lambda: states, "bpf")
+    stages = {*STAGES, *(f"{stage}:{each.uri}" for stage in OUTPUT_STAGES for each in states)}
+    assert shown(metrics, "oomtrace_lost_total") == dict.fromkeys([(stage,) for stage in stages], 0)
+    lost: Any = {"type": "lost", "stage": "output:https://b", "count": 3}
+    metrics.observe(lost)
+    states.pop()
+    assert shown(metrics, "oomtrace_lost_total")[("output:https://b",)] == 3
+
+
+def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = False) -> OutputState:
+    return OutputState(uri, queued, spooled_bytes, 0, 0, 0, failing)
+
+
+def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host where nobody dies any more shows that an output fails, and that it works again; without CPU time else."""
+    monkeypatch.setattr("tracer.delivery.metrics.WRITE_S", 0.05)
+    monkeypatch.setattr("tracer.delivery.metrics.LOOK_MAX_S", 0.4)
+    looks = []
+
+    def states() -> list[OutputState]:
+        looks.append(time.monotonic())
+        return [now[0]]
+
+    now = [state("https://x", queued=1)]
+    metrics, path = Metrics(lambda: 7, states, "bpf"), tmp_path / "x.prom"
+    metrics.show([parse(f"file:{path}")])
+
+    def has(name: str, value: int) -> bool:
+        return f'oomtrace_output_{name}{{output="https://x"}} {value}.0' in path.read_text()
+
+    stop: Any = {"type": "stop"}
+    metrics.observe(stop)
+    wait_for(lambda: has("queued", 1))
+    now[0] = state("https://x", spooled_bytes=900, failing=True)
+    wait_for(lambda: has("failing", 1))
+    time.sleep(1)
+    now[0] = state("https://x")
+    wait_for(lambda: has("failing", 0) and has("queued", 0) and has("spooled_bytes", 0))
+    time.sleep(0.5)
+    before, written = len(looks), path.stat().st_mtime_ns
+    time.sleep(1)
+    assert (len(looks), path.stat().st_mtime_ns) == (before, written), "there is nothing to look for"
+    metrics.observe(stop)
+    wait_for(lambda: path.stat().st_mtime_ns != written)
+
+
+def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing happens, its time tells that oomtrace runs."""
+    for name, value in (("WRITE_S", 0.05), ("LOOK_MAX_S", 0.1), ("LOOK_IDLE_S", 0.1), ("FRESH_S", 0.5)):
+        monkeypatch.setattr(f"tracer.delivery.metrics.{name}", value)
+    path = tmp_path / "x.prom"
+    Metrics(lambda: 7, list, "bpf").show([parse(f"file:{path}")])
+    for _ in range(3):
+        written = path.stat().st_mtime_ns
+        wait_for(lambda written=written: path.stat().st_mtime_ns != written)  # type: ignore[misc]
+
+
+def test_file_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that cannot be written is told once, and written when it can be, though nothing happens meanwhile."""
+    monkeypatch.setattr("tracer.delivery.metrics.WRITE_S", 0.05)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    metrics = Metrics(lambda: 7, lambda: [state("file:/x")], "bpf")
+    metrics.show([parse(f"file:{folder}/x.prom")])
+    folder.rename(tmp_path / "b")
+    stop: Any = {"type": "stop"}
+    metrics.observe(stop)
+    time.sleep(0.5)
+    folder.mkdir()
+    wait_for((folder / "x.prom").exists)
+    assert 'type="stop"' in (folder / "x.prom").read_text()
+    assert capfd.readouterr().err.count("cannot write") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "9814x", "::", "localhost:", "localhost:0", "a:65536", "file:", "file:/x", "file:x.prom"]
+)
+def test_no_place(text: str) -> None:
+    """Wrong usage."""
+    with pytest.raises(TracerError) as caught:
+        parse(text)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_place() -> None:
+    """Both kinds."""
+    assert parse("[::1]:9814")[:2] == ("::1", 9814)
+    assert parse("file:/var/lib/x.prom").path == "/var/lib/x.prom"

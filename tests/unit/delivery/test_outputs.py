@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""outputs.py: what is opened, and what goes on when not all of it can be."""
+
+from pathlib import Path
+
+import pytest
+
+from tracer.base.errors import TracerError
+from tracer.base.hung_disk import Disk
+from tracer.delivery.outputs import Outputs
+
+
+def test_spool_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without a place to keep records in they are delivered all the same, and it is said."""
+    (tmp_path / "state").write_text("no folder")
+    outputs = Outputs([f"file:{tmp_path}/x"])
+    (output,) = outputs.start(f"{tmp_path}/state", Disk())
+    output.put(b"{}\n")
+    output.close(5)
+    assert (tmp_path / "x").read_bytes() == b"{}\n"
+    said = capfd.readouterr().err
+    assert "it goes on without keeping anything on disk" in said
+    assert said.count("\n") == 1
+
+
+def test_none_is_left(tmp_path: Path) -> None:
+    """An exchange for nothing changes nothing."""
+    outputs = Outputs([f"file:{tmp_path}/x"])
+    (output,) = outputs.start(None, Disk())
+    for wanted in ([], [f"file:{tmp_path}/x", f"file:{tmp_path}/no/such/folder"]):
+        with pytest.raises(TracerError):
+            outputs.exchange(wanted)
+    output.put(b"{}\n")
+    output.close(5)
+    assert (tmp_path / "x").read_bytes() == b"{}\n"

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""checks.py: what is missed, what nobody misses, and what to do about it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tracer.capture import kernel_features
+from tracer.doctor import checks
+
+
+def test_spare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without bcc misses nothing where the kernel has BTF; without BTF it is told which package to install."""
+    monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
+    (found,) = (check for check in checks.examine() if check.name == "engine bcc")
+    has_btf = os.path.exists(kernel_features.BTF)
+    assert (found.ok, found.needed, found.spare) == (False, not has_btf, has_btf)
+    assert "apt install python3-bpfcc" in found.remedy
+    core = checks.Check("engine core", True, True, "BTF", "")
+    assert checks.summary([core, found._replace(needed=False, spare=True)]) == (
+        "This host can be traced, with every field."
+    )
+    assert checks.summary([core._replace(ok=False), found._replace(needed=True, spare=False)]).startswith(
+        "This host cannot be traced yet"
+    )
+
+
+def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then bcc is what is missing."""
+    monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
+    monkeypatch.setattr("tracer.capture.kernel_features.BTF", "/nowhere/vmlinux")
+    found = {check.name: check for check in checks.examine()}
+    assert [found[name].needed for name in ("engine core", "engine bcc")] == [True, True]
+    assert not checks.can_trace(list(found.values()))
+
+
+def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The service's configuration, if there is one: what the metrics port asks for, and what is missing."""
+    path, token = tmp_path / "config.toml", tmp_path / "token"
+    monkeypatch.setattr("tracer.doctor.checks.CONFIG", str(path))
+
+    def found() -> list[tuple[bool, str]]:
+        return [(each.ok, each.finding) for each in checks.examine() if each.name == "configuration"]
+
+    assert found() == []
+    path.write_text(f'metrics = ["9814?token-file={token}"]')
+    assert found() == [(False, f"cannot read {token} (No such file or directory)")]
+    token.write_text("geheim")
+    assert found() == [(True, f"{path} is right; metrics at 127.0.0.1:9814 (token)")]
+    path.write_text('metrics = ["9814?token=geheim"]')
+    ((ok, said),) = found()
+    assert not ok
+    assert "line 1" in said
+    assert "geheim" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[none] integrity confidentiality\n", [(True, "none")]),
+        ("none [integrity] confidentiality\n", [(True, "integrity")]),
+        (
+            "none integrity [confidentiality]\n",
+            [(False, "mode confidentiality forbids BPF programs to read kernel memory")],
+        ),
+        (None, []),
+    ],
+)
+def test_lockdown(
+    text: str | None, found: list[tuple[bool, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only mode confidentiality keeps a host from being traced; without securityfs doctor says nothing of it."""
+    path = tmp_path / "lockdown"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr("tracer.capture.kernel_features.LOCKDOWN", str(path))
+    examined = checks.examine()
+    assert [(each.ok, each.finding) for each in examined if each.name == "lockdown"] == found
+    if found == [] or not found[0][0]:
+        assert checks.can_trace([each for each in examined if each.name == "lockdown"]) is (found == [])

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""metadata_cache.py: what a container was called, in time or not at all."""
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer.identity import metadata_cache
+from tracer.identity.metadata_cache import DEADLINE_S, HUNG_MAX, Names
+from tracer.identity.runtime_metadata import Facts
+from tracer.identity.runtimes import Runtimes
+from tracer.linux import cgroupfs
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+PAUSE = "f" * 64
+UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+
+
+def create(tmp_path: Path, container_id: str = ID, name: str = "web") -> Path:
+    """A container that Docker knows; the folder that it keeps."""
+    folder = tmp_path / f"docker/containers/{container_id}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.v2.json").write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": "web:1"}}))
+    return folder
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
+    """What the files say; nothing where there are none."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    assert asked.find(ID, "docker", None)["name"] == "web"
+    assert asked.find(PAUSE, "docker", None) == {}
+
+
+def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose cgroup was seen is named though all of its files are gone."""
+    monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
+    monkeypatch.setattr(metadata_cache, "SHARE", 0)
+    folder = create(tmp_path)
+    asked = Names(runtimes)
+    asked.expect(f"/docker/{ID}")
+    wait_until(lambda: (ID, None) in asked._kept)
+    shutil.rmtree(folder)
+    assert asked.find(ID, "docker", None)["name"] == "web"
+
+
+def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the files say now counts more than what they said."""
+    monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
+    monkeypatch.setattr(metadata_cache, "SHARE", 0)
+    asked = Names(runtimes)
+    for name in ("web", "shop"):
+        create(tmp_path, name=name)
+        assert asked.find(ID, None, None)["name"] == name
+
+
+def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The pause container tells the pod of one whose own bundle was gone too soon."""
+    bundle = tmp_path / f"containerd/io.containerd.runtime.v2.task/k8s.io/{PAUSE}/config.json"
+    bundle.parent.mkdir(parents=True)
+    annotations = {"sandbox-id": PAUSE, "sandbox-name": "web-0", "sandbox-namespace": "shop", "sandbox-uid": UID}
+    bundle.write_text(
+        json.dumps({"annotations": {f"io.kubernetes.cri.{key}": value for key, value in annotations.items()}})
+    )
+    asked = Names(runtimes)
+    asked.expect(f"/kubepods/burstable/pod{UID}/{PAUSE}")
+    wait_until(lambda: UID in asked._pods)
+    assert asked.find(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
+
+
+def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The containers that were seen last are remembered, and no more than so many."""
+    monkeypatch.setattr(metadata_cache, "KEPT_MAX", 3)
+    asked = Names(runtimes)
+    for number in range(5):
+        container_id = f"{number:064x}"
+        create(tmp_path, container_id)
+        asked.find(container_id, "docker", None)
+    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._kept]
+
+
+class Hanging(Runtimes):
+    """Files on a server that does not answer, until it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = threading.Event()
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        if container_id == ID:
+            self.server.wait(30)
+        return {"name": container_id}
+
+
+def test_files_that_hang() -> None:
+    """Nobody waits longer than the deadline, others are answered meanwhile, and in the end nobody waits at all."""
+    hanging = Hanging()
+    asked = Names(hanging)
+    try:
+        for _ in range(HUNG_MAX):
+            began = time.monotonic()
+            assert asked.find(ID, None, None) == {}
+            assert DEADLINE_S <= time.monotonic() - began < 3 * DEADLINE_S
+            if asked._hung < HUNG_MAX:
+                assert asked.find(PAUSE, None, None) == {"name": PAUSE}
+                asked._kept.clear()
+        assert asked.timeouts == HUNG_MAX
+        began = time.monotonic()
+        assert asked.find(ID, None, None) == {}
+        assert time.monotonic() - began < DEADLINE_S
+        before = threading.active_count()
+    finally:
+        hanging.server.set()
+    wait_until(lambda: asked._hung == 0)
+    wait_until(lambda: threading.active_count() == before - HUNG_MAX)
+    assert asked.find(ID, None, None) == {"name": ID}
+
+
+class Failing(Runtimes):
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        raise MemoryError
+
+
+def test_failure_is_counted() -> None:
+    """What nobody thought of costs the names, and no more."""
+    failing = Failing()
+    asked = Names(failing)
+    for count in (1, 2):
+        assert asked.find(ID, None, None) == {}
+        assert (failing.errors, asked.timeouts) == (count, 0)
+
+
+def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A victim's container is named before all those that somebody makes."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    for number in range(20_000):
+        asked.expect(f"/docker/{number:064x}")
+    assert asked.find(ID, "docker", None)["name"] == "web"
+    assert asked.timeouts == 0
+
+
+def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """What a container calls its own cgroups makes nobody read files, nor is one that is called like it forgotten."""
+    create(tmp_path)
+    asked = Names(runtimes)
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    asked.expect(f"/docker/{ID}")
+    wait_until(lambda: (ID, None) in asked._kept)
+    before = asked._kept[ID, None]
+    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
+    assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
+    assert asked._kept[ID, None] is before
+
+
+def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often all cgroups are asked for, they wait once; asked for while they are read, they are read again."""
+    begun, go_on, runs = threading.Event(), threading.Event(), []
+
+    def paths() -> Iterator[str]:
+        runs.append(1)
+        begun.set()
+        go_on.wait(10)
+        yield "/"
+
+    monkeypatch.setattr(cgroupfs, "paths", paths)
+    asked = Names(runtimes)
+    asked.expect(None)
+    assert begun.wait(10)
+    for _ in range(100):
+        asked.expect(None)
+    go_on.set()
+    assert asked.find(ID, None, None) == {}
+    wait_until(lambda: len(runs) == 2)
+    assert asked.find(PAUSE, None, None) == {}
+    wait_until(lambda: not asked._paths and asked._all is None)
+    assert len(runs) == 2
+
+
+def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes cgroups with long paths fills no memory; a container that found no room is read after that."""
+    monkeypatch.setattr(metadata_cache, "WAITING_BYTES_MAX", 100_000)
+    create(tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Runtimes):
+        def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+            begun.set()
+            go_on.wait(10)
+            return runtimes.find(container_id, runtime, pod_uid)
+
+    monkeypatch.setattr(cgroupfs, "paths", lambda: iter(["/", f"/docker/{ID}"]))
+    asked = Names(Waiting())
+    asked.expect(f"/docker/{PAUSE}")
+    assert begun.wait(10)
+    for number in range(1000):
+        asked.expect(f"/{number:04}" + "/x" * 1500)
+        assert asked._paths_bytes <= 100_000
+    assert sum(map(len, asked._paths)) <= 100_000
+    asked.expect(f"/docker/{ID}")
+    go_on.set()
+    wait_until(lambda: (ID, None) in asked._kept)
+
+
+class HangingOnce(Runtimes):
+    """Files on a server that answers everything but the first question, as those of a folder that was given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server, self.is_asked = threading.Event(), threading.Event()
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        if not self.is_asked.is_set():
+            self.is_asked.set()
+            self.server.wait(30)
+        return {"name": container_id}
+
+
+def test_who_takes_over_stays() -> None:
+    """However soon it is through with what waits, it answers the next questions."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            hanging = HangingOnce()
+            asked = Names(hanging)
+            first = threading.Thread(target=asked.find, args=(ID, None, None))
+            first.start()
+            assert hanging.is_asked.wait(10)
+            asked.expect(f"/docker/{PAUSE}")
+            first.join()
+            for number in range(3):
+                container_id = f"{number:064x}"
+                assert asked.find(container_id, None, None) == {"name": container_id}
+            hanging.server.set()
+            wait_until(lambda asked=asked: asked._hung == 0)  # type: ignore[misc]
+    finally:
+        sys.setswitchinterval(interval_s)

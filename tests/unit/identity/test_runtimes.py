@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: Apache-2.0
+"""runtimes.py and the runtimes behind it: what their files tell, and what hostile ones cannot do."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.harness import bolt_file
+from tests.harness.bolt_file import Tree
+from tests.harness.environment import attempts, require
+from tests.unit.commands.test_cli import oomtrace
+from tracer.base.errors import TracerError
+from tracer.identity.runtime_metadata import LABELS_MAX_BYTES, TEXT_MAX, parse
+from tracer.identity.runtimes import Runtimes, parse_root
+from tracer.linux.safe_files import UnreadableError
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+POD = {
+    "io.kubernetes.pod.name": "web-0",
+    "io.kubernetes.pod.namespace": "shop",
+    "io.kubernetes.pod.uid": UID,
+    "io.kubernetes.container.name": "app",
+}
+DOCKER = f"docker/containers/{ID}/config.v2.json"
+BUNDLE = f"containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
+STATUS = f"containerd-root/io.containerd.grpc.v1.cri/containers/{ID}/status"
+META = "containerd-root/io.containerd.metadata.v1.bolt/meta.db"
+BOLT_STATE = "containers-storage/libpod/bolt_state.db"
+USERDATA = f"containers-storage/overlay-containers/{ID}/userdata"
+
+
+def write(tmp_path: Path, name: str, content: Any) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def docker(**state: Any) -> dict[str, Any]:
+    labels = {"com.example.team": "a", **POD}
+    return {"Name": "/web", "Config": {"Image": "shop/web:1", "Labels": labels}, "State": state}
+
+
+@pytest.mark.parametrize("runtime", ["docker", None])
+def test_docker(runtime: str | None, runtimes: Runtimes, tmp_path: Path) -> None:
+    """Name without its slash, image, labels; the pod where the kubelet used Docker."""
+    write(tmp_path, DOCKER, docker())
+    found = runtimes.find(ID, runtime, None)
+    assert (found["runtime"], found["name"], found["image"]) == ("docker", "web", "shop/web:1")
+    assert found["labels"] == {"com.example.team": "a", **POD}
+    assert (found["pod_name"], found["namespace"], found["pod_uid"], found["container_name"]) == tuple(POD.values())
+    assert runtimes.find(ID, "podman", None) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({"Running": True, "OOMKilled": True, "ExitCode": 0}, (True, True, None)),
+        ({"Running": False, "OOMKilled": False, "ExitCode": 137}, (False, False, 137)),
+        ({"Running": False, "OOMKilled": "yes", "ExitCode": "137"}, (False, None, None)),
+        ({}, (False, None, None)),
+    ],
+)
+def test_docker_verdict(
+    state: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
+) -> None:
+    """As Docker wrote it down; a running container has no exit code yet."""
+    write(tmp_path, DOCKER, docker(**state))
+    verdict = runtimes.verdict(ID, "docker")
+    assert verdict is not None
+    assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
+
+
+def test_cri(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The CRI plugin's annotations; a bundle of Docker's own tells nothing."""
+    annotations = {
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.image-name": "docker.io/shop/web:1",
+        "io.kubernetes.cri.sandbox-id": "f" * 64,
+        "io.kubernetes.cri.sandbox-name": "web-0",
+        "io.kubernetes.cri.sandbox-namespace": "shop",
+        "io.kubernetes.cri.sandbox-uid": UID,
+    }
+    write(tmp_path, BUNDLE.replace("k8s.io", "moby"), {"annotations": annotations})
+    assert runtimes.find(ID, None, None) == {}
+    write(tmp_path, BUNDLE, {"annotations": annotations})
+    assert runtimes.find(ID, None, UID) == {
+        "runtime": "containerd",
+        "name": "app",
+        "image": "docker.io/shop/web:1",
+        "pod_name": "web-0",
+        "namespace": "shop",
+        "pod_uid": UID,
+        "container_name": "app",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"FinishedAt": 0, "Reason": "", "ExitCode": 0}, (True, None, None)),
+        ({"FinishedAt": 0, "Reason": "OOMKilled"}, (True, True, None)),
+        ({"FinishedAt": 17, "Reason": "OOMKilled", "ExitCode": 0}, (False, True, 0)),
+        ({"FinishedAt": 17, "Reason": "Error", "ExitCode": 137}, (False, False, 137)),
+    ],
+)
+def test_cri_verdict(
+    status: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
+) -> None:
+    """The reason that the CRI plugin gives the kubelet."""
+    write(tmp_path, STATUS, status)
+    verdict = runtimes.verdict(ID, "containerd")
+    assert verdict is not None
+    assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
+    assert verdict.get("finished_at") == (status["FinishedAt"] or None)
+
+
+def any_message(kind: bytes, value: bytes) -> bytes:
+    """A protobuf Any."""
+    return b"".join(
+        bytes([tag, 0x80 | len(part) & 0x7F, len(part) >> 7]) + part for tag, part in ((10, kind), (18, value))
+    )
+
+
+def cri_container(labels: dict[str, str]) -> Tree:
+    """What the CRI plugin puts into containerd's database; the image's labels are among the container's."""
+    config = {
+        "metadata": {"name": "app"},
+        "image": {"image": "sha256:5"},
+        "labels": labels,
+        "envs": [{"key": "A"}] * 20,
+    }
+    metadata = json.dumps({"Version": "v1", "Metadata": {"ID": ID, "Config": config}}).encode()
+    extension = any_message(b"github.com/containerd/cri/pkg/store/container/Metadata", metadata)
+    return {
+        b"createdat": b"1",
+        b"image": b"docker.io/shop/web:1",
+        b"labels": {b"io.cri-containerd.kind": b"container", b"of.the.image": b"x", b"app": b"web"},
+        b"extensions": {b"io.cri-containerd.container.metadata": extension},
+    }
+
+
+def test_cri_database(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The labels are those that the pod's author gave, without the image's; the bundle's word goes first."""
+    labels = {"app": "web", **POD}
+    tree: Tree = {b"v1": {b"version": b"5", b"k8s.io": {b"containers": {ID.encode(): cri_container(labels)}}}}
+    bolt_file.write(tmp_path / META, tree)
+    expected = {
+        "runtime": "containerd",
+        "name": "app",
+        "image": "docker.io/shop/web:1",
+        "labels": labels,
+        "pod_name": "web-0",
+        "namespace": "shop",
+        "pod_uid": UID,
+        "container_name": "app",
+    }
+    assert expected == runtimes.find(ID, None, UID)
+    annotations = {"io.kubernetes.cri.sandbox-id": "f" * 64, "io.kubernetes.cri.image-name": "docker.io/shop/web:2"}
+    write(tmp_path, BUNDLE, {"annotations": annotations})
+    assert {**expected, "image": "docker.io/shop/web:2"} == runtimes.find(ID, "containerd", UID)
+
+
+@pytest.mark.parametrize(
+    "extension", [b"", b"\x12", b"\x12\xff", b"\x12\x05{", b"\xff" * 20, b"\x0a\x7f", b"\x12\x02[]"]
+)
+def test_cri_extension_is_damaged(extension: bytes, runtimes: Runtimes, tmp_path: Path) -> None:
+    """It is counted, and costs what it should have told."""
+    container = cri_container({}) | {b"extensions": {b"io.cri-containerd.container.metadata": extension}}
+    bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
+    assert runtimes.find(ID, "containerd", None) == {}
+    assert runtimes.errors == 1
+
+
+def test_pause_container(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Of a pod's first container only the bundle tells: it has no name."""
+    container: Tree = {b"image": b"pause:3", b"extensions": {b"io.cri-containerd.sandbox.metadata": b""}}
+    bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
+    assert runtimes.find(ID, "containerd", None) == {}
+    write(tmp_path, BUNDLE, {"annotations": {"io.kubernetes.cri.sandbox-id": ID}})
+    assert runtimes.find(ID, "containerd", None) == {"runtime": "containerd"}
+
+
+def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
+    """ctr's containers are named by their user, in a namespace of any name; the database has image and labels."""
+    write(tmp_path, "containerd/io.containerd.runtime.v2.task/default/mine/config.json", {"annotations": {"a": "b"}})
+    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+    container: Tree = {b"image": b"docker.io/shop/web:1", b"labels": {b"a": b"b", b"of.the.image": b"x"}}
+    found = {
+        "runtime": "containerd",
+        "name": "mine",
+        "image": "docker.io/shop/web:1",
+        "labels": {"a": "b", "of.the.image": "x"},
+    }
+    other: Tree = {b"containers": {b"other": container}}
+    moby: Tree = {b"containers": {b"mine": {b"image": b"of Docker"}}}
+    spaces: Tree = {b"default": {b"containers": {b"mine": container}}, b"moby": moby, b"new": {}, b"other": other}
+    bolt_file.write(tmp_path / META, {b"v1": spaces})
+    assert found == runtimes.find("mine", "containerd", None)
+    assert runtimes.find("none", "containerd", None) == {}
+    # The same name in two namespaces: whose labels are they?
+    bolt_file.write(tmp_path / META, {b"v1": {**spaces, b"other": {b"containers": {b"mine": {b"image": b"x"}}}}})
+    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+
+
+def test_ctr_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
+    """As many labels as fit stay, and it is said that there were more."""
+    labels: Tree = {b"label%05d" % number: "\u2615".encode() * 10 for number in range(5000)}
+    bolt_file.write(tmp_path / META, {b"v1": {b"default": {b"containers": {b"mine": {b"labels": labels}}}}})
+    found = runtimes.find("mine", "containerd", None)
+    assert found["labels_cut"]
+    assert found["labels"]["label00007"] == "\u2615" * 10
+    assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
+    assert runtimes.errors == 0
+
+
+def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
+    """CRI-O keeps the labels as JSON inside of JSON."""
+    annotations = {
+        **POD,
+        "io.kubernetes.cri-o.ContainerID": ID,
+        "io.kubernetes.cri-o.ImageName": "quay.io/shop/web:1",
+        "io.kubernetes.cri-o.Labels": '{"app":"web"}',
+    }
+    write(tmp_path, f"{USERDATA}/config.json", {"annotations": annotations})
+    finished = "2026-11-24T03:51:53.123456789+01:00"
+    state = {"status": "stopped", "exitCode": 137, "oomKilled": True, "finished": finished}
+    write(tmp_path, f"{USERDATA}/state.json", state)
+    found = runtimes.find(ID, "cri-o", UID)
+    assert (found["runtime"], found["name"], found["image"]) == ("cri-o", "app", "quay.io/shop/web:1")
+    assert (found["labels"], found["pod_name"]) == ({"app": "web"}, "web-0")
+    ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
+    assert ended == runtimes.verdict(ID, "cri-o")
+
+
+def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
+    """All of it from podman's older database."""
+    config = {
+        "id": ID,
+        "name": "web",
+        "rootfsImageName": "localhost/web:1",
+        "labels": {"app": "web"},
+        "spec": "x" * 9000,
+    }
+    finished = "2026-11-24T03:51:53.123456789+01:00"
+    state = {"state": 6, "exitCode": 137, "oomKilled": True, "finishedTime": finished}
+    container: Tree = {b"config": json.dumps(config).encode(), b"state": json.dumps(state).encode(), b"networks": {}}
+    bolt_file.write(tmp_path / BOLT_STATE, {b"ctr": {ID.encode(): container}, b"all-ctrs": {ID.encode(): b"web"}})
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
+    assert found == runtimes.find(ID, "podman", None)
+    ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
+    assert ended == runtimes.verdict(ID, "podman")
+    assert runtimes.find("0" * 64, "podman", None) == {}
+    assert runtimes.verdict("0" * 64, "podman") is None
+
+
+def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Name and image from the list of all containers; no labels, no verdict."""
+    metadata = json.dumps({"image-name": "localhost/web:1"})
+    entries = [{"id": "0" * 64, "names": ["other"]}, 5, {"id": ID, "names": ["web"], "metadata": metadata}]
+    write(tmp_path, "containers-storage/overlay-containers/containers.json", entries)
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
+    assert found == runtimes.find(ID, "podman", None)
+    assert runtimes.verdict(ID, "podman") is None
+
+
+def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
+    """All of it from podman's database."""
+    (tmp_path / "containers-storage").mkdir()
+    config = {"id": ID, "name": "web", "rootfsImageName": "localhost/web:1", "labels": {"app": "web"}}
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        for table, value in (("ContainerConfig", config), ("ContainerState", {"state": 6, "exitCode": 137})):
+            database.execute(f"CREATE TABLE {table} (ID TEXT PRIMARY KEY, JSON TEXT)")
+            database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))  # noqa: S608
+    found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
+    assert found == runtimes.find(ID, "podman", None)
+    assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
+    odd = tmp_path / "a#b?c%25 d"  # what means something in SQLite's URIs
+    (tmp_path / "containers-storage").rename(odd)
+    assert found == Runtimes([("containers-storage", str(odd))]).find(ID, "podman", None)
+
+
+def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
+    """While podman locks its database, the list of what --rm removes has name and image."""
+    metadata = json.dumps({"image-name": "localhost/web:1"})
+    entries = [{"id": ID, "names": ["web"], "metadata": metadata}]
+    write(tmp_path, "containers-storage/overlay-containers/volatile-containers.json", entries)
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        database.execute("BEGIN EXCLUSIVE")
+        found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
+        assert found == runtimes.find(ID, "podman", None)
+        assert runtimes.find("0" * 64, "podman", None) == {}
+        assert runtimes.errors == 1
+
+
+def test_kubelet_logs(runtimes: Runtimes, tmp_path: Path) -> None:
+    """The kubelet's links and folders name what the runtime has forgotten."""
+    (tmp_path / "container-logs").mkdir()
+    (tmp_path / "pod-logs").mkdir()
+    assert runtimes.find(ID, None, UID) == {}
+    (tmp_path / f"pod-logs/shop_web-0_{UID}").mkdir()
+    assert runtimes.find(ID, None, UID) == {"namespace": "shop", "pod_name": "web-0"}
+    (tmp_path / f"container-logs/web-0_shop_app-{ID}.log").symlink_to("nowhere")
+    found = {"pod_name": "web-0", "namespace": "shop", "container_name": "app", "name": "app"}
+    assert found == runtimes.find(ID, None, UID)
+
+
+HOSTILE = (
+    "",
+    "{",
+    "[]",
+    "null",
+    "[" * 100_000,
+    {"Name": 5, "Config": [], "State": 7},
+    {"Name": {}, "Config": {"Image": [], "Labels": "x"}, "State": {"OOMKilled": {}, "ExitCode": 1.5}},
+    {"annotations": [1, 2]},
+    {"annotations": {"io.kubernetes.cri.sandbox-id": 5, "io.kubernetes.cri.image-name": {"a": 1}}},
+    '{"Name": "\\ud800"}',
+)
+
+
+@pytest.mark.parametrize("content", HOSTILE)
+def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
+    """What is no JSON, or not of the right type, costs no more than what it should have told."""
+    for name in (DOCKER, BUNDLE, STATUS, f"{USERDATA}/config.json", f"{USERDATA}/state.json",
+                 "containers-storage/overlay-containers/containers.json", "containers-storage/db.sql", BOLT_STATE,
+                 META):  # fmt: skip
+        write(tmp_path, name, content)
+    for runtime in ("docker", "containerd", "podman", "cri-o"):
+        found: dict[str, Any] = {**runtimes.find(ID, runtime, UID)}
+        assert all(isinstance(value, str) for key, value in found.items() if key not in ("labels", "labels_cut"))
+        verdict = runtimes.verdict(ID, runtime)
+        assert verdict is None or verdict["exit_code"] is None
+
+
+def test_errors_are_counted(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A file that cannot be read is counted, and the text names it; one that is not there is not."""
+    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.errors == 0
+    write(tmp_path, DOCKER, "{")
+    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.errors == 1
+    assert DOCKER in runtimes.last_error
+
+
+def test_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
+    """As many labels as fit stay, and it is said that there were more; so does the beginning of a long name."""
+    config = docker()
+    config["Name"] = "n" * 10_000
+    config["Config"]["Labels"] = {f"label{number}": "v" * 20 for number in range(10_000)} | {"number": 5}
+    write(tmp_path, DOCKER, config)
+    found = runtimes.find(ID, "docker", None)
+    assert found["labels_cut"]
+    assert len(found["labels"]) > 100
+    assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
+    assert len(found["name"]) == TEXT_MAX
+
+
+@pytest.mark.parametrize("container_id", ["..", ".", "../other", "a/b", "x" * 300, ""])
+def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path) -> None:
+    """An id comes from a cgroup's path, which anybody may have made: it leads nowhere."""
+    write(tmp_path, "docker/config.v2.json", docker())
+    write(tmp_path, "docker/containers/config.v2.json", docker())
+    write(tmp_path, "docker/other/config.v2.json", docker())
+    assert runtimes.find(container_id, None, None) == {}
+    assert runtimes.verdict(container_id, "docker") is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_parse(data: bytes) -> None:
+    """An object or an error of one kind, whatever the bytes."""
+    with contextlib.suppress(UnreadableError):
+        assert isinstance(parse(data, "file"), dict)
+
+
+@pytest.mark.parametrize("text", ["", "docker", "docker=", "docker=relative", "rkt=/x", "=/x"])
+def test_parse_root_refuses(text: str) -> None:
+    """What names no runtime or no folder is said to be wrong, and what would be right."""
+    with pytest.raises(TracerError, match="NAME=/FOLDER"):
+        parse_root(text)
+
+
+def test_parse_root() -> None:
+    """The folder may hold anything."""
+    assert parse_root("docker=/a=b c") == ("docker", "/a=b c")
+
+
+def podman_database(tmp_path: Path, *statements: str) -> None:
+    (tmp_path / "containers-storage").mkdir()
+    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT '{ID}' AS ID, max(i) AS JSON FROM n",  # noqa: S608
+        f"SELECT '{ID}' AS ID, zeroblob(900000000) AS JSON",
+        f"SELECT '{ID}' AS ID, hex(zeroblob(400000000)) AS JSON",
+    ],
+)
+def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) -> None:
+    """A user's database that computes for ever, or gigabytes, is left soon."""
+    podman_database(tmp_path, f"CREATE VIEW ContainerConfig AS {view}")
+    began = time.monotonic()
+    assert runtimes.find(ID, "podman", None) == {}
+    assert time.monotonic() - began < 2
+    assert "db.sql" in runtimes.last_error
+
+
+def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Names in a database may be no text; they stand in SQLite's error."""
+    podman_database(tmp_path, "CREATE VIEW ContainerConfig AS SELECT * FROM nowhereZ")
+    path = tmp_path / "containers-storage/db.sql"
+    path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
+    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.errors == 1
+
+
+def with_log(folder: Path) -> sqlite3.Connection:
+    """podman's database with a write-ahead log, as podman 4.5.0 makes it; a container was made since it was opened."""
+    folder.mkdir(parents=True)
+    database = sqlite3.connect(folder / "db.sql")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE ContainerConfig (ID TEXT PRIMARY KEY, JSON TEXT)")
+    database.execute("PRAGMA wal_checkpoint")
+    database.execute("INSERT INTO ContainerConfig VALUES (?, ?)", (ID, b'{"name":"web"}'))
+    database.commit()
+    return database
+
+
+def tree(folder: Path) -> dict[str, tuple[int, ...]]:
+    """All that lies there: names, sizes, owners, times."""
+    found = {path: path.stat() for path in (folder, *folder.iterdir())}
+    return {path.name: (each.st_size, each.st_uid, each.st_mtime_ns) for path, each in found.items()}
+
+
+@pytest.mark.parametrize("podman", ["runs", "has ended", "was killed", "was killed, and a copy without -shm is read"])
+def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
+    """What podman has written is known, and reading leaves its folder as it is."""
+    folder = tmp_path / "containers-storage"
+    database = with_log(folder)
+    if podman == "has ended":
+        database.close()
+        assert [path.name for path in folder.iterdir()] == ["db.sql"]
+    elif podman != "runs":
+        shutil.copytree(folder, tmp_path / "copy")
+        folder = tmp_path / "copy"
+        if "-shm" in podman:
+            (folder / "db.sql-shm").unlink()
+    before, runtimes = tree(folder), Runtimes([("containers-storage", str(folder))])
+    found = runtimes.find(ID, "podman", None)
+    assert tree(folder) == before
+    if "-shm" in podman:
+        assert (found, "write-ahead log has no index" in runtimes.last_error) == ({}, True)
+    else:
+        assert (found, runtimes.errors) == ({"runtime": "podman", "name": "web", "labels": {}}, 0)
+    database.close()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_podman_of_a_user(is_open: bool, tmp_path: Path) -> None:
+    """A command that root runs neither makes files in a user's folder nor takes or gives any away there."""
+    require(os.geteuid() == 0, "root, as nobody else gives files away")
+    folder = tmp_path / "containers-storage"
+    database = with_log(folder)
+    if not is_open:
+        database.close()
+    os.chown(folder, 1000, 1000)
+    for path in folder.iterdir():
+        os.chown(path, 1000, 1000)
+    if is_open:
+        os.chown(folder / "db.sql-wal", 1001, 1001)
+    before = tree(folder), [path.stat().st_ctime_ns for path in sorted(folder.iterdir())]
+    cgroup = f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope"
+    told = oomtrace("resolve", cgroup, "--json", "--runtime-root", f"containers-storage={folder}")
+    assert json.loads(told.stdout)["container"]["name"] == "web"
+    assert (tree(folder), [path.stat().st_ctime_ns for path in sorted(folder.iterdir())]) == before
+    database.close()
+
+
+WRITES_ON = """
+import contextlib, json, sqlite3, sys
+for number in range(1_000_000):
+    with contextlib.closing(sqlite3.connect(sys.argv[1], timeout=60)) as database, database:
+        value = json.dumps({"name": f"web{number}", "spec": "x" * 9000}).encode()
+        database.execute("UPDATE ContainerConfig SET JSON = ?", (value,))
+"""
+
+
+def test_podman_writes_meanwhile(tmp_path: Path) -> None:
+    """While podman opens, writes and closes its database again and again an answer is what was written, or an error."""
+    folder = tmp_path / "containers-storage"
+    with_log(folder).close()
+    runtimes = Runtimes([("containers-storage", str(folder))])
+    names: set[str] = set()
+    # A process of its own: POSIX locks are all let go of when any descriptor of the file is closed.
+    with subprocess.Popen([sys.executable, "-c", WRITES_ON, folder / "db.sql"]) as writer:
+        for _ in attempts():
+            found = runtimes.find(ID, "podman", None)
+            if found:
+                names.add(found["name"])
+            if len(names) > 20:
+                break
+        assert writer.poll() is None
+        writer.kill()
+    assert len(names) > 20, runtimes.last_error
+    assert all(re.fullmatch(r"web\d*", name) for name in names)
+    assert not re.search("malformed|JSON", runtimes.last_error), runtimes.last_error
+
+
+@pytest.mark.parametrize("end", ["-wal", "-journal", "-shm"])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_podman_hostile_files_beside_the_database(end: str, is_empty: bool, runtimes: Runtimes, tmp_path: Path) -> None:
+    """Whatever a user puts beside it is not removed, and is not waited for."""
+    podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)")
+    folder = tmp_path / "containers-storage"
+    if is_empty:
+        (folder / "db.sql").write_bytes(b"")
+    for make in (lambda path: path.write_bytes(b"\xd9\xd5\x05\xf9 \xa1c\xd7" + b"x" * 600), os.mkfifo):
+        make(folder / f"db.sql{end}")
+        before, began = tree(folder), time.monotonic()
+        assert runtimes.find(ID, "podman", None) == {}
+        assert (tree(folder), time.monotonic() - began < 1) == (before, True)
+        (folder / f"db.sql{end}").unlink()
+
+
+def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
+    """A database behind a link that leads out of the folder is not read."""
+    values = f"VALUES ('{ID}', CAST('{{\"name\":\"secret\"}}' AS BLOB))"
+    podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)", f"INSERT INTO ContainerConfig {values}")
+    assert runtimes.find(ID, "podman", None)["name"] == "secret"
+    (tmp_path / "containers-storage/db.sql").rename(tmp_path / "elsewhere")
+    (tmp_path / "containers-storage/db.sql").symlink_to("../elsewhere")
+    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.errors == 1
+
+
+def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> None:
+    """Names of files are bytes; what is told of them can be written as JSON."""
+    folder = os.fsencode(tmp_path / "container-logs")
+    os.mkdir(folder)
+    open(folder + b"/web\xff_shop_app-" + ID.encode() + b".log", "wb").close()
+    assert runtimes.find(ID, "containerd", UID)["pod_name"] == "web\\xff"
+
+
+@pytest.mark.parametrize("way", ["folder", "above", "link"])
+def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
+    """A user's folder tells of that user's containers alone, root's of the host's; and so does a link."""
+    require(os.geteuid() == 0, "root, as nobody else gives files away")
+    folder = tmp_path / "home" / "docker"
+    ended = docker(Running=False, OOMKilled=True, ExitCode=1)
+    write(tmp_path, f"home/docker/containers/{ID}/config.v2.json", ended)
+    if way == "link":
+        folder = tmp_path / "link"
+        folder.symlink_to(tmp_path / "home" / "docker")
+    os.chown({"folder": folder, "above": folder.parent, "link": folder}[way], 1000, 1000, follow_symlinks=False)
+    of_user = Runtimes([("docker", str(folder))])
+    assert of_user.find(ID, "docker", None) == {}
+    assert of_user.verdict(ID, "docker") is None
+    assert list(of_user.known()) == []
+    assert of_user.find(ID, "docker", None, 1000)["name"] == "web"
+    assert of_user.verdict(ID, "docker", 1000) is not None
+    assert of_user.find(ID, "docker", None, 1001) == {}
+    assert of_user.find(ID, "docker", None, 0) == {}
+    own = Runtimes([("docker", str(tmp_path / "home" / "docker"))])
+    if way == "link":  # the folder itself is root's
+        assert own.find(ID, "docker", None)["name"] == "web"
+        assert own.find(ID, "docker", None, 1000) == {}

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cgroupfs.py: where the memory cgroups are mounted."""
+
+from pathlib import Path
+
+import pytest
+
+from tracer.identity.cgroup_path import parse_proc_cgroup
+from tracer.linux import cgroupfs, procfs
+from tracer.linux.cgroupfs import Mount, find_mount
+
+V1 = "35 32 0:31 / /sys/fs/cgroup/memory rw,nosuid shared:12 - cgroup cgroup rw,memory\n"
+CPU = "36 32 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+V2 = "34 32 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
+INSIDE = "40 32 0:30 /docker/abc /sys/fs/cgroup ro master:9 - cgroup2 cgroup rw\n"
+GIVEN = "41 32 0:30 /../../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
+"""The host's hierarchy in a container that has a cgroup namespace of its own."""
+SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "expected"),
+    [
+        (V2, Mount("/", "/sys/fs/cgroup")),
+        (V2 + CPU + V1, Mount("/", "/sys/fs/cgroup/memory")),
+        (CPU, None),
+        (INSIDE, Mount("/docker/abc", "/sys/fs/cgroup")),
+        (GIVEN, Mount("/", "/sys/fs/cgroup")),
+        (SPACE, Mount("/", "/mnt/my cgroups")),
+        ("", None),
+        ("garbage\n - cgroup2\n" + V2, Mount("/", "/sys/fs/cgroup")),
+    ],
+)
+def test_find_mount(mountinfo: str, expected: Mount | None) -> None:
+    """The hierarchy that has the memory controller, v1 before v2."""
+    assert find_mount(mountinfo) == expected
+
+
+def test_paths() -> None:
+    """This process's own cgroup is among those that are found."""
+    text = procfs.read_cgroup(1)
+    assert text is not None
+    if find_mount(Path(cgroupfs.MOUNTINFO).read_text()) is None:
+        assert list(cgroupfs.paths()) == []
+    else:
+        assert parse_proc_cgroup(text) in list(cgroupfs.paths())

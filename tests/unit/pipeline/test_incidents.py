@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""incidents.py: which victims, sharers, figures and words of the log belong together, and when they are complete."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.harness import events
+from tracer.capture import wire
+from tracer.pipeline.incidents import QUIET_NS, Incidents, Kill, Told
+
+PLAIN = events.victim().flags
+GROUP = PLAIN | wire.VICTIM_GROUP
+MARKED = PLAIN | wire.VICTIM_MARKED
+NEXT_NS = events.INCIDENT_NS + 1_000_000
+INVOKED = events.log(b"hog invoked oom-killer")
+KILLED = events.log(b"Memory cgroup out of memory: Killed process")
+
+
+def kills_in(joined: Iterable[Told]) -> list[Kill]:
+    return [each for each in joined if isinstance(each, Kill)]
+
+
+def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[Kill]:
+    """The kills that come out while these go in."""
+    return [kill for event in several for kill in kills_in(incidents.feed(event, now_ns))]
+
+
+def pids(kills: Iterable[Kill]) -> list[int]:
+    return [kill.victim.pid for kill in kills]
+
+
+def later(event: wire.VictimEvent) -> wire.VictimEvent:
+    """The same in the next incident."""
+    return event._replace(header=event.header._replace(incident_ns=NEXT_NS, time_ns=NEXT_NS + 1))
+
+
+def test_single() -> None:
+    """A victim comes out when its incident ends, with all of it."""
+    incidents = Incidents()
+    victim, incident = events.victim(), events.incident()
+    assert feed(incidents, victim, incident) == []
+    assert incidents.patience_ns() is not None
+    assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
+    assert incidents.patience_ns() is None
+
+
+def test_killed_again() -> None:
+    """That a victim of an earlier incident is killed once more is told at once, and begins no incident."""
+    incidents = Incidents()
+    again = wire.AgainEvent(events.header(wire.AGAIN), tid=5)
+    assert list(incidents.feed(again, 0)) == [again]
+    assert not incidents.is_open
+    assert feed(incidents, events.victim(), events.incident()) == []
+    assert list(incidents.feed(again, 0)) == [again]
+    assert pids(feed(incidents, events.end())) == [events.victim().pid]
+
+
+def test_exit_is_told_after_the_kill() -> None:
+    """A victim that is gone before its incident ends waits; one of an earlier incident does not."""
+    incidents = Incidents()
+    victim, incident = events.victim(), events.incident()
+    gone = wire.ExitEvent(events.header(wire.EXIT), events.KILL_NS, victim.pid)
+    other = gone._replace(header=gone.header._replace(incident_ns=NEXT_NS))
+    assert feed(incidents, victim, incident) == []
+    assert list(incidents.feed(gone, 0)) == []
+    assert list(incidents.feed(other, 0)) == [other]
+    assert list(incidents.feed(events.end(), 0)) == [Kill(victim, incident, 1, (), (), ()), gone]
+    assert list(incidents.feed(gone, 0)) == [gone]
+
+
+def test_group() -> None:
+    """All victims of a group kill come out at once, in order, and each knows how many they are."""
+    victims = [events.victim(pid=pid, flags=GROUP) for pid in (3, 1, 2)]
+    incident = events.incident()
+    kills = feed(Incidents(), victims[0], incident, *victims[1:], events.end())
+    assert [Kill(victim, incident, 3, (), (), ()) for victim in victims] == kills
+
+
+def test_sharers() -> None:
+    """A sharer of the memory is with its own victim, once, however many of its threads were seen."""
+    several: list[wire.Event] = [
+        events.victim(pid=1, flags=GROUP),
+        events.incident(),
+        events.sharer(11, victim_pid=1),
+        events.sharer(11, victim_pid=1),
+        events.sharer(12, victim_pid=1),
+        events.victim(pid=2, flags=GROUP),
+        events.sharer(21, victim_pid=2),
+        events.end(),
+    ]
+    kills = feed(Incidents(), *several)
+    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[11, 12], [21]]
+
+
+class Compared(int):
+    """A pid that counts how often one is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize("count", [1000, 8000])
+def test_work_grows_with_the_number(count: int) -> None:
+    """How many victims, sharers and lines an incident has a container decides: each is handled once."""
+    several: list[wire.Event] = [INVOKED]
+    for pid in range(1, count + 1):
+        victim = events.victim(pid=Compared(pid), flags=GROUP)
+        sharer = events.sharer(Compared(1_000_000 + pid), victim_pid=Compared(pid))
+        several += [victim, KILLED, sharer, sharer]
+    incidents = Incidents()
+    Compared.times = 0
+    assert feed(incidents, *several) == []
+    kills = kills_in(incidents.end())
+    assert Compared.times <= 5 * count
+    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[1_000_001 + own] for own in range(count)]
+    assert {kill.log for kill in kills} == {(INVOKED.text, KILLED.text)}, "and not a line for each other victim"
+
+
+def test_incident_missing() -> None:
+    """Where the incident itself was lost its victims are still its victims."""
+    victims = [events.victim(pid=pid, flags=GROUP) for pid in (1, 2)]
+    kills = feed(Incidents(), *victims, events.end())
+    assert [Kill(victim, None, 2, (), (), ()) for victim in victims] == kills
+
+
+def test_the_next_incident_ends_one_without_end() -> None:
+    """An end that is missing keeps no victim back."""
+    incidents = Incidents()
+    first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
+    assert [Kill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
+    assert incidents.patience_ns() is not None
+
+
+def test_silence_ends_one_without_end() -> None:
+    """After a while without events victims come out, and not before."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1), now_ns=100)
+    feed(incidents, events.victim(pid=2), now_ns=200)
+    assert list(incidents.flush(200 + QUIET_NS - 1)) == []
+    assert pids(kills_in(incidents.flush(200 + QUIET_NS))) == [1, 2]
+    assert incidents.patience_ns() is None
+    assert list(incidents.flush(1 << 62)) == []
+
+
+def test_what_is_left_comes_out() -> None:
+    """When the tracer stops nothing stays behind."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1))
+    assert pids(kills_in(incidents.end())) == [1]
+    assert list(incidents.end()) == []
+
+
+def test_victim_without_beginning() -> None:
+    """A victim whose incident's beginning was not seen comes out at once, alone, and ends no other's incident."""
+    incidents = Incidents()
+    orphan = events.victim(pid=9, header=events.header(wire.VICTIM, incident_ns=events.KILL_NS))
+    member = events.victim(pid=1)
+    assert [Kill(orphan, None, None, (), (), ())] == feed(incidents, member, orphan)
+    assert pids(feed(incidents, events.end())) == [1]
+
+
+def test_too_late() -> None:
+    """What comes after the end opens no incident: the victims' records are written."""
+    incidents = Incidents()
+    feed(incidents, events.victim(), events.incident(), events.end())
+    assert feed(incidents, events.sharer(3), events.end()) == []
+    assert incidents.patience_ns() is None
+
+
+def test_nobody_was_killed() -> None:
+    """An incident without victims says nothing."""
+    incidents = Incidents()
+    assert feed(incidents, INVOKED, events.levels(events.counters()), later(events.victim(pid=2))) == []
+    assert pids(kills_in(incidents.end())) == [2]
+
+
+def test_tracepoints_single() -> None:
+    """Without kprobes a lone victim is complete when the log has named it; figures and words are its own."""
+    levels = (events.counters(limit_pages=5), events.counters())
+    victim, incident = events.victim(), events.blind_incident()
+    incidents = Incidents()
+    assert feed(incidents, INVOKED, events.levels(*levels), victim, incident) == []
+    assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
+    assert incidents.patience_ns() is None
+
+
+def test_tracepoints_without_a_log() -> None:
+    """Without kprobes, and where the log's lines are held back, silence completes a victim."""
+    incidents = Incidents()
+    assert feed(incidents, events.victim(pid=1), events.blind_incident()) == []
+    assert pids(kills_in(incidents.flush(QUIET_NS))) == [1]
+
+
+def test_tracepoints_hold_a_group() -> None:
+    """Without kprobes every member of a group looks like the last one: they are held until nothing follows."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
+    for pid in (2, 3):
+        assert feed(incidents, events.victim(pid=pid, flags=GROUP), KILLED, now_ns=pid) == []
+    kills = kills_in(incidents.flush(3 + QUIET_NS))
+    assert [(kill.victim.pid, kill.victims) for kill in kills] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_tracepoints_hold_for_sharers() -> None:
+    """Without kprobes a victim whose memory has more users than it has threads is held for the others."""
+    incidents = Incidents()
+    victim = events.victim(mm_users=3, threads=2)
+    assert feed(incidents, victim, events.blind_incident(), KILLED, events.sharer(5)) == []
+    (kill,) = kills_in(incidents.flush(QUIET_NS))
+    assert [sharer.pid for sharer in kill.sharers] == [5]
+
+
+def test_tracepoints_threads_are_no_sharers() -> None:
+    """The users of a threaded victim's memory are its own threads."""
+    several = (events.victim(mm_users=8, threads=8), events.blind_incident(), KILLED)
+    assert len(feed(Incidents(), *several)) == 1
+
+
+def test_tracepoints_next_incident_ends_a_group() -> None:
+    """What is held comes out before anything of the next incident."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
+    assert pids(feed(incidents, later(events.victim(pid=2)))) == [1]
+
+
+def test_tracepoints_mark_without_a_kill() -> None:
+    """A task that is dying already is marked, too: without a signal and without the log's word nobody killed it."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident())
+    assert list(incidents.flush(QUIET_NS)) == []
+    assert incidents.patience_ns() is None
+
+
+def test_tracepoints_mark_that_the_log_confirms() -> None:
+    """Where the signal was not seen the log's word is enough, for the victim that it follows."""
+    incidents = Incidents()
+    feed(incidents, events.victim(pid=1, flags=MARKED | GROUP), events.blind_incident())
+    feed(incidents, events.victim(pid=2, flags=MARKED | GROUP), KILLED)
+    assert [(kill.victim.pid, kill.victims) for kill in kills_in(incidents.flush(QUIET_NS))] == [(2, 1)]
+
+
+def test_tracepoints_mark_and_another_line() -> None:
+    """Only the line that tells of a kill confirms one; whatever else the same task makes the kernel print does not."""
+    incidents = Incidents()
+    marked = events.victim(pid=1, flags=MARKED), events.blind_incident()
+    assert feed(incidents, *marked, events.log(b"hog: page fault")) == []
+    assert list(incidents.flush(QUIET_NS)) == []
+    assert pids(feed(incidents, *marked, KILLED)) == [1]
+
+
+def test_long_report() -> None:
+    """A report that the kernel takes long to print waits for its victim."""
+    incidents = Incidents()
+    assert feed(incidents, events.log(b"hog invoked oom-killer")) == []
+    assert incidents.patience_ns() is None
+    assert list(incidents.flush(1 << 62)) == []
+    kills = feed(incidents, events.victim(), events.blind_incident(), events.log(b"x: Killed process"))
+    assert [kill.log for kill in kills] == [(b"hog invoked oom-killer", b"x: Killed process")]
+
+
+def test_open_without_victims() -> None:
+    """Lines of the kernel log come before the victim: they are needed until the incident has ended."""
+    incidents = Incidents()
+    assert not incidents.is_open
+    assert list(incidents.feed(events.log(b"x invoked oom-killer: "), 0)) == []
+    assert incidents.is_open
+    assert incidents.patience_ns() is None
+    list(incidents.end())
+    assert not incidents.is_open

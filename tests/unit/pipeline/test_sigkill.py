@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sigkill.py: whose SIGKILL is told, when, and once; and what becomes of a record that is too long."""
+
+import json
+
+import pytest
+
+from tests.harness import events
+from tests.harness.records import HOST, validate
+from tracer.capture import wire
+from tracer.config.options import SigkillOption
+from tracer.encoding import encoder
+from tracer.identity.enrich import name_sigkill
+from tracer.pipeline.sigkill import HOLD_NS, KNOWN_MAX, Sigkills
+from tracer.records.model import Sigkill
+
+FROM_KERNEL = wire.SIGKILL_FROM_KERNEL | wire.SIGKILL_CGROUP
+
+
+def sigkills(scope: SigkillOption = "containers") -> Sigkills:
+    return Sigkills("bpf", "6a4ce4a0", scope)
+
+
+def complete(event: wire.SigkillEvent) -> Sigkill:
+    ((record, position),) = sigkills("all").feed(event, 7, 0)
+    assert position == 7
+    name_sigkill(record)
+    record["host"] = HOST
+    validate(record)
+    return record
+
+
+def test_record() -> None:
+    """Every field, and the container of the victim."""
+    record = complete(events.sigkill())
+    assert record["id"] == f"6a4ce4a0-{events.KILL_NS:x}-{events.NOBODY}"
+    assert record["victim"]["is_container_init"] is True
+    assert record["victim"]["cgroup"] == "/docker/" + "ab" * 32
+    assert record["container"] is not None
+    assert record["container"]["id"] == "ab" * 32
+    assert record["sender"] is not None
+    assert (record["sender"]["comm"], record["sender"]["tid"]) == ("runc", events.NOBODY - 1)
+    assert record["sender"]["systemd"] == {"unit": "docker.service", "slice": "system.slice"}
+    assert record["truncated"] == []
+
+
+def test_unknown() -> None:
+    """What the kernel does not tell is null; what was cut is named."""
+    cut = wire.SIGKILL_CGROUP | wire.SIGKILL_CUT | wire.SIGKILL_SENDER_CGROUP | wire.SIGKILL_SENDER_CUT
+    assert complete(events.sigkill(flags=cut))["truncated"] == ["victim.cgroup", "sender.cgroup"]
+    record = complete(events.sigkill(flags=0, cgroup=b"", sender_cgroup=b""))
+    assert (record["victim"]["cgroup"], record["container"], record["systemd"]) == (None, None, None)
+    assert record["sender"] is not None
+    assert record["sender"]["cgroup"] is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"), [("containers", [True, False]), ("all", [True, True]), ("off", [False, False])]
+)
+def test_scope(scope: SigkillOption, told: list[bool]) -> None:
+    """A process in a container, and one in none."""
+    both = events.sigkill(), events.sigkill(cgroup=events.path(b"/user.slice/user-1000.slice"), namespace_level=0)
+    assert told == [bool(sigkills(scope).feed(each, 0, 0)) for each in both]
+
+
+@pytest.mark.parametrize(
+    ("flags", "from_kernel"), [(FROM_KERNEL, True), (FROM_KERNEL | wire.SIGKILL_UNSEEN, None), (0, False)]
+)
+def test_who(flags: int, from_kernel: bool | None) -> None:
+    """The kernel, or nobody knows who, or a sender; only the last one is known at once."""
+    builder = sigkills("all")
+    told = builder.feed(events.sigkill(flags=flags), 0, 0) or builder.end()
+    ((record, _),) = told
+    assert record["from_kernel"] is from_kernel
+    assert (record["sender"] is None) == (from_kernel is not False)
+
+
+@pytest.mark.parametrize(("text", "told"), [(b"Out of memory: Killed process 1 (hog)", 0), (b"hog: page fault", 1)])
+def test_marked(text: bytes, told: int) -> None:
+    """A process that was marked without a SIGKILL that was seen is the OOM killer's if the kernel log says so."""
+    waiting = sigkills()
+    waiting.note(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
+    waiting.note(events.log(text))
+    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL), 0, 0)
+    assert len(waiting.end()) == told
+
+
+def test_kernel_waits() -> None:
+    """What the kernel sent is told later, if the OOM killer has not marked the process; its event is kept so long."""
+    waiting = sigkills()
+    assert waiting.first_needed(900) == 900
+    for number, pid in enumerate((1, 2, 3)):
+        assert waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 100 + number, 50) == []
+    assert (waiting.next_ns(), waiting.first_needed(900)) == (50 + HOLD_NS, 100)
+    waiting.note(events.victim(pid=1, tid=1))
+    waiting.note(events.sharer(3))
+    assert waiting.due(49 + HOLD_NS) == []
+    ((record, position),) = waiting.due(50 + HOLD_NS)
+    assert (record["victim"]["pid"], record["sender"], position) == (2, None, 101)
+    assert (waiting.next_ns(), waiting.due(1 << 62), waiting.end()) == (None, [], [])
+
+
+def test_marked_long_ago() -> None:
+    """A process of the same number that the OOM killer killed earlier is another one."""
+    waiting = sigkills()
+    waiting.note(events.victim(pid=1))
+    late = events.header(wire.SIGKILL, time_ns=events.KILL_NS + 11_000_000_000)
+    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL, header=late), 0, 0)
+    assert len(waiting.end()) == 1
+
+
+def test_many_marks() -> None:
+    """Only the last ones are remembered."""
+    waiting = sigkills()
+    for pid in range(1, KNOWN_MAX + 2):
+        waiting.note(events.victim(pid=pid))
+    for pid in (1, 2):
+        waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 0, 0)
+    assert [record["victim"]["pid"] for record, _ in waiting.end()] == [1]
+
+
+def test_inherited() -> None:
+    """What an older capture saw, too, is told once."""
+    both = sigkills()
+    assert len(both.feed(events.sigkill(), None, 0)) == 1
+    assert both.feed(events.sigkill(header=events.header(wire.SIGKILL, time_ns=events.KILL_NS + 999)), 5, 0) == []
+    assert len(both.feed(events.sigkill(pid=5), 6, 0)) == 1
+
+
+def test_too_long() -> None:
+    """A line is as long as it may be, whatever is in it, and names what was cut."""
+    long = events.path(b"/docker/" + b"ab" * 32 + b"/\x1b" * 2000)
+    record = complete(events.sigkill(cgroup=long, sender_cgroup=long))
+    for container in (record["container"], record["sender"]["container"] if record["sender"] else None):
+        assert container is not None
+        container["labels"] = {str(number): "\x1b" * 200 for number in range(20)}
+    encoded = encoder.encode(record, encoder.MIN_MAX_BYTES)
+    assert len(encoded) <= encoder.MIN_MAX_BYTES
+    written = json.loads(encoded)
+    validate(written)
+    assert {"container.labels", "sender.container.labels", "sender.cgroup", "victim.cgroup"} <= {*written["truncated"]}
+    assert written["container"]["id"] == "ab" * 32

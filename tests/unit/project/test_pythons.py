@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The versions of Python that the project supports, and what becomes of one that is not there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import pythons
+from tests.harness.environment import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def test_classifiers() -> None:
+    """Every version from the oldest that pyproject.toml demands on, without a gap; the workflow has the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = pythons.versions()
+    assert project["requires-python"] == f">={supported[0]}"
+    minors = [int(version.partition(".")[2]) for version in supported]
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    (setup,) = (step["with"] for step in jobs["pythons"]["steps"] if "setup-python" in step.get("uses", ""))
+    assert setup["python-version"].split() == supported
+
+
+def test_no_licence_classifier() -> None:
+    """PEP 639: with an SPDX expression there is no licence among the classifiers."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not [name for name in project["classifiers"] if name.startswith("License ::")]
+    assert project["license"] == "Apache-2.0 AND GPL-2.0-only"
+
+
+def run(path: Path, *arguments: str, require: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": str(path), "PYENV_ROOT": str(path), "OOMTRACE_REQUIRE": require}
+    command = [sys.executable, "-m", "tests.pythons", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_missing_version(tmp_path: Path) -> None:
+    """A version that is not there is skipped with a message, and fails where everything is required.
+
+    A shim that stands for it and fails, as pyenv's do, is not it.
+    """
+    shim = tmp_path / "python3.99"
+    shim.write_text("#!/bin/sh\necho 'pyenv: python3.99: command not found' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    skipped = run(tmp_path, "3.99")
+    assert (skipped.returncode, skipped.stdout) == (0, "3.99: skipped: this machine has no python3.99\n")
+    failed = run(tmp_path, "3.99", require="all")
+    assert (failed.returncode, failed.stdout) == (1, "3.99: failed: this machine has no python3.99\n")
+
+
+def test_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyenv's versions are found without being on the PATH."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    version = f"3.{sys.version_info.minor}"
+    assert pythons.interpreter(version) is None
+    program = tmp_path / "versions" / f"{version}.1" / "bin" / f"python{version}"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
+    assert pythons.interpreter(version) == str(program)
+
+
+def test_usage(tmp_path: Path) -> None:
+    done = run(tmp_path, "two")
+    assert done.returncode == 2
+    assert re.match("invalid version: 'two'", done.stderr)

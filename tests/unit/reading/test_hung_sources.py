@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""hung_sources.py: what is not asked again, in this run and the next ones of this boot."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tracer.base.hung_disk import Disk
+from tracer.linux import procfs
+from tracer.reading import hung_sources as module
+from tracer.reading.hung_sources import AGAIN_FIRST_S, Hung
+
+BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
+OWN = os.getpid()
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds since boot, to be changed."""
+    clock = [1000.0]
+    monkeypatch.setattr(module, "boottime_ns", lambda: int(clock[0] * 1e9))
+    return clock
+
+
+def own_start_ns() -> int:
+    start_ns = procfs.read_start_ns(OWN)
+    assert start_ns is not None
+    return start_ns
+
+
+def test_process() -> None:
+    """By pid and start, to the tick in which it started."""
+    hung = Hung()
+    hung.add_process(7, 120_000_001)
+    assert hung.has_pid(7)
+    assert hung.has_process(7, 120_000_000)
+    assert hung.has_process(7, 129_999_999)
+    assert not hung.has_process(7, 130_000_000)
+    assert not hung.has_process(8, 120_000_000)
+
+
+def test_folder(now: list[float]) -> None:
+    """It is asked again after a while, which doubles, and not before the reader that hung in it has ended."""
+    hung = Hung()
+    ended: list[int] = []
+    hung.add_folder("/user", lambda: bool(ended))
+    now[0] += AGAIN_FIRST_S + 1
+    assert hung.has_folder("/user")
+    ended.append(1)
+    assert not hung.has_folder("/user")
+    hung.add_folder("/user")
+    now[0] += AGAIN_FIRST_S + 1
+    assert hung.has_folder("/user")
+    now[0] += AGAIN_FIRST_S
+    assert not hung.has_folder("/user")
+    hung.answers("/user")
+    hung.add_folder("/user")
+    now[0] += AGAIN_FIRST_S + 1
+    assert not hung.has_folder("/user")
+
+
+def test_kept(tmp_path: Path, now: list[float]) -> None:
+    """The next run knows it, unless the process is gone or the host was started anew."""
+    path, disk = str(tmp_path / "hung"), Disk()
+    first = Hung(path, BOOT, disk)
+    first.add_process(OWN, own_start_ns())
+    first.add_process(2**22 + 1, 5)  # a pid that cannot be
+    first.add_folder("/user")
+    assert disk.wait()
+    second = Hung(path, BOOT, disk)
+    assert second.has_process(OWN, own_start_ns())
+    assert second.has_folder("/user")
+    assert not second.has_pid(2**22 + 1)
+    third = Hung(path, BOOT.replace("6", "7"), disk)
+    assert not third.has_pid(OWN)
+    assert not third.has_folder("/user")
+
+
+def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the latest are remembered."""
+    monkeypatch.setattr(module, "PROCESSES_MAX", 3)
+    monkeypatch.setattr(module, "FOLDERS_MAX", 3)
+    hung = Hung()
+    for number in range(5):
+        hung.add_process(number, 0)
+        hung.add_folder(f"/{number}")
+    assert [number for number in range(5) if hung.has_pid(number)] == [2, 3, 4]
+    assert [number for number in range(5) if hung.has_folder(f"/{number}")] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"boot": 1}',
+        f'{{"boot": "{BOOT}", "processes": [["a"]], "folders": []}}',
+        f'{{"boot": "{BOOT}", "processes": [], "folders": [["/", 1]]}}',
+        "[" * 100_000,
+    ],
+)
+def test_damaged(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """What cannot be understood is forgotten, and written anew."""
+    (tmp_path / "hung").write_text(text)
+    disk = Disk()
+    hung = Hung(str(tmp_path / "hung"), BOOT, disk)
+    hung.add_process(OWN, own_start_ns())
+    assert disk.wait()
+    assert Hung(str(tmp_path / "hung"), BOOT, disk).has_pid(OWN)
+
+
+def test_no_links(tmp_path: Path) -> None:
+    """Nothing is read or written through a link."""
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "hung").symlink_to(tmp_path / "other")
+    (tmp_path / "hung.new").symlink_to(tmp_path / "other")
+    disk = Disk()
+    Hung(str(tmp_path / "hung"), BOOT, disk).add_process(OWN, own_start_ns())
+    disk.wait()
+    assert (tmp_path / "other").read_text() == "mine"

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""filter.py: which kills are told."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.events import incident, victim
+from tests.harness.records import complete
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.pipeline.incidents import Kill
+from tracer.records.filter import FIELDS, LEFT_OUT_MAX, Filter, LeftOut
+from tracer.records.model import OomKill
+
+
+def record(**parts: dict[str, Any]) -> OomKill:
+    """A kill, with some fields of its parts as they are given."""
+    made: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    for part, fields in parts.items():
+        made[part] = {**(made[part] or {}), **fields}
+    checked: OomKill = made
+    return checked
+
+
+SHOP = record(kubernetes={"namespace": "shop", "pod_name": "cart-7f"}, container={"name": "cart", "id": "5aaf9eb7648e"})
+
+
+def passes(only: list[str], unwanted: list[str], of: OomKill = SHOP) -> bool:
+    split = [
+        [(name, pattern) for name, _, pattern in (text.partition("=") for text in each)] for each in (only, unwanted)
+    ]
+    return Filter(*split).passes(of)
+
+
+@pytest.mark.parametrize(
+    ("only", "unwanted", "expected"),
+    [
+        ([], [], True),
+        (["namespace=shop"], [], True),
+        (["namespace=sho"], [], False),
+        (["namespace=sh*"], [], True),
+        (["namespace=bank", "namespace=shop"], [], True),
+        (["namespace=shop", "pod=pay-*"], [], False),
+        (["namespace=shop", "pod=cart-*"], [], True),
+        (["container=5aaf*"], [], True),
+        (["container=cart"], [], True),
+        (["image=*"], [], False),
+        ([], ["image=*"], True),
+        ([], ["namespace=shop"], False),
+        (["namespace=shop"], ["pod=cart-7?"], False),
+        ([], ["scope=host", "scope=sysrq"], True),
+    ],
+)
+def test_passes(only: list[str], unwanted: list[str], expected: bool) -> None:
+    """All fields of `only`, one pattern of each; none of `except`; what is unknown matches nothing."""
+    assert passes(only, unwanted) is expected
+
+
+def test_newline_is_no_end() -> None:
+    """A name that goes on behind a newline is another one."""
+    hostile = record(kubernetes={"namespace": "shop\nbank"})
+    assert not passes(["namespace=shop"], [], hostile)
+    assert passes(["namespace=shop*bank"], [], hostile)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields(name: str) -> None:
+    """Each field is one of the record's."""
+    part, _, field = FIELDS[name][0].partition(".")
+    assert passes([f"{name}=x-1"], [], record(**{part: {field: "x-1"}}))
+
+
+def test_unknown_field() -> None:
+    """What kills do not have is wrong usage."""
+    with pytest.raises(TracerError, match="there are cgroup, comm") as caught:
+        Filter([("namspace", "x")], [])
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_exits_of_many_filtered_kills() -> None:
+    """The last ones are known, however many there are."""
+    left_out = LeftOut()
+    for number in range(2 * LEFT_OUT_MAX):
+        left_out.add(str(number))
+    assert [str(number) in left_out for number in (0, LEFT_OUT_MAX - 1, LEFT_OUT_MAX)] == [False, False, True]
+    assert len(left_out._ids) == LEFT_OUT_MAX

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever makes cgroups below his own, of any name and depth, changes nothing that is said of somebody else.
+
+Each test makes the record of a kill in a path whose beginning the host has made, and whose rest a hostile container, or
+a user, has chosen; what is said of it by name must be what is said of a kill in the beginning itself.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.harness import events
+from tests.harness.records import complete
+from tracer.capture import wire
+from tracer.delivery.metrics import _victim as labels_of
+from tracer.delivery.sinks.journald_fields import entry
+from tracer.encoding.decoder import Records
+from tracer.encoding.ecs import ecs
+from tracer.encoding.otel import otel
+from tracer.identity import enrich
+from tracer.identity.cgroup_path import identify, level
+from tracer.identity.runtime_metadata import Facts
+from tracer.pipeline.oom_exit import Exits
+from tracer.reading import processes
+from tracer.records.filter import FIELDS, OWNERS, Filter
+from tracer.records.matching import names_container, names_pod, names_unit, shown_container, shown_pod, shown_unit
+from tracer.records.owner import owner_of
+from tracer.records.summary import summary
+from tracer.report.whose import whose
+from tracer.top.snapshot import Entry, select
+from tracer.top.table import table
+from tracer.why.killer import kind_of as killer_of
+from tracer.why.search import Target, kind_of, matching
+from tracer.why.sources import Found
+
+OWN, OTHER = "a" * 64, "b" * 64
+POD, OTHER_POD = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "00000000-1111-4222-8333-444444444444"
+BASES = {
+    "docker": f"/system.slice/docker-{OWN}.scope",
+    "docker, cgroupfs": f"/docker/{OWN}",
+    "pod": f"/kubepods.slice/kubepods-pod{POD.replace('-', '_')}.slice/cri-containerd-{OWN}.scope",
+    "pod, cgroupfs": f"/kubepods/besteffort/pod{POD}/{OWN}",
+    "podman": f"/machine.slice/libpod-{OWN}.scope",
+    "lxc": "/lxc.payload.own",
+    "lxc 3": "/lxc/own",
+    "nspawn": "/machine.slice/systemd-nspawn@own.service",
+    "a user": "/user.slice/user-1000.slice/user@1000.service",
+    "a session": "/user.slice/user-1000.slice/session-3.scope",
+    "another cgroup namespace": f"/../../docker/{OWN}",
+}
+"""What the host made, in cgroup v1 and v2."""
+OTHERS = {
+    "docker": f"/system.slice/docker-{OTHER}.scope",
+    "lxc": "/lxc.payload.payments",
+    "nspawn": "/machine.slice/systemd-nspawn@payments.service",
+    "unit": "/system.slice/payments.service",
+    "pod": f"/kubepods/burstable/pod{OTHER_POD}/{OTHER}",
+    "user": "/user.slice/user-1001.slice/user@1001.service",
+}
+"""Of whom nothing may be said."""
+NAMES = ["payments", OTHER, OTHER[:12], "payments.service", OTHER_POD, "shop/bank-0", "bank-0", "user@1001.service"]
+_CHOSEN = [
+    *(name for path in OTHERS.values() for name in path.split("/")[1:]),
+    *("docker", "lxc", "kubepods", "garden", "ecs", "nomad", "moby", "default", "k8s.io", "ns", "payload", "libvirt"),
+    *(f"libpod-{OTHER}", f"crio-{OTHER}", f"cri-containerd-{OTHER}.scope", f"system.slice:docker:{OTHER}", OTHER),
+    *("machine-payments.scope", "payments.libvirt-lxc", f"pod{OTHER_POD}", "user@0.service", "payments.slice", "..."),
+    *("init.scope", "x" * 255, "é" * 120, "payments\x1b[31m", ",task_memcg=", "a:b", "…", "payments\\x2f"),
+]
+BELOW = st.lists(
+    st.sampled_from(_CHOSEN)
+    | st.text(st.characters(blacklist_characters="/\0\n", codec="utf-8"), min_size=1, max_size=20),
+    max_size=12,
+).flatmap(lambda names: st.integers(0, 80).map(lambda deep: [*names, *["x"] * deep]) | st.just(names * 9))
+
+
+class Runtimes(NamedTuple):
+    """What root's runtimes tell of both containers, and who asked."""
+
+    asked: list[tuple[str, int | None]]
+
+    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        self.asked.append((container_id, user))
+        if user is not None:
+            return {}
+        if container_id in (OTHER, "payments"):
+            return {"runtime": "docker", "name": "payments", "image": "bank:1", "labels": {"team": "bank"}}
+        found: Facts = {"runtime": runtime or "docker", "name": "own", "image": "own:1", "labels": {"team": "own"}}
+        if pod_uid is not None:
+            found |= {"pod_name": "web-0", "namespace": "web", "container_name": "own"}
+        return found
+
+
+def cut(path: str) -> tuple[bytes, int]:
+    """The path as the programs send it: the names nearest to the root, as many as have room."""
+    names = [name.encode("utf-8", "replace") for name in path.split("/")[1:] if name not in ("", ".", "..")]
+    kept, room = [], 4096 - 256
+    for name in names[:64]:
+        room -= len(name) + 1
+        if room < 0:
+            break
+        kept.append(name)
+    return b"".join(name + b"\0" for name in reversed(kept)), 0 if len(kept) == len(names) else wire.VICTIM_CGROUP_CUT
+
+
+def killed(path: str, runtimes: Runtimes | None = None) -> Any:
+    """The record of a kill there."""
+    names, flag = cut(path)
+    of = events.victim(cgroup=names, flags=events.victim().flags | flag)
+    limit = {"limit_cgroup": names, "trigger_cgroup": names}
+    record: Any = complete(events.kill(of, events.incident(**limit)))
+    enrich.name_cgroups(record, runtimes or Runtimes([]))  # type: ignore[arg-type]
+    record["victim"].update(comm="hog", cmdline=["hog"], exe="/hog")
+    return record
+
+
+def sent(path: str) -> Any:
+    """A SIGKILL from there to a process of the host, by a process that is called like the kubelet."""
+    names, _ = cut(path)
+    made: Any = events.sigkill(sender_cgroup=names, sender_uid=1000, sender_comm=events.comm(b"kubelet"))
+    from tracer.pipeline.sigkill import Sigkills
+
+    (record, _), *_ = Sigkills("bpf", "6a4ce4a0", "all").feed(made, 0, 0)
+    enrich.name_sigkill(record, Runtimes([]))  # type: ignore[arg-type]
+    return record
+
+
+def journald(record: Any) -> dict[bytes, bytes]:
+    """The fields by which others look for the entry."""
+    found = dict(line.partition(b"=")[::2] for line in entry(orjson.dumps(record)).split(b"\n") if b"=" in line)
+    return {name: value for name, value in found.items() if name.startswith((b"CONTAINER_", b"IMAGE_"))} | {
+        b"unit": found.get(b"OBJECT_SYSTEMD_UNIT", b"")
+    }
+
+
+def ids(fields: Any) -> tuple[str | None, str | None, str | None]:
+    owner = owner_of(fields)
+    return (
+        owner.container["id"] if owner.container else None,
+        owner.kubernetes["pod_uid"] if owner.kubernetes else None,
+        owner.systemd["unit"] if owner.systemd else None,
+    )
+
+
+def cases() -> Iterator[tuple[str, list[str]]]:
+    """Each beginning with what was tried on real hosts."""
+    for base in BASES:
+        yield base, ["docker", OTHER]
+        yield base, [f"docker-{OTHER}.scope"]
+        yield base, ["lxc.payload.payments"]
+        yield base, ["machine.slice", "systemd-nspawn@payments.service"]
+        yield base, ["system.slice", "payments.service"]
+        yield base, ["kubepods", f"pod{OTHER_POD}", OTHER]
+        yield base, ["user.slice", "user-1001.slice", "user@1001.service"]
+        yield base, ["docker", OTHER, *["x"] * 62]
+        yield base, ["docker", OTHER, *["y" * 248] * 15, "z" * 36]
+
+
+def everywhere(test: Any) -> Any:
+    """Run for each of ``cases``, and for any other choice of names."""
+    for base, below in cases():
+        test = example(base=base, below=below)(test)
+    return given(base=st.sampled_from(sorted(BASES)), below=BELOW)(test)
+
+
+@everywhere
+def test_record(base: str, below: list[str]) -> None:
+    """The owner is what the host made; no file of another is asked for, and nothing of it is in the record."""
+    runtimes = Runtimes([])
+    record, plain = killed("/".join([BASES[base], *below]), runtimes), killed(BASES[base])
+    assert ids(record) == ids(plain)
+    assert owner_of(record).kubernetes == owner_of(plain).kubernetes
+    assert owner_of(record).systemd == owner_of(plain).systemd
+    assert not {(OTHER, None), ("payments", None)} & set(runtimes.asked)
+    assert b"bank" not in orjson.dumps(record)
+    assert record["victim"]["cgroup"].startswith(plain["victim"]["cgroup"])
+
+
+@everywhere
+def test_earlier_versions(base: str, below: list[str]) -> None:
+    """Of records without an owner it follows from the path; where that was cut, the record's container has to do."""
+    record = killed("/".join([BASES[base], *below]))
+    expected, is_cut = ids(record), bool(record["truncated"])
+    del record["owner"]
+    old = Records().conform(record)
+    container = ids(old)[0]
+    assert ids(old) == expected or (is_cut and container in (expected[0], None, *_claimed(record, expected)))
+
+
+def _claimed(record: Any, expected: tuple[str | None, ...]) -> list[str]:
+    """Of a user's containers earlier versions told no owner."""
+    container = record["container"]
+    return [container["id"]] if container and expected[0] is None else []
+
+
+@everywhere
+def test_filters(base: str, below: list[str]) -> None:
+    """A kill is passed, or left out, by names that the host gave."""
+    record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
+    for field, paths in FIELDS.items():
+        if paths[0].partition(".")[0] not in OWNERS:
+            continue
+        for pattern in (
+            "payments*",
+            "*payments*",
+            f"{OTHER[:6]}*",
+            "bank*",
+            OTHER_POD,
+            "*.service",
+            "user@1001.*",
+            "*.slice",
+        ):
+            only, unwanted = Filter([(field, pattern)], []), Filter([], [(field, pattern)])
+            assert only.passes(record) == only.passes(plain)
+            assert unwanted.passes(record) == unwanted.passes(plain)
+
+
+@everywhere
+def test_metrics(base: str, below: list[str]) -> None:
+    """The kill is counted for whom the host made."""
+    record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
+    assert labels_of(record)._replace(level="") == labels_of(plain)._replace(level="")
+
+
+@everywhere
+def test_styles(base: str, below: list[str]) -> None:
+    """Others' names for containers, pods and units hold the owner's."""
+    record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
+    assert otel(record)["Resource"] == otel(plain)["Resource"]
+    for part in ("container", "orchestrator"):
+        own, other = ecs(record).get(part) or {}, ecs(plain).get(part) or {}
+        assert {**own, "labels": None} == {**other, "labels": None}
+    assert journald(record) == journald(plain)
+
+
+@everywhere
+def test_names(base: str, below: list[str]) -> None:
+    """What the user types names the host's; what is shown says whose it is first, and can be typed."""
+    record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
+    for name in NAMES:
+        assert not names_container(name, record)
+        assert not names_pod(name, record)
+        assert not names_unit(name, record)
+    for shown, names in ((shown_container, names_container), (shown_pod, names_pod), (shown_unit, names_unit)):
+        own, told = shown(plain), shown(record)
+        assert told == own or told is None or told.startswith(f"{shown_container(plain) or shown_unit(plain)}/")
+        assert told is None or "*" in told or "?" in told or "[" in told or names(told, record)
+
+
+@everywhere
+def test_sentence(base: str, below: list[str]) -> None:
+    """The sentence says whose process it was, by the host's names first."""
+    record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
+    for each in (record, plain):
+        each["limit"] = None
+    place = shown_container(plain) or shown_unit(plain)
+    assert place is not None
+    assert f"{place}/" in summary(record) or summary(record) == summary(plain)
+
+
+@everywhere
+def test_why(base: str, below: list[str]) -> None:
+    """Of whom the host has made nothing is said that such a kill could change."""
+    record, real = killed("/".join([BASES[base], *below])), killed(OTHERS["docker"])
+    real["id"], real["victim"]["tid"] = "another", 7
+    state: Any = {"id": OTHER, "name": "payments", "running": True}
+    for name in NAMES:
+        assert kind_of(record, Target(name, (), ())) is None
+        for states, running in (((state,), ("container",)), ((), ("unit",)), ((), ("pod",)), ((state,), ())):
+            kind, found, target = matching([Found(record, "hostile")], Target(name, states, running))  # type: ignore[arg-type]
+            assert (found, target.name) == ([], name)
+            assert kind is not None
+    for name in ("payments", OTHER, OTHER[:12]):
+        _, found, target = matching([Found(record, "hostile"), Found(real, "real")], Target(name, (), ()))
+        assert ([each.source for each in found], target.name) == (["real"], name)
+    _, found, target = matching([Found(record, "hostile")], Target("payments", (), ()))
+    assert not found or "/" in target.name  # in full: it is said whose it is
+
+
+def in_pod(path: str, namespace: str, pod: str, container: str) -> Any:
+    """A kill in a pod's container of these names, or in something below that."""
+    record = killed(path)
+    pod_names: Any = {"pod_uid": POD, "pod_name": pod, "namespace": namespace, "container_name": container}
+    record["kubernetes"] = pod_names
+    if record["owner"] is not None:
+        record["owner"]["kubernetes"] = pod_names
+    return record
+
+
+def test_why_pod_called_like_something_inside() -> None:
+    """NAMESPACE/POD of the host is meant, and not what somebody calls so in a container with the namespace's name."""
+    inside = in_pod(f"{BASES['pod']}/lxc.payload.payments", "evil", "evilpod", "prod")
+    real = in_pod(OTHERS["pod"], "prod", "payments", "app")
+    real["id"], real["victim"]["tid"] = "another", 7
+    kind, found, target = matching([Found(inside, "inside"), Found(real, "real")], Target("prod/payments", (), ()))
+    assert (kind, [each.source for each in found], target.name) == ("pod", ["real"], "prod/payments")
+    kind, found, _ = matching([Found(inside, "inside")], Target("prod/payments", (), ("pod",)))
+    assert (kind, found) == ("pod", [])
+
+
+def test_why_container_called_like_an_id() -> None:
+    """An id comes before the names that a container may have in its pod."""
+    named = in_pod(BASES["pod"], "evil", "evilpod", OTHER[:12])
+    real = killed(OTHERS["docker"])
+    real["id"], real["victim"]["tid"] = "another", 7
+    kind, found, _ = matching([Found(named, "named"), Found(real, "real")], Target(OTHER[:12], (), ()))
+    assert (kind, [each.source for each in found]) == ("container", ["real"])
+
+
+@everywhere
+def test_report_and_watch(base: str, below: list[str]) -> None:
+    """The views' names are those of the owner; what is inside is told with it."""
+    record, plain = whose(killed("/".join([BASES[base], *below]))), whose(killed(BASES[base]))
+    assert (record.image, record.namespace, record.node) == (plain.image, plain.namespace, plain.node)
+    assert record.workload == plain.workload or record.workload.startswith(f"{plain.workload}/")
+    assert record.container == plain.container or (record.container or "").startswith(f"{plain.workload}/")
+
+
+@everywhere
+def test_top(base: str, below: list[str]) -> None:
+    """Processes are chosen and shown by the owner's names."""
+    own = processes.read(os.getpid())
+    assert own is not None
+    found = enrich.identify("/".join([BASES[base], *below]), Runtimes([]).find)
+    one = Entry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])
+    for name in NAMES:
+        assert select([one], "rss", name, None) == select([one], "rss", None, name) == []
+    place = shown_container(killed(BASES[base])) or shown_unit(killed(BASES[base])) or ""
+    cells = table([one])[1].split()
+    assert all(cell.startswith(place[:20]) or cell == "hog" for cell in cells if "payments" in cell)
+
+
+@everywhere
+def test_sender(base: str, below: list[str]) -> None:
+    """Who sends SIGKILL is named by the host, and is no part of the host by its own name."""
+    record, plain = sent("/".join([BASES[base], *below])), sent(BASES[base])
+    assert ids(record["sender"]) == ids(plain["sender"])
+    assert b"bank" not in orjson.dumps(record)
+    assert killer_of(record) == killer_of(plain)
+    assert killer_of(record) != "kubelet" or base == "a session"
+
+
+@everywhere
+def test_exit(base: str, below: list[str]) -> None:
+    """The runtime is asked for the end of the container that it made, and a user's for his."""
+    record = killed("/".join([BASES[base], *below]))
+    exits = Exits(None)
+    exits.killed(record, 7, 1)
+    victim = exits._victims[record["id"]]
+    assert (victim.container_id, victim.user) in {
+        (ids(record)[0], None),
+        (None, None),
+        (None, 1000),
+    } or victim.user == 1000
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_host_is_named(base: str) -> None:
+    """The beginnings are what they are meant to be: something that the host made, with a name."""
+    record = killed(BASES[base])
+    assert record["owner"] is None
+    if base not in ("a user", "a session"):
+        assert owner_of(record).container
+        assert (shown_container(record) or "").endswith("own")
+
+
+@pytest.mark.parametrize("path", OTHERS.values(), ids=OTHERS)
+def test_the_others_are_named(path: str) -> None:
+    """So are those of whom nothing may be said: some of NAMES is theirs."""
+    record = killed(path)
+    assert any(names_container(name, record) or names_unit(name, record) or names_pod(name, record) for name in NAMES)
+
+
+def test_level_of_a_cut_path() -> None:
+    """What was cut off may be anything: only what holds for all below is told."""
+    assert level(f"/docker/{OWN}/x", is_cut=True) == "container"
+    assert level("/kubepods/besteffort", is_cut=True) == "other"
+    assert level("/system.slice/a.service/x", is_cut=True) == "unit"
+
+
+def test_beginning_cut_off() -> None:
+    """A path of which the beginning was cut off names nobody."""
+    assert identify(f"…/docker/{OTHER}") == (None, None, None, None)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What intervals between kills say: series of known making, and how often chance looks like one of them."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.records.recurrence import LEAST, regularity
+
+HOUR_S = 3600.0
+
+
+def series(intervals: list[float]) -> list[float]:
+    times = [1.8e9]
+    for interval in intervals:
+        times.append(times[-1] + interval)
+    return times
+
+
+@pytest.mark.parametrize("kills", [5, 6, 8, 13, 50])
+def test_chance(kills: int) -> None:
+    """Kills without memory of each other: of 2,000 series at most 3 in 100 look like a leak, 1 in 100 like bursts."""
+    chance = random.Random(kills)
+    found = [
+        regularity(series([chance.expovariate(1 / HOUR_S) for _ in range(kills - 1)])).verdict for _ in range(2000)
+    ]
+    assert found.count("saw-tooth") <= 60
+    assert found.count("burst") <= 20
+    assert found.count("irregular") >= 1900
+
+
+@pytest.mark.parametrize("kills", [6, 8, 13, 50])
+@pytest.mark.parametrize("tooth_s", [30.0, HOUR_S, 30 * HOUR_S])
+def test_leak(kills: int, tooth_s: float) -> None:
+    """A leak under load that varies by an eighth is seen as one, at least 9 times of 10."""
+    chance = random.Random(kills)
+    found = [
+        regularity(series([max(1, chance.gauss(tooth_s, tooth_s / 8)) for _ in range(kills - 1)])).verdict
+        for _ in range(200)
+    ]
+    assert found.count("saw-tooth") >= 180
+
+
+def test_leak_with_a_hole() -> None:
+    """A night without load, or a kill that nobody saw, does not hide a leak."""
+    found = regularity(series([HOUR_S] * 7 + [9 * HOUR_S] + [HOUR_S] * 8))
+    assert (found.verdict, found.incidents, found.near, found.median_s) == ("saw-tooth", 17, 15, HOUR_S)
+    assert (found.shortest_s, found.longest_s) == (HOUR_S, 9 * HOUR_S)
+
+
+def test_bursts() -> None:
+    """Rows of kills with silence between them, and how many in the largest."""
+    found = regularity(series([2, 3, 2, 86400, 1, 1, 2, 5, 1, 90000, 4, 2]))
+    assert (found.verdict, found.bursts, found.largest_burst) == ("burst", 3, 6)
+
+
+def test_storm() -> None:
+    """Too quick for a leak, however regular."""
+    found = regularity(series([0.05] * 42))
+    assert (found.verdict, found.bursts, found.largest_burst) == ("burst", 1, 43)
+
+
+def test_slow_bursts() -> None:
+    """Soon is soon compared with the whole: five kills in 20 minutes, once a week."""
+    week = [120.0, 700.0, 60.0, 400.0, 7 * 86400.0]
+    assert regularity(series(week * 4)).verdict == "burst"
+
+
+@pytest.mark.parametrize("kills", range(LEAST))
+def test_too_few(kills: int) -> None:
+    """Of few kills nothing is said, though they be as regular as can be."""
+    found = regularity(series([HOUR_S] * (kills - 1)) if kills else [])
+    assert (found.verdict, found.incidents) == ("too few", kills)
+    assert found.median_s == (HOUR_S if kills > 1 else None)
+
+
+@given(st.lists(st.floats(0, 4e9), max_size=40), st.randoms(use_true_random=False))
+def test_any_times(times_s: list[float], shuffle: random.Random) -> None:
+    """The order does not matter, nothing is raised, and the numbers fit each other."""
+    found = regularity(times_s)
+    shuffled = list(times_s)
+    shuffle.shuffle(shuffled)
+    assert regularity(shuffled) == found
+    assert found.incidents == len(times_s)
+    assert (found.verdict == "too few") == (len(times_s) < LEAST)
+    assert found.largest_burst <= found.incidents
+    assert 0 <= found.near <= max(0, found.incidents - 1)
+    if found.median_s is not None:
+        assert found.shortest_s is not None
+        assert found.longest_s is not None
+        assert 0 <= found.shortest_s <= found.median_s <= found.longest_s

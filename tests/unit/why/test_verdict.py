@@ -1,0 +1,926 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why: evidence of real kernel logs and records, the verdict, and the words."""
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.harness.environment import MIB, ROOT, require
+from tests.harness.kernel_log_files import FILES
+from tests.harness.records import HOST, validate
+from tests.unit.commands.test_cli import check_refusal, oomtrace
+from tracer.base.clock import rfc3339
+from tracer.delivery.sinks.journald_fields import entry
+from tracer.encoding.decoder import Records, UnfitError
+from tracer.identity.runtime_metadata import Facts
+from tracer.identity.runtimes import Runtimes
+from tracer.records.model import OomExit, OomKill, Sigkill
+from tracer.report.incidents import Collection, workloads
+from tracer.why import search, sources
+from tracer.why.advice import advise
+from tracer.why.history import history
+from tracer.why.moment import seconds, span, told, utc
+from tracer.why.search import Kind, State, Target
+from tracer.why.sources import Found, Watched
+from tracer.why.usage import size
+from tracer.why.verdict import Verdict, judge
+from tracer.why.watches import Watch
+from tracer.why.words import explain
+
+ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
+DOCKER = f"/docker/{ID}".encode()
+POD_UID = "2c48913c-b29f-11e7-9350-020968147796"
+POD = f"/kubepods/burstable/pod{POD_UID}".encode()
+UNIT = b"/system.slice/mail.service"
+KILL_S = 1_800_000_000.0
+NOW_S = KILL_S + 600
+AT = rfc3339(int(KILL_S * 1e9))
+RECORDS = Records()
+
+
+def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None) -> Facts:
+    return {}
+
+
+def kills(log: str, *replaced: tuple[bytes, bytes], tmp: Path) -> list[OomKill]:
+    """The kills of a real log, in which cgroups may have other names."""
+    text = FILES[log]
+    for old, new in replaced:
+        assert old in text
+        text = text.replace(old, new)
+    file = tmp / f"{log}.txt"
+    file.write_bytes(text)
+    read = sources.read([str(tmp / "none.json")], [str(file)], no_names, lambda _kill: True, HOST)
+    found = [each.kill for each in read.found if each.source == f"log {file}"]
+    for kill in found:
+        kill["time"] = AT
+        kill["host"] = HOST
+        validate(kill)
+    return [kill for kill in found if kill["type"] == "oom_kill"]
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Callable[..., list[OomKill]]:
+    (tmp_path / "none.json").touch()
+    return lambda log, *replaced: kills(log, *replaced, tmp=tmp_path)
+
+
+def judged(
+    found: list[Any],
+    name: str = "x",
+    kind: Kind = "process",
+    states: tuple[State, ...] = (),
+    running: tuple[Kind, ...] = (),
+    watches: tuple[Watch, ...] = (),
+    exit_code: int | None = None,
+) -> Verdict:
+    each = [kill if isinstance(kill, Found) else Found(kill, "test") for kill in found]
+    return judge(Target(name, states, running), kind, each, watches, 0, exit_code, NOW_S)
+
+
+def state(**changed: Any) -> State:
+    """A Docker container that has ended."""
+    ended: State = {
+        "id": ID,
+        "runtime": "docker",
+        "name": "cart",
+        "pod_uid": None,
+        "running": False,
+        "oom_killed": True,
+        "exit_code": 137,
+        "finished_at": rfc3339(int((KILL_S + 0.3) * 1e9)),
+    }
+    return {**ended, **changed}  # type: ignore[typeddict-item]
+
+
+def sigkill(**changed: Any) -> Sigkill:
+    """As the daemon writes one for ``docker kill``."""
+    record: dict[str, Any] = {
+        "schema": 1,
+        "type": "sigkill",
+        "id": "6a4ce4a0-1c5c1eee28-548",
+        "time": AT,
+        "seq": 3,
+        "host": HOST,
+        "source": "bpf",
+        "delayed": False,
+        "victim": {
+            "pid": 548,
+            "tid": 548,
+            "comm": "web",
+            "uid": 0,
+            "cgroup": f"/docker/{ID}",
+            "is_container_init": True,
+        },
+        "sender": {
+            "pid": 700,
+            "tid": 700,
+            "comm": "runc",
+            "uid": 0,
+            "cgroup": "/system.slice/docker.service",
+            "container": None,
+            "kubernetes": None,
+            "systemd": {"unit": "docker.service", "slice": "system.slice"},
+            "owner": None,
+        },
+        "from_kernel": False,
+        "container": {
+            "id": ID,
+            "runtime": "docker",
+            "name": "cart",
+            "image": None,
+            "labels": None,
+            "node_container_id": None,
+            "ip_addresses": None,
+        },
+        "kubernetes": None,
+        "systemd": None,
+        "owner": None,
+        "truncated": [],
+        **changed,
+    }
+    validate(record)
+    return record  # type: ignore[return-value]
+
+
+def exit_of(kill: OomKill, init_died: bool | None, oom_killed: bool | None = None) -> OomExit:
+    verdict = None if oom_killed is None else {"oom_killed": oom_killed, "exit_code": None}
+    record: dict[str, Any] = {
+        "schema": 1,
+        "type": "oom_exit",
+        "id": kill["id"],
+        "time": kill["time"],
+        "seq": 1,
+        "host": HOST,
+        "incident_id": kill["incident"]["id"],
+        "pid": kill["victim"]["pid"],
+        "after_ns": 1000,
+        "container_init_died": init_died,
+        "runtime_verdict": verdict,
+    }
+    validate(record)
+    return record  # type: ignore[return-value]
+
+
+def text(verdict: Verdict) -> str:
+    return "\n".join(explain(verdict))
+
+
+Killed = Callable[..., list[OomKill]]
+
+
+@pytest.mark.parametrize(
+    ("log", "replaced", "cause"),
+    [
+        ("6.1-v1-memcg1", (), "own_limit"),
+        ("5.10-memcg2", (), "own_limit"),
+        ("6.1-v1-nested", (), "limit_above"),
+        ("6.1-v1-memcg1", ((b"/test", DOCKER),), "own_limit"),
+        ("6.1-v1-nested", ((b"/outer/inner", DOCKER + b"/inner"), (b"/outer", DOCKER)), "own_limit"),
+        ("6.1-v1-nested", ((b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD)), "limit_above"),
+        ("6.1-v1-nested", ((b"/outer/inner", UNIT), (b"/outer", b"/system.slice")), "limit_above"),
+        ("5.10-memcg2", ((b"/test", UNIT),), "own_limit"),
+        ("6.12-global", (), "host"),
+        ("6.1-policy", (), "nodes"),
+        ("6.1-cpuset", (), "nodes"),
+        ("6.1-sysrq", (), "sysrq"),
+    ],
+)
+def test_cause(killed: Killed, log: str, replaced: tuple[tuple[bytes, bytes], ...], cause: str) -> None:
+    """Whose limit it was follows from the kernel's own words; the answer says that, and advises something."""
+    verdict = judged(killed(log, *replaced)[-1:])
+    assert cause == verdict["cause"]
+    assert advise(verdict)
+    said = text(verdict)
+    assert {
+        "own_limit": "by the limit of its ",
+        "limit_above": "a limit above its own",
+        "host": "the host had no memory left",
+        "nodes": " nodes of its ",
+        "sysrq": "SysRq-f",
+    }[cause] in said
+    assert "2027-01-15" in said
+
+
+def test_limit_above_is_named(killed: Killed) -> None:
+    """The limit that has to be raised is that above, not the container's."""
+    (kill,) = killed("6.1-v1-nested", (b"/outer/inner", UNIT), (b"/outer", b"/system.slice"))
+    verdict = judged([kill], "mail", "unit")
+    assert "that of the slice cgroup /system.slice, 40.0 MiB." in text(verdict)
+    commands = [command for advice in advise(verdict) for command in advice["commands"]]
+    assert any(command.startswith("systemctl set-property system.slice MemoryMax=") for command in commands)
+
+
+def test_pod(killed: Killed) -> None:
+    """A pod's own limit is its own, where the pod is asked for."""
+    (kill,) = killed("6.1-v1-nested", (b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD))
+    assert judged([kill], POD_UID, "pod")["cause"] == "own_limit"
+    assert judged([kill], ID, "container")["cause"] == "limit_above"
+    target = Target(POD_UID, (), ())
+    assert search.kind_of(kill, target) == "pod"
+
+
+def test_where(killed: Killed) -> None:
+    """Names that many have are told with the pod, container or unit."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
+    assert kill["kubernetes"] is not None
+    kill["kubernetes"].update({"pod_name": "cart-0", "namespace": "shop", "container_name": "app"})
+    assert "container app (pod shop/cart-0) a process" in text(judged([kill], "app", "container"))
+    assert "Process hog (app of pod shop/cart-0) was" in text(judged([kill], "hog"))
+    (served,) = killed("5.10-memcg2", (b"/test", UNIT))
+    assert "Process hog (of mail.service) was" in text(judged([served], "hog"))
+
+
+def test_known_containers(tmp_path: Path) -> None:
+    """Containers are found by name in the runtimes' folders, whatever else lies there."""
+    folder = tmp_path / "containers" / ID
+    folder.mkdir(parents=True)
+    (tmp_path / "containers" / "no\nid").mkdir()
+    (tmp_path / "containers" / "file").touch()
+    ended = {"Running": False, "OOMKilled": False, "ExitCode": 3, "FinishedAt": "2027-01-15T08:00:00.5Z"}
+    (folder / "config.v2.json").write_text(json.dumps({"Name": "/cart", "State": ended}))
+    runtimes = Runtimes([("docker", str(tmp_path))])
+    for name in ("cart", ID, ID[:12]):
+        (told_,) = search.look_up(name, runtimes).states
+        assert told_ == state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.500000000Z")
+    assert search.look_up("car", runtimes).states == ()
+
+
+def test_options_in_docs() -> None:
+    """What docs/why.md names exists, and nothing is left out."""
+    shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", oomtrace("why", "--help").stdout)) - {"--help"}
+    page = (ROOT / "docs" / "why.md").read_text()
+    assert shown <= set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
+
+
+def test_names_match(killed: Killed) -> None:
+    """A victim is found by container, unit, pid and name; what is another's is not found."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    (served,) = killed("5.10-memcg2", (b"/test", UNIT))
+
+    def kind(name: str, of: OomKill = kill) -> Kind | None:
+        return search.kind_of(of, Target(name, (), ()))
+
+    assert [kind(ID), kind(ID[:12]), kind(ID[:3]), kind("172"), kind("hog"), kind("ho"), kind("17")] == [
+        *("container", "container", None, "pid", "process"),
+        *(None, None),
+    ]
+    assert [kind("mail", served), kind("mail.service", served), kind("m*", served), kind("ail", served)] == [
+        *("unit", "unit", "unit"),
+        None,
+    ]
+    by_state = Target("cart", (state(),), ())
+    assert search.kind_of(kill, by_state) == "container"
+    assert search.kind_of(served, by_state) is None
+
+
+def test_container_before_process(killed: Killed) -> None:
+    """A name that is both a container and a process somewhere else means the container."""
+    (kill,) = killed("6.1-v1-memcg1")
+    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (state(name="hog"),), ()))
+    assert (kind, found) == ("container", [])
+    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (), ()))
+    assert (kind, len(found)) == ("process", 1)
+
+
+def test_the_same_kill_twice(killed: Killed) -> None:
+    """The record and the kernel log tell of one kill: it is told once, by the record, with the log's breakdown."""
+    (logged,) = killed("5.10-memcg2")
+    assert logged["limit"] is not None
+    assert logged["limit"]["breakdown"] is not None
+    seen = copy.deepcopy(logged)
+    seen["source"], seen["id"], seen["time"] = "bpf_tracepoints", "other", rfc3339(int((KILL_S + 0.002) * 1e9))
+    assert seen["limit"] is not None
+    seen["limit"]["breakdown"] = None
+    for order in ([Found(logged, "log"), Found(seen, "file")], [Found(seen, "file"), Found(logged, "log")]):
+        kind, found, _ = search.matching(copy.deepcopy(order), Target("hog", (), ()))
+        assert (kind, [each.source for each in found]) == ("process", ["file"])
+        kill = found[0].kill
+        assert kill["type"] == "oom_kill"
+        assert kill["limit"] is not None
+        assert kill["limit"]["breakdown"] == logged["limit"]["breakdown"]
+
+
+def test_tmpfs(killed: Killed) -> None:
+    """Files in tmpfs are said to be what they are, and the limit is not the first thing to raise."""
+    (kill,) = killed("6.12-tmpfs", (b"/tfs", DOCKER))
+    verdict = judged([kill], ID, "container")
+    assert "mostly tmpfs and shared memory" in text(verdict)
+    assert "tmpfs" in advise(verdict)[0]["text"]
+
+
+def test_the_victim_was_small(killed: Killed) -> None:
+    """A victim that had less than half is not the one to look at: the others are named."""
+    kill = killed("7.2-other")[-1]
+    limit = kill["limit"]
+    assert limit is not None
+    kill["victim"]["rss_bytes"] = (limit["limit_bytes"] or 0) // 4
+    kill["candidates"] = [{"pid": 999, "comm": "other", "points": None, "rss_bytes": 3 * MIB, "oom_score_adj": 0}]
+    assert "The largest others: other (pid 999) 3.0 MiB." in text(judged([kill]))
+
+
+def container_kill(killed: Killed, is_init: bool | None) -> OomKill:
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    kill["victim"]["is_container_init"] = is_init
+    return kill
+
+
+def test_init_killed(killed: Killed) -> None:
+    """Container gone by its own limit; Docker agrees."""
+    kill = container_kill(killed, True)
+    verdict = judged([kill], "cart", "container", (state(),))
+    assert (verdict["cause"], verdict["ended"], verdict["exited_after"]) == ("own_limit", True, False)
+    assert verdict["runtime"] is not None
+    assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (True, None)
+    assert text(verdict).startswith("Container cart was OOM killed at")
+    assert "docker inspect says OOMKilled true and exit code 137, and is right." in text(verdict)
+
+
+def test_runtime_is_wrong_about_init(killed: Killed) -> None:
+    """podman 4.3 says false, whatever happens: the kernel is right."""
+    verdict = judged([container_kill(killed, True)], "cart", "container", (state(oom_killed=False, runtime="podman"),))
+    assert verdict["runtime"] is not None
+    assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (False, "init")
+    assert "podman inspect says OOMKilled false and exit code 137. The kernel is right" in text(verdict)
+
+
+@pytest.mark.parametrize("oom_killed", [True, False])
+def test_child_killed(killed: Killed, oom_killed: bool) -> None:
+    """A child died, the container runs: Docker says one or the other, depending on its version."""
+    kill = container_kill(killed, False)
+    found = Found(kill, "test", exit_of(kill, False, oom_killed))
+    lives = state(running=True, oom_killed=oom_killed, exit_code=None, finished_at=None)
+    verdict = judged([found], "cart", "container", (lives,), ("container",))
+    assert (verdict["cause"], verdict["ended"]) == ("own_limit", False)
+    assert verdict["runtime"] is not None
+    assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (oom_killed, "child")
+    assert "was not killed as a whole, but a process in it was OOM killed" in text(verdict)
+    assert "The container lived on." in text(verdict)
+
+
+def test_exited_after_child(killed: Killed) -> None:
+    """A shell whose command was OOM killed exits with 137 itself: the container was not killed."""
+    kill = container_kill(killed, False)
+    verdict = judged([kill], "cart", "container", (state(oom_killed=False),))
+    assert (verdict["cause"], verdict["ended"], verdict["exited_after"]) == ("own_limit", True, True)
+    assert "ended by itself, after a process in it was OOM killed" in text(verdict)
+
+
+def test_exited_after_child_by_records_alone(killed: Killed) -> None:
+    """The record of the exit tells that the init was gone soon after, though nobody killed it."""
+    kill = container_kill(killed, False)
+    verdict = judged([Found(kill, "test", exit_of(kill, True))], "cart", "container")
+    assert (verdict["ended"], verdict["exited_after"]) == (True, True)
+
+
+def test_log_does_not_know_the_init(killed: Killed) -> None:
+    """With the kernel log alone, whether the container ended is known from its runtime only."""
+    kill = container_kill(killed, None)
+    assert judged([kill], "cart", "container")["ended"] is None
+    assert "is not on record" in text(judged([kill], "cart", "container"))
+    verdict = judged([kill], "cart", "container", (state(),))
+    assert (verdict["ended"], verdict["exited_after"]) == (True, False)
+    verdict = judged([kill], "cart", "container", (state(exit_code=1),))
+    assert (verdict["ended"], verdict["exited_after"]) == (True, True)
+
+
+def test_another_end_later(killed: Killed) -> None:
+    """A child was OOM killed an hour before the container exited with 0: that did not end it, though Docker says so."""
+    kill = container_kill(killed, False)
+    later = state(exit_code=0, finished_at=rfc3339(int((KILL_S + 3600) * 1e9)))
+    verdict = judged([kill], "cart", "container", (later,))
+    assert (verdict["cause"], verdict["kill"], verdict["earlier"]) == ("exited", None, 1)
+    assert verdict["runtime"] is not None
+    assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (False, "earlier")
+    assert "was not killed: it exited with 0 by itself" in text(verdict)
+    assert "OOM killed once at other times" in text(verdict)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_container_of_another_pod(killed: Killed, running: bool) -> None:
+    """Of several containers of that name the answer is about the pod in which one was killed, not about another."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
+    own = state(runtime="containerd", name="app", pod_uid=POD_UID, exit_code=137)
+    finished_at = None if running else AFTER
+    other = state(
+        id="b" * 64, runtime="containerd", name="app", pod_uid="other", exit_code=7, running=running,
+        finished_at=finished_at, oom_killed=False,
+    )  # fmt: skip
+    for states in ((own, other), (other, own)):
+        verdict = judged([kill], "app", "container", states)
+        assert (verdict["kill"], verdict["exit_code"], verdict["ended"]) == (kill, 137, True)
+        assert verdict["runtime"] is not None
+        assert verdict["runtime"]["oom_killed"] is True
+    restarted = {**other, "pod_uid": POD_UID}
+    verdict = judged([kill], "app", "container", (restarted, own))  # type: ignore[arg-type]
+    assert (verdict["kill"], verdict["exit_code"]) == ((kill, 137) if running else (None, 7))
+
+
+SINCE = rfc3339(int((KILL_S - 3600) * 1e9))
+BEFORE = rfc3339(int((KILL_S - 60) * 1e9))
+AFTER = rfc3339(int((KILL_S + 3600) * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("watches", "cause", "said"),
+    [
+        ((), "unknown", "nobody watched then"),
+        ((Watch(AFTER, None, "off"),), "unknown", "nobody watched then"),
+        ((Watch(SINCE, BEFORE, "all"),), "unknown", "nobody watched then"),
+        ((Watch(SINCE, None, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
+        ((Watch(SINCE, None, "off"), Watch(AFTER, None, "containers")), "not_oom", "is not on record"),
+        ((Watch(SINCE, None, "off"), Watch(SINCE, BEFORE, "containers")), "not_oom", "is not on record"),
+        ((Watch(SINCE, None, "containers"),), "exited", "was not killed: no kill of it is on record"),
+        ((Watch(SINCE, BEFORE, "off"), Watch(SINCE, AFTER, "containers")), "exited", "was not killed"),
+    ],
+)
+def test_137_without_a_kill(watches: tuple[Watch, ...], cause: str, said: str) -> None:
+    """That no kill is on record means nothing, unless somebody watched."""
+    verdict = judged([], "cart", "container", (state(oom_killed=False),), watches=watches)
+    assert cause == verdict["cause"]
+    assert said in text(verdict)
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, "exited with 0 by itself"), (139, "SIGSEGV leaves"), (143, "SIGTERM")])
+def test_other_exit_codes(code: int, said: str) -> None:
+    """Exit codes other than 137 are no SIGKILL's, also where only the user knows them."""
+    for verdict in (
+        judged([], "cart", "container", (state(exit_code=code, oom_killed=False),)),
+        judged([], "cart", "container", (state(exit_code=None, oom_killed=False),), exit_code=code),
+    ):
+        assert verdict["cause"] == "exited"
+        assert said in text(verdict)
+
+
+def test_unrecorded() -> None:
+    """Docker says OOMKilled, and no record does: it may be right."""
+    verdict = judged([], "cart", "container", (state(),))
+    assert verdict["cause"] == "unknown"
+    assert "where nobody watched, the runtime is right" in text(verdict)
+
+
+SENDERS = {
+    "runtime": {},
+    "kubelet": {"comm": "kubelet", "systemd": {"unit": "kubelet.service", "slice": None}},
+    "systemd-oomd": {"comm": "systemd-oomd", "systemd": {"unit": "systemd-oomd.service", "slice": None}},
+    "oom_daemon": {"comm": "earlyoom", "systemd": {"unit": "earlyoom.service", "slice": None}},
+    "systemd": {"pid": 1, "comm": "systemd", "systemd": {"unit": "init.scope", "slice": None}},
+    "shell": {"comm": "bash", "uid": 1000, "systemd": {"unit": "session-3.scope", "slice": None}},
+    "other": {"comm": "python3"},
+}
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_killed_by_somebody(kind: str) -> None:
+    """Who sent SIGKILL is named, with what that one does it for, and where to look."""
+    record = sigkill()
+    assert record["sender"] is not None
+    record["sender"].update(SENDERS[kind])  # type: ignore[typeddict-item]
+    verdict = judged([record], "cart", "container", (state(oom_killed=False),))
+    assert (verdict["cause"], verdict["killer"], verdict["ended"]) == ("sigkill", kind, True)
+    said = text(verdict)
+    assert "with SIGKILL to web (pid 548), and not by the OOM killer" in said
+    assert f"{record['sender']['comm']} (pid {record['sender']['pid']}" in said
+    assert "docker inspect says OOMKilled false and exit code 137, and is right." in said
+    assert advise(verdict)[0]["text"]
+
+
+def test_events_of_a_kill() -> None:
+    """Docker shows what it did at that time, also when it is asked within the same second, for which 0s is no end."""
+    record = sigkill()
+    assert record["sender"] is not None
+    record["sender"].update(SENDERS["runtime"])  # type: ignore[typeddict-item]
+    (advice,) = advise(judged([record], "cart", "container"))
+    assert advice["commands"] == [
+        f"docker events --since {AT[:19]}Z --until {rfc3339(int((KILL_S + 10) * 1e9))[:19]}Z "
+        f"--filter container={ID[:12]}"
+    ]
+    record["time"] = None
+    assert [each["commands"] for each in advise(judged([record], "cart", "container"))] == [[]]
+
+
+def test_killed_from_inside() -> None:
+    """A process in a container may call itself runc: that it is in there counts."""
+    record = sigkill()
+    assert record["sender"] is not None
+    record["sender"]["container"] = record["container"]
+    assert judged([record])["killer"] == "inside"
+    record["container"] = None
+    assert judged([record])["killer"] == "container"
+    record["sender"] = None
+    assert judged([record])["killer"] == "kernel"
+
+
+def test_oom_kill_before_the_runtimes_own(killed: Killed) -> None:
+    """runc sends SIGKILL after a container's dead init: the OOM kill was the reason."""
+    kill = container_kill(killed, True)
+    late = sigkill(time=rfc3339(int((KILL_S + 0.2) * 1e9)))
+    verdict = judged([kill, late], "cart", "container", (state(),))
+    assert verdict["cause"] == "own_limit"
+    assert judged([kill, late], "cart", "container")["cause"] == "own_limit"
+
+
+def test_docker_kill_after_a_child(killed: Killed) -> None:
+    """Docker's flag is of the child that was OOM killed before; the container was killed by somebody."""
+    kill = container_kill(killed, False)
+    late = sigkill(time=rfc3339(int((KILL_S + 60) * 1e9)))
+    ended = state(finished_at=rfc3339(int((KILL_S + 60.2) * 1e9)))
+    verdict = judged([kill, late], "cart", "container", (ended,))
+    assert (verdict["cause"], verdict["earlier"]) == ("sigkill", 1)
+    assert verdict["runtime"] is not None
+    assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (False, "earlier")
+
+
+def at(kill: OomKill, offset_s: float) -> OomKill:
+    made = copy.deepcopy(kill)
+    made["time"] = rfc3339(int((KILL_S + offset_s) * 1e9))
+    made["incident"]["id"] = f"i{offset_s}"
+    made["id"] = f"k{offset_s}"
+    return made
+
+
+def test_regular(killed: Killed) -> None:
+    """What comes like a clock is a leak: no higher limit is advised."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    saw = [at(kill, -1800 * count + 20 * (count % 2)) for count in range(6, -1, -1)]
+    verdict = judged(saw, ID, "container")
+    assert verdict["history"] == {
+        "total": 7,
+        "last_day": 7,
+        "first": saw[0]["time"],
+        "last": saw[-1]["time"],
+        "pause_s": pytest.approx(1800, abs=25),
+        "regular": True,
+        "pattern": "saw-tooth",
+    }
+    assert "they come regularly, every 30 minutes" in text(verdict)
+    assert ["leak" in advice["text"] for advice in advise(verdict)] == [True]
+    assert not any("docker update" in command for advice in advise(verdict) for command in advice["commands"])
+
+
+def test_irregular(killed: Killed) -> None:
+    """What comes now and then is no leak: a quarter more is tried."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    kill["container"] = sigkill()["container"]
+    found = [at(kill, offset) for offset in (-90000, -50000, -7000, -6000, 0)]
+    verdict = judged(found, "cart", "container")
+    assert (verdict["history"]["total"], verdict["history"]["last_day"]) == (5, 4)
+    assert verdict["history"]["regular"] is False
+    limit = kill["limit"]
+    assert limit is not None
+    new = -(-(limit["limit_bytes"] or 0) * 5 // 4 // MIB)
+    commands = [command for advice in advise(verdict) for command in advice["commands"]]
+    assert f"docker update --memory {new}m --memory-swap -1 cart" in commands, "the log says that swap is not limited"
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 0.5, 5])
+def test_burst(killed: Killed, pause_s: float) -> None:
+    """What comes like a clock within seconds is no leak."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    verdict = judged([at(kill, -pause_s * count) for count in range(6, -1, -1)], ID, "container")
+    assert verdict["history"]["regular"] is False
+    assert verdict["history"]["pattern"] == "burst"
+    assert not any("leak" in advice["text"] for advice in advise(verdict))
+    assert "most in quick succession" in text(verdict)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "pattern"),
+    [
+        ([3600] * 3, "too few"),
+        ([3600] * 4, "saw-tooth"),
+        ([3600] * 7 + [9 * 3600] + [3600] * 8, "saw-tooth"),
+        ([1000, 1000, 1000, 3000, 9000, 30000], "irregular"),
+        ([2, 3, 2, 86400, 1, 1, 2, 5, 1, 90000, 4, 2], "burst"),
+    ],
+)
+def test_leak_is_what_the_report_calls_one(killed: Killed, pauses: list[int], pattern: str) -> None:
+    """The answer and the report judge the same kills alike."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    kills = [at(kill, -float(offset)) for offset in reversed([0, *accumulate(reversed(pauses))])]
+    verdict = judged(kills, ID, "container")
+    collection = Collection()
+    for tid, each in enumerate(kills):
+        each["victim"]["tid"] = tid
+        collection.add(each)
+    (workload,) = workloads(collection.incidents())
+    assert (verdict["history"]["pattern"], workload.regularity.verdict) == (pattern, pattern)
+    assert verdict["history"]["pause_s"] == pytest.approx(workload.regularity.median_s, abs=1e-3)
+    assert verdict["history"]["regular"] == (pattern == "saw-tooth")
+    assert any("leak" in advice["text"] for advice in advise(verdict)) == (pattern == "saw-tooth")
+
+
+def test_group_counts_once(killed: Killed) -> None:
+    """All victims of one run of the OOM killer are one kill."""
+    group = killed("7.2-group")
+    incidents = {kill["incident"]["id"] for kill in group}
+    assert len(incidents) < len(group)
+    assert history(group, NOW_S)["total"] == len(incidents)
+
+
+def test_process_means_the_last(killed: Killed) -> None:
+    """Of processes of one name each has its own end; of a container's processes the init's counts."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    first, last = at(kill, 0), at(kill, 2)
+    first["victim"]["is_container_init"], last["victim"]["is_container_init"] = True, False
+    assert judged([first, last])["kill"] == last
+    assert judged([first, last], ID, "container")["kill"] == first
+    assert last["container"] is not None
+    last["container"]["id"] = "0" * 64
+    assert judged([first, last], ID, "container")["kill"] == last
+
+
+def test_small_victim_and_no_breakdown(killed: Killed) -> None:
+    """What fills the limit is looked for before the limit is raised."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    assert kill["limit"] is not None
+    kill["limit"]["breakdown"] = None
+    kill["victim"]["rss_bytes"] = MIB
+    advice = advise(judged([kill], ID, "container"))
+    assert "as the victim had little of it" in advice[0]["text"]
+    assert "raise the limit" in advice[1]["text"]
+
+
+def test_hostile_names(killed: Killed) -> None:
+    """Whatever somebody is called, the terminal shows it as text, and a shell that gets the command takes it so."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    evil = "x\x1b[31m\n$(reboot); 'y"
+    record = sigkill()
+    assert record["container"] is not None
+    kill["container"] = {**record["container"], "name": evil}
+    kill["victim"]["comm"] = evil
+    verdict = judged([kill], evil, "container")
+    shown = [*explain(verdict), *(command for advice in advise(verdict) for command in advice["commands"])]
+    assert all(line.isprintable() for line in shown)
+    commands = [command for advice in advise(verdict) for command in advice["commands"]]
+    assert any("'x\\x1b[31m\\n$(reboot); '\"'\"'y'" in command for command in commands)
+
+
+@pytest.mark.parametrize("name", ["--kubeconfig=x", "-A", "a b", "Web", "a..b", "x" * 254, "web\n", "é"])
+def test_no_kubernetes_name(killed: Killed, name: str) -> None:
+    """What Kubernetes does not allow as a name may be an option: no command has it; a name that it allows has one."""
+    (kill,) = killed("6.1-v1-nested", (b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD))
+    record = sigkill(kubernetes=kill["kubernetes"])
+    for pod, namespace, count in ((name, "shop", 0), ("web-0.a", name, 0), ("web-0.a", "shop", 1), ("web-0", None, 1)):
+        assert kill["kubernetes"] is not None
+        kill["kubernetes"].update({"pod_name": pod, "namespace": namespace})
+        ended = judged([], f"{namespace}/{pod}" if namespace else pod, "pod", exit_code=1)
+        for verdict in (judged([kill], "x", "pod"), judged([record], "x", "pod"), ended):
+            commands = [command for advice in advise(verdict) for command in advice["commands"]]
+            assert sum("kubectl" in command for command in commands) == count
+            assert all(name not in command for command in commands) or not count
+
+
+def test_container_called_like_an_option(killed: Killed) -> None:
+    """Docker's commands have its id."""
+    kill = container_kill(killed, True)
+    assert kill["container"] is not None
+    kill["container"].update({"name": "--all", "runtime": "docker"})
+    commands = [command for advice in advise(judged([kill], ID, "container")) for command in advice["commands"]]
+    assert any(command.endswith(f" {ID}") for command in commands if "docker update" in command)
+    assert not any("--all" in command for command in commands if "docker" in command)
+    ended = judged([], "--all", "container", (state(exit_code=1, finished_at=None),))
+    assert [each["commands"] for each in advise(ended)] == [[]]
+
+
+def line_of(record: Any, **changed: Any) -> bytes:
+    return json.dumps({**record, **changed}).encode()
+
+
+def test_damaged_file(tmp_path: Path) -> None:
+    """What in a file is no record is counted and said, and the rest is used."""
+    file = tmp_path / "records.json"
+    file.write_bytes(b"\n".join([line_of(sigkill()), b"{", b"\xff\xfe", line_of(sigkill(id="2", seq=4)), b'{"type":']))
+    read = sources.read([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
+    assert sum(each.source == str(file) for each in read.found) == 2
+    problems = "\n".join(read.problems)
+    assert f"{file}: 3 lines are no records" in problems
+    assert f"cannot read {tmp_path}/missing" in problems
+    assert Watched(str(file), AT, is_given=True) in read.watched
+    assert Watch(AT, None, "containers") in read.watches
+
+
+def test_unread_log_tells_nothing(tmp_path: Path) -> None:
+    """That a log names no kill is said only of one that was read."""
+    log = tmp_path / "kern.log"
+    log.write_bytes(b"Nov 24 03:51:53 h kernel: [    1.000000] Linux\n")
+    read = sources.read([], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True, HOST)
+    assert [each.source for each in read.watched if each.source.startswith("log ")] == [f"log {log}"]
+    assert sum(f"cannot read {tmp_path}" in problem for problem in read.problems) == 2
+
+
+def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
+    """The oom_exit record is with its kill; gaps and losses are counted."""
+    (kill,) = killed("6.1-v1-memcg1")
+    base = {"schema": 1, "seq": 0, "host": HOST, "time": AT}
+    gap = {**base, "type": "gap", "since": None, "oom_kills": 5, "records": 3, "missing": 2, "cgroups": []}
+    lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": AT}
+    file = tmp_path / "records.json"
+    file.write_bytes(b"\n".join(line_of(each) for each in (kill, exit_of(kill, True), gap, lost)))
+    read = sources.read([str(file)], [], no_names, lambda _kill: True, HOST)
+    (found,) = [each for each in read.found if each.source == str(file)]
+    assert found.exit is not None
+    assert found.exit["container_init_died"] is True
+    assert [each.missing for each in read.watched if each.source == str(file)] == [5]
+    verdict = judge(Target("x", (), ("process",)), "process", [], read.watches, 5, None, NOW_S)
+    assert "5 kills of that time have no record" in text(verdict)
+
+
+def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
+    """Rotation may come between a kill and its exit, and the newer file is read first; another host's is no exit."""
+    kill = container_kill(killed, False)
+    other = exit_of(kill, False)
+    other["host"] = {**HOST, "name": "other", "boot_id": None}
+    newer, older, foreign = tmp_path / "oom.json", tmp_path / "oom.json.1", tmp_path / "oom.json.2"
+    older.write_bytes(line_of(kill))
+    newer.write_bytes(line_of(exit_of(kill, True)))
+    foreign.write_bytes(line_of(other))
+    read = sources.read(
+        [str(newer), str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST
+    )
+    (found,) = read.found
+    assert found.exit == exit_of(kill, True)
+    said = text(judged([found], "cart", "container"))
+    assert "ended by itself, after a process in it was OOM killed" in said
+    read = sources.read([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST)
+    assert "lived on" not in text(judged(read.found, "cart", "container"))
+    assert "is not on record" in text(judged(read.found, "cart", "container"))
+
+
+def test_hosts_with_the_same_thread(killed: Killed) -> None:
+    """The same thread at the same time on two hosts is two kills, as is one of another name."""
+    (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    others = [copy.deepcopy(kill), copy.deepcopy(kill)]
+    others[0]["host"] = {**HOST, "name": "other", "boot_id": None}
+    others[1]["victim"]["comm"] = "other"
+    others[1]["id"] = "another"
+    _, found, _ = search.matching([Found(each, "test") for each in (kill, *others)], Target(ID, (), ()))
+    assert len(found) == 3
+    assert judged(found, ID, "container")["history"]["total"] == 2
+
+
+def test_command(tmp_path: Path, killed: Killed) -> None:
+    """The command reads records, answers in words and in JSON."""
+    (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
+    file = tmp_path / "records.json"
+    file.write_bytes(line_of(kill) + b"\n")
+    finished = oomtrace("why", ID, "--records", str(file), "--runtime-root", f"docker={tmp_path}")
+    assert finished.returncode == 0
+    assert (
+        f"In container {ID} a process was OOM killed at 2027-01-15 08:00:00 UTC, by its own limit of" in finished.stdout
+    )
+    assert f"oom_kill {kill['id']}, {file}" in finished.stdout
+    told_ = json.loads(oomtrace("why", ID[:12], "--records", str(file), "--json").stdout)
+    assert told_["verdict"]["cause"] == "own_limit"
+    assert told_["verdict"]["kill"]["id"] == kill["id"]
+    assert [each["source"] for each in told_["evidence"]] == [str(file)]
+
+
+@pytest.mark.parametrize("output", ["stdout", "stdout, a long record", "journald"])
+def test_journal(output: str, tmp_path: Path, killed: Killed) -> None:
+    """The service's records are found in the journal, by the real journalctl, among what else the unit said."""
+    remote, machine = Path("/lib/systemd/systemd-journal-remote"), Path("/etc/machine-id")
+    require(remote.exists() and shutil.which("journalctl"), "systemd-journal-remote and journalctl")
+    require(machine.exists() and Path("/run/log").is_dir(), "a machine id, and a place for journals")
+    (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
+    if output == "stdout, a long record":
+        kill["victim"]["cmdline"] = ["x" * 9000]
+    of_kill = entry(line_of(kill)) if output == "journald" else b"MESSAGE=%s\n" % line_of(kill)
+    entries = []
+    for number, (unit, fields) in enumerate(
+        [
+            ("cron", b"MESSAGE=%s\n" % line_of(kill, id="no")),
+            ("oomtrace", b"MESSAGE=Started oomtrace.service.\n"),
+            ("oomtrace", of_kill),
+            ("oomtrace", b"MESSAGE=oomtrace: attached\n"),
+        ]
+    ):
+        head = f"__REALTIME_TIMESTAMP={int(KILL_S) * 1_000_000 + number}\n__MONOTONIC_TIMESTAMP={number + 1}\n"
+        entries.append(f"{head}_BOOT_ID={'1' * 32}\n_SYSTEMD_UNIT={unit}.service\n".encode() + fields)
+    file = tmp_path / "system.journal"
+    subprocess.run([remote, "-o", file, "-"], input=b"\n".join(entries), check=True, capture_output=True)
+    folder = f"/run/log/journal/{machine.read_text().strip()}"
+    script = f'mount -t tmpfs tmpfs /run/log && mkdir -p {folder} && cp "$0" {folder}/ && exec "$@"'
+    wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(file)]
+    finished = oomtrace("why", ID, "--json", wrapper=wrapper)
+    assert finished.returncode == 0, finished.stderr
+    evidence = json.loads(finished.stdout)["evidence"]
+    assert [(each["source"], each["id"]) for each in evidence] == [("journal", kill["id"])]
+
+
+def test_unknown(tmp_path: Path) -> None:
+    """A name of which nothing is known is one line that says where it was looked for."""
+    file = tmp_path / "records.json"
+    file.write_bytes(line_of(sigkill()) + b"\n")
+    check_refusal(oomtrace("why", "9" * 5000, "--records", str(file), stderr=-1), 1)
+    refused = check_refusal(oomtrace("why", "no\nsuch", "--records", str(file), stderr=-1), 1).splitlines()
+    assert re.match(r"oomtrace: nothing is known of 'no\\nsuch': looked in ", refused[-1])
+    assert str(file) in refused[-1]
+    assert "the runtimes' files" in refused[-1]
+
+
+def test_runs(tmp_path: Path) -> None:
+    """What runs, and was never killed, is said to run."""
+    (tmp_path / "records.json").touch()
+    own = Path("/proc/self/stat").read_text().split()[0]
+    told_ = oomtrace("why", "1", "--records", str(tmp_path / "records.json"))
+    assert own.isdecimal()
+    assert told_.returncode == 0
+    assert "Process 1 runs, and no kill of it is on record." in told_.stdout
+
+
+@pytest.mark.parametrize(
+    ("told_", "expected"),
+    [
+        ("2027-01-15T09:00:00.5+01:00", "2027-01-15T08:00:00.500000000Z"),  # podman, CRI-O
+        ("2027-01-15T08:00:00.123456789Z", "2027-01-15T08:00:00.123456789Z"),  # Docker
+        (1_800_000_000_000_000_017, "2027-01-15T08:00:00.000000017Z"),  # containerd
+        ("0001-01-01T00:00:00Z", None),  # Go's zero
+        ("soon", None),
+        (0, None),
+        (-5, None),
+        (1 << 80, None),
+        (None, None),
+    ],
+)
+def test_utc(told_: str | int | None, expected: str | None) -> None:
+    """When a container ended, as its runtime has it."""
+    assert expected == utc(told_)
+
+
+def test_moments() -> None:
+    """Times are read as they are written, and what is none is not read."""
+    assert seconds(rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
+    assert seconds("2027-01-15T08:00:00Z") == 1_800_000_000
+    assert [seconds(bad) for bad in (None, "", "soon", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00")] == [
+        None
+    ] * 5
+    assert told("2027-01-15T08:00:00.1Z") == "2027-01-15 08:00:00 UTC"
+    assert [span(length) for length in (0.2, 1, 89, 100, 7200, 200000)] == [
+        "less than a second",
+        *("1 second", "89 seconds", "2 minutes", "2 hours", "2 days"),
+    ]
+    assert [size(count) for count in (0, 1023, 1536, 64 * MIB, 5 << 40)] == [
+        *("0 B", "1023 B", "1.5 KiB", "64.0 MiB", "5.0 TiB"),
+    ]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything in a record, how to get there."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("log", ["6.1-v1-memcg1", "6.12-tmpfs", "6.12-global", "sigkill"])
+def test_any_record(log: str, killed: Killed) -> None:
+    """Whatever stands in a field, a line is no record, or it is answered; nothing is raised."""
+    whole_record: Any = sigkill() if log == "sigkill" else killed(log)[0]
+    changes_of = st.tuples(st.sampled_from(list(places(whole_record))), JSON_VALUES)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(changes_of, min_size=1, max_size=3), st.sampled_from(search.KINDS))
+    def check(changes: list[tuple[tuple[Any, ...], Any]], kind: Kind) -> None:
+        record = copy.deepcopy(whole_record)
+        for path, value in changes:
+            owner = record
+            for key in path[:-1]:
+                try:
+                    owner = owner[key]
+                except (KeyError, IndexError, TypeError):  # an earlier change took its place
+                    return
+            if path and isinstance(owner, dict):
+                owner[path[-1]] = value
+        try:
+            read = RECORDS.read(line_of(record))
+        except UnfitError:
+            return
+        if read is None or (read["type"] != "oom_kill" and read["type"] != "sigkill"):
+            return
+        target = Target("cart", (state(),), ())
+        search.kind_of(read, target)
+        _, found, _ = search.matching([Found(read, "a"), Found(copy.deepcopy(read), "b")], target)
+        for each in (found, [Found(read, "a")]):
+            verdict = judged(each, "cart", kind, (state(),))
+            assert all(sentence.isprintable() for sentence in explain(verdict))
+            assert all(command.isprintable() for advice in advise(verdict) for command in advice["commands"])
+
+    check()

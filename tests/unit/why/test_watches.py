@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When somebody watched, from the records that are left of the stream."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.records import HOST
+from tracer.why.watches import Part, Watch, watches
+
+OTHER_BOOT = {**HOST, "boot_id": "another"}
+
+
+def at(hour: int) -> str:
+    return f"2026-11-24T{hour:02}:00:00.000000000Z"
+
+
+def record(kind: str, hour: int, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "time": at(hour), "host": HOST, **more}
+
+
+def start(hour: int, scope: str = "containers", adopted: bool = False, **more: Any) -> dict[str, Any]:
+    return record("start", hour, sigkill=scope, adopted=adopted, **more)
+
+
+def stop(hour: int, **more: Any) -> dict[str, Any]:
+    return record("stop", hour, **more)
+
+
+def kill(hour: int, **more: Any) -> dict[str, Any]:
+    return record("oom_kill", hour, **{"source": "bpf", **more})
+
+
+def part(*records: Any, damaged: bool = False) -> Part:
+    made = Part(HOST)
+    for each in records:
+        made.add(each)
+    made.is_damaged = damaged
+    return made
+
+
+STREAMS: dict[str, tuple[list[Part], list[Watch]]] = {
+    "it goes on": ([part(start(1), kill(3))], [Watch(at(1), None, "containers")]),
+    "stopped": ([part(start(1), kill(3), stop(5))], [Watch(at(1), at(5), "containers")]),
+    "started again": (
+        [part(start(1), stop(5), start(7, "off"))],
+        [Watch(at(1), at(5), "containers"), Watch(at(7), None, "off")],
+    ),
+    "captured meanwhile": (
+        [part(start(1), stop(5), start(7, adopted=True))],
+        [Watch(at(1), at(5), "containers"), Watch(at(5), None, "containers")],
+    ),
+    "ended without a stop": (
+        [part(start(1), kill(3), start(7, "all"))],
+        [Watch(at(1), at(7), "containers"), Watch(at(7), None, "all")],
+    ),
+    "rotated": ([part(kill(6), kill(8)), part(start(1), kill(3))], [Watch(at(1), None, "containers")]),
+    "rotated, and the start is gone": ([part(kill(6))], [Watch(at(6), None, "off")]),
+    "rotated, with SIGKILLs": ([part(kill(6), record("sigkill", 7))], [Watch(at(6), None, "containers")]),
+    "stopped after rotation": ([part(stop(8)), part(start(1), kill(3))], [Watch(at(1), at(8), "containers")]),
+    "twice": ([part(start(1), kill(3), stop(5))] * 2, [Watch(at(1), at(5), "containers")]),
+    "damaged": ([part(start(1), kill(3), damaged=True)], [Watch(at(1), at(3), "containers")]),
+    "damaged, then rotated": (
+        [part(start(1), kill(3), damaged=True), part(kill(6))],
+        [Watch(at(1), at(3), "containers"), Watch(at(6), None, "off")],
+    ),
+    "another boot": (
+        [part(start(1, host=OTHER_BOOT), kill(3, host=OTHER_BOOT), start(7))],
+        [Watch(at(1), at(3), "containers"), Watch(at(7), None, "containers")],
+    ),
+    "another host": ([part(start(1, host={**OTHER_BOOT, "name": "other"}))], []),
+    "found in the kernel log": ([part(kill(1, source="kernel_log"), start(3))], [Watch(at(3), None, "containers")]),
+    "without a time": ([part({**start(1), "time": None})], []),
+    "nothing": ([part()], []),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_watches(name: str) -> None:
+    """What is left of the stream tells from when to when kills were put on record."""
+    parts, expected = STREAMS[name]
+    assert watches(parts, HOST["boot_id"]) == expected

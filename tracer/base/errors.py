@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that reaches the user: what went wrong and what to do about it."""
+
+from tracer.base.printable import printable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNSUPPORTED = 3
+"""This host cannot trace, or not yet: something is missing that the hint names."""
+
+
+class TracerError(Exception):
+    """An error that ends the command with one line, ``message: hint``, and ``exit_code``."""
+
+    def __init__(self, message: str, hint: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(printable(f"{message}: {hint}"))
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+def for_reading(error: OSError) -> str:
+    """What to do about a file that cannot be read."""
+    return "run it as root (sudo)" if isinstance(error, PermissionError) else "name another file"

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``bcc`` engine: the same programs, compiled now, for kernels without BTF or when asked for.
+
+bcc weighs 150 MB once it has compiled something.  So a child does it (engine_bcc_child.py): the daemon makes the maps,
+the child compiles and loads programs that use them, sends their descriptors back and exits, and the daemon stays as
+small as with the other engine.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from tracer import PACKAGE
+from tracer.base.errors import EXIT_UNSUPPORTED, TracerError
+from tracer.capture import engine_core
+from tracer.capture.programs import COUNTER_MISREAD, MAPS, Counters, Hook, Loaded, Settings, map_entries
+from tracer.linux import libbpf
+
+CHILD = os.path.join(os.path.dirname(__file__), "engine_bcc_child.py")
+SOURCES = (
+    os.path.join(PACKAGE, "bpf"),  # in an installed package
+    os.path.join(PACKAGE, os.pardir, "bpf"),
+)
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""Distributions install bcc for their own Python; oomtrace may run in another."""
+OWN_PYTHON = "/proc/self/exe"
+"""sys.executable is what the process calls itself, and that is oomtrace."""
+COMPILE_TIMEOUT_S = 600
+PROGRAMS_MAX = 64
+BCC_PACKAGES = "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora, RHEL)"
+NO_BCC = 42
+"""The child's exit status where this Python has no bcc."""
+
+
+def source_directory() -> str:
+    """Where the programs' C source is.
+
+    Raises TracerError (exit code 3) where it is not installed.
+    """
+    for directory in SOURCES:
+        if os.path.exists(f"{directory}/oomtrace.bpf.c"):
+            return os.path.realpath(directory)
+    raise TracerError("the BPF sources are not installed", "reinstall oomtrace", EXIT_UNSUPPORTED)
+
+
+def source_files() -> list[str]:
+    """All that the programs are made of; raises TracerError as source_directory() does."""
+    folder, modules = source_directory(), os.path.dirname(__file__)
+    sources = sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith((".c", ".h")))
+    return [*sources, CHILD, f"{modules}/kernel_types.py"]
+
+
+def kernel_headers() -> str:
+    """Where the running kernel's headers are.
+
+    Raises TracerError (exit code 3) where they are not installed.
+    """
+    release = os.uname().release
+    build = f"/lib/modules/{release}/build"
+    if not os.path.exists(f"{build}/include"):
+        raise TracerError(
+            "engine bcc needs the kernel's type information (BTF) or its headers, and there are neither",
+            f"apt install python3-bpfcc linux-headers-{release} (Debian, Ubuntu), "
+            f"dnf install python3-bcc kernel-devel-{release} (Fedora, RHEL)",
+            EXIT_UNSUPPORTED,
+        )
+    return build
+
+
+def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool) -> Loaded:
+    """Compile and load the programs of ``hooks``; those that are not ``required`` may fail.
+
+    Raises OSError where the kernel refuses, TracerError where there is nothing to compile with.
+    """
+    request = {
+        "sources": source_directory(),
+        "headers": None if btf else kernel_headers(),
+        "settings": settings._asdict(),
+        "programs": sorted({(hook.program, hook.kind == "raw_tp", hook.program in required) for hook in hooks}),
+    }
+    maps = _create_maps(cmdlines, settings.cpus)
+    programs: list[int] = []
+    try:
+        reply = _compile({**request, "maps": maps}, programs)
+        if reply["error"]:
+            raise OSError(reply["errno"], reply["error"])
+    except BaseException:
+        for descriptor in (*programs, *maps.values()):
+            os.close(descriptor)
+        raise
+    for name in maps.keys() - set(MAPS):
+        os.close(maps.pop(name))
+    return Loaded(dict(zip(reply["loaded"], programs, strict=True)), maps)
+
+
+def verify(maps: dict[str, int]) -> None:
+    """Let a process exit, so that the attached programs find it where the kernel's headers say, or do not.
+
+    Raises TracerError (exit code 3) where they do not.
+    """
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    if Counters(maps).read(COUNTER_MISREAD):
+        raise TracerError(
+            "the kernel headers are not those of the running kernel: structures are laid out differently",
+            "install the headers of this very kernel, or use --engine core",
+            EXIT_UNSUPPORTED,
+        )
+
+
+def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
+    """The maps that the source defines, as the compiled object tells them: they are written down once."""
+    library = libbpf.library()
+    opened = engine_core.open_object()
+    maps: dict[str, int] = {}
+    options = libbpf.MapCreateOptions(sz=ctypes.sizeof(libbpf.MapCreateOptions))
+    try:
+        found = library.bpf_object__next_map(opened, None)
+        while found:
+            name, kind = library.bpf_map__name(found), library.bpf_map__type(found)
+            entries = map_entries(name.decode(), kind, library.bpf_map__max_entries(found), cmdlines, cpus)
+            if b"." not in name:  # .rodata and the like belong to the object
+                options.map_flags = library.bpf_map__map_flags(found)
+                descriptor = library.bpf_map_create(
+                    kind,
+                    name[:15],
+                    library.bpf_map__key_size(found),
+                    library.bpf_map__value_size(found),
+                    entries,
+                    ctypes.byref(options),
+                )
+                if descriptor < 0:
+                    raise libbpf.last_error()
+                maps[name.decode()] = descriptor
+            found = library.bpf_object__next_map(opened, found)
+    finally:
+        library.bpf_object__close(opened)
+    return maps
+
+
+def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
+    """The child's reply; ``programs`` receives the descriptors of what it loaded."""
+    for python in (SYSTEM_PYTHON, OWN_PYTHON):
+        if not os.access(python, os.X_OK):
+            continue
+        status, answer, complaints = _run_child(python, request, programs)
+        if answer:
+            reply: dict[str, Any] = orjson.loads(answer)
+            return reply
+        if status != NO_BCC:
+            raise TracerError(f"bcc failed: {_first_error(complaints)}", "use --engine core, or see: oomtrace doctor")
+    raise TracerError(
+        "engine bcc needs bcc's Python module, and there is none",
+        BCC_PACKAGES,
+        EXIT_UNSUPPORTED,
+    )
+
+
+def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tuple[int, bytes, bytes]:
+    """Exit status, reply, and what was said on stderr."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    complaints = os.memfd_create("complaints")
+    inherited = [theirs.fileno(), *request["maps"].values()]
+    with ours, theirs:
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        try:
+            child = os.posix_spawn(
+                python,
+                [python, CHILD, str(theirs.fileno())],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, complaints, 1), (os.POSIX_SPAWN_DUP2, complaints, 2)],
+            )
+        finally:
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, False)
+        theirs.close()
+        ours.settimeout(COMPILE_TIMEOUT_S)
+        try:
+            ours.send(orjson.dumps(request))
+            answer, received, _flags, _address = socket.recv_fds(ours, 1 << 16, PROGRAMS_MAX)
+            programs.extend(received)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+        except TimeoutError as error:
+            os.kill(child, signal.SIGKILL)
+            raise TracerError(f"bcc did not finish within {COMPILE_TIMEOUT_S} s", "use --engine core") from error
+        finally:
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            said = os.pread(complaints, 1 << 16, 0)
+            os.close(complaints)
+    return status, answer, said
+
+
+def _first_error(complaints: bytes) -> str:
+    lines = complaints.decode("utf-8", "backslashreplace").splitlines()
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")

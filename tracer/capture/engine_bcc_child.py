@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The child of the ``bcc`` engine: compiles, loads, hands the descriptors over, and is gone.
+
+A script, run by the system's Python, which has bcc but perhaps none of what oomtrace depends on: it imports bcc, the
+standard library, and those modules of oomtrace that need no more.
+In: JSON on the socket whose number is its argument.  Out: JSON and descriptors on the same.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import re
+import socket
+import sys
+import tempfile
+from typing import Any
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from tracer.capture import btf_offsets  # noqa: E402 - only now it can be found
+
+NO_BCC = 42
+
+_TYPES = """#pragma once
+typedef signed char __s8; typedef unsigned char __u8; typedef short __s16; typedef unsigned short __u16;
+typedef int __s32; typedef unsigned int __u32; typedef long long __s64; typedef unsigned long long __u64;
+typedef __s8 s8; typedef __u8 u8; typedef __s16 s16; typedef __u16 u16;
+typedef __s32 s32; typedef __u32 u32; typedef __s64 s64; typedef __u64 u64;
+typedef __u16 __be16; typedef __u32 __be32; typedef __u64 __be64; typedef __u16 __sum16; typedef __u32 __wsum;
+typedef unsigned long uintptr_t; typedef unsigned long size_t; typedef int pid_t;
+typedef _Bool bool;
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+#define __aligned_u64 __u64 __attribute__((aligned(8)))
+"""
+_STAND_IN: dict[str, str] = {
+    "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_CC_STACKPROTECTOR 1\n",
+    "linux/types.h": _TYPES,
+    "uapi/linux/types.h": "#include <linux/types.h>\n",
+    "uapi/linux/bpf.h": '#include <linux/types.h>\n#include "/virtual/include/bcc/bpf.h"\n',
+    "linux/version.h": "#define LINUX_VERSION_CODE 0\n#define KERNEL_VERSION(a, b, c) 0\n",
+    **dict.fromkeys(
+        ("linux/bpf_common.h", "linux/log2.h", "linux/compiler_types.h", "linux/sched.h", "asm/page.h",
+         "uapi/linux/if_packet.h", "uapi/linux/ptrace.h", "linux/ptrace.h"),
+        "",
+    ),
+}  # fmt: skip
+"""Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
+
+
+_HOOKS = re.compile(r'^#include "(hooks/\w+\.h)"$', re.MULTILINE)
+
+
+def prepare(folder: str, request: dict[str, Any]) -> list[str]:
+    """Write what bcc includes, tell it where; the compiler's flags."""
+    sources, headers = request["sources"], request["headers"]
+    arch = "arm64" if platform.machine() == "aarch64" else "x86"
+    flags = [f"-I{sources}", f"-I{folder}", "-DOOMTRACE_BCC", f"-D__TARGET_ARCH_{arch}", "-Wno-unused-function"]
+    flags += [f"-DMAP_FD_{name}={descriptor}" for name, descriptor in request["maps"].items()]
+    flags += [f"-DSETTING_{name}={value}ULL" for name, value in request["settings"].items()]
+    if headers is None:
+        with open(f"{sources}/kernel.h", encoding="utf-8") as file:
+            types = btf_offsets.from_btf(file.read(), btf_offsets.Btf())
+        for name, text in _STAND_IN.items():
+            os.makedirs(os.path.dirname(f"{folder}/include/{name}"), exist_ok=True)
+            write(f"{folder}/include/{name}", text)
+        os.environ["BCC_KERNEL_SOURCE"] = folder
+    else:  # bcc finds them itself; told where, it would miss the half that Debian keeps apart
+        types = btf_offsets.from_headers(headers)
+        flags.append("-DOOMTRACE_HEADERS")
+    write(f"{folder}/kernel_bcc.h", types)
+    return flags
+
+
+def whole_source(folder: str) -> str:
+    """oomtrace.bpf.c with its programs in it: bcc loads no function that stands in an included file."""
+    with open(f"{folder}/oomtrace.bpf.c", encoding="utf-8") as file:
+        text = file.read()
+    for name in _HOOKS.findall(text):
+        with open(f"{folder}/{name}", encoding="utf-8") as file:
+            text = text.replace(f'#include "{name}"\n', file.read(), 1)
+    return text
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def main() -> None:
+    parent = socket.socket(fileno=int(sys.argv[1]))
+    request = json.loads(parent.recv(1 << 16))
+    reply: dict[str, Any] = {"loaded": [], "error": None, "errno": 0}
+    with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
+        flags = prepare(folder, request)
+        try:
+            from bcc import BPF  # it reads the environment when it is imported
+        except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
+            sys.exit(NO_BCC)
+        programs = BPF(text=whole_source(request["sources"]), cflags=flags)
+    descriptors: list[int] = []
+    for name, is_raw_tracepoint, required in request["programs"]:
+        try:
+            kind = BPF.RAW_TRACEPOINT if is_raw_tracepoint else BPF.KPROBE
+            descriptors.append(programs.load_func(name.encode(), kind).fd)
+        except Exception as error:  # bcc raises plain Exception
+            if required:
+                reply["error"] = f"{name}: {error}"
+                reply["errno"] = getattr(error, "errno", None) or ctypes.get_errno() or 22
+                break
+        else:
+            reply["loaded"].append(name)
+    socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
+    os._exit(0)  # bcc's own clean-up takes time, for nothing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings by the names of `oomtrace run`'s options -> what the daemon is told, checked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.config.options import EngineOption, Options, SigkillOption
+from tracer.delivery.metrics import parse as parse_metrics
+from tracer.delivery.sinks.open import parse_all
+from tracer.delivery.sinks.target import is_utf8
+from tracer.encoding.encoder import MIN_MAX_BYTES
+from tracer.identity.runtimes import parse_root
+from tracer.records.filter import Filter
+from tracer.redaction.cmdline import Redactor
+
+MAX_MAX_BYTES = 1 << 30
+Kind = Literal["flag", "number", "text", "list", "table", "tables"]
+"""``table``: names with a value each; ``tables``: with one or several."""
+
+
+class Setting(NamedTuple):
+    kind: Kind
+    field: str | None
+    """Of Options; None: it decides over others."""
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "engine": Setting("text", "engine"),
+    "output": Setting("list", "outputs"),
+    "label": Setting("table", "labels"),
+    "max-record": Setting("number", "max_record_bytes"),
+    "runtime-root": Setting("tables", "runtime_roots"),
+    "cmdline": Setting("flag", "cmdline"),
+    "redact-defaults": Setting("flag", "redact_defaults"),
+    "redact": Setting("list", "redact"),
+    "only": Setting("tables", "only"),
+    "except": Setting("tables", "unwanted"),
+    "metrics": Setting("list", "metrics"),
+    "sigkill": Setting("text", "sigkill"),
+    "network": Setting("flag", "network"),
+    "pins": Setting("text", "pins"),
+    "state": Setting("text", "state"),
+    "keep": Setting("flag", None),
+    "backfill": Setting("flag", "backfill"),
+}
+
+
+class SettingError(TracerError):
+    """A setting that is wrong, by its name."""
+
+    def __init__(self, name: str, error: TracerError) -> None:
+        super().__init__(error.message, error.hint, EXIT_USAGE)
+        self.name = name
+
+
+def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str | None = None) -> Options:
+    """The options; what is not among the settings is as Options has it.
+
+    Values are of the type that SETTINGS tells; tables are pairs.
+
+    Raises SettingError (exit code 2) where one is wrong.
+    """
+    fields: dict[str, Any] = {
+        each.field: settings[name] for name, each in SETTINGS.items() if each.field and name in settings
+    }
+    values: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()
+    }
+    for name, value in settings.items():
+        _check(name, lambda name=name, value=value: _is_text(name, value))  # type: ignore[misc]
+    _is_text("the name of the configuration file", config)
+    _is_text("the command line", arguments)
+    options = Options(tuple(arguments), config, **values)
+    if not settings.get("keep", True):
+        options = options._replace(pins=None, state=None, backfill=settings.get("backfill", False))
+    _check("engine", lambda: _one_of("engine", options.engine, get_args(EngineOption)))
+    _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
+    _check("output", lambda: parse_all(options.outputs))
+    _check("max-record", lambda: _is_size(options.max_record_bytes))
+    _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
+    _check("redact", lambda: Redactor(options.redact))
+    _check("metrics", lambda: list(map(parse_metrics, options.metrics)))
+    _check("only", lambda: Filter(options.only, ()))
+    _check("except", lambda: Filter((), options.unwanted))
+    return options
+
+
+def shown(options: Options) -> dict[str, Any]:
+    """All settings by their names, as a configuration file has them; None: without ``keep`` there is none."""
+    values: dict[str, Any] = {"keep": options.pins is not None}
+    for name, setting in SETTINGS.items():
+        value = getattr(options, setting.field) if setting.field else values[name]
+        if setting.kind == "table":
+            value = dict(value)
+        elif setting.kind == "tables":
+            value = {key: [each for other, each in value if other == key] for key, _ in value}
+        values[name] = value
+    return {name: values[name] for name in SETTINGS}
+
+
+def _check(name: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except TracerError as error:
+        raise SettingError(name, error) from error
+
+
+def _is_text(name: str, value: Any) -> None:
+    """Also all that is in it.  What the kernel takes as an argument need not be text, but the daemon's options are."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            _is_text(name, each)
+    elif isinstance(value, str) and ("\0" in value or not is_utf8(value)):
+        raise TracerError(f"{name} is no text", "write it in UTF-8, without NUL bytes", EXIT_USAGE)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise TracerError(f"{name} {value!r} is unknown", f"use one of {', '.join(known)}", EXIT_USAGE)
+
+
+def _is_size(value: int) -> None:
+    if value < MIN_MAX_BYTES:
+        raise TracerError(f"max-record {value} is too small for a record", f"use {MIN_MAX_BYTES} or more", EXIT_USAGE)
+    if value > MAX_MAX_BYTES:
+        raise TracerError(f"max-record {value} is too large", f"use {MAX_MAX_BYTES} at most", EXIT_USAGE)

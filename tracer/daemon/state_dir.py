@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder where oomtrace keeps what must outlive it; one oomtrace at a time."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from typing import NamedTuple
+
+from tracer.base.errors import TracerError
+from tracer.base.hung_disk import HUNG_S, OPEN_S, within
+from tracer.base.log import tell
+
+FOLDER_MODE = 0o750
+LOCK = "lock"
+
+
+class State(NamedTuple):
+    folder: str
+    lock: int
+    """Descriptor that holds the lock for as long as it is open; in the file stands whose it is."""
+
+    @property
+    def ledger(self) -> str:
+        return f"{self.folder}/ledger"
+
+    @property
+    def hung(self) -> str:
+        return f"{self.folder}/hung"
+
+
+def open_state(folder: str) -> State:
+    """The folder, made where it is missing.
+
+    Raises TracerError where another oomtrace uses it, OSError where it cannot be used, or others could write to it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, FOLDER_MODE)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(opened)
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(1, "others may write to it")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.open(LOCK, flags, 0o640, dir_fd=opened)
+    finally:
+        os.close(opened)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        other = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        os.close(lock)
+        raise TracerError(
+            f"another oomtrace runs (pid {other or 'unknown'}) and keeps its state in {folder}",
+            "stop it, or run this one beside it with --no-keep",
+        ) from None
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return State(folder, lock)
+
+
+def open_if_possible(folder: str | None) -> State | None:
+    """The same; None, and a line on stderr, where the folder cannot be used.
+
+    Raises TracerError where another oomtrace uses it.
+    """
+    try:
+        return within(OPEN_S, lambda: open_state(folder)) if folder is not None else None
+    except OSError as error:
+        reason = error.strerror or error
+        tell(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
+    return None
+
+
+def unlock_all() -> None:
+    """Let the next run begin, though the kernel keeps a thread of this one, and its descriptors, while a disk hangs."""
+
+    def unlock() -> None:
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    with contextlib.suppress(TimeoutError):  # a file server that is away is asked as well
+        within(HUNG_S, unlock)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines to a topic of Kafka, or of what speaks its protocol, by librdkafka.
+
+A message is a line; its key the host, so that a host's records stay in order in one partition; its headers ``type``
+and ``id``.  The producer is idempotent, and a batch is delivered when all in-sync replicas have it.
+"""
+
+import errno
+import functools
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.base.extras import installation
+from tracer.base.log import tell
+from tracer.delivery.sinks import RejectedError, Remote, Sink
+from tracer.delivery.sinks.about import about
+from tracer.delivery.sinks.target import Form, Option, Target
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError, Message, Producer
+
+DEFAULT_PORT = 9092
+BATCH_LINES = 500
+SLICE_S = 0.1
+"""How often it is looked whether there is any broker at all."""
+
+_OPTIONS: Mapping[str, Option] = {
+    "timeout": Option("How long the brokers may take to acknowledge.", 10, "seconds", 1),
+    "compression": Option("Of batches.", "none", ("none", "gzip", "snappy", "lz4", "zstd")),
+    "user": Option("User name for SASL."),
+    "password": Option("Its password.", None, "secret"),
+    "mechanism": Option(
+        "Of SASL, where there is a user.", "SCRAM-SHA-512", ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+    ),
+    "config-file": Option("Further properties of librdkafka, a `NAME=VALUE` a line; they win.", None, "path"),
+}
+_TLS_OPTIONS: Mapping[str, Option] = {
+    "ca-file": Option("Certificates to trust; the system's.", None, "path"),
+    "cert-file": Option("Certificate to show, PEM.", None, "path"),
+    "key-file": Option("Its key, PEM.", None, "path"),
+    "verify": Option("Whether the brokers' certificates are checked.", True, "flag"),
+}
+FORMS = {
+    "kafka": Form("kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "Kafka (port 9092).", _OPTIONS, "kafka"),
+    "kafka+tls": Form(
+        "kafka+tls://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "The same by TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "kafka"
+    ),
+}
+
+_FILES = {
+    "ca-file": "ssl.ca.location",
+    "cert-file": "ssl.certificate.location",
+    "key-file": "ssl.key.location",
+}
+_FORBIDDEN = re.compile(r"address family not supported|network is unreachable", re.IGNORECASE)
+
+
+def open_target(target: Target) -> Sink:
+    """Raises TracerError where librdkafka is missing, or will not have what it is told."""
+    return KafkaSink(target)
+
+
+class KafkaSink(Remote):
+    batch_lines = BATCH_LINES
+
+    def __init__(self, target: Target) -> None:
+        """Raises TracerError."""
+        try:
+            import confluent_kafka
+        except ImportError as error:
+            raise TracerError(f"{target.scheme} needs confluent-kafka", installation("kafka")) from error
+        self._library = confluent_kafka
+        self._target = target
+        self._topic = target.path.removeprefix("/")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self._topic):
+            raise TracerError(f"output {target.uri}: needs a topic", f"write {target.form.uri}", EXIT_USAGE)
+        self._brokers = ",".join(_brokers(target))
+        self.uri = target.uri
+        self._timeout_s = float(target.options["timeout"] or 0)
+        wrong = confluent_kafka.KafkaError
+        self._rejections = {wrong.MSG_SIZE_TOO_LARGE, wrong.RECORD_LIST_TOO_LARGE, wrong.INVALID_RECORD}
+        self._producer: Producer | None = None
+        self._trouble = ""
+        """What librdkafka said last about its connections."""
+        self._is_alone = False
+        """No broker can be reached."""
+        self._make(self._properties())  # to know that it can be made: its threads are not to have the daemon's rights
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        if self._producer is not None:
+            self._producer.poll(0)  # what happened since the last batch
+            if self._is_alone:
+                self.close()  # a new one tries at once, and tells
+        self._trouble, self._is_alone = "", False
+        producer = self._producer = self._producer or self._connect()
+        outcomes: dict[int, KafkaError | None] = {}
+        for number, line in enumerate(lines):
+            known = about(line)
+            headers = [("type", known.type), ("id", known.id)]
+            try:
+                producer.produce(
+                    self._topic,
+                    line.rstrip(b"\n"),
+                    known.host,
+                    headers=[(name, value) for name, value in headers if value is not None],
+                    on_delivery=functools.partial(_note, outcomes, number),
+                )
+            except self._library.KafkaException as error:  # larger than it may ever be
+                outcomes[number] = error.args[0]
+                break
+        until_s = time.monotonic() + self._timeout_s
+        while producer.flush(SLICE_S) and time.monotonic() < until_s and not self._is_alone:
+            pass
+        return self._count(dict(outcomes), len(lines))
+
+    def reopen(self) -> None:
+        """Its connections are its own affair."""
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.poll(0)
+
+    def _count(self, outcomes: Mapping[int, "KafkaError | None"], lines: int) -> int:
+        """How many of the lines the brokers have, from the first on.
+
+        Raises RejectedError, OSError.
+        """
+        count = next((number for number in range(lines) if outcomes.get(number, self) is not None), lines)
+        if count < lines:
+            self.close()  # what it holds comes again, and not twice at once
+        if count:
+            return count
+        error = outcomes.get(0)
+        if error is None:
+            silence = "every broker hangs up" if self._is_alone else f"no answer within {self._timeout_s:.0f} s"
+            raise OSError(errno.ETIMEDOUT, _reason(self._trouble or silence))
+        if error.code() in self._rejections:
+            raise RejectedError(error.str())
+        raise OSError(errno.EIO, _reason(error.str()))
+
+    def _connect(self) -> "Producer":
+        """Raises OSError where it cannot be made any more."""
+        try:
+            return self._make({"bootstrap.servers": self._brokers, **self._properties()})
+        except TracerError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+
+    def _make(self, properties: Mapping[str, object]) -> "Producer":
+        """Raises TracerError where librdkafka refuses."""
+        try:
+            return self._library.Producer({**properties, "error_cb": self._note_trouble, "log_level": 0})
+        except (self._library.KafkaException, TypeError, ValueError) as error:
+            reason = error.args[0].str() if isinstance(error, self._library.KafkaException) else str(error)
+            hint = f"see {self._target.options['config-file'] or 'its options in docs/destinations.md'}"
+            raise TracerError(f"output {self.uri}: {reason}", hint) from error
+
+    def _properties(self) -> dict[str, object]:
+        """All but where the brokers are.
+
+        Raises TracerError where a file cannot be used.
+        """
+        options = self._target.options
+        properties: dict[str, object] = {
+            "acks": "all",
+            "enable.idempotence": True,
+            # No message is given up while those behind it are delivered: all of them are taken back (``close``).
+            "message.timeout.ms": 0,
+            "topic.metadata.propagation.max.ms": int(500 * self._timeout_s),
+            "compression.type": str(options["compression"]),
+        }
+        is_tls = self._target.scheme.endswith("+tls")
+        if options["user"]:
+            properties |= {
+                "sasl.mechanisms": str(options["mechanism"]),
+                "sasl.username": str(options["user"]),
+                "sasl.password": self._target.secret("password") or "",
+            }
+        properties["security.protocol"] = f"{'sasl_' if options['user'] else ''}{'ssl' if is_tls else 'plaintext'}"
+        if is_tls:
+            for option in (option for option in _FILES if options[option]):
+                _read(str(options[option]), self._target)
+                properties[_FILES[option]] = str(options[option])
+            if not options["verify"]:
+                properties["enable.ssl.certificate.verification"] = False
+        if options["config-file"]:
+            properties |= _parse(str(options["config-file"]), _read(str(options["config-file"]), self._target))
+        return properties
+
+    def _note_trouble(self, error: "KafkaError") -> None:
+        if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN:
+            self._is_alone = True
+        else:
+            self._trouble = error.str()
+
+
+def _note(outcomes: dict[int, "KafkaError | None"], number: int, error: "KafkaError | None", _: "Message") -> None:
+    outcomes[number] = error
+
+
+def _brokers(target: Target) -> list[str]:
+    """``HOST:PORT`` of each.
+
+    Raises TracerError where one is none.
+    """
+    authority = target.address.removeprefix("//").partition("/")[0] if target.address.startswith("//") else ""
+    hosts = [target._replace(address=f"//{broker}").host_port(DEFAULT_PORT) for broker in authority.split(",")]
+    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts]
+
+
+def _read(path: str, target: Target) -> bytes:
+    """Raises TracerError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise TracerError(f"cannot read {path} ({error.strerror})", f"{target.scheme} needs it") from error
+
+
+def _parse(path: str, data: bytes) -> dict[str, object]:
+    """Properties in a file, as kcat's and those of Kafka's own tools: # begins a comment.
+
+    Raises TracerError.
+    """
+    if os.stat(path).st_mode & 0o007 and re.search(rb"password|secret|\.key\.pem", data):
+        tell(f"{path} holds a secret, and everybody may read it")
+    properties: dict[str, object] = {}
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals:
+            raise TracerError(f"{path}: line {number} is no property", "write NAME=VALUE, of librdkafka's properties")
+        properties[name.strip()] = value.strip()
+    return properties
+
+
+def _reason(text: str) -> str:
+    """librdkafka's words, and what they may mean for a service."""
+    text = re.sub(r" \(after \d+ms in state [^)]*\)$", "", text)
+    is_forbidden = _FORBIDDEN.search(text) is not None
+    return f"{text} (the service's unit forbids the network: see docs/destinations.md)" if is_forbidden else text

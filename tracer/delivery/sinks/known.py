@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line of any style, and of any version -> what those who store it file it under."""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from tracer.base.clock import unix_ns
+from tracer.records.line_prefix import EVENT_PREFIX
+from tracer.records.record_id import Id, identify
+
+_HOSTS = ("host.name", "Resource/host.name", "host/name")
+_NAMESPACES = (
+    "kubernetes.namespace",
+    "Resource/k8s.namespace.name",
+    "kubernetes/namespace",
+    "orchestrator/namespace",
+)
+_TYPES = ("type", "EventName", "event/action")
+_TIMES = ("time", "Timestamp", "@timestamp")
+
+
+class Known(NamedTuple):
+    """None: it does not tell."""
+
+    type: str | None
+    id: Id | None
+    host: str | None
+    namespace: str | None
+    time_ns: int | None
+    is_json: bool
+
+
+def known(line: bytes) -> Known:
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return Known(None, None, None, None, None, is_json=False)
+    kind = _first(fields, _TYPES)
+    return Known(
+        kind.removeprefix(EVENT_PREFIX) if kind else None,
+        identify(fields),
+        _first(fields, _HOSTS),
+        _first(fields, _NAMESPACES),
+        unix_ns(_first(fields, _TIMES)),
+        is_json=True,
+    )
+
+
+def _first(fields: Any, paths: tuple[str, ...]) -> str | None:
+    """The first text that one of the paths leads to; / parts their names."""
+    for path in paths:
+        value = fields
+        for name in path.split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            return value
+    return None

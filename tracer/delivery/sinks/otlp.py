@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records by OpenTelemetry's protocol, OTLP/HTTP with protobuf: a log record each, as tracer/encoding/otel.py names
+it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+import tracer
+from tracer.base.clock import unix_ns
+from tracer.base.errors import TracerError
+from tracer.base.extras import installation
+from tracer.delivery.sinks import RejectedError, Remote, Sink
+from tracer.delivery.sinks.http_client import OPTIONS, Answer, Client
+from tracer.delivery.sinks.target import Form, Target
+from tracer.encoding.otel import INFO, SERVICE_NAME, SEVERITIES, event_name, parts
+from tracer.records.summary import summary
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+_FORM = Form(
+    "otlp+http://HOST[:4318][/PATH]",
+    "OpenTelemetry's OTLP/HTTP, log records in protobuf.",
+    OPTIONS,
+    extra="otlp",
+    styled=False,
+)
+FORMS = {
+    "otlp+http": _FORM,
+    "otlp+https": _FORM._replace(uri="otlp+https://HOST[:4318][/PATH]", meaning="The same with TLS."),
+}
+PORT, PATH = 4318, "/v1/logs"
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+def open_target(target: Target) -> Sink:
+    """Raises TracerError where opentelemetry-proto is missing, or an option is wrong."""
+    try:
+        from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+    except ImportError as error:
+        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", installation("otlp")) from error
+    return OtlpSink(target, logs_service_pb2)
+
+
+class OtlpSink(Remote):
+    def __init__(self, target: Target, messages: Any) -> None:
+        """``messages`` is the module of the service's messages."""
+        self._client = Client(target, "Bearer", PORT)
+        self.uri = self._client.uri
+        self.batch_lines = max(1, int(target.options["batch"] or 1))
+        self._path = target.path if target.path not in ("", "/") else PATH
+        self._messages = messages
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        lines = lines[: self.batch_lines]
+        body = self.request(lines)
+        self._taken(self._client.post(self._path, body, "application/x-protobuf", {}), len(lines))
+        return len(lines)
+
+    def request(self, lines: Sequence[bytes]) -> bytes:
+        """An ExportLogsServiceRequest; the lines stay in order.
+
+        Raises RejectedError where one is no record.
+        """
+        request = self._messages.ExportLogsServiceRequest()
+        last: dict[str, Any] | None = None
+        for line in lines:
+            try:
+                record = orjson.loads(line)
+                resource, attributes = parts(record)
+            except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
+                raise RejectedError(f"it is no record: {error}") from error
+            if resource != last:
+                of_resource, last = request.resource_logs.add(), resource
+                of_resource.resource.attributes.extend(_pairs(resource))
+                scope = of_resource.scope_logs.add()
+                scope.scope.name, scope.scope.version = SERVICE_NAME, tracer.__version__
+            _fill(scope.log_records.add(), record, attributes)
+        data: bytes = request.SerializeToString()
+        return data
+
+    def _taken(self, answer: Answer, lines: int) -> None:
+        answer.check()
+        response = self._messages.ExportLogsServiceResponse()
+        try:
+            response.ParseFromString(answer.body)
+        except Exception:  # DecodeError: it has taken them, and says so in another way
+            return
+        partial = response.partial_success
+        rejected = min(partial.rejected_log_records, lines)
+        if rejected > 0:  # it does not say which, and who sent them must not send them again
+            raise RejectedError(answer.told(partial.error_message) or "it gives no reason", rejected, lines)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _fill(log: "LogRecord", record: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    log.time_unix_nano = max(0, unix_ns(record.get("time")) or 0)  # 0: unknown
+    log.observed_time_unix_nano = time.time_ns()
+    number, log.severity_text = SEVERITIES.get(str(record.get("type")), INFO)
+    log.severity_number = number  # type: ignore[assignment]
+    log.event_name = event_name(record)
+    log.body.string_value = summary(record)
+    log.attributes.extend(_pairs(attributes))
+
+
+def _pairs(attributes: Mapping[str, Any]) -> "list[KeyValue]":
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+    pairs = []
+    for name, value in attributes.items():
+        pair = KeyValue(key=name)
+        _set(pair.value, value)
+        pairs.append(pair)
+    return pairs
+
+
+def _set(into: "AnyValue", value: Any) -> None:
+    if isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int) and value in _INT64:
+        into.int_value = value
+    elif isinstance(value, float):
+        into.double_value = value
+    elif isinstance(value, list):
+        into.array_value.SetInParent()
+        for item in value:
+            _set(into.array_value.values.add(), item)
+    elif isinstance(value, dict):
+        into.kvlist_value.values.extend(_pairs(value))
+    elif value is not None:
+        into.string_value = str(value)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines to a syslog server: RFC 5424 over UNIX sockets, UDP (RFC 5426), TCP (RFC 6587) and TLS (RFC 5425)."""
+
+import errno
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
+from tracer.delivery.sinks.connect import Peer
+from tracer.delivery.sinks.syslog_message import OPTIONS, Messages
+from tracer.delivery.sinks.target import Form, Option, Target
+
+_DATAGRAMS: Mapping[str, Option] = {**OPTIONS, **connect.OPTIONS}
+_STREAMS: Mapping[str, Option] = {
+    **_DATAGRAMS,
+    "framing": Option(
+        "How messages are told apart: a count of bytes before each, or a newline behind it.",
+        "octets",
+        ("octets", "newline"),
+    ),
+}
+FORMS = {
+    "syslog+unix": Form("syslog+unix:PATH", "A syslog server on this host, by its socket for datagrams.", _DATAGRAMS),
+    "syslog+udp": Form("syslog+udp://HOST[:514]", "A syslog server. What gets lost is not noticed.", _DATAGRAMS),
+    "syslog+tcp": Form("syslog+tcp://HOST[:601]", "A syslog server.", _STREAMS),
+    "syslog+tls": Form("syslog+tls://HOST[:6514]", "A syslog server, by TLS.", {**_STREAMS, **tls.OPTIONS}),
+}
+_PORTS = {"syslog+udp": 514, "syslog+tcp": 601, "syslog+tls": 6514}
+_BATCH_LINES = 64
+
+
+def open_target(target: Target) -> Sink:
+    """Raises TracerError where options or address are wrong; nobody need be there yet."""
+    messages, timeout_s = Messages(target), float(target.options["timeout"] or 0)
+    if target.scheme == "syslog+unix":
+        if not target.address.startswith("/"):
+            hint = "write an absolute path: syslog+unix:/run/systemd/journal/syslog"
+            raise TracerError(f"output {target.uri}: no path", hint, EXIT_USAGE)
+        dial = connect.unix(target.address, socket.SOCK_DGRAM, timeout_s)
+        return SyslogSink(target.uri, Peer(dial, timeout_s), messages.make, _whole, _BATCH_LINES)
+    host, port = target.host_port(_PORTS[target.scheme])
+    if target.scheme == "syslog+udp":
+        return SyslogSink(target.uri, Peer(connect.udp(host, port), timeout_s), messages.make, _whole, 1)
+    context = tls.Contexts(target).current if target.scheme == "syslog+tls" else None
+    server_name = tls.server_name(target, host) if context else None
+    dial = connect.tcp(host, port, timeout_s, context, server_name)
+    frame = _counted if target.options["framing"] == "octets" else _ended
+    return SyslogSink(target.uri, Peer(dial, timeout_s), messages.make, frame, _BATCH_LINES)
+
+
+class SyslogSink(Remote):
+    """A syslog server says nothing: what its kernel has taken is all that is known to be delivered."""
+
+    def __init__(
+        self,
+        uri: str,
+        peer: Peer,
+        make: Callable[[bytes], bytes],
+        frame: Callable[[Sequence[bytes]], Sequence[bytes]],
+        batch_lines: int,
+    ) -> None:
+        """``frame`` makes of messages what is sent at once."""
+        self.uri = uri
+        self.batch_lines = batch_lines
+        self._peer, self._make, self._frame = peer, make, frame
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        messages = self._made(lines)
+        self._peer.open()
+        for count, piece in enumerate(self._frame(messages)):
+            try:
+                self._peer.send(piece)
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                if count == 0:
+                    raise RejectedError(f"{len(piece)} bytes are too many for a datagram") from error
+                return count
+        self._peer.wait_until_taken()
+        return len(messages)
+
+    def close(self) -> None:
+        self._peer.close()
+
+    def _made(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Messages, up to a line that cannot be one.  Raises RejectedError where that is the first."""
+        messages: list[bytes] = []
+        for line in lines:
+            try:
+                messages.append(self._make(line))
+            except RejectedError:
+                if not messages:
+                    raise
+                break
+        return messages
+
+
+def _whole(messages: Sequence[bytes]) -> Sequence[bytes]:
+    """Each is a datagram."""
+    return messages
+
+
+def _counted(messages: Sequence[bytes]) -> Sequence[bytes]:
+    return [b"".join(b"%d %s" % (len(message), message) for message in messages)]
+
+
+def _ended(messages: Sequence[bytes]) -> Sequence[bytes]:
+    return [b"".join(message + b"\n" for message in messages)]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line of JSON -> a syslog message (RFC 5424)."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+import orjson
+
+from tracer.base.clock import rfc3339
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.base.printable import printable
+from tracer.delivery.sinks import RejectedError, message
+from tracer.delivery.sinks.known import Known, known
+from tracer.delivery.sinks.target import Option, Target
+from tracer.encoding.encoder import encode
+from tracer.encoding.styles import flat
+from tracer.records.model import Record
+
+FACILITIES = (
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock",
+    "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+)  # fmt: skip
+OPTIONS: Mapping[str, Option] = {
+    "facility": Option("The messages' facility.", "daemon", FACILITIES),
+    "message": Option(
+        "The text: the record as JSON, or a sentence, which has all fields as structured data beside it.",
+        "json",
+        ("json", "sentence"),
+    ),
+    "sd-id": Option("Name of the structured data: NAME@ENTERPRISE-NUMBER.", "oomtrace@32473"),
+    "max-bytes": Option("Longest message; what is longer is trimmed, and stays JSON.", 8192, "bytes"),
+}
+NAMED = (
+    "id", "incident.id", "incident.scope", "limit.cgroup", "victim.pid", "victim.comm", "victim.rss_bytes",
+    "container.id", "container.name", "kubernetes.namespace", "kubernetes.pod_name", "kubernetes.container_name",
+    "systemd.unit", "owner.container.id", "owner.container.name", "owner.systemd.unit",
+)  # fmt: skip
+"""Fields that stand in the structured data beside JSON."""
+
+Field = tuple[str, Any]
+
+_NIL = "-"
+_SD_NAME = re.compile(r"[!#-<>-\\^-~]{1,32}")
+_SD_ID = re.compile(r"[!#-<>-\\^-~]{1,27}@[0-9.]{1,20}")
+_ESCAPED = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
+_NAME_CHARACTERS = 32
+"""The longest name of a parameter, of a message's type."""
+_HOST_CHARACTERS = 255
+
+
+class Messages:
+    """Makes messages as an output's options want them."""
+
+    def __init__(self, target: Target) -> None:
+        """Raises TracerError (exit code 2) where sd-id is none."""
+        options = target.options
+        self._facility = FACILITIES.index(str(options["facility"]))
+        self._is_json = options["message"] == "json"
+        self._sd_id = str(options["sd-id"])
+        if not _SD_ID.fullmatch(self._sd_id):
+            hint = "write NAME@NUMBER, the number of an enterprise: oomtrace@32473"
+            raise TracerError(f"output {target.scheme}: sd-id={self._sd_id} is none", hint, EXIT_USAGE)
+        self._max_bytes = int(options["max-bytes"] or 0)
+        if not self._is_json and options["style"] != "nested":
+            hint = "leave out style, which is that of JSON"
+            raise TracerError(f"output {target.scheme}: a sentence has no style", hint, EXIT_USAGE)
+
+    def make(self, line: bytes) -> bytes:
+        """Raises RejectedError where the line is no record, or too long even when it is trimmed."""
+        head = known(line)
+        if head.type is None:
+            raise RejectedError("it is no record" if head.is_json else "it is no JSON")
+        made = b""
+        for data, text in self._ways(head, line.rstrip(b"\n")):
+            made = self._frame(head, data, text)
+            if len(made) <= self._max_bytes:
+                return made
+        raise RejectedError(f"it takes {len(made)} bytes; max-bytes, which may be raised, is {self._max_bytes}")
+
+    def _ways(self, head: Known, line: bytes) -> "Iterator[tuple[list[Field], bytes]]":
+        """Structured data and text, what tells most first; each takes less than the one before."""
+        record: message.Fields = orjson.loads(line)
+        named = _named(record)
+        if not self._is_json:
+            text = message.sentence(record).encode()
+            yield list(flat(cast(Record, record)).items()), text
+            yield named, text
+            return
+        yield named, line
+        yield [], line
+        with suppress(KeyError, TypeError, AttributeError):  # of another style or version
+            room = self._max_bytes - len(self._frame(head, [], b""))
+            yield [], encode(cast(Record, record), room + 1).rstrip(b"\n")
+
+    def _frame(self, told: Known, data: "list[Field]", text: bytes) -> bytes:
+        kind = str(told.type)
+        priority = 8 * self._facility + message.severity(kind)
+        parameters = "".join(f" {name}={value}" for name, value in _parameters(data))
+        structured = f"[{self._sd_id}{parameters}]" if parameters else _NIL
+        head = (
+            f"<{priority}>1 {_time(told.time_ns)} {_word(told.host or '', _HOST_CHARACTERS)} oomtrace {os.getpid()}"
+            f" {_word(kind, _NAME_CHARACTERS)} {structured} "
+        )
+        return head.encode("utf-8", "replace") + text
+
+
+def _named(record: message.Fields) -> "list[Field]":
+    fields = flat(cast(Record, record))
+    return [(name, fields[name]) for name in NAMED if fields.get(name) is not None]
+
+
+def _parameters(data: "list[Field]") -> Iterator[tuple[str, str]]:
+    for name, value in data:
+        if value is None or not _SD_NAME.fullmatch(name):
+            continue
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        yield name, f'"{printable(text).translate(_ESCAPED)}"'
+
+
+def _time(unix_ns: int | None) -> str:
+    """RFC 5424 knows microseconds at most."""
+    return _NIL if unix_ns is None else f"{rfc3339(unix_ns)[:26]}Z"
+
+
+def _word(text: str, characters: int) -> str:
+    """Printable ASCII without spaces."""
+    return re.sub(r"[^!-~]", "_", text)[:characters] or _NIL

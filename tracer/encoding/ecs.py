@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record in the Elastic Common Schema, version 8: what that has no field for stands under ``oomtrace``.
+
+What is unknown is left out.  Dots in the names of labels become underscores, as Beats have it: to Elasticsearch a dot
+is a level, and labels ``app`` and ``app.name`` could not both be.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tracer.encoding.flatten import leaves
+from tracer.records import image_ref
+from tracer.records.owner import by_owner
+from tracer.records.summary import summary
+
+VERSION = "8.17.0"
+
+FIELDS = {
+    "time": "@timestamp",
+    "type": "event.action",
+    "id": "event.id",
+    "seq": "event.sequence",
+    "host.name": "host.name",
+    "host.boot_id": "host.boot.id",
+    "host.kernel": "host.os.kernel",
+    "host.labels": "labels",
+    "incident.message": "event.reason",
+    "victim.pid": "process.pid",
+    "pid": "process.pid",
+    "victim.tid": "process.thread.id",
+    "victim.ppid": "process.parent.pid",
+    "victim.comm": "process.name",
+    "victim.cmdline": "process.args",
+    "victim.exe": "process.executable",
+    "victim.namespace_pid": "process.vpid",
+    "victim.started_at": "process.start",
+    "container.id": "container.id",
+    "container.runtime": "container.runtime",
+    "container.name": "container.name",
+    "container.labels": "container.labels",
+    "kubernetes.namespace": "orchestrator.namespace",
+    "kubernetes.pod_name": "orchestrator.resource.name",
+    "kubernetes.pod_uid": "orchestrator.resource.id",
+}
+_KINDS = {
+    "oom_kill": ("process", "end"),
+    "oom_exit": ("process", "end"),
+    "sigkill": ("process", "end"),
+    "start": ("host", "start"),
+    "stop": ("host", "end"),
+}
+
+
+def ecs(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested objects."""
+    message, record = summary(record), by_owner(record)
+    category, kind = _KINDS.get(str(record.get("type")), ("host", "info"))
+    event = {"module": "oomtrace", "dataset": "oomtrace", "kind": "event", "category": [category], "type": [kind]}
+    written: dict[str, Any] = {
+        "event": event,
+        "ecs": {"version": VERSION},
+        "message": message,
+        "host": {"os": {"type": "linux"}},
+    }
+    if record.get("kubernetes") is not None:
+        written["orchestrator"] = {"type": "kubernetes", "resource": {"type": "pod"}}
+    for path, value in leaves(record):
+        if value is None:
+            continue
+        if path == "container.image" and isinstance(value, str):
+            _put(written, "container.image", _image(value))
+        elif path == "victim.uid":
+            _put(written, "process.real_user.id", str(value))
+        elif path.endswith("labels"):
+            _put(written, FIELDS.get(path, f"oomtrace.{path}"), _dedot(value))
+        else:
+            _put(written, FIELDS.get(path, f"oomtrace.{path}"), value)
+    return written
+
+
+def _put(written: dict[str, Any], path: str, value: Any) -> None:
+    *folders, name = path.split(".")
+    for folder in folders:
+        written = written.setdefault(folder, {})
+    written[name] = value
+
+
+def _dedot(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """``app.name`` beside ``app_name`` gets one more underscore."""
+    found: dict[str, Any] = {}
+    for name, value in labels.items():
+        plain = name.replace(".", "_")
+        while plain in found:
+            plain += "_"
+        found[plain] = value
+    return found
+
+
+def _image(text: str) -> dict[str, Any]:
+    split = image_ref.split(text)
+    if split is None:
+        return {"hash": {"all": [text]}}
+    tags = {"tag": [split.tag]} if split.tag is not None else {}
+    digests = {"hash": {"all": [split.digest]}} if split.digest is not None else {}
+    return {"name": split.name, **tags, **digests}

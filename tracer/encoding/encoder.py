@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record -> one line of JSON that no collector cuts.
+
+rsyslog's default cuts messages at 8 KiB and leaves invalid JSON behind, so what is long and least telling is trimmed
+first, and named in ``truncated``.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from tracer.encoding.styles import Style, nested
+from tracer.records.model import OomKill, Record, Sigkill
+
+MAX_BYTES = 8192
+MIN_MAX_BYTES = 4096
+_TRIMMED = frozenset({"oom_kill", "sigkill", "gap"})
+_CUT = "…"
+_KEEP = (128, 32, 0)
+"""Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
+_ESCAPED_BYTES = 6
+"""What a character may take in JSON (``\\u001b``)."""
+_CONTROLS = re.compile(
+    rb"\x7f|\xc2[\x80-\x9f\xad]"  # DEL, C1, soft hyphen
+    rb"|\xd8\x9c|\xe1\xa0\x8e|\xef\xbb\xbf"  # U+061C, U+180E, U+FEFF
+    rb"|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]"  # U+200B-200F, U+2028-202E, U+2060-206F
+)
+
+
+def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
+    """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more).
+
+    The record stays as it is: another output, or another style, has room for more of it.
+    """
+    line = _dump(style(record))
+    if len(line) <= max_bytes or record["type"] not in _TRIMMED:
+        return line
+    record = orjson.loads(orjson.dumps(record))  # a copy, quicker than deepcopy()
+    while len(line) > max_bytes and record["type"] == "gap" and record["cgroups"]:
+        record["cgroups"].pop()
+        line = _dump(style(record))
+    if record["type"] != "oom_kill" and record["type"] != "sigkill":
+        return line
+    for keep in _KEEP:
+        trimmers = _trimmers(record, keep) if record["type"] == "oom_kill" else _sigkill_trimmers(record, keep)
+        for name, trim in trimmers:
+            while len(line) > max_bytes and trim(len(line) - max_bytes):
+                if name not in record["truncated"]:
+                    record["truncated"].append(name)
+                line = _dump(style(record))
+    return line
+
+
+def _dump(fields: Mapping[str, Any]) -> bytes:
+    return escape_controls(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def computed_json(value: object, *, indent: bool = False) -> bytes:
+    """JSON of what was computed of records: of damaged ones it may have more than the 64 bits of orjson."""
+    try:
+        written = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0)
+    except TypeError:
+        import json  # hardly ever needed
+
+        written = json.dumps(value, ensure_ascii=False, indent=2 if indent else None).encode(
+            "utf-8", "backslashreplace"
+        )
+    return escape_controls(written)
+
+
+def escape_controls(json: bytes) -> bytes:
+    """Escape what JSON allows as it is, and a terminal that shows the line must not see.
+
+    DEL and the C1 control characters; what breaks lines for some readers (U+2028); what is invisible, or turns the
+    text behind it around (U+202E).
+    """
+    if json.isascii() and b"\x7f" not in json:  # nearly all are
+        return json
+    return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
+
+
+def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    """Name of a field and a function that takes at most so many bytes off it; False: nothing is left to take."""
+    victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
+    container: dict[str, Any] = record["container"] or {}  # type: ignore[assignment]
+    trigger: dict[str, Any] = record["trigger"] or {}  # type: ignore[assignment]
+    limit: dict[str, Any] = record["limit"] or {}  # type: ignore[assignment]
+    whole: dict[str, Any] = record  # type: ignore[assignment]
+    yield "container.labels", lambda _excess: _drop_label(container, keep)
+    yield "victim.cmdline", lambda excess: _shorten_cmdline(victim["cmdline"], excess, 2 * keep)
+    yield "trigger.cgroup", lambda excess: _shorten_cgroup(trigger, excess, keep)
+    yield "victim.shared_mm", lambda excess: _drop_items(victim, "shared_mm", excess, keep)
+    yield "candidates", lambda excess: _drop_items(whole, "candidates", excess, keep)
+    yield "victim.exe", lambda excess: _shorten_path(victim, "exe", excess, keep)
+    yield "limit.cgroup", lambda excess: _shorten_cgroup(limit, excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_cgroup(victim, excess, keep)
+    yield from _identity_trimmers(whole, "", keep)
+
+
+def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    whole: dict[str, Any] = record  # type: ignore[assignment]
+    victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
+    sender: dict[str, Any] = record["sender"] or {}  # type: ignore[assignment]
+    yield "sender.container.labels", lambda _excess: _drop_label(sender.get("container") or {}, keep)
+    yield "container.labels", lambda _excess: _drop_label(whole["container"] or {}, keep)
+    yield "sender.cgroup", lambda excess: _shorten_cgroup(sender, excess, keep)
+    yield "victim.cgroup", lambda excess: _shorten_cgroup(victim, excess, keep)
+    yield from _identity_trimmers(sender, "sender.", keep)
+    yield from _identity_trimmers(whole, "", keep)
+
+
+def _identity_trimmers(named: dict[str, Any], prefix: str, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+    """What is inside goes before its owner: that tells whose it is."""
+    parts = [(part, named.get(part)) for part in ("container", "kubernetes", "systemd")]
+    parts += [(f"owner.{part}", fields) for part, fields in (named.get("owner") or {}).items()]
+    for part, fields in parts:
+        for field in [field for field, value in (fields or {}).items() if isinstance(value, str)]:
+            # An id that is cut names nothing: ids stay as long as anything else can go.
+            floor = max(keep, 128) if field in ("id", "node_container_id", "pod_uid") and keep else keep
+            yield (
+                f"{prefix}{part}.{field}",
+                lambda excess, of=fields, name=field, least=floor: (  # type: ignore[misc]
+                    _shorten_path(of, name, excess, least)
+                ),
+            )
+
+
+def _drop_label(container: dict[str, Any], keep: int) -> bool:
+    labels = container.get("labels")
+    if not labels or len(labels) <= keep // 16:
+        return False
+    labels.popitem()
+    return True
+
+
+def _drop_items(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
+    """Take items off the end of a list."""
+    items = owner[key]
+    least = max(3, keep // 16) if key == "candidates" else keep // 16
+    if not items or len(items) <= least:
+        return False
+    longest = len(orjson.dumps(items)) // len(items) + 1
+    del items[max(least, len(items) - max(1, excess // (2 * longest))) :]
+    return True
+
+
+def _shorten_cmdline(strings: list[str] | None, excess: int, keep: int) -> bool:
+    """Take characters off the end of a list of strings; each string counts one more, for what surrounds it."""
+    if not strings:
+        return False
+    total = sum(len(string) + 1 for string in strings)
+    if total <= keep:
+        return False
+    target = max(keep, total - max(excess // _ESCAPED_BYTES, 16))
+    while strings and total > target:
+        last = strings.pop()
+        total -= len(last) + 1
+        if total + 1 < target and len(last) > target - total - 1:
+            strings.append(last[: target - total - 1])
+            break
+    return True
+
+
+def _shorten_cgroup(owner: dict[str, Any], excess: int, keep: int) -> bool:
+    """The beginning of a cgroup's path tells whose it is, whatever is called how below: the end goes."""
+    text = owner.get("cgroup")
+    if not text:
+        return False
+    rest = text.removesuffix(_CUT)
+    if len(rest) <= keep:
+        return False
+    owner["cgroup"] = rest[: max(keep, len(rest) - max(excess // _ESCAPED_BYTES, 16))] + _CUT
+    return True
+
+
+def _shorten_path(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
+    """The end of a path tells most: the beginning goes."""
+    text = owner.get(key)
+    if not text:
+        return False
+    rest = text.removeprefix(_CUT)
+    if len(rest) <= keep:
+        return False
+    owner[key] = _CUT + rest[min(max(excess // _ESCAPED_BYTES, 16), len(rest) - keep) :]
+    return True

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record as a log record of OpenTelemetry: its Log Data Model, with attributes of the semantic conventions.
+
+What OpenTelemetry has no name for stands under ``oomtrace.``, by its path in the record.  What is unknown is left out.
+The type stands there, too, because some stores forget the event's name.
+The container and the pod are the resource, because it is them that the record is about, and there logs of theirs are
+looked for; the process is gone with the event.  Lists of objects become a list for each field, since attributes are
+lists of plain values at most; the first values of all lists belong together, and so on.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tracer.encoding.flatten import leaves
+from tracer.records import image_ref
+from tracer.records.line_prefix import EVENT_PREFIX
+from tracer.records.owner import by_owner
+from tracer.records.summary import summary
+
+SERVICE_NAME = "oomtrace"
+
+RESOURCE = {
+    "host.name": "host.name",
+    "container.id": "container.id",
+    "container.name": "container.name",
+    "container.runtime": "container.runtime.name",
+    "kubernetes.namespace": "k8s.namespace.name",
+    "kubernetes.pod_name": "k8s.pod.name",
+    "kubernetes.pod_uid": "k8s.pod.uid",
+    "kubernetes.container_name": "k8s.container.name",
+}
+ATTRIBUTES = {
+    "victim.pid": "process.pid",
+    "pid": "process.pid",
+    "victim.ppid": "process.parent_pid",
+    "victim.comm": "process.title",
+    "victim.cmdline": "process.command_args",
+    "victim.exe": "process.executable.path",
+    "victim.uid": "process.real_user.id",
+    "victim.namespace_pid": "process.vpid",
+    "victim.started_at": "process.creation.time",
+    "victim.cgroup": "process.linux.cgroup",
+}
+SEVERITIES = {"oom_kill": (17, "ERROR"), "lost": (13, "WARN"), "gap": (13, "WARN"), "sigkill": (10, "INFO2")}
+"""OpenTelemetry's INFO2 is syslog's notice."""
+INFO = (9, "INFO")
+
+
+def otel(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of the data model, attributes as flat objects."""
+    number, text = SEVERITIES.get(str(record.get("type")), INFO)
+    resource, attributes = parts(record)
+    return {
+        "EventName": event_name(record),
+        "Timestamp": record.get("time"),
+        "SeverityNumber": number,
+        "SeverityText": text,
+        "Body": summary(record),
+        "Resource": resource,
+        "Attributes": attributes,
+    }
+
+
+def event_name(record: Mapping[str, Any]) -> str:
+    return f"{EVENT_PREFIX}{record.get('type')}"
+
+
+def parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes of the resource, and of the log record: strings, numbers, booleans, and lists of these."""
+    resource: dict[str, Any] = {"service.name": SERVICE_NAME, "os.type": "linux"}
+    attributes: dict[str, Any] = {}
+    if isinstance(record.get("id"), str):
+        attributes["log.record.uid"] = f"{record.get('type')}:{record['id']}"
+    for path, value in leaves(by_owner(record)):
+        if value is None or path == "time":
+            continue
+        if path == "container.image" and isinstance(value, str):
+            split = image_ref.split(value)
+            resource.update({"container.image.name": split.name} if split else {"container.image.id": value})
+            attributes.update(_versions(split))
+        elif path == "host.labels":
+            resource.update((f"oomtrace.label.{name}", text) for name, text in value.items())
+        elif isinstance(value, dict):
+            prefix = "container.label" if path == "container.labels" else f"oomtrace.{path}"
+            attributes.update((f"{prefix}.{name}", text) for name, text in value.items())
+        elif path in RESOURCE:
+            resource[RESOURCE[path]] = value
+        else:
+            attributes.update(_columns(ATTRIBUTES.get(path, f"oomtrace.{path}"), value))
+    return resource, attributes
+
+
+def _columns(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        yield name, value
+        return
+    for key in value[0]:
+        yield f"{name}.{key}", [item.get(key) for item in value]
+
+
+def _versions(split: image_ref.Image | None) -> Iterator[tuple[str, Any]]:
+    if split is not None and split.tag is not None:
+        yield "container.image.tags", [split.tag]
+    if split is not None and split.digest is not None:
+        yield "container.image.repo_digests", [split.digest]

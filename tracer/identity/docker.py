@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Docker's own record of a container: DATA_ROOT/containers/ID/config.v2.json (moby, container/container.go).
+
+Written when the container is created, before it starts; gone about 100 ms after the end of one with ``--rm``.
+"""
+
+from tracer.identity import runtime_metadata
+from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.linux import safe_files
+
+
+def find(root: str, container_id: str) -> Facts | None:
+    """Name, image and labels; None where Docker has no such container.
+
+    Raises UnreadableError.
+    """
+    found = _read(root, container_id)
+    return None if found is None else found[0].copy()
+
+
+def verdict(root: str, container_id: str) -> Verdict | None:
+    """How it ended, as ``docker inspect`` would say.
+
+    Raises UnreadableError.
+    """
+    found = _read(root, container_id)
+    return None if found is None else found[1].copy()
+
+
+def _read(root: str, container_id: str) -> tuple[Facts, Verdict] | None:
+    return safe_files.read_once(root, f"containers/{container_id}/config.v2.json", _take)
+
+
+def _take(data: bytes, source: str) -> tuple[Facts, Verdict]:
+    config = runtime_metadata.parse(data, source)
+    inner = runtime_metadata.child(config, "Config")
+    labels = runtime_metadata.child(inner, "Labels")
+    name = config.get("Name")
+    found: Facts = {"runtime": "docker"}
+    runtime_metadata.put(
+        found, name=name.removeprefix("/") if isinstance(name, str) else None, image=inner.get("Image")
+    )
+    runtime_metadata.put_labels(found, labels)
+    runtime_metadata.put_kubernetes(found, labels)  # dockershim and cri-dockerd
+    state = runtime_metadata.child(config, "State")
+    ended = state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
+    return found, runtime_metadata.verdict(bool(state.get("Running")), *ended)

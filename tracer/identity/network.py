@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network namespace, by its inode number -> the interfaces in it, with their addresses.
+
+They can be read only from inside, while something leads there: a process, or a handle that a runtime mounted.  So what
+was read while a container lived is remembered.  Whoever enters a namespace is a thread that ends there: there is no way
+back that could fail, and nothing keeps the namespace alive.
+"""
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from tracer.base import threads
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.base.extras import installation
+from tracer.records.owner import Interface
+
+DEADLINE_S = 0.2
+DEAR_S, SHARE = 0.02, 50
+"""A namespace that takes longer to read is not read again for so many times as long: 2 % of the time are its."""
+DEAR_MAX = 1024
+ENTRIES_MAX = 4096
+BYTES_MAX = 2 << 20
+"""Of all entries: a container can name its interfaces and addresses as it likes, and have thousands."""
+INTERFACES_MAX = 16
+ADDRESSES_MAX = 16
+"""Of one interface."""
+HANDLES = ("/run/netns", "/run/docker/netns", "/var/run/netns", "/var/run/docker/netns")
+"""Where runtimes and CNI mount them; /var/run is /run almost everywhere."""
+
+_CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
+_RTEXT_FILTER_SKIP_STATS = 8
+_RECEIVE_BYTES = 1 << 16
+_RECEIVES_MAX = 64
+_IFF_LOOPBACK = 0x8
+_ARPHRD_ETHER = 1
+_FALLBACK_TYPES = frozenset({768, 769, 776, 778, 823})
+"""tunl0, ip6tnl0, sit0, gre0, ip6gre0: in every namespace where the host has the module, and nothing in them."""
+
+
+Found = tuple[int, int | None, str]
+"""Inode number, cookie, interfaces as JSON."""
+Read = Callable[[str, int | None], Found | None]
+
+
+class _Entry(NamedTuple):
+    cookie: int | None
+    interfaces: bytes
+    """As JSON: 150 bytes instead of 900."""
+
+
+class _Messages(NamedTuple):
+    """pyroute2's classes for what rtnetlink sends."""
+
+    link: type[Any]
+    address: type[Any]
+
+
+class Namespaces:
+    """What is known of network namespaces; for one thread at a time.  Keeps no descriptor open and no thread alive.
+
+    ``far`` does what ``read`` does, elsewhere.  Raises TracerError (EXIT_USAGE) where pyroute2 is missing.
+    """
+
+    def __init__(self) -> None:
+        self.far: Read = self.read
+        messages = _import_messages()
+        self._messages = messages
+        self._links = _request(messages.link, _RTM_GETLINK, [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)])
+        self._addresses = _request(messages.address, _RTM_GETADDR, [])
+        self._setns = ctypes.CDLL(None, use_errno=True).setns
+        self._nsfs = os.stat("/proc/self/ns/net").st_dev
+        self._entries: dict[int, _Entry] = {}  # oldest first
+        self._bytes = 0
+        self._not_before_s: dict[int, float] = {}
+        """When namespaces that take long are read again, by their inodes."""
+        self._thread: threading.Thread | None = None
+
+    def learn(self, handle: str | int) -> int | None:
+        """Read what is in the namespace of a process, or behind a path, and remember it; its inode number.
+
+        None: there is no such namespace any more, or it could not be read within DEADLINE_S.
+        """
+        return self._learn(handle, None)
+
+    def lookup(self, inode: int, pids: Iterable[int] = (), cookie: int = 0) -> list[Interface] | None:
+        """The interfaces: through one of the processes, else through a mounted handle, else from memory.
+
+        Inode numbers are given again.  The kernel's cookie of the namespace (``net->net_cookie``) is not: only with it
+        is something remembered.  Zero: the kernel has none.
+        """
+        if not self._read_now(inode, pids):
+            entry = self._entries.get(inode)
+            # What was empty was read too early, perhaps.
+            if entry is None or not cookie or entry.cookie != cookie or entry.interfaces == b"[]":
+                return None
+        interfaces: list[Interface] = orjson.loads(self._entries[inode].interfaces)
+        return interfaces
+
+    def _read_now(self, inode: int, pids: Iterable[int]) -> bool:
+        began_s = time.monotonic()
+        if began_s < self._not_before_s.get(inode, 0.0):
+            return False
+        handle = self._find(inode, pids)
+        is_read = handle is not None and self._learn(handle, inode) is not None
+        now_s = time.monotonic()
+        self._not_before_s.pop(inode, None)
+        if now_s - began_s > DEAR_S:
+            self._not_before_s[inode] = now_s + SHARE * (now_s - began_s)
+            if len(self._not_before_s) > DEAR_MAX:
+                del self._not_before_s[next(iter(self._not_before_s))]
+        return is_read
+
+    def forget(self, inode: int) -> None:
+        """Drop what is remembered, as the namespace is gone."""
+        entry = self._entries.pop(inode, None)
+        if entry is not None:
+            self._bytes -= len(entry.interfaces)
+
+    def _learn(self, handle: str | int, expected: int | None) -> int | None:
+        path = f"/proc/{handle}/ns/net" if isinstance(handle, int) else handle
+        found = self.far(path, expected)
+        if found is None:
+            return None
+        inode, cookie, interfaces = found
+        self._remember(inode, _Entry(cookie, interfaces.encode()))
+        return inode
+
+    def read(self, path: str, expected: int | None) -> Found | None:
+        """What is in the namespace behind a path; None: it is none, or not that with the expected inode number."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+            if status.st_dev != self._nsfs or expected not in (None, status.st_ino):
+                return None
+            entry = self._visit(descriptor)
+        finally:
+            os.close(descriptor)
+        return None if entry is None else (status.st_ino, entry.cookie, entry.interfaces.decode())
+
+    def _remember(self, inode: int, entry: _Entry) -> None:
+        self.forget(inode)
+        self._entries[inode] = entry
+        self._bytes += len(entry.interfaces)
+        while len(self._entries) > ENTRIES_MAX or self._bytes > BYTES_MAX:
+            self.forget(next(iter(self._entries)))
+
+    def _find(self, inode: int, pids: Iterable[int]) -> str | int | None:
+        found: int | None = next((pid for pid in pids if self._leads_to(f"/proc/{pid}/ns/net", inode)), None)
+        if found is not None:
+            return found
+        for folder in dict.fromkeys(map(os.path.realpath, HANDLES)):
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                continue
+            for name in names:
+                if self._leads_to(f"{folder}/{name}", inode):
+                    return f"{folder}/{name}"
+        return None
+
+    def _leads_to(self, path: str, inode: int) -> bool:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self._nsfs, inode)
+
+    def _visit(self, descriptor: int) -> _Entry | None:
+        """Send a thread in; None when it found nothing within DEADLINE_S, or an earlier one is still stuck."""
+        if self._thread is not None and self._thread.is_alive():
+            return None
+        result: list[_Entry | Exception] = []
+        try:
+            entered = os.dup(descriptor)
+        except OSError:  # no descriptor is free
+            return None
+        thread = threads.start("netns", self._enter, entered, result)
+        if thread is None:
+            os.close(entered)
+            return None
+        thread.join(DEADLINE_S)
+        # The kernel may let it wait for its lock on all interfaces of the host (rtnl) for longer than that.
+        self._thread = thread if thread.is_alive() else None
+        return result[0] if result and isinstance(result[0], _Entry) else None
+
+    def _enter(self, descriptor: int, result: list[_Entry | Exception]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        try:
+            try:
+                if self._setns(descriptor, _CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            finally:
+                os.close(descriptor)
+            result.append(_Entry(_cookie(), orjson.dumps(self._read(deadline))))
+        except Exception as error:  # pyroute2's, too: what is in there was not made by anybody who is to be trusted
+            result.append(error)
+
+    def _read(self, deadline: float) -> list[Interface]:
+        """The interfaces of the namespace that this thread is in."""
+        interfaces: dict[int, Interface] = {}
+        fallbacks = set()
+        for link in _dump(self._links, _RTM_NEWLINK, self._messages.link, deadline):
+            if link["flags"] & _IFF_LOOPBACK:
+                continue
+            if len(interfaces) == INTERFACES_MAX:
+                break
+            ethernet = link["ifi_type"] == _ARPHRD_ETHER
+            mac_address = link.get_attr("IFLA_ADDRESS") if ethernet else None
+            interfaces[link["index"]] = {
+                "name": _text(link.get_attr("IFLA_IFNAME")),
+                "mac_address": mac_address if isinstance(mac_address, str) else None,
+                "ip_addresses": [],
+            }
+            if link["ifi_type"] in _FALLBACK_TYPES:
+                fallbacks.add(link["index"])
+        if interfaces:
+            for message in _dump(self._addresses, _RTM_NEWADDR, self._messages.address, deadline):
+                interface = interfaces.get(message["index"])
+                # IFA_ADDRESS is the other end's address where there is one
+                address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                if interface is not None and address and len(interface["ip_addresses"]) < ADDRESSES_MAX:
+                    interface["ip_addresses"].append(f"{address}/{message['prefixlen']}")
+        return [
+            interface for index, interface in interfaces.items() if interface["ip_addresses"] or index not in fallbacks
+        ]
+
+
+def _dump(request: bytes, kind: int, message: type[Any], deadline: float) -> Iterator[Any]:
+    """The kernel's answers to a request for all of a kind, in a socket of its own, as they may be left unread.
+
+    Raises OSError: the kernel refuses, things change all the time, or the time is over.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        netlink.sendto(request, (0, 0))
+        for _ in range(_RECEIVES_MAX):
+            netlink.settimeout(max(0.001, deadline - time.monotonic()))
+            data = netlink.recv(_RECEIVE_BYTES)
+            offset = 0
+            while offset + _HEADER.size <= len(data):
+                length, received, flags, _, _ = _HEADER.unpack_from(data, offset)
+                if flags & _NLM_F_DUMP_INTR:
+                    raise OSError("the interfaces changed meanwhile")
+                if received == _NLMSG_DONE:
+                    return
+                if received == _NLMSG_ERROR or length < _HEADER.size:
+                    raise OSError("the kernel refuses to tell")
+                if received == kind:
+                    decoded = message(data[offset : offset + length])
+                    decoded.decode()
+                    yield decoded
+                offset += (length + 3) & ~3
+
+
+def _cookie() -> int | None:
+    """The kernel's number for this thread's namespace, never given again; None before Linux 5.14."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as own:
+        try:
+            return int.from_bytes(own.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:
+            return None
+
+
+def _text(name: str | bytes | None) -> str:
+    """pyroute2 leaves what is not UTF-8 as bytes."""
+    return name.rstrip(b"\0").decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name or ""
+
+
+def _request(message: type[Any], kind: int, attributes: list[tuple[str, int]]) -> bytes:
+    request = message()
+    request["header"]["type"] = kind
+    request["header"]["flags"] = _NLM_F_REQUEST | _NLM_F_DUMP
+    request["attrs"] = attributes
+    request.encode()
+    return bytes(request.data)
+
+
+def _import_messages() -> _Messages:
+    """pyroute2's messages alone: importing the package itself loads all of it, 20 MB instead of 2.5."""
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None or not spec.submodule_search_locations:
+        raise TracerError("--network needs pyroute2", installation("network"), EXIT_USAGE)
+    bare = types.ModuleType("pyroute2")
+    bare.__path__ = list(spec.submodule_search_locations)
+    whole = sys.modules.setdefault("pyroute2", bare)
+    try:
+        link = importlib.import_module("pyroute2.netlink.rtnl.ifinfmsg").ifinfmsg
+        address = importlib.import_module("pyroute2.netlink.rtnl.ifaddrmsg").ifaddrmsg
+    except (ImportError, AttributeError) as error:
+        raise TracerError(f"--network cannot use pyroute2 ({error})", installation("network"), EXIT_USAGE) from error
+    finally:
+        if whole is bare:  # who imports it after this gets the real one
+            del sys.modules["pyroute2"]
+    return _Messages(link, address)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``oomtrace parse``: kernel logs in, the records of their OOM kills out."""
+
+import os
+import stat
+import sys
+
+from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
+from tracer.base.printable import printable
+from tracer.encoding import encoder
+from tracer.logs import kmsg
+from tracer.logs.files import STDIN
+from tracer.logs.kills import Form, LogKills, Wanted
+from tracer.records.conclusions import since_boot, uptime_s
+from tracer.records.model import OomKill
+from tracer.records.summary import describe
+
+
+def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) -> int:
+    """Print the kills in the logs; gives the exit code.  Of files that cannot be read one line each is said on stderr.
+
+    Raises TracerError for wrong options, OSError where the output cannot be written.
+    """
+    search = LogKills(wanted, form)
+    if sys.stdout is None:
+        raise TracerError("there is no standard output", "run it with one")
+    if not files:
+        files = [STDIN if _is_given() else kmsg.PATH]
+    if form.follow and len(files) > 1:
+        raise TracerError("--follow takes one file", "start one oomtrace for each", EXIT_USAGE)
+    printer = _Printer(sentence, form.follow)
+    code = 0
+
+    def unreadable(error: TracerError) -> None:
+        nonlocal code
+        sys.stdout.flush()
+        print(f"oomtrace: {error}", file=sys.stderr)
+        code = EXIT_FAILED
+
+    try:
+        for record in search.kills(files, unreadable):
+            printer.print(record)
+    except KeyboardInterrupt:
+        for record in search.held():
+            printer.print(record)
+        code = 0 if form.follow else 130
+    sys.stdout.flush()
+    for remark in search.remarks():
+        print(f"oomtrace: {remark.text_with_hint()}", file=sys.stderr)
+        code = code or (EXIT_FAILED if remark.is_loss else 0)
+    if search.undated:
+        print(
+            f"oomtrace: {_kills_have(search.undated)} no date, as the log tells only the time since some boot: "
+            "give --boot-time",
+            file=sys.stderr,
+        )
+    if search.unread_dates:
+        print(
+            f"oomtrace: {_kills_have(search.unread_dates)} no time, as the log has no date, or none that can be read "
+            "(English ones can, and numbers): give what journalctl -o json prints, or LC_ALL=C dmesg -T or journalctl",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _kills_have(count: int) -> str:
+    return "1 kill has" if count == 1 else f"{count} kills have"
+
+
+def _is_given() -> bool:
+    """Whether standard input may be a log: no terminal, nor the /dev/null of cron and of units."""
+    try:
+        return sys.stdin is not None and not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+class _Printer:
+    def __init__(self, sentence: bool, at_once: bool) -> None:
+        self._sentence, self._at_once = sentence, at_once
+        self._seq = 0
+
+    def print(self, record: OomKill) -> None:
+        record["seq"] = self._seq
+        self._seq += 1
+        if self._sentence:
+            uptime = uptime_s(record)
+            when = record["time"] or ("at an unknown time" if uptime is None else since_boot(uptime))
+            said = f"{when} {record['host']['name'] or ''}".rstrip()
+            print(printable(f"{said}: {describe(record)}"))
+        else:
+            sys.stdout.buffer.write(encoder.encode(record))
+        if self._at_once:
+            sys.stdout.flush()

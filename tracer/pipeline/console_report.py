@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel's own report of an OOM kill says, for hosts where struct oom_control cannot be read.
+
+Formats: mm/oom_kill.c, dump_header() and dump_oom_victim(), Linux 5.0 and later.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tracer.logs.oom_lines import INVOKED, SCOPES
+from tracer.records.model import Scope
+
+_CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
+_TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
+_KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
+
+
+class Report(NamedTuple):
+    """None where the line is missing: the kernel limits the rate of all but the last one."""
+
+    scope: Scope | None
+    gfp_mask: int | None
+    gfp_flags: str | None
+    order: int | None
+    message: str | None
+    limit_cgroup: str | None
+    """The cgroup whose limit was hit."""
+
+
+def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
+    """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it).
+
+    The order of the pieces tells what they are, not their text: names in them may look like anything.
+    """
+    rest = list(pieces)
+    gfp_mask = gfp_flags = order = message = limit_cgroup = None
+    scope: Scope | None = None
+    if rest and (match := INVOKED.match(rest[0])):
+        gfp_mask, order = int(match[2], 16), int(match[4])
+        gfp_flags = match[3].decode("utf-8", "backslashreplace") if match[3] else None
+        del rest[0]
+    summary_ends = len(rest) < 2 or _TASK.search(b"".join(rest[:-1])) is not None
+    if rest and summary_ends and (match := _KILLED.match(rest[-1])):
+        message = match[1].decode("utf-8", "backslashreplace")
+        del rest[-1]
+    summary = b"".join(piece.rstrip(b"\n") for piece in rest)
+    if match := _CONSTRAINT.match(summary):
+        scope = SCOPES.get(match[1])
+        limit_cgroup = _limit_cgroup(summary, victim_cgroup)
+    if order == -1:
+        scope = "sysrq"
+    if scope is None and message is not None and message.startswith("Memory cgroup"):
+        scope = "memcg"
+    return Report(scope, gfp_mask, gfp_flags, order, message, limit_cgroup)
+
+
+def _limit_cgroup(summary: bytes, victim_cgroup: bytes) -> str | None:
+    """A cgroup's name may hold anything, ``,task_memcg=`` too; but the limit is the victim's cgroup or one above it."""
+    above = victim_cgroup
+    while True:
+        if b",oom_memcg=" + above + b",task_memcg=" + victim_cgroup + b"," in summary:
+            return above.decode("utf-8", "backslashreplace")
+        if above == b"/":
+            return None
+        above = above.rpartition(b"/")[0] or b"/"

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events -> kills: every victim joined to its incident, and its exit after its kill.
+
+The kernel runs one OOM killer at a time (oom_lock), and the ring buffer keeps the order, so an incident is whole when
+its end is read.  An end that is missing must not keep its victims: the next incident, or a short silence, ends it, too.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tracer.capture import brief, wire
+
+QUIET_NS = 100_000_000
+"""Without kprobes nothing marks the end of a group kill: it is over after this long without an event."""
+END_WAIT_NS = 1_000_000_000
+"""With them an end comes, unless it is lost; the trigger may be interrupted for long on a busy host."""
+
+
+KILLED = b": Killed process"
+"""What the kernel logs of a process that it has killed; other words come from one that was marked only."""
+
+
+class Kill(NamedTuple):
+    """One victim with all that is known of its incident."""
+
+    victim: wire.VictimEvent
+    incident: wire.IncidentEvent | None
+    victims: int | None
+    sharers: tuple[wire.SharerEvent, ...]
+    levels: tuple[wire.Counters, ...]
+    log: tuple[bytes, ...]
+
+
+Told = Kill | wire.ExitEvent | wire.AgainEvent
+
+
+class _Open:
+    """What has been read of an incident so far."""
+
+    def __init__(self, incident_ns: int) -> None:
+        self.incident_ns = incident_ns
+        self.victims: list[wire.VictimEvent] = []
+        self.reported: set[int] = set()
+        """Which victims the kernel log has named as killed, in tracepoint mode."""
+        self.sharers: dict[int, wire.SharerEvent] = {}
+        """By their pids: a container chooses how many there are."""
+        self.levels: tuple[wire.Counters, ...] = ()
+        self.log: list[bytes] = []
+        self.exits: list[wire.ExitEvent] = []
+        """Victims that are gone already; their ends are told after their kills."""
+        self.incident: wire.IncidentEvent | None = None
+        self.ended = False
+        self.touched_ns = 0
+
+    def add(self, event: wire.Event) -> None:
+        match event:
+            case wire.VictimEvent():
+                self.victims.append(event)
+            case wire.SharerEvent():
+                self.sharers.setdefault(event.pid, event)
+            case wire.LevelsEvent():
+                self.levels = event.levels
+            case wire.LogEvent():
+                if self.reported:
+                    self.log.pop()  # each victim of a group has such a line: one tells how all were killed
+                self.log.append(event.text)
+                if self.victims and KILLED in event.text:
+                    self.reported.add(len(self.victims) - 1)
+            case wire.IncidentEvent():
+                self.incident = event
+            case wire.ExitEvent():
+                self.exits.append(event)
+            case wire.EndEvent():
+                self.ended = True
+
+    def finished(self) -> bool:
+        """Whether nothing more can come."""
+        if self.ended:
+            return True
+        if not self.victims:
+            return False
+        last = self.victims[-1]
+        if not _tells_all(last) and (
+            len(self.victims) - 1 not in self.reported or (self.incident is None and last.brief is None)
+        ):
+            return False
+        # Without kprobes nothing marks the end: members of a group and sharers of the memory may follow.
+        return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
+
+    def patience_ns(self) -> int | None:
+        """How long to wait for the next event; None: for ever, as nobody was killed yet."""
+        if not self.victims:
+            return None
+        marked_end = self.incident is not None and self.incident.flags & wire.INCIDENT_OC
+        marked_end = marked_end or _tells_all(self.victims[-1])
+        return END_WAIT_NS if marked_end else QUIET_NS
+
+    def kills(self) -> Iterator[Kill]:
+        killed = [
+            victim
+            for number, victim in enumerate(self.victims)
+            if number in self.reported or not victim.flags & wire.VICTIM_MARKED
+        ]
+        sharers: dict[int, list[wire.SharerEvent]] = {}
+        for sharer in self.sharers.values():
+            sharers.setdefault(sharer.victim_pid, []).append(sharer)
+        log = tuple(self.log)
+        for victim in killed:
+            own = tuple(sharers.get(victim.pid or victim.tid, ()))
+            yield Kill(victim, self.incident, len(killed), own, self.levels, log)
+
+
+def _tells_all(victim: wire.VictimEvent) -> bool:
+    """Whether it was told in brief, with kprobes: nothing else tells of its incident."""
+    return victim.brief is not None and bool(victim.brief.flags & brief.BRIEF_OC)
+
+
+class Incidents:
+    """Joins events; feed them in the order of the ring buffer."""
+
+    def __init__(self) -> None:
+        self._open: _Open | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is one that was read in part, with victims or without."""
+        return self._open is not None
+
+    def patience_ns(self) -> int | None:
+        """After which silence ``flush`` has to be called; None: there is no need."""
+        return None if self._open is None else self._open.patience_ns()
+
+    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Told]:
+        """What ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
+        incident_ns = event.header.incident_ns
+        if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
+            yield event
+            return
+        if isinstance(event, wire.AgainEvent):
+            yield event
+            return
+        # The beginning of its incident was not seen, so nothing can be joined to it.
+        if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
+            yield Kill(event, None, None, (), (), ())
+            return
+        if self._open is not None and self._open.incident_ns != incident_ns:
+            yield from self.end()
+        if self._open is None:
+            if isinstance(event, (wire.SharerEvent, wire.EndEvent)):  # too late, or there was no victim
+                return
+            self._open = _Open(incident_ns)
+        current = self._open
+        current.touched_ns = now_ns
+        current.add(event)
+        if current.finished():
+            yield from self.end()
+
+    def flush(self, now_ns: int) -> Iterator[Told]:
+        """The kills and exits of an incident that has been silent for too long."""
+        patience_ns = self.patience_ns()
+        if self._open is not None and patience_ns is not None and now_ns - self._open.touched_ns >= patience_ns:
+            yield from self.end()
+
+    def end(self) -> Iterator[Told]:
+        """The kills and exits of the open incident, whatever it lacks."""
+        current, self._open = self._open, None
+        if current is not None:
+            yield from current.kills()
+            yield from current.exits

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of a victim's container: told a little after the victim's end, when its runtime knows, too."""
+
+import heapq
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tracer.identity.metadata_cache import Names, Question
+from tracer.identity.runtime_metadata import Verdict
+from tracer.linux import procfs
+from tracer.records.model import OomExit, OomKill
+from tracer.records.owner import owner_of, user_of
+
+VICTIMS_MAX = 4096
+"""Kills whose exits are yet to come."""
+SETTLE_NS = 500_000_000
+"""A runtime writes down the end of a container within so long; an emulated machine takes longer, and is asked again."""
+GIVE_UP_NS = 3_000_000_000
+LOOK_NS = 20_000_000
+"""How soon it is looked whether the runtime's files were read."""
+WAITING_MAX = 4096
+"""Exits that wait; beyond, one is told as it is: neither the container's init nor its runtime is asked."""
+TOLD_MAX = 32
+COST = 10
+"""A container is asked about again after so many times as long as reading its files took."""
+END_S = 1.0
+"""How long the end waits for the runtimes' files."""
+
+
+class _Victim(NamedTuple):
+    is_init: bool
+    init_pid: int
+    """Of its PID namespace's init; 0: the host's."""
+    init_started_ns: int
+    container_id: str | None
+    runtime: str | None
+    user: int | None
+    """Whose container it is; None: the host's."""
+
+
+_Key = tuple[str, str, int | None]
+"""A container: its id, its runtime, its user."""
+
+
+class _Waiting(NamedTuple):
+    exited_ns: int
+    record: OomExit
+    victim: _Victim
+
+
+class Exits:
+    """Completes oom_exit records; times are of any clock that the calls share.
+
+    The runtimes' files are read by another thread, of each container at most once in SETTLE_NS: whatever that costs,
+    no other record waits for it.
+    """
+
+    def __init__(self, names: Names | None, lives: Callable[[int, int], bool | None] = procfs.lives) -> None:
+        """``lives`` tells whether the process with this pid and start does; None: unknown."""
+        self._names = names
+        self._lives = lives
+        self._victims: OrderedDict[str, _Victim] = OrderedDict()
+        self._waiting: list[tuple[int, int, _Waiting]] = []
+        """When each is due, their order, and what waits: a heap."""
+        self._order = itertools.count()
+        self._asked: dict[_Key, tuple[int, Question]] = {}
+        """When the containers of those that wait were asked about last."""
+
+    def killed(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
+        """A victim whose exit will come."""
+        container, owner = record["container"], owner_of(record)
+        user = user_of(owner)
+        is_known = owner.container is not None or user is not None
+        if container is not None and (container["node_container_id"] is not None or not is_known):
+            container = None  # its own runtime is inside of another container, or nobody knows whose it is
+        self._victims[record["id"]] = _Victim(
+            bool(record["victim"]["is_container_init"]),
+            init_pid,
+            init_started_ns,
+            container["id"] if container else None,
+            container["runtime"] if container else None,
+            user,
+        )
+        if len(self._victims) > VICTIMS_MAX:
+            self._victims.popitem(last=False)
+
+    def rename(self, old_id: str, kill_id: str) -> None:
+        """The exit of this victim, if it is yet to come, will have another id."""
+        victim = self._victims.pop(old_id, None)
+        if victim is not None:
+            self._victims[kill_id] = victim
+
+    def exited(self, record: OomExit, now_ns: int) -> OomExit | None:
+        """The record, if nothing more can be learned about it; else it comes out of ``due`` later."""
+        victim = self._victims.pop(record["id"], None)
+        if victim is None or (victim.init_pid == 0 and victim.container_id is None):
+            return record
+        if len(self._waiting) >= WAITING_MAX:
+            return record
+        self._wait(_Waiting(now_ns, record, victim), now_ns + SETTLE_NS)
+        return None
+
+    def _wait(self, waiting: _Waiting, until_ns: int) -> None:
+        heapq.heappush(self._waiting, (until_ns, next(self._order), waiting))
+
+    def next_ns(self) -> int | None:
+        """When ``due`` has to be called; None: there is no need."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def due(self, now_ns: int) -> list[OomExit]:
+        """The records whose time has come, not too many at once: kills are not to wait for them."""
+        told: list[OomExit] = []
+        while self._waiting and self._waiting[0][0] <= now_ns and len(told) < TOLD_MAX:
+            each = heapq.heappop(self._waiting)[2]
+            again_ns = self._complete(each, now_ns)
+            if again_ns is None or now_ns >= each.exited_ns + GIVE_UP_NS:
+                told.append(each.record)
+            else:
+                self._wait(each, min(again_ns, each.exited_ns + GIVE_UP_NS))
+        self._forget()
+        return told
+
+    def end(self) -> list[OomExit]:
+        """All records that are left, with what can be had now."""
+        left = [waiting for _, _, waiting in sorted(self._waiting, key=lambda each: each[:2])]
+        self._waiting.clear()
+        keys = {key for each in left if (key := _key(each.victim))}
+        questions = {key: self._names.ask_verdict(*key) for key in keys} if self._names is not None else {}
+        until_s = time.monotonic() + END_S
+        for question in questions.values():
+            question.answered.wait(max(0.0, until_s - time.monotonic()))
+        for each in left:
+            self._look_at_init(each)
+            key = _key(each.victim)
+            if key in questions:
+                _put(each.record, questions[key].verdict)
+        self._asked.clear()
+        return [each.record for each in left]
+
+    def _complete(self, waiting: _Waiting, now_ns: int) -> int | None:
+        """Fill in what can be had; when to look again, or None if that is all."""
+        key = _key(waiting.victim)
+        if self._names is None or key is None:
+            self._look_at_init(waiting)
+            return None
+        asked_ns, question = self._asked.get(key, (None, None))
+        if question is None or asked_ns is None:
+            return self._ask(key, now_ns)
+        if now_ns >= waiting.exited_ns + GIVE_UP_NS:  # whatever the runtime says
+            self._look_at_init(waiting)
+        if not question.answered.is_set():
+            return now_ns + LOOK_NS
+        if asked_ns >= waiting.exited_ns + SETTLE_NS:
+            self._look_at_init(waiting)
+            _put(waiting.record, question.verdict)
+            verdict = question.verdict
+            if verdict is None or not verdict["running"] or waiting.record["container_init_died"] is False:
+                return None
+        again_ns = asked_ns + max(SETTLE_NS, int(COST * question.took_s * 1e9))
+        return again_ns if again_ns > now_ns else self._ask(key, now_ns)
+
+    def _look_at_init(self, waiting: _Waiting) -> None:
+        victim = waiting.victim
+        died: bool | None = victim.is_init or None
+        if not died and victim.init_pid:
+            lives = self._lives(victim.init_pid, victim.init_started_ns)
+            died = None if lives is None else not lives
+        waiting.record["container_init_died"] = died
+
+    def _ask(self, key: _Key, now_ns: int) -> int:
+        """Ask about a container; when to look for the answer."""
+        assert self._names is not None
+        self._asked[key] = now_ns, self._names.ask_verdict(*key)
+        return now_ns + LOOK_NS
+
+    def _forget(self) -> None:
+        """What was asked about containers of which no exit waits any more."""
+        if len(self._asked) > len(self._waiting):
+            wanted = {_key(each.victim) for _, _, each in self._waiting}
+            self._asked = {key: asked for key, asked in self._asked.items() if key in wanted}
+
+
+def _key(victim: _Victim) -> _Key | None:
+    return (victim.container_id, victim.runtime, victim.user) if victim.container_id and victim.runtime else None
+
+
+def _put(record: OomExit, verdict: Verdict | None) -> None:
+    if verdict is not None:
+        record["runtime_verdict"] = {"oom_killed": verdict["oom_killed"], "exit_code": verdict["exit_code"]}

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that is read of what others control, with the bounds of docs/security.md: for the daemon, and for commands."""
+
+import gc
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tracer.base.hung_disk import Disk
+from tracer.identity.runtimes import QUESTIONS, Runtimes
+from tracer.linux.safe_files import UnreadableError
+from tracer.reading import procfs_reader
+from tracer.reading.directory_reader import FolderReader
+from tracer.reading.hung_sources import Hung
+from tracer.reading.procfs_reader import ProcessReader
+from tracer.reading.reader_processes import Readers
+
+if TYPE_CHECKING:
+    from tracer.identity.interface_cache import Interfaces
+    from tracer.identity.network import Found, Namespaces
+
+NAMESPACE_S = 0.3
+"""How long a visit to a network namespace may take, which itself ends after 0.2 s."""
+FUNCTIONS: tuple[Callable[..., object], ...] = (*procfs_reader.FUNCTIONS, *QUESTIONS)
+"""What a reader does."""
+
+
+class Reading:
+    """To be made before there are threads and descriptors; ``begin`` comes once these may be there."""
+
+    def __init__(
+        self,
+        capabilities: Sequence[int] | None = None,
+        functions: Iterable[Callable[..., object]] = (),
+        *,
+        network: bool = False,
+    ) -> None:
+        """What readers keep (None: all capabilities), and what they do besides.
+
+        Raises TracerError (EXIT_USAGE) where ``network`` is asked for, and pyroute2 is missing.
+        """
+        self.interfaces: Interfaces | None = None
+        self._namespaces: Namespaces | None = None
+        if network:
+            from tracer.identity import network as namespaces  # needs pyroute2, and takes 2 MB
+
+            self._namespaces = namespaces.Namespaces()
+            functions = (*functions, self._namespaces.read)
+        gc.collect()
+        gc.freeze()  # what is there stays in memory that they share: gc.collect() writes into what it looks at
+        self.readers = Readers((*FUNCTIONS, *functions), capabilities)
+
+    def begin(
+        self,
+        roots: Iterable[tuple[str, str]],
+        kept: str | None = None,
+        boot_id: str | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        """``roots``: of runtimes.  ``kept``: the file that tells what hung in earlier runs, written by ``disk``."""
+        self.hung = Hung(kept, boot_id, disk)
+        self.processes = ProcessReader(self.readers, self.hung)
+        self.runtimes = Runtimes(roots, FolderReader(self.readers, self.hung).read)
+        if self._namespaces is not None:
+            from tracer.identity import interface_cache
+
+            self.interfaces = interface_cache.Interfaces(self._namespaces, self._read_namespace)
+
+    def close(self) -> None:
+        """End the processes that read, as the end of this process does."""
+        self.readers.close()
+
+    def _read_namespace(self, path: str, expected: int | None) -> "Found | None":
+        assert self._namespaces is not None
+        try:
+            found = self.readers.ask(NAMESPACE_S, self._namespaces.read, path, expected)
+        except UnreadableError:
+            return None
+        return None if found is None else (found[0], found[1], found[2])
+
+    @property
+    def unread(self) -> int:
+        """Parts of records that stayed unknown."""
+        return self.runtimes.errors + self.processes.timeouts

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which kills are told: by what is known of the victim, patterns as a shell's."""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from fnmatch import translate
+from typing import Any
+
+from tracer.base.errors import EXIT_USAGE, TracerError
+from tracer.records.owner import owner_of
+
+OWNERS = frozenset(("container", "kubernetes", "systemd"))
+"""What the host's own runtimes and systemd say counts here, lest anybody hide behind a name that is his to choose."""
+
+LEFT_OUT_MAX = 4096
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "cgroup": ("victim.cgroup",),
+    "comm": ("victim.comm",),
+    "container": ("container.name", "kubernetes.container_name", "container.id"),
+    "image": ("container.image",),
+    "namespace": ("kubernetes.namespace",),
+    "pod": ("kubernetes.pod_name", "kubernetes.pod_uid"),
+    "runtime": ("container.runtime",),
+    "scope": ("incident.scope",),
+    "slice": ("systemd.slice",),
+    "unit": ("systemd.unit",),
+}
+"""Name -> fields of the record; one of them must match."""
+
+Pairs = Iterable[tuple[str, str]]
+"""Names and patterns; of several patterns of one name one must match."""
+
+
+class Filter:
+    """Passes kills that match ``only`` in every field named there, and ``unwanted`` in none.
+
+    What is null matches nothing: with ``only`` it does not pass.
+
+    Raises TracerError (exit code 2) where a name is none of FIELDS.
+    """
+
+    def __init__(self, only: Pairs, unwanted: Pairs) -> None:
+        self._only = _compile(only)
+        self._unwanted = _compile(unwanted)
+
+    def passes(self, record: Mapping[str, Any]) -> bool:
+        wanted = all(_matches(record, name, pattern) for name, pattern in self._only)
+        return wanted and not any(_matches(record, name, pattern) for name, pattern in self._unwanted)
+
+
+def _compile(pairs: Pairs) -> list[tuple[str, re.Pattern[str]]]:
+    patterns: dict[str, list[str]] = {}
+    for name, pattern in pairs:
+        patterns.setdefault(name, []).append(translate(pattern))
+        if name not in FIELDS:
+            raise TracerError(f"kills have no {name!r} to choose by", f"there are {', '.join(FIELDS)}", EXIT_USAGE)
+    return [(name, re.compile("|".join(each))) for name, each in patterns.items()]
+
+
+def _matches(record: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> bool:
+    for path in FIELDS[name]:
+        part, _, field = path.partition(".")
+        value = ((getattr(owner_of(record), part) if part in OWNERS else record.get(part)) or {}).get(field)
+        if isinstance(value, str) and pattern.match(value):
+            return True
+    return False
+
+
+class LeftOut:
+    """Ids of kills that a filter left out, for their exits: those of the last LEFT_OUT_MAX."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, kill_id: str) -> None:
+        self._ids[kill_id] = None
+        if len(self._ids) > LEFT_OUT_MAX:
+            self._ids.popitem(last=False)
+
+    def __contains__(self, kill_id: str) -> bool:
+        return kill_id in self._ids

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what a user typed names a container, a pod or a unit, and how these are shown.
+
+A name means what the host's own runtimes and systemd made.  What is inside of that is OWNER/NAME: a container or a unit
+in a container (``kind-control-plane/0f76e495864f``, ``102/mariadb.service``), or a user's (``user@1000.service/web``);
+of any owner it is ``*/NAME``.
+"""
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner_of
+
+ID_MIN = 6
+"""How many digits of a container's id name it where a name may be that of something else as well."""
+
+
+Fields = Mapping[str, Any]
+"""A record, a sender or a process: what has ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
+
+
+def names_container(name: str, fields: Fields, id_min: int = 1) -> bool:
+    """Whether the name is that of the container that it is in."""
+    owner = owner_of(fields)
+    return is_container(name, owner.container, owner.kubernetes, id_min) or _is_inside(
+        name, fields, owner, lambda inner: is_container(inner, fields["container"], None, id_min)
+    )
+
+
+def names_pod(name: str, fields: Fields) -> bool:
+    owner = owner_of(fields)
+    return is_pod(name, owner.kubernetes) or _is_inside(
+        name, fields, owner, lambda inner: is_pod(inner, fields["kubernetes"])
+    )
+
+
+def names_unit(name: str, fields: Fields) -> bool:
+    owner = owner_of(fields)
+    return is_unit(name, owner.systemd) or _is_inside(
+        name, fields, owner, lambda inner: is_unit(inner, fields["systemd"])
+    )
+
+
+def _is_inside(name: str, fields: Fields, owner: Identity, is_inner: Callable[[str], bool]) -> bool:
+    outer, _, inner = name.partition("/")
+    if not inner or fields.get("owner") is None:
+        return False
+    if outer == "*":
+        return is_inner(inner)
+    if owner.container is None:
+        return is_unit(outer, owner.systemd) and is_inner(inner)
+    return is_container(outer, owner.container, owner.kubernetes, ID_MIN) and is_inner(inner)
+
+
+def shown_container(fields: Fields) -> str | None:
+    """The name of the container that it is in; None: it is in none."""
+    container: Container | None = fields["container"]
+    if container is None or fields.get("owner") is None:
+        return None if container is None else _name(container)
+    owner = owner_of(fields)
+    if owner.container is not None and container.get("node_container_id") is None:
+        return _name(owner.container)
+    return _below(owner, _name(container))
+
+
+def shown_pod(fields: Fields) -> str | None:
+    """Its pod: NAMESPACE/POD, or the uid where the name is unknown; None: there is none."""
+    owner, pod = owner_of(fields), fields["kubernetes"]
+    if owner.kubernetes is None and pod is not None:
+        return _below(owner, pod["pod_uid"] or "")
+    pod = owner.kubernetes
+    if pod is None or pod["pod_name"] is None:
+        return None if pod is None else pod["pod_uid"]
+    return f"{pod['namespace']}/{pod['pod_name']}" if pod["namespace"] else pod["pod_name"]
+
+
+def shown_unit(fields: Fields) -> str | None:
+    """The name of its unit; None: it is in none."""
+    systemd: Systemd | None = fields["systemd"]
+    owner = owner_of(fields)
+    unit = None if systemd is None else systemd["unit"]
+    if unit is None or (owner.systemd is not None and unit == owner.systemd["unit"]):
+        return None if owner.systemd is None else owner.systemd["unit"]
+    return _below(owner, unit)
+
+
+def _below(owner: Identity, inner: str) -> str:
+    unit = owner.systemd["unit"] if owner.systemd is not None else None
+    return f"{_name(owner.container) if owner.container is not None else unit or '?'}/{inner}"
+
+
+def _name(container: Container) -> str:
+    return container["name"] or container["id"][:12]
+
+
+def is_container(name: str, container: Container | None, kubernetes: Kubernetes | None, id_min: int = 1) -> bool:
+    """Its name, its name in the pod, its id, or ``id_min`` digits or more of the id's beginning: ``--container``."""
+    if container is None or not name:
+        return False
+    if name in (container["id"], container["name"]):
+        return True
+    if kubernetes is not None and name == kubernetes["container_name"]:
+        return True
+    return len(name) >= id_min and container["id"].startswith(name)
+
+
+def is_pod(name: str, kubernetes: Kubernetes | None) -> bool:
+    """POD, NAMESPACE/POD, or the pod's uid."""
+    if kubernetes is None or not name:
+        return False
+    pod, namespace = kubernetes["pod_name"], kubernetes["namespace"]
+    return name in (pod, kubernetes["pod_uid"]) or (pod is not None and name == f"{namespace}/{pod}")
+
+
+def is_unit(name: str, systemd: Systemd | None) -> bool:
+    """The unit, ``.service`` understood; ``*`` and ``?`` may be in it, as for systemctl."""
+    unit = systemd["unit"] if systemd is not None else None
+    if unit is None or not name:
+        return False
+    return fnmatchcase(unit, name) or fnmatchcase(unit, f"{name}.service")

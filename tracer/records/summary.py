@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record -> one sentence for humans."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from tracer.base.printable import printable
+from tracer.records.conclusions import (
+    beancounter,
+    bound_bytes,
+    is_allocating_task,
+    is_limit_lowered,
+    is_no_memcg,
+    trigger_role,
+)
+from tracer.records.matching import shown_container, shown_unit
+from tracer.records.model import OomKill
+
+_HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had no memory left"
+
+
+def describe(record: OomKill) -> str:
+    """Who was killed, whose limit was hit, how big it was, who asked for the memory."""
+    victim = record["victim"]
+    who = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']}{_place(record)})"
+    size = f", {_size(victim['rss_bytes'])} resident," if victim["rss_bytes"] is not None else ""
+    return f"The kernel killed {who}{size} {_group(record)}{_why(record)}."
+
+
+def _group(record: OomKill) -> str:
+    return "with its whole cgroup (memory.oom.group), " if record["incident"]["group_kill"] else ""
+
+
+def _why(record: OomKill) -> str:
+    """What ran out, and for whom the kernel ran."""
+    limit, role = record["limit"], trigger_role(record)
+    if limit is not None:
+        bound = bound_bytes(limit)
+        of = "" if bound is None else f" of {_size(bound)}"
+        level = "" if limit["level"] == "other" else f"{limit['level']} "
+        cgroup = "a memory cgroup" if limit["cgroup"] is None else f"the {level}cgroup {limit['cgroup']}"
+        if is_limit_lowered(record):
+            by = f" by {_requester(record)}" if role == "writer" else ""
+            usage = _size(limit["usage_bytes"] or 0)
+            return f"because the limit of {cgroup} was lowered{by} to {_size(bound or 0)} while {usage} were in use"
+        why = f"because {cgroup} was at its limit{of}"
+    else:
+        why = {
+            "host": "because the host had no memory left",
+            "cpuset": "because the memory nodes of a cpuset had no memory left",
+            "mempolicy": "because the memory nodes of a memory policy had no memory left",
+            "host_or_nodes": _HOST_OR_NODES,
+            "sysrq": "because somebody asked for it with SysRq-f",
+            "memcg": "because a memory cgroup was at its limit",
+            None: "because memory ran out; what the limit was is unknown",
+        }[record["incident"]["scope"]]
+        if (number := beancounter(record)) is not None:
+            why = f"because the beancounter (UB) {number} had no memory left"
+        elif is_no_memcg(record):
+            why = _HOST_OR_NODES
+    if role is None:
+        return why
+    forced = "; vm.oom_kill_allocating_task is set" if is_allocating_task(record) else ""
+    return f"{why} when {_requester(record)} asked for more{forced}"
+
+
+def _requester(record: OomKill) -> str:
+    trigger = record["trigger"]
+    if trigger is None or trigger_role(record) == "victim":
+        return "it"
+    return trigger["comm"] + ("" if trigger["pid"] is None else f" (pid {trigger['pid']})")
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Of a record of any type and any version, what can be said of it; printable, on one line."""
+    kind = str(record.get("type"))
+    try:
+        return printable(_SENTENCES[kind](record))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return printable(f"oomtrace: a record of type {kind}.")
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    container = shown_container(record)
+    place = shown_unit(record) if container is None else f"container {container}"
+    return "" if place is None else f", {place}"
+
+
+def _size(count: int) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 10240:
+            return f"{count} {unit}"
+        count //= 1024
+    return f"{count} GiB"
+
+
+def _oom_exit(record: Mapping[str, Any]) -> str:
+    after_ms = record["after_ns"] / 1e6
+    fate = {True: "; its container ended with it", False: "; its container runs on"}.get(
+        record["container_init_died"], ""
+    )
+    return f"The killed process {record['pid']} was gone after {after_ms:.0f} ms{fate}."
+
+
+def _sigkill(record: Mapping[str, Any]) -> str:
+    victim, sender = record["victim"], record["sender"]
+    nobody = "an unknown sender" if record.get("from_kernel", True) is None else "the kernel"
+    by = f"{sender['comm']} (pid {sender['pid']}, uid {sender['uid']})" if sender else nobody
+    return f"{victim['comm']} (pid {victim['pid']}{_place(record)}) was killed by SIGKILL from {by}."
+
+
+def _gap(record: Mapping[str, Any]) -> str:
+    since = f"since {record['since']}" if record["since"] else "since boot"
+    return f"{record['missing']} OOM kills {since} have no record; the kernel counts {record['oom_kills']}."
+
+
+def _lost(record: Mapping[str, Any]) -> str:
+    return f"{record['count']} events were lost since {record['since']} ({record['stage']})."
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    return f"oomtrace {record['version']} is attached ({record['source']}): OOM kills from here on are recorded."
+
+
+def _stop(record: Mapping[str, Any]) -> str:
+    return f"oomtrace stopped; this run recorded {record['records']} OOM kills."
+
+
+_SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "oom_kill": lambda record: describe(cast(OomKill, record)),
+    "oom_exit": _oom_exit,
+    "sigkill": _sigkill,
+    "gap": _gap,
+    "lost": _lost,
+    "start": _start,
+    "stop": _stop,
+}

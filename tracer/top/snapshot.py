@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All processes with their limits, owners and the kernel's next choices: what ``oomtrace top`` shows."""
+
+import os
+import pwd
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, TypedDict
+
+from tracer.base.clock import at_boottime, boottime_ns
+from tracer.identity import cgroup_path, enrich
+from tracer.identity.runtimes import Runtimes
+from tracer.reading.processes import Process
+from tracer.records.matching import names_container, names_unit
+from tracer.records.model import Level
+from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
+from tracer.redaction.cmdline import Redactor
+from tracer.top.badness import badness, next_choice
+from tracer.top.memcg import Memcg, Memcgs
+
+HOST = "host"
+"""In place of a cgroup's path, of which it can be none: the whole host is out of memory."""
+
+Sort = Literal["rss", "mem", "vsz", "cpu", "oom"]
+
+
+class Host(NamedTuple):
+    """The host's memory, of /proc/meminfo."""
+
+    total_bytes: int
+    available_bytes: int
+    swap_bytes: int
+
+    @property
+    def total_pages(self) -> int:
+        """RAM and swap, constrained_alloc() in mm/oom_kill.c."""
+        return (self.total_bytes + self.swap_bytes) // os.sysconf("SC_PAGE_SIZE")
+
+
+class Entry(NamedTuple):
+    """One process."""
+
+    process: Process
+    user: str
+    cpu_percent: float
+    """Of one CPU, over all of its life, as ps has it."""
+    memory_percent: float
+    limit: Memcg | None
+    """The tightest above it."""
+    next_of: tuple[str, ...]
+    """Cgroups with a limit (HOST: the host) in which the kernel would take this process first."""
+    whose: enrich.Whose
+    cmdline: list[str]
+    """Without its secrets."""
+
+
+class LimitJson(TypedDict):
+    cgroup: str
+    level: Level
+    limit_bytes: int
+    usage_bytes: int
+    free_bytes: int
+
+
+class EntryJson(TypedDict):
+    pid: int
+    ppid: int
+    uid: int
+    user: str
+    comm: str
+    cmdline: list[str]
+    state: str
+    tty: str | None
+    started_at: str
+    cpu_time_ns: int
+    cpu_percent: float
+    memory_percent: float
+    total_vm_bytes: int
+    rss_bytes: int
+    swap_bytes: int
+    page_tables_bytes: int
+    oom_score: int | None
+    oom_score_adj: int | None
+    points: int | None
+    next_choice_of: list[str]
+    cgroup: str | None
+    limit: LimitJson | None
+    container: Container | None
+    kubernetes: Kubernetes | None
+    systemd: Systemd | None
+    owner: Owner | None
+
+
+class TopJson(TypedDict):
+    memory_total_bytes: int
+    memory_available_bytes: int
+    swap_total_bytes: int
+    processes: list[EntryJson]
+    unread: list[str]
+    """Folders of runtimes that could not be read, and what may be missing for that."""
+
+
+class Top:
+    """Looks at the host, again and again."""
+
+    def __init__(self, runtimes: Runtimes, read_processes: Callable[[], Iterable[Process]]) -> None:
+        self._runtimes = runtimes
+        self._read_processes = read_processes
+        self._redactor = Redactor()
+        self._whose: dict[str, enrich.Whose] = {}
+        self._users: dict[int, str] = {}
+
+    def look(self) -> tuple[Host, list[Entry]]:
+        """The host's memory, and all processes as they are now."""
+        host = read_host()
+        now_ns = boottime_ns()
+        self._runtimes.unread.clear()
+        memcgs = Memcgs(host.swap_bytes)
+        found = list(self._read_processes())
+        chosen = next_choices(found, memcgs, host)
+        self._forget({each.cgroup for each in found})
+        return host, [self._entry(each, host, now_ns, memcgs, tuple(chosen.get(each.pid, ()))) for each in found]
+
+    @property
+    def unread(self) -> list[str]:
+        """At the last look: folders of runtimes that could not be read, and what may be missing for that."""
+        return list(self._runtimes.unread.values())
+
+    def _entry(self, each: Process, host: Host, now_ns: int, memcgs: Memcgs, next_of: tuple[str, ...]) -> Entry:
+        return Entry(
+            each,
+            self._user(each.uid),
+            100 * each.cpu_ns / max(1, now_ns - each.start_ns),
+            100 * each.rss_bytes / max(1, host.total_bytes),
+            None if each.cgroup is None else memcgs.tightest(each.cgroup),
+            next_of,
+            self._owner(each.cgroup),
+            self._redactor.redact(list(each.cmdline)),
+        )
+
+    def _user(self, uid: int) -> str:
+        if uid not in self._users:
+            try:
+                self._users[uid] = pwd.getpwuid(uid).pw_name
+            except (KeyError, OSError):
+                self._users[uid] = str(uid)
+        return self._users[uid]
+
+    def _owner(self, path: str | None) -> enrich.Whose:
+        if path is None:
+            return enrich.Whose(None, None, None, None, False)
+        if path not in self._whose:
+            whose = enrich.identify(shown(path), self._runtimes.find)
+            container = owner_of(whose._asdict()).container
+            if container is not None and container["name"] is None:
+                return whose  # it may have a name at the next look
+            self._whose[path] = whose
+        return self._whose[path]
+
+    def _forget(self, paths: set[str | None]) -> None:
+        for path in self._whose.keys() - paths:
+            del self._whose[path]
+
+
+def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, list[str]]:
+    """Pid -> where the kernel would kill it first, the innermost cgroup first, HOST last."""
+    members: dict[str, list[Process]] = {}
+    limits: dict[str, Memcg] = {}
+    for each in found:
+        for memcg in () if each.cgroup is None else memcgs.limits(each.cgroup):
+            members.setdefault(memcg.cgroup, []).append(each)
+            limits[memcg.cgroup] = memcg
+    chosen: dict[int, list[str]] = {}
+    for path in sorted(members, key=lambda path: (-path.count("/"), path)):
+        choice = next_choice(members[path], limits[path].total_pages)
+        if choice is not None:
+            chosen.setdefault(choice.pid, []).append(shown(path))
+    choice = next_choice(found, host.total_pages)
+    if choice is not None:
+        chosen.setdefault(choice.pid, []).append(HOST)
+    return chosen
+
+
+def select(entries: list[Entry], sort: Sort, container: str | None, unit: str | None) -> list[Entry]:
+    """Those of a container and of a unit (tracer/records/matching.py tells which are), the highest first."""
+    keys: dict[Sort, Callable[[Entry], float]] = {
+        "rss": lambda entry: entry.process.rss_bytes,
+        "mem": lambda entry: entry.process.rss_bytes,
+        "vsz": lambda entry: entry.process.total_vm_bytes,
+        "cpu": lambda entry: entry.cpu_percent,
+        "oom": lambda entry: entry.process.oom_score or 0,
+    }
+    kept = [
+        entry
+        for entry in entries
+        if (container is None or names_container(container, entry.whose._asdict()))
+        and (unit is None or names_unit(unit, entry.whose._asdict()))
+    ]
+    return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
+
+
+def _entry_json(entry: Entry, host: Host) -> EntryJson:
+    """Its points are for the limit that is nearest to be hit, without one for the host."""
+    process, limit, whose = entry.process, entry.limit, entry.whose
+    return {
+        "pid": process.pid,
+        "ppid": process.ppid,
+        "uid": process.uid,
+        "user": entry.user,
+        "comm": process.comm,
+        "cmdline": entry.cmdline,
+        "state": process.state,
+        "tty": process.tty,
+        "started_at": at_boottime(process.start_ns),
+        "cpu_time_ns": process.cpu_ns,
+        "cpu_percent": round(entry.cpu_percent, 1),
+        "memory_percent": round(entry.memory_percent, 1),
+        "total_vm_bytes": process.total_vm_bytes,
+        "rss_bytes": process.rss_bytes,
+        "swap_bytes": process.swap_bytes,
+        "page_tables_bytes": process.page_tables_bytes,
+        "oom_score": process.oom_score,
+        "oom_score_adj": process.oom_score_adj,
+        "points": badness(process, limit.total_pages if limit is not None else host.total_pages),
+        "next_choice_of": list(entry.next_of),
+        "cgroup": None if process.cgroup is None else shown(process.cgroup),
+        "limit": None if limit is None else _limit_json(limit),
+        "container": whose.container,
+        "kubernetes": whose.kubernetes,
+        "systemd": whose.systemd,
+        "owner": whose.owner,
+    }
+
+
+def report(host: Host, entries: list[Entry], unread: list[str]) -> TopJson:
+    """What ``--json`` prints."""
+    return {
+        "memory_total_bytes": host.total_bytes,
+        "memory_available_bytes": host.available_bytes,
+        "swap_total_bytes": host.swap_bytes,
+        "processes": [_entry_json(entry, host) for entry in entries],
+        "unread": unread,
+    }
+
+
+def _limit_json(limit: Memcg) -> LimitJson:
+    path = shown(limit.cgroup)
+    return {
+        "cgroup": path,
+        "level": cgroup_path.level(path),
+        "limit_bytes": limit.limit_bytes,
+        "usage_bytes": limit.usage_bytes,
+        "free_bytes": limit.free_bytes,
+    }
+
+
+def shown(path: str) -> str:
+    """A cgroup's path as records spell it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def read_host() -> Host:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    total, available, swap = (
+        int(lines.get(name, "0").split()[0]) << 10 for name in ("MemTotal", "MemAvailable", "SwapTotal")
+    )
+    return Host(total, available, swap)
