@@ -3,7 +3,7 @@
 
 from tracer.logs import oom_lines
 from tracer.logs.oom_details import Details
-from tracer.logs.oom_kills import Kill, is_plausible, kb_bytes
+from tracer.logs.oom_kills import Kill, is_plausible
 from tracer.logs.oom_tasks import Task
 from tracer.logs.reported import Report
 
@@ -63,7 +63,7 @@ class Incident(Details):
         if self.tasks or self._is_certain:
             return self.tasks.may_have(kill.tid)
         return not self.is_limited and any(
-            (kill.comm, kill.total_vm_kb) == (other.comm, other.total_vm_kb) for other in self.kills
+            (kill.comm, kill.total_vm_bytes) == (other.comm, other.total_vm_bytes) for other in self.kills
         )
 
     def kill(self, kill: Kill) -> None:
@@ -74,8 +74,9 @@ class Incident(Details):
             self.forget_others(kill.message or self.chosen)
             if self.first is None:
                 self.first = kill.time_ns
+            self.kills.append(kill)
         # A group kill's first victim is killed as one of the group, too.
-        if all(kill.tid != other.tid for other in self.kills):
+        elif all(kill.tid != other.tid for other in self.kills):
             self.kills.append(kill)
         if self.group is not None and (self.lacks_first or kill.tid == self.kills[0].tid):
             self._is_certain = False
@@ -124,7 +125,7 @@ class Incident(Details):
             # Such lines are of 5.4 and later, and since "mm: memcontrol: use CSS_TASK_ITER_PROCS at
             # mem_cgroup_scan_tasks()" (5.3) it is the first thread.
             pid = self.chosen_pid
-        page_tables = kb_bytes(kill.page_tables_kb)
+        page_tables = kill.page_tables_bytes
         if page_tables is not None and not is_plausible(kill):
             page_tables = task.page_tables_bytes if task is not None else None
         elif page_tables is None and task is not None:
@@ -138,10 +139,10 @@ class Incident(Details):
             pid,
             kill.comm,
             kill.uid if kill.uid is not None else self.chosen_uid if chosen else None,
-            kb_bytes(kill.total_vm_kb),
-            kb_bytes(kill.anon_rss_kb),
-            kb_bytes(kill.file_rss_kb),
-            kb_bytes(kill.shmem_rss_kb),
+            kill.total_vm_bytes,
+            kill.anon_rss_bytes,
+            kill.file_rss_bytes,
+            kill.shmem_rss_bytes,
             page_tables,
             adj if adj is not None or task is None else task.oom_score_adj,
             task,
@@ -163,6 +164,6 @@ class Incident(Details):
             kill.wall_ns,
             self.kills[0].tid,
             self.group,
-            kb_bytes(kill.rss_kb),
-            kb_bytes(kill.swap_kb),
+            kill.rss_bytes,
+            kill.swap_bytes,
         )

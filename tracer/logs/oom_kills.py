@@ -15,15 +15,15 @@ class Kill(NamedTuple):
     tid: int
     comm: bytes
     uid: int | None
-    total_vm_kb: int | None
-    anon_rss_kb: int | None
-    file_rss_kb: int | None
-    shmem_rss_kb: int | None
-    page_tables_kb: int | None
+    total_vm_bytes: int | None
+    anon_rss_bytes: int | None
+    file_rss_bytes: int | None
+    shmem_rss_bytes: int | None
+    page_tables_bytes: int | None
     oom_score_adj: int | None
     wall_ns: int | None = None
-    rss_kb: int | None = None
-    swap_kb: int | None = None
+    rss_bytes: int | None = None
+    swap_bytes: int | None = None
 
 
 def read_kill(groups: Sequence[bytes | None], line: LogLine) -> Kill:
@@ -35,11 +35,11 @@ def read_kill(groups: Sequence[bytes | None], line: LogLine) -> Kill:
         int(tid or 0),
         comm or b"",
         _int(uid6 or uid7 or uid),
-        _int(total_vm),
-        _int(anon),
-        _int(file),
-        _int(shmem),
-        _int(page_tables),
+        _bytes(total_vm),
+        _bytes(anon),
+        _bytes(file),
+        _bytes(shmem),
+        _bytes(page_tables),
         _int(adj),
         line.wall_ns,
     )
@@ -54,15 +54,15 @@ def read_kill_in_ub(groups: Sequence[bytes | None], line: LogLine) -> Kill:
         int(tid or 0),
         comm or b"",
         None,
-        _int(total_vm),
+        _bytes(total_vm),
         None,
         None,
         None,
         None,
         None,
         line.wall_ns,
-        _int(rss),
-        _int(swap),
+        _bytes(rss),
+        _bytes(swap),
     )
 
 
@@ -70,9 +70,8 @@ def _int(digits: bytes | None) -> int | None:
     return None if digits is None else int(digits)
 
 
-def kb_bytes(kb: int | None) -> int | None:
-    """Bytes of a size in kB."""
-    return None if kb is None else kb << 10
+def _bytes(kb: bytes | None) -> int | None:
+    return None if kb is None else int(kb) << 10
 
 
 def is_plausible(kill: Kill) -> bool:
@@ -80,4 +79,4 @@ def is_plausible(kill: Kill) -> bool:
 
     A page of them maps 512 pages; some 4 MiB are for small processes and large pages.
     """
-    return (kill.page_tables_kb or 0) <= (kill.total_vm_kb or 0) // 256 + 4096
+    return (kill.page_tables_bytes or 0) <= (((kill.total_vm_bytes or 0) >> 18) + 4096) << 10

@@ -279,7 +279,7 @@ class Reports:
             is_next = incident is not None and not incident.kills and kill.message is None
             chosen = incident.chosen if incident is not None and is_next else None
             # Without a report only the kernel's own words count, and a line without any says too little.
-            if chosen is None and not oom_lines.is_message(kill.message, kill.total_vm_kb is not None):
+            if chosen is None and not oom_lines.is_message(kill.message, kill.total_vm_bytes is not None):
                 if self._doubts is not None:
                     self._doubts.refuse(line.text)
                 return

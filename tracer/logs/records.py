@@ -60,10 +60,11 @@ class LogRecords:
         page_bytes = self._page_bytes or _page_bytes(report)
         scope = _scope(report)
         truncated: list[str] = []
-        rss = [report.anon_rss_bytes, report.file_rss_bytes, report.shmem_rss_bytes or 0]  # before 4.5: in file's
         whose = _whose_limit(report) if report.cgroup is None else _NOBODYS
         swap_pages = None if report.task is None else report.task.swap_pages
-        rss_bytes = report.rss_bytes if rss[0] is None else sum(size for size in rss if size is not None)
+        rss_bytes = report.rss_bytes
+        if report.anon_rss_bytes is not None:  # before 4.5 shmem is in file's
+            rss_bytes = report.anon_rss_bytes + (report.file_rss_bytes or 0) + (report.shmem_rss_bytes or 0)
         return {
             "schema": 1,
             "type": "oom_kill",
@@ -251,4 +252,4 @@ def _text(raw: bytes | None) -> str | None:
 
 def _bounded(value: int | None) -> int | None:
     """What no kernel counts is a damaged line's."""
-    return value if value is not None and 0 <= value < 1 << 63 else None
+    return None if value is None or value >> 63 else value
