@@ -34,15 +34,15 @@ _UNREAD = re.compile(UNREAD)
 _UNREAD_JSON = re.compile(rb'"MESSAGE":"' + UNREAD.replace(rb"\r?\Z", rb'"'))
 _TRANSPORTS = (b"kernel", b"driver")
 _FROM_KERNEL = re.compile(rb"_TRANSPORT=(?:kernel|driver)\n")
-_WANTED = frozenset(
-    b"MESSAGE _TRANSPORT SYSLOG_FACILITY _BOOT_ID _HOSTNAME __REALTIME_TIMESTAMP _SOURCE_MONOTONIC_TIMESTAMP "
-    b"__MONOTONIC_TIMESTAMP".split()
-)
+_READ = b"_TRANSPORT SYSLOG_FACILITY _BOOT_ID _HOSTNAME __REALTIME_TIMESTAMP _SOURCE_MONOTONIC_TIMESTAMP".split()
+"""Fields beside the message."""
+_READ_JSON = tuple((name.decode(), name) for name in _READ)
+_WANTED = frozenset((b"MESSAGE", b"__MONOTONIC_TIMESTAMP", *_READ))
 
 
 def read_json(raw: bytes) -> Found | bool:
     """An entry in one line; False: it is none, True: it is not the kernel's."""
-    if b'"MESSAGE"' not in raw and b'"__CURSOR"' not in raw:
+    if raw.find(b'"MESSAGE"') < 0 and raw.find(b'"__CURSOR"') < 0:
         return False
     unread = _UNREAD_JSON.search(raw)
     if unread is not None and unread[1] is not None and not counts(raw):
@@ -66,10 +66,9 @@ def read_json(raw: bytes) -> Found | bool:
             return True
     elif isinstance(message, str):
         message = message.encode("utf-8", "surrogatepass")
-    fields = {name: value.encode() for name, value in entry.items() if isinstance(value, str) and name != "MESSAGE"}
-    named = {name.encode(): value for name, value in fields.items() if name.isascii()}
-    collected_ns = None if b"__REALTIME_TIMESTAMP" in named else _collected_ns(outer)
-    return _read(message, named, collected_ns) or True
+    fields = {name: value.encode() for key, name in _READ_JSON if isinstance(value := entry.get(key), str)}
+    collected_ns = None if b"__REALTIME_TIMESTAMP" in fields else _collected_ns(outer)
+    return _read(message, fields, collected_ns) or True
 
 
 def _collected_ns(entry: dict[str, Any]) -> int | None:
