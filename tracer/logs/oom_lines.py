@@ -158,6 +158,13 @@ def known_part(path: bytes) -> bytes:
     return path[: min(_PREFIX_BYTES, len(path) - 80)]
 
 
+_PLAIN_SUMMARY = re.compile(
+    rb"oom-kill:constraint=\w+,nodemask=(?:\(null\)|[\d,-]*),cpuset=[^,]*,mems_allowed=[\d,-]*"
+    rb"(?:,oom_memcg=(/[^,]*)|,global_oom),task_memcg=(/[^,]*),task=[^,]{0,64},pid=\d+,uid=\d+\n?"
+)
+"""Most summaries: without a comma in a name there is one reading only."""
+
+
 class Cgroups(NamedTuple):
     """Paths, as bytes; None where the line does not say, or could be read in two ways."""
 
@@ -171,6 +178,15 @@ def read_summary_cgroups(summary: bytes, comm: bytes, limit: bytes | None) -> Cg
     ``cpuset=NAME,mems_allowed=LIST,oom_memcg=PATH,task_memcg=PATH,task=COMM,pid=PID,uid=UID``, with ``global_oom``
     instead of the limit where none was hit.  The limit is the victim's cgroup or one above it.
     """
+    plain = _PLAIN_SUMMARY.fullmatch(summary)
+    readings = _summary_readings(summary, comm) if plain is None else {Cgroups(*plain.groups())}
+    readings = {each for each in readings if each.limit is None or is_below(each.task or b"", each.limit)}
+    if limit is not None:
+        readings = {each for each in readings if each.limit == limit}
+    return readings.pop() if len(readings) == 1 else Cgroups(limit, None)
+
+
+def _summary_readings(summary: bytes, comm: bytes) -> set[Cgroups]:
     last = summary.rpartition(b",pid=")[0]
     ends = [end for end in _places(last, b",task=", 0) if len(last) - end <= 6 + 64]
     ends = [end for end in ends if last[end + 6 :] == comm] or ends
@@ -179,10 +195,7 @@ def read_summary_cgroups(summary: bytes, comm: bytes, limit: bytes | None) -> Cg
         text = last[:end]
         readings.update(Cgroups(above, task) for above, task in _pairs(text, b",oom_memcg=", b",task_memcg="))
         readings.update(Cgroups(None, text[at:]) for at in _places(text, b",global_oom,task_memcg=/", 23))
-    readings = {each for each in readings if each.limit is None or is_below(each.task or b"", each.limit)}
-    if limit is not None:
-        readings = {each for each in readings if each.limit == limit}
-    return readings.pop() if len(readings) == 1 else Cgroups(limit, None)
+    return readings
 
 
 def read_controlled_cgroups(line: bytes) -> Cgroups:
