@@ -5,9 +5,9 @@ They need not be read one by one as if each were of another log.
 """
 
 import re
-from typing import NamedTuple
 
 from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_report import STATISTIC
 
 _LONGEST = 4096
 _UPTIME = re.compile(rb"\[ *\d{1,12}\.")
@@ -16,24 +16,22 @@ _ENDS = (b"", b" ")
 """What follows a line that may go on, or be cut."""
 
 
-class Prefix(NamedTuple):
+class Prefix:
     """What stands in front of a line's text; in front of others of its second, too, but for the digits of fractions."""
 
-    first: bytes
-    """Up to the first fraction."""
-    rest: tuple[tuple[int, int, bytes], ...]
-    """Where each of them begins and ends in the line, and what follows it."""
-    length: int
-    has_uptime: bool
-    """Whether printk's time is in it; else it is that of lines with one, too, but not all of theirs."""
+    def __init__(self, line: bytes, fractions: list[tuple[int, int]], end: int, has_uptime: bool) -> None:
+        """That of a line, whose text begins at ``end``.
 
-    @classmethod
-    def of(cls, line: bytes, fractions: list[tuple[int, int]], end: int, has_uptime: bool) -> "Prefix":
-        """That of a line, whose text begins at ``end``."""
-        begins = [*(begin for begin, _ in fractions), end]
-        pairs = zip(fractions, begins[1:], strict=True)
-        rest = tuple((begin, to, line[to:after]) for (begin, to), after in pairs)
-        return cls(line[: begins[0]], rest, end, has_uptime)
+        ``has_uptime``: printk's time is in it; else it is that of lines with one, too, but not all of theirs.
+        """
+        self.length, self.has_uptime = end, has_uptime
+        self.rest = list[tuple[int, int, bytes]]()
+        """Where each fraction begins and ends in the line, and what follows it."""
+        for begin, to in reversed(fractions):
+            self.rest.append((begin, to, line[to:end]))
+            end = begin
+        self.first = line[:end]
+        """Up to the first fraction."""
 
     def text_of(self, line: bytes) -> bytes | None:
         """The text of a line that begins so; None, too, where it has to be unescaped."""
@@ -64,11 +62,11 @@ class Prefix(NamedTuple):
         return texts if is_row else []
 
 
-class Alike(NamedTuple):
+class Alike:
     """Takes those lines for the only report that is open."""
 
-    prefix: Prefix
-    incident: Incident
+    def __init__(self, prefix: Prefix, incident: Incident) -> None:
+        self.prefix, self.incident = prefix, incident
 
     def add(self, data: bytes, begin: int, stop: int) -> bool:
         """Take the line from ``begin`` to ``stop``; False: it has to be read and fed as others are."""
@@ -76,6 +74,22 @@ class Alike(NamedTuple):
             return False
         text = self.prefix.text_of(data[begin:stop])
         return text is not None and text[:1] != b" " and self.incident.add(text)
+
+    def add_statistics(self, data: bytes, at: int, stop: int) -> int:
+        """Take the statistics of the lines from ``at`` on, up to one that has to be read; gives where the next begins.
+
+        Before ``stop`` there is nothing of `DETAILS`.
+        """
+        for found in STATISTIC.finditer(data, at, stop):
+            if found.start() < at:
+                continue
+            begin, end = data.rfind(b"\n", at, found.start()) + 1 or at, data.find(b"\n", found.end())
+            text = None if data[end + 1 : end + 2] in _ENDS else self.prefix.text_of(data[begin:end])
+            if text is None or not self.incident.add_statistic(text):
+                return at
+            at = end + 1
+        stop = data.rfind(b"\n", at, stop) + 1
+        return at if data[stop : stop + 1] in _ENDS else max(at, stop)
 
     def add_rows(self, data: bytes, at: int, stop: int) -> int:
         """Take the lines from ``at`` on if all of them are rows of the table of tasks; gives where the next begins.

@@ -133,7 +133,7 @@ class LineFormats:
         has_uptime = match["microseconds"] is not None
         if has_uptime:
             fractions.append(match.span("microseconds"))
-        return Prefix.of(raw, fractions, self.indent, has_uptime)
+        return Prefix(raw, fractions, self.indent, has_uptime)
 
     def _dmesg(self, raw: bytes) -> Sourced | bool:
         match = _DMESG.match(raw)
@@ -161,21 +161,21 @@ class LineFormats:
         if match is None:
             return False
         if match[3] != self._stamp:
-            self._remember(match[3], self._calendar.ctime(match[3]))
+            self._stamp, self._stamp_ns = match[3], self._calendar.ctime(match[3])
         return self._dmesg_at_wall(raw, match)
 
     def _dmesg_iso(self, raw: bytes) -> Sourced | bool:
         match = _DMESG_ISO.match(raw)
         if match is None:
             return False
-        self._remember(match[3], self._calendar.iso(match[3]))
+        self._stamp, self._stamp_ns = match[3], self._calendar.iso(match[3])
         return self._dmesg_at_wall(raw, match)
 
     def _dmesg_relative(self, raw: bytes) -> Sourced | bool:
         match = _DMESG_RELATIVE.match(raw)
         if match is None:
             return False
-        self._remember(match[3], None)
+        self._stamp, self._stamp_ns = match[3], None
         return self._dmesg_at_wall(raw, match)
 
     def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
@@ -210,7 +210,7 @@ class LineFormats:
         if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
             return kernel is not None or COLLECTED.match(raw) is None
         if stamp != self._stamp:
-            self._remember(stamp, self._read_stamp(stamp))
+            self._stamp, self._stamp_ns = stamp, self._read_stamp(stamp)
         self._match = match
         end = self.indent = match.end() if unread is None else match.start(9)
         if seconds is None:
@@ -229,7 +229,7 @@ class LineFormats:
         if int(priority) > 7 or program != b"kernel":
             return True
         if stamp != self._stamp:
-            self._remember(stamp, self._calendar.iso(stamp))
+            self._stamp, self._stamp_ns = stamp, self._calendar.iso(stamp)
         return self._stamped(raw[match.end() :]), self._from(host)
 
     def _talos(self, raw: bytes) -> Sourced | bool:
@@ -241,7 +241,7 @@ class LineFormats:
         if facility != b"kern":
             return True
         if stamp != self._stamp:
-            self._remember(stamp, self._calendar.iso(stamp))
+            self._stamp, self._stamp_ns = stamp, self._calendar.iso(stamp)
         return self._at_stamp(raw[match.end() :], None), self._from(host)
 
     def _logread(self, raw: bytes) -> Sourced | bool:
@@ -253,7 +253,7 @@ class LineFormats:
         if kernel is None or facility != b"kern":
             return True
         if stamp != self._stamp:
-            self._remember(stamp, self._calendar.ctime(stamp))
+            self._stamp, self._stamp_ns = stamp, self._calendar.ctime(stamp)
         text = raw[match.end() :]
         if seconds is None:
             return self._at_stamp(text, None), NOWHERE
@@ -300,9 +300,6 @@ class LineFormats:
             month, int(day), int(clock[:2]), int(clock[3:5]), int(clock[6:8])
         )
         return None if not seconds_ns else seconds_ns + int(clock[9:].ljust(9, b"0"))
-
-    def _remember(self, stamp: bytes, ns: int | None) -> None:
-        self._stamp, self._stamp_ns = stamp, ns
 
     def _from(self, host: bytes | None) -> Origin:
         if host is None:

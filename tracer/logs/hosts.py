@@ -68,15 +68,17 @@ class HostReports:
     @property
     def awaits(self) -> Awaited:
         """Which lines have to be fed."""
-        return self._open[self._origin].awaits if self._is_alone() else most_awaited(self._awaiting.values())
+        alone = self._alone()
+        return most_awaited(self._awaiting.values()) if alone is None else alone.awaits
 
     def only(self) -> Incident | None:
         """That of `Reports`, for lines in front of which stands the same as before the one that was fed last."""
-        return self._open[self._origin].only() if self._is_alone() and self._heard is None else None
+        alone = self._alone() if self._heard is None else None
+        return None if alone is None else alone.only()
 
-    def _is_alone(self) -> bool:
-        """Whether that host's reports are open, and no other's."""
-        return len(self._open) == 1 and self._origin in self._open
+    def _alone(self) -> Reports | None:
+        """That host's reports, if they are open and no other's are."""
+        return self._open.get(self._origin) if len(self._open) == 1 else None
 
     def _settle_others(self, origin: Origin, wall_ns: int) -> None:
         """Kills come out in the order of time, where the log's stamps tell it."""

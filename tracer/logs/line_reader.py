@@ -15,10 +15,10 @@ from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import has_word
 from tracer.logs.times import Calendar, digits_ns
 
-_UNPRINTED = (b"\0", BOM_UTF8[:1], b"\r")
+_UNPRINTED = frozenset((b"\0", BOM_UTF8[:1], b"\r"))
 """What was not yet on disk when the power failed, what editors of other systems put in front of a file, and what serial
 consoles do."""
-_PADDING = (b"\r", b" ", b"\t")
+_PADDING = frozenset((b"\r", b" ", b"\t"))
 """What consoles and terminals put behind a line."""
 _PADDED = re.compile(
     rb"(?: invoked oom-killer: gfp_mask=.*order=-?\d+(?:, oom\w*=-?\d+)?"

@@ -35,8 +35,8 @@ class Details:
 
     # Most kills of a storm have no report: what they do not have takes no time.
     _stage = _FIRST
-    _seen = 0
-    """The stages of which there was a line, a bit for each."""
+    _has_statistics = False
+    """Whether there was a line of that stage."""
     _others = 0
     cpu: tuple[int, bytes] | None = None
     """Thread and comm of a stack trace that may be that of the next report, whose first line is missing."""
@@ -109,6 +109,14 @@ class Details:
         is_summary = text.startswith(b"oom-kill:")
         return text.find(b"ill", 8 if is_summary else 0) < 0 and self._take(text) is True and not self.pieces
 
+    def add_statistic(self, text: bytes) -> bool:
+        """Take a line among statistics if it is one that is kept; False: it has to be read."""
+        name, _, value = text.partition(b" ")
+        if name not in oom_lines.STATISTICS or not value.isdigit() or len(value) > 20:
+            return False
+        self.statistics[name] = int(value)
+        return True
+
     def read(self, line: LogLine, number: int) -> Taken:
         """Take what a line says, if it is of this report."""
         text = line.text
@@ -139,7 +147,6 @@ class Details:
         if self.kills or stage < self._stage:
             return False
         self._stage = stage
-        self._seen |= 1 << stage
         return True
 
     def _read_row(self, text: bytes) -> Taken:
@@ -217,6 +224,7 @@ class Details:
             return None
         if path is not None and not self._may_be_limit(path, is_next):
             return None
+        self._has_statistics = True
         if found is not None:
             self._is_inline = True
             for name, value in oom_lines.INLINE_STATISTIC.findall(found[2]):
@@ -227,7 +235,7 @@ class Details:
         if path is None:
             self.pieces, self._stage = text, _COUNTERS
         elif self.cgroups.limit is None:
-            self.cgroups = self.cgroups._replace(limit=path)
+            self.cgroups = oom_lines.Cgroups(path, self.cgroups.task)
         return True
 
     def _may_be_limit(self, path: bytes, is_below: bool = False) -> bool:
@@ -247,7 +255,7 @@ class Details:
             return
         if message == oom_lines.MEMCG or (self.summary or b"").find(b",oom_memcg=/") >= 0:
             # Of reports without a summary not all kernels print statistics.
-            has_statistics = bool(self._seen & 1 << _STATISTICS) or self.summary is None
+            has_statistics = self._has_statistics or self.summary is None
             if not (has_statistics or self.counters) and (self.reported or self.trigger_tid is not None):
                 self.tasks = Tasks()  # it may have begun as the host's
             if not (has_statistics and self.counters):

@@ -13,7 +13,6 @@ from tracer.logs.hosts import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
 from tracer.logs.line_reader import LineReader
 from tracer.logs.oom_details import Awaited
-from tracer.logs.oom_incident import Incident
 from tracer.logs.oom_report import DETAILS, STATISTIC, TRACE_WORD, WORDS, has_word, may_begin
 from tracer.logs.places import LOOK_BACK_BYTES, SPACED, STRETCH_BYTES, Places, lines_before, passed_over, with_spelled
 from tracer.logs.remarks import OTHER_WORDS, Place, Remarks
@@ -199,13 +198,14 @@ class LogScan:
     def _lines(self, data: bytes, end: int, whole: bool = False) -> int:
         """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
         formats, reports, at = self._formats, self._reports, 0
+        self._data = data
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
         alike: Alike | None = None
         learnt_to, cut_width = 0, self._terminal.cut_width or -1
-        awaiting: Incident | HostReports = reports
+        awaited = reports.awaits
         while at < end:
-            hit = seek(data, at, end, awaiting.awaits)
+            hit = seek(data, at, end, awaited)
             if hit >= end:
                 kept = end if whole else max(at, lines_before(data, at, end))
                 self._before = passed_over(self._before, data, at, kept)
@@ -218,12 +218,14 @@ class LogScan:
             stop = find(b"\n", begin, end)
             before, at = at, stop + 1
             if alike is not None and alike.add(data, begin, stop):
-                if awaiting.awaits == "all":
-                    at = alike.add_rows(data, at, min(self._counts.next(data, at, end), at + STRETCH_BYTES))
+                awaited = alike.incident.awaits
+                if awaited in ("all", "statistics"):
+                    add_more = alike.add_rows if awaited == "all" else alike.add_statistics
+                    at = add_more(data, at, min(self._counts.next(data, at, end), at + STRETCH_BYTES))
                 continue
             if (sourced := read(data[begin:stop])) is None:
                 if not (formats.is_unknown and formats.may_learn and begin >= learnt_to and has_word(data[begin:stop])):
-                    self._data, self._at = data, begin
+                    self._at = begin
                     self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
                     continue
                 learnt_to = begin + _WINDOW_BYTES
@@ -232,7 +234,7 @@ class LogScan:
                     return begin
                 lines = data[max(0, begin - _WINDOW_BYTES // 8) : learnt_to].split(b"\n")
                 if not formats.learn(lines[bool(begin) :]) or (sourced := read(data[begin:stop])) is None:
-                    self._data, self._at = data, begin
+                    self._at = begin
                     self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
                     continue
             if formats.indent and (at >= end or data[at] == 32):
@@ -245,10 +247,10 @@ class LogScan:
             if stop - begin == cut_width:
                 sourced = sourced[0]._replace(text=whole_part(sourced[0].text)), sourced[1]
             self.fed, self._passed = self.fed + 1, 0
-            self._data, self._at = data, begin
+            self._at = begin
             take(sourced)
             alike = self._alike()
-            awaiting = reports if alike is None else alike.incident
+            awaited = reports.awaits if alike is None else alike.incident.awaits
         self._before = passed_over(self._before, data, at, at)
         return at
 
@@ -286,7 +288,7 @@ class LogScan:
         counts: tuple[bytes, ...] = self._count_words
         begins, counts = with_spelled(data, begins, counts, self._is_spaced)
         if self._fed_bytes <= _OTHERS_BYTES:
-            begins, counts = (*begins, *OTHER_WORDS), (*counts, *OTHER_WORDS)
+            begins, counts = (*begins, *OTHER_WORDS), tuple({*counts, *OTHER_WORDS})
         self._begins, self._counts = Places(begins), Places(counts)
 
     def _take(self, sourced: Sourced) -> None:
@@ -305,6 +307,8 @@ class LogScan:
 
     def _next(self, data: bytes, at: int, end: int, awaited: Awaited) -> int:
         """The next place, from ``at`` on, in a line that may count."""
+        if awaited == "details":
+            return self._counts.next(data, at, end)
         if awaited == "words":
             place = self._begins.next(data, at, end)
             if place >= end:
@@ -316,8 +320,6 @@ class LogScan:
         if awaited == "trace":
             found = data.find(TRACE_WORD, at, nearest)
             return nearest if found < 0 else found
-        if awaited == "statistics":
-            nearest = min(nearest, at + STRETCH_BYTES)
-            statistic = STATISTIC.search(data, at, nearest)
-            return nearest if statistic is None else statistic.start()
-        return nearest
+        nearest = min(nearest, at + STRETCH_BYTES)
+        statistic = STATISTIC.search(data, at, nearest)
+        return nearest if statistic is None else statistic.start()
