@@ -288,9 +288,10 @@ class Reports:
             done += self._close(line.caller, complete=is_over)
             incident = self._begin(line, done)
             incident.chosen, incident.is_limited, incident.is_torn = chosen, True, not (is_limited and is_over)
-        if not incident.kills:
-            incident.is_limited = incident.is_limited or self._is_limited(line)
-        incident.touch(line, self._number)
+        else:
+            incident.touch(line, self._number)
+            if not incident.kills:
+                incident.is_limited = incident.is_limited or self._is_limited(line)
         incident.kill(kill)
         if len(incident.kills) >= _MOST_VICTIMS:
             done += self._close(line.caller, complete=False)
