@@ -21,7 +21,10 @@ RUNTIME_ROOTS: list[str] = typer.Option(
     metavar="NAME=DIR",
     help=f"Directory of a container runtime, in place of the default one; NAME is {', '.join(ROOTS)}. Repeatable.",
 )
-NAMES = "Container (name, ID or 6+ digits of it), pod ([NAMESPACE/]POD, UID), systemd unit, PID, or process name."
+NAMES = (
+    "Container (name, ID or 6+ digits of it), pod ([NAMESPACE/]POD, UID), systemd unit, PID, or process name; "
+    "KIND:NAME for one of these, as unit:NAME."
+)
 SELECTION = "Selection"
 """The heading of options that choose by name or time."""
 CONTAINER: str = typer.Option(

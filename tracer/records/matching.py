@@ -6,6 +6,7 @@ in a container (``kind-control-plane/0f76e495864f``, ``102/mariadb.service``), o
 of any owner it is ``*/NAME``.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +16,9 @@ from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner
 ID_MIN = 6
 """How many digits of a container's id name it where a name may be that of something else as well."""
 
+_GENERATED = re.compile(r"(?:-[bcdfghjklmnpqrstvwxz2456789]{8,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
+"""What a Deployment, a DaemonSet or a Job puts behind its name for a pod's: hash of the template, random characters
+(Kubernetes, util/rand)."""
 
 Fields = Mapping[str, Any]
 """A record, a sender or a process: what has ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
@@ -95,14 +99,28 @@ def _name(container: Container) -> str:
 
 
 def is_container(name: str, container: Container | None, kubernetes: Kubernetes | None, id_min: int = 1) -> bool:
-    """Its name, its name in the pod, its id, or ``id_min`` digits or more of the id's beginning: ``--container``."""
+    """Its name, its name in the pod, its name in full, its id, or ``id_min`` digits or more of the id's beginning:
+    ``--container``."""
     if container is None or not name:
         return False
-    if name in (container["id"], container["name"]):
+    if name in (container["id"], container["name"]) or is_in_pod(name, kubernetes):
         return True
     if kubernetes is not None and name == kubernetes["container_name"]:
         return True
     return len(name) >= id_min and container["id"].startswith(name)
+
+
+def is_in_pod(name: str, kubernetes: Kubernetes | None) -> bool:
+    """Whether it is the name of a pod's container in full: NAMESPACE/POD/CONTAINER, or NAMESPACE/WORKLOAD/CONTAINER."""
+    if kubernetes is None or kubernetes["pod_name"] is None or kubernetes["container_name"] is None:
+        return False
+    pods = (kubernetes["pod_name"], workload(kubernetes["pod_name"]))
+    return any(name == f"{kubernetes['namespace']}/{pod}/{kubernetes['container_name']}" for pod in pods)
+
+
+def workload(pod_name: str) -> str:
+    """What a pod's name has in common with those of pods that take its place."""
+    return _GENERATED.sub("", pod_name) or pod_name
 
 
 def is_pod(name: str, kubernetes: Kubernetes | None) -> bool:
@@ -118,4 +136,4 @@ def is_unit(name: str, systemd: Systemd | None) -> bool:
     unit = systemd["unit"] if systemd is not None else None
     if unit is None or not name:
         return False
-    return fnmatchcase(unit, name) or fnmatchcase(unit, f"{name}.service")
+    return unit == name or fnmatchcase(unit, name) or fnmatchcase(unit, f"{name}.service")

@@ -10,7 +10,7 @@ from tracer.base.printable import printable
 from tracer.identity.runtimes import Runtimes
 from tracer.records.conclusions import uptime_s
 from tracer.records.host import read_host
-from tracer.why import search, sources
+from tracer.why import owners, search, sources
 from tracer.why.advice import Advice, advise
 from tracer.why.moment import moment, told
 from tracer.why.verdict import Verdict, judge
@@ -41,6 +41,8 @@ class Answer(TypedDict):
     verdict: Verdict
     evidence: list[Evidence]
     """Kills of it, the latest last."""
+    others: list[owners.Other]
+    """Who else has that name."""
     unread: list[str]
     """Folders of runtimes that could not be read, and what may be missing for that."""
 
@@ -84,7 +86,7 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
         time.time(),
     )
     return {
-        "sentences": explain(verdict),
+        "sentences": [*explain(verdict), *map(printable, filter(None, [owners.sentence(target.others)]))],
         "advice": advise(verdict),
         "verdict": verdict,
         "evidence": [
@@ -97,6 +99,7 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
             }
             for each in found
         ],
+        "others": list(target.others),
         "unread": list(runtimes.unread.values()),
     }
 

@@ -2,8 +2,8 @@
 """What a user typed -> what it names, and the kills of it, each once."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, TypedDict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypedDict
 
 from tracer.identity.cgroup_path import identify
 from tracer.identity.runtime_metadata import Facts
@@ -22,21 +22,19 @@ from tracer.records.matching import (
     shown_pod,
     shown_unit,
 )
-from tracer.records.owner import owner_of
+from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import SAME_S, Kill, has_same_id, may_be_same
+from tracer.why import owners
 from tracer.why.moment import seconds, utc
+from tracer.why.owners import KINDS as KINDS
+from tracer.why.owners import Kind as Kind
+from tracer.why.owners import Other
 from tracer.why.sources import Found
 
-Kind = Literal["container", "pod", "unit", "pid", "process"]
-KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
-"""Where a name is several of these, the first is meant."""
 _COMM_LEN = 15
-_PID_DIGITS_MAX = 10
 
 
-class State(TypedDict):
-    """What a runtime's files say of a container now."""
-
+class _State(TypedDict):
     id: str
     runtime: str | None
     name: str | None
@@ -45,6 +43,15 @@ class State(TypedDict):
     oom_killed: bool | None
     exit_code: int | None
     finished_at: str | None
+
+
+class State(_State, total=False):
+    """What a runtime's files say of a container now."""
+
+    key: owners.Key
+    """Of the one that it is counted with."""
+    full: bool
+    """Whether the name is its name in full."""
 
 
 class Target(NamedTuple):
@@ -57,17 +64,30 @@ class Target(NamedTuple):
     """As what it runs now."""
     inside: tuple[Kind, ...] = ()
     """As what something of that name runs in a container, or is a user's; it counts where nothing else has the name."""
+    kind: Kind | None = None
+    """As what alone it is asked for."""
+    full: tuple[Kind, ...] = ()
+    """As what the name is, in full, that of what runs now."""
+    others: tuple[Other, ...] = ()
+    """Who else has that name."""
+
+    @property
+    def ids(self) -> list[str]:
+        return [state["id"] for state in self.states]
 
 
-def look_up(name: str, runtimes: Runtimes) -> Target:
-    """What the runtimes and /proc say of a name now."""
+def look_up(text: str, runtimes: Runtimes) -> Target:
+    """What the runtimes and /proc say of a name, or of KIND:NAME, now."""
+    name, only = owners.asked(text)
     states: list[State] = []
     running: set[Kind] = set()
     inside: set[Kind] = set()
-    for container_id, runtime in _container_ids(runtimes):
+    full: set[Kind] = set()
+    for container_id, runtime in _container_ids(runtimes) if only in (None, "container") else ():
         found = runtimes.find(container_id, runtime, None)
-        if _names(name, container_id, found):
-            states.append(_state(container_id, found, runtimes))
+        state = _named_state(name, container_id, found, runtimes)
+        if state is not None:
+            states.append(state)
     for path in cgroupfs.paths():
         whose = identify(path)._asdict()
         for kinds, asked in ((running, name), (inside, f"*/{name}")):
@@ -77,13 +97,24 @@ def look_up(name: str, runtimes: Runtimes) -> Target:
                 kinds.add("pod")
             if names_unit(asked, whose):
                 kinds.add("unit")
+        owner = owner_of(whose)
+        full |= {"pod"} if owners.is_full_pod(name, owner.kubernetes) else set()
+        full |= {"unit"} if owner.systemd is not None and owner.systemd["unit"] == name else set()
+    if any(state["full"] for state in states):
+        full.add("container")
+    full &= set(KINDS) if only is None else {only}
+    if full:  # nobody can take a name in full away from whom it belongs to
+        states = [state for state in states if state["full"]]
+        running &= full
     if any(state["running"] for state in states):
         running.add("container")
-    if _is_pid(name) and procfs.read_start_ns(int(name)) is not None:
+    if not full and owners.is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if any(_comm(pid) == name[:_COMM_LEN] for pid in procfs.pids()):
+    if not full and any(_comm(pid) == name[:_COMM_LEN] for pid in procfs.pids()):
         running.add("process")
-    return Target(name, tuple(states), _ordered(running), _ordered(inside))
+    asked_kinds = set(KINDS) if only is None else {only}
+    running, inside = running & asked_kinds, inside & asked_kinds
+    return Target(name, tuple(states), _ordered(running), _ordered(inside), only, _ordered(full))
 
 
 def _ordered(kinds: set[Kind]) -> tuple[Kind, ...]:
@@ -96,28 +127,17 @@ def may_be_of(kill: Kill, target: Target) -> bool:
 
 
 def _anywhere(target: Target) -> Target:
-    return Target(f"*/{target.name}", (), ())
+    return Target(f"*/{target.name}", (), (), kind=target.kind)
 
 
 def kind_of(kill: Kill, target: Target) -> Kind | None:
-    """As what the target names this kill's victim; None: it is another's."""
-    name, container = target.name, owner_of(kill).container
-    if container is not None and any(container["id"] == state["id"] for state in target.states):
-        return "container"
-    if names_container(name, kill, ID_MIN):
-        return "container"
-    if names_pod(name, kill):
-        return "pod"
-    if names_unit(name, kill):
-        return "unit"
-    victim = kill["victim"]
-    if _is_pid(name) and int(name) in (victim["pid"], victim["tid"]):
-        return "pid"
-    names = {victim["comm"]}
-    if kill["type"] == "oom_kill":
-        program = [kill["victim"]["exe"], *(kill["victim"]["cmdline"] or [])[:1]]
-        names |= {text.rpartition("/")[2] for text in program if text}
-    return "process" if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)) else None
+    """As what the target names this kill's victim first; None: it is another's."""
+    return next(iter(_kinds_of(kill, target)), None)
+
+
+def _kinds_of(kill: Kill, target: Target) -> list[Kind]:
+    kinds = owners.kinds_of(kill, target.name, target.ids)
+    return [kind for kind in kinds if target.kind in (None, kind)]
 
 
 def is_inner(kill: Kill, target: Target, kind: Kind) -> bool:
@@ -158,19 +178,23 @@ def given_first(found: list[Found], target: Target, boot_id: str | None) -> tupl
 def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found], Target]:
     """As what the target was found, and its kills, each once, the earliest first; those without a time come before.
 
-    Where nothing of the host's has that name, it is what was killed last inside of something: the target then has its
-    name in full, so that nothing is said of one that the host may have had.
+    Of several that have the name it is the one with the newest kill; the others are in the target.  Where nothing of
+    the host's has that name, it is what was killed last inside of something: the target then has its name in full, so
+    that nothing is said of one that the host may have had.
     """
-    kind, kills = _matching(found, target)
-    if kind is not None or target.running:
-        return kind or next(iter(target.running)), kills, target
+    kind, kills, chosen = _matching(found, target)
+    if kind is not None:
+        return kind, kills, chosen
+    if target.running:
+        kind = target.running[0]
+        return kind, [], target._replace(others=tuple(_running(target, kind, [], ())))
     anywhere = _anywhere(target)
-    kind, kills = _matching(found, anywhere)
+    kind, kills, chosen = _matching(found, anywhere)
     if kind is None:
         return next(iter(target.inside), None), [], target._replace(running=target.inside)
     named = _full_name(kills[-1].kill, kind)
-    kills = [each for each in kills if _full_name(each.kill, kind) == named]
-    return kind, kills, Target(named, (), tuple(each for each in target.inside if each == kind))
+    inside = tuple(each for each in target.inside if each == kind)
+    return kind, kills, Target(named, (), inside, others=chosen.others)
 
 
 def _full_name(kill: Kill, kind: Kind) -> str:
@@ -179,35 +203,98 @@ def _full_name(kill: Kill, kind: Kind) -> str:
     return name
 
 
-def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found]]:
-    """What the host has of that name comes before what somebody made inside of something, and an id before names."""
-    outer: dict[Kind, list[Found]] = {}
-    inner: dict[Kind, list[Found]] = {}
-    for each in found:
-        kind = kind_of(each.kill, target)
-        if kind is not None:
-            (inner if is_inner(each.kill, target, kind) else outer).setdefault(kind, []).append(each)
-    if target.states:
-        outer.setdefault("container", [])  # it is meant, though nobody was killed in it
-    by_kind = outer if outer or target.running else inner
-    for kind in KINDS:
-        if kind in by_kind:
-            kills = by_kind[kind]
-            by_id = [each for each in kills if kind == "container" and _is_id(target.name, each.kill)]
-            return kind, _once(by_id or kills)
-    return None, []
+class _Group(NamedTuple):
+    """Who is counted as one."""
+
+    kind: Kind
+    key: owners.Key
+    is_inner: bool
+    kills: list[Found]
 
 
-def _is_id(name: str, kill: Kill) -> bool:
-    """Whether a name is the id of its container, or how that begins."""
-    container = owner_of(kill).container
-    return container is not None and len(name) >= ID_MIN and container["id"].startswith(name)
+def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found], Target]:
+    """A name in full comes before others, and what the host has of a name before what somebody made inside of
+    something."""
+    kinds = [(each, kind) for each in _once(found, target) for kind in _kinds_of(each.kill, target)]
+    outer = [(each, kind) for each, kind in kinds if not is_inner(each.kill, target, kind)]
+    full = [(each, kind) for each, kind in outer if owners.is_full(target.name, each.kill, kind)]
+    if full or target.full:
+        target = target if target.full else target._replace(states=(), running=())
+        outer = full
+    has_outer = bool(outer or target.running or target.states)
+    groups = _grouped(outer if has_outer else kinds, is_inner=not has_outer)
+    present = {group.kind for group in groups} | ({"container"} if target.states else set())
+    kind = next((kind for kind in KINDS if kind in present), None)
+    if kind is None:
+        return None, [], target
+    newest = max(
+        (group for group in groups if group.kind == kind), key=lambda group: _moment(group.kills[-1]), default=None
+    )
+    kills = newest.kills if newest is not None else []
+    own, rest = _states_of(target.states, newest) if kind == "container" else ((), target.states)
+    others = [*_others(groups, newest, target), *_running(target, kind, groups, rest)]
+    return kind, kills, target._replace(states=own, others=tuple(others))
 
 
-def _once(found: list[Found]) -> list[Found]:
+def _grouped(kinds: list[tuple[Found, Kind]], is_inner: bool) -> list[_Group]:
+    """A log tells ids alone: what else has the same id has the name."""
+    keyed = [
+        (each, kind, owners.key(each.kill, kind, inner=is_inner), None if is_inner else owners.id_of(each.kill, kind))
+        for each, kind in kinds
+    ]
+    named: dict[tuple[Kind, str | None], owners.Key] = {
+        (kind, of): key for _, kind, key, of in keyed if of is not None and of not in key
+    }
+    groups: dict[owners.Key, _Group] = {}
+    for each, kind, key, of in keyed:
+        key_of_all = named.get((kind, of), key)
+        groups.setdefault(key_of_all, _Group(kind, key_of_all, is_inner, [])).kills.append(each)
+    return list(groups.values())
+
+
+def _states_of(states: tuple[State, ...], group: _Group | None) -> tuple[tuple[State, ...], tuple[State, ...]]:
+    """Those of the one that the answer is about, and all others; without a kill it is one that runs, or ended last."""
+    if group is None:
+        last = max(states, key=lambda state: (state["running"] is True, state["finished_at"] or ""))
+        own = [state for state in states if state is last or state.get("key") == last.get("key", "none")]
+    else:
+        ids = {owners.id_of(each.kill, "container") for each in group.kills}
+        pods = {owners.id_of(each.kill, "pod") for each in group.kills} - {None}
+        own = [
+            state
+            for state in states
+            if state["id"] in ids or state["pod_uid"] in pods or state.get("key", group.key) == group.key
+        ]
+    return tuple(own), tuple(state for state in states if state not in own)
+
+
+def _others(groups: Iterable[_Group], chosen: _Group | None, target: Target) -> Iterator[Other]:
+    """Whose kills are not all of the one that the answer is about; what processes are called means nobody."""
+    told = {id(each) for each in chosen.kills} if chosen is not None else set()
+    for group in groups:
+        is_owner = group.kind not in ("pid", "process")
+        if is_owner and group is not chosen and not {id(each) for each in group.kills} <= told:
+            yield owners.other([each.kill for each in group.kills], target.name, group.kind, inner=group.is_inner)
+
+
+def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[State]) -> Iterator[Other]:
+    """Who has that name, and was never killed."""
+    keys = {group.key for group in groups}
+    ids = {owners.id_of(each.kill, "container") for group in groups for each in group.kills}
+    for state in states:
+        if state["id"] not in ids and state.get("key") not in keys and state["running"]:
+            name = state["name"] or target.name
+            yield {"kind": "container", "name": name, "kills": 0, "ask": state["id"][:12]}
+    for each in target.running:
+        if each in ("pod", "unit") and each != kind and not any(group.kind == each for group in groups):
+            yield {"kind": each, "name": target.name, "kills": 0, "ask": f"{each}:{target.name}"}
+
+
+def _once(found: list[Found], target: Target) -> list[Found]:
     """What several sources tell of the same kill: that which tells most, with the breakdown that another has."""
     kept: dict[tuple[str, int], list[Found]] = {}
-    for each in sorted(found, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
+    wanted = (each for each in found if _kinds_of(each.kill, target))
+    for each in sorted(wanted, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
         others = kept.setdefault((each.kill["type"], each.kill["victim"]["tid"]), [])
         twin = next((other for other in others if _is_same(each.kill, other.kill)), None)
         if twin is None:
@@ -253,26 +340,31 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
             yield container["id"], container["runtime"]
 
 
-def _names(name: str, container_id: str, found: Facts) -> bool:
-    whose = (
-        {
-            "id": container_id,
-            "runtime": found.get("runtime"),
-            "name": found.get("name"),
-            "image": None,
-            "labels": None,
-            "node_container_id": None,
-            "ip_addresses": None,
-        },
-        {
-            "pod_name": found.get("pod_name"),
-            "namespace": found.get("namespace"),
-            "pod_uid": found.get("pod_uid"),
-            "container_name": found.get("container_name"),
-            "qos_class": None,
-        },
-    )
-    return is_container(name, *whose, ID_MIN)  # type: ignore[arg-type]
+def _named_state(name: str, container_id: str, found: Facts, runtimes: Runtimes) -> State | None:
+    """Of a container that has the name."""
+    container: Container = {
+        "id": container_id,
+        "runtime": found.get("runtime"),
+        "name": found.get("name"),
+        "image": None,
+        "labels": found.get("labels"),
+        "node_container_id": None,
+        "ip_addresses": None,
+    }
+    pod: Kubernetes = {
+        "pod_name": found.get("pod_name"),
+        "namespace": found.get("namespace"),
+        "pod_uid": found.get("pod_uid"),
+        "container_name": found.get("container_name"),
+        "qos_class": None,
+    }
+    if not is_container(name, container, pod, ID_MIN):
+        return None
+    state = _state(container_id, found, runtimes)
+    in_pod = pod if container["runtime"] != "docker" else None  # as in records, where the path has to show it
+    state["key"] = owners.container_key(container, in_pod)
+    state["full"] = owners.is_full_container(name, container, in_pod)
+    return state
 
 
 def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
@@ -296,7 +388,3 @@ def _comm(pid: int) -> str | None:
             return file.read().decode("utf-8", "backslashreplace").removesuffix("\n")
     except OSError:
         return None
-
-
-def _is_pid(name: str) -> bool:
-    return name.isdecimal() and len(name) <= _PID_DIGITS_MAX

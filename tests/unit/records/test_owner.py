@@ -6,6 +6,7 @@ a user, has chosen; what is said of it by name must be what is said of a kill in
 """
 
 import os
+import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from tracer.report.whose import whose
 from tracer.top.snapshot import Entry, select
 from tracer.top.table import table
 from tracer.why.killer import kind_of as killer_of
+from tracer.why.owners import Other, asked, sentence
 from tracer.why.search import Target, kind_of, matching
 from tracer.why.sources import Found
 
@@ -267,7 +269,7 @@ def test_why(base: str, below: list[str]) -> None:
     """Of whom the host has made nothing is said that such a kill could change."""
     record, real = killed("/".join([BASES[base], *below])), killed(OTHERS["docker"])
     real["id"], real["victim"]["tid"] = "another", 7
-    state: Any = {"id": OTHER, "name": "payments", "running": True}
+    state: Any = {"id": OTHER, "name": "payments", "pod_uid": None, "running": True, "finished_at": None}
     for name in NAMES:
         assert kind_of(record, Target(name, (), ())) is None
         for states, running in (((state,), ("container",)), ((), ("unit",)), ((), ("pod",)), ((state,), ())):
@@ -385,3 +387,153 @@ def test_level_of_a_cut_path() -> None:
 def test_beginning_cut_off() -> None:
     """A path of which the beginning was cut off names nobody."""
     assert identify(f"…/docker/{OTHER}") == (None, None, None, None)
+
+
+def named_kill(number: int, path: str, *, container: str | None = None, pod: tuple[str, str, str] | None = None) -> Any:
+    """A kill at this path, the next one each time; the container and its pod (namespace, pod, container) have names."""
+    record = killed(path, Runtimes([]))
+    if record["container"] is not None:
+        record["container"].update({"name": container, "labels": {}})
+    if pod is not None:
+        record["kubernetes"].update({"namespace": pod[0], "pod_name": pod[1], "container_name": pod[2]})
+    record["victim"].update(tid=number, pid=number, comm="hog")
+    record["incident"]["id"] = record["id"] = f"kill-{number}"
+    record["time"] = f"2026-11-30T08:{number:02}:00.000000000Z"
+    return record
+
+
+def in_a_pod(number: int, namespace: str, pod: str, name: str, container_id: str | None = None) -> Any:
+    """As Kubernetes calls the container for Docker."""
+    uid = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{pod}.{namespace}"))
+    path = f"/kubepods/besteffort/pod{uid}/{container_id or f'{number:064x}'}"
+    return named_kill(number, path, container=name, pod=(namespace, pod, name))
+
+
+def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[Any, list[str], tuple[Other, ...]]:
+    """Of whom it is, by which kills, and who else has the name."""
+    text, only = asked(name)
+    kind, found, told = matching([Found(each, "test") for each in kills], target or Target(text, (), (), kind=only))
+    return kind, [each.kill["id"] for each in found], told.others
+
+
+def test_containers_of_one_name_in_two_pods() -> None:
+    """They are two, the answer is about the one that was killed last, and the other can be asked for."""
+    shop = [in_a_pod(number, "shop", "web-0", "app") for number in (1, 2, 3)]
+    payments = [in_a_pod(number, "payments", "api-0", "app") for number in (4, 5)]
+    kind, ids, (other,) = answer("app", [*shop, *payments])
+    assert (kind, ids) == ("container", ["kill-4", "kill-5"])
+    assert other == {"kind": "container", "name": "shop/web-0/app", "kills": 3, "ask": "shop/web-0/app"}
+    line = sentence([other])
+    assert line == (
+        "Others have that name, and are not counted here: container shop/web-0/app: 3 times "
+        "(oomtrace why shop/web-0/app)."
+    )
+    assert answer(other["ask"], [*shop, *payments]) == ("container", ["kill-1", "kill-2", "kill-3"], ())
+
+
+def test_counted_together() -> None:
+    """A container that was started anew, a pod that a StatefulSet or a Deployment made anew; no other Deployment's."""
+    restarted = [in_a_pod(number, "shop", "web-0", "app") for number in (1, 2)]
+    assert answer("app", restarted) == ("container", ["kill-1", "kill-2"], ())
+    pods = ["api-5d4f8c7b9d-x2vbn", "api-5d4f8c7b9d-zzk4q", "api-7c9f6bb58c-4tlqs"]
+    deployed = [in_a_pod(number, "shop", pod, "app") for number, pod in enumerate(pods, 3)]
+    other = in_a_pod(9, "shop", "api-db-0", "app")
+    kind, ids, (told,) = answer("app", [*deployed, other])
+    assert (kind, ids, told["kills"], told["ask"]) == ("container", ["kill-9"], 3, "shop/api/app")
+    assert answer(told["ask"], [*deployed, other]) == ("container", ["kill-3", "kill-4", "kill-5"], ())
+    assert answer("shop/api-5d4f8c7b9d-zzk4q/app", [*deployed, other]) == ("container", ["kill-4"], ())
+    anew = [named_kill(number, f"/docker/{number:064x}", container="cart") for number in (1, 2)]
+    assert answer("cart", anew) == ("container", ["kill-1", "kill-2"], ())
+
+
+def test_project_decides() -> None:
+    """Of containers of one name in two Compose projects each is its own, as are those of two runtimes."""
+    kills = [named_kill(number, f"/docker/{str(number) * 64}", container="cart") for number in (1, 2, 3)]
+    for kill, project in zip(kills, ("shop", "bank", None), strict=True):
+        if project is not None:
+            kill["container"]["labels"] = {"com.docker.compose.project": project, "com.docker.compose.service": "cart"}
+    _, ids, others = answer("cart", kills)
+    assert (ids, len(others)) == (["kill-3"], 2)
+    for each, expected in zip(others, (["kill-1"], ["kill-2"]), strict=True):
+        assert answer(each["ask"], kills) == ("container", expected, ())
+
+
+def test_name_that_begins_like_another() -> None:
+    """An LXC container's id is its name: that of another one may begin with it."""
+    kills = [named_kill(number, f"/lxc.payload.payments{end}") for number, end in enumerate(("", "-db", "2"), 1)]
+    assert answer("payments", kills) == ("container", ["kill-1"], ())
+    kills = [named_kill(1, "/lxc.payload.web"), in_a_pod(2, "shop", "web-0", "web")]
+    assert answer("web", kills) == ("container", ["kill-1"], ())
+
+
+def test_names_that_a_shell_understands() -> None:
+    """What is shown can be copied into a shell: it is one word, and no option."""
+    inside = ["/lxc.payload.-A/system.slice/mail.service", "/lxc.payload.b/system.slice/mail.service"]
+    kills = [named_kill(number, path) for number, path in enumerate(inside, 1)]
+    kind, ids, (other,) = answer("mail", kills)
+    assert (kind, ids, other["ask"]) == ("unit", ["kill-2"], "unit:-A/mail.service")
+    assert answer(other["ask"], kills) == ("unit", ["kill-1"], ())
+    line = sentence([{"kind": "unit", "name": "a b", "kills": 1, "ask": "unit:a b;reboot"}])
+    assert line is not None
+    assert "(oomtrace why 'unit:a b;reboot')" in line
+
+
+def test_two_that_run() -> None:
+    """Who was never killed is named, too."""
+    kind, ids, others = answer("web", [], Target("web", (), ("pod", "unit")))
+    assert (kind, ids) == ("pod", [])
+    assert others == ({"kind": "unit", "name": "web", "kills": 0, "ask": "unit:web"},)
+
+
+def test_log_without_names_is_counted_with_the_record() -> None:
+    """A kernel log tells an id alone: it is the container of that id."""
+    kills = [in_a_pod(number, "shop", "web-0", "app", OWN) for number in (1, 2)]
+    kills[0]["container"]["name"], kills[0]["kubernetes"] = None, None
+    state: Any = {"id": OWN, "name": "app", "pod_uid": None, "running": True, "finished_at": None}
+    assert answer("app", kills, Target("app", (state,), ("container",))) == ("container", ["kill-1", "kill-2"], ())
+
+
+UNIT = named_kill(10, "/system.slice/payments.service")
+IN_POD = in_a_pod(11, "prod", "payments", "app")
+PLAIN = named_kill(12, f"/docker/{OTHER}", container="payments")
+HONEST: dict[str, tuple[Any, str, list[str]]] = {
+    "unit": (UNIT, "payments", ["payments.service", "unit:payments.service"]),
+    "pod": (IN_POD, "payments", ["prod/payments", "pod:prod/payments", IN_POD["kubernetes"]["pod_uid"]]),
+    "container of a pod": (IN_POD, "app", ["prod/payments/app", "container:prod/payments/app"]),
+    "container": (PLAIN, "payments", [OTHER, OTHER[:12], f"container:{OTHER}"]),
+}
+"""A kill of somebody, that one's short name, and all names in full."""
+HOSTILE_NAMES = st.sampled_from(
+    ["payments", "app", "prod/payments", "prod/payments/app", "payments.service", OTHER, OTHER[:12], "*", "payments*"]
+    + [full for _, _, names in HONEST.values() for full in names]
+) | st.text(min_size=1, max_size=20)
+
+
+@given(of=st.sampled_from(sorted(HONEST)), name=HOSTILE_NAMES, count=st.integers(1, 3), is_last=st.booleans())
+def test_hostile_name(of: str, name: str, count: int, is_last: bool) -> None:
+    """A container that is called so changes no answer about a name in full, and hides nobody who has the short one."""
+    kill, short, full = HONEST[of]
+    start = 20 if is_last else 1
+    # Docker and podman give a name once at a time: whose name is the same has another runtime.
+    paths = [f"/machine.slice/libpod-{number}{'e' * 63}.scope" for number in range(count)]
+    hostile = [named_kill(start + number, path, container=name) for number, path in enumerate(paths)]
+    for each in full:
+        before, after = answer(each, [kill]), answer(each, [*hostile, kill])
+        assert (before[:2], before[1]) == (after[:2], [kill["id"]])
+        state: Any = {
+            "id": "e" * 64,
+            "name": name,
+            "pod_uid": None,
+            "running": True,
+            "finished_at": None,
+            "full": False,
+        }
+        text, only = asked(each)
+        if only in (None, "container"):
+            target = Target(text, (state,), ("container",), kind=only)
+            assert answer(each, [*hostile, kill], target)[:2] == before[:2]
+    kind, ids, others = answer(short, [*hostile, kill])
+    assert ids == [kill["id"]] or any(answer(other["ask"], [*hostile, kill])[1] == [kill["id"]] for other in others)
+    for other in others:
+        assert answer(other["ask"], [*hostile, kill])[1]
+    assert kind is not None

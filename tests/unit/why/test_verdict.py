@@ -252,7 +252,8 @@ def test_known_containers(tmp_path: Path) -> None:
     runtimes = Runtimes([("docker", str(tmp_path))])
     for name in ("cart", ID, ID[:12]):
         (told_,) = search.look_up(name, runtimes).states
-        assert told_ == state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.500000000Z")
+        expected = state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.500000000Z")
+        assert {name: told_[name] for name in expected} == expected  # type: ignore[literal-required]
     assert search.look_up("car", runtimes).states == ()
 
 
@@ -784,6 +785,39 @@ def test_command(tmp_path: Path, killed: Killed) -> None:
     assert told_["verdict"]["cause"] == "own_limit"
     assert told_["verdict"]["kill"]["id"] == kill["id"]
     assert [each["source"] for each in told_["evidence"]] == [str(file)]
+
+
+def test_container_called_like_a_unit(tmp_path: Path, killed: Killed) -> None:
+    """The answer names the other one, and the command shown asks for that one; a unit's whole name is its own."""
+    (of_unit,) = killed("5.10-memcg2", (b"/test", UNIT))
+    (of_container,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
+    assert of_container["container"] is not None
+    records, folder = tmp_path / "records.json", tmp_path / "containers" / ID
+    folder.mkdir(parents=True)
+
+    def ask(name: str, called: str) -> Any:
+        assert of_container["container"] is not None
+        of_container["container"]["name"] = called
+        records.write_bytes(line_of(of_unit) + b"\n" + line_of(of_container) + b"\n")
+        running = {"Running": True, "OOMKilled": False, "ExitCode": 0, "FinishedAt": "0001-01-01T00:00:00Z"}
+        (folder / "config.v2.json").write_text(json.dumps({"Name": f"/{called}", "State": running}))
+        command = ["why", name, "--records", str(records), "--runtime-root", f"docker={tmp_path}"]
+        told_ = oomtrace(*command).stdout
+        found = json.loads(oomtrace(*command, "--json").stdout)
+        assert found["sentences"] == told_.partition("\n\n")[0].splitlines()
+        return found
+
+    told_ = ask("mail", "mail")
+    assert (told_["verdict"]["kind"], [each["id"] for each in told_["evidence"]]) == ("container", [of_container["id"]])
+    assert told_["sentences"][-1] == (
+        "Others have that name, and are not counted here: unit mail.service: once (oomtrace why unit:mail.service)."
+    )
+    for called in ("mail", "mail.service", "unit:mail.service"):
+        for name in (told_["others"][0]["ask"], "mail.service"):
+            of = ask(name, called)
+            assert (of["verdict"]["kind"], [each["id"] for each in of["evidence"]]) == ("unit", [of_unit["id"]])
+    of = ask("container:mail.service", "mail.service")
+    assert (of["verdict"]["kind"], [each["id"] for each in of["evidence"]]) == ("container", [of_container["id"]])
 
 
 @pytest.mark.parametrize("output", ["stdout", "stdout, a long record", "journald"])

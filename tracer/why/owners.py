@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is counted as one: of several that have the name which is asked for, each has its own answer.
+
+A container's user may call it like another container, a pod or a unit.  A name in full cannot be chosen so, and comes
+before all others: an id, NAMESPACE/POD/CONTAINER, NAMESPACE/POD, a pod's uid, a unit with its suffix.
+"""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
+
+from tracer.records.matching import (
+    ID_MIN,
+    is_in_pod,
+    is_pod,
+    names_container,
+    names_pod,
+    names_unit,
+    shown_container,
+    shown_pod,
+    shown_unit,
+    workload,
+)
+from tracer.records.owner import Container, Kubernetes, owner_of
+from tracer.records.same_kill import Kill
+
+Kind = Literal["container", "pod", "unit", "pid", "process"]
+KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
+"""Where a name is several of these, the first is meant; KIND:NAME means one of them."""
+Key = tuple[str | None, ...]
+_COMM_LEN = 15
+_ID_LEN = 64
+"""Of ids that a runtime has drawn; shorter ones are names (LXC, nspawn), of which one may begin like another."""
+_PID_DIGITS_MAX = 10
+_PROJECT = ("com.docker.compose.project", "io.podman.compose.project")
+_SERVICE = ("com.docker.compose.service", "io.podman.compose.service")
+
+
+class Other(TypedDict):
+    """One that has the same name, and is not the one that the answer is about."""
+
+    kind: Kind
+    name: str
+    kills: int
+    ask: str
+    """The name by which it is asked for."""
+
+
+def asked(name: str) -> tuple[str, Kind | None]:
+    """KIND:NAME -> name and kind; without KIND any may be meant."""
+    of, colon, rest = name.partition(":")
+    return next(((rest, kind) for kind in KINDS if colon and rest and kind == of), (name, None))
+
+
+def kinds_of(kill: Kill, name: str, ids: Sequence[str] = ()) -> list[Kind]:
+    """As what the name is that of this kill's victim; ``ids``: of containers that have it."""
+    container, victim = owner_of(kill).container, kill["victim"]
+    found: list[Kind] = []
+    if (container is not None and container["id"] in ids) or names_container(name, kill, ID_MIN):
+        found.append("container")
+    if names_pod(name, kill):
+        found.append("pod")
+    if names_unit(name, kill):
+        found.append("unit")
+    if is_pid(name) and int(name) in (victim["pid"], victim["tid"]):
+        found.append("pid")
+    names = {victim["comm"]}
+    if kill["type"] == "oom_kill":
+        program = [kill["victim"]["exe"], *(kill["victim"]["cmdline"] or [])[:1]]
+        names |= {text.rpartition("/")[2] for text in program if text}
+    if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)):
+        found.append("process")
+    return found
+
+
+def is_full(name: str, kill: Kill, kind: Kind) -> bool:
+    """Whether the name, which is that of the kill's victim as this kind, is its name in full."""
+    owner = owner_of(kill)
+    if kind == "container":
+        return is_full_container(name, owner.container, owner.kubernetes)
+    if kind == "pod":
+        return is_full_pod(name, owner.kubernetes)
+    return kind == "unit" and owner.systemd is not None and owner.systemd["unit"] == name
+
+
+def is_full_container(name: str, container: Container | None, kubernetes: Kubernetes | None) -> bool:
+    if container is None:
+        return False
+    is_short = ID_MIN <= len(name) < len(container["id"]) == _ID_LEN and container["id"].startswith(name)
+    return name == container["id"] or is_short or is_in_pod(name, kubernetes)
+
+
+def is_full_pod(name: str, kubernetes: Kubernetes | None) -> bool:
+    return kubernetes is not None and is_pod(name, kubernetes) and name != kubernetes["pod_name"]
+
+
+def key(kill: Kill, kind: Kind, *, inner: bool = False) -> Key:
+    """What those have in common that are counted as one; ``inner``: they are inside of something."""
+    owner = owner_of(kill)
+    if kind in ("pid", "process"):
+        return (kind,)
+    if inner or kind != "container" or owner.container is None:
+        return kind, _shown(kill, kind)
+    return container_key(owner.container, owner.kubernetes)
+
+
+def container_key(container: Container, pod: Kubernetes | None) -> Key:
+    """A container that was made anew has another id, its pod another uid, and a Deployment's another name."""
+    if pod is not None and pod["pod_name"] is not None:
+        return "pod", pod["namespace"], workload(pod["pod_name"]), pod["container_name"] or container["name"]
+    labels = container["labels"] or {}
+    if container["name"] is None:
+        return "container", container["id"]
+    project, service = (next((labels[each] for each in of if each in labels), None) for of in (_PROJECT, _SERVICE))
+    return "container", container["runtime"], container["name"], project, service
+
+
+def id_of(kill: Kill, kind: Kind) -> str | None:
+    """A container's id or a pod's uid, which is known where names are not."""
+    container, pod = owner_of(kill).container, owner_of(kill).kubernetes
+    if kind == "container":
+        return None if container is None else container["id"]
+    return pod["pod_uid"] if kind == "pod" and pod is not None else None
+
+
+def other(kills: Sequence[Kill], name: str, kind: Kind, *, inner: bool = False) -> Other:
+    """``kills``: of one that is not the one that the answer is about, the last one last."""
+    kill, owner = kills[-1], owner_of(kills[-1])
+    shown = name if kind in ("pid", "process") else _shown(kill, kind)
+    ask = shown if inner else f"{kind}:{shown}"
+    if kind == "container" and not inner and owner.container is not None:
+        ask = owner.container["id"][:12]
+        pod = owner.kubernetes
+        if pod is not None and pod["pod_name"] is not None and pod["container_name"] is not None:
+            names = {each["pod_name"] for each in map(_pod, kills) if each is not None}
+            place = pod["pod_name"] if len(names) == 1 else workload(pod["pod_name"])
+            ask = shown = f"{pod['namespace']}/{place}/{pod['container_name']}"
+    if ask.startswith("-"):  # no option
+        ask = f"{kind}:{ask}"
+    return {"kind": kind, "name": shown, "kills": len(kills), "ask": ask}
+
+
+def sentence(others: Iterable[Other]) -> str | None:
+    """In one line."""
+    parts = []
+    for each in others:
+        often = "runs" if not each["kills"] else "once" if each["kills"] == 1 else f"{each['kills']} times"
+        parts.append(f"{each['kind']} {each['name']}: {often} (oomtrace why {shlex.quote(each['ask'])})")
+    return f"Others have that name, and are not counted here: {'; '.join(parts)}." if parts else None
+
+
+def is_pid(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _PID_DIGITS_MAX
+
+
+def _pod(kill: Kill) -> Kubernetes | None:
+    return owner_of(kill).kubernetes
+
+
+def _shown(kill: Kill, kind: Kind) -> str:
+    shown = {"container": shown_container, "pod": shown_pod, "unit": shown_unit}.get(kind)
+    return (shown(kill) if shown is not None else None) or "?"
