@@ -61,8 +61,7 @@ def test_next_choice(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog, shape: Sha
     told = look()
     assert next_in(group, told) == [held[shape.chosen].pid]
     owners = by_thread(*held, filler)
-    filler.go()
-    assert first_to_die(kernel_log, owners) is held[shape.chosen]
+    assert first_to_die(kernel_log, owners, filler) is held[shape.chosen]
 
 
 def by_thread(*eaters: Eater) -> dict[int, Eater]:
@@ -70,10 +69,15 @@ def by_thread(*eaters: Eater) -> dict[int, Eater]:
     return {int(tid): each for each in eaters for tid in os.listdir(f"/proc/{each.pid}/task")}
 
 
-def first_to_die(log: KernelLog, owners: Mapping[int, Eater]) -> Eater:
-    """Wait for a death: the first by the kernel's log, as the next one may follow at once."""
-    wait_until("a kill", lambda: any(kill.tid in owners for kill in log.poll()))
-    return next(owners[kill.tid] for kill in log.poll() if kill.tid in owners)
+def first_to_die(log: KernelLog, owners: Mapping[int, Eater], filler: Eater) -> Eater:
+    """Let the filler fill, and wait for a death: the first by the kernel's log, as the next one may follow at once.
+
+    What the log has of before is of threads whose numbers others may have by now.
+    """
+    before = len(log.poll())
+    filler.go()
+    wait_until("a kill", lambda: any(kill.tid in owners for kill in log.poll()[before:]))
+    return next(owners[kill.tid] for kill in log.poll()[before:] if kill.tid in owners)
 
 
 def test_zombie_leader(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> None:
@@ -88,8 +92,7 @@ def test_zombie_leader(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> None:
     assert told[headless.pid]["rss_bytes"] > 13 * MIB
     assert next_in(group, told) == [headless.pid]
     owners = by_thread(headless, other, filler)
-    filler.go()
-    assert first_to_die(kernel_log, owners) is headless
+    assert first_to_die(kernel_log, owners, filler) is headless
 
 
 def test_limits_in_limits(cgroup: Cgroup, eat: Eat) -> None:
