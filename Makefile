@@ -25,7 +25,7 @@ SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 # What a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format shellcheck python3-bpfcc \
-	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps zsh fish
+	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps zsh fish groff mandoc
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
 # npm brings axe-core; where there is one, Debian's is not needed.
@@ -47,7 +47,7 @@ DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null)
 DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
-DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/images/* *.md) \
+DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/man/*/* docs/images/* *.md) \
 	deploy/oomtrace.service deploy/config.toml $(wildcard deploy/collectors/*/* deploy/completion/*)
 
 .DEFAULT_GOAL := build

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import manpages
 from tests.harness.environment import IN_VM, ROOT, not_applicable, require
 from tests.unit.commands.test_cli import COMMANDS
 from tracer import __version__
+from tracer.commands.manual import plain
 
 from .debian import SUITES, bootstrap
 
@@ -35,6 +37,20 @@ def test_lintian(deb: Path) -> None:
     """Nothing in it is against Debian's policy."""
     done = subprocess.run(["lintian", "--allow-root", "--fail-on=error", deb], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "manual-page" not in done.stdout
+
+
+def test_manual_and_completion(deb: Path) -> None:
+    """Where man and the shells look for them."""
+    listed = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
+    paths = {line.split()[5].removeprefix("./usr/share/") for line in listed.splitlines()}
+    assert {f"man/{page.parent.name}/{page.name}.gz" for page in manpages.PAGES} <= paths
+    assert {
+        "bash-completion/completions/oomtrace",
+        "zsh/vendor-completions/_oomtrace",
+        "fish/vendor_completions.d/oomtrace.fish",
+    } <= paths
+    assert not [path for path in paths if path.startswith("doc/oomtrace/docs/man")]
 
 
 def test_maintainer(deb: Path) -> None:
@@ -53,12 +69,13 @@ def test_maintainer(deb: Path) -> None:
 
 def test_debian_12(deb: Path, tmp_path: Path) -> None:
     """Every command works with the libraries of Debian 12, above all typer 0.7."""
-    helps = "\n".join(f"oomtrace {command} --help | grep -q Usage:" for command in COMMANDS)
+    helps = "\n".join(f"oomtrace {command} --help >/help-{command}.txt" for command in COMMANDS)
     command = f"""
         apt-get install --simulate /dist/{deb.name} >/simulated.txt
         apt-get install --yes --no-install-recommends /dist/{deb.name}
         cd /
         {helps}
+        test "$(_OOMTRACE_COMPLETE=complete_bash COMP_WORDS='oomtrace wh' COMP_CWORD=1 oomtrace)" = why
         test "$(oomtrace --version)" = "oomtrace {__version__}"
         oomtrace schema >/schema.json
         oomtrace resolve /system.slice/ssh.service | grep -q ssh.service
@@ -76,6 +93,8 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
         ! find / -xdev -ipath '*oomtrace*' ! -path '/dist*' ! -path '/var/lib/apt/*' ! -path '/var/lib/dpkg/*' | grep .
     """
     root = bootstrap(SUITES["12"], tmp_path / "root", deb, command)
+    for name in COMMANDS:
+        assert plain(manpages.MANUALS[f"oomtrace-{name}"], 78) == (root / f"help-{name}.txt").read_text()
     assert "libbpf.so.1 loads" in (root / "doctor.txt").read_text()
     brought = re.findall(r"^Inst (\S+)", (root / "simulated.txt").read_text(), re.MULTILINE)
     assert "oomtrace" in brought

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import manpages
 from tests.harness.daemon import check_line
 from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
 from tests.runtimes.commands import ENVIRONMENT
@@ -57,6 +58,20 @@ def test_objects(wheel: Path) -> None:
         assert content[:4] == b"\x7fELF"
         assert int.from_bytes(content[18:20], "little") == EM_BPF
     assert len(set(objects.values())) == len(ARCHITECTURES), "the registers of a kprobe are not where the other's are"
+
+
+def test_manual_and_completion(wheel: Path) -> None:
+    """Below the prefix, where man and the shells look for them."""
+    with zipfile.ZipFile(wheel) as archive:
+        shared = {name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist()}
+    for page in manpages.PAGES:
+        assert shared[f"share/man/{page.parent.name}/{page.name}"] == page.read_bytes()
+    for path in (
+        "share/bash-completion/completions/oomtrace",
+        "share/zsh/site-functions/_oomtrace",
+        "share/fish/vendor_completions.d/oomtrace.fish",
+    ):
+        assert b"_OOMTRACE_COMPLETE=" in shared[path]
 
 
 def test_command(command: list[str]) -> None:
