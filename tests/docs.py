@@ -2,9 +2,9 @@
 """Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
 
 docs/record.md: every field of every record, from the JSON Schema.  docs/destinations.md: every output and its options,
-from the forms of tracer/delivery/sinks.  docs/install.md: the extras, from tracer/base/extras.py.  README.md: an answer of
-``oomtrace why``.  The prose around them is written by hand.  deploy/completion: what shells run (tests/completions.py).
-docs/man: manual pages (tests/manpages.py).
+from the forms of the sinks.  docs/install.md: the extras.  README.md: an answer of ``oomtrace why``.  The prose around
+them is written by hand.  deploy/completion: what shells run (tests/completions.py).  docs/man: manual pages
+(tests/manpages.py).
 """
 
 import json
