@@ -83,7 +83,7 @@ def test_command(command: list[str]) -> None:
 
 def test_report(command: list[str], tmp_path: Path) -> None:
     """It makes a page: what that is made of is inside."""
-    log = ROOT / "tests" / "unit" / "kernel_logs" / "7.2-group.txt"
+    log = ROOT / "tests" / "data" / "kernel_logs" / "7.2-group.txt"
     page = tmp_path / "report.html"
     subprocess.run([*command, "report", log, "-o", page], check=True)
     assert "hog-bystander1" in page.read_text()
