@@ -3,17 +3,22 @@
 
 import configparser
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 import yaml
 
 from tests.harness import ROOT
 from tests.harness.full_records import FULL
 from tracer.encoding.ecs import ecs
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FOLDER = ROOT / "deploy" / "collectors"
 
