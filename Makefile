@@ -12,6 +12,7 @@ CPUS ?= 1
 SECONDS ?= 600
 MINUTES ?= 60
 STAGES := lint test-unit test-kernel test-reliability test-runtimes test-collectors test-report test-packaging test-vm
+VERIFIER_KERNELS ?= 5.10 6.1 6.12 7.x 6.12-arm64
 STAGE ?= test-kernel
 TIMES ?= 10
 # Nothing of what it runs outlives it.
@@ -174,6 +175,10 @@ test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with 
 test-vm-all: build deb  ## The same on every machine of its matrix, and the table in docs/kernels.md
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
+
+.PHONY: verifier
+verifier: build  ## Record what the BPF verifier needs for each program, on this kernel and in QEMU (tests/data/verifier.json)
+	$(AS_ROOT) $(BIN)/python -m tests.harness.verifier $(VERIFIER_KERNELS)
 
 .PHONY: test-systemd
 test-systemd: build deb  ## The package, systemd's units and containers, on a Debian 13 with cgroup v2, in QEMU

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Literal, get_args
 from xml.etree import ElementTree
 
+from tests.harness.verifier import clang
+
 from . import kernels, root
 from .debian import BUILD, LabError, output
 from .machine import MACHINES
@@ -185,6 +187,7 @@ def command(run: Run, arguments: Sequence[str]) -> str:
         "OOMTRACE_REQUIRE": "all",
         "OOMTRACE_PATIENCE": os.environ.get("OOMTRACE_PATIENCE", "1"),
         "OOMTRACE_ENGINE": run.engine,
+        "OOMTRACE_CLANG": clang(),
         "OOMTRACE_EAT": "/host/eat",
         "PYTHONPATH": "/opt/site:/host/oomtrace",
         # Importing hypothesis costs seconds here, and these tests do without.
