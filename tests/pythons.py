@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from tests.repeat import count
 
@@ -64,7 +66,7 @@ def run(version: str, program: str) -> bool:
     began = time.monotonic()
     command = [python, "-m", "tests.stage", python, "-m", "pytest", "tests/unit", "-q", "-n", "auto"]
     with log.open("wb") as out:
-        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=out).returncode
+        status = run_to_end(command, out)
     tests = count(log.read_text(errors="replace"))
     print(
         f"{version}: {tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped, "
@@ -74,6 +76,24 @@ def run(version: str, program: str) -> bool:
     if status:
         print(f"{version}: see {log.relative_to(ROOT)}", file=sys.stderr)
     return status == 0
+
+
+def run_to_end(command: list[str], out: IO[bytes] | None = None) -> int:
+    """The status of a command of tests.stage, which is told to end, and waited for, when this process is to end."""
+    told: list[int] = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as stage:
+
+        def end(number: int, _: object) -> None:
+            told.append(number)
+            stage.send_signal(signal.SIGTERM)
+
+        before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+        status = stage.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if told:
+        sys.exit(128 + told[0])
+    return status
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from tests import pythons
-from tests.harness.environment import ROOT
+from tests.harness.environment import PATIENCE_S, ROOT, wait_until
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,3 +75,20 @@ def test_usage(tmp_path: Path) -> None:
     done = run(tmp_path, "two")
     assert done.returncode == 2
     assert re.match("invalid version: 'two'", done.stderr)
+
+
+def test_end(tmp_path: Path) -> None:
+    """SIGTERM ends what it runs, and it waits for that: no test goes on alone."""
+    program = "import sys; from tests.pythons import run_to_end; run_to_end(sys.argv[1:])"
+    script = (
+        f"trap 'sleep 0.2; touch {tmp_path}/ended; exit' TERM; touch {tmp_path}/began; while :; do sleep 0.05; done"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, "sh", "-c", script], cwd=ROOT)
+    try:
+        wait_until("it has begun", (tmp_path / "began").exists)
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        assert (tmp_path / "ended").exists()
+    finally:
+        process.kill()
+        process.wait()
