@@ -26,10 +26,10 @@ NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000
 class Host(TypedDict):
     """The host that the record comes from."""
 
-    name: Annotated[str | None, "Host name, as `uname -n` gives it; of a pod the node's (`NODE_NAME`); of a log its."]
+    name: Annotated[str | None, "Host name (`uname -n`); in a pod the node's (`NODE_NAME`); of a log the log's."]
     boot_id: Annotated[str | None, "The kernel's random id of this boot (`/proc/sys/kernel/random/boot_id`)."]
-    kernel: Annotated[str | None, "Kernel release, as `uname -r` gives it; null of a log."]
-    labels: Annotated[dict[str, str] | None, "What whoever set oomtrace up says of it (`--label`); null of a log."]
+    kernel: Annotated[str | None, "Kernel release (`uname -r`); null for a log."]
+    labels: Annotated[dict[str, str] | None, "Operator-defined labels (`--label`); null for a log."]
 
 
 NOBODY: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
@@ -39,28 +39,28 @@ NOBODY: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
 class Incident(TypedDict):
     """One run of the OOM killer."""
 
-    id: Annotated[str, "Names one run of the OOM killer: all victims of one group kill share it."]
+    id: Annotated[str, "Identifies one run of the OOM killer: all victims of one group kill share it."]
     scope: Annotated[
         Scope | None,
         "What ran out: a memory cgroup's limit, the host, the nodes of a cpuset or of a memory policy; "
-        "`host_or_nodes` is one of the latter three, where a log does not say which; "
-        "`sysrq` when somebody asked for a kill with SysRq-f.",
+        "`host_or_nodes` is one of the latter three, if a log does not say which; "
+        "`sysrq` is a kill that was requested with SysRq-f.",
     ]
     group_kill: Annotated[bool | None, "Whether `memory.oom.group` made the kernel kill a whole cgroup."]
-    victims: Annotated[int | None, "Processes killed in this incident; each has a record of its own."]
-    gfp_mask: Annotated[int | None, "Allocation flags of the request that failed, as a number of this kernel."]
-    gfp_flags: Annotated[str | None, "The same by name, as the kernel log spells them (`GFP_KERNEL|__GFP_ZERO`)."]
+    victims: Annotated[int | None, "Processes killed in this incident; each has its own record."]
+    gfp_mask: Annotated[int | None, "Allocation flags of the failed request, as this kernel's number."]
+    gfp_flags: Annotated[str | None, "The same flags by name, as in the kernel log (`GFP_KERNEL|__GFP_ZERO`)."]
     order: Annotated[int | None, "The request was for 2^order pages; -1 for SysRq-f."]
     total_pages: Annotated[
         int | None,
-        "Pages that the kernel weighed scores against: the limit that was hit, or RAM plus swap. "
+        "Pages against which the kernel weighed scores: the limit that was hit, or RAM plus swap. "
         "Never the victim's size.",
     ]
-    message: Annotated[str | None, "The kernel's own words for the incident (`Memory cgroup out of memory`)."]
+    message: Annotated[str | None, "The kernel's text for the incident (`Memory cgroup out of memory`)."]
 
 
 class Breakdown(TypedDict):
-    """What the memory in a cgroup was."""
+    """The memory in a cgroup by kind."""
 
     anon_bytes: Annotated[int | None, "Anonymous memory: heaps and stacks."]
     file_bytes: Annotated[int | None, "Page cache, tmpfs and shared memory included."]
@@ -73,16 +73,16 @@ class Breakdown(TypedDict):
 class Limit(TypedDict):
     """The cgroup whose limit was hit."""
 
-    cgroup: Annotated[str | None, "The cgroup whose limit was hit; null where a log has only what was in it."]
-    level: Annotated[Level, "What that cgroup is: the container's own, its pod's, a slice's, ..."]
-    usage_bytes: Annotated[int | None, "Memory charged to it when the OOM killer started."]
-    limit_bytes: Annotated[int | None, "Its limit; 9223372036854771712 is the kernel's way to say none."]
-    failcnt: Annotated[int | None, "How often a charge had failed; since Linux 6.14 only cgroup v1 counts."]
-    swap_usage_bytes: Annotated[int | None, "Swap charged to it."]
-    swap_limit_bytes: Annotated[int | None, "Its swap limit (cgroup v2)."]
-    memsw_usage_bytes: Annotated[int | None, "Memory plus swap charged to it (cgroup v1)."]
-    memsw_limit_bytes: Annotated[int | None, "Its limit for memory plus swap (cgroup v1)."]
-    breakdown: Annotated[Breakdown | None, "What the memory in it was."]
+    cgroup: Annotated[str | None, "The cgroup whose limit was hit; null if a log has only its content."]
+    level: Annotated[Level, "The kind of that cgroup: the container's own, its pod's, a slice's, ..."]
+    usage_bytes: Annotated[int | None, "Memory charged to the cgroup when the OOM killer started."]
+    limit_bytes: Annotated[int | None, "The limit; 9223372036854771712 is the kernel's value for no limit."]
+    failcnt: Annotated[int | None, "Number of failed charges; since Linux 6.14 only cgroup v1 counts them."]
+    swap_usage_bytes: Annotated[int | None, "Swap charged to the cgroup."]
+    swap_limit_bytes: Annotated[int | None, "The swap limit (cgroup v2)."]
+    memsw_usage_bytes: Annotated[int | None, "Memory plus swap charged to the cgroup (cgroup v1)."]
+    memsw_limit_bytes: Annotated[int | None, "The limit for memory plus swap (cgroup v1)."]
+    breakdown: Annotated[Breakdown | None, "The memory in the cgroup by kind."]
 
 
 class Ancestor(TypedDict):
@@ -103,44 +103,44 @@ class Victim(TypedDict):
     """The process that was killed."""
 
     pid: Annotated[int | None, "Process id (thread group id) in the host's PID namespace."]
-    tid: Annotated[int, "The thread that the kernel named; differs from pid when the leader was gone."]
+    tid: Annotated[int, "The thread that the kernel named; differs from pid if the leader had exited."]
     ppid: Annotated[int | None, "Parent's process id."]
     comm: Annotated[str | None, "Process name, cut to 15 bytes by the kernel."]
     cmdline: Annotated[list[str] | None, "Command line."]
     exe: Annotated[str | None, "Path of the executable, inside the victim's mount namespace."]
     uid: Annotated[int | None, "User id in the host's user namespace."]
     namespace_pid: Annotated[int | None, "Process id inside its own PID namespace."]
-    is_container_init: Annotated[bool | None, "Whether it was PID 1 of a PID namespace that is not the host's."]
+    is_container_init: Annotated[bool | None, "Whether it was PID 1 of a PID namespace other than the host's."]
     started_at: Annotated[str | None, "When the process started."]
-    oom_score_adj: Annotated[int | None, "Its /proc/PID/oom_score_adj: -1000 never to 1000 first."]
-    points: Annotated[int | None, "The kernel's badness score, in pages; null for further members of a group kill."]
-    rss_bytes: Annotated[int | None, "Resident memory when it was killed: anon + file + shmem."]
+    oom_score_adj: Annotated[int | None, "`/proc/PID/oom_score_adj`: -1000 never, 1000 first."]
+    points: Annotated[int | None, "The kernel's badness score, in pages; null for the other members of a group kill."]
+    rss_bytes: Annotated[int | None, "Resident memory at the kill: anon + file + shmem."]
     anon_rss_bytes: Annotated[int | None, "Resident anonymous memory."]
     file_rss_bytes: Annotated[int | None, "Resident file mappings."]
     shmem_rss_bytes: Annotated[int | None, "Resident shared memory."]
     swap_bytes: Annotated[int | None, "Swapped-out memory."]
     total_vm_bytes: Annotated[int | None, "Virtual size."]
     page_tables_bytes: Annotated[int | None, "Page tables."]
-    peak_rss_bytes: Annotated[int | None, "Largest resident size so far, as the kernel noted it."]
-    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
+    peak_rss_bytes: Annotated[int | None, "Largest resident size so far, as recorded by the kernel."]
+    cgroup: Annotated[str | None, "Memory cgroup, from the root of the hierarchy."]
     ancestors: Annotated[
         list[Ancestor] | None,
-        "Its parent, the parent's parent, ... up to the init of its PID namespace, at most eight.",
+        "Parent, the parent's parent, ... up to the init of its PID namespace, at most eight.",
     ]
     shared_mm: Annotated[
         list[Sharer] | None,
-        "Other processes on the same memory (vfork, CLONE_VM): they die too, unlogged and uncounted by the kernel.",
+        "Other processes with the same memory (vfork, CLONE_VM): they die too, unlogged and uncounted by the kernel.",
     ]
 
 
 class Trigger(TypedDict):
-    """Who asked for the memory."""
+    """The process that requested memory."""
 
     pid: Annotated[int | None, "The process whose request for memory failed; not always the victim."]
-    tid: Annotated[int | None, "Its thread."]
+    tid: Annotated[int | None, "The requesting thread."]
     comm: Annotated[str, "The thread's name."]
     uid: Annotated[int | None, "User id in the host's user namespace."]
-    cgroup: Annotated[str | None, "Its memory cgroup."]
+    cgroup: Annotated[str | None, "Memory cgroup."]
 
 
 class Candidate(TypedDict):
@@ -150,15 +150,15 @@ class Candidate(TypedDict):
     comm: Annotated[str, "Process name."]
     points: Annotated[int | None, "The kernel's badness score, in pages; the highest is killed."]
     rss_bytes: Annotated[int | None, "Resident memory."]
-    oom_score_adj: Annotated[int | None, "Its oom_score_adj."]
+    oom_score_adj: Annotated[int | None, "`oom_score_adj`."]
 
 
 class Base(TypedDict):
     """What every record has."""
 
-    schema: Annotated[int, "Version of this format; grows only when a field changes its meaning."]
-    time: Annotated[str | None, "When it happened, RFC 3339, UTC, nanoseconds; null where a log does not tell."]
-    seq: Annotated[int, "Counts the records of one run of oomtrace, from 0; a hole is a lost line."]
+    schema: Annotated[int, "Version of this format; it increases only when a field changes its meaning."]
+    time: Annotated[str | None, "Time of the event, RFC 3339, UTC, nanoseconds; null if a log does not have it."]
+    seq: Annotated[int, "Number of the record in one run of oomtrace, from 0; a missing number is a lost line."]
     host: Host
 
 
@@ -166,38 +166,38 @@ class OomKill(Base):
     """A process was killed by the kernel's OOM killer."""
 
     type: Literal["oom_kill"]
-    id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
+    id: Annotated[str, "Identifies this kill; every reader of the same kill gets the same id."]
     source: Annotated[
         Source,
-        "What saw it: `bpf` all hooks, `bpf_tracepoints` a kernel without kprobes, `kernel_log` the kernel's report, "
-        "read where no program was attached.",
+        "Origin: `bpf` all hooks, `bpf_tracepoints` a kernel without kprobes, `kernel_log` the kernel's report, "
+        "used if no program was attached.",
     ]
     delayed: Annotated[
         bool,
-        "Whether it was read seconds after the kill or later, as when no oomtrace ran: what comes from /proc and the "
-        "runtimes' files may be missing.",
+        "Whether it was read seconds after the kill or later, for example because no oomtrace ran: values from /proc "
+        "and the runtimes' files may be missing.",
     ]
-    reduced: Annotated[
-        bool, "Whether the ring buffer had room for the essentials alone: who, when, how big, where, at whose limit."
-    ]
+    reduced: Annotated[bool, "Whether the ring buffer had room only for victim, time, size, cgroup and limit."]
     incident: Incident
-    limit: Annotated[Limit | None, "The limit that was hit; null when no cgroup's was, or unknown."]
+    limit: Annotated[Limit | None, "The limit that was hit; null if it was no cgroup's, or is unknown."]
     victim: Victim
     trigger: Trigger | None
-    candidates: Annotated[list[Candidate] | None, "The ten highest scores, the chosen first; of a log the largest ten."]
-    candidates_scored: Annotated[int | None, "How many processes the kernel scored."]
-    container: Annotated[Container | None, "The victim's container; null when it was in none."]
+    candidates: Annotated[
+        list[Candidate] | None, "The ten highest scores, the chosen process first; of a log the ten largest."
+    ]
+    candidates_scored: Annotated[int | None, "Number of processes that the kernel scored."]
+    container: Annotated[Container | None, "The victim's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
     owner: Annotated[Owner | None, OWNER]
-    network: Annotated[Network | None, "The victim's network namespace; null where its task could not be read."]
+    network: Annotated[Network | None, "The victim's network namespace; null if its task could not be read."]
     truncated: Annotated[list[str], "Fields that were cut, by path (`victim.cmdline`)."]
 
 
 class RuntimeVerdict(TypedDict):
-    """What the container's runtime says; runtimes differ on kills of a process that is not the container's init."""
+    """The verdict of the container's runtime; runtimes differ on kills of a process other than the container's init."""
 
-    oom_killed: Annotated[bool | None, "Whether the runtime says that the container was OOM killed."]
+    oom_killed: Annotated[bool | None, "Whether the runtime reports the container as OOM killed."]
     exit_code: Annotated[int | None, "The container's exit code; null while it runs."]
 
 
@@ -209,50 +209,52 @@ class OomExit(Base):
     incident_id: Annotated[str, "The incident's id, as in that record."]
     pid: Annotated[int, "Process id (thread group id)."]
     after_ns: Annotated[
-        int, "From the kill to the exit of its last thread (since Linux 6.16 before its memory is freed)."
+        int, "Time from the kill to the exit of the last thread (since Linux 6.16 before the memory is freed)."
     ]
     container_init_died: Annotated[
-        bool | None, "Whether the init of its PID namespace, and so the container, died with it; null on the host."
+        bool | None, "Whether the init of its PID namespace, and so the container, died too; null on the host."
     ]
-    runtime_verdict: Annotated[RuntimeVerdict | None, "The runtime's own, where its files show it."]
+    runtime_verdict: Annotated[RuntimeVerdict | None, "The runtime's verdict, if its files show it."]
 
 
 class SigkillVictim(TypedDict):
     """The process that was killed."""
 
     pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
-    tid: Annotated[int, "The thread that the signal was sent to; all of the process die."]
+    tid: Annotated[int, "The thread that received the signal; all threads of the process die."]
     comm: Annotated[str, "That thread's name, cut to 15 bytes by the kernel."]
     uid: Annotated[int, "User id in the host's user namespace."]
-    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
-    is_container_init: Annotated[bool, "Whether it was PID 1 of a PID namespace that is not the host's."]
+    cgroup: Annotated[str | None, "Memory cgroup, from the root of the hierarchy."]
+    is_container_init: Annotated[bool, "Whether it was PID 1 of a PID namespace other than the host's."]
 
 
 class SigkillSender(TypedDict):
-    """The process that sent it."""
+    """The process that sent the signal."""
 
     pid: Annotated[int, "Process id (thread group id) in the host's PID namespace."]
-    tid: Annotated[int, "The thread that called kill(2) or another of its kind."]
+    tid: Annotated[int, "The thread that called kill(2) or a similar system call."]
     comm: Annotated[str, "The thread's name."]
     uid: Annotated[int, "User id in the host's user namespace."]
-    cgroup: Annotated[str | None, "Its memory cgroup, from the root of the hierarchy."]
-    container: Annotated[Container | None, "The sender's container; null when it was in none."]
+    cgroup: Annotated[str | None, "Memory cgroup, from the root of the hierarchy."]
+    container: Annotated[Container | None, "The sender's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The sender's pod."]
     systemd: Annotated[Systemd | None, "The sender's unit."]
     owner: Annotated[Owner | None, OWNER]
 
 
 class Sigkill(Base):
-    """A process was killed by SIGKILL that did not come from the OOM killer; `--sigkill` tells whose are shown."""
+    """A SIGKILL that the OOM killer did not send killed a process; `--sigkill` selects the processes."""
 
     type: Literal["sigkill"]
-    id: Annotated[str, "Names this kill: the same whoever reads it, however often."]
-    source: Annotated[Source, "What saw it: as in oom_kill, never `kernel_log`."]
-    delayed: Annotated[bool, "Whether it was read seconds after the kill or later: as in oom_kill."]
+    id: Annotated[str, "Identifies this kill; every reader of the same kill gets the same id."]
+    source: Annotated[Source, "Origin, as in `oom_kill`; never `kernel_log`."]
+    delayed: Annotated[bool, "Whether it was read seconds after the kill or later, as in `oom_kill`."]
     victim: SigkillVictim
-    sender: Annotated[SigkillSender | None, "Who sent it; null when the kernel itself did, and when nothing shows who."]
-    from_kernel: Annotated[bool | None, "Whether the kernel itself sent it; null when only its effect was seen."]
-    container: Annotated[Container | None, "The victim's container; null when it was in none."]
+    sender: Annotated[
+        SigkillSender | None, "The sender; null if the kernel itself sent it, or if the sender is unknown."
+    ]
+    from_kernel: Annotated[bool | None, "Whether the kernel itself sent it; null if only its effect was seen."]
+    container: Annotated[Container | None, "The victim's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
     owner: Annotated[Owner | None, OWNER]
@@ -263,61 +265,65 @@ class Lost(Base):
     """Events that were seen but could not be written."""
 
     type: Literal["lost"]
-    id: Annotated[str | None, "The same if it is reported again after a SIGKILL of oomtrace; null: reported once."]
+    id: Annotated[
+        str | None, "Identifies the report, which may be repeated after a SIGKILL of oomtrace; null: reported once."
+    ]
     stage: Annotated[
         str,
         "Where: `ring_buffer` (full), `sigkill` (too many at once, or their ring buffer full), `decode` and `record` "
         "(malformed), `upgrade` (left by another version), "
-        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged), `rejected:URI` (the other side refuses it).",
+        "`output:URI` (neither delivered nor kept), `spool:URI` (damaged), `rejected:URI` (refused by the other side).",
     ]
-    count: Annotated[int, "How many."]
-    since: Annotated[str, "From when on, the latest time at which none was lost; until then: `time`."]
+    count: Annotated[int, "Number of lost events or lines."]
+    since: Annotated[str, "Begin: the latest time at which none was lost. End: `time`."]
 
 
 class CgroupKills(TypedDict):
     """A cgroup's own count."""
 
     cgroup: Annotated[str, "A memory cgroup."]
-    oom_kills: Annotated[int, "Processes killed in it, as it counts: in that time, or ever where `records` is null."]
-    records: Annotated[int | None, "Kills of that time in it that have a record; null where it is not known how many."]
+    oom_kills: Annotated[int, "The cgroup's count of killed processes: in that time, or in all if `records` is null."]
+    records: Annotated[int | None, "Kills in it of that time that have a record; null if their number is unknown."]
 
 
 class Gap(Base):
-    """The kernel counts more OOM kills than the stream tells: some have no record."""
+    """The kernel counted more OOM kills than the stream has: some have no record."""
 
     type: Literal["gap"]
-    id: Annotated[str | None, "The same if it is reported again after a SIGKILL; a larger gap has the same `since`."]
-    since: Annotated[str | None, "From when on; null: since boot. Until then: `time`."]
+    id: Annotated[
+        str | None, "Identifies the report, which may be repeated after a SIGKILL; a larger gap has the same `since`."
+    ]
+    since: Annotated[str | None, "Begin; null: since boot. End: `time`."]
     oom_kills: Annotated[int, "The kernel's count of that time."]
-    records: Annotated[int, "Kills of that time that have a record, here or in an earlier run's stream."]
-    missing: Annotated[int, "At least so many have none; a group kill's first victim counts twice in the kernel."]
+    records: Annotated[int, "Kills of that time that have a record, in this or an earlier run's stream."]
+    missing: Annotated[int, "At least this number has none; the kernel counts a group kill's first victim twice."]
     cgroups: Annotated[
         list[CgroupKills],
-        "Those that count more than was recorded, none that is gone; at most ten, fewer if the line gets too long.",
+        "Existing cgroups that counted more than was recorded; at most ten, fewer if the line gets too long.",
     ]
 
 
 class Start(Base):
-    """The tracer is attached: kills from here on are recorded."""
+    """The tracer is attached: kills from now on are recorded."""
 
     type: Literal["start"]
     version: Annotated[str, "Version of oomtrace."]
-    source: Annotated[Source, "What will be seen: as in oom_kill."]
-    engine: Annotated[Literal["core", "bcc"], "How the programs were compiled."]
-    hooks: Annotated[list[str], "What it is attached to."]
-    pinned: Annotated[bool, "Whether the capture goes on in the kernel when oomtrace does not run."]
-    adopted: Annotated[bool, "Whether an earlier run had attached it: kills of the time between are recorded."]
-    sigkill: Annotated[Literal["containers", "all", "off"], "Whose SIGKILLs by others are recorded (`--sigkill`)."]
+    source: Annotated[Source, "Origin of the records, as in `oom_kill`."]
+    engine: Annotated[Literal["core", "bcc"], "The engine that compiled the programs."]
+    hooks: Annotated[list[str], "The hooks that the programs are attached to."]
+    pinned: Annotated[bool, "Whether the capture continues in the kernel when oomtrace does not run."]
+    adopted: Annotated[bool, "Whether an earlier run attached the programs: kills of the time between are recorded."]
+    sigkill: Annotated[Literal["containers", "all", "off"], "The processes whose SIGKILLs are recorded (`--sigkill`)."]
     oom_kills: Annotated[int | None, "The kernel's own count since boot (`oom_kill` in /proc/vmstat)."]
 
 
 class Stop(Base):
-    """The tracer stopped in order."""
+    """The tracer stopped normally."""
 
     type: Literal["stop"]
-    oom_kills: Annotated[int | None, "The kernel's own count since boot; a group kill's first victim counts twice."]
+    oom_kills: Annotated[int | None, "The kernel's own count since boot; it counts a group kill's first victim twice."]
     records: Annotated[int, "oom_kill records written by this run."]
-    filtered: Annotated[int, "OOM kills that `--only` or `--except` left out."]
+    filtered: Annotated[int, "OOM kills that `--only` or `--except` excluded."]
     lost: Annotated[int, "Events lost by this run."]
     metadata_errors: Annotated[int, "Files about containers that could not be read, or not in time."]
 

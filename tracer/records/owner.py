@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 class Container(TypedDict):
     """A container: its id from the cgroup's path, the rest from its runtime's files."""
 
-    id: Annotated[str, "Container id, in full; the name where a runtime has no other (LXC, nspawn, ctr)."]
-    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
+    id: Annotated[str, "Full container id; the name if a runtime has no other id (LXC, nspawn, ctr)."]
+    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null if unknown."]
     name: Annotated[str | None, "Container name."]
-    image: Annotated[str | None, "Image name, as it was given to the runtime."]
-    labels: Annotated[dict[str, str] | None, "Labels; for CRI-O those of the pod."]
-    node_container_id: Annotated[str | None, "The outer container when a node runs in one (kind, minikube)."]
+    image: Annotated[str | None, "Image name, as passed to the runtime."]
+    labels: Annotated[dict[str, str] | None, "Labels; with CRI-O those of the pod."]
+    node_container_id: Annotated[str | None, "The outer container if a node runs in one (kind, minikube)."]
     ip_addresses: Annotated[
-        list[str] | None, "Addresses of its network namespace, link-local ones left out; needs `--network`."
+        list[str] | None, "Addresses of its network namespace, except link-local ones; needs `--network`."
     ]
 
 
@@ -32,21 +32,21 @@ class Kubernetes(TypedDict):
     pod_uid: Annotated[str | None, "Pod uid; for static pods the hash of their configuration."]
     container_name: Annotated[str | None, "Container name in the pod."]
     qos_class: Annotated[
-        Literal["Guaranteed", "Burstable", "BestEffort"] | None, "Quality of service, by the cgroup's place."
+        Literal["Guaranteed", "Burstable", "BestEffort"] | None, "Quality of service, from the cgroup's path."
     ]
 
 
 class Systemd(TypedDict):
     """A systemd unit."""
 
-    unit: Annotated[str | None, "systemd unit as systemctl takes it; of the container's own systemd where it runs one."]
+    unit: Annotated[str | None, "systemd unit, as systemctl accepts it; of the container's own systemd if it runs one."]
     slice: Annotated[str | None, "Innermost slice."]
 
 
 class Interface(TypedDict):
     """A network interface of the victim's network namespace."""
 
-    name: Annotated[str, "Its name in there (`eth0`)."]
+    name: Annotated[str, "Name in the namespace (`eth0`)."]
     mac_address: Annotated[str | None, "Hardware address."]
     ip_addresses: Annotated[list[str], "With prefix length (`172.17.0.2/16`)."]
 
@@ -54,33 +54,33 @@ class Interface(TypedDict):
 class Network(TypedDict):
     """The victim's network namespace."""
 
-    namespace_inode: Annotated[int | None, "Its inode number, as `readlink /proc/PID/ns/net` shows it."]
-    host_network: Annotated[bool | None, "Whether it is the host's."]
+    namespace_inode: Annotated[int | None, "Inode number, as `readlink /proc/PID/ns/net` shows it."]
+    host_network: Annotated[bool | None, "Whether it is the host's namespace."]
     interfaces: Annotated[
-        list[Interface] | None, "What is in it, loopback left out; null for the host's, and without `--network`."
+        list[Interface] | None, "Interfaces in it, except loopback; null for the host's, and without `--network`."
     ]
 
 
 class OwnerContainer(TypedDict):
     """A container that a runtime of the host made."""
 
-    id: Annotated[str, "Container id, in full; the name where a runtime has no other."]
-    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null where nothing tells."]
+    id: Annotated[str, "Full container id; the name if a runtime has no other id."]
+    runtime: Annotated[str | None, "docker, containerd, cri-o, podman, lxc, ...; null if unknown."]
     name: Annotated[str | None, "Container name."]
-    image: Annotated[str | None, "Image name, as it was given to the runtime."]
+    image: Annotated[str | None, "Image name, as passed to the runtime."]
 
 
 class Owner(TypedDict):
     """What the host's own runtimes and systemd made."""
 
-    container: Annotated[OwnerContainer | None, "The outermost container; null when it was in none of the host's."]
-    kubernetes: Annotated[Kubernetes | None, "The pod of that container; never one inside of it."]
-    systemd: Annotated[Systemd | None, "The unit of the host's systemd; of a user's processes that of the user."]
+    container: Annotated[OwnerContainer | None, "The outermost container; null if it was in none of the host's."]
+    kubernetes: Annotated[Kubernetes | None, "The pod of that container; never a pod inside it."]
+    systemd: Annotated[Systemd | None, "The unit of the host's systemd; for a user's processes the user's unit."]
 
 
 OWNER = (
-    "Whose it is by what the host's own runtimes and systemd made, where `container`, `kubernetes` or `systemd` is "
-    "inside of that, and so named by whoever is in there; null: those three are the host's own."
+    "The container, pod and unit that the host's own runtimes and systemd created, if `container`, `kubernetes` or "
+    "`systemd` is inside of them and so named by processes in there; null: those three are the host's own."
 )
 """What the field says of itself, in each record that has one."""
 

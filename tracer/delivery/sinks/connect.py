@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import ssl  # takes 5 MB, of those who want TLS
 
 OPTIONS: Mapping[str, Option] = {
-    "timeout": Option("How long the other side may take for each step.", 10, "seconds", 1),
+    "timeout": Option("Timeout of each step.", 10, "seconds", 1),
 }
 Dial = Callable[[], socket.socket]
 """Connects.  Raises OSError."""

@@ -24,13 +24,15 @@ from tracer.records.line_prefix import HEADS
 from tracer.records.record_id import Id, ids
 
 OPTIONS = {
-    "rotate-bytes": Option("Begin a new file when this one would become larger.", None, "bytes"),
-    "rotate-seconds": Option("Begin a new file with the first record so long after this one's first.", None, "seconds"),
-    "keep": Option("How many older files stay; all.", None, "count"),
-    "compress": Option("How they are compressed, but the newest of them.", "none", COMPRESS),
+    "rotate-bytes": Option("Begin a new file before this one becomes larger.", None, "bytes"),
+    "rotate-seconds": Option(
+        "Begin a new file with the first record this long after the current file's first one.", None, "seconds"
+    ),
+    "keep": Option("Number of older files to keep; by default all.", None, "count"),
+    "compress": Option("Compression of older files, except the newest.", "none", COMPRESS),
 }
 FORMS = {
-    "file": Form("file:PATH", "A file (mode 0640), opened anew after it was rotated; a FIFO; a terminal.", OPTIONS),
+    "file": Form("file:PATH", "A file (mode 0640), opened anew after a rotation; a FIFO; a terminal.", OPTIONS),
 }
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20

@@ -27,16 +27,16 @@ from tracer.delivery.sinks.target import Form, Option, Target
 
 _OPTIONS: Mapping[str, Option] = {
     **connect.OPTIONS,
-    "shared-key": Option("Key that both sides know.", None, "secret"),
-    "user": Option("User name, where the other side wants one beside the key."),
-    "password": Option("Its password.", None, "secret"),
+    "shared-key": Option("Shared key.", None, "secret"),
+    "user": Option("User name, if the other side requires one in addition to the key."),
+    "password": Option("Password.", None, "secret"),
 }
 FORMS = {
     "forward": Form("forward://HOST[:24224]/TAG", "Fluent Bit, fluentd.", _OPTIONS, "forward"),
-    "forward+tls": Form("forward+tls://HOST[:24224]/TAG", "The same by TLS.", {**_OPTIONS, **tls.OPTIONS}, "forward"),
+    "forward+tls": Form("forward+tls://HOST[:24224]/TAG", "The same with TLS.", {**_OPTIONS, **tls.OPTIONS}, "forward"),
     "forward+unix": Form(
         "forward+unix:PATH",
-        "The same on this host.",
+        "The same over a UNIX socket.",
         {**_OPTIONS, "tag": Option("Tag of the records.", "oomtrace")},
         "forward",
     ),

@@ -12,18 +12,18 @@ from tracer.delivery.sinks import RejectedError, Remote, Sink, http_body
 from tracer.delivery.sinks.http_client import OPTIONS, Answer, BusyError, Client
 from tracer.delivery.sinks.target import Form, Option, Target
 
-_QUERY = {"query": Option("What follows `?` in the request.")}
+_QUERY = {"query": Option("Query string of the request, after `?`.")}
 _ECS = {"style": Option("Names and order of the fields.", "ecs", ("nested", "flat", "ecs", "otel"))}
 _PLAIN = {"compress": OPTIONS["compress"]._replace(default="none")}
 _LOKI = {
-    "labels": Option("More labels, or other values: `NAME=VALUE,NAME=VALUE`.", None, "list"),
-    "tenant": Option("Whose the records are there (`X-Scope-OrgID`)."),
+    "labels": Option("Additional labels, or other values: `NAME=VALUE,NAME=VALUE`.", None, "list"),
+    "tenant": Option("Tenant (`X-Scope-OrgID`)."),
 }
-_INDEX = "Data stream, alias or index; `{date}` becomes the record's day, `2026.11.24`."
+_INDEX = "Data stream, alias or index; `{date}` is replaced by the record's day, `2026.11.24`."
 _ELASTICSEARCH = {"index": Option(_INDEX, "logs-oomtrace-default"), **_ECS}
 _OPENSEARCH = {"index": Option(_INDEX, "oomtrace-{date}"), **_ECS}
 _SPLUNK = {
-    "index": Option("Index; the token's."),
+    "index": Option("Index; by default the token's."),
     "sourcetype": Option("Source type.", "oomtrace"),
 }
 

@@ -21,14 +21,14 @@ from tracer.delivery.sinks.target import Option, Target
 from tracer.delivery.spool_dir import fnv1a, without_secrets
 
 OPTIONS: Mapping[str, Option] = {
-    "batch": Option("Lines in one request, at most.", 100, "count"),
-    "timeout": Option("How long a request may take.", 10, "seconds", 1),
-    "compress": Option("How what is sent is packed.", "gzip", ("gzip", "none")),
-    "headers": Option("More headers: `NAME=VALUE,NAME=VALUE`.", None, "list"),
-    "header": Option("More headers that are secret: `NAME: VALUE`, one a line.", None, "secret"),
+    "batch": Option("Maximum number of lines per request.", 100, "count"),
+    "timeout": Option("Timeout of a request.", 10, "seconds", 1),
+    "compress": Option("Compression of the request.", "gzip", ("gzip", "none")),
+    "headers": Option("Additional headers: `NAME=VALUE,NAME=VALUE`.", None, "list"),
+    "header": Option("Additional secret headers: `NAME: VALUE`, one per line.", None, "secret"),
     "token": Option("Token (`Authorization`).", None, "secret"),
-    "user": Option("In place of a token: name for basic authentication."),
-    "password": Option("And its password.", None, "secret"),
+    "user": Option("User name for basic authentication, instead of a token."),
+    "password": Option("Password for basic authentication.", None, "secret"),
     **tls.OPTIONS,
 }
 

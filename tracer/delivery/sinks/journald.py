@@ -17,7 +17,7 @@ SOCKET = "/run/systemd/journal/socket"
 FORMS = {
     "journald": Form(
         "journald[:SOCKET]",
-        "The journal: a sentence for humans, and every field for `journalctl FIELD=VALUE`.",
+        "The journal: a sentence for people, and every field for `journalctl FIELD=VALUE`.",
         connect.OPTIONS,
         styled=False,
     ),

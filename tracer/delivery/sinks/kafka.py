@@ -29,25 +29,27 @@ SLICE_S = 0.1
 """How often it is looked whether there is any broker at all."""
 
 _OPTIONS: Mapping[str, Option] = {
-    "timeout": Option("How long the brokers may take to acknowledge.", 10, "seconds", 1),
-    "compression": Option("Of batches.", "none", ("none", "gzip", "snappy", "lz4", "zstd")),
+    "timeout": Option("Timeout of the brokers' acknowledgement.", 10, "seconds", 1),
+    "compression": Option("Compression of batches.", "none", ("none", "gzip", "snappy", "lz4", "zstd")),
     "user": Option("User name for SASL."),
-    "password": Option("Its password.", None, "secret"),
+    "password": Option("Password for SASL.", None, "secret"),
     "mechanism": Option(
-        "Of SASL, where there is a user.", "SCRAM-SHA-512", ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+        "SASL mechanism, if `user` is set.", "SCRAM-SHA-512", ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
     ),
-    "config-file": Option("Further properties of librdkafka, a `NAME=VALUE` a line; they win.", None, "path"),
+    "config-file": Option(
+        "Additional properties of librdkafka, one `NAME=VALUE` per line; they take precedence.", None, "path"
+    ),
 }
 _TLS_OPTIONS: Mapping[str, Option] = {
-    "ca-file": Option("Certificates to trust; the system's.", None, "path"),
-    "cert-file": Option("Certificate to show, PEM.", None, "path"),
-    "key-file": Option("Its key, PEM.", None, "path"),
-    "verify": Option("Whether the brokers' certificates are checked.", True, "flag"),
+    "ca-file": Option("Trusted certificates; by default the system's.", None, "path"),
+    "cert-file": Option("Client certificate, PEM.", None, "path"),
+    "key-file": Option("Key of the client certificate, PEM.", None, "path"),
+    "verify": Option("Whether to verify the brokers' certificates.", True, "flag"),
 }
 FORMS = {
     "kafka": Form("kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "Kafka (port 9092).", _OPTIONS, "kafka"),
     "kafka+tls": Form(
-        "kafka+tls://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "The same by TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "kafka"
+        "kafka+tls://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "The same with TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "kafka"
     ),
 }
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _OPTIONS: Mapping[str, Option] = {
     **connect.OPTIONS,
     "user": Option("User name."),
-    "password": Option("Its password.", None, "secret"),
-    "wait": Option("Whether records wait until somebody has subscribed, where the broker tells that.", True, "flag"),
-    "client-id": Option("Name of the session; `oomtrace-HOST`, with `-NAME` where the output has a name."),
+    "password": Option("Password.", None, "secret"),
+    "wait": Option("Whether records wait for a subscriber, if the broker reports that there is none.", True, "flag"),
+    "client-id": Option("Name of the session; by default `oomtrace-HOST`, with `-NAME` if the output has a name."),
 }
 _TLS_OPTIONS = {name: option for name, option in tls.OPTIONS.items() if name != "server-name"}
 FORMS = {
-    "mqtt": Form("mqtt://HOST[:1883]/TOPIC", "A broker of MQTT 5.", _OPTIONS, "mqtt"),
-    "mqtts": Form("mqtts://HOST[:8883]/TOPIC", "The same by TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "mqtt"),
+    "mqtt": Form("mqtt://HOST[:1883]/TOPIC", "An MQTT 5 broker.", _OPTIONS, "mqtt"),
+    "mqtts": Form("mqtts://HOST[:8883]/TOPIC", "The same with TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "mqtt"),
 }
 BATCH_LINES = 100
 _PORTS = {"mqtt": 1883, "mqtts": 8883}

@@ -15,16 +15,16 @@ _DATAGRAMS: Mapping[str, Option] = {**OPTIONS, **connect.OPTIONS}
 _STREAMS: Mapping[str, Option] = {
     **_DATAGRAMS,
     "framing": Option(
-        "How messages are told apart: a count of bytes before each, or a newline behind it.",
+        "Framing: a byte count before each message, or a newline after it.",
         "octets",
         ("octets", "newline"),
     ),
 }
 FORMS = {
-    "syslog+unix": Form("syslog+unix:PATH", "A syslog server on this host, by its socket for datagrams.", _DATAGRAMS),
-    "syslog+udp": Form("syslog+udp://HOST[:514]", "A syslog server. What gets lost is not noticed.", _DATAGRAMS),
+    "syslog+unix": Form("syslog+unix:PATH", "A syslog server on this host, through its datagram socket.", _DATAGRAMS),
+    "syslog+udp": Form("syslog+udp://HOST[:514]", "A syslog server. Losses are not detected.", _DATAGRAMS),
     "syslog+tcp": Form("syslog+tcp://HOST[:601]", "A syslog server.", _STREAMS),
-    "syslog+tls": Form("syslog+tls://HOST[:6514]", "A syslog server, by TLS.", {**_STREAMS, **tls.OPTIONS}),
+    "syslog+tls": Form("syslog+tls://HOST[:6514]", "A syslog server, with TLS.", {**_STREAMS, **tls.OPTIONS}),
 }
 _PORTS = {"syslog+udp": 514, "syslog+tcp": 601, "syslog+tls": 6514}
 _BATCH_LINES = 64

@@ -25,14 +25,14 @@ FACILITIES = (
     "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 )  # fmt: skip
 OPTIONS: Mapping[str, Option] = {
-    "facility": Option("The messages' facility.", "daemon", FACILITIES),
+    "facility": Option("Facility of the messages.", "daemon", FACILITIES),
     "message": Option(
-        "The text: the record as JSON, or a sentence, which has all fields as structured data beside it.",
+        "The text: the record as JSON, or a sentence with all fields as structured data.",
         "json",
         ("json", "sentence"),
     ),
     "sd-id": Option("Name of the structured data: NAME@ENTERPRISE-NUMBER.", "oomtrace@32473"),
-    "max-bytes": Option("Longest message; what is longer is trimmed, and stays JSON.", 8192, "bytes"),
+    "max-bytes": Option("Maximum message size; longer messages are trimmed, and stay JSON.", 8192, "bytes"),
 }
 NAMED = (
     "id", "incident.id", "incident.scope", "limit.cgroup", "victim.pid", "victim.comm", "victim.rss_bytes",

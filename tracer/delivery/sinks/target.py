@@ -59,10 +59,10 @@ class Form(NamedTuple):
 
 
 COMMON: Mapping[str, Option] = {
-    "name": Option("Tells outputs to the same place apart, here and in its spool's name."),
+    "name": Option("Distinguishes outputs to the same destination, also in the name of the spool."),
     "style": Option("Names and order of the fields.", "nested", ("nested", "flat", "ecs", "otel")),
-    "types": Option("Types of records that go there (`oom_kill,oom_exit`); all.", None, "list"),
-    "spool-bytes": Option("How much may wait on disk.", 64 << 20, "bytes"),
+    "types": Option("Types of records to send (`oom_kill,oom_exit`); by default all.", None, "list"),
+    "spool-bytes": Option("Maximum size of the spool on disk.", 64 << 20, "bytes"),
 }
 """Options of every output; ``style`` of those that take JSON."""
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import ssl
 
 OPTIONS: Mapping[str, Option] = {
-    "ca-file": Option("Certificates to trust; the system's.", None, "path"),
-    "cert-file": Option("Certificate to show, PEM; what was renewed is used for the next connection.", None, "path"),
-    "key-file": Option("Its key, PEM.", None, "path"),
-    "server-name": Option("Name that the other side's certificate must have; the URI's host."),
-    "verify": Option("Whether its certificate is checked.", True, "flag"),
+    "ca-file": Option("Trusted certificates; by default the system's.", None, "path"),
+    "cert-file": Option("Client certificate, PEM; a renewed file is used for the next connection.", None, "path"),
+    "key-file": Option("Key of the client certificate, PEM.", None, "path"),
+    "server-name": Option("Name that the server's certificate must have; by default the URI's host."),
+    "verify": Option("Whether to verify the server's certificate.", True, "flag"),
 }
 
 
