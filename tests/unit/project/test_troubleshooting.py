@@ -13,12 +13,14 @@ import pytest
 import typer
 
 from tests.harness import ROOT
+from tracer.accounting import backfill
 from tracer.base.errors import TracerError
 from tracer.capture import capture, engine_bcc, kernel_features, pins
 from tracer.commands.doctor import doctor
 from tracer.commands.why import why
 from tracer.delivery.sinks import connect
-from tracer.linux import bpffs
+from tracer.linux import bpffs, privileges
+from tracer.logs import kmsg
 from tracer.why import sources
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -45,14 +47,14 @@ def unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return said.replace(str(tmp_path / "*.json*"), recorded)
 
 
-def without_btf(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def without_btf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
     """What doctor says of the engines."""
     monkeypatch.setattr(kernel_features, "BTF", "/nowhere/vmlinux")
     monkeypatch.setattr(engine_bcc, "SYSTEM_PYTHON", "/nowhere/python3")
     with pytest.raises(typer.Exit) as left:
         doctor(as_json=False)
     assert left.value.exit_code == 3
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     begin = next(number for number, line in enumerate(lines) if "engine core" in line)
     said = "\n".join(lines[begin : begin + 4])
     return said.replace("/nowhere/vmlinux", "/sys/kernel/btf/vmlinux").replace("/nowhere/", "/usr/bin/")
@@ -65,15 +67,30 @@ def without_bcc(monkeypatch: pytest.MonkeyPatch) -> str:
     return message(lambda: engine_bcc._compile({}, []))
 
 
-def locked_down(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> str:
+def locked_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> str:
     """What doctor says where the kernel says this of itself."""
     (tmp_path / "lockdown").write_text("none integrity [confidentiality]\n")
     monkeypatch.setattr(kernel_features, "LOCKDOWN", str(tmp_path / "lockdown"))
     with pytest.raises(typer.Exit):
         doctor(as_json=False)
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     begin = next(number for number, line in enumerate(lines) if "lockdown:" in line)
     return "\n".join(lines[begin : begin + 2])
+
+
+def without_capabilities(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
+    """What doctor says of them."""
+    monkeypatch.setattr(privileges, "missing", lambda: ["CAP_BPF", "CAP_PERFMON"])
+    with pytest.raises(typer.Exit):
+        doctor(as_json=False)
+    return "\n".join(capfd.readouterr().out.splitlines()[:2])
+
+
+def without_kernel_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
+    """A device that is not there, as in a container."""
+    monkeypatch.setattr(backfill, "Kmsg", lambda: kmsg.Kmsg("/nowhere/kmsg"))
+    assert backfill.open_if_possible("") is None
+    return capfd.readouterr().err.strip("\n").replace("/nowhere/", "/dev/")
 
 
 def second_oomtrace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
@@ -85,15 +102,17 @@ def second_oomtrace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return said.replace(str(tmp_path), "/sys/fs/bpf/oomtrace")
 
 
-def test_messages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_messages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """All of them, and no others."""
     produced = [
         unknown_name(monkeypatch, tmp_path),
         str(connect.explained(OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))).strerror),
-        without_btf(monkeypatch, capsys),
+        without_btf(monkeypatch, capfd),
         message(lambda: capture.choose_engine("core", False)),
         without_bcc(monkeypatch),
-        locked_down(monkeypatch, capsys, tmp_path),
+        locked_down(monkeypatch, capfd, tmp_path),
+        without_capabilities(monkeypatch, capfd),
+        without_kernel_log(monkeypatch, capfd),
         second_oomtrace(monkeypatch, tmp_path),
     ]
     assert shown() == produced
