@@ -33,7 +33,7 @@ MODULES: Mapping[str, str] = {
     "mqtt": "mqtt",
     "mqtts": "mqtt",
 }
-"""The module of tracer/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
+"""The module of tracer/delivery/sinks for each scheme.  It has FORMS, by scheme, and ``open_target``; it is imported only when
 it is asked for, because what it needs takes memory for as long as the daemon runs."""
 
 
