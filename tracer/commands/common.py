@@ -22,11 +22,22 @@ RUNTIME_ROOTS: list[str] = typer.Option(
     help=f"Directory of a container runtime, in place of the default one; NAME is {', '.join(ROOTS)}. Repeatable.",
 )
 NAMES = (
-    "Container (name, ID or 6+ digits of it), pod ([NAMESPACE/]POD, UID), systemd unit, PID, or process name; "
-    "KIND:NAME for one of these, as unit:NAME."
+    "Container (name, ID or 6+ digits of it), pod ([NAMESPACE/]POD, UID), systemd unit, cgroup path, PID, or "
+    "process name; KIND:NAME for one of these, as unit:NAME."
 )
 SELECTION = "Selection"
 """The heading of options that choose by name or time."""
+SINCE: str = typer.Option(
+    None,
+    "-S",
+    "--since",
+    metavar="TIME",
+    help="Kills at or after TIME: 2h, '2 hours ago', yesterday, '2026-11-24 03:51', @1795492313.",
+    rich_help_panel=SELECTION,
+)
+UNTIL: str = typer.Option(
+    None, "-U", "--until", metavar="TIME", help="Kills at or before TIME.", rich_help_panel=SELECTION
+)
 CONTAINER: str = typer.Option(
     None,
     metavar="NAME",
@@ -35,6 +46,10 @@ CONTAINER: str = typer.Option(
 )
 UNIT: str = typer.Option(
     None, metavar="UNIT", help="systemd unit; '*' and '?' are wildcards.", rich_help_panel=SELECTION
+)
+POD: str = typer.Option(None, metavar="[NS/]POD", help="Pod: its name or its UID.", rich_help_panel=SELECTION)
+CGROUP: str = typer.Option(
+    None, metavar="PATH", help="Cgroup with all below it: /sys/fs/cgroup/..., /docker/...", rich_help_panel=SELECTION
 )
 JSON: bool = typer.Option(False, "--json", help="Print JSON.")
 ALWAYS_JSON: bool = typer.Option(False, "--json", help="Print JSON, as without this option.")

@@ -4,8 +4,9 @@
 import typer
 
 from tracer.base.errors import EXIT_FAILED
-from tracer.commands.common import ALWAYS_JSON, CONTAINER, SELECTION, UNIT
+from tracer.commands.common import ALWAYS_JSON, CGROUP, CONTAINER, POD, SELECTION, SINCE, UNIT, UNTIL
 from tracer.commands.manual import codes, documented
+from tracer.identity.resolve import typed_path
 
 READING = "Reading"
 
@@ -29,22 +30,15 @@ def parse(
         help="Kernel log, plain or compressed (gzip, xz, bzip2, zstd); - is standard input.",
         show_default="standard input if it is a pipe or file, else /dev/kmsg (this boot)",
     ),
-    since: str = typer.Option(
-        None,
-        "-S",
-        "--since",
-        metavar="TIME",
-        help="Kills at or after TIME: 2h, '2 hours ago', yesterday, '2026-11-24 03:51', @1795492313.",
-        rich_help_panel=SELECTION,
-    ),
-    until: str = typer.Option(
-        None, "-U", "--until", metavar="TIME", help="Kills at or before TIME.", rich_help_panel=SELECTION
-    ),
+    since: str = SINCE,
+    until: str = UNTIL,
     last: int = typer.Option(
         None, "-n", "--lines", "--last", metavar="N", min=1, help="The last N kills.", rich_help_panel=SELECTION
     ),
     container: str = CONTAINER,
+    pod: str = POD,
     unit: str = UNIT,
+    cgroup: str = CGROUP,
     grep: str = typer.Option(
         None,
         "-g",
@@ -98,7 +92,8 @@ def parse(
     from tracer.logs import convert as parser
     from tracer.logs.kills import Form, Wanted  # what it needs would keep `run` from starting quickly
 
-    wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last)
+    path = None if cgroup is None else typed_path(cgroup)
+    wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last, pod, path)
     code = parser.parse(files or [], wanted, Form(boot_time, timezone, follow), sentence)
     if code:
         raise typer.Exit(code)

@@ -4,7 +4,10 @@
 import typer
 
 from tracer.base.errors import EXIT_FAILED
+from tracer.commands.common import CGROUP, CONTAINER, POD, SELECTION, SINCE, UNIT, UNTIL
 from tracer.commands.manual import choices, codes, documented
+from tracer.identity.resolve import typed_path
+from tracer.records.matching import Names
 
 FORMATS = ("html", "md")
 
@@ -19,6 +22,7 @@ def _check_format(name: str | None) -> str | None:
     {
         "oomtrace report /var/log/oomtrace/oom.json* -o report.html": "One page of all incidents on record.",
         "dmesg | oomtrace report - -o ticket.md": "Markdown for a ticket, from this boot's kernel log.",
+        "oomtrace report --since yesterday --container cart oom.json -o cart.html": "Kills in one container.",
     },
     {
         **codes(EXIT_FAILED),
@@ -48,7 +52,14 @@ def report(
         min=1,
         help="The newest N incidents.",
         show_default="html: all; md: 20",
+        rich_help_panel=SELECTION,
     ),
+    since: str = SINCE,
+    until: str = UNTIL,
+    container: str = CONTAINER,
+    pod: str = POD,
+    unit: str = UNIT,
+    cgroup: str = CGROUP,
 ) -> None:
     """Make a report of OOM kills: an HTML page or Markdown.
 
@@ -57,7 +68,8 @@ def report(
     """
     from tracer.report import make  # what it needs would keep `run` from starting quickly
 
+    names = Names(container, pod, unit, None if cgroup is None else typed_path(cgroup))
     form = form or ("md" if output.lower().endswith((".md", ".markdown")) else "html")
-    code = make.report(files, make.Form(form, output, last))
+    code = make.report(files, make.Form(form, output, last, since, until, names))
     if code:
         raise typer.Exit(code)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace resolve``: whose a cgroup or a process is."""
+"""``oomtrace resolve``: whose a cgroup or a process is, and which cgroup a name is."""
 
 from collections.abc import Iterator
 
@@ -17,17 +17,23 @@ from tracer.records.owner import owner_of
     {
         "oomtrace resolve $$": "Container, pod and unit of this shell.",
         "oomtrace resolve --json /sys/fs/cgroup/system.slice/ssh.service": "The same of a cgroup, as JSON.",
+        "sudo oomtrace resolve shop/cart-7d9f": "The cgroup of a pod.",
     },
     codes(),
 )
 def resolve(
     target: str = typer.Argument(
-        ..., metavar="CGROUP|PID", help="Cgroup path (/sys/fs/cgroup/..., /docker/...), or the PID of a process."
+        ...,
+        metavar="NAME",
+        help=(
+            "Cgroup path (/sys/fs/cgroup/..., /docker/...), PID, or a running container, pod or unit, as for "
+            "`oomtrace why`."
+        ),
     ),
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
-    """Show the container, pod and unit of a cgroup or process."""
+    """Show the cgroup, container, pod and unit of a name or process."""
     with runtimes(runtime_root) as found:
         resolved = resolve_target(target, found)
     if as_json:

@@ -10,10 +10,12 @@ import typer
 
 from tracer.base.errors import EXIT_FAILED, TracerError
 from tracer.base.printable import printable
-from tracer.commands.common import CONTAINER, JSON, RUNTIME_ROOTS, UNIT, print_json, warn_unread
+from tracer.commands.common import CGROUP, CONTAINER, JSON, POD, RUNTIME_ROOTS, UNIT, print_json, warn_unread
 from tracer.commands.manual import choices, codes, documented
+from tracer.identity.resolve import typed_path
 from tracer.identity.runtimes import parse_root
 from tracer.linux.privileges import for_reading
+from tracer.records.matching import Names
 
 INTERVAL_S = 2.0
 SORT_KEYS = ("rss", "mem", "vsz", "cpu", "oom")
@@ -25,7 +27,7 @@ DISPLAY = "Display"
         "oomtrace top --container web": "Processes of one container, largest first, refreshed every 2 s.",
         "oomtrace top -n 1 --sort oom --lines 10": "Print the ten processes with the highest oom_score once.",
     },
-    {**codes(EXIT_FAILED), EXIT_FAILED: "No process is in the container or unit.", 130: "Interrupted by SIGINT."},
+    {**codes(EXIT_FAILED), EXIT_FAILED: "No process matches the selection.", 130: "Interrupted by SIGINT."},
 )
 def top(
     sort: str = typer.Option(
@@ -54,7 +56,9 @@ def top(
         rich_help_panel=DISPLAY,
     ),
     container: str = CONTAINER,
+    pod: str = POD,
     unit: str = UNIT,
+    cgroup: str = CGROUP,
     as_json: bool = JSON,
     runtime_root: list[str] = RUNTIME_ROOTS,
 ) -> None:
@@ -70,6 +74,7 @@ def top(
     from tracer.top import snapshot as looking
     from tracer.top.table import table
 
+    path = None if cgroup is None else typed_path(cgroup)
     for key in get_args(looking.Sort):
         if key == sort:
             break
@@ -83,7 +88,7 @@ def top(
 
     def look() -> tuple[looking.Host, list[looking.Entry]]:
         host, entries = looker.look()
-        return host, looking.select(entries, key, container, unit)
+        return host, looking.select(entries, key, container, unit, pod, path)
 
     def fill(columns: int, rows: int) -> list[str]:
         host, entries = look()
@@ -100,7 +105,7 @@ def top(
         warn_unread(set(looker.unread) - warned)
         warned.update(looker.unread)
         if not entries:
-            place = " and ".join(filter(None, [container and f"container {container!r}", unit and f"unit {unit!r}"]))
+            place = Names(container, pod, unit, path)
             raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
         if as_json:
             print_json(looking.report(host, entries[:lines], looker.unread))

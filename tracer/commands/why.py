@@ -6,6 +6,7 @@ import typer
 from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import JSON, NAMES, RUNTIME_ROOTS, print_json, runtimes
 from tracer.commands.manual import codes, documented
+from tracer.identity.resolve import owner_name
 
 EVIDENCE = "Evidence"
 
@@ -51,7 +52,7 @@ def why(
     """
     from tracer.why import answer  # what it needs would keep `run` from starting quickly
 
-    question = answer.Question(name, exit_code, records, log)
+    question = answer.Question(owner_name(name) if name.startswith("/") else name, exit_code, records, log)
     with runtimes(runtime_root) as found:
         told = answer.answer(question, found)
     if as_json:

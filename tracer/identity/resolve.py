@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cgroup path or a pid, as a user types it -> container, pod, unit: what ``oomtrace resolve`` shows."""
+"""What a user types -> its cgroup, and whose that is: what ``oomtrace resolve`` shows."""
 
 import os
 import re
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
-from tracer.linux import procfs
+from tracer.linux import cgroupfs, procfs
+from tracer.records.matching import ID_MIN, names_container, names_pod, names_unit
 from tracer.records.model import Level
-from tracer.records.owner import Container, Kubernetes, Owner, Systemd
+from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
+
+_PID_DIGITS_MAX = 10
+"""What has more digits may be an id."""
+_NAMES: Mapping[str, Callable[[str, Mapping[str, Any]], bool]] = {
+    "container": lambda name, fields: names_container(name, fields, ID_MIN),
+    "pod": names_pod,
+    "unit": names_unit,
+}
 
 
 class Resolved(TypedDict):
@@ -30,9 +40,16 @@ class Resolved(TypedDict):
 def resolve(target: str, runtimes: Runtimes) -> Resolved:
     """The same objects as in a record, with the names that the runtimes' files tell now.
 
-    Raises TracerError (exit code 2) where ``target`` is neither a path nor the pid of a process.
+    ``target``: a cgroup path, the pid of a process, or the name of a container, pod or unit that runs.
+
+    Raises TracerError (exit code 2) where it is none of these, or the name of several.
     """
-    path = _path_of_pid(int(target)) if target.isdecimal() else _path_of(target)
+    if target.isdecimal() and len(target) <= _PID_DIGITS_MAX:
+        path = _path_of_pid(int(target))
+    elif target.startswith("/"):
+        path = typed_path(target)
+    else:
+        path = _path_of_name(target, runtimes)
     whose = enrich.identify(path, runtimes.find)
     return {
         "cgroup": path,
@@ -55,12 +72,70 @@ def _path_of_pid(pid: int) -> str:
     return path
 
 
-def _path_of(target: str) -> str:
-    path = os.fsencode(target).decode("utf-8", "backslashreplace")
+def _path_of_name(target: str, runtimes: Runtimes) -> str:
+    """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
+    kind, _, rest = target.partition(":")
+    kinds, name = ([kind], rest) if rest and kind in _NAMES else (list(_NAMES), target)
+    paths = [_shown(path) for path in cgroupfs.paths()]
+    identified = {path: enrich.identify(path, runtimes.find)._asdict() for path in paths}
+    for kind in kinds:
+        found = _topmost([path for path, fields in identified.items() if _NAMES[kind](name, fields)])
+        if kind == "pod":  # where only its containers' cgroups have its name
+            found = sorted({_pod_of(path) for path in found})
+        if len(found) > 1:
+            raise TracerError(
+                f"{target!r} names several cgroups", f"give one of {', '.join(sorted(found))}", EXIT_USAGE
+            )
+        if found:
+            return found[0]
+    raise TracerError(
+        f"nothing that runs is called {target!r}",
+        "give a container, pod or unit, a cgroup path (/sys/fs/cgroup/...) or a PID",
+        EXIT_USAGE,
+    )
+
+
+def _topmost(paths: list[str]) -> list[str]:
+    """Without those below others; parents come first."""
+    found: list[str] = []
+    for path in paths:
+        if not any(path.startswith(f"{each.rstrip('/')}/") for each in found):
+            found.append(path)
+    return found
+
+
+def _pod_of(path: str) -> str:
+    parent = os.path.dirname(path)
+    return parent if cgroup_path.level(path) != "pod" and cgroup_path.level(parent) == "pod" else path
+
+
+def _shown(path: str) -> str:
+    """As records spell it."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def typed_path(text: str) -> str:
+    """A cgroup's path as records spell it, wherever the user copied it from.
+
+    Raises TracerError (exit code 2) where it is not absolute.
+    """
+    path = _shown(text)
     if not path.startswith("/"):
-        raise TracerError(
-            f"{path!r} is neither a cgroup path nor a pid",
-            "give /sys/fs/cgroup/..., a path below it, or a pid",
-            EXIT_USAGE,
-        )
+        raise TracerError(f"{path!r} is not a cgroup path", "give /sys/fs/cgroup/... or a path below it", EXIT_USAGE)
     return _MOUNT.sub("", path).rstrip("/") or "/"
+
+
+def owner_name(text: str) -> str:
+    """KIND:NAME of the container, pod or unit that a cgroup is of.
+
+    Raises TracerError (exit code 2) for one of the host's own.
+    """
+    path = typed_path(text)
+    own = owner_of(cgroup_path.identify(path)._asdict())
+    if own.container is not None:
+        return f"container:{own.container['id']}"
+    if own.kubernetes is not None and own.kubernetes["pod_uid"]:
+        return f"pod:{own.kubernetes['pod_uid']}"
+    if own.systemd is not None and own.systemd["unit"]:
+        return f"unit:{own.systemd['unit']}"
+    raise TracerError(f"cgroup {path} is of no container, pod or unit", "give one of these, or a PID", EXIT_USAGE)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from tracer.base.clock import monotonic_ns, rfc3339
+from tracer.base.clock import monotonic_ns
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.encoding import encoder
 from tracer.identity.enrich import name_cgroups
@@ -23,8 +23,8 @@ from tracer.logs.remarks import AllRemarks, Remark
 from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
-from tracer.logs.times import Calendar, read_zone
-from tracer.records.matching import names_container, names_unit
+from tracer.logs.times import Calendar, Period, read_zone
+from tracer.records.matching import Names
 from tracer.records.model import Host, OomKill
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
@@ -53,6 +53,10 @@ class Wanted(NamedTuple):
     """The victim's name; `*` and `?` may be in it."""
     last: int | None = None
     """So many at most, the latest."""
+    pod: str | None = None
+    """`POD`, `NAMESPACE/POD`, or its uid."""
+    cgroup: str | None = None
+    """Its path; what is below belongs to it."""
 
 
 class Form(NamedTuple):
@@ -227,7 +231,7 @@ class LogKills:
             self.unread_dates += report.clock == "unknown"
             self.undated += report.clock != "unknown"
         self._remarks.add_kill(record["time"], self._calendar.assumes_year)
-        if not self._filter.is_in_time(record):
+        if not self._filter.period.has(record["time"]):
             return
         if self._latest is not None and number is not None:
             self._latest.add(record, origin.host, number)
@@ -243,8 +247,8 @@ class LogKills:
 class _Filter:
     def __init__(self, wanted: Wanted, calendar: Calendar) -> None:
         self._wanted = wanted
-        self._since = None if wanted.since is None else rfc3339(calendar.moment(wanted.since))
-        self._until = None if wanted.until is None else rfc3339(calendar.moment(wanted.until))
+        self.period = Period(wanted.since, wanted.until, calendar)
+        self._names = Names(wanted.container, wanted.pod, wanted.unit, wanted.cgroup)
         self._boot = None
         if wanted.boot is not None and _number(wanted.boot) is None:
             self._boot = wanted.boot.replace("-", "").lower()
@@ -267,18 +271,9 @@ class _Filter:
             return False
         if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
             return False
-        if wanted.container is not None and not names_container(wanted.container, record):
-            return False
-        if wanted.unit is not None and not names_unit(wanted.unit, record):
+        if not self._names.match(record, victim["cgroup"]):
             return False
         return self._grep is None or self._grep.search(encoder.encode(record)) is not None
-
-    def is_in_time(self, record: OomKill) -> bool:
-        """What has no time is in none."""
-        time = record["time"]
-        if self._since is not None and (time is None or time < self._since):
-            return False
-        return self._until is None or (time is not None and time <= self._until)
 
 
 def _number(boot: str | None) -> int | None:

@@ -9,6 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
+from tracer.base.clock import rfc3339
 from tracer.base.errors import EXIT_USAGE, TracerError
 
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
@@ -169,6 +170,23 @@ class Calendar:
 
     def _at(self, unix_s: float) -> datetime:
         return datetime.fromtimestamp(unix_s, self._zone)
+
+
+class Period:
+    """What --since and --until leave; None: no limit.
+
+    Raises TracerError for what is not a time.
+    """
+
+    def __init__(self, since: str | None, until: str | None, calendar: Calendar) -> None:
+        self._since = None if since is None else rfc3339(calendar.moment(since))
+        self._until = None if until is None else rfc3339(calendar.moment(until))
+
+    def has(self, time: str | None) -> bool:
+        """Of the time of a record; without one it is in no period that has a limit."""
+        if self._since is not None and (time is None or time < self._since):
+            return False
+        return self._until is None or (time is not None and time <= self._until)
 
 
 def _span_ns(text: str) -> int | None:

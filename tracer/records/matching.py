@@ -9,7 +9,7 @@ of any owner it is ``*/NAME``.
 import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner_of
 
@@ -22,6 +22,31 @@ _GENERATED = re.compile(r"(?:-[bcdfghjklmnpqrstvwxz2456789]{8,10})?-[bcdfghjklmn
 
 Fields = Mapping[str, Any]
 """A record, a sender or a process: what has ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
+
+
+class Names(NamedTuple):
+    """What the options --container, --pod, --unit and --cgroup of a command name; None: any."""
+
+    container: str | None = None
+    pod: str | None = None
+    unit: str | None = None
+    cgroup: str | None = None
+    """A path as records spell it."""
+
+    def match(self, fields: Fields, cgroup: str | None) -> bool:
+        """Whether each that is given names this; a cgroup names all that is below it, too."""
+        if self.container is not None and not names_container(self.container, fields):
+            return False
+        if self.pod is not None and not names_pod(self.pod, fields):
+            return False
+        if self.unit is not None and not names_unit(self.unit, fields):
+            return False
+        if self.cgroup is None:
+            return True
+        return cgroup is not None and f"{cgroup}/".startswith(f"{self.cgroup.rstrip('/')}/")
+
+    def __str__(self) -> str:
+        return " and ".join(f"{kind} {name!r}" for kind, name in self._asdict().items() if name is not None)
 
 
 def names_container(name: str, fields: Fields, id_min: int = 1) -> bool:

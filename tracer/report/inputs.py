@@ -6,7 +6,7 @@ Bad lines are counted, and never end anything.
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from tracer.encoding.decoder import Records, UnfitError, read_json
 from tracer.logs import kmsg
 from tracer.logs.files import LogFile
 from tracer.logs.remarks import Remark
+from tracer.records.model import OomKill
 from tracer.report.incidents import Collection
 from tracer.report.log import LogKills
 
@@ -40,8 +41,9 @@ class Input(NamedTuple):
 class Inputs:
     """Reads one file after the other into a collection."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, is_wanted: Callable[[OomKill], bool] = lambda _kill: True) -> None:
         self._collection = collection
+        self._is_wanted = is_wanted
         self._records = Records()
         self._kills = LogKills(self._hear)
         self.read_so_far: list[Input] = []
@@ -131,7 +133,7 @@ class Inputs:
 
     def _add(self, record: object, lines: tuple[str, ...] = ()) -> None:
         checked = self._records.conform(record)
-        if checked is not None:
+        if checked is not None and (checked["type"] != "oom_kill" or self._is_wanted(checked)):
             self._collection.add(checked, lines)
 
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.base.printable import printable
+from tracer.logs.times import Calendar, Period
+from tracer.records.matching import Names
+from tracer.records.model import OomKill
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Input, Inputs
 from tracer.report.markdown import markdown
@@ -24,6 +27,10 @@ class Form(NamedTuple):
     format: str = "html"
     output: str = STDOUT
     last: int | None = None
+    since: str | None = None
+    until: str | None = None
+    names: Names = Names()
+    """Whose kills."""
 
 
 def report(files: Sequence[str], form: Form) -> int:
@@ -36,7 +43,12 @@ def report(files: Sequence[str], form: Form) -> int:
     if form.output == STDOUT and form.format == "html" and sys.stdout.isatty():
         raise TracerError("the page would go to the terminal", "give a file: -o report.html", EXIT_USAGE)
     collection = Collection()
-    inputs = Inputs(collection)
+    period = Period(form.since, form.until, Calendar())
+
+    def is_wanted(kill: OomKill) -> bool:
+        return period.has(kill["time"]) and form.names.match(kill, kill["victim"]["cgroup"])
+
+    inputs = Inputs(collection, is_wanted)
     code = 0
     for path in files:
         try:

@@ -10,7 +10,7 @@ from tracer.base.clock import at_boottime, boottime_ns
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
 from tracer.reading.processes import Process
-from tracer.records.matching import names_container, names_unit
+from tracer.records.matching import Names
 from tracer.records.model import Level
 from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 from tracer.redaction.cmdline import Redactor
@@ -180,8 +180,15 @@ def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, 
     return chosen
 
 
-def select(entries: list[Entry], sort: Sort, container: str | None, unit: str | None) -> list[Entry]:
-    """Those of a container and of a unit (tracer/records/matching.py tells which are), the highest first."""
+def select(
+    entries: list[Entry],
+    sort: Sort,
+    container: str | None,
+    unit: str | None,
+    pod: str | None = None,
+    cgroup: str | None = None,
+) -> list[Entry]:
+    """Those of a container, pod, unit and cgroup (tracer/records/matching.py tells which are), the highest first."""
     keys: dict[Sort, Callable[[Entry], float]] = {
         "rss": lambda entry: entry.process.rss_bytes,
         "mem": lambda entry: entry.process.rss_bytes,
@@ -189,11 +196,11 @@ def select(entries: list[Entry], sort: Sort, container: str | None, unit: str | 
         "cpu": lambda entry: entry.cpu_percent,
         "oom": lambda entry: entry.process.oom_score or 0,
     }
+    names = Names(container, pod, unit, cgroup)
     kept = [
         entry
         for entry in entries
-        if (container is None or names_container(container, entry.whose._asdict()))
-        and (unit is None or names_unit(unit, entry.whose._asdict()))
+        if names.match(entry.whose._asdict(), None if entry.process.cgroup is None else shown(entry.process.cgroup))
     ]
     return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """resolve.py: a path or a pid, as a user types it, becomes a path from the root of the hierarchy."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from tests.harness.cgroup_tree import CgroupTree
 from tests.harness.events import NOBODY
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity.cgroup_path import parse_proc_cgroup
-from tracer.identity.resolve import resolve
+from tracer.identity.resolve import owner_name, resolve
 from tracer.identity.runtimes import Runtimes
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
@@ -65,7 +67,82 @@ def test_pid() -> None:
     assert path == resolve(str(os.getpid()), Runtimes())["cgroup"]
 
 
-@pytest.mark.parametrize("typed", ["", " ", "docker", "a/b", "./a", "-1", "1.5", "0x10", str(NOBODY), "0", "9" * 40])
+POD_UID = "2c48913c-b29f-11e7-9350-020968147796"
+POD = f"/kubepods.slice/kubepods-pod{POD_UID.replace('-', '_')}.slice"
+OTHER = ID[::-1]
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtimes:
+    """A container of Docker, with a cgroup of its own inside, two of a pod, and a unit."""
+    tree = CgroupTree(tmp_path, monkeypatch)
+    for path in (f"/docker/{ID}/inner", f"{POD}/cri-containerd-{OTHER}.scope", "/system.slice/mail.service/inner"):
+        tree.count(path, 0)
+    tree.count(f"{POD}/cri-containerd-{OTHER[::-1].replace('5', '6')}.scope", 0)
+    config = tmp_path / "docker" / "containers" / ID / "config.v2.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"Name": "/cart"}))
+    return Runtimes([("docker", str(tmp_path / "docker"))])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("cart", f"/docker/{ID}"),
+        (ID, f"/docker/{ID}"),
+        (ID[:12], f"/docker/{ID}"),
+        ("container:cart", f"/docker/{ID}"),
+        (POD_UID, POD),
+        (f"pod:{POD_UID}", POD),
+        ("mail", "/system.slice/mail.service"),
+        ("mail.service", "/system.slice/mail.service"),
+        ("unit:m*", "/system.slice/mail.service"),
+    ],
+)
+def test_name(running: Runtimes, name: str, path: str) -> None:
+    """What runs under a name: the cgroup of all of it, not one inside or that of a part."""
+    resolved = resolve(name, running)
+    assert resolved["cgroup"] == path
+    assert resolved == resolve(path, running)
+
+
+@pytest.mark.parametrize("name", ["unit:cart", ID[:5], "car", "pod:cart"])
+def test_no_name(running: Runtimes, name: str) -> None:
+    """Another kind, too few digits of an id, a part of a name."""
+    with pytest.raises(TracerError, match="nothing that runs is called") as caught:
+        resolve(name, running)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_several(running: Runtimes, tmp_path: Path) -> None:
+    """A name of several units is not one of them: all are said."""
+    (tmp_path / "cgroup/system.slice/music.service").mkdir()
+    with pytest.raises(TracerError, match=r"several cgroups.*/mail\.service, .*/music\.service"):
+        resolve("unit:m*", running)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"/sys/fs/cgroup/docker/{ID}/inner", f"container:{ID}"),
+        (POD, f"pod:{POD_UID}"),
+        ("/sys/fs/cgroup/memory/system.slice/mail.service", "unit:mail.service"),
+    ],
+)
+def test_owner_name(path: str, name: str) -> None:
+    """What `oomtrace why` is asked for with the path of a cgroup."""
+    assert owner_name(path) == name
+
+
+@pytest.mark.parametrize("path", ["/", "/system.slice", "/kubepods.slice"])
+def test_of_nothing(path: str) -> None:
+    """A cgroup of the host's own ends in no way that could be explained."""
+    with pytest.raises(TracerError, match="is of no container") as caught:
+        owner_name(path)
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("typed", ["", " ", "nothing", "a/b", "./a", "-1", "1.5", "0x10", str(NOBODY), "0", "9" * 40])
 def test_neither(typed: str) -> None:
     """What is neither a path nor the pid of a process is wrong usage."""
     with pytest.raises(TracerError) as caught:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """matching.py: what names a container is the same for every command and option that takes one."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tracer.logs.kills import LogKills, Wanted
 from tracer.pipeline.incidents import Kill
 from tracer.reading import processes
 from tracer.records.filter import Filter
+from tracer.records.matching import Names
+from tracer.report.make import Form, report
 from tracer.top.snapshot import Entry, select
 from tracer.why.search import Target, kind_of
 
@@ -80,3 +83,73 @@ def test_why(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace why NAME``: a name may be a process's or a pid as well, so a few digits of an id name no container."""
     kind = kind_of(kill, Target(name, (), ()))
     assert (kind == "container") == (expected and name != ID[:1])
+
+
+SELECTIONS: list[tuple[dict[str, str], bool]] = [
+    ({"pod": "cart-7f"}, True),
+    ({"pod": "shop/cart-7f"}, True),
+    ({"pod": "uid"}, True),
+    ({"pod": "pay/cart-7f"}, False),
+    ({"cgroup": "/kubepods/poduid"}, True),
+    ({"cgroup": "/"}, True),
+    ({"cgroup": f"/kubepods/poduid/{ID}"}, True),
+    ({"cgroup": "/kubepods/pod"}, False),
+    ({"cgroup": f"/kubepods/poduid/{ID}/inner"}, False),
+    ({"container": "cart", "pod": "cart-7f", "cgroup": "/kubepods"}, True),
+    ({"container": "cart", "pod": "other"}, False),
+    ({"unit": "cart"}, False),
+]
+
+
+@pytest.mark.parametrize(("selection", "expected"), SELECTIONS)
+def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_path: Path) -> None:
+    """--container, --pod, --unit and --cgroup mean the same to top, report and, of what logs have, parse."""
+    path = f"/kubepods/poduid/{ID}"
+    kill["victim"]["cgroup"] = path
+    own = processes.read(os.getpid())
+    assert own is not None
+    whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
+    entry = Entry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
+    chosen = {"container": None, "unit": None, **selection}
+    assert bool(select([entry], "rss", **chosen)) is expected
+
+    page = tmp_path / "page.md"
+    records = tmp_path / "records"
+    records.write_text(json.dumps(kill) + "\n")
+    assert report([str(records)], Form("md", str(page), names=Names(**selection))) == 0
+    assert ("java" in page.read_text()) is expected
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"cgroup": f"/docker/{ID}"}, True),
+        ({"cgroup": "/docker"}, True),
+        ({"cgroup": f"/docker/{ID[:12]}"}, False),
+        ({"pod": "uid"}, False),
+    ],
+)
+def test_selections_of_a_log(tmp_path: Path, selection: dict[str, str], expected: bool) -> None:
+    """``oomtrace parse``."""
+    log = tmp_path / "log"
+    log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
+    assert bool(list(LogKills(Wanted(**selection)).kills([str(log)]))) is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        (None, "2026-11-24 00:00Z", False),
+        ("2026-11-24 00:00Z", None, True),
+        ("2026-11-24 04:00Z", None, False),
+        ("2026-11-24 03:00Z", "2026-11-24 04:00Z", True),
+        ("2h", None, False),
+    ],
+)
+def test_report_period(kill: Any, tmp_path: Path, since: str | None, until: str | None, expected: bool) -> None:
+    """``oomtrace report --since`` and ``--until``."""
+    kill["time"] = "2026-11-24T03:51:53.000000000Z"
+    records, page = tmp_path / "records", tmp_path / "page.md"
+    records.write_text(json.dumps(kill) + "\n")
+    assert report([str(records)], Form("md", str(page), since=since, until=until)) == 0
+    assert ("java" in page.read_text()) is expected
