@@ -33,8 +33,8 @@ MODULES: Mapping[str, str] = {
     "mqtt": "mqtt",
     "mqtts": "mqtt",
 }
-"""The module of this package for each scheme.  It has FORMS, by scheme, and ``open_target``.  It is imported only when a
-URI names it: what it imports takes memory for as long as the daemon runs."""
+"""The module of this package for each scheme.  It has FORMS, by scheme, and ``open_target``.  It is imported only when
+a URI names it: what it imports takes memory for as long as the daemon runs."""
 
 
 def forms() -> dict[str, Form]:
