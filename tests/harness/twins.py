@@ -49,6 +49,11 @@ def _unlogged(seen: Any, logged: Any) -> bool:
     return logged is None
 
 
+def _total(seen: Any, logged: Any) -> bool:
+    """The kernel prints what the host has; of a limit or of nodes it counts what no log tells."""
+    return logged is None or seen == logged
+
+
 def _file(seen: Any, logged: Any) -> bool:
     """From the runtime's files, which no log has; the cgroup's path tells some of it."""
     return logged is None or seen == logged
@@ -82,7 +87,7 @@ RULES: dict[str, Rule] = {
     "truncated": _own,
     "time": _time,
     "incident.id": _own,
-    "incident.total_pages": _unlogged,
+    "incident.total_pages": _total,
     "limit.usage_bytes": CHARGE,
     "limit.swap_usage_bytes": CHARGE,
     "limit.memsw_usage_bytes": CHARGE,

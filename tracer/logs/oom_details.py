@@ -18,12 +18,16 @@ _LONGEST_PAUSE_NS = 5_000_000_000
 """Between two lines of a report: the dump of a host's memory takes seconds on a serial console."""
 _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
 
+_ALL_MEMORY = {b"RAM", b"HighMem/MovableOnly", b"reserved"}
+_MEMORY_LINES = 8
+"""Lines after the one about swap; those of other kinds among them count, too."""
+
 # What a report consists of, in the order in which all kernels print it: no line is followed by one of a former stage.
 _FIRST, _CPU, _TASK_IN, _COUNTERS, _STATISTICS, _TABLE, _SUMMARY, _CHOSEN = range(8)
 
-Awaited = Literal["words", "details", "trace", "statistics", "all"]
+Awaited = Literal["words", "details", "trace", "statistics", "lines", "all"]
 """Which lines have to be fed: those with `WORDS` or `DETAILS` of oom_report.py, these and a stack trace's, these and
-statistics, or all."""
+statistics, each of the next few, or all."""
 
 
 Taken = bool | None
@@ -55,6 +59,12 @@ class Details:
     summary: bytes | None = None
     cgroups = oom_lines.Cgroups(None, None)
     in_statistics = in_table = False
+    swap_bytes: int | None = None
+    """All swap that the host has."""
+    memory: dict[bytes, int] | None = None
+    """The host's memory by kind, in pages."""
+    _memory_lines = 0
+    """So many of the next lines may tell of the host's memory."""
     _is_inline = False
     """Whether statistics are on the line that names the cgroup, as before 5.2."""
     group: bytes | None = None
@@ -97,7 +107,20 @@ class Details:
             return "details" if self.cpu is None else "trace"
         if self.in_table or self.pieces:
             return "all"
-        return "statistics" if self.in_statistics else "details" if self.cpu is None else "trace"
+        if self.in_statistics:
+            return "statistics"
+        return "lines" if self._memory_lines else "details" if self.cpu is None else "trace"
+
+    @property
+    def ram_pages(self) -> int | None:
+        """All RAM that the kernel gives out; None: the log does not tell.
+
+        Some kernels since 3.19 subtract what is reserved for CMA from the other, others do not.
+        """
+        memory = self.memory
+        if memory is None or memory.get(b"cma reserved") or not memory.keys() >= _ALL_MEMORY:
+            return None
+        return memory[b"RAM"] - memory[b"reserved"]
 
     @property
     def has_all_ahead(self) -> bool:
@@ -188,6 +211,8 @@ class Details:
             return self._read_cpu(int(match[1]), match[2])
         elif text.startswith(b"Tasks state (memory values in pages):"):
             return True if not self.tasks.has_header and self._reach(_TABLE) else None
+        elif text.startswith(b"Total swap = ") or self._memory_lines:
+            return self._read_memory(text)
         else:
             return text.startswith(b"oom_reaper: ")
         return True
@@ -201,6 +226,20 @@ class Details:
         # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
         elif comm.endswith(self.trigger_comm or b""):
             self.trigger_tid, self.trigger_comm, self._stage = tid, comm, _CPU
+        return True
+
+    def _read_memory(self, text: bytes) -> bool:
+        if self.kills or self._stage > _CPU or not self.reported:
+            self._memory_lines = 0
+            return False
+        if (match := oom_lines.SWAP.fullmatch(text)) is not None:
+            self.swap_bytes, self._memory_lines, self.memory = int(match[1]) << 10, _MEMORY_LINES, {}
+            return True
+        self._memory_lines -= 1
+        match = oom_lines.MEMORY.fullmatch(text)
+        if match is None or self.memory is None:
+            return False
+        self.memory[match[2]] = int(match[1])
         return True
 
     def _read_statistics(self, text: bytes) -> bool:

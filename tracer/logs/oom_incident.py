@@ -166,4 +166,6 @@ class Incident(Details):
             self.group,
             kill.rss_bytes,
             kill.swap_bytes,
+            self.ram_pages,
+            self.swap_bytes,
         )

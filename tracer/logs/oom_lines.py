@@ -51,6 +51,11 @@ SUMMARY = re.compile(
 """5.0 and later: constraint, pid and uid of the process that was chosen."""
 GROUP = re.compile(rb"Tasks in (/.*) are going to be killed due to memory\.oom\.group set", re.DOTALL)
 COUNTER = re.compile(rb"(memory|memory\+swap|kmem|swap): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})")
+SWAP = re.compile(rb"Total swap = (\d{1,20})kB")
+"""The first of the lines about all of the host's memory: __show_mem(), mm/show_mem.c."""
+MEMORY = re.compile(rb"(\d{1,20}) pages (RAM|HighMem/MovableOnly|reserved|cma reserved)")
+"""Those that follow it. Only since "mm: do not walk all of system memory during show_mem" (3.14), which brought
+`MovableOnly`, RAM without what is reserved is totalram_pages()."""
 CPU = re.compile(
     rb"(?:CPU: \d{1,20} (?:UID: \d{1,20} )?PID|Pid): (\d{1,20}),? [Cc]omm: (.{0,15}) "
     rb"(?:Not tainted|Tainted: |Kdump: loaded)",

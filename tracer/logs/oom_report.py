@@ -30,6 +30,7 @@ DETAILS = (
     b"omm: ",  # CPU: 0 PID: 1 Comm: x
     b"Memory cgroup stats for ",
     b" in /",  # Task, Tasks
+    b"Total swap = ",
     b"tgid total_vm",
     b" is already exiting. Skip killing the task",
     oom_lines.PANIC_WORD,
@@ -78,7 +79,7 @@ sides, and drops it again: where lines are many, they are searched."""
 TRACE_WORD = b"oom_kill_process"
 """Stands in the lines that have to be fed, too, while a stack trace is awaited."""
 
-_AWAITED: tuple[Awaited, ...] = ("words", "details", "trace", "statistics", "all")
+_AWAITED: tuple[Awaited, ...] = ("words", "details", "trace", "statistics", "lines", "all")
 _LONGEST = 8192
 """printk's longest record has 1 KiB, every byte of which some logs spell as four."""
 _MOST_CALLERS = 16

@@ -83,7 +83,7 @@ class LogRecords:
                 "gfp_mask": report.gfp_mask,
                 "gfp_flags": _text(report.gfp_flags),
                 "order": report.order,
-                "total_pages": None,
+                "total_pages": _total_pages(report, page_bytes) if scope in ("host", "sysrq") else None,
                 "message": _text(report.message),
             },
             "limit": _limit(report, truncated) if scope == "memcg" else None,
@@ -148,6 +148,14 @@ def _page_bytes(report: Report) -> int | None:
         return None
     page_bytes = report.total_vm_bytes / report.task.total_vm_pages
     return next((size for size in _PAGE_SIZES if 1 / _GREATEST_GROWTH < page_bytes / size < _GREATEST_GROWTH), None)
+
+
+def _total_pages(report: Report, page_bytes: int | None) -> int | None:
+    """What constrained_alloc() counts where nothing constrains: all RAM and all swap."""
+    ram, swap = report.ram_pages, report.host_swap_bytes
+    if ram is None or swap is None or (swap and page_bytes is None):
+        return None
+    return _bounded(ram + (swap // page_bytes if page_bytes else 0)) if ram >= 0 else None
 
 
 def _candidate(task: Task, page_bytes: int | None) -> Candidate:

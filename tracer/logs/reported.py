@@ -61,3 +61,6 @@ class Report(NamedTuple):
     rss_bytes: int | None = None
     """All of it, where the log does not tell of what kind it is."""
     swap_bytes: int | None = None
+    ram_pages: int | None = None
+    """All of the host's RAM that the kernel does not reserve for itself."""
+    host_swap_bytes: int | None = None

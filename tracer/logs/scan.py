@@ -314,7 +314,7 @@ class LogScan:
             if place >= end:
                 return end
             return min(place, self._counts.next(data, max(at, place - LOOK_BACK_BYTES), end))
-        if awaited == "all":
+        if awaited in ("lines", "all"):
             return at
         nearest = self._counts.next(data, at, end)
         if awaited == "trace":

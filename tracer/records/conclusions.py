@@ -14,6 +14,8 @@ concurrent charges, or those that the kernel does not let fail (__GFP_NOFAIL, so
 _PAGE_SIZES = (4096, 16384, 65536)
 _NEAREST = 1.5
 """So far a quotient may be from a page size, which differ by 4: the victim grows between its score and its kill."""
+_ENOUGH_SIZES = 8
+"""Of sizes in pages of 4 KiB one in four is a multiple of 16 KiB."""
 _UPTIME = re.compile(r"[^-]*-k([0-9a-f]{1,15})(?:-|\Z)")
 """The id of a kernel log's record, whose time is that since boot, in microseconds."""
 _IN_UB = re.compile(r"Out of memory in UB (\d{1,10})")
@@ -128,7 +130,12 @@ def chosen(record: OomKill) -> Candidate | None:
 
 
 def page_bytes(record: OomKill) -> int | None:
-    """The host's page size: the victim's score is its memory in pages, and oom_score_adj's part of all of them."""
+    """The host's page size: the victim's score is its memory in pages, and oom_score_adj's part of all of them.
+
+    A log has no score, but all sizes in it are of whole pages.
+    """
+    if record["source"] == "kernel_log":
+        return _common_page_bytes(record)
     victim, total = record["victim"], record["incident"]["total_pages"]
     points, rss, adjusted = victim["points"], victim["rss_bytes"], victim["oom_score_adj"]
     if points is None or rss is None or adjusted is None or (adjusted and total is None):
@@ -139,6 +146,17 @@ def page_bytes(record: OomKill) -> int | None:
         return None
     found = [each for each in _PAGE_SIZES if each / _NEAREST < size / pages < each * _NEAREST]
     return found[0] if found else None
+
+
+def _common_page_bytes(record: OomKill) -> int | None:
+    """The largest page size of which all sizes are multiples, if they are so many that this is no chance."""
+    victim = record["victim"]
+    parts = (victim["anon_rss_bytes"], victim["file_rss_bytes"], victim["shmem_rss_bytes"], victim["total_vm_bytes"])
+    sizes = {size for size in (*parts, *(each["rss_bytes"] for each in record["candidates"] or ())) if size}
+    found = [page for page in _PAGE_SIZES if not any(size % page for size in sizes)]
+    if not found or (found[-1] > _PAGE_SIZES[0] and len(sizes) < _ENOUGH_SIZES):
+        return None
+    return found[-1]
 
 
 def uptime_s(record: OomKill | Sigkill) -> float | None:

@@ -81,6 +81,7 @@ def test_unfinished(name: str) -> None:
 
 
 def test_request() -> None:
-    """A kill that SysRq-f requested has the worker of the kernel as its trigger."""
+    """A kill that SysRq-f requested has the worker of the kernel as its trigger, and all RAM as what was to give."""
     ((kill,), _) = read("sysrq")
+    assert kill["incident"]["total_pages"] == 524158 - 17809
     assert (kill["trigger"]["comm"], kill["incident"]["order"]) == ("kworker/0:2", -1)

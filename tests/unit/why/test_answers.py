@@ -78,6 +78,10 @@ def figures(log: str, name: str) -> dict[str, str]:
                 found["more"] = str(-(-int(match[2]) * 5 // 4 // 1024))
                 found["enough"] = str(-(-int(match[1]) * 5 // 4 // 1024))
                 found["used"] = str(int(match[1]) // 1024)
+    memory = dict(re.findall(r"\] (Total swap|\d+ pages (?:RAM|reserved))(?: = (\d+)kB)?$", before, re.MULTILINE))
+    if memory:
+        pages = {name.partition(" pages ")[2]: int(name.partition(" ")[0]) for name in memory if " pages " in name}
+        found["host"] = size((pages["RAM"] - pages["reserved"]) * 4 + int(memory["Total swap"]))
     for match in re.finditer(r"^(?:\[ *\d+\.\d+\]| *) (anon|file|kernel|shmem|slab) (\d+)$", before, re.MULTILINE):
         found[f"in_{match[1]}"] = size(int(match[2]) / 1024)
     found["kernel"] = f", {found['in_kernel']} kernel" if "in_kernel" in found else ""  # since Linux 5.18
