@@ -6,6 +6,7 @@ Addresses of other hosts are not asked.
 
 import posixpath
 import re
+import runpy
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -92,3 +93,12 @@ def test_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {link.partition("#")[0] for link in Page(index.read_text()).links}
     assert {page.name for page in PAGES if page.parent == index.parent} - {index.name} <= linked
+
+
+def test_navigation() -> None:
+    """The site's table of contents, made of docs/README.md, has every page once; README is where it begins."""
+    navigation = runpy.run_path(str(ROOT / "docs" / "conf.py"))["navigation"]()
+    listed = [line for line in navigation.splitlines() if re.fullmatch(r"[\w/-]+", line)]
+    assert sorted(listed) == sorted(
+        str(page.relative_to(ROOT).with_suffix("")) for page in PAGES if page != ROOT / "README.md"
+    )
