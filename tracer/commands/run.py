@@ -93,7 +93,7 @@ def run(
     sigkill: str = typer.Option(
         "containers",
         metavar="containers|all|off",
-        help="Report SIGKILLs by other senders than the OOM killer: to processes in containers, to all, or none.",
+        help="Report SIGKILLs that the OOM killer did not send: to processes in containers, to all, or none.",
         autocompletion=choices(("containers", "all", "off")),
         rich_help_panel=FILTERS,
     ),
@@ -101,7 +101,7 @@ def run(
         None,
         "--backfill/--no-backfill",
         help="Recover missed kills from the kernel log.",
-        show_default="--backfill, with --no-keep --no-backfill",
+        show_default="--backfill; --no-backfill with --no-keep",
         rich_help_panel=FILTERS,
     ),
     cmdline: bool = typer.Option(
@@ -145,7 +145,7 @@ def run(
     keep: bool = typer.Option(
         True,
         "--keep/--no-keep",
-        help="Use both directories. With --no-keep nothing is left behind, and several oomtrace can run.",
+        help="Use both directories. With --no-keep nothing is left behind, and several instances can run.",
         rich_help_panel=CAPTURE,
     ),
     print_options: bool = typer.Option(False, hidden=True),
