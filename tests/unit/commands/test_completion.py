@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -36,9 +35,12 @@ class Shell:
     """An interactive shell in a terminal."""
 
     def __init__(self, environment: Mapping[str, str], *command: str) -> None:
-        self._pid, self._terminal = pty.fork()
-        if self._pid == 0:
-            os.execvpe(command[0], command, environment)
+        self._terminal, inner = pty.openpty()
+        # It leads a session whose terminal this is; Python itself does not fork, as it may have threads.
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *command], stdin=inner, stdout=inner, stderr=inner, env=environment
+        )
+        os.close(inner)
 
     def type(self, keys: str, expected: str) -> str:
         """What the shell shows until the expected is there."""
@@ -51,8 +53,8 @@ class Shell:
         return shown
 
     def end(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        self._process.kill()
+        self._process.wait()
         os.close(self._terminal)
 
 
