@@ -122,6 +122,10 @@ format: build  ## Format Python and C
 test-unit: build  ## Tests that need no root
 	$(ALONE) $(BIN)/pytest tests/unit -q -n auto
 
+.PHONY: coverage
+coverage: build  ## Lines that the unit tests run, children included: in total in docs/testing.md, by module in build/coverage/html
+	$(BIN)/python -m tests.coverage
+
 .PHONY: test-pythons
 test-pythons:  ## The unit tests on every Python that pyproject.toml names: make test-pythons PYTHONS='3.10 3.13'
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES)"
