@@ -280,7 +280,7 @@ def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
     """All of it from podman's database."""
     (tmp_path / "containers-storage").mkdir()
     config = {"id": ID, "name": "web", "rootfsImageName": "localhost/web:1", "labels": {"app": "web"}}
-    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "containers-storage/db.sql")) as database, database:
         for table, value in (("ContainerConfig", config), ("ContainerState", {"state": 6, "exitCode": 137})):
             database.execute(f"CREATE TABLE {table} (ID TEXT PRIMARY KEY, JSON TEXT)")
             database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))  # noqa: S608
@@ -297,7 +297,7 @@ def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
     metadata = json.dumps({"image-name": "localhost/web:1"})
     entries = [{"id": ID, "names": ["web"], "metadata": metadata}]
     write(tmp_path, "containers-storage/overlay-containers/volatile-containers.json", entries)
-    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "containers-storage/db.sql")) as database, database:
         database.execute("BEGIN EXCLUSIVE")
         found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
         assert found == runtimes.find(ID, "podman", None)
@@ -400,7 +400,7 @@ def test_parse_root() -> None:
 
 def podman_database(tmp_path: Path, *statements: str) -> None:
     (tmp_path / "containers-storage").mkdir()
-    with sqlite3.connect(tmp_path / "containers-storage/db.sql") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "containers-storage/db.sql")) as database, database:
         for statement in statements:
             database.execute(statement)
 
