@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ def text(report: dict[str, Any], python: str) -> str:
     totals = report["totals"]
     files = sorted(report["files"].items(), key=lambda item: (item[1]["summary"]["percent_covered"], item[0]))
     lowest = [f"`{name}` {each['summary']['percent_covered']:.0f} %" for name, each in files[:LOWEST]]
-    return (
+    total = (
         f"With Python {python} the unit tests run {totals['percent_covered']:.1f} % of the lines of `tracer/` "
-        f"({totals['covered_lines']:,} of {totals['num_statements']:,}).\nThe lowest: {', '.join(lowest)}.\n"
+        f"({totals['covered_lines']:,} of {totals['num_statements']:,})."
     )
+    return textwrap.fill(f"{total} The lowest: {', '.join(lowest)}.", 120, break_on_hyphens=False) + "\n"
 
 
 def with_text(page: str, new: str) -> str:

@@ -32,8 +32,8 @@ REPORT = {
 
 def test_text() -> None:
     expected = (
-        "With Python 3.12 the unit tests run 91.2 % of the lines of `tracer/` (9,125 of 10,000).\nThe lowest: "
-        "`tracer/f.py` 0 %, `tracer/e.py` 1 %, `tracer/d.py` 2 %, `tracer/c.py` 3 %, `tracer/b.py` 4 %.\n"
+        "With Python 3.12 the unit tests run 91.2 % of the lines of `tracer/` (9,125 of 10,000). The lowest: "
+        "`tracer/f.py` 0 %,\n`tracer/e.py` 1 %, `tracer/d.py` 2 %, `tracer/c.py` 3 %, `tracer/b.py` 4 %.\n"
     )
     assert text(REPORT, "3.12") == expected
 
