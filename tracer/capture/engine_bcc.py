@@ -51,8 +51,8 @@ def source_directory() -> str:
 def source_files() -> list[str]:
     """All that the programs are made of; raises TracerError as source_directory() does."""
     folder, modules = source_directory(), os.path.dirname(__file__)
-    sources = sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith((".c", ".h")))
-    return [*sources, CHILD, f"{modules}/kernel_types.py"]
+    found = (f"{parent}/{name}" for parent, _, names in os.walk(folder) for name in names)
+    return [*sorted(path for path in found if path.endswith((".c", ".h"))), CHILD, f"{modules}/btf_offsets.py"]
 
 
 def kernel_headers() -> str:
