@@ -90,7 +90,7 @@ def run_readers(data: bytes) -> None:
     else:
         _write(_PLACES[number], content)
     runtimes = Runtimes([(name, f"{top}/{name}") for name in ROOTS])
-    began = time.monotonic()
+    began = time.thread_time()  # what it computes: the machine may be busy
     for path in _PATHS:
         whose = enrich.identify(path, runtimes.find)
         orjson.dumps(tuple(whose))
@@ -99,7 +99,7 @@ def run_readers(data: bytes) -> None:
         check_facts(None, *(whose.kubernetes or {}).values())
     for runtime in ("docker", "containerd", "podman", "cri-o"):
         orjson.dumps(runtimes.verdict(ID, runtime))
-    assert time.monotonic() - began < _SOON_S
+    assert time.thread_time() - began < _SOON_S
 
 
 def check_facts(labels: dict[str, str] | None, *texts: Any) -> None:
@@ -126,7 +126,7 @@ def with_checksums(data: bytes, page_size: int = PAGE_BYTES) -> bytes:
 def run_bolt(data: bytes) -> None:
     """All of a database and single keys: an answer or the one error, soon."""
     _write("bolt/db", with_checksums(data))
-    began = time.monotonic()
+    began = time.thread_time()  # what it computes: the machine may be busy
     questions: tuple[Callable[[Bucket], Any], ...] = (
         lambda top: list(top.values()),
         lambda top: [list(bucket.values()) for _, bucket in top.buckets()],
@@ -136,7 +136,7 @@ def run_bolt(data: bytes) -> None:
     for question in questions:
         with contextlib.suppress(UnreadableError):
             boltdb.ask(f"{_folder().name}/bolt", "db", question)
-    assert time.monotonic() - began < _SOON_S
+    assert time.thread_time() - began < _SOON_S
 
 
 def bolt_seeds() -> list[bytes]:

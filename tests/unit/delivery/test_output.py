@@ -4,6 +4,7 @@
 import contextlib
 import os
 import random
+import re
 import resource
 import select
 import signal
@@ -160,7 +161,7 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
             for each in (output, other):
                 before = time.monotonic()
                 each.put(record(number))
-                assert time.monotonic() - before < 0.1
+                assert time.monotonic() - before < output_module.HUNG_S, "it waits for the one that hangs"
             time.sleep(0.015)
         assert sink.calls == 1
         wait_for(lambda: output.settled >= 99)
@@ -176,7 +177,7 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
     wait_for(lambda: not output.failing)
     time.sleep(0.1)
     first, last = capfd.readouterr().err.splitlines()
-    assert "it has taken nothing for 1 s; records are kept on disk, in " in first
+    assert re.search("it has taken nothing for [0-9]+ s; records are kept on disk, in ", first)
     assert "secret" not in first.replace(sink.uri, "")
     assert last.endswith("works again: 100 records caught up")
 

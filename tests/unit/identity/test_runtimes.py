@@ -416,9 +416,9 @@ def podman_database(tmp_path: Path, *statements: str) -> None:
 def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) -> None:
     """A user's database that computes for ever, or gigabytes, is left soon."""
     podman_database(tmp_path, f"CREATE VIEW ContainerConfig AS {view}")
-    began = time.monotonic()
+    began = time.thread_time()  # what it computes: the machine may be busy
     assert runtimes.find(ID, "podman", None) == {}
-    assert time.monotonic() - began < 2
+    assert time.thread_time() - began < 2
     assert "db.sql" in runtimes.last_error
 
 

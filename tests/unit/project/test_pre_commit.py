@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """pre-commit runs what `make lint` runs."""
 
+import os
 import re
 import subprocess
 from typing import Any
@@ -9,6 +10,8 @@ import yaml
 
 from tests.harness.environment import ROOT
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+"""Without what `make test` tells its children."""
 FOLDERS = ("bpf", "deploy", "tests", "tracer", "vagrant")
 
 
@@ -31,7 +34,8 @@ def command(hook: dict[str, Any]) -> list[str]:
 
 def linted() -> list[list[str]]:
     """The commands of `make lint` itself, without those that build what it needs."""
-    recipe = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    make = ["make", "--no-print-directory", "--dry-run", "lint"]
+    recipe = subprocess.run(make, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     text = recipe.replace("\\\n", " ").splitlines()
     (first,) = (number for number, line in enumerate(text) if "ruff check" in line)
     return [line.split() for line in text[first:]]

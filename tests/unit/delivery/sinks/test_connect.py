@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.lines import PATIENCE_S
 from tracer.delivery.sinks import connect
 from tracer.delivery.sinks.connect import Peer
 
@@ -128,11 +129,12 @@ def test_datagrams(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     reader.bind(path)
-    peer = Peer(connect.unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
-    peer.open()
-    peer.send(b"one")
+    hasty = Peer(connect.unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
+    hasty.open()
+    hasty.send(b"one")
     with pytest.raises(TimeoutError):
-        peer.wait_until_taken()
+        hasty.wait_until_taken()
+    peer = Peer(connect.unix(path, socket.SOCK_DGRAM, PATIENCE_S), PATIENCE_S)
     peer.open()
     peer.send(b"two")
     threading.Timer(0.1, lambda: [reader.recv(10), reader.recv(10)]).start()
