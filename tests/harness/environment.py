@@ -18,7 +18,7 @@ PATIENCE = float(os.environ.get("OOMTRACE_PATIENCE", "1"))
 PATIENCE_S = PATIENCE * (60.0 if IN_VM else 10.0)
 """The longest wait for something that should happen at once; a VM without KVM is 5 to 15 times slower."""
 
-START_S = PATIENCE * (600.0 if IN_VM else 10.0)
+START_S = PATIENCE * (600.0 if IN_VM else 30.0)
 """The longest wait for the tracer to attach: bcc compiles first."""
 
 CPUS = os.cpu_count() or 1

@@ -16,6 +16,7 @@ from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
 from tests.harness.environment import IN_VM, PATIENCE, attempts, not_applicable, require, wait_until
 from tests.harness.oracles import Record
+from tests.harness.reads import Reads
 
 from .conftest import Eat, MakeDaemon
 
@@ -40,12 +41,17 @@ class Docker:
         self.daemon.start()
         return self.daemon
 
-    def create(self, name: str = "web") -> tuple[Path, Cgroup]:
-        """A container that does not run yet: its file, and its cgroup, which Docker makes later."""
+    def create(self, name: str = "web", *, is_watched: bool = False) -> tuple[Path, Cgroup]:
+        """A container that does not run yet: its file, and its cgroup, which Docker makes later.
+
+        With ``is_watched`` the ``reads`` of the file are seen, the one when the cgroup is made, too.
+        """
         container_id = secrets.token_hex(32)
         file = self.root / "containers" / container_id / "config.v2.json"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": f"{name}:1", "Labels": {"of": name}}}))
+        if is_watched:
+            self.reads = Reads(file)
         return file, self._cgroup.child(container_id, 8)
 
 
@@ -69,8 +75,8 @@ def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
     """Files that are gone before the kill have been read: the container's cgroup was seen when it was made."""
     daemon = docker.start()
     for number in range(5 if IN_VM else 20):
-        file, group = docker.create(f"web-{number}")
-        time.sleep(PATIENCE * (2.0 if IN_VM else 0.05))
+        file, group = docker.create(f"web-{number}", is_watched=True)
+        docker.reads.wait()
         shutil.rmtree(file.parent)
         container = kill(daemon, eat, group)[0]["container"]
         assert (container["runtime"], container["name"]) == ("docker", f"web-{number}")
@@ -79,9 +85,9 @@ def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
 
 def test_read_at_start(docker: Docker, eat: Eat) -> None:
     """So have those of containers that were there before the tracer."""
-    file, group = docker.create()
+    file, group = docker.create(is_watched=True)
     daemon = docker.start()
-    time.sleep(PATIENCE * (10.0 if IN_VM else 0.5))
+    docker.reads.wait()
     shutil.rmtree(file.parent)
     assert kill(daemon, eat, group)[0]["container"]["name"] == "web"
     assert daemon.stop()["metadata_errors"] == 0

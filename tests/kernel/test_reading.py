@@ -147,7 +147,7 @@ def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
         hung = Hung()
         reader = ProcessReader(readers, hung)
         reader.seed_cmdlines(-1)
-        assert reader.is_seeded.wait(PATIENCE * 2)
+        assert reader.is_seeded.wait(PATIENCE_S)
         wait_until("both are noted", lambda: hung.has_pid(one) and hung.has_pid(two))
 
 

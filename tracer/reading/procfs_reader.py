@@ -20,8 +20,11 @@ LOOK_S = 0.25
 """How long a record waits for what a process shows."""
 PAUSE_S = 1.0
 """So long nothing is read for records after something hung: a storm of victims that hang holds nobody up."""
-SEED_S = (0.2, 1.0)
-"""How long one process may take when all command lines are read; those that were late are asked again at the end."""
+SEED_S = (0.2, 1.0, 1.0, 1.0)
+"""How long one process may take when all command lines are read; those that were late are asked again at the end.
+
+Who has hung for a second is noted, and not asked again.  On a busy machine a reader may begin too late for that.
+"""
 SEED_WAIT_S = 0.5
 """How long the start waits for them: 1000 processes take some 30 ms."""
 FUNCTIONS = (procfs.look, procfs.lives, procfs.read_start_ns, procfs.read_arguments)
@@ -109,9 +112,7 @@ class ProcessReader:
                     return True
             arguments, arg_start = self._readers.ask(timeout_s, procfs.read_arguments, pid)
         except HangsError:
-            if timeout_s == SEED_S[-1]:
-                self._note(pid)
-            return False
+            return timeout_s == SEED_S[-1] and self._note(pid)
         except UnreadableError:  # there is no reader, yet
             return False
         if not arguments or not arg_start:
@@ -124,11 +125,12 @@ class ProcessReader:
             library.bpf_map_delete_elem(descriptor, ctypes.byref(key))
         return True
 
-    def _note(self, pid: int) -> None:
-        """It is not asked again."""
+    def _note(self, pid: int) -> bool:
+        """Whether it is not asked again."""
         try:
             started_ns = self._readers.ask(SEED_S[-1], procfs.read_start_ns, pid)
         except UnreadableError:
-            return
+            return False
         if started_ns is not None:
             self._hung.add_process(pid, started_ns)
+        return True
