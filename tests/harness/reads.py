@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sees that somebody has read a file: inotify(7)."""
+
+import ctypes
+import os
+import select
+from pathlib import Path
+
+from .environment import PATIENCE_S
+
+IN_CLOSE_NOWRITE = 0x10
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Reads:
+    """From now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = _LIBC.inotify_init1(os.O_CLOEXEC)
+        if self._descriptor < 0 or _LIBC.inotify_add_watch(self._descriptor, os.fsencode(path), IN_CLOSE_NOWRITE) < 0:
+            raise OSError(ctypes.get_errno(), "inotify", str(path))
+
+    def wait(self) -> None:
+        """Until the file was opened, and closed again by who could only read it."""
+        ready, _, _ = select.select([self._descriptor], [], [], 6 * PATIENCE_S)
+        os.close(self._descriptor)
+        assert ready, "nobody has read it"
