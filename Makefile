@@ -44,8 +44,8 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
 GIT = git -c safe.directory='*' --git-dir=.git
 SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || stat --format=%Y CHANGELOG.md)
 # Who builds a package maintains it: debchange(1) takes the name from the same variables.
-DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null)
-DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null)
+DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null || id --user --name)
+DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null || echo "$$(id --user --name)@$$(hostname --fqdn)")
 DEB := dist/oomtrace_$(VERSION)_all.deb
 DEB_PARTS := Makefile LICENSE README.md CHANGELOG.md bpf docs tracer
 DEB_SOURCES := $(BPF_SOURCES) $(wildcard tracer/*.py tracer/*/*.py tracer/*/*/*.py tracer/*/page_parts/* deploy/debian/* deploy/debian/source/* deploy/debian/stand-in/* docs/*.md docs/man/*/* docs/images/* *.md) \
