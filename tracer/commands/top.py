@@ -70,7 +70,7 @@ def top(
     from tracer.reading import processes  # what these need would keep `run` from starting quickly
     from tracer.reading.process_list import ProcessList
     from tracer.reading.sources import Reading
-    from tracer.top import screen  # what these need would keep `run` from starting quickly
+    from tracer.top import screen
     from tracer.top import snapshot as looking
     from tracer.top.table import table
 

@@ -10,15 +10,13 @@ from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
 from tracer.linux import cgroupfs, procfs
-from tracer.records.matching import ID_MIN, names_container, names_pod, names_unit
+from tracer.records.matching import ID_MIN, is_pid, names_container, names_pod, names_unit
 from tracer.records.model import Level
 from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
 
-_PID_DIGITS_MAX = 10
-"""What has more digits may be an id."""
 _NAMES: Mapping[str, Callable[[str, Mapping[str, Any]], bool]] = {
     "container": lambda name, fields: names_container(name, fields, ID_MIN),
     "pod": names_pod,
@@ -44,7 +42,7 @@ def resolve(target: str, runtimes: Runtimes) -> Resolved:
 
     Raises TracerError (exit code 2) where it is none of these, or the name of several.
     """
-    if target.isdecimal() and len(target) <= _PID_DIGITS_MAX:
+    if is_pid(target):
         path = _path_of_pid(int(target))
     elif target.startswith("/"):
         path = typed_path(target)

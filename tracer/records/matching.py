@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner_of
 
+_PID_DIGITS_MAX = 10
+"""What has more digits may be an id."""
 ID_MIN = 6
 """How many digits of a container's id name it where a name may be that of something else as well."""
 
@@ -47,6 +49,10 @@ class Names(NamedTuple):
 
     def __str__(self) -> str:
         return " and ".join(f"{kind} {name!r}" for kind, name in self._asdict().items() if name is not None)
+
+
+def is_pid(name: str) -> bool:
+    return name.isdecimal() and len(name) <= _PID_DIGITS_MAX
 
 
 def names_container(name: str, fields: Fields, id_min: int = 1) -> bool:

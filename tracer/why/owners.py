@@ -12,6 +12,7 @@ from typing import Literal, TypedDict
 from tracer.records.matching import (
     ID_MIN,
     is_in_pod,
+    is_pid,
     is_pod,
     names_container,
     names_pod,
@@ -28,10 +29,9 @@ Kind = Literal["container", "pod", "unit", "pid", "process"]
 KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
 """Where a name is several of these, the first is meant; KIND:NAME means one of them."""
 Key = tuple[str | None, ...]
-_COMM_LEN = 15
+COMM_LEN = 15
 _ID_LEN = 64
 """Of ids that a runtime has drawn; shorter ones are names (LXC, nspawn), of which one may begin like another."""
-_PID_DIGITS_MAX = 10
 _PROJECT = ("com.docker.compose.project", "io.podman.compose.project")
 _SERVICE = ("com.docker.compose.service", "io.podman.compose.service")
 
@@ -68,7 +68,7 @@ def kinds_of(kill: Kill, name: str, ids: Sequence[str] = ()) -> list[Kind]:
     if kill["type"] == "oom_kill":
         program = [kill["victim"]["exe"], *(kill["victim"]["cmdline"] or [])[:1]]
         names |= {text.rpartition("/")[2] for text in program if text}
-    if name and (name in names or (len(name) > _COMM_LEN and name[:_COMM_LEN] in names)):
+    if name and (name in names or (len(name) > COMM_LEN and name[:COMM_LEN] in names)):
         found.append("process")
     return found
 
@@ -147,10 +147,6 @@ def sentence(others: Iterable[Other]) -> str | None:
         often = "runs" if not each["kills"] else "once" if each["kills"] == 1 else f"{each['kills']} times"
         parts.append(f"{each['kind']} {each['name']}: {often} (oomtrace why {shlex.quote(each['ask'])})")
     return f"Others have that name, and are not counted here: {'; '.join(parts)}." if parts else None
-
-
-def is_pid(name: str) -> bool:
-    return name.isdecimal() and len(name) <= _PID_DIGITS_MAX
 
 
 def _pod(kill: Kill) -> Kubernetes | None:

@@ -13,6 +13,7 @@ from tracer.records.conclusions import uptime_s
 from tracer.records.matching import (
     ID_MIN,
     is_container,
+    is_pid,
     is_pod,
     is_unit,
     names_container,
@@ -30,8 +31,6 @@ from tracer.why.owners import KINDS as KINDS
 from tracer.why.owners import Kind as Kind
 from tracer.why.owners import Other
 from tracer.why.sources import Found
-
-_COMM_LEN = 15
 
 
 class _State(TypedDict):
@@ -102,17 +101,17 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
         full |= {"unit"} if owner.systemd is not None and owner.systemd["unit"] == name else set()
     if any(state["full"] for state in states):
         full.add("container")
-    full &= set(KINDS) if only is None else {only}
+    asked_kinds = set(KINDS) if only is None else {only}
+    full &= asked_kinds
     if full:  # nobody can take a name in full away from whom it belongs to
         states = [state for state in states if state["full"]]
         running &= full
     if any(state["running"] for state in states):
         running.add("container")
-    if not full and owners.is_pid(name) and procfs.read_start_ns(int(name)) is not None:
+    if not full and is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if not full and any(_comm(pid) == name[:_COMM_LEN] for pid in procfs.pids()):
+    if not full and any(_comm(pid) == name[: owners.COMM_LEN] for pid in procfs.pids()):
         running.add("process")
-    asked_kinds = set(KINDS) if only is None else {only}
     running, inside = running & asked_kinds, inside & asked_kinds
     return Target(name, tuple(states), _ordered(running), _ordered(inside), only, _ordered(full))
 
