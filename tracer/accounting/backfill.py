@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Callable, Iterable, Iterator
 
 from tracer.base.clock import suspended_ns
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.logs.kmsg import Kmsg
 from tracer.logs.oom_report import Reports
 from tracer.logs.records import LogRecords
@@ -76,7 +76,7 @@ def open_if_possible(boot: str) -> Backfill | None:
         return Backfill(boot)
     except OSError as error:
         reason = error.strerror or error
-        tell(f"{error.filename}: {reason}; kills that nobody saw are told as gaps")
+        warn(f"{error.filename}: {reason}; kills that nobody saw are told as gaps")
     return None
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from tracer.base.hung_disk import OPEN_S, within
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 ENTRIES_MAX = 16384
 """The latest kills; older ones are counted, but not told apart any more.  The ring buffers hold fewer (bpf/brief.h)."""
@@ -192,7 +192,7 @@ class Ledger:
         """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
         self.error = error
         self.close()
-        tell(f"{self._path}: {error.strerror or error}; kills are counted in memory only")
+        warn(f"{self._path}: {error.strerror or error}; kills are counted in memory only")
 
 
 def open_ledger(path: str | None, boot_id: str | None) -> Ledger:
@@ -200,7 +200,7 @@ def open_ledger(path: str | None, boot_id: str | None) -> Ledger:
     try:
         return within(OPEN_S, partial(Ledger, path, boot_id))
     except TimeoutError as error:
-        tell(f"{path}: {error.strerror}; kills are counted in memory only")
+        warn(f"{path}: {error.strerror}; kills are counted in memory only")
         return Ledger(None, boot_id)
 
 

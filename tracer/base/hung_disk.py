@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 from tracer.base import threads
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 HUNG_S = 1.0
 """What takes longer hangs: nobody waits for it any more."""
@@ -133,7 +133,7 @@ class Disk:
             try:
                 job()
             except Exception as error:  # whatever it is: the next ones are to be done
-                tell(f"cannot write what is kept on disk: {error!r}")
+                warn(f"cannot write what is kept on disk: {error!r}")
             with self._news:
                 self._busy_since_s = None
                 self._done += 1

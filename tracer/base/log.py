@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells whoever runs oomtrace; records have their own ways."""
+"""Messages to stderr, for the operator; records go to the outputs (tracer/delivery)."""
 
 import os
 import select
@@ -7,8 +7,8 @@ import select
 from tracer.base.printable import printable
 
 
-def tell(text: str) -> None:
-    """A line on stderr, unless whoever reads it does not: nothing waits for him."""
+def warn(text: str) -> None:
+    """Write one line to stderr, or drop it when the reader of stderr is not reading: a write must never block."""
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     try:

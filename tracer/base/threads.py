@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from tracer.base.errors import TracerError
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 refused = 0
 """So many could not be started."""
@@ -33,14 +33,14 @@ def start(name: str, target: Callable[..., object], *args: object) -> threading.
     except (RuntimeError, MemoryError) as error:
         refused += 1
         if not _has_told:
-            tell(
+            warn(
                 f"cannot start a thread for {name} ({error}): a limit on tasks is reached (TasksMax, pids.max, "
                 "ulimit -u) or memory is short; it is tried again"
             )
         _has_told = True
         return None
     if _has_told:
-        tell("threads can be started again")
+        warn("threads can be started again")
     _has_told = False
     return thread
 

@@ -24,7 +24,7 @@ from typing import NamedTuple, TypedDict
 import orjson
 
 from tracer.base.errors import TracerError
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.capture.programs import MAPS, EngineName, Link, map_info
 from tracer.capture.wire import EVENT_LAYOUT
 from tracer.linux import bpffs, libbpf
@@ -127,7 +127,7 @@ class Pins:
             return None
         is_whole = found.maps.keys() == set(MAPS) and len(found.links) == len(found.about["hooks"])
         if found.about["layout"] != EVENT_LAYOUT or not is_whole:
-            tell(f"the capture pinned in {folder} lacks programs or maps; it begins anew")
+            warn(f"the capture pinned in {folder} lacks programs or maps; it begins anew")
             self._end(found).close()
             return None
         return found
@@ -230,7 +230,7 @@ class Pins:
             for descriptor in opened:
                 os.close(descriptor)
             reason = error.strerror if isinstance(error, OSError) else error
-            tell(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
+            warn(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
             _try_to_remove(folder)
             return None
         return Pinned(folder, about, maps, tuple(opened[len(maps) :]))
@@ -250,7 +250,7 @@ class Pins:
                 if name.startswith("link_"):
                     os.unlink(f"{folder}/{name}")
         except OSError as error:
-            tell(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove it by hand")
+            warn(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove it by hand")
         return capture._replace(folder=folder)
 
 

@@ -18,7 +18,7 @@ from tracer.accounting.ledger import open_ledger
 from tracer.base.clock import boottime_ns
 from tracer.base.errors import TracerError
 from tracer.base.hung_disk import HUNG_S, Disk
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.capture import capture, kernel_features, wire
 from tracer.capture.kill_buffers import KillRings, decoded
 from tracer.capture.pins import Pinned
@@ -140,9 +140,9 @@ class Daemon:
             if wanted is not None:
                 self._apply(wanted)
         except TracerError as error:
-            tell(str(error))
+            warn(str(error))
         except Exception as error:  # whatever it is: who mistypes a file does not end the capture
-            tell(f"cannot use the configuration: {error!r}; it goes on as before")
+            warn(f"cannot use the configuration: {error!r}; it goes on as before")
         self._stream.reopen()
         if not self._rereading.is_busy:
             self._notifier.ready()
@@ -159,7 +159,7 @@ class Daemon:
         later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
         kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
         self._options = wanted._replace(**kept)
-        tell("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
+        warn("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 
     def _finish(self) -> None:
         attached = self._capture.attached
@@ -270,7 +270,7 @@ class Daemon:
             self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
         else:
             self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
-            tell(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
+            warn(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
 
     def _lacks_since(self, since_ns: int) -> None:
         """What the next record of a loss tells may have been lost since then (CLOCK_BOOTTIME)."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tracer.base.errors import TracerError
 from tracer.base.hung_disk import HUNG_S, OPEN_S, within
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 FOLDER_MODE = 0o750
 LOCK = "lock"
@@ -69,7 +69,7 @@ def open_if_possible(folder: str | None) -> State | None:
         return within(OPEN_S, lambda: open_state(folder)) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
-        tell(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
+        warn(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
     return None
 
 

@@ -17,7 +17,7 @@ from tracer import __version__
 from tracer.base import threads
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import installation
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.metrics_access import Access
 from tracer.delivery.metrics_server import MetricsServer, Request, Response
 from tracer.delivery.outputs import OutputState
@@ -153,7 +153,7 @@ class Metrics:
         """Raises TracerError and OSError as ``show``."""
         access.check()
         if access.shows_secret:
-            tell(f"metrics {place.told}: the secret goes over the network unencrypted; give cert-file and key-file")
+            warn(f"metrics {place.told}: the secret goes over the network unencrypted; give cert-file and key-file")
         contexts = access.contexts()
 
         def wrap(accepted: socket.socket) -> socket.socket:
@@ -170,7 +170,7 @@ class Metrics:
             except TracerError as error:
                 if str(error) != told:  # not for each request, of which anybody may send many
                     told = str(error)
-                    tell(told)
+                    warn(told)
                 return Response("500 Internal Server Error", [], b"")
             return refusal or self._answer(request)
 
@@ -257,7 +257,7 @@ class Metrics:
                 self._write(path)
             except OSError as error:
                 if not failing:
-                    tell(f"cannot write {path} ({error.strerror}); it is tried again")
+                    warn(f"cannot write {path} ({error.strerror}); it is tried again")
                 failing, written = True, None
             else:
                 failing, written, written_s = False, states, time.monotonic()

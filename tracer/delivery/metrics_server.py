@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tracer.base import threads
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 CONNECTIONS_MAX = 16
 """Beyond, the address with the most connections loses its oldest one."""
@@ -121,7 +121,7 @@ class MetricsServer:
             self._selector.unregister(self._listener)
             self._accepts_again_s = time.monotonic() + RETRY_S
             if not self._has_told:
-                tell(f"cannot accept a connection to the metrics port ({error.strerror}); retrying every second")
+                warn(f"cannot accept a connection to the metrics port ({error.strerror}); retrying every second")
             self._has_told = True
             return
         self._has_told = False
@@ -190,7 +190,7 @@ class MetricsServer:
         try:
             return _encode(self._answer(request))
         except Exception as error:  # whatever it is: the next scrape is answered
-            tell(f"cannot answer a request for metrics: {error!r}")
+            warn(f"cannot answer a request for metrics: {error!r}")
             return _encode(_refusal("500 Internal Server Error"))
 
     def _end_late(self) -> None:

@@ -12,7 +12,7 @@ from tracer.base import threads
 from tracer.base.backoff import BackOff
 from tracer.base.errors import TracerError
 from tracer.base.hung_disk import Disk, within
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.rejections import Refusals
 from tracer.delivery.sinks import RejectedError, Sink
 from tracer.delivery.spool import Spool
@@ -177,7 +177,7 @@ class Output:
             self._closed = True
         left = self._lines.close()
         if left and not self.dead:  # which has said that it is
-            tell(f"{self.uri}: {left} records were neither delivered nor kept on disk")
+            warn(f"{self.uri}: {left} records were neither delivered nor kept on disk")
 
     def _deliver_forever(self) -> None:
         while not self.dead and self._wait():
@@ -186,7 +186,7 @@ class Output:
                 try:
                     self._sink.reopen()
                 except TracerError as error:
-                    tell(f"{error}; it goes on in the one that it has open")
+                    warn(f"{error}; it goes on in the one that it has open")
             try:
                 wanted = self._refusals.wanted(self._sink.batch_lines)
                 lines, is_spooled, begin = self._lines.first(wanted, self._sink.recent)
@@ -218,7 +218,7 @@ class Output:
                 self._lines.keep()
             if self.failing and self._lines.is_empty:
                 self.failing = False
-                tell(f"{self.uri} works again: {self._caught_up} records caught up")
+                warn(f"{self.uri} works again: {self._caught_up} records caught up")
             with self._news:
                 now_s = time.monotonic()
                 is_idle = self._lines.is_empty
@@ -250,7 +250,7 @@ class Output:
         if self._sink.dead:
             self.dead = True
             self._lines.keep()
-            tell(f"{self.uri} is gone for good: {reason}")
+            warn(f"{self.uri} is gone for good: {reason}")
             return
         self._begin_failing(reason)
         self._retry.failed(getattr(error, "retry_after_s", 0.0))
@@ -261,4 +261,4 @@ class Output:
                 return
             self.failing, self._caught_up = True, 0
         kept = f"on disk, in {self._spool.path}" if self._spool is not None else "in memory, 4 MB at most,"
-        tell(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")
+        warn(f"cannot write to {self.uri}: {reason}; records are kept {kept} and it is tried again")

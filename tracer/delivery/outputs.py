@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tracer.base.errors import TracerError
 from tracer.base.hung_disk import HUNG_S, OPEN_S, Disk, within
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import Sink
 from tracer.delivery.sinks.open import open_target, parse_all
@@ -80,7 +80,7 @@ class Outputs:
             try:
                 spool = within(OPEN_S, partial(Spool, self._folder, target.uri, max_bytes))
             except (TracerError, TimeoutError) as error:  # a full disk, say, which may be why memory is short
-                tell(f"{error}; it goes on without keeping anything on disk")
+                warn(f"{error}; it goes on without keeping anything on disk")
         return Output(sink, spool, *_wishes(target), self._disk)
 
 

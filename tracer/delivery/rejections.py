@@ -4,7 +4,7 @@
 import errno
 from collections.abc import Callable
 
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.sinks import RejectedError
 
 DOUBTED_MAX = 32
@@ -70,4 +70,4 @@ class Refusals:
         if self.rejected == error.count:
             what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
             kept = f"kept in {self._place} (1 MiB at most)" if is_kept else "lost"
-            tell(f"{self._uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")
+            warn(f"{self._uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")

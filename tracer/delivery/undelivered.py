@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tracer.base.hung_disk import Disk
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.line_queue import LineQueue
 from tracer.delivery.spool import Spool, sync
 from tracer.records.record_id import Id, ids
@@ -190,5 +190,5 @@ class Undelivered:
             self._is_inherited = False
         if spool.skipped and not self._damage_told:
             self._damage_told = True
-            tell(f"{spool.path} was damaged: what cannot be read is skipped and counted")
+            warn(f"{spool.path} was damaged: what cannot be read is skipped and counted")
         return lines

@@ -5,7 +5,7 @@ import ctypes
 import os
 from collections.abc import Iterable
 
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.linux import libbpf
 
 MAGIC = 0xCAFE4A11
@@ -42,4 +42,4 @@ def try_to_remove(folder: str) -> None:
     try:
         remove(folder)
     except OSError as error:
-        tell(f"{folder} cannot be removed ({error.strerror}); remove it by hand")
+        warn(f"{folder} cannot be removed ({error.strerror}); remove it by hand")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tracer.accounting import backfill
 from tracer.accounting.audit import Audit
 from tracer.accounting.backfill import Backfill
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.capture import wire
 from tracer.capture.ringbuf_retention import Backlog, Place
 from tracer.identity import enrich
@@ -104,7 +104,7 @@ class Pipeline:
     def lose(self, stage: str, error: Exception) -> None:
         """Count what could not be understood, and say so once."""
         if not self._stream.losses(stage):
-            tell(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
+            warn(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
         self._stream.lose(stage)
 
     def explain(self, log: Backfill | None, read_events: Callable[[], None]) -> None:

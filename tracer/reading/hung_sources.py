@@ -15,7 +15,7 @@ import orjson
 
 from tracer.base.clock import boottime_ns
 from tracer.base.hung_disk import OPEN_S, Disk, within
-from tracer.base.log import tell
+from tracer.base.log import warn
 
 PROCESSES_MAX = 256
 FOLDERS_MAX = 64
@@ -46,7 +46,7 @@ class Hung:
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, TypeError, KeyError) as error:  # damaged: it is written anew
-                tell(f"{path}: {getattr(error, 'strerror', None) or error}; what hung before may be asked again")
+                warn(f"{path}: {getattr(error, 'strerror', None) or error}; what hung before may be asked again")
 
     def has_process(self, pid: int, started_ns: int) -> bool:
         """Whether reading of this process hung."""

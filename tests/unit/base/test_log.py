@@ -16,7 +16,7 @@ def test_nobody_reads() -> None:
     except BlockingIOError:
         os.set_blocking(writer, True)
     began_s = time.monotonic()
-    program = "from tracer.base.log import tell\nfor _ in range(1000): tell('nobody reads this')"
+    program = "from tracer.base.log import warn\nfor _ in range(1000): warn('nobody reads this')"
     subprocess.run([sys.executable, "-c", program], stderr=writer, check=True, timeout=20)
     assert time.monotonic() - began_s < 10
     os.close(reader)

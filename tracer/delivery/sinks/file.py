@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.sinks import Sink
 from tracer.delivery.sinks.known import known
 from tracer.delivery.sinks.pipe import PipeSink, is_pipe
@@ -154,7 +154,7 @@ class FileSink:
         except OSError as error:
             if not self._cannot_rotate:
                 self._cannot_rotate = True
-                tell(f"cannot rotate {self._path}: {error.strerror}; it goes on in this one")
+                warn(f"cannot rotate {self._path}: {error.strerror}; it goes on in this one")
             return
         self._follow(create_s=0.0)
         if not self._is_stuck_in_old:
@@ -200,7 +200,7 @@ class FileSink:
                 raise OSError(errno.ENOENT, f"it was removed, and {error.message}") from error
             if not self._is_stuck_in_old:
                 self._is_stuck_in_old = True
-                tell(f"{error}; it goes on in the file that it has open")
+                warn(f"{error}; it goes on in the file that it has open")
 
     def _is_same(self, own: os.stat_result) -> bool:
         try:

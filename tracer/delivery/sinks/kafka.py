@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import installation
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.sinks import RejectedError, Remote, Sink
 from tracer.delivery.sinks.about import about
 from tracer.delivery.sinks.target import Form, Option, Target
@@ -230,7 +230,7 @@ def _parse(path: str, data: bytes) -> dict[str, object]:
     Raises TracerError.
     """
     if os.stat(path).st_mode & 0o007 and re.search(rb"password|secret|\.key\.pem", data):
-        tell(f"{path} holds a secret, and everybody may read it")
+        warn(f"{path} holds a secret, and everybody may read it")
     properties: dict[str, object] = {}
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         name, equals, value = line.strip().partition("=")

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 from tracer.base import threads
 from tracer.base.errors import TracerError
 from tracer.base.extras import installation
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.sinks.alone import alone
 
 COMPRESS = ("none", "gzip", "zstd")
@@ -84,7 +84,7 @@ class Rotated:
             if not self._has_told_owner:
                 self._has_told_owner = True
                 owner, hint = f"{status.st_uid}:{status.st_gid}", f"give {self._folder} that group, and chmod g+s"
-                tell(f"what follows in {self._path} cannot belong to {owner} as before: {error.strerror}; {hint}")
+                warn(f"what follows in {self._path} cannot belong to {owner} as before: {error.strerror}; {hint}")
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, status.st_mode & 0o777)
 
@@ -132,7 +132,7 @@ class Rotated:
             except Exception as error:  # whatever it is, as an import without a free descriptor: it is tried again
                 reason = getattr(error, "strerror", None) or error
                 if not self._has_told:
-                    tell(f"cannot remove or compress older parts of {self._path}: {reason}; they stay")
+                    warn(f"cannot remove or compress older parts of {self._path}: {reason}; they stay")
                 self._has_told = True
 
     def _tidy_alone(self) -> None:

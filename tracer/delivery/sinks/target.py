@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.base.printable import printable
 from tracer.delivery.spool_dir import without_secrets
 
@@ -121,7 +121,7 @@ class Target(NamedTuple):
             with open(what, "rb") as file:
                 if os.fstat(file.fileno()).st_mode & 0o007 and what not in _told_readable:
                     _told_readable.add(what)
-                    tell(f"{what} holds a secret, and everybody may read it")
+                    warn(f"{what} holds a secret, and everybody may read it")
                 return file.read(SECRET_MAX_BYTES).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.base.errors import TracerError
-from tracer.base.log import tell
+from tracer.base.log import warn
 from tracer.delivery.sinks.target import Option, Target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Renewed:
             try:
                 self._made = self._make()
             except TracerError as error:
-                tell(f"{error}; what was there before is used on")
+                warn(f"{error}; what was there before is used on")
         return self._made
 
     def _stamps(self) -> list[tuple[int, int, int] | None]:
@@ -74,7 +74,7 @@ class Contexts(Renewed):
         names = (target.options[name] for name in ("ca-file", "cert-file", "key-file"))
         super().__init__([str(name) for name in names if name], make)
         if not target.options["verify"]:
-            tell(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
+            warn(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
 
 
 def _context(target: Target) -> "ssl.SSLContext":
