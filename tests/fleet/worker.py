@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def _is_done(output: Output, count: int) -> bool:
-    return output.settled == count and output._lines.is_spool_empty
+    return output.acknowledged == count and output._lines.is_spool_empty
 
 
 def _cpu_s() -> float:

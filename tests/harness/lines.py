@@ -47,4 +47,4 @@ def wait_for(is_so: Callable[[], object], seconds: float = PATIENCE_S) -> None:
 
 def settle(output: Output, count: int) -> None:
     """Wait until so many lines are settled."""
-    wait_for(lambda: output.settled == count)
+    wait_for(lambda: output.acknowledged == count)

@@ -50,10 +50,10 @@ def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 10)
-    wait_until("ten are written", lambda: output.settled == 10)
+    wait_until("ten are written", lambda: output.acknowledged == 10)
     filler = fill(small)
     put(output, 10, 60)
-    wait_until("all are settled", lambda: output.settled == 60)
+    wait_until("all are acknowledged", lambda: output.acknowledged == 60)
     assert path.stat().st_size < 60_000
     filler.unlink()
     output.reopen()
@@ -66,24 +66,24 @@ def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where the spool has no room either, lines stay in memory, not settled, and go on when there is room."""
+    """Where the spool has no room either, lines stay in memory, not acknowledged, and go on when there is room."""
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_sink(uri), Spool(f"{small}/state", uri))
     put(output, 0, 10)
-    wait_until("ten are written", lambda: output.settled == 10)
+    wait_until("ten are written", lambda: output.acknowledged == 10)
     filler = fill(small)
     put(output, 10, 60)
     time.sleep(1.5)
-    settled = output.settled
-    assert settled < 60
+    acknowledged = output.acknowledged
+    assert acknowledged < 60
     for segment in small.glob("state/*/*.ndjson"):
         numbers(segment.read_bytes())  # whole lines only
     filler.unlink()
     output.reopen()
-    wait_until("all are settled", lambda: output.settled == 60)
+    wait_until("all are acknowledged", lambda: output.acknowledged == 60)
     wait_until("the file has them", lambda: path.stat().st_size == 60_000)
     output.close(1)
-    assert (output.dropped, output.skipped) == (0, 0)
+    assert (output.dropped, output.damaged) == (0, 0)
     assert numbers_in(path) == list(range(60))
 
 
@@ -92,7 +92,7 @@ def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 200)
-    wait_until("all are settled", lambda: output.settled == 200)
+    wait_until("all are acknowledged", lambda: output.acknowledged == 200)
     output.close(0.2)
     assert not path.read_bytes().endswith(b"\n")
     subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_BYTES}", str(small)], check=True)
@@ -108,7 +108,7 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
     other = Output(open_sink(f"file:{tmp_path}/other"), None)
     output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 10)
-    wait_until("ten are written", lambda: output.settled == 10)
+    wait_until("ten are written", lambda: output.acknowledged == 10)
     subprocess.run(["fsfreeze", "--freeze", str(freezable)], check=True)
     try:
         slowest_s = 0.0
@@ -119,12 +119,12 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
             slowest_s = max(slowest_s, time.monotonic() - before)
             time.sleep(0.02)
         assert slowest_s < 0.3
-        assert output.settled >= 99
-        wait_until("the other has all", lambda: other.settled == 90)
+        assert output.acknowledged >= 99
+        wait_until("the other has all", lambda: other.acknowledged == 90)
         before = time.monotonic()
         output.close(0.2)
         assert time.monotonic() - before < 5
-        assert (output.settled, output.dropped) == (100, 0)
+        assert (output.acknowledged, output.dropped) == (100, 0)
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
     wait_until("its thread has ended", lambda: not output._thread.is_alive())
@@ -160,7 +160,7 @@ def test_drained_from_a_frozen_disk(freezable: Path) -> None:
     sink = Taker()
     output = Output(sink, Spool(str(freezable), sink.uri))
     put(output, 0, 2500)  # more than a segment, which is synced
-    wait_until("all are spooled", lambda: output.settled == 2500)
+    wait_until("all are spooled", lambda: output.acknowledged == 2500)
     subprocess.run(["fsfreeze", "--freeze", str(freezable)], check=True)
     try:
         sink.takes = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines in memory that are not settled yet, and how many were dropped between them.
+"""Lines in memory that are not acknowledged yet, and how many were dropped between them.
 
 When it is full new lines are dropped, not old ones: the first kills of an incident tell most.
 """
@@ -17,7 +17,7 @@ class LineQueue:
     """Not for several threads at once."""
 
     def __init__(self) -> None:
-        self.settled = 0
+        self.acknowledged = 0
         """How many of the lines put so far, from the first on, have left it, or were dropped."""
         self.dropped = 0
         self.dropped_since_ns: int | None = None
@@ -54,9 +54,9 @@ class LineQueue:
         self.skip()
 
     def skip(self) -> None:
-        """Count a line that is not wanted here: it is settled with those before it."""
+        """Count a line that is not wanted here: it is acknowledged with those before it."""
         if not self._items:
-            self.settled += 1
+            self.acknowledged += 1
         elif isinstance(self._items[-1], int):
             self._items[-1] += 1
         else:
@@ -71,13 +71,13 @@ class LineQueue:
             lines.append(item)
         return lines
 
-    def settle(self, count: int = 1) -> None:
+    def acknowledge(self, count: int = 1) -> None:
         """So many of the oldest lines leave; what was dropped waits for the lines before it only."""
         for _ in range(count):
             line = self._items.popleft()
             assert isinstance(line, bytes)
             self._bytes -= len(line)
-            self.settled += 1
+            self.acknowledged += 1
             while self._items and isinstance(self._items[0], int):
-                self.settled += self._items[0]
+                self.acknowledged += self._items[0]
                 self._items.popleft()

@@ -48,7 +48,7 @@ class Output:
         self.style, self.types = style, types
         """What it wants: lines of this style, of records of these types (None: of all)."""
         self.dead = False
-        """It can never come back: it takes no more lines, and what is not settled stays so."""
+        """It can never come back: it takes no more lines, and what is not acknowledged stays so."""
         self._sink = sink
         self._lines = Undelivered(spool, disk or Disk())
         self._queue, self._spool = self._lines.queue, spool
@@ -70,9 +70,9 @@ class Output:
         self._thread = threads.start_or_end(f"output {self.uri}", self._deliver_forever)
 
     @property
-    def settled(self) -> int:
+    def acknowledged(self) -> int:
         """How many of the lines put, the first and all up to here, are delivered, spooled, or dropped and counted."""
-        return self._queue.settled
+        return self._queue.acknowledged
 
     @property
     def dropped(self) -> int:
@@ -89,7 +89,7 @@ class Output:
         return self._refusals.rejected
 
     @property
-    def skipped(self) -> int:
+    def damaged(self) -> int:
         """Damaged lines in the spool."""
         return self._spool.skipped if self._spool is not None else 0
 
@@ -128,17 +128,17 @@ class Output:
                 self._queue.put(line, spare)
                 self._news.notify()
 
-    def begin(self, settled: int) -> None:
+    def start_at(self, acknowledged: int) -> None:
         """Join those that have had so many lines already."""
         with self._lock:
-            self._queue.settled += settled
+            self._queue.acknowledged += acknowledged
 
     def skip(self) -> None:
-        """Count a line that it has already: it is settled with those before it."""
+        """Count a line that it has already: it is acknowledged with those before it."""
         with self._lock:
             self._queue.skip()
 
-    def has(self, kind: str, record_id: str) -> bool:
+    def has_record(self, kind: str, record_id: str) -> bool:
         """Whether a record of this type and id was among the last in spool and file when this was first called."""
         if self._recent is None:
             try:
@@ -167,7 +167,7 @@ class Output:
                 self._news.notify()
 
     def close(self, timeout_s: float) -> None:
-        """Deliver for so long at most, and spool the rest; what has no room there is not settled."""
+        """Deliver for so long at most, and spool the rest; what has no room there is not acknowledged."""
         if self._closed:
             return
         self.end(timeout_s)
@@ -241,7 +241,7 @@ class Output:
         self._retry.end()
         self._lines.delivered(count, is_spooled, begin)
         self._caught_up += count
-        self._refusals.settled(count)
+        self._refusals.acknowledged(count)
 
     def _refused(self, error: Exception) -> None:
         self._writing_since_s = None

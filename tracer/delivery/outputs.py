@@ -69,7 +69,7 @@ class Outputs:
         for each in list(self._running.values()):
             queued, spooled_bytes = each.waiting
             states.append(
-                OutputState(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.skipped, each.failing)
+                OutputState(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.damaged, each.failing)
             )
         return states
 

@@ -56,7 +56,7 @@ class Refusals:
         self._doubted.clear()
         return count
 
-    def settled(self, count: int) -> None:
+    def acknowledged(self, count: int) -> None:
         """So many of the oldest lines are done with."""
         self._alone = max(0, self._alone - count)
 

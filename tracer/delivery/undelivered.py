@@ -68,7 +68,7 @@ class Undelivered:
                 self._disk.wait()
 
     def first(self, count: int, delivered: Callable[[], set[Id]]) -> tuple[list[bytes], bool, int]:
-        """The oldest lines, whether they are from the spool, and if not the value of ``settled`` at which they begin.
+        """The oldest lines; whether they are from the spool; if not, the value of ``acknowledged`` at the first of them.
 
         ``delivered`` tells what the sink has already.  Raises OSError where the spool cannot be read now.
         """
@@ -83,7 +83,7 @@ class Undelivered:
                 return lines, True, 0
         with self.lock:
             may = self._overtakes or self.is_spool_empty
-            return self.queue.first(count) if may else [], False, self.queue.settled
+            return self.queue.first(count) if may else [], False, self.queue.acknowledged
 
     def delivered(self, count: int, is_spooled: bool, begin: int) -> None:
         """So many of the lines that ``first`` had told were delivered."""
@@ -92,8 +92,8 @@ class Undelivered:
                 return
             spooled = count
             if not is_spooled:  # they may have been moved to the spool meanwhile, where they are the first
-                spooled = min(count, self.queue.settled - begin)
-                self.queue.settle(count - spooled)
+                spooled = min(count, self.queue.acknowledged - begin)
+                self.queue.acknowledge(count - spooled)
                 if count > spooled and self._moving is not None:
                     self._moving, self._is_passed = None, not self._overtakes
             if self._overtakes or not spooled:
@@ -117,7 +117,7 @@ class Undelivered:
             return False
 
     def close(self) -> int:
-        """Keep what can be kept; how many lines are left in memory, which are not settled."""
+        """Keep what can be kept; how many lines are left in memory, which are not acknowledged."""
         self._retry_s = 0.0
         before = -1
         while before != (before := self.queue.lines):
@@ -161,7 +161,7 @@ class Undelivered:
             if self._is_closed:
                 return False
             if is_queued:
-                self.queue.settle()
+                self.queue.acknowledge()
             else:
                 self._owed += self._is_passed
         return True

@@ -64,7 +64,7 @@ class Stream:
         own_id = record.get("id")
         is_old = not places or any(place.is_old for place in places)
         if isinstance(own_id, str) and (is_again if record["type"] in ("lost", "gap") else is_old):
-            missing = [output for output in wanting if not output.has(record["type"], own_id)]
+            missing = [output for output in wanting if not output.has_record(record["type"], own_id)]
         if wanting and not missing:
             return False
         record["seq"], record["host"] = self._seq, self._host
@@ -132,7 +132,7 @@ class Stream:
 
     def _done(self, output: Output) -> int:
         """How many lines it is done with; with those that it has dropped once it has taken the record of that loss."""
-        settled = output.settled
+        settled = output.acknowledged
         if output.dropped > self._accounts[output]["output"]:  # which is yet to be written
             self._hold(output, self._lines + 1)
         before, until = self._holds.get(output, (settled, 0))
@@ -171,7 +171,7 @@ class Stream:
     def _count(self, output: Output, *, dropped: bool) -> None:
         """Take over what an output has counted since the last time."""
         account = self._accounts[output]
-        now = {"spool": output.skipped, "rejected": output.rejected}
+        now = {"spool": output.damaged, "rejected": output.rejected}
         if dropped:
             now["output"] = output.dropped
         for kind, count in now.items():
@@ -188,14 +188,14 @@ class Stream:
     def flush(self) -> None:
         """Wait until the outputs have taken what they were given, for CLOSE_S at most."""
         until_s = time.monotonic() + CLOSE_S
-        while min(output.settled for output in self._outputs) < self._lines and time.monotonic() < until_s:
+        while min(output.acknowledged for output in self._outputs) < self._lines and time.monotonic() < until_s:
             time.sleep(0.005)
 
     def exchange(self, outputs: Sequence[Output]) -> None:
         """Go on with these; what those that are gone had not delivered they have kept or told."""
         for output in outputs:
             if output not in self._outputs:
-                output.begin(self._lines)
+                output.start_at(self._lines)
         self._part_with([output for output in self._outputs if output not in outputs])
         self._outputs = list(outputs)
 

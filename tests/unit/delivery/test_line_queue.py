@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""line_queue.py: what is settled, whatever is taken, dropped or skipped between."""
+"""line_queue.py: what is acknowledged, whatever is taken, dropped or skipped between."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +10,9 @@ from tracer.delivery.line_queue import LineQueue
 LINE = b"x" * (line_queue.MAX_BYTES // 8)
 
 
-@given(st.lists(st.sampled_from(["put", "put", "skip", "settle"]), max_size=100))
+@given(st.lists(st.sampled_from(["put", "put", "skip", "acknowledge"]), max_size=100))
 def test_settled(wanted: list[str]) -> None:
-    """A line is settled when it, and all before it, have left, were dropped or skipped."""
+    """A line is acknowledged when it, and all before it, have left, were dropped or skipped."""
     queue = LineQueue()
     waiting: list[bool] = []
     """Of each line whether it waits."""
@@ -28,9 +28,9 @@ def test_settled(wanted: list[str]) -> None:
             queue.skip()
             waiting.append(False)
         elif any(waiting):
-            queue.settle()
+            queue.acknowledge()
             waiting[waiting.index(True)] = False
-        assert queue.settled == (waiting.index(True) if any(waiting) else len(waiting))
+        assert queue.acknowledged == (waiting.index(True) if any(waiting) else len(waiting))
         assert queue.dropped == dropped
         assert bool(queue.first()) == any(waiting)
         assert queue.is_full == (sum(waiting) == 8)
@@ -47,8 +47,8 @@ def test_batch() -> None:
     queue.put(b"4")
     assert queue.first(2) == [b"1", b"2"]
     assert queue.first(10) == [b"1", b"2", b"3"]
-    queue.settle(3)
-    assert (queue.settled, queue.first(10)) == (4, [b"4"])
+    queue.acknowledge(3)
+    assert (queue.acknowledged, queue.first(10)) == (4, [b"4"])
 
 
 def test_line_larger_than_the_queue() -> None:

@@ -95,13 +95,13 @@ def kept(tmp_path: Path) -> list[int]:
 
 
 def test_delivered(make_output: MakeOutput, tmp_path: Path) -> None:
-    """Lines are settled when they are in the file, in order."""
+    """Lines are acknowledged when they are in the file, in order."""
     output: Output = make_output("x")
     put(output, 0, 2000)
-    wait_for(lambda: output.settled == 2000)
+    wait_for(lambda: output.acknowledged == 2000)
     wait_for(lambda: len(numbers_in(tmp_path / "x")) == 2000)  # on a busy machine some go through the spool
     assert numbers_in(tmp_path / "x") == list(range(2000))
-    assert (output.dropped, output.skipped, output.dead) == (0, 0, False)
+    assert (output.dropped, output.damaged, output.dead) == (0, 0, False)
 
 
 class Choosy(Asked):
@@ -130,9 +130,9 @@ def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Capture
     sink = Choosy(0, 17, 60, 61)
     output = make_output(sink, spool=spool)
     put(output, 0, 100)
-    wait_for(lambda: output.settled == 100)
+    wait_for(lambda: output.acknowledged == 100)
     assert numbers(b"".join(sink.taken)) == [number for number in range(100) if number not in (0, 17, 60, 61)]
-    assert (output.rejected, output.dropped, output.skipped) == (4, 0, 0)
+    assert (output.rejected, output.dropped, output.damaged) == (4, 0, 0)
     assert kept(tmp_path) == ([0, 17, 60, 61] if spool else [])
     said = capfd.readouterr().err
     assert said.count("rejects a record: no mapping for it") == 1
@@ -151,7 +151,7 @@ def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:
 
 
 def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A sink that hangs holds nobody up: lines are settled on disk without it, and delivered once it comes back."""
+    """A hung sink blocks nobody: lines are acknowledged from the spool, and delivered once the sink recovers."""
     hung_s = output_module.HUNG_S
     sink = Asked()
     output, other = make_output(sink), make_output("x")
@@ -164,16 +164,16 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
                 assert time.monotonic() - before < output_module.HUNG_S, "it waits for the one that hangs"
             time.sleep(0.015)
         assert sink.calls == 1
-        wait_for(lambda: output.settled >= 99)
-        assert kept(tmp_path) == list(range(output.settled))
-        wait_for(lambda: other.settled == 100)
+        wait_for(lambda: output.acknowledged >= 99)
+        assert kept(tmp_path) == list(range(output.acknowledged))
+        wait_for(lambda: other.acknowledged == 100)
     finally:
         output_module.HUNG_S = hung_s
     sink.may.set()
     wait_for(lambda: len(sink.taken) == 100)
     assert numbers(b"".join(sink.taken)) == list(range(100))
     wait_for(lambda: kept(tmp_path) == [])
-    wait_for(lambda: output.settled == 100)
+    wait_for(lambda: output.acknowledged == 100)
     wait_for(lambda: not output.failing)
     time.sleep(0.1)
     first, last = capfd.readouterr().err.splitlines()
@@ -183,7 +183,7 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
 
 
 def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
-    """A full queue drops what is new; what was dropped is settled after the lines before it."""
+    """A full queue drops what is new; what was dropped is acknowledged after the lines before it."""
     sink = Asked()
     output = make_output(sink, spool=False)
     began_ns = time.time_ns()
@@ -191,13 +191,13 @@ def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
     room = MAX_BYTES // 1024
     assert output.is_full
     assert output.dropped == 5000 - room
-    assert output.settled == 0
+    assert output.acknowledged == 0
     assert output.dropped_since_ns is not None
     assert began_ns < output.dropped_since_ns < time.time_ns()
     sink.may.set()
-    wait_for(lambda: output.settled == 5000)
+    wait_for(lambda: output.acknowledged == 5000)
     put(output, 5000, 5010)
-    wait_for(lambda: output.settled == 5010)
+    wait_for(lambda: output.acknowledged == 5010)
     assert numbers(b"".join(sink.taken)) == [*range(room), *range(5000, 5010)]
 
 
@@ -207,7 +207,7 @@ def test_full_queue_is_spooled(make_output: MakeOutput, tmp_path: Path) -> None:
     output = make_output(sink)
     put(output, 0, 6000, 1024)
     assert output.dropped == 0
-    wait_for(lambda: output.settled >= MAX_BYTES // 1024)  # by the disk: the sink takes none
+    wait_for(lambda: output.acknowledged >= MAX_BYTES // 1024)  # by the disk: the sink takes none
     sink.may.set()
     wait_for(lambda: len(sink.taken) >= 6000)
     assert numbers(b"".join(sink.taken)) == list(range(6000))
@@ -217,7 +217,7 @@ def test_failing(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureF
     """A full disk: one line says so, records go to the spool and then into the file; one line when it is over."""
     output = make_output("x")
     put(output, 0, 5)
-    wait_for(lambda: output.settled == 5)
+    wait_for(lambda: output.acknowledged == 5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (tmp_path / "x").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
@@ -239,7 +239,7 @@ def test_error_of_a_network(make_output: MakeOutput, capfd: pytest.CaptureFixtur
     sink.error = OSError(111, "Connection refused")
     output = make_output(sink)
     put(output, 0, 100)
-    wait_for(lambda: output.settled == 100)
+    wait_for(lambda: output.acknowledged == 100)
     time.sleep(1)
     assert 3 <= sink.calls <= 5  # after 0.1, 0.3, 0.7, 1.5 s
     sink.error = None
@@ -257,7 +257,7 @@ def test_unexpected_error(make_output: MakeOutput) -> None:
     put(output, 0, 10)
     wait_for(lambda: sink.calls > 1)
     sink.error = None
-    wait_for(lambda: output.settled == 10)
+    wait_for(lambda: output.acknowledged == 10)
 
 
 def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
     output = make_output("x")
     put(output, 0, 500)
     output.close(5)
-    assert output.settled == 500
+    assert output.acknowledged == 500
     assert numbers_in(tmp_path / "x") == list(range(500))
 
 
@@ -277,7 +277,7 @@ def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None
     before = time.monotonic()
     output.close(0.3)
     assert time.monotonic() - before < 1
-    assert (output.settled, output.dropped) == (100, 0)
+    assert (output.acknowledged, output.dropped) == (100, 0)
     assert kept(tmp_path) == list(range(100))
     sink.may.set()  # the thread comes back to an output that is closed
     wait_for(lambda: not output._thread.is_alive())
@@ -289,15 +289,15 @@ def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None
 
 
 def test_close_without_a_spool(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
-    """What cannot go anywhere is not settled: its events may stay where they are until the next run."""
+    """What cannot go anywhere is not acknowledged: its events may stay where they are until the next run."""
     sink = Asked()
     output = make_output(sink, spool=False)
     put(output, 0, 100)
     output.close(0.1)
-    assert (output.settled, output.dropped) == (0, 0)
+    assert (output.acknowledged, output.dropped) == (0, 0)
     assert "100 records were neither delivered nor kept on disk" in capfd.readouterr().err
     put(output, 100, 110)
-    assert (output.settled, output.dropped) == (0, 0)
+    assert (output.acknowledged, output.dropped) == (0, 0)
     sink.may.set()
 
 
@@ -306,7 +306,7 @@ def test_close_of_a_failing_output(make_output: MakeOutput, tmp_path: Path) -> N
     os.mkfifo(tmp_path / "fifo")
     output = make_output("fifo")
     put(output, 0, 100)
-    wait_for(lambda: output.settled == 100)
+    wait_for(lambda: output.acknowledged == 100)
     before = time.monotonic()
     output.close(10)
     assert time.monotonic() - before < 1
@@ -320,13 +320,13 @@ def test_has(make_output: MakeOutput, tmp_path: Path) -> None:
         output = make_output(name)
         put(output, 0, 10)
         output.close(1)
-        assert output.settled == 10
+        assert output.acknowledged == 10
     with (tmp_path / "x").open("ab") as file:
         file.write(b"\0garbage\n[]\n{}\n")
     for name in ("x", "fifo"):
         again = make_output(name)
-        assert [again.has("oom_kill", f"k-{number}") for number in (0, 9, 10)] == [True, True, False]
-        assert not again.has("oom_exit", "k-1")
+        assert [again.has_record("oom_kill", f"k-{number}") for number in (0, 9, 10)] == [True, True, False]
+        assert not again.has_record("oom_exit", "k-1")
 
 
 def test_killed_before_the_cursor_moved(make_output: MakeOutput, tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capf
     wait_for(lambda: len(sink.taken) == 210)
     output.close(5)
     assert numbers(b"".join(sink.taken)) == list(range(210))
-    assert output.skipped == 0
+    assert output.damaged == 0
     assert "the spool cannot be read (Too many open files); records are kept on disk" in capfd.readouterr().err
 
 
@@ -394,22 +394,22 @@ def test_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         slowest_s = max(slowest_s, time.monotonic() - before)
         time.sleep(0.02)
     assert slowest_s < 0.5
-    assert (output.settled, output.dropped) == (0, 0)
+    assert (output.acknowledged, output.dropped) == (0, 0)
     sink.error = None
     output.reopen()
-    wait_for(lambda: output.settled == 100)
+    wait_for(lambda: output.acknowledged == 100)
     assert numbers(b"".join(sink.taken)) == list(range(100))
     spool.may.set()
     put(output, 100, 200)
-    wait_for(lambda: output.settled == 200)
+    wait_for(lambda: output.acknowledged == 200)
     wait_for(lambda: output.waiting == (0, 0))
     output.close(5)
     assert numbers(b"".join(sink.taken)) in (list(range(200)), [*range(100), 0, *range(100, 200)])
-    assert (output.dropped, output.skipped) == (0, 0)
+    assert (output.dropped, output.damaged) == (0, 0)
 
 
 def test_close_of_a_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """In time; what could not be kept is not settled."""
+    """In time; what could not be kept is not acknowledged."""
     sink = Asked()
     spool = Stuck(str(tmp_path), sink.uri)
     output = Output(sink, spool)
@@ -417,7 +417,7 @@ def test_close_of_a_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     before = time.monotonic()
     output.close(0.2)
     assert time.monotonic() - before < 4
-    assert output.settled == 0
+    assert output.acknowledged == 0
     assert "100 records were neither delivered nor kept on disk" in capfd.readouterr().err
     spool.may.set()
     sink.may.set()
@@ -435,7 +435,7 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
     assert 1000 < output.dropped < 3000
     spool.may.set()
     sink.may.set()
-    wait_for(lambda: output.settled == 6000)
+    wait_for(lambda: output.acknowledged == 6000)
     wait_for(lambda: len(sink.taken) >= 6000 - output.dropped)
     output.close(5)
     assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(6000 - output.dropped))
@@ -497,7 +497,7 @@ def test_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     put(output, 0, 3000, 1000)
     wait_for(sync.begun.is_set)
     put(output, 3000, 3100)
-    wait_for(lambda: output.settled == 3100)
+    wait_for(lambda: output.acknowledged == 3100)
     sink.error = None
     output.reopen()
     wait_for(lambda: output.waiting == (0, 0))
@@ -526,7 +526,7 @@ def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
     """The kernel gives signals to the main thread alone, which waits for them."""
     output = make_output("x")
     put(output, 0, 1)
-    wait_for(lambda: output.settled == 1)
+    wait_for(lambda: output.acknowledged == 1)
     task = f"/proc/self/task/{output._thread.native_id}/status"
     blocked = next(line for line in Path(task).read_text().splitlines() if line.startswith("SigBlk"))
     mask = int(blocked.split()[1], 16)
@@ -567,7 +567,7 @@ def test_any_mood(
     sink, chance = Moody(seed), random.Random(seed)
     spool = Spool(str(tmp_path), sink.uri, max_bytes) if max_bytes else None
     output = Output(sink, spool)
-    settled, skipped = 0, []
+    acknowledged, skipped = 0, []
     for number in range(1500):
         if chance.random() < 0.05:
             output.skip()
@@ -576,14 +576,14 @@ def test_any_mood(
             output.put(record(number))
         if chance.random() < 0.1:
             time.sleep(chance.random() * 0.002)
-        assert settled <= output.settled <= number + 1
-        settled = output.settled
+        assert acknowledged <= output.acknowledged <= number + 1
+        acknowledged = output.acknowledged
     settle(output, 1500)
     wanted = [number for number in range(1500) if number not in skipped]
     wait_for(lambda: len(sink.taken) >= len(wanted))
     output.close(5)
     assert numbers(b"".join(sink.taken)) == wanted
-    assert (output.dropped, output.skipped) == (0, 0)
+    assert (output.dropped, output.damaged) == (0, 0)
     assert kept(tmp_path) == []
 
 
@@ -597,16 +597,16 @@ from tracer.delivery.spool import Spool
 uri, state, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
 output = Output(open_sink(uri), Spool(state, uri))
 for number in range(first, first + 3000):
-    while number - first > output.settled + 50: pass
+    while number - first > output.acknowledged + 50: pass
     output.put(record(number, 500))
-    sys.stdout.write(f"{{output.settled}}\\n")
+    sys.stdout.write(f"{{output.acknowledged}}\\n")
     sys.stdout.flush()
 """
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_killed(fails: bool, tmp_path: Path) -> None:
-    """SIGKILL at any time, 20 times: whatever was settled is there, in order; doubled is only what was not yet."""
+    """SIGKILL at any time, 20 times: whatever was acknowledged is there, in order; doubled is only what was not yet."""
     (tmp_path / "state").mkdir()
     path = tmp_path / "x"
     taken = bytearray()
@@ -624,12 +624,12 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
                 if fails and number == 20:
                     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             process.kill()
-            settled = int((said + process.stdout.read()).rpartition(b"\n")[0].split()[-1])
+            acknowledged = int((said + process.stdout.read()).rpartition(b"\n")[0].split()[-1])
             if reader >= 0:
                 while data := os.read(reader, 1 << 20):
                     taken += data
                 os.close(reader)
-        first += settled  # the kernel keeps what is not settled, and the next run reads it again
+        first += acknowledged  # the kernel keeps what is not acknowledged, and the next run reads it again
     if fails:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = open_sink(f"file:{path}")
@@ -642,7 +642,7 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
         os.close(reader)
     output.close(5)
     assert output.dropped == 0
-    assert output.skipped <= 20, "only lines that were half-written to the spool; they were not settled"
+    assert output.damaged <= 20, "only lines that were half-written to the spool; they were not acknowledged"
     found = numbers(bytes(taken) if fails else path.read_bytes())
     assert set(found) >= set(range(first + 1))
     falls = [(a, b) for a, b in pairwise(found) if b != a + 1]
@@ -666,7 +666,7 @@ def test_recent_that_hangs(tmp_path: Path) -> None:
     output = Output(sink, Spool(str(tmp_path), sink.uri))
     for least_s, most_s in ((output_module.RECENT_S, PATIENCE_S), (0.0, 1.0)):
         began_s = time.monotonic()
-        assert not output.has("oom_kill", "k-1")
+        assert not output.has_record("oom_kill", "k-1")
         assert least_s <= time.monotonic() - began_s < most_s
     sink.may.set()
     output.close(1)

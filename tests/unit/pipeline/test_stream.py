@@ -133,7 +133,7 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert 0 < kept < 20
     sink.takes = True
     stream.reopen()
-    wait_for(lambda: output.settled == 20)
+    wait_for(lambda: output.acknowledged == 20)
     stream.release()
     assert not done
     sink.takes = False
@@ -143,7 +143,7 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert not done
     sink.takes = True
     stream.reopen()
-    wait_for(lambda: output.settled == 21)
+    wait_for(lambda: output.acknowledged == 21)
     stream.release()
     assert len(done) == 20
     assert sink.records("lost")[0]["count"] == 20 - kept
@@ -176,13 +176,13 @@ def test_once_taken() -> None:
     stream.once_taken(lambda: done.append("before"))
     stream.write(GAP)
     stream.once_taken(lambda: done.append("after"))
-    wait_for(lambda: outputs[0].settled == 1)
+    wait_for(lambda: outputs[0].acknowledged == 1)
     stream.release()
     assert done == ["before"]
     assert stream.waits()
     bad.takes = True
     stream.reopen()
-    wait_for(lambda: outputs[1].settled == 1)
+    wait_for(lambda: outputs[1].acknowledged == 1)
     stream.release()
     assert done == ["before", "after"]
     assert not stream.waits()

@@ -227,7 +227,7 @@ def test_logrotate(how: str, tmp_path: Path) -> None:
             output.reopen()
     output.put(record(count, 200))
     output.close(5)
-    assert output.settled == count + 1
+    assert output.acknowledged == count + 1
     files = sorted(path.parent.iterdir(), key=lambda file: -int(file.suffix.removeprefix(".") or 0))
     assert len(files) == 6
     assert [number for file in files for number in numbers_in(file)] == list(range(count + 1))

@@ -163,7 +163,7 @@ def test_proxy_that_refuses_all(peer: Peer, tmp_path: Path, capfd: pytest.Captur
     output.reopen()
     wait_for(lambda: output.waiting == (0, 0))
     output.close(5)
-    assert (output.rejected, output.dropped, output.skipped) == (0, 0, 0)
+    assert (output.rejected, output.dropped, output.damaged) == (0, 0, 0)
     assert delivered(peer) == list(range(30))
     assert "it answers 400" in capfd.readouterr().err
     assert not list(tmp_path.glob("*/rejected.ndjson"))

@@ -113,7 +113,7 @@ def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixt
         for number in range(2, 10):
             output.put(record(number))
         output.close(1)
-    assert (output.settled, output.dropped) == (1 + is_spooled, 0)
+    assert (output.acknowledged, output.dropped) == (1 + is_spooled, 0)
     assert capfd.readouterr().err == "oomtrace: stdout is gone for good: Broken pipe\n"
     reader, writer = os.pipe()
     with standard_output(writer) as sink:  # the next start
