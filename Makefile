@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make help` lists the targets.  Two matter to everybody: demo and test.
+# `make help` lists the targets.  Start with `make demo` and `make test`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ STAGES := lint test-unit test-kernel test-reliability test-runtimes test-collect
 VERIFIER_KERNELS ?= 5.10 6.1 6.12 7.x 6.12-arm64
 STAGE ?= test-kernel
 TIMES ?= 10
-# Nothing of what it runs outlives it.
+# Fails if a process or mount of the stage is left behind.
 ALONE = $(BIN)/python -m tests.stage
 
 BPF_SOURCES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.bpf.c)
@@ -23,13 +23,13 @@ OBJECTS := tracer/objects/oomtrace.x86_64.bpf.o tracer/objects/oomtrace.arm64.bp
 C_FILES := $(wildcard bpf/*.h bpf/hooks/*.h bpf/*.c tests/harness/*.c)
 SHELL_FILES := $(wildcard vagrant/*.sh vagrant/scenarios/*.sh)
 
-# What a fresh Debian or Ubuntu lacks.
+# Packages that a fresh Debian or Ubuntu lacks.
 DEMO_PACKAGES := python3-venv libbpf1 libbpf-dev linux-libc-dev clang llvm
 TEST_PACKAGES := $(DEMO_PACKAGES) gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format shellcheck python3-bpfcc \
 	qemu-system-x86 qemu-system-arm mmdebstrap e2fsprogs kmod debian-archive-keyring logrotate zstd rsyslog systemd-journal-remote procps zsh fish groff mandoc
 RUNTIME_PACKAGES := docker.io containerd runc crun podman conmon lxc systemd-container containernetworking-plugins \
 	apparmor busybox-static iproute2 procps
-# npm brings axe-core; where there is one, Debian's is not needed.
+# npm downloads axe-core; an npm that is installed otherwise is used.
 REPORT_PACKAGES := chromium chromium-driver fonts-dejavu-core openssh-client openssh-server tmux zstd $(if $(shell command -v npm),,npm)
 COLLECTOR_PACKAGES := openssl systemd debian-archive-keyring mosquitto mosquitto-clients socat postgresql $(if $(shell command -v npm),,nodejs npm)
 BENCH_PACKAGES := $(TEST_PACKAGES) bpftool bpftrace
@@ -40,10 +40,10 @@ DEB_PACKAGES := clang llvm libbpf-dev linux-libc-dev debhelper dh-python dpkg-de
 PACKAGING_PACKAGES := $(DEB_PACKAGES) $(RUNTIME_PACKAGES) lintian pipx libbpf1 python3-bpfcc mmdebstrap debian-archive-keyring
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' tracer/__init__.py)
-# The same commit makes the same bytes.  Not every source has its history: an archive keeps the commit's time in its files.
+# Reproducible builds.  An archive has no history, but its files have the commit's time.
 GIT = git -c safe.directory='*' --git-dir=.git
 SOURCE_DATE_EPOCH ?= $(shell $(GIT) log -1 --format=%ct 2>/dev/null || stat --format=%Y CHANGELOG.md)
-# Who builds a package maintains it: debchange(1) takes the name from the same variables.
+# Maintainer of the Debian package: whoever builds it, by the variables of debchange(1).
 DEBFULLNAME ?= $(shell $(GIT) log -1 --format=%cn 2>/dev/null || id --user --name)
 DEBEMAIL ?= $(shell $(GIT) log -1 --format=%ce 2>/dev/null || echo "$$(id --user --name)@$$(hostname --fqdn)")
 DEB := dist/oomtrace_$(VERSION)_all.deb
@@ -85,7 +85,7 @@ demo:  ## Trace a real OOM kill on this machine, and explain its record
 	@$(AS_ROOT) $(BIN)/python -m tests.demo
 
 .PHONY: test
-test:  ## Everything: lint, unit tests, real kills on this kernel, in containers, to collectors, of packages, on other kernels
+test:  ## All stages: lint, unit tests, real OOM kills natively, in containers, through collectors and packages, on other kernels
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES) $(RUNTIME_PACKAGES) $(PACKAGING_PACKAGES) $(COLLECTOR_PACKAGES) $(REPORT_PACKAGES)"
 	@$(MAKE) --no-print-directory build
 	@mkdir -p build; setsid $(AS_ROOT) nice -n 19 $(MAKE) --no-print-directory ahead >build/ahead.log 2>&1 & ahead=$$!; \
@@ -96,11 +96,11 @@ test:  ## Everything: lint, unit tests, real kills on this kernel, in containers
 	@$(AS_ROOT) $(BIN)/python -m tests.stage --check
 
 .PHONY: repeat
-repeat: build  ## A stage again and again, a line for each run: make repeat STAGE=test-kernel TIMES=10
+repeat: build  ## Run a stage repeatedly, one line per run: make repeat STAGE=test-kernel TIMES=10
 	@$(BIN)/python -m tests.repeat $(STAGE) $(TIMES)
 
 .PHONY: ahead
-ahead: build  ## Make what test-collectors and test-vm need; `make test` does it beside its first tests
+ahead: build  ## Build what test-collectors and test-vm need; `make test` does so during its first stages
 	$(ALONE) $(BIN)/python -m tests.collectors.go_programs
 	$(ALONE) $(BIN)/python -m tests.vm.run --few --prepare
 
@@ -119,21 +119,21 @@ format: build  ## Format Python and C
 	clang-format -i $(C_FILES)
 
 .PHONY: test-unit
-test-unit: build  ## Tests that need no root
+test-unit: build  ## Unit tests; need no root
 	$(ALONE) $(BIN)/pytest tests/unit -q -n auto
 
 .PHONY: coverage
-coverage: build  ## Lines that the unit tests run, children included: in total in docs/testing.md, by module in build/coverage/html
+coverage: build  ## Line coverage of the unit tests, child processes included; writes docs/testing.md and build/coverage/html
 	$(BIN)/python -m tests.coverage
 
 .PHONY: test-pythons
-test-pythons:  ## The unit tests on every Python that pyproject.toml names: make test-pythons PYTHONS='3.10 3.13'
+test-pythons:  ## Unit tests on every supported Python: make test-pythons PYTHONS='3.10 3.13'
 	@$(MAKE) --no-print-directory packages PACKAGES="$(TEST_PACKAGES)"
 	@$(MAKE) --no-print-directory build
 	@$(BIN)/python -m tests.pythons $(PYTHONS)
 
 .PHONY: fuzz
-fuzz: build  ## Hostile input, by coverage: make fuzz SECONDS=600 TARGETS='redact bolt'; needs no root
+fuzz: build  ## Coverage-guided fuzzing of readers and commands: make fuzz SECONDS=600 TARGETS='redact bolt'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' 2>/dev/null || \
 		echo "no atheris for this Python: without coverage"
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
@@ -145,12 +145,12 @@ test-kernel: build  ## Real OOM kills on this kernel, with both engines; needs r
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all OOMTRACE_ENGINE=bcc $(BIN)/pytest tests/kernel -q
 
 .PHONY: test-reliability
-test-reliability: build  ## Faults while processes are killed, and an account of every kill; needs root
+test-reliability: build  ## Faults during OOM kills, with an account of every kill; needs root
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/reliability -q
 	$(AS_ROOT) $(BIN)/python -m tests.reliability.table
 
 .PHONY: soak
-soak: build  ## Kills without a pause for an hour, and the daemon's memory, descriptors and threads: make soak MINUTES=60; needs root
+soak: build  ## Continuous kills; memory, descriptors and threads must stay flat: make soak MINUTES=60; needs root
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all OOMTRACE_SOAK_MINUTES=$(MINUTES) $(BIN)/pytest tests/reliability/test_soak.py -q -s
 
 .PHONY: test-runtimes
@@ -158,17 +158,17 @@ test-runtimes: build  ## Real OOM kills in containers of Docker, podman, contain
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/runtimes -q
 
 .PHONY: test-report
-test-report: build  ## The report's page in Chromium, and the watch in tmux, with real OOM kills; needs root
+test-report: build  ## Report pages in Chromium and watch in tmux, with real OOM kills; needs root
 	@$(MAKE) --no-print-directory packages PACKAGES="$(REPORT_PACKAGES)"
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/report -q
 
 .PHONY: test-collectors
-test-collectors: build  ## Real OOM kills, delivered to the collectors and brokers that people have; needs root
+test-collectors: build  ## Real OOM kills, delivered to real collectors and brokers; needs root
 	@$(MAKE) --no-print-directory packages PACKAGES="$(COLLECTOR_PACKAGES)"
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/collectors -q
 
 .PHONY: test-packaging
-test-packaging: build deb  ## Wheel, Debian package and container image: built, installed and run; needs root
+test-packaging: build deb  ## Build, install and run wheel, Debian package and container image; needs root
 	$(AS_ROOT) $(ALONE) env OOMTRACE_REQUIRE=all $(BIN)/pytest tests/packaging -q
 
 .PHONY: test-vm
@@ -176,16 +176,16 @@ test-vm: build deb  ## Real OOM kills on Debian's kernels 5.10 to 7.x, and with 
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --few
 
 .PHONY: test-vm-all
-test-vm-all: build deb  ## The same on every machine of its matrix, and the table in docs/kernels.md
+test-vm-all: build deb  ## test-vm on the whole matrix of kernels; writes the table in docs/kernels.md
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --all
 	$(AS_ROOT) $(BIN)/python -m tests.vm.table
 
 .PHONY: verifier
-verifier: build  ## Record what the BPF verifier needs for each program, on this kernel and in QEMU (tests/data/verifier.json)
+verifier: build  ## Record verifier statistics of each program on several kernels in tests/data/verifier.json
 	$(AS_ROOT) $(BIN)/python -m tests.harness.verifier $(VERIFIER_KERNELS)
 
 .PHONY: test-systemd
-test-systemd: build deb  ## The package, systemd's units and containers, on a Debian 13 with cgroup v2, in QEMU
+test-systemd: build deb  ## Debian package, systemd units and containers on Debian 13 with cgroup v2, in QEMU
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.systemd $(ARGS)
 
 .PHONY: vm-test
@@ -193,17 +193,17 @@ vm-test: build  ## One kernel: make vm-test KERNEL=6.1 ARCH=arm64 CGROUP=2 ENGIN
 	$(AS_ROOT) $(ALONE) $(BIN)/python -m tests.vm.run --kernel $(KERNEL)$(filter-out -amd64,-$(ARCH)) --cgroup $(CGROUP) --engine $(ENGINE) --cpus $(CPUS) $(ARGS)
 
 .PHONY: bench
-bench:  ## Measure start, size, latency and losses beside other tools
+bench:  ## Measure start, memory, latency and losses beside other tools
 	@$(MAKE) --no-print-directory packages PACKAGES="$(BENCH_PACKAGES)"
 	@$(MAKE) --no-print-directory build
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 .PHONY: layout
-layout: build  ## Write what Python knows of bpf/event.h (tracer/capture/wire.py, tracer/capture/brief.py)
+layout: build  ## Generate the Python layouts of bpf/event.h in tracer/capture
 	$(BIN)/python -m tests.event_layout
 
 .PHONY: docs
-docs: build  ## Write the parts of docs/ and README.md that come from the code
+docs: build  ## Generate the parts of docs/ and README.md that come from the code
 	$(BIN)/python -m tests.docs
 
 .PHONY: site
@@ -213,13 +213,13 @@ site: build  ## Build the documentation as HTML into build/site; a warning is an
 	@echo build/site/index.html
 
 .PHONY: picture
-picture: build  ## Make docs/images/report.png: the report of real kernel logs, in Chromium
+picture: build  ## Make docs/images/report.png from real kernel logs, in Chromium
 	@$(MAKE) --no-print-directory packages PACKAGES="chromium chromium-driver fonts-dejavu-core"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[site]'
 	$(BIN)/python -m tests.report.picture
 
 .PHONY: wheel
-wheel: bpf $(BIN)/pip  ## Build the package, BPF objects inside, into dist/
+wheel: bpf $(BIN)/pip  ## Build the wheel, with the BPF objects, into dist/
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 .PHONY: deb
@@ -227,7 +227,7 @@ deb:  ## Build the Debian package, for amd64 and arm64, into dist/
 	@$(MAKE) --no-print-directory packages PACKAGES="$(DEB_PACKAGES)"
 	@$(MAKE) --no-print-directory $(DEB)
 
-# debhelper wants its folder at the top, where this project has none.
+# debhelper requires debian/ at the top of the source.
 $(DEB): export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
 $(DEB): export DEBFULLNAME := $(DEBFULLNAME)
 $(DEB): export DEBEMAIL := $(DEBEMAIL)
@@ -248,7 +248,7 @@ $(DEB): $(OBJECTS) $(DEB_SOURCES)
 	@echo $@
 
 .PHONY: dist
-dist: bpf $(BIN)/pip  ## sdist, wheel and Debian package with their SBOMs into dist/, the same bytes from the same commit
+dist: bpf $(BIN)/pip  ## Build sdist, wheel and Debian package with SBOMs into dist/, reproducibly
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m build --outdir dist .
@@ -258,31 +258,31 @@ dist: bpf $(BIN)/pip  ## sdist, wheel and Debian package with their SBOMs into d
 	cd dist && sha256sum -- * >SHA256SUMS
 
 .PHONY: release
-release:  ## dist, when all that a release needs is there (docs/release.md)
+release:  ## make dist, after the checks of docs/release.md
 	$(PYTHON) -m deploy.release.check
 	@$(MAKE) --no-print-directory dist
 
 .PHONY: clean
-clean:  ## Remove what was built (downloads in build/vm stay)
+clean:  ## Remove build results; keeps downloads in build/vm
 	rm -rf $(VENV) dist tracer/objects build/eat build/deb build/container
 
 MACHINES ?= bookworm bookworm-5.10 trixie bookworm-cgroup1
 
 .PHONY: vagrant-box
-vagrant-box:  ## Make libvirt boxes from Debian packages: make vagrant-box MACHINES='bookworm trixie'
+vagrant-box:  ## Build libvirt boxes from Debian packages: make vagrant-box MACHINES='bookworm trixie'
 	@$(MAKE) --no-print-directory packages PACKAGES="$(BOX_PACKAGES)"
 	for machine in $(MACHINES); do $(AS_ROOT) sh vagrant/box.sh $$machine build/vagrant/$$machine.box || exit; done
 
 .PHONY: vagrant-test
-vagrant-test:  ## Every OOM scenario in every machine of vagrant/Vagrantfile, and the table in docs/vagrant.md
+vagrant-test:  ## Run every OOM scenario on every machine of vagrant/Vagrantfile; writes the table in docs/vagrant.md
 	@$(MAKE) --no-print-directory packages PACKAGES="$(VAGRANT_PACKAGES)"
 	$(AS_ROOT) env OOMTRACE_VM_TCG=$(OOMTRACE_VM_TCG) sh vagrant/libvirt.sh start
 	$(PYTHON) -m vagrant.machines $(MACHINES); status=$$?; $(AS_ROOT) sh vagrant/libvirt.sh stop; exit $$status
 
-# Root only where the kernel asks for it.
+# sudo only where root is needed.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-# The policy: no service is started because a test needs its program (invoke-rc.d(8)).
+# policy-rc.d: installing a package for a test must not start its service (invoke-rc.d(8)).
 .PHONY: packages
 packages:
 	@missing=""; for package in $(PACKAGES); do \

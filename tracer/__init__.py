@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oomtrace: one JSON line for every process that the kernel's OOM killer kills."""
+"""oomtrace: one JSON line per process killed by the kernel's OOM killer."""
 
 import os
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: puts the commands together, and turns every foreseeable error into a line and an exit code."""
+"""The command line: all commands, and errors as one line on stderr and an exit code."""
 
 import io
 import os
@@ -45,7 +45,7 @@ app.add_typer(config, rich_help_panel="Check")
 COMPLETE = "_OOMTRACE_COMPLETE"
 """Environment variable with which a shell asks for completions: bash_source, or typer's own complete_bash."""
 _MAY_BE_SILENT = ("run", "detach", "report", "watch")
-"""Those that need no standard output, or say themselves when they do."""
+"""Commands that work without standard output, or check for it themselves."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -91,36 +91,38 @@ def main() -> None:
         print(f"oomtrace: {error}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again when it exits
-        if not isinstance(error, BrokenPipeError):  # a reader that has left needs no message
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # else the interpreter flushes stdout again at exit, and fails again
+        if not isinstance(error, BrokenPipeError):  # a closed pipe needs no message
             print(f"oomtrace: cannot write the output ({error.strerror})", file=sys.stderr)
         code = EXIT_FAILED
     except Exception as error:
-        say = getattr(error, "format_message", None)  # what typer raises for wrong usage, whichever click it brings
+        say = getattr(error, "format_message", None)  # a usage error of click, from whichever module typer imports it
         if say is None:
             raise
-        help_asked = "\n" in say()  # without arguments
+        help_asked = "\n" in say()  # no_args_is_help: the text is the help
         print(say() if help_asked else f"oomtrace: {_with_hint(say(), error)}", file=sys.stderr)
         code = EXIT_USAGE
     sys.exit(code)
 
 
 def _program() -> str | None:
-    """What the command is called in completion scripts; None: as it was started."""
+    """Name of the command in completion scripts; None: the name it was started by."""
     if COMPLETE not in os.environ:
         return None
     from typer.completion import get_completion_inspect_parameters
 
-    # It registers the shells.  typer does that only together with --install-completion, which edits the user's files.
+    # Registers the shells.  typer does so only for --install-completion, which edits the user's files.
     get_completion_inspect_parameters()
     shell, _, instruction = os.environ[COMPLETE].partition("_")
-    if instruction in ("source", "complete"):  # click's order, which typer turns around
+    if instruction in ("source", "complete"):  # click's order; typer expects the reverse
         os.environ[COMPLETE] = f"{instruction}_{shell}"
     return "oomtrace"
 
 
 def _with_hint(said: str, error: Exception) -> str:
-    """What is wrong, and whose help tells how it is right."""
+    """Add to an error message which --help to read."""
     verbs: list[str] = []
     context = getattr(error, "ctx", None)
     while context is not None and context.parent is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several commands share: options, and how they print."""
+"""Options and output that several commands share."""
 
 import contextlib
 import sys
@@ -14,7 +14,7 @@ from tracer.identity.runtimes import ROOTS, Runtimes, parse_root
 from tracer.linux.privileges import for_reading
 from tracer.reading.sources import Reading
 
-# Debian 12 has typer 0.7, which knows neither Annotated nor Literal nor X | None.
+# Debian 12 has typer 0.7, which supports neither Annotated nor Literal nor X | None.
 RUNTIME_ROOTS: list[str] = typer.Option(
     [],
     "--runtime-root",
@@ -26,7 +26,7 @@ NAMES = (
     "process name; KIND:NAME for one of these, as unit:NAME."
 )
 SELECTION = "Selection"
-"""The heading of options that choose by name or time."""
+"""Help heading of the options that select by name or time."""
 SINCE: str = typer.Option(
     None,
     "-S",
@@ -64,7 +64,7 @@ def print_json(value: object) -> None:
 
 @contextlib.contextmanager
 def runtimes(roots: list[str]) -> Iterator[Runtimes]:
-    """Reads their files where nobody waits for one that hangs; what was not read is told on stderr."""
+    """Container runtimes, whose files are read in a process of their own, as a read may hang.  Warns of unread ones."""
     with contextlib.closing(Reading(for_reading(network=False))) as reading:
         reading.begin(map(parse_root, roots))
         try:

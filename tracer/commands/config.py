@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace config``: looks into a configuration file before the service does."""
+"""``oomtrace config``: checks a configuration file, and prints the resulting settings."""
 
 import typer
 
@@ -67,13 +67,13 @@ def check(file: str) -> None:
     """
     outputs, metrics = _checked(file)
     print(
-        f"{printable(file)} is right; outputs: {', '.join(outputs)}{'; metrics: ' * bool(metrics)}{', '.join(metrics)}"
+        f"{printable(file)} is valid; outputs: {', '.join(outputs)}{'; metrics: ' * bool(metrics)}{', '.join(metrics)}"
     )
 
 
 def _checked(file: str) -> tuple[list[str], list[str]]:
-    """Its outputs and metrics, without secrets."""
-    from tracer.config.toml_file import Config  # what it needs would keep `run` from starting quickly
+    """The outputs and metrics of a configuration file, without secrets."""
+    from tracer.config.toml_file import Config  # imported here: it would slow down the start of `run`
 
     options = Config(file).options({})
     return (
@@ -102,9 +102,10 @@ def show(file: str = FILE, _as_json: bool = ALWAYS_JSON) -> None:
 
 
 def _try(target: Target) -> str:
-    """The output for everybody's eyes.
+    """The URI of an output, without secrets.
 
-    Raises TracerError where something that it needs is missing; stdout and files are not opened, as that makes them.
+    Opens the output, except stdout and files, which opening would create.  Raises TracerError when a file or library
+    that the output needs is missing.
     """
     if target.scheme == "file":
         rotated(target)
@@ -116,9 +117,9 @@ def _try(target: Target) -> str:
 
 
 def _try_metrics(place: Place) -> str:
-    """The same of metrics; a port is not opened.
+    """The address of metrics, without secrets.  The port is not opened.
 
-    Raises TracerError where a certificate, key, token or password cannot be used.
+    Raises TracerError when a certificate, key, token or password cannot be used.
     """
     if place.access is not None:
         place.access.check()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace detach``: ends the capture that goes on in the kernel."""
+"""``oomtrace detach``: ends a capture that stays in the kernel."""
 
 import typer
 

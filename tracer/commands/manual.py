@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command says of itself: one ``Manual``, of which ``--help`` is the plain text and docs/man the manual page.
+"""The manual of a command: ``--help`` prints it as plain text, docs/man holds it as a manual page.
 
-typer groups options in its panels only with rich, and words usage and defaults differently from version to version:
-what it knows of the parameters is put together here.
+typer groups options in panels only with rich, and its wording of usage and defaults differs between versions.
+Therefore this module formats the parameters itself.
 """
 
 import textwrap
@@ -14,16 +14,16 @@ from typer.core import TyperCommand, TyperGroup
 from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
 
 TERM_COLUMNS = 22
-"""A longer term has a line of its own."""
+"""A longer term gets its own line."""
 GENERAL = "Options"
-"""The heading of options without a panel; it comes last."""
+"""Heading of options without a panel; comes last."""
 EXIT_CODES: Mapping[int, str] = {
     0: "Success.",
     EXIT_FAILED: "Failure; one line on standard error says why.",
     EXIT_USAGE: "Invalid option, argument or configuration.",
     EXIT_UNSUPPORTED: "This host lacks something that the command needs.",
 }
-"""What each means, unless a command says more."""
+"""Default meaning of each exit code."""
 
 _EXTRA = "_manual"
 Command_ = TypeVar("Command_", bound=Callable[..., None])
@@ -45,7 +45,7 @@ class Manual(NamedTuple):
     command: str
     """``oomtrace config check``."""
     usage: str
-    """What stands behind the command."""
+    """Arguments, without the command itself."""
     summary: str
     details: tuple[str, ...]
     """Paragraphs."""
@@ -56,29 +56,29 @@ class Manual(NamedTuple):
 
 
 class _Extra(NamedTuple):
-    """What typer has no place for."""
+    """Parts of a manual that typer cannot hold."""
 
     examples: Mapping[str, str]
     exit_codes: Mapping[int, str]
 
 
 def documented(examples: Mapping[str, str], exit_codes: Mapping[int, str]) -> Callable[[Command_], Command_]:
-    """Examples with what they do, and exit codes other than those that EXIT_CODES explains."""
+    """Decorator: attach examples (command line -> what it does) and exit codes (code -> meaning) to a command."""
 
     def add(command: Command_) -> Command_:
-        command.__dict__[_EXTRA] = _Extra(examples, exit_codes)  # typer copies attributes to its own callback
+        command.__dict__[_EXTRA] = _Extra(examples, exit_codes)  # typer copies __dict__ to its own callback
         return command
 
     return add
 
 
 def codes(*those: int) -> dict[int, str]:
-    """These exit codes as EXIT_CODES explains them; 0 and wrong usage are of every command."""
+    """Meanings from EXIT_CODES of the given codes, and of 0 and EXIT_USAGE, which every command has."""
     return {code: EXIT_CODES[code] for code in sorted({0, EXIT_USAGE, *those})}
 
 
 def choices(values: Sequence[str]) -> Callable[[str], list[str]]:
-    """For shell completion."""
+    """A completion function for an option with these values."""
 
     def matching(incomplete: str) -> list[str]:
         return [value for value in values if value.startswith(incomplete)]
@@ -87,18 +87,18 @@ def choices(values: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 class Command(TyperCommand):
-    """A command whose help is its manual's."""
+    """A command whose help is its manual."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(plain(manual(ctx), formatter.width))
 
     def get_short_help_str(self, limit: int = 0) -> str:
-        """What a shell shows beside the completed name; click would cut it at 45 columns."""
+        """Summary shown by shell completion; click would cut it at 45 columns."""
         return _summary(self)
 
 
 class Group(TyperGroup):
-    """The same of a command that has commands."""
+    """A group of commands whose help is its manual."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(plain(manual(ctx), formatter.width))
@@ -116,7 +116,7 @@ def _paragraphs(command: Any) -> list[str]:
 
 
 def manual(context: Any) -> Manual:
-    """Of the command of this context."""
+    """The manual of the command in this click context."""
     command = context.command
     summary, *details = _paragraphs(command)
     extra: _Extra = getattr(command.callback, "__dict__", {}).get(_EXTRA, _Extra({}, {}))
@@ -161,7 +161,7 @@ def _metavar(argument: Any) -> str:
 
 
 def _term(option: Any) -> str:
-    """Its spellings: of several long ones the first, as the others are former names."""
+    """Spellings of an option: short ones and the first long one, as other long ones are former names."""
     long = [each for each in option.opts if each.startswith("--")]
     spelled = ", ".join([*sorted(set(option.opts) - set(long)), *long[:1]])
     if option.secondary_opts:
@@ -181,7 +181,7 @@ def _text(parameter: Any) -> str:
 
 
 def plain(manual: Manual, width: int) -> str:
-    """For a terminal that is this wide."""
+    """Plain text of a manual, wrapped at ``width`` columns."""
     lines = textwrap.wrap(f"Usage: {manual.command} {manual.usage}", width, subsequent_indent=" " * 7)
     for paragraph in (manual.summary, *manual.details):
         lines += ["", *_wrapped(paragraph, 2, width)]
@@ -200,7 +200,7 @@ def _section(section: Section, columns: int, width: int) -> list[str]:
 
 
 def _entry(entry: Entry, columns: int, width: int) -> list[str]:
-    """A term of up to so many columns and its text side by side, others one above the other."""
+    """A term of up to ``columns`` columns beside its text; a longer term above its text."""
     if len(entry.term) > columns:
         return [f"  {entry.term}", *_wrapped(entry.text, columns + 4 if columns else 6, width)]
     first, *others = _wrapped(entry.text, columns + 4, width)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace parse``: kills of the past, from kernel logs."""
+"""``oomtrace parse``: past OOM kills, from kernel logs."""
 
 import typer
 
@@ -90,7 +90,7 @@ def parse(
     root only for /dev/kmsg.
     """
     from tracer.logs import convert as parser
-    from tracer.logs.kills import Form, Wanted  # what it needs would keep `run` from starting quickly
+    from tracer.logs.kills import Form, Wanted  # imported here: it would slow down the start of `run`
 
     path = None if cgroup is None else typed_path(cgroup)
     wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last, pod, path)

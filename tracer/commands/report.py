@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace report``: what happened, as a page or for a ticket."""
+"""``oomtrace report``: an HTML page or Markdown of OOM kills."""
 
 import typer
 
@@ -66,7 +66,7 @@ def report(
     Reads records and kernel logs of any number of hosts. A kill that is in several files counts once. The page is one
     file, and loads nothing from the network.
     """
-    from tracer.report import make  # what it needs would keep `run` from starting quickly
+    from tracer.report import make  # imported here: it would slow down the start of `run`
 
     names = Names(container, pod, unit, None if cgroup is None else typed_path(cgroup))
     form = form or ("md" if output.lower().endswith((".md", ".markdown")) else "html")

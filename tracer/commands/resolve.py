@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace resolve``: whose a cgroup or a process is, and which cgroup a name is."""
+"""``oomtrace resolve``: the owner of a cgroup or process, and the cgroup of a name."""
 
 from collections.abc import Iterator
 

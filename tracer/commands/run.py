@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace run``: reads the options, and becomes the daemon."""
+"""``oomtrace run``: reads the options, then replaces its process with the daemon."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from tracer.encoding.encoder import MAX_BYTES, MIN_MAX_BYTES
 from tracer.records.filter import FIELDS
 
 DAEMON = "import sys; sys.path[:] = filter(None, sys.path); from tracer.daemon.daemon import main; sys.exit(main())"
-"""What the daemon's Python runs.  Not ``-m``, which would look for modules in the working directory first."""
+"""Program of the daemon's interpreter.  Not ``-m``, which puts the working directory first in sys.path."""
 
 
 ONLY = f"Report matching kills only. FIELD is {', '.join(FIELDS)}; '*' and '?' are wildcards. Repeatable."
@@ -157,21 +157,21 @@ def run(
     doctor` lists.
     """
     given = _given(context)
-    arguments = tuple(sys.argv[2:])  # behind `oomtrace run`
+    arguments = tuple(sys.argv[2:])  # those after `oomtrace run`
     if config is None:
         options = make(given, arguments)
     else:
-        from tracer.config.toml_file import Config  # who has none starts sooner
+        from tracer.config.toml_file import Config  # imported here: not needed without --config
 
         read = Config(config)
         options = read.options(given, arguments)._replace(settings=tuple(read.settings))
     if print_options:
         sys.stdout.buffer.write(to_json(options))
         return
-    # A process of its own: what this one has imported would stay for as long as the daemon runs.
+    # exec: the modules that the command line imports (typer) would stay in memory for the life of the daemon.
     environment = {**os.environ, ENVIRONMENT: to_json(options).decode()}
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(tracer.__file__)))
-    # Where modules are is known already (-S): finding out anew takes memory that stays.
+    # -S: sys.path is passed on, as the site module would compute it again and keep 1 MB for it.
     environment["PYTHONPATH"] = os.pathsep.join([package_parent, *filter(None, sys.path)])
     try:
         os.execve(sys.executable, ["oomtrace", "-S", "-c", DAEMON], environment)
@@ -180,7 +180,7 @@ def run(
 
 
 def _given(context: typer.Context) -> dict[str, Any]:
-    """The settings that stand on the command line: only these come before the file's."""
+    """Settings given on the command line; only these override the configuration file."""
     given = {}
     for parameter, value in context.params.items():
         name = "except" if parameter == "unwanted" else parameter.replace("_", "-")

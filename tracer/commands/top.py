@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace top``: who has the memory, how far the limits are, and whom the kernel would kill next."""
+"""``oomtrace top``: processes by memory, with their limits and the next OOM victims."""
 
 import contextlib
 import sys
@@ -67,7 +67,7 @@ def top(
     The columns of `ps aux`, and for each process the closest memory limit, what is left of it, the container, pod and
     unit, and whether the OOM killer would choose it next. Sizes are in KiB. Needs neither BPF nor the daemon.
     """
-    from tracer.reading import processes  # what these need would keep `run` from starting quickly
+    from tracer.reading import processes  # imported here: they would slow down the start of `run`
     from tracer.reading.process_list import ProcessList
     from tracer.reading.sources import Reading
     from tracer.top import screen

@@ -30,7 +30,7 @@ def watch(
 
     Lists kills as they happen, with the details of each. Needs urwid (Debian: python3-urwid).
     """
-    from tracer.watch import app  # what it needs would keep `run` from starting quickly
+    from tracer.watch import app  # imported here: it would slow down the start of `run`
 
     code = app.watch(file)
     if code:

@@ -50,7 +50,7 @@ def why(
     killed it; then what filled the memory, how often it happened, and what to do. Searches the records of oomtrace,
     this boot's kernel log and the files of the container runtimes.
     """
-    from tracer.why import answer  # what it needs would keep `run` from starting quickly
+    from tracer.why import answer  # imported here: it would slow down the start of `run`
 
     question = answer.Question(owner_name(name) if name.startswith("/") else name, exit_code, records, log)
     with runtimes(runtime_root) as found:

@@ -238,4 +238,4 @@ def _configuration() -> list[Check]:
             shown.append(f"metrics at {place.told}")
     except TracerError as error:
         return [Check(name, False, False, error.message, error.hint)]
-    return [Check(name, True, False, "; ".join([f"{CONFIG} is right", *shown]), "")]
+    return [Check(name, True, False, "; ".join([f"{CONFIG} is valid", *shown]), "")]

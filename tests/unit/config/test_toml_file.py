@@ -173,7 +173,7 @@ def oomtrace(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_check(path: Path) -> None:
     """The command says that all is well, or what is not, and touches nothing."""
     finished = oomtrace("config", "check", str(path))
-    assert finished.stdout == f"{path} is right; outputs: file:/tmp/a b#x, stdout\n"
+    assert finished.stdout == f"{path} is valid; outputs: file:/tmp/a b#x, stdout\n"
     path.write_text("[[output]]\n")
     finished = oomtrace("config", "check", str(path))
     assert (finished.returncode, finished.stdout) == (EXIT_USAGE, "")
@@ -205,7 +205,7 @@ HOOK = "https://hooks.example.org/services/T0/geheim"
             "output https://logs.example.org: option 'batch' has no value",
         ),
         ([HOOK, HOOK], "output https://hooks.example.org is named twice"),
-        ([f"{HOOK}?query=k%3Dgeheim"], "is right; outputs: https://hooks.example.org:443#"),
+        ([f"{HOOK}?query=k%3Dgeheim"], "is valid; outputs: https://hooks.example.org:443#"),
         (["http://logs.example.org "], "its host is no name"),
     ],
 )

@@ -47,7 +47,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path.write_text(f'metrics = ["9814?token-file={token}"]')
     assert found() == [(False, f"cannot read {token} (No such file or directory)")]
     token.write_text("geheim")
-    assert found() == [(True, f"{path} is right; metrics at 127.0.0.1:9814 (token)")]
+    assert found() == [(True, f"{path} is valid; metrics at 127.0.0.1:9814 (token)")]
     path.write_text('metrics = ["9814?token=geheim"]')
     ((ok, said),) = found()
     assert not ok
