@@ -79,20 +79,29 @@ def run(version: str, program: str) -> bool:
 
 
 def run_to_end(command: list[str], out: IO[bytes] | None = None) -> int:
-    """The status of a command of tests.stage, which is told to end, and waited for, when this process is to end."""
-    told: list[int] = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as stage:
+    """Run a command of tests.stage and return its exit status.
 
-        def end(number: int, _: object) -> None:
-            told.append(number)
+    SIGINT and SIGTERM are forwarded to the command as SIGTERM; then the command is awaited, and SystemExit raised.
+    """
+    received: list[int] = []
+    stages: list[subprocess.Popen[bytes]] = []
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
+        for stage in stages:
             stage.send_signal(signal.SIGTERM)
 
-        before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Before the command starts: a signal in between would leave it running.
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    with subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as stage:
+        stages.append(stage)
+        if received:
+            stage.send_signal(signal.SIGTERM)
         status = stage.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
-    if told:
-        sys.exit(128 + told[0])
+    if received:
+        sys.exit(128 + received[0])
     return status
 
 
