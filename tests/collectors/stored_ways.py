@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.harness.environment import wait_until
 from tests.harness.runs import Runs
-from tracer.base.clock import unix_ns
+from tracer.base.clock import parse_rfc3339
 
 from .delivery import once
 from .victoria_logs import Stored, VictoriaLogs
@@ -68,7 +68,7 @@ Came = tuple[str, str | None, int]
 def came(store: VictoriaLogs, name: str, way: Way) -> list[Came]:
     """What is there, once, in the order of time."""
     found = [(way.fields(each), each["_time"]) for each in store.stored(name)]
-    return list(dict.fromkeys((each[way.type], each.get(way.id), unix_ns(time) or 0) for each, time in found))
+    return list(dict.fromkeys((each[way.type], each.get(way.id), parse_rfc3339(time) or 0) for each, time in found))
 
 
 def kills(store: VictoriaLogs, name: str, way: Way) -> int:
@@ -83,7 +83,7 @@ def keys(found: list[Came]) -> set[tuple[str, str | int]]:
 def check(runs: Runs, store: VictoriaLogs, name: str, way: Way) -> None:
     """All that the tracer has written into the file beside it is there, and each kill is found by its fields."""
     written = once(runs.records())
-    expected = [(record["type"], record.get("id"), unix_ns(record["time"]) or 0) for record in written]
+    expected = [(record["type"], record.get("id"), parse_rfc3339(record["time"]) or 0) for record in written]
     found = came(store, name, way)
     assert keys(found) == keys(expected), name
     assert set(found) >= set(expected), name

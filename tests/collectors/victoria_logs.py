@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tracer.base.clock import unix_ns
+from tracer.base.clock import parse_rfc3339
 
 from .conftest import Start
 from .go_programs import VICTORIA_LOGS
@@ -38,4 +38,4 @@ class VictoriaLogs:
 
     def stored(self, way: str) -> list[Stored]:
         """All that has come by one way, in the order of time."""
-        return sorted(self.query(f"way:={way}"), key=lambda each: unix_ns(each["_time"]) or 0)
+        return sorted(self.query(f"way:={way}"), key=lambda each: parse_rfc3339(each["_time"]) or 0)

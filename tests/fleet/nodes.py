@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tests.harness.oracles import Record
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 
 MIB = 1 << 20
 SAFE = "bcdfghjklmnpqrstvwxz2456789"
@@ -66,11 +66,11 @@ class Node:
         host = {**kill["host"], "name": self.name, "boot_id": self._boot_id}
         common = {"host": host, "id": f"{incident_id}-{pid}"}
         yield self._numbered(
-            {**kill, **common, "time": rfc3339(now_ns), **self._kill(kill, deployment, pid, incident_id)}
+            {**kill, **common, "time": format_rfc3339(now_ns), **self._kill(kill, deployment, pid, incident_id)}
         )
         after_ns = exit_["after_ns"]
         yield self._numbered(
-            {**exit_, **common, "time": rfc3339(now_ns + after_ns), "incident_id": incident_id, "pid": pid}
+            {**exit_, **common, "time": format_rfc3339(now_ns + after_ns), "incident_id": incident_id, "pid": pid}
         )
 
     def _numbered(self, record: Record) -> Record:

@@ -76,7 +76,7 @@ def run_cgroup(data: bytes) -> None:
         assert outer == second.container["node_container_id"] or outer == second.container["id"]
     assert not first.container or second.container
     assert not first.kubernetes or first.kubernetes == second.kubernetes
-    cgroupfs.find_mount(below)
+    cgroupfs.parse_mountinfo(below)
     _soon(began, data)
 
 
@@ -172,12 +172,12 @@ def run_files(data: bytes) -> None:
     before = len(os.listdir("/proc/self/fd"))
     began = time.monotonic()
     try:
-        content = safe_files.read(folder, name)
+        content = safe_files.read_file(folder, name)
         assert content in (None, b"content")
     except UnreadableError as error:
         orjson.dumps(str(error).encode(errors="surrogateescape").decode("utf-8", "backslashreplace"))
     with contextlib.suppress(UnreadableError):
-        assert "secret" not in list(safe_files.names(folder, name))
+        assert "secret" not in list(safe_files.list_directory(folder, name))
     assert time.monotonic() - began < 1
     assert before == len(os.listdir("/proc/self/fd"))
 

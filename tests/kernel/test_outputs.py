@@ -176,7 +176,7 @@ def test_drained_from_a_frozen_disk(freezable: Path) -> None:
         assert time.monotonic() - began_s < 5
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
-    wait_until("the spool is closed", lambda: output._lines._disk.wait())
+    wait_until("the spool is closed", lambda: output._lines._disk.wait_idle())
     later = Output(sink, Spool(str(freezable), sink.uri))
     wait_until("the rest", lambda: later.waiting == (0, 0))
     later.close(1)

@@ -363,7 +363,7 @@ def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:
 from tracer.capture import capture
 from tracer.linux import privileges
 attached = capture.attach("{ENGINE}", {str(pins)!r}).attached
-privileges.keep(privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE)
+privileges.keep_capabilities(privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE)
 print("attached", flush=True)
 input()
 attached.detach()

@@ -20,7 +20,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
 from tests.harness.hanging import dead_server, ends_in, frozen, state, stuck
 from tests.harness.oracles import Record
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.identity.runtimes import QUESTIONS, list_names
 from tracer.linux import procfs
 from tracer.linux.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
@@ -126,19 +126,19 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
 
     readers.ask(PATIENCE_S, procfs.read_start_ns, os.getpid())  # it is there
     with stuck(tmp_path / "mnt") as pid:
-        disk = Disk()
+        disk = DiskWorker()
         hung = Hung(path, boot_id, disk)
         assert look(hung, pid) >= LOOK_S
         assert look(hung, pid) < LOOK_S / 2
-        assert disk.wait()
+        assert disk.wait_idle()
         assert look(Hung(path, boot_id, disk), pid) < LOOK_S / 2
         assert look(Hung(path, "0" * 32, disk), pid) >= LOOK_S
         # Others are; a reader that is new may take longer than a record waits.
         own_ns = procfs.read_start_ns(os.getpid())
         assert own_ns is not None
-        shown = readers.ask(PATIENCE_S, procfs.look, os.getpid(), own_ns)
+        shown = readers.ask(PATIENCE_S, procfs.read_process, os.getpid(), own_ns)
         assert shown is not None
-        assert tuple(shown) == procfs.look(os.getpid(), own_ns)
+        assert tuple(shown) == procfs.read_process(os.getpid(), own_ns)
 
 
 def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
@@ -269,7 +269,7 @@ def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> Non
     eater = eat(8, group, hold=True).full()
     with frozen(group, eater.pid):
         assert kill(daemon, eat, cgroup.child("other", 8))["victim"]["cmdline"]
-        shown = procfs.look(eater.pid, procfs.read_start_ns(eater.pid) or 0)
+        shown = procfs.read_process(eater.pid, procfs.read_start_ns(eater.pid) or 0)
         assert shown is not None
         end(daemon)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tests.harness.kernel_log_files import FILES, lines, reports
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.identity.enrich import name_cgroups
 from tracer.logs.records import LogRecords
 
@@ -55,7 +55,7 @@ def many(bases: Sequence[Record], number: int, seed: int = 1) -> Iterator[Record
         record["id"] = f"{record['id']}-{count}"
         record["incident"]["id"] = f"{record['incident']['id']}-{count}"
         record["incident"]["victims"] = 1
-        record["time"] = rfc3339(time_ns)
+        record["time"] = format_rfc3339(time_ns)
         record["host"]["name"] = f"node-{node + 1}"
         service = ("cart", "search", "billing", "mail", "import", "web")[container % 6]
         if container % 7:

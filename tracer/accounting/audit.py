@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tracer.accounting.cgroup_counts import CgroupAccount
 from tracer.accounting.ledger import Entry, Ledger
-from tracer.base.clock import at_boottime, boottime_ns
+from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.records.model import NOBODY, Gap, Victim
 
 QUIET_NS = 1_000_000_000
@@ -227,11 +227,11 @@ class Audit:
             gap = {
                 "schema": 1,
                 "type": "gap",
-                "time": at_boottime(now_ns),
+                "time": boottime_to_rfc3339(now_ns),
                 "seq": 0,
                 "host": NOBODY,
                 "id": f"{ledger.boot}-{ledger.explained - ledger.kills:x}-{counted:x}",
-                "since": None if ledger.since_ns is None else at_boottime(ledger.since_ns),
+                "since": None if ledger.since_ns is None else boottime_to_rfc3339(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),
                 "records": ledger.kills - later,
                 "missing": missing,

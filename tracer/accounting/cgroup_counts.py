@@ -51,11 +51,11 @@ class CgroupAccount:
     """Cgroups come and go: one that is gone keeps what was read last, or is left out."""
 
     def __init__(self) -> None:
-        self._mount = cgroupfs.mounted()
+        self._mount = cgroupfs.find_mount()
         self._noted: dict[str, _Noted] = {}
-        self._began: dict[str, cgroupfs.Count] | None = {}
+        self._began: dict[str, cgroupfs.OomKillCount] | None = {}
         """None: not known (yet)."""
-        self._found: dict[str, cgroupfs.Count] | None = None
+        self._found: dict[str, cgroupfs.OomKillCount] | None = None
         """What ``learn`` has found."""
         self._asked = 0
         """How often ``learn`` was asked; what it finds for an earlier time comes too late."""
@@ -159,7 +159,7 @@ class CgroupAccount:
         if is_found and self._is_settled and not self._noted:  # else it began before that was found
             self._begin(self._found)
 
-    def _begin(self, counts: dict[str, cgroupfs.Count] | None) -> None:
+    def _begin(self, counts: dict[str, cgroupfs.OomKillCount] | None) -> None:
         self._asked += 1
         self._began, self._found = counts, None
         self._began_bytes = sum(map(_bytes_of, counts or ()))
@@ -170,7 +170,7 @@ class CgroupAccount:
         self._noted, self._noted_bytes, self._is_settled = {}, 0, False
         self._begin(None)
 
-    def _read(self, counts: dict[str, cgroupfs.Count], paths: Iterable[str]) -> None:
+    def _read(self, counts: dict[str, cgroupfs.OomKillCount], paths: Iterable[str]) -> None:
         for path in paths:
             count = self._count_of(path)
             if count is not None:
@@ -179,8 +179,8 @@ class CgroupAccount:
             elif counts.pop(path, None) is not None:
                 self._began_bytes -= _bytes_of(path)
 
-    def _count_of(self, path: str) -> cgroupfs.Count | None:
-        return cgroupfs.count_of(self._mount, path) if self._mount is not None else None
+    def _count_of(self, path: str) -> cgroupfs.OomKillCount | None:
+        return cgroupfs.read_oom_kill_count(self._mount, path) if self._mount is not None else None
 
     def _compare(self, path: str, noted: _Noted) -> None:
         count = self._count_of(path) if noted.is_comparable else None
@@ -195,16 +195,16 @@ class CgroupAccount:
         noted.counted_once = max(0, noted.groups - over) if over >= 0 else 0
 
 
-def _since(began: cgroupfs.Count | None, count: cgroupfs.Count) -> int:
+def _since(began: cgroupfs.OomKillCount | None, count: cgroupfs.OomKillCount) -> int:
     is_same = began is not None and began.inode == count.inode
     return count.oom_kills - (began.oom_kills if began is not None and is_same else 0)
 
 
-def _all_counts() -> dict[str, cgroupfs.Count] | None:
+def _all_counts() -> dict[str, cgroupfs.OomKillCount] | None:
     """Of all cgroups that count a kill; None: they are too many."""
-    found: dict[str, cgroupfs.Count] = {}
+    found: dict[str, cgroupfs.OomKillCount] = {}
     room = BYTES_MAX
-    for path, count in cgroupfs.counts():
+    for path, count in cgroupfs.list_oom_kill_counts():
         if count.oom_kills > 0:
             room -= _bytes_of(path)
             if room < 0:

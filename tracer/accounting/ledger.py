@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from tracer.base.hung_disk import OPEN_S, within
+from tracer.base.hung_disk import OPEN_TIMEOUT_S, call_with_timeout
 from tracer.base.log import warn
 
 ENTRIES_MAX = 16384
@@ -198,7 +198,7 @@ class Ledger:
 def open_ledger(path: str | None, boot_id: str | None) -> Ledger:
     """In memory only where its disk hangs."""
     try:
-        return within(OPEN_S, partial(Ledger, path, boot_id))
+        return call_with_timeout(OPEN_TIMEOUT_S, partial(Ledger, path, boot_id))
     except TimeoutError as error:
         warn(f"{path}: {error.strerror}; kills are counted in memory only")
         return Ledger(None, boot_id)

@@ -18,12 +18,12 @@ def suspended_ns() -> int:
     return boottime_ns() - monotonic_ns()
 
 
-def at_boottime(boot_ns: int) -> str:
+def boottime_to_rfc3339(boot_ns: int) -> str:
     """The wall-clock time of a moment of CLOCK_BOOTTIME, by what the wall clock says now."""
-    return rfc3339(time.time_ns() - boottime_ns() + boot_ns)
+    return format_rfc3339(time.time_ns() - boottime_ns() + boot_ns)
 
 
-def rfc3339(unix_ns: int) -> str:
+def format_rfc3339(unix_ns: int) -> str:
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
     return f"{_to_the_second(seconds)}.{nanoseconds:09d}Z"
 
@@ -33,7 +33,7 @@ def _to_the_second(unix_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
 
 
-def unix_ns(text: object) -> int | None:
+def parse_rfc3339(text: object) -> int | None:
     """Of what ``rfc3339`` has written; None where it is nothing of that kind."""
     import calendar  # takes half a megabyte, of outputs that need it
 

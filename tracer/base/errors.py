@@ -19,6 +19,6 @@ class TracerError(Exception):
         self.exit_code = exit_code
 
 
-def for_reading(error: OSError) -> str:
+def read_hint(error: OSError) -> str:
     """What to do about a file that cannot be read."""
     return "run it as root (sudo)" if isinstance(error, PermissionError) else "name another file"

@@ -29,7 +29,7 @@ EXTRAS: Mapping[str, Extra] = {
 }
 
 
-def installation(name: str) -> str:
+def install_hint(name: str) -> str:
     """What to do where an extra is missing, as a hint of TracerError."""
     extra = EXTRAS[name]
     since = f" (from Debian {extra.debian_since} on)" if extra.debian_since else ""

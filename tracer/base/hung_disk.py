@@ -10,15 +10,15 @@ from typing import TypeVar, cast
 from tracer.base import threads
 from tracer.base.log import warn
 
-HUNG_S = 1.0
+HUNG_AFTER_S = 1.0
 """What takes longer hangs: nobody waits for it any more."""
-OPEN_S = 5.0
+OPEN_TIMEOUT_S = 5.0
 """How long to wait for what is opened at the start."""
 
 T = TypeVar("T")
 
 
-def within(seconds: float, function: Callable[[], T]) -> T:
+def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
     """What it returns or raises; a thread that hangs in it is left behind.
 
     Raises TimeoutError, an OSError.
@@ -43,7 +43,7 @@ def within(seconds: float, function: Callable[[], T]) -> T:
     return found[0]
 
 
-class _Asked:
+class _AwaitedJob:
     """A job whose result somebody waits for."""
 
     def __init__(self, function: Callable[[], object]) -> None:
@@ -59,74 +59,74 @@ class _Asked:
             self.error = error
 
 
-class Disk:
+class DiskWorker:
     """Jobs, done one after the other by a thread that begins with the first one."""
 
     def __init__(self) -> None:
         self._jobs: dict[Callable[[], object], None] = {}
-        self._asked = self._done = 0
-        self._news = threading.Condition()
+        self._submitted = self._done = 0
+        self._changed = threading.Condition()
         self._busy_since_s: float | None = None
         self._thread: threading.Thread | None = None
-        self._syncs: Disk | None = None
+        self._sync_worker: DiskWorker | None = None
 
-    def ask(self, job: Callable[[], object]) -> None:
+    def submit(self, job: Callable[[], object]) -> None:
         """Have it done soon; one that waits already is not done twice.
 
         Where no thread can be started, it waits until one can, when something is asked for again.
         """
-        with self._news:
-            self._asked += job not in self._jobs
+        with self._changed:
+            self._submitted += job not in self._jobs
             self._jobs[job] = None
-            self._news.notify_all()
+            self._changed.notify_all()
             if self._thread is None:
                 self._thread = threads.start("disk", self._work)
 
-    def do(self, function: Callable[[], T]) -> T:
+    def run(self, function: Callable[[], T]) -> T:
         """What it returns or raises, once its turn has come.
 
         Raises TimeoutError, an OSError, where the disk hangs, in that or in a job before it, or there is no thread yet.
         """
-        job = _Asked(function)
-        self.ask(job)
-        with self._news:
+        job = _AwaitedJob(function)
+        self.submit(job)
+        with self._changed:
             while not job.is_done:
-                if self._thread is None or self.hangs():
+                if self._thread is None or self.is_hung():
                     if job in self._jobs:
                         del self._jobs[job]
-                        self._asked -= 1
+                        self._submitted -= 1
                     raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
-                self._news.wait(HUNG_S / 4)
+                self._changed.wait(HUNG_AFTER_S / 4)
         if job.error is not None:
             raise job.error
         return cast(T, job.result)
 
-    def sync(self, job: Callable[[], object]) -> None:
+    def submit_sync(self, job: Callable[[], object]) -> None:
         """Have it done soon by another thread: a job that takes long on any disk that is busy."""
-        with self._news:
-            if self._syncs is None:
-                self._syncs = Disk()
-        self._syncs.ask(job)
+        with self._changed:
+            if self._sync_worker is None:
+                self._sync_worker = DiskWorker()
+        self._sync_worker.submit(job)
 
-    def hangs(self) -> bool:
+    def is_hung(self) -> bool:
         """Whether a job takes too long at this moment."""
         busy_since_s = self._busy_since_s
-        return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_S
+        return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_AFTER_S
 
-    def wait(self, timeout_s: float = HUNG_S) -> bool:
+    def wait_idle(self, timeout_s: float = HUNG_AFTER_S) -> bool:
         """Until all jobs asked for by now are done; False: one hangs, or there is no thread for them, yet."""
-        with self._news:
-            asked = self._asked
+        with self._changed:
+            submitted = self._submitted
             return (
                 self._thread is not None
-                and not self.hangs()
-                and self._news.wait_for(lambda: self._done >= asked, timeout_s)
+                and not self.is_hung()
+                and self._changed.wait_for(lambda: self._done >= submitted, timeout_s)
             )
 
     def _work(self) -> None:
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._jobs)
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
                 job = next(iter(self._jobs))
                 del self._jobs[job]
                 self._busy_since_s = time.monotonic()
@@ -134,9 +134,9 @@ class Disk:
                 job()
             except Exception as error:  # whatever it is: the next ones are to be done
                 warn(f"cannot write what is kept on disk: {error!r}")
-            with self._news:
+            with self._changed:
                 self._busy_since_s = None
                 self._done += 1
-                if isinstance(job, _Asked):
+                if isinstance(job, _AwaitedJob):
                     job.is_done = True
-                self._news.notify_all()
+                self._changed.notify_all()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tracer.base.errors import TracerError
 from tracer.base.log import warn
 
-refused = 0
+start_failures = 0
 """So many could not be started."""
 _has_told = False
 
@@ -21,7 +21,7 @@ def start(name: str, target: Callable[..., object], *args: object) -> threading.
 
     It is sent no signals: they are the main thread's.
     """
-    global refused, _has_told
+    global start_failures, _has_told
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -31,7 +31,7 @@ def start(name: str, target: Callable[..., object], *args: object) -> threading.
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
-        refused += 1
+        start_failures += 1
         if not _has_told:
             warn(
                 f"cannot start a thread for {name} ({error}): a limit on tasks is reached (TasksMax, pids.max, "
@@ -45,7 +45,7 @@ def start(name: str, target: Callable[..., object], *args: object) -> threading.
     return thread
 
 
-def start_or_end(name: str, target: Callable[..., object], *args: object) -> threading.Thread:
+def start_required(name: str, target: Callable[..., object], *args: object) -> threading.Thread:
     """A thread without which its part of the program cannot begin.
 
     Raises TracerError where none can be started.

@@ -54,7 +54,7 @@ class Capture(NamedTuple):
             "pinned": self.pinned,
             "adopted": self.adopted,
             "sigkill": sigkill,
-            "oom_kills": procfs.oom_kills(),
+            "oom_kills": procfs.read_oom_kill_count(),
         }
 
 
@@ -141,7 +141,7 @@ def _attach(
     engine: EngineName, hooks: Sequence[Hook], settings: Settings, required: frozenset[str], btf: bool
 ) -> tuple[dict[str, int], list[Link]]:
     """Maps and links; raises OSError where the kernel refuses."""
-    cmdlines = min(max(2 * sum(1 for _ in procfs.pids()), CMDLINES_MIN), CMDLINES_MAX)
+    cmdlines = min(max(2 * sum(1 for _ in procfs.list_pids()), CMDLINES_MIN), CMDLINES_MAX)
     if engine == "core":
         loaded = engine_core.load(hooks, settings, cmdlines)
     else:
@@ -218,7 +218,7 @@ def _explain(error: OSError) -> TracerError:
     if libbpf.lacks_privilege(error):
         if os.geteuid() != 0:
             return TracerError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED)
-        missing = ", ".join(privileges.missing())
+        missing = ", ".join(privileges.missing_capabilities())
         return TracerError(
             f"the kernel refuses to load the programs ({error})",
             f"give the process {missing}" if missing else "see whether kernel lockdown or a sandbox forbids it",

@@ -87,7 +87,7 @@ class Pins:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            in_bpffs = bpffs.filesystem(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
+            in_bpffs = bpffs.filesystem_magic(path if os.path.exists(path) else os.path.dirname(os.path.abspath(path)))
         except OSError as error:
             raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from error
         if in_bpffs != bpffs.MAGIC:
@@ -149,12 +149,12 @@ class Pins:
             raise OSError(error.errno, f"{folder}: {error.strerror}") from error
         try:
             for name, descriptor in maps.items():
-                bpffs.pin(descriptor, _path(folder, name))
+                bpffs.pin_object(descriptor, _path(folder, name))
             for number, link in enumerate(links):
-                bpffs.pin(link.descriptor, f"{folder}/link_{number}")
+                bpffs.pin_object(link.descriptor, f"{folder}/link_{number}")
             description = _describe(told)
             try:
-                bpffs.pin(description, f"{folder}/about")
+                bpffs.pin_object(description, f"{folder}/about")
             finally:
                 os.close(description)
         except BaseException:
@@ -310,10 +310,10 @@ def _remove_beside(folder: str) -> None:
 
 
 def _remove(folder: str) -> None:
-    bpffs.remove(folder)
+    bpffs.remove_pins(folder)
     _remove_beside(folder)
 
 
 def _try_to_remove(folder: str) -> None:
-    bpffs.try_to_remove(folder)
+    bpffs.try_remove_pins(folder)
     _remove_beside(folder)

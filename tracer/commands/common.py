@@ -11,7 +11,7 @@ from tracer.base.errors import TracerError
 from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
 from tracer.identity.runtimes import ROOTS, Runtimes, parse_root
-from tracer.linux.privileges import for_reading
+from tracer.linux.privileges import reader_capabilities
 from tracer.reading.sources import Reading
 
 # Debian 12 has typer 0.7, which supports neither Annotated nor Literal nor X | None.
@@ -65,7 +65,7 @@ def print_json(value: object) -> None:
 @contextlib.contextmanager
 def runtimes(roots: list[str]) -> Iterator[Runtimes]:
     """Container runtimes, whose files are read in a process of their own, as a read may hang.  Warns of unread ones."""
-    with contextlib.closing(Reading(for_reading(network=False))) as reading:
+    with contextlib.closing(Reading(reader_capabilities(network=False))) as reading:
         reading.begin(map(parse_root, roots))
         try:
             yield reading.runtimes

@@ -14,7 +14,7 @@ from tracer.commands.common import CGROUP, CONTAINER, JSON, POD, RUNTIME_ROOTS, 
 from tracer.commands.manual import choices, codes, documented
 from tracer.identity.resolve import typed_path
 from tracer.identity.runtimes import parse_root
-from tracer.linux.privileges import for_reading
+from tracer.linux.privileges import reader_capabilities
 from tracer.records.matching import Names
 
 INTERVAL_S = 2.0
@@ -80,7 +80,7 @@ def top(
             break
     else:
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
-    reading = Reading(for_reading(network=False), (processes.read_plain,))
+    reading = Reading(reader_capabilities(network=False), (processes.read_plain,))
     reading.begin(map(parse_root, runtime_root))
     looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
-from tracer.base.errors import EXIT_USAGE, TracerError, for_reading
+from tracer.base.errors import EXIT_USAGE, TracerError, read_hint
 from tracer.config.options import Options
 from tracer.config.settings import SETTINGS, SettingError, make
 from tracer.delivery.sinks.target import shown
@@ -48,7 +48,7 @@ class Config:
                 self._text = file.read(MAX_BYTES).decode()
             found = tomllib.loads(self._text)
         except OSError as error:
-            raise TracerError(f"cannot read {path} ({error.strerror})", for_reading(error)) from error
+            raise TracerError(f"cannot read {path} ({error.strerror})", read_hint(error)) from error
         except UnicodeDecodeError as error:
             raise TracerError(f"{path} is no UTF-8", "write it as TOML in UTF-8", EXIT_USAGE) from error
         except tomllib.TOMLDecodeError as error:

@@ -17,7 +17,7 @@ from tracer.accounting.audit import Audit
 from tracer.accounting.ledger import open_ledger
 from tracer.base.clock import boottime_ns
 from tracer.base.errors import TracerError
-from tracer.base.hung_disk import HUNG_S, Disk
+from tracer.base.hung_disk import HUNG_AFTER_S, DiskWorker
 from tracer.base.log import warn
 from tracer.capture import capture, kernel_features, wire
 from tracer.capture.kill_buffers import KillRings, decoded
@@ -58,7 +58,7 @@ class Daemon:
     """Reads events and writes records until told to stop."""
 
     def __init__(self, options: Options) -> None:
-        self._reading = Reading(privileges.for_reading(options.network), network=options.network)
+        self._reading = Reading(privileges.reader_capabilities(options.network), network=options.network)
         self._notifier = Notifier()
         self._host = host.read_host(options.labels)
         self._options, self._rereading = options, reload.Rereading()
@@ -67,15 +67,15 @@ class Daemon:
         kept = state_dir.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
-        privileges.drop()  # of this thread, and so before there are others
-        self._disk = Disk()
+        privileges.drop_capabilities()  # of this thread, and so before there are others
+        self._disk = DiskWorker()
         self._reading.begin(options.runtime_roots, kept.hung if kept else None, self._host["boot_id"], self._disk)
         self._reading.processes.seed_cmdlines(self._capture.unseeded)
         self._rings = Rings(self._capture.attached.maps)
         self._names = Names(self._reading.runtimes)
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         ledger = self._ledger = open_ledger(kept.ledger if kept else None, self._host["boot_id"])
-        self._audit = Audit(ledger, procfs.oom_kills)
+        self._audit = Audit(ledger, procfs.read_oom_kill_count)
         is_first = not (ledger.is_damaged or self._capture.adopted) and (kept or options.backfill)
         if ledger.is_new and not is_first:
             self._audit.begin()  # what was before is told already, or nobody's
@@ -99,7 +99,7 @@ class Daemon:
         if options.metrics:
             from tracer.delivery.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
 
-            metrics = Metrics(procfs.oom_kills, self._outputs.states, self._capture.source)
+            metrics = Metrics(procfs.read_oom_kill_count, self._outputs.states, self._capture.source)
             metrics.show(map(parse, options.metrics))
             self._stream.observe = metrics.observe
 
@@ -107,7 +107,7 @@ class Daemon:
         """Capture, until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
         maps = self._capture.attached.maps
         waiting = Waiting((maps["events"], maps["briefs"], maps["sigkills"]), (maps["cgroups"],))
-        malloc_trim.give_back()
+        malloc_trim.trim_heap()
         self._stream.write(self._capture.start(self._stream.base(), self._options.sigkill))
         self._expect(None)
         self._inherit_all()
@@ -180,10 +180,12 @@ class Daemon:
             self._pipeline.explain(self._backfill, self._drain)
         self._settle()
         unread, told = self._reading.unread + self._names.timeouts, self._pipeline.kills
-        self._stream.stop(procfs.oom_kills(), records=told, filtered=self._pipeline.filtered, metadata_errors=unread)
+        self._stream.stop(
+            procfs.read_oom_kill_count(), records=told, filtered=self._pipeline.filtered, metadata_errors=unread
+        )
         self._stream.close()
         self._stream.release()
-        self._save(HUNG_S)
+        self._save(HUNG_AFTER_S)
         self._release()
         state_dir.unlock_all()
         if self._capture.pinned and sys.stderr.isatty():
@@ -297,8 +299,8 @@ class Daemon:
     def _save(self, timeout_s: float = SAVE_S) -> bool:
         """Bring onto the disk which kills have a record; False: it is not there, as the disk or an output hangs."""
         if not self._ledger.is_saved:
-            self._disk.ask(self._ledger.save)
-            self._disk.wait(timeout_s)
+            self._disk.submit(self._ledger.save)
+            self._disk.wait_idle(timeout_s)
         return self._ledger.is_saved
 
     def _expect(self, path: str | None) -> None:
@@ -317,7 +319,7 @@ def main() -> int:
     """Run with the options of the environment; the exit code."""
     try:
         os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
-        privileges.hurry()
+        privileges.raise_priority()
         options = from_json(os.environ.pop(ENVIRONMENT, "{}"))
         Daemon(options).run()
     except TracerError as error:

@@ -8,7 +8,7 @@ import stat
 from typing import NamedTuple
 
 from tracer.base.errors import TracerError
-from tracer.base.hung_disk import HUNG_S, OPEN_S, within
+from tracer.base.hung_disk import HUNG_AFTER_S, OPEN_TIMEOUT_S, call_with_timeout
 from tracer.base.log import warn
 
 FOLDER_MODE = 0o750
@@ -66,7 +66,7 @@ def open_if_possible(folder: str | None) -> State | None:
     Raises TracerError where another oomtrace uses it.
     """
     try:
-        return within(OPEN_S, lambda: open_state(folder)) if folder is not None else None
+        return call_with_timeout(OPEN_TIMEOUT_S, lambda: open_state(folder)) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
         warn(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
@@ -82,4 +82,4 @@ def unlock_all() -> None:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     with contextlib.suppress(TimeoutError):  # a file server that is away is asked as well
-        within(HUNG_S, unlock)
+        call_with_timeout(HUNG_AFTER_S, unlock)

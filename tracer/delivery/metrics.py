@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tracer import __version__
 from tracer.base import threads
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.base.log import warn
 from tracer.delivery.metrics_access import Access
 from tracer.delivery.metrics_server import MetricsServer, Request, Response
@@ -115,7 +115,7 @@ class Metrics:
         try:
             import prometheus_client
         except ImportError as error:
-            raise TracerError("metrics need prometheus_client", installation("metrics")) from error
+            raise TracerError("metrics need prometheus_client", install_hint("metrics")) from error
         self._client = prometheus_client
         self._kernel_oom_kills = kernel_oom_kills
         self._outputs = outputs
@@ -142,7 +142,7 @@ class Metrics:
                     self._serve(place, place.access)
                 elif place.path is not None:
                     self._write(place.path)
-                    threads.start_or_end("metrics", self._keep, place.path)
+                    threads.start_required("metrics", self._keep, place.path)
             except OSError as error:
                 where = place.path or f"{place.host}:{place.port}"
                 # create_server() adds to the text what is said here already; getaddrinfo() has numbers of its own.
@@ -225,7 +225,9 @@ class Metrics:
         yield _family(CounterMetricFamily, "oomtrace_records", "Records written.", ("type",), _single(records))
         yield _family(CounterMetricFamily, "oomtrace_lost", "Events and lines lost.", ("stage",), _single(lost))
         yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills that the kernel counts and nobody saw.", missing)
-        refused = CounterMetricFamily("oomtrace_threads_refused", "Threads that could not be started.", threads.refused)
+        refused = CounterMetricFamily(
+            "oomtrace_threads_refused", "Threads that could not be started.", threads.start_failures
+        )
         yield refused
         counted = self._kernel_oom_kills()
         if counted is not None:

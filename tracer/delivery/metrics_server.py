@@ -93,7 +93,7 @@ class MetricsServer:
 
         Raises TracerError where none can be started.
         """
-        threads.start_or_end("metrics", self._serve_forever)
+        threads.start_required("metrics", self._serve_forever)
 
     def _serve_forever(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from tracer.base import threads
 from tracer.base.backoff import BackOff
 from tracer.base.errors import TracerError
-from tracer.base.hung_disk import Disk, within
+from tracer.base.hung_disk import DiskWorker, call_with_timeout
 from tracer.base.log import warn
 from tracer.delivery.rejections import Refusals
 from tracer.delivery.sinks import RejectedError, Sink
@@ -42,7 +42,7 @@ class Output:
         spool: Spool | None,
         style: str = "nested",
         types: Collection[str] | None = None,
-        disk: Disk | None = None,
+        disk: DiskWorker | None = None,
     ) -> None:
         self.uri = sink.uri
         self.style, self.types = style, types
@@ -50,7 +50,7 @@ class Output:
         self.dead = False
         """It can never come back: it takes no more lines, and what is not acknowledged stays so."""
         self._sink = sink
-        self._lines = Undelivered(spool, disk or Disk())
+        self._lines = Undelivered(spool, disk or DiskWorker())
         self._queue, self._spool = self._lines.queue, spool
         self._recent: set[Id] | None = None
         self._busy_since_s = 0.0
@@ -67,7 +67,7 @@ class Output:
         self._ends_s: float | None = None
         """When to stop delivering."""
         self._closed = False
-        self._thread = threads.start_or_end(f"output {self.uri}", self._deliver_forever)
+        self._thread = threads.start_required(f"output {self.uri}", self._deliver_forever)
 
     @property
     def acknowledged(self) -> int:
@@ -142,7 +142,7 @@ class Output:
         """Whether a record of this type and id was among the last in spool and file when this was first called."""
         if self._recent is None:
             try:
-                self._recent = within(RECENT_S, self._read_recent)
+                self._recent = call_with_timeout(RECENT_S, self._read_recent)
             except TimeoutError:
                 self._recent = set()  # rather twice than never
         return (kind, record_id) in self._recent

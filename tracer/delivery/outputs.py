@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from tracer.base.errors import TracerError
-from tracer.base.hung_disk import HUNG_S, OPEN_S, Disk, within
+from tracer.base.hung_disk import HUNG_AFTER_S, OPEN_TIMEOUT_S, DiskWorker, call_with_timeout
 from tracer.base.log import warn
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import Sink
@@ -37,12 +37,12 @@ class Outputs:
     """Raises TracerError where there is none, or one cannot be opened; threads are started by ``start``."""
 
     def __init__(self, uris: Sequence[str]) -> None:
-        self._opened = _open(uris, [], OPEN_S)
+        self._opened = _open(uris, [], OPEN_TIMEOUT_S)
         self._folder: str | None = None
-        self._disk: Disk | None = None
+        self._disk: DiskWorker | None = None
         self._running: dict[str, Output] = {}
 
-    def start(self, folder: str | None, disk: Disk) -> list[Output]:
+    def start(self, folder: str | None, disk: DiskWorker) -> list[Output]:
         """Begin to deliver; spools are in ``folder``, which is ``disk``'s, or there are none."""
         self._folder, self._disk = folder, disk
         self._running = {uri: self._start(target, sink) for uri, target, sink in self._opened}
@@ -53,7 +53,7 @@ class Outputs:
 
         Raises TracerError where a new one cannot be opened; then nothing changes.
         """
-        opened = _open(uris, self._running, HUNG_S)
+        opened = _open(uris, self._running, HUNG_AFTER_S)
         gone = [self._running.pop(uri) for uri in list(self._running) if uri not in uris]
         for output in gone:
             output.end(EXCHANGE_S)
@@ -78,7 +78,7 @@ class Outputs:
         spool = None
         if self._folder is not None:
             try:
-                spool = within(OPEN_S, partial(Spool, self._folder, target.uri, max_bytes))
+                spool = call_with_timeout(OPEN_TIMEOUT_S, partial(Spool, self._folder, target.uri, max_bytes))
             except (TracerError, TimeoutError) as error:  # a full disk, say, which may be why memory is short
                 warn(f"{error}; it goes on without keeping anything on disk")
         return Output(sink, spool, *_wishes(target), self._disk)
@@ -101,7 +101,7 @@ def _open(uris: Sequence[str], known: Container[str], timeout_s: float) -> list[
 def _within(timeout_s: float, target: Target) -> Sink:
     """Raises TracerError, also where the disk hangs."""
     try:
-        return within(timeout_s, partial(open_target, target))
+        return call_with_timeout(timeout_s, partial(open_target, target))
     except TimeoutError as error:
         raise TracerError(f"{target.uri}: {error.strerror}", "see whether its disk hangs, or name another") from error
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.base.log import warn
 from tracer.delivery.line_queue import LineQueue
 from tracer.delivery.spool import Spool, sync
@@ -25,7 +25,7 @@ SPOOL_RETRY_S = 1.0
 class Undelivered:
     """``spool`` is closed with it."""
 
-    def __init__(self, spool: Spool | None, disk: Disk) -> None:
+    def __init__(self, spool: Spool | None, disk: DiskWorker) -> None:
         self.queue = LineQueue()
         self.lock = threading.Lock()
         """Guards the queue."""
@@ -58,14 +58,14 @@ class Undelivered:
     @property
     def hangs(self) -> bool:
         """Whether the disk does at this moment."""
-        return self.spool is not None and self._disk.hangs()
+        return self.spool is not None and self._disk.is_hung()
 
     def keep(self, *, waits: bool = True) -> None:
         """Have the queue moved into the spool, as far as that has room; wait for that, unless it hangs."""
         if self.spool is not None:
-            self._disk.ask(self._move)
+            self._disk.submit(self._move)
             if waits:
-                self._disk.wait()
+                self._disk.wait_idle()
 
     def first(self, count: int, delivered: Callable[[], set[Id]]) -> tuple[list[bytes], bool, int]:
         """The oldest lines; whether they are from the spool; if not, the value of ``acknowledged`` at the first of them.
@@ -76,7 +76,7 @@ class Undelivered:
         if self.spool is not None and not self.spool.is_empty:
             known = delivered() if self._is_inherited else set()
             try:
-                lines = self._disk.do(partial(self._first_spooled, self.spool, count, known))
+                lines = self._disk.run(partial(self._first_spooled, self.spool, count, known))
             except TimeoutError:
                 lines, self._overtakes = [], True
             if lines:
@@ -99,12 +99,12 @@ class Undelivered:
             if self._overtakes or not spooled:
                 return
             self._owed += spooled
-        self._disk.ask(self._pass_over)
+        self._disk.submit(self._pass_over)
 
     def recent(self) -> set[Id]:
         """What the last lines in the spool tell of.  Raises TimeoutError where the disk hangs."""
         spool = self.spool
-        return self._disk.do(lambda: ids(spool.recent())) if spool is not None else set()
+        return self._disk.run(lambda: ids(spool.recent())) if spool is not None else set()
 
     def set_aside(self, lines: list[bytes]) -> bool:
         """Keep lines that are never delivered; False: not all of them."""
@@ -112,7 +112,7 @@ class Undelivered:
         if spool is None:
             return False
         try:
-            return self._disk.do(lambda: not self._is_closed and sum(map(spool.set_aside, lines)) == len(lines))
+            return self._disk.run(lambda: not self._is_closed and sum(map(spool.set_aside, lines)) == len(lines))
         except TimeoutError:
             return False
 
@@ -126,8 +126,8 @@ class Undelivered:
             self._is_closed = True
             left = self.queue.lines
         if self.spool is not None:
-            self._disk.ask(self._close_spool)
-            self._disk.wait()
+            self._disk.submit(self._close_spool)
+            self._disk.wait_idle()
         return left
 
     # What follows is for the thread of the disk.
@@ -138,10 +138,10 @@ class Undelivered:
             return
         while self._move_first(spool):
             if time.monotonic() - now_s > MOVE_S:
-                self._disk.ask(self._move)
+                self._disk.submit(self._move)
                 break
         if complete := spool.take_complete():
-            self._disk.sync(partial(sync, complete))
+            self._disk.submit_sync(partial(sync, complete))
         with self.news:  # there may be something to deliver that was not there before
             self.news.notify()
 

@@ -62,7 +62,7 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def _privileges() -> Check:
-    missing = ", ".join(privileges.missing())
+    missing = ", ".join(privileges.missing_capabilities())
     finding = f"this process has no {missing}" if missing else "enough"
     return Check("privileges", not missing, True, finding, f"run it as root (sudo), or with {missing}")
 
@@ -213,7 +213,7 @@ def _memory_controller() -> Check:
 def _openat2() -> Check:
     name = "files of runtimes"
     try:
-        tuple(safe_files.names("/", count_max=1))
+        tuple(safe_files.list_directory("/", count_max=1))
     except safe_files.UnreadableError as error:
         remedy = (
             "allow openat2() in the seccomp profile; systemd's RestrictSUIDSGID= forbids it, too; until then "

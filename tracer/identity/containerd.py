@@ -37,10 +37,10 @@ def find(state: str, container_id: str) -> Facts | None:
 
     Raises UnreadableError.
     """
-    spaces = sorted(safe_files.names(state, _TASKS), key=lambda space: (space != "k8s.io", space))
+    spaces = sorted(safe_files.list_directory(state, _TASKS), key=lambda space: (space != "k8s.io", space))
     for space in spaces:
         name = f"{_TASKS}/{space}/{container_id}/config.json"
-        data = None if space == _MOBY else safe_files.read(state, name)
+        data = None if space == _MOBY else safe_files.read_file(state, name)
         if data is not None:
             return _facts(
                 runtime_metadata.child(runtime_metadata.parse(data, f"{state}/{name}"), "annotations"), container_id
@@ -147,7 +147,7 @@ def verdict(root: str, container_id: str) -> Verdict | None:
     """
     for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"):  # before containerd 2, and since
         name = f"{plugin}/containers/{container_id}/status"
-        data = safe_files.read(root, name)
+        data = safe_files.read_file(root, name)
         if data is None:
             continue
         status = runtime_metadata.parse(data, f"{root}/{name}")

@@ -96,7 +96,7 @@ def find_podman(root: str, container_id: str) -> Facts | None:
         runtime_metadata.put_labels(found, runtime_metadata.child(config, "labels"))
         return found
     for name in _LISTS:
-        data = safe_files.read(root, name, LIST_MAX_BYTES)
+        data = safe_files.read_file(root, name, LIST_MAX_BYTES)
         # Searching is cheap, and most containers are somebody else's.
         if data is None or container_id.encode() not in data:
             continue
@@ -131,7 +131,7 @@ def verdict_podman(root: str, container_id: str) -> Verdict | None:
 def _userdata(root: str, container_id: str, file: str) -> dict[str, Any] | None:
     for driver in _DRIVERS:
         name = f"{driver}-containers/{container_id}/userdata/{file}"
-        data = safe_files.read(root, name)
+        data = safe_files.read_file(root, name)
         if data is not None:
             return runtime_metadata.parse(data, f"{root}/{name}")
     return None
@@ -201,7 +201,7 @@ def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
     return None if row is None or not isinstance(row[0], bytes) else row[0]
 
 
-def _sqlite_files(root: str) -> dict[str, safe_files.Stamp | None]:
+def _sqlite_files(root: str) -> dict[str, safe_files.FileStamp | None]:
     """The database and what SQLite keeps beside it, by the end of the name.
 
     Raises UnreadableError, also for a FIFO among these, for which SQLite would wait.

@@ -28,7 +28,7 @@ def verdict(root: str, container_id: str) -> Verdict | None:
 
 
 def _read(root: str, container_id: str) -> tuple[Facts, Verdict] | None:
-    return safe_files.read_once(root, f"containers/{container_id}/config.v2.json", _take)
+    return safe_files.read_cached(root, f"containers/{container_id}/config.v2.json", _take)
 
 
 def _take(data: bytes, source: str) -> tuple[Facts, Verdict]:

@@ -27,7 +27,7 @@ from tracer.records.owner import (
 Redact = Callable[[list[str]], list[str] | None]
 Find = Callable[[str, str | None, str | None, int | None], Facts]
 Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
-Look = Callable[[int, int], procfs.Shown | None]
+Look = Callable[[int, int], procfs.CmdlineAndExe | None]
 
 
 class Whose(NamedTuple):
@@ -44,7 +44,7 @@ def enrich(
     names: Names | None = None,
     redact: Redact = lambda cmdline: cmdline,
     interfaces: Interfaces | None = None,
-    look: Look = procfs.look,
+    look: Look = procfs.read_process,
 ) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 

@@ -34,7 +34,7 @@ class Interfaces:
         self._namespaces = namespaces
         namespaces.far = read
         self._lock = threading.Lock()
-        self._mount = cgroupfs.mounted()
+        self._mount = cgroupfs.find_mount()
         self._order = itertools.count()
         self._waiting: list[tuple[float, int, str | None]] = []
         """(monotonic seconds, order, cgroup or None for all), a heap."""
@@ -75,7 +75,7 @@ class Interfaces:
     def _learn_forever(self) -> None:
         while True:
             path = self._next()
-            for each in cgroupfs.paths() if path is None else (path,):
+            for each in cgroupfs.list_cgroups() if path is None else (path,):
                 if path is not None or identify(each)[0] is not None:
                     with contextlib.suppress(Exception):  # whatever it is, the next one is visited
                         self._visit(each)

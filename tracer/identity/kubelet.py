@@ -16,7 +16,7 @@ def find(logs: str, container_id: str) -> Facts | None:
     Raises UnreadableError.
     """
     ending = f"-{container_id}.log"
-    for name in safe_files.names(logs):
+    for name in safe_files.list_directory(logs):
         if name.endswith(ending):
             parts = name.removesuffix(ending).split("_")
             found: Facts = {}
@@ -33,7 +33,7 @@ def find_pod(logs: str, pod_uid: str) -> Facts | None:
 
     Raises UnreadableError.
     """
-    for name in safe_files.names(logs):
+    for name in safe_files.list_directory(logs):
         if name.endswith(f"_{pod_uid}"):
             parts = name.split("_")
             found: Facts = {}

@@ -186,7 +186,7 @@ class Names:
                 self._paths_bytes -= len(path) + _PATH_BYTES
                 return partial(self._read_cgroup, path)
             if self._all is None:
-                self._all, self._all_wait = cgroupfs.paths(), False  # those made from here on may be missed
+                self._all, self._all_wait = cgroupfs.list_cgroups(), False  # those made from here on may be missed
             return partial(self._read_one_of, self._all)
 
     def _read_one_of(self, paths: Iterator[str]) -> None:

@@ -23,7 +23,7 @@ import orjson
 
 from tracer.base import threads
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.records.owner import Interface
 
 DEADLINE_S = 0.2
@@ -298,7 +298,7 @@ def _import_messages() -> _Messages:
     """pyroute2's messages alone: importing the package itself loads all of it, 20 MB instead of 2.5."""
     spec = importlib.util.find_spec("pyroute2")
     if spec is None or not spec.submodule_search_locations:
-        raise TracerError("--network needs pyroute2", installation("network"), EXIT_USAGE)
+        raise TracerError("--network needs pyroute2", install_hint("network"), EXIT_USAGE)
     bare = types.ModuleType("pyroute2")
     bare.__path__ = list(spec.submodule_search_locations)
     whole = sys.modules.setdefault("pyroute2", bare)
@@ -306,7 +306,7 @@ def _import_messages() -> _Messages:
         link = importlib.import_module("pyroute2.netlink.rtnl.ifinfmsg").ifinfmsg
         address = importlib.import_module("pyroute2.netlink.rtnl.ifaddrmsg").ifaddrmsg
     except (ImportError, AttributeError) as error:
-        raise TracerError(f"--network cannot use pyroute2 ({error})", installation("network"), EXIT_USAGE) from error
+        raise TracerError(f"--network cannot use pyroute2 ({error})", install_hint("network"), EXIT_USAGE) from error
     finally:
         if whole is bare:  # who imports it after this gets the real one
             del sys.modules["pyroute2"]

@@ -74,7 +74,7 @@ def _path_of_name(target: str, runtimes: Runtimes) -> str:
     """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
     kind, _, rest = target.partition(":")
     kinds, name = ([kind], rest) if rest and kind in _NAMES else (list(_NAMES), target)
-    paths = [_shown(path) for path in cgroupfs.paths()]
+    paths = [_shown(path) for path in cgroupfs.list_cgroups()]
     identified = {path: enrich.identify(path, runtimes.find)._asdict() for path in paths}
     for kind in kinds:
         found = _topmost([path for path, fields in identified.items() if _NAMES[kind](name, fields)])

@@ -77,12 +77,12 @@ def _directly(question: Callable[[str, str], _Answer], folder: str, subject: str
 
 def list_names(folder: str, name: str) -> list[str]:
     """Raises UnreadableError."""
-    return list(safe_files.names(folder, name))
+    return list(safe_files.list_directory(folder, name))
 
 
 def folder_owner(folder: str, _subject: str) -> int | None:
     """Who decides what is in it, beside root."""
-    return safe_files.owner(folder)
+    return safe_files.directory_owner(folder)
 
 
 QUESTIONS: tuple[Callable[[str, str], object], ...] = (

@@ -12,7 +12,7 @@ MAGIC = 0xCAFE4A11
 """BPF_FS_MAGIC in include/uapi/linux/magic.h."""
 
 
-def filesystem(path: str) -> int:
+def filesystem_magic(path: str) -> int:
     """The magic number of the file system; Python's statvfs() leaves it out."""
     told = (ctypes.c_long * 64)()  # struct statfs begins with f_type
     if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), told):
@@ -20,26 +20,26 @@ def filesystem(path: str) -> int:
     return int(told[0]) & 0xFFFFFFFF
 
 
-def pin(descriptor: int, path: str) -> None:
+def pin_object(descriptor: int, path: str) -> None:
     if libbpf.library().bpf_obj_pin(descriptor, os.fsencode(path)):
         error = libbpf.last_error()
         raise OSError(error.errno, f"{path}: {error.strerror}")
 
 
-def remove(folder: str) -> None:
+def remove_pins(folder: str) -> None:
     """``about`` first: if this is interrupted, the folder is known to be half-made."""
     names: Iterable[str] = sorted(os.listdir(folder), key=lambda name: name != "about")
     for name in names:
         path = f"{folder}/{name}"
         if os.path.isdir(path) and not os.path.islink(path):
-            remove(path)
+            remove_pins(path)
         else:
             os.unlink(path)
     os.rmdir(folder)
 
 
-def try_to_remove(folder: str) -> None:
+def try_remove_pins(folder: str) -> None:
     try:
-        remove(folder)
+        remove_pins(folder)
     except OSError as error:
         warn(f"{folder} cannot be removed ({error.strerror}); remove it by hand")

@@ -22,7 +22,7 @@ class Mount(NamedTuple):
     point: str
 
 
-class Count(NamedTuple):
+class OomKillCount(NamedTuple):
     """What a cgroup says of itself."""
 
     inode: int
@@ -33,7 +33,7 @@ class Count(NamedTuple):
     """When it was read, CLOCK_BOOTTIME; what was killed before is in it."""
 
 
-def find_mount(mountinfo: str) -> Mount | None:
+def parse_mountinfo(mountinfo: str) -> Mount | None:
     """Where the memory controller is, from the text of /proc/PID/mountinfo (proc(5)); None: nowhere."""
     unified: Mount | None = None
     for line in mountinfo.splitlines():
@@ -49,11 +49,11 @@ def find_mount(mountinfo: str) -> Mount | None:
     return unified
 
 
-def mounted() -> Mount | None:
+def find_mount() -> Mount | None:
     """Where the memory controller is on this host; None: nowhere."""
     try:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
-            return find_mount(file.read())
+            return parse_mountinfo(file.read())
     except OSError:
         return None
 
@@ -67,12 +67,12 @@ def first_process(mount: Mount, path: str) -> int | None:
         return None
 
 
-def paths() -> Iterator[str]:
+def list_cgroups() -> Iterator[str]:
     """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
     return (path for path, _folder in _folders())
 
 
-def counts() -> Iterator[tuple[str, Count]]:
+def list_oom_kill_counts() -> Iterator[tuple[str, OomKillCount]]:
     """The memory cgroups that count OOM kills, and how many."""
     for path, folder in _folders():
         count = _count_in(folder)
@@ -80,14 +80,14 @@ def counts() -> Iterator[tuple[str, Count]]:
             yield path, count
 
 
-def count_of(mount: Mount, path: str) -> Count | None:
+def read_oom_kill_count(mount: Mount, path: str) -> OomKillCount | None:
     """What the cgroup counts that the kernel names so; None: it is gone, cannot be seen, or does not count."""
     below = path.removeprefix(mount.root.rstrip("/"))
     is_inside = mount.root == "/" or below != path
     return _count_in(f"{mount.point}{below}") if is_inside and (below.startswith("/") or not below) else None
 
 
-def _count_in(folder: str) -> Count | None:
+def _count_in(folder: str) -> OomKillCount | None:
     for name in OOM_KILL_FILES:
         try:
             opened = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -96,7 +96,7 @@ def _count_in(folder: str) -> Count | None:
         try:
             _, found, kills = os.read(opened, READ_MAX).partition(b"oom_kill ")
             if found:
-                return Count(os.fstat(opened).st_ino, int(kills.split(maxsplit=1)[0]), boottime_ns())
+                return OomKillCount(os.fstat(opened).st_ino, int(kills.split(maxsplit=1)[0]), boottime_ns())
         except OSError:  # it is gone
             continue
         finally:
@@ -106,7 +106,7 @@ def _count_in(folder: str) -> Count | None:
 
 def _folders() -> Iterator[tuple[str, str]]:
     """Path and folder of each, parents first."""
-    mount = mounted()
+    mount = find_mount()
     waiting = [mount.point] if mount else []
     seen = 0
     while waiting and mount and seen < COUNT_MAX:

@@ -5,7 +5,7 @@ import ctypes
 import gc
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """What starting took and running does not need: some MB."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

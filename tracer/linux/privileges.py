@@ -28,15 +28,15 @@ class _Data(ctypes.Structure):
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
 
-def effective() -> int:
+def effective_capabilities() -> int:
     """The effective capabilities, a bit each."""
     with open("/proc/thread-self/status", encoding="ascii") as status:
         return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
 
 
-def missing() -> tuple[str, ...]:
+def missing_capabilities() -> tuple[str, ...]:
     """The names of those capabilities without which nothing can be traced."""
-    held = effective()
+    held = effective_capabilities()
 
     def has(capability: int) -> bool:
         return bool(held >> capability & 1)
@@ -56,33 +56,33 @@ def _only_for_administrators() -> bool:
     return False
 
 
-def keep(*capabilities: int) -> None:
+def keep_capabilities(*capabilities: int) -> None:
     """Give up all others, for ever; of this thread and those that it starts, so before any is started.
 
     Raises OSError where that is forbidden.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    kept = effective() & sum(1 << capability for capability in capabilities)
+    kept = effective_capabilities() & sum(1 << capability for capability in capabilities)
     low, high = kept & 0xFFFFFFFF, kept >> 32
     data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), data):
         raise OSError(ctypes.get_errno(), "giving up capabilities")
 
 
-def for_reading(network: bool) -> tuple[int, ...]:
+def reader_capabilities(network: bool) -> tuple[int, ...]:
     """What reading of others needs."""
     return (CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, *((CAP_SYS_ADMIN,) if network else ()))  # to enter network namespaces
 
 
-def drop() -> None:
+def drop_capabilities() -> None:
     """Give up what only loading and attaching, and a reader, needs: from then on it reads what others wrote."""
     try:
-        keep(CAP_BPF, *for_reading(network=False))
+        keep_capabilities(CAP_BPF, *reader_capabilities(network=False))
     except OSError as error:
         print(f"oomtrace: it keeps capabilities that it does not need ({error})", file=sys.stderr)
 
 
-def hurry() -> None:
+def raise_priority() -> None:
     """Come before others: in a storm of kills they want the CPU, too, and the ring buffer fills meanwhile."""
     with contextlib.suppress(OSError):  # without CAP_SYS_NICE
         os.setpriority(os.PRIO_PROCESS, 0, NICE)

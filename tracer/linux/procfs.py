@@ -10,21 +10,21 @@ from collections.abc import Iterator
 
 CMDLINE_LEN = 1024
 
-Shown = tuple[str | None, str | None]
+CmdlineAndExe = tuple[str | None, str | None]
 """Command line, NUL after each argument, each byte as the character with its number; executable."""
 
 
-def pids() -> Iterator[int]:
+def list_pids() -> Iterator[int]:
     with os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isdecimal():
                 yield int(entry.name)
 
 
-def look(pid: int, started_ns: int) -> Shown | None:
+def read_process(pid: int, started_ns: int) -> CmdlineAndExe | None:
     """What a process shows; None: it is gone, or somebody else has its number."""
     cmdline, exe = read_cmdline(pid), read_exe(pid)
-    if not is_same(pid, started_ns):
+    if not is_same_process(pid, started_ns):
         return None
     return None if cmdline is None else cmdline.decode("latin-1"), exe
 
@@ -65,16 +65,16 @@ def read_start_ns(pid: int) -> int | None:
     return int(fields[19]) * _tick_ns() if fields else None
 
 
-def is_same(pid: int, started_ns: int) -> bool:
+def is_same_process(pid: int, started_ns: int) -> bool:
     """Whether the process with this pid, dying or not, is the one that started then (CLOCK_BOOTTIME)."""
     start_ns = read_start_ns(pid)
     return start_ns is not None and abs(start_ns - started_ns) <= _tick_ns()
 
 
-def lives(pid: int, started_ns: int) -> bool:
+def is_running(pid: int, started_ns: int) -> bool:
     """Whether the process that started then is still there, and no zombie."""
     fields = _read_stat(pid)
-    return bool(fields) and fields[0] not in (b"Z", b"X") and is_same(pid, started_ns)
+    return bool(fields) and fields[0] not in (b"Z", b"X") and is_same_process(pid, started_ns)
 
 
 def _tick_ns() -> int:
@@ -87,7 +87,7 @@ def _read_stat(pid: int) -> list[bytes]:
     return stat.rpartition(b")")[2].split()  # comm may hold spaces and parentheses
 
 
-def oom_kills(path: str = "/proc/vmstat") -> int | None:
+def read_oom_kill_count(path: str = "/proc/vmstat") -> int | None:
     """The kernel's count of OOM kills since boot; a group kill's first victim counts twice."""
     with contextlib.suppress(OSError), open(path, "rb") as file:  # a read gives a page at most: seq_read_iter()
         for line in file:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 FILE_MAX_BYTES = 1 << 20
 _PARTS_MAX = 256
 """Of a path, those of the links on it included."""
-KEPT_MAX = 64
+CACHED_MAX = 64
 _NEW_NS = 100_000_000
 """A file that is as new may change once more without its times showing that."""
 
@@ -37,7 +37,7 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What changes when a file does."""
 
     device: int
@@ -47,14 +47,14 @@ class Stamp(NamedTuple):
     changed_ns: int
 
 
-_kept: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[Stamp, Any]] = OrderedDict()
+_cache: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[FileStamp, Any]] = OrderedDict()
 
 
 class UnreadableError(Exception):
     """There is something, but it cannot be read, or is not what it should be; the text says what."""
 
 
-def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | None:
+def read_file(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | None:
     """The file ``name`` below ``folder``; None where there is none.
 
     Raises UnreadableError.
@@ -76,7 +76,7 @@ def read(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | Non
     return data
 
 
-def read_once(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | None:
+def read_cached(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | None:
     """What ``make`` makes of the file's contents and path, once for as long as the file does not change.
 
     What is made is kept, of the KEPT_MAX files that were asked for last: it is to be small, and nobody may change it.
@@ -87,23 +87,23 @@ def read_once(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | No
     if stamp is None:
         return None
     key = folder, name, make
-    kept = _kept.get(key)
+    kept = _cache.get(key)
     if kept is not None and kept[0] == stamp:
         made: T = kept[1]
         return made
-    data = read(folder, name)
+    data = read_file(folder, name)
     if data is None:
         return None
     made = make(data, f"{folder}/{name}")
-    _kept.pop(key, None)
+    _cache.pop(key, None)
     if time.time_ns() - stamp.changed_ns > _NEW_NS:
-        _kept[key] = stamp, made
-        if len(_kept) > KEPT_MAX:
-            _kept.popitem(last=False)
+        _cache[key] = stamp, made
+        if len(_cache) > CACHED_MAX:
+            _cache.popitem(last=False)
     return made
 
 
-def read_stamp(folder: str, name: str) -> Stamp | None:
+def read_stamp(folder: str, name: str) -> FileStamp | None:
     """Of the regular file ``name`` below ``folder``; None where there is none.
 
     Raises UnreadableError.
@@ -113,7 +113,7 @@ def read_stamp(folder: str, name: str) -> Stamp | None:
         return None
     status = os.fstat(descriptor)
     os.close(descriptor)
-    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return FileStamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def open_file(folder: str, name: str) -> int | None:
@@ -136,7 +136,7 @@ def open_file(folder: str, name: str) -> int | None:
     return descriptor
 
 
-def names(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[str]:
+def list_directory(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[str]:
     """What is in the folder ``name`` below ``folder``; nothing where there is none.
 
     Raises UnreadableError.
@@ -157,7 +157,7 @@ def names(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[st
         os.close(descriptor)
 
 
-def owner(folder: str) -> int | None:
+def directory_owner(folder: str) -> int | None:
     """Who, beside root, decides what this folder holds: the first other user to whom a part of its path belongs, be it
     a folder or a link; 0: root alone; None: there is no such folder."""
     left, at = folder.split("/")[::-1], "/"

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from tracer.base.errors import TracerError, for_reading
+from tracer.base.errors import TracerError, read_hint
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
@@ -59,7 +59,7 @@ class LogFile:
                 self._raw = io.BufferedReader(_Begun(self._raw.detach()), BLOCK_BYTES)
             magic = self._raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
         except OSError as error:
-            raise UnopenedError(f"cannot read {self.name} ({error.strerror or error})", for_reading(error)) from error
+            raise UnopenedError(f"cannot read {self.name} ({error.strerror or error})", read_hint(error)) from error
         self._is_plain = False
         try:
             self._file = self._decompressed(magic)

@@ -5,7 +5,7 @@ Container, pod and unit are still null here where there is a cgroup, of which tr
 a group kill's other victims the log names a cgroup that they are in or below: what is certain of those in it is told.
 """
 
-from tracer.base.clock import at_boottime, rfc3339
+from tracer.base.clock import boottime_to_rfc3339, format_rfc3339
 from tracer.identity import cgroup_path
 from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
 from tracer.logs.oom_tasks import Task
@@ -126,10 +126,10 @@ class LogRecords:
     def _time(self, report: Report) -> str | None:
         wall_ns = report.time_ns if report.clock == "realtime" else report.wall_ns
         if wall_ns is not None:
-            return rfc3339(wall_ns)
+            return format_rfc3339(wall_ns)
         if report.clock == "unknown":
             return None
-        return None if self._ahead_ns is None else at_boottime((report.time_ns or 0) + self._ahead_ns)
+        return None if self._ahead_ns is None else boottime_to_rfc3339((report.time_ns or 0) + self._ahead_ns)
 
 
 def _whose_limit(report: Report) -> Identity:

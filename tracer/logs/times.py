@@ -9,7 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.base.errors import EXIT_USAGE, TracerError
 
 MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
@@ -179,8 +179,8 @@ class Period:
     """
 
     def __init__(self, since: str | None, until: str | None, calendar: Calendar) -> None:
-        self._since = None if since is None else rfc3339(calendar.moment(since))
-        self._until = None if until is None else rfc3339(calendar.moment(until))
+        self._since = None if since is None else format_rfc3339(calendar.moment(since))
+        self._until = None if until is None else format_rfc3339(calendar.moment(until))
 
     def has(self, time: str | None) -> bool:
         """Of the time of a record; without one it is in no period that has a limit."""

@@ -58,7 +58,7 @@ class Exits:
     no other record waits for it.
     """
 
-    def __init__(self, names: Names | None, lives: Callable[[int, int], bool | None] = procfs.lives) -> None:
+    def __init__(self, names: Names | None, lives: Callable[[int, int], bool | None] = procfs.is_running) -> None:
         """``lives`` tells whether the process with this pid and start does; None: unknown."""
         self._names = names
         self._lives = lives

@@ -6,7 +6,7 @@ Container, pod and unit are still null here; they come from tracer/identity/enri
 
 import mmap
 
-from tracer.base.clock import at_boottime, boottime_ns
+from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.capture import wire
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline import oom_kill_brief
@@ -85,7 +85,7 @@ class Records:
             "schema": 1,
             "type": "oom_kill",
             "id": self.kill_id(victim.header.incident_ns, victim.pid or victim.tid),
-            "time": at_boottime(victim.header.time_ns),
+            "time": boottime_to_rfc3339(victim.header.time_ns),
             "seq": 0,
             "host": NOBODY,
             "source": self._source,
@@ -111,7 +111,7 @@ class Records:
             "schema": 1,
             "type": "oom_exit",
             "id": self.kill_id(event.header.incident_ns, event.pid),
-            "time": at_boottime(event.header.time_ns),
+            "time": boottime_to_rfc3339(event.header.time_ns),
             "seq": 0,
             "host": NOBODY,
             "incident_id": self._incident_id(event.header.incident_ns),
@@ -255,7 +255,7 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         "uid": event.uid if known else None,
         "namespace_pid": event.namespace_pid if known else None,
         "is_container_init": event.namespace_level > 0 and event.namespace_pid == 1 if known else None,
-        "started_at": at_boottime(event.started_ns) if known else None,
+        "started_at": boottime_to_rfc3339(event.started_ns) if known else None,
         "oom_score_adj": event.oom_score_adj if known else None,
         "points": points,
         "rss_bytes": rss_bytes,

@@ -7,7 +7,7 @@ Container, pod and unit are still null here; they come from tracer/identity/enri
 from collections import OrderedDict, deque
 from typing import NamedTuple
 
-from tracer.base.clock import at_boottime, boottime_ns
+from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.capture import wire
 from tracer.config.options import SigkillOption
 from tracer.identity import cgroup_path
@@ -109,7 +109,7 @@ class Sigkills:
             "schema": 1,
             "type": "sigkill",
             "id": f"{self._boot}-{event.header.time_ns:x}-{event.pid}",
-            "time": at_boottime(event.header.time_ns),
+            "time": boottime_to_rfc3339(event.header.time_ns),
             "seq": 0,
             "host": NOBODY,
             "source": self._source,

@@ -5,7 +5,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.base.errors import TracerError
 from tracer.capture.ringbuf_retention import Backlog, Place
 from tracer.delivery.output import Output
@@ -53,7 +53,7 @@ class Stream:
 
     def base(self) -> Base:
         """What every record has; the number is given when it is written."""
-        return {"schema": 1, "time": rfc3339(time.time_ns()), "seq": 0, "host": self._host}
+        return {"schema": 1, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
     def write(self, record: Record, places: Sequence[Place] = (), *, is_again: bool = False) -> bool:
         """Hand a record to all outputs; it tells what was read in the ring buffers from these places on.
@@ -160,7 +160,7 @@ class Stream:
             count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
             name, is_again = self._names.pop(stage, (None, False))
             lost: Lost = {**self.base(), "type": "lost", "id": name, "stage": stage, "count": count,
-                          "since": rfc3339(self.whole_until_ns)}  # fmt: skip
+                          "since": format_rfc3339(self.whole_until_ns)}  # fmt: skip
             self.write(lost, is_again=is_again)
         for output, dropped in before.items():
             if self._accounts[output]["output"] > dropped:

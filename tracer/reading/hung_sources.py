@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.base.clock import boottime_ns
-from tracer.base.hung_disk import OPEN_S, Disk, within
+from tracer.base.hung_disk import OPEN_TIMEOUT_S, DiskWorker, call_with_timeout
 from tracer.base.log import warn
 
 PROCESSES_MAX = 256
@@ -34,7 +34,7 @@ class _Folder(NamedTuple):
 class Hung:
     """Kept in the file ``path``, by the thread of ``disk``; in memory alone where that is None.  For all threads."""
 
-    def __init__(self, path: str | None = None, boot_id: str | None = None, disk: Disk | None = None) -> None:
+    def __init__(self, path: str | None = None, boot_id: str | None = None, disk: DiskWorker | None = None) -> None:
         self._path, self._boot_id, self._disk = path, boot_id, disk
         self._lock = threading.Lock()
         self._processes: OrderedDict[tuple[int, int], None] = OrderedDict()
@@ -42,7 +42,7 @@ class Hung:
         self._folders: OrderedDict[str, _Folder] = OrderedDict()
         if path is not None:
             try:
-                self._take(orjson.loads(within(OPEN_S, lambda: _read(path))))
+                self._take(orjson.loads(call_with_timeout(OPEN_TIMEOUT_S, lambda: _read(path))))
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, TypeError, KeyError) as error:  # damaged: it is written anew
@@ -90,7 +90,7 @@ class Hung:
 
     def _keep(self) -> None:
         if self._path is not None and self._disk is not None:
-            self._disk.ask(self._save)
+            self._disk.submit(self._save)
 
     def _save(self) -> None:
         assert self._path is not None

@@ -26,7 +26,7 @@ class ProcessList:
     def read(self) -> Iterator[Process]:
         """Those that are there now."""
         hung_s = 0.0
-        for pid in procfs.pids():
+        for pid in procfs.list_pids():
             try:
                 may = hung_s < HANG_S and not self._is_known_to_hang(pid)
                 found = self._readers.ask(READ_S, processes.read_plain, pid, may)

@@ -27,7 +27,7 @@ Who has hung for a second is noted, and not asked again.  On a busy machine a re
 """
 SEED_WAIT_S = 0.5
 """How long the start waits for them: 1000 processes take some 30 ms."""
-FUNCTIONS = (procfs.look, procfs.lives, procfs.read_start_ns, procfs.read_arguments)
+FUNCTIONS = (procfs.read_process, procfs.is_running, procfs.read_start_ns, procfs.read_arguments)
 """What a reader does for this."""
 
 _BPF_NOEXIST = 1
@@ -52,13 +52,13 @@ class ProcessReader:
         self.timeouts = 0
         """Questions that had no answer in time, or were not asked for that reason."""
 
-    def look(self, pid: int, started_ns: int) -> procfs.Shown | None:
+    def look(self, pid: int, started_ns: int) -> procfs.CmdlineAndExe | None:
         """The same as ``process.look``; None also where that hangs."""
         if self._hung.has_process(pid, started_ns):
             self.timeouts += 1
             return None
         try:
-            shown = self._ask(procfs.look, pid, started_ns)
+            shown = self._ask(procfs.read_process, pid, started_ns)
         except HangsError:
             self._hung.add_process(pid, started_ns)
             return None
@@ -67,7 +67,7 @@ class ProcessReader:
     def lives(self, pid: int, started_ns: int) -> bool | None:
         """The same as ``process.lives``; None: unknown."""
         try:
-            return self._ask(procfs.lives, pid, started_ns)
+            return self._ask(procfs.is_running, pid, started_ns)
         except HangsError:
             return None
 
@@ -98,7 +98,7 @@ class ProcessReader:
         self.is_seeded.wait(SEED_WAIT_S)
 
     def _seed(self, descriptor: int) -> None:
-        late = list(procfs.pids())
+        late = list(procfs.list_pids())
         for timeout_s in SEED_S:
             late = [pid for pid in late if not self._seed_one(descriptor, pid, timeout_s)]
             self.is_seeded.set()

@@ -78,7 +78,7 @@ class Readers:
             requests = _let_go(theirs, parent, "oomtrace-fork")
             if capabilities is not None:
                 with contextlib.suppress(OSError):
-                    privileges.keep(*capabilities)
+                    privileges.keep_capabilities(*capabilities)
             _fork_readers(requests, {_name(function): function for function in functions})
         finally:
             os._exit(0)

@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.identity.runtimes import QUESTIONS, Runtimes
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import procfs_reader
@@ -54,7 +54,7 @@ class Reading:
         roots: Iterable[tuple[str, str]],
         kept: str | None = None,
         boot_id: str | None = None,
-        disk: Disk | None = None,
+        disk: DiskWorker | None = None,
     ) -> None:
         """``roots``: of runtimes.  ``kept``: the file that tells what hung in earlier runs, written by ``disk``."""
         self.hung = Hung(kept, boot_id, disk)

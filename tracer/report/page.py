@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer import __version__
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
 from tracer.records.conclusions import since_boot, trigger_role, uptime_s
@@ -82,7 +82,7 @@ def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any
     rows = [_row(incident, numbered) for incident in incidents]
     return {
         "version": __version__,
-        "made": rfc3339(time.time_ns()),
+        "made": format_rfc3339(time.time_ns()),
         "notes": list(notes),
         "columns": list(rows[0]) if rows else [],
         "rows": [list(row.values()) for row in rows],

@@ -33,7 +33,7 @@ class Memcgs:
 
     def __init__(self, swap_bytes: int) -> None:
         """``swap_bytes``: the host's swap space."""
-        self._mount = cgroupfs.mounted()
+        self._mount = cgroupfs.find_mount()
         self._swap_bytes = swap_bytes
         self._above: dict[str, tuple[Memcg, ...]] = {}
 

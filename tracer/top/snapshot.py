@@ -6,7 +6,7 @@ import pwd
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypedDict
 
-from tracer.base.clock import at_boottime, boottime_ns
+from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
 from tracer.reading.processes import Process
@@ -217,7 +217,7 @@ def _entry_json(entry: Entry, host: Host) -> EntryJson:
         "cmdline": entry.cmdline,
         "state": process.state,
         "tty": process.tty,
-        "started_at": at_boottime(process.start_ns),
+        "started_at": boottime_to_rfc3339(process.start_ns),
         "cpu_time_ns": process.cpu_ns,
         "cpu_percent": round(entry.cpu_percent, 1),
         "memory_percent": round(entry.memory_percent, 1),

@@ -7,7 +7,7 @@ import sys
 from typing import IO, Any
 
 from tracer.base.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.base.printable import printable
 from tracer.logs.files import STDIN
 from tracer.watch.feed import Feed
@@ -23,7 +23,7 @@ def watch(path: str | None) -> int:
     except ImportError as error:
         if error.name != "urwid":
             raise
-        raise TracerError("oomtrace watch needs urwid", installation("watch"), EXIT_UNSUPPORTED) from error
+        raise TracerError("oomtrace watch needs urwid", install_hint("watch"), EXIT_UNSUPPORTED) from error
     if sys.stdout is None or not sys.stdout.isatty():
         raise TracerError("there is no terminal", "run it in one (ssh -t), or see oomtrace run", EXIT_USAGE)
     piped = sys.stdin is not None and not sys.stdin.isatty()

@@ -7,7 +7,7 @@ lies in tmpfs or in the kernel is not the victim's.
 
 from typing import TypedDict
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.base.printable import printable
 from tracer.records.conclusions import beancounter
 from tracer.records.matching import shown_container, shown_unit
@@ -187,7 +187,7 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
         at = seconds(verdict["time"])
         if at is not None and container is not None and container["runtime"] in ("docker", "podman"):
             # Not 0s: docker takes that for the begin of this second, and shows nothing of a kill within it.
-            until = rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
+            until = format_rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
             of = f"--filter container={shell_word(container['id'][:12])}"
             commands = [f"{container['runtime']} events --since {when} --until {until} {of}"]
         return {"text": "Ask the runtime who had it do that.", "commands": commands}

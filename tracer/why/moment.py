@@ -5,7 +5,7 @@ import calendar
 import re
 import time
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.logs.times import Calendar
 from tracer.records.conclusions import since_boot
 
@@ -28,7 +28,7 @@ def utc(moment: str | int | None) -> str | None:
     """What runtimes write, RFC 3339 in any zone or Unix time in nanoseconds, as records have it."""
     if isinstance(moment, str):
         moment = None if moment.startswith("0001-") else Calendar().iso(moment.encode())  # Go's zero
-    return rfc3339(moment) if moment is not None and 0 < moment < _MOST_NS else None
+    return format_rfc3339(moment) if moment is not None and 0 < moment < _MOST_NS else None
 
 
 def told(moment: str | None) -> str:

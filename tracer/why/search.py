@@ -87,7 +87,7 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
         state = _named_state(name, container_id, found, runtimes)
         if state is not None:
             states.append(state)
-    for path in cgroupfs.paths():
+    for path in cgroupfs.list_cgroups():
         whose = identify(path)._asdict()
         for kinds, asked in ((running, name), (inside, f"*/{name}")):
             if kinds is inside and names_container(asked, whose, ID_MIN):
@@ -110,7 +110,7 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
         running.add("container")
     if not full and is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if not full and any(_comm(pid) == name[: owners.COMM_LEN] for pid in procfs.pids()):
+    if not full and any(_comm(pid) == name[: owners.COMM_LEN] for pid in procfs.list_pids()):
         running.add("process")
     running, inside = running & asked_kinds, inside & asked_kinds
     return Target(name, tuple(states), _ordered(running), _ordered(inside), only, _ordered(full))
@@ -332,7 +332,7 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
         if container_id not in seen:
             seen.add(container_id)
             yield container_id, runtime
-    for path in cgroupfs.paths():
+    for path in cgroupfs.list_cgroups():
         container = owner_of(identify(path)._asdict()).container
         if container is not None and container["id"] not in seen:
             seen.add(container["id"])

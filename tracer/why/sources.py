@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from tracer.base.clock import at_boottime, suspended_ns
+from tracer.base.clock import boottime_to_rfc3339, suspended_ns
 from tracer.base.errors import TracerError
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.identity import enrich
@@ -211,7 +211,7 @@ def _first_line() -> str | None:
         return None
     try:
         for line in log.read():
-            return None if line.time_ns is None else at_boottime(line.time_ns + suspended_ns())
+            return None if line.time_ns is None else boottime_to_rfc3339(line.time_ns + suspended_ns())
     finally:
         log.close()
     return None

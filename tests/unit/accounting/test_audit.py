@@ -11,7 +11,7 @@ from tests.harness.environment import wait_until
 from tests.harness.records import complete
 from tracer.accounting.audit import QUIET_NS, Audit
 from tracer.accounting.ledger import Ledger
-from tracer.base.clock import at_boottime, boottime_ns
+from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.pipeline.incidents import Kill
 from tracer.records.model import Victim
 
@@ -112,7 +112,7 @@ def test_missing() -> None:
     assert gap is not None
     assert (gap["oom_kills"], gap["records"], gap["missing"]) == (3, 1, 2)
     assert gap["since"] is not None
-    assert gap["since"][:19] == at_boottime(1)[:19]
+    assert gap["since"][:19] == boottime_to_rfc3339(1)[:19]
     assert [(each["cgroup"], each["oom_kills"]) for each in gap["cgroups"]] == [("/c", 5), ("/b", 3)]
     assert [each["records"] for each in gap["cgroups"]] == [0, 0]
     assert not case.missing()

@@ -7,27 +7,27 @@ import sys
 PROGRAM = """
 import resource, sys, threading, time
 from tracer.base import threads
-from tracer.base.hung_disk import Disk, within
+from tracer.base.hung_disk import DiskWorker, call_with_timeout
 
 def limit(bytes_max):
     resource.setrlimit(resource.RLIMIT_AS, (bytes_max, resource.RLIM_INFINITY))
 
-disk, done = Disk(), []
+disk, done = DiskWorker(), []
 threading.stack_size(256 << 20)
 with open("/proc/self/statm") as file:
     limit(int(file.read().split()[0]) * resource.getpagesize() + (64 << 20))
 for _ in range(3):
     assert threads.start("names", print) is None
-disk.ask(lambda: None)
-assert not disk.wait(5) and not done
+disk.submit(lambda: None)
+assert not disk.wait_idle(5) and not done
 try:
-    within(5, print)
+    call_with_timeout(5, print)
 except TimeoutError as error:
     print(error.strerror)
-print(threads.refused)
+print(threads.start_failures)
 limit(resource.RLIM_INFINITY)
-disk.ask(lambda: done.append(1))
-assert disk.wait(5) and done == [1]
+disk.submit(lambda: done.append(1))
+assert disk.wait_idle(5) and done == [1]
 """
 
 

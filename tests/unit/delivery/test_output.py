@@ -21,7 +21,7 @@ import pytest
 import tracer
 from tests.harness.lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 from tracer.base import backoff
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.delivery import output as output_module
 from tracer.delivery import spool as spool_module
 from tracer.delivery import undelivered
@@ -443,7 +443,7 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
 
 def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
     """Of what was delivered all leaves, from memory or from the spool, and nothing that was not."""
-    disk, spool = Disk(), Stuck(str(tmp_path), "http://u")
+    disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
     undelivered = Undelivered(spool, disk)
     for number in range(3):
         undelivered.queue.put(record(number))
@@ -453,13 +453,13 @@ def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
     wait_for(lambda: undelivered._moving is not None)
     undelivered.delivered(2, is_spooled, begin)
     spool.may.set()
-    wait_for(disk.wait)
+    wait_for(disk.wait_idle)
     assert undelivered.first(3, set)[0] == [record(2)]
 
 
 def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
     """What was delivered ahead of the spool stays in it behind what is older: rather twice than never."""
-    disk, spool = Disk(), Stuck(str(tmp_path), "http://u")
+    disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
     undelivered = Undelivered(spool, disk)
     spool.may.set()
     undelivered.queue.put(record(0))
@@ -467,12 +467,12 @@ def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
     spool.may.clear()
     undelivered.queue.put(record(1))
     undelivered.keep(waits=False)
-    wait_for(disk.hangs)
+    wait_for(disk.is_hung)
     lines, is_spooled, begin = undelivered.first(2, set)
     assert lines == [record(1)]
     undelivered.delivered(1, is_spooled, begin)
     spool.may.set()
-    wait_for(disk.wait)
+    wait_for(disk.wait_idle)
     assert undelivered.first(3, set) == ([record(0), record(1)], True, 0)
 
 
@@ -510,14 +510,14 @@ def test_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
     """A job that fails is told of, and the next one is done."""
-    disk, done = Disk(), threading.Event()
+    disk, done = DiskWorker(), threading.Event()
 
     def fails() -> None:
         raise ZeroDivisionError
 
-    disk.ask(fails)
-    disk.ask(done.set)
-    assert disk.wait(20)
+    disk.submit(fails)
+    disk.submit(done.set)
+    assert disk.wait_idle(20)
     assert done.is_set()
     assert "cannot write what is kept on disk: ZeroDivisionError()" in capfd.readouterr().err
 

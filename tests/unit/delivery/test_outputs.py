@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tracer.base.errors import TracerError
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.delivery.outputs import Outputs
 
 
@@ -14,7 +14,7 @@ def test_spool_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     """Without a place to keep records in they are delivered all the same, and it is said."""
     (tmp_path / "state").write_text("no folder")
     outputs = Outputs([f"file:{tmp_path}/x"])
-    (output,) = outputs.start(f"{tmp_path}/state", Disk())
+    (output,) = outputs.start(f"{tmp_path}/state", DiskWorker())
     output.put(b"{}\n")
     output.close(5)
     assert (tmp_path / "x").read_bytes() == b"{}\n"
@@ -26,7 +26,7 @@ def test_spool_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 def test_none_is_left(tmp_path: Path) -> None:
     """An exchange for nothing changes nothing."""
     outputs = Outputs([f"file:{tmp_path}/x"])
-    (output,) = outputs.start(None, Disk())
+    (output,) = outputs.start(None, DiskWorker())
     for wanted in ([], [f"file:{tmp_path}/x", f"file:{tmp_path}/no/such/folder"]):
         with pytest.raises(TracerError):
             outputs.exchange(wanted)

@@ -176,7 +176,7 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
         go_on.wait(10)
         yield "/"
 
-    monkeypatch.setattr(cgroupfs, "paths", paths)
+    monkeypatch.setattr(cgroupfs, "list_cgroups", paths)
     asked = Names(runtimes)
     asked.expect(None)
     assert begun.wait(10)
@@ -202,7 +202,7 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
             go_on.wait(10)
             return runtimes.find(container_id, runtime, pod_uid)
 
-    monkeypatch.setattr(cgroupfs, "paths", lambda: iter(["/", f"/docker/{ID}"]))
+    monkeypatch.setattr(cgroupfs, "list_cgroups", lambda: iter(["/", f"/docker/{ID}"]))
     asked = Names(Waiting())
     asked.expect(f"/docker/{PAUSE}")
     assert begun.wait(10)

@@ -7,7 +7,7 @@ import pytest
 
 from tracer.identity.cgroup_path import parse_proc_cgroup
 from tracer.linux import cgroupfs, procfs
-from tracer.linux.cgroupfs import Mount, find_mount
+from tracer.linux.cgroupfs import Mount, parse_mountinfo
 
 V1 = "35 32 0:31 / /sys/fs/cgroup/memory rw,nosuid shared:12 - cgroup cgroup rw,memory\n"
 CPU = "36 32 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -33,14 +33,14 @@ SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
 )
 def test_find_mount(mountinfo: str, expected: Mount | None) -> None:
     """The hierarchy that has the memory controller, v1 before v2."""
-    assert find_mount(mountinfo) == expected
+    assert parse_mountinfo(mountinfo) == expected
 
 
 def test_paths() -> None:
     """This process's own cgroup is among those that are found."""
     text = procfs.read_cgroup(1)
     assert text is not None
-    if find_mount(Path(cgroupfs.MOUNTINFO).read_text()) is None:
-        assert list(cgroupfs.paths()) == []
+    if parse_mountinfo(Path(cgroupfs.MOUNTINFO).read_text()) is None:
+        assert list(cgroupfs.list_cgroups()) == []
     else:
-        assert parse_proc_cgroup(text) in list(cgroupfs.paths())
+        assert parse_proc_cgroup(text) in list(cgroupfs.list_cgroups())

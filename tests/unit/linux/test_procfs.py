@@ -72,10 +72,10 @@ def test_start(renamed: None) -> None:
     own_ns = procfs.read_start_ns(OWN)
     assert own_ns is not None
     assert 0 < own_ns < before
-    assert procfs.is_same(OWN, own_ns)
-    assert procfs.lives(OWN, own_ns)
-    assert not procfs.is_same(OWN, own_ns - 3 * TICK_NS)
-    assert not procfs.lives(OWN, own_ns - 3 * TICK_NS)
+    assert procfs.is_same_process(OWN, own_ns)
+    assert procfs.is_running(OWN, own_ns)
+    assert not procfs.is_same_process(OWN, own_ns - 3 * TICK_NS)
+    assert not procfs.is_running(OWN, own_ns - 3 * TICK_NS)
 
 
 def test_exe_and_cgroup() -> None:
@@ -86,7 +86,7 @@ def test_exe_and_cgroup() -> None:
 
 def test_pids() -> None:
     """This process is among those that run."""
-    found = list(procfs.pids())
+    found = list(procfs.list_pids())
     assert OWN in found
     assert len(set(found)) == len(found)
 
@@ -112,15 +112,15 @@ def test_zombie() -> None:
     assert procfs.read_exe(child) is None
     start_ns = procfs.read_start_ns(child)
     assert start_ns is not None
-    assert procfs.is_same(child, start_ns)
-    assert not procfs.lives(child, start_ns)
+    assert procfs.is_same_process(child, start_ns)
+    assert not procfs.is_running(child, start_ns)
     os.waitpid(child, 0)
 
 
 def test_oom_kills() -> None:
     """The kernel's own count is the one in /proc/vmstat."""
     lines = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    count = procfs.oom_kills()
+    count = procfs.read_oom_kill_count()
     assert count is not None
     assert int(lines["oom_kill"]) <= count
 
@@ -131,11 +131,11 @@ def test_count_behind_the_first_page() -> None:
     os.write(writer, b"nr_free_pages 1\n" * 250)
     os.write(writer, b"drop_slab 7\noom_kill 42\nnuma_pte_updates 0\n")
     os.close(writer)
-    assert procfs.oom_kills(f"/proc/self/fd/{reader}") == 42
+    assert procfs.read_oom_kill_count(f"/proc/self/fd/{reader}") == 42
     os.close(reader)
 
 
 def test_no_count() -> None:
     """Before Linux 4.13 there is none; nor where /proc is not."""
-    assert procfs.oom_kills("/proc/self/stat") is None
-    assert procfs.oom_kills("/proc/self/none") is None
+    assert procfs.read_oom_kill_count("/proc/self/stat") is None
+    assert procfs.read_oom_kill_count("/proc/self/none") is None

@@ -66,7 +66,7 @@ def test_hostile(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(root / "config.json")
     began = time.monotonic()
     with pytest.raises(UnreadableError, match=r"config\.json: "):
-        safe_files.read(str(root), "config.json")
+        safe_files.read_file(str(root), "config.json")
     assert time.monotonic() - began < 1
 
 
@@ -77,23 +77,23 @@ def test_read(tmp_path: Path) -> None:
     (tmp_path / "root/b").symlink_to("a")
     (tmp_path / "moved").symlink_to("root")
     for path in (tmp_path / "root", tmp_path / "moved"):
-        assert safe_files.read(str(path), "a") == safe_files.read(str(path), "b") == b"content"
+        assert safe_files.read_file(str(path), "a") == safe_files.read_file(str(path), "b") == b"content"
 
 
 def test_missing(tmp_path: Path) -> None:
     """What is not there is no error, whichever part of the path it is."""
-    assert safe_files.read(str(tmp_path), "no") is None
-    assert safe_files.read(str(tmp_path), "no/such") is None
-    assert safe_files.read(str(tmp_path / "no"), "file") is None
-    assert list(safe_files.names(str(tmp_path / "no"))) == []
+    assert safe_files.read_file(str(tmp_path), "no") is None
+    assert safe_files.read_file(str(tmp_path), "no/such") is None
+    assert safe_files.read_file(str(tmp_path / "no"), "file") is None
+    assert list(safe_files.list_directory(str(tmp_path / "no"))) == []
 
 
 def test_limit(tmp_path: Path) -> None:
     """The limit is the largest size that is read."""
     (tmp_path / "a").write_bytes(b"12345")
-    assert safe_files.read(str(tmp_path), "a", 5) == b"12345"
+    assert safe_files.read_file(str(tmp_path), "a", 5) == b"12345"
     with pytest.raises(UnreadableError, match="5 bytes, more than 4"):
-        safe_files.read(str(tmp_path), "a", 4)
+        safe_files.read_file(str(tmp_path), "a", 4)
 
 
 def test_path_out(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_path_out(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
     for name in ("../secret", "/etc/hostname", "a/../../secret"):
         with pytest.raises(UnreadableError):
-            raise UnreadableError if safe_files.read(str(tmp_path / "root"), name) is None else AssertionError
+            raise UnreadableError if safe_files.read_file(str(tmp_path / "root"), name) is None else AssertionError
 
 
 def test_names(tmp_path: Path) -> None:
@@ -110,10 +110,10 @@ def test_names(tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).mkdir()
     (tmp_path / "a/file").touch()
-    assert sorted(safe_files.names(str(tmp_path))) == ["a", "b", "c"]
-    assert list(safe_files.names(str(tmp_path), "a")) == ["file"]
-    assert len(list(safe_files.names(str(tmp_path), count_max=2))) == 2
-    assert list(safe_files.names(str(tmp_path), "a/file")) == []
+    assert sorted(safe_files.list_directory(str(tmp_path))) == ["a", "b", "c"]
+    assert list(safe_files.list_directory(str(tmp_path), "a")) == ["file"]
+    assert len(list(safe_files.list_directory(str(tmp_path), count_max=2))) == 2
+    assert list(safe_files.list_directory(str(tmp_path), "a/file")) == []
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     for name in ("a", "missing", *(make.__name__ for make in HOSTILE)):
         try:
-            safe_files.read(str(tmp_path / "root"), name)
-            list(safe_files.names(str(tmp_path / "root")))
+            safe_files.read_file(str(tmp_path / "root"), name)
+            list(safe_files.list_directory(str(tmp_path / "root")))
         except UnreadableError:
             pass
     assert before == os.listdir("/proc/self/fd")
@@ -142,7 +142,7 @@ def test_read_once(tmp_path: Path) -> None:
         return len(data)
 
     def ask() -> int | None:
-        return safe_files.read_once(str(tmp_path), "a", make)
+        return safe_files.read_cached(str(tmp_path), "a", make)
 
     assert ask() is None
     path = tmp_path / "a"
@@ -164,7 +164,7 @@ def test_read_once(tmp_path: Path) -> None:
 def test_read_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the files that were asked for last."""
     monkeypatch.setattr(safe_files, "_NEW_NS", -1)
-    for number in range(2 * safe_files.KEPT_MAX):
+    for number in range(2 * safe_files.CACHED_MAX):
         (tmp_path / str(number)).write_text("x")
-        safe_files.read_once(str(tmp_path), str(number), lambda data, _: len(data))
-    assert len(safe_files._kept) == safe_files.KEPT_MAX
+        safe_files.read_cached(str(tmp_path), str(number), lambda data, _: len(data))
+    assert len(safe_files._cache) == safe_files.CACHED_MAX

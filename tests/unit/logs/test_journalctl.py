@@ -11,7 +11,7 @@ import pytest
 from tests.harness.environment import require
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.log_formats import BOOT_NS, HOST, WHOLE
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.logs.kills import Form, LogKills
 
 REMOTE = "/lib/systemd/systemd-journal-remote"
@@ -54,7 +54,7 @@ def test_form(journal: Path, form: str, tmp_path: Path) -> None:
     assert len(tids) <= len(expected)
     times: dict[int, set[str]] = {}
     for report in expected:
-        times.setdefault(report.tid, set()).add(rfc3339((report.time_ns or 0) + BOOT_NS)[:19])
+        times.setdefault(report.tid, set()).add(format_rfc3339((report.time_ns or 0) + BOOT_NS)[:19])
     for record in found:
         assert record["host"]["name"] == HOST
         assert (record["host"]["boot_id"] is not None) is (form in WHOLE_FORMS)

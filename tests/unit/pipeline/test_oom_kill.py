@@ -80,11 +80,11 @@ def test_who_asked() -> None:
 def test_times() -> None:
     """Moments of the kernel's clock become times of day."""
     now = events.header(wire.VICTIM, time_ns=clock.boottime_ns())
-    before = clock.rfc3339(time.time_ns() - 1_000_000_000)
+    before = clock.format_rfc3339(time.time_ns() - 1_000_000_000)
     when = complete(kill(victim(header=now)))["time"]
     assert when is not None
     assert TIME.fullmatch(when)
-    assert before < when < clock.rfc3339(time.time_ns() + 1_000_000_000)
+    assert before < when < clock.format_rfc3339(time.time_ns() + 1_000_000_000)
 
 
 @pytest.mark.parametrize(

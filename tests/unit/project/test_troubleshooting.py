@@ -80,7 +80,7 @@ def locked_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
 
 def without_capabilities(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
     """What doctor says of them."""
-    monkeypatch.setattr(privileges, "missing", lambda: ["CAP_BPF", "CAP_PERFMON"])
+    monkeypatch.setattr(privileges, "missing_capabilities", lambda: ["CAP_BPF", "CAP_PERFMON"])
     with pytest.raises(typer.Exit):
         doctor(as_json=False)
     return "\n".join(capfd.readouterr().out.splitlines()[:2])
@@ -95,7 +95,7 @@ def without_kernel_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
 
 def second_oomtrace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A folder that somebody else has locked; only root could have one in a bpffs."""
-    monkeypatch.setattr(bpffs, "filesystem", lambda _path: bpffs.MAGIC)
+    monkeypatch.setattr(bpffs, "filesystem_magic", lambda _path: bpffs.MAGIC)
     first = pins.Pins(str(tmp_path))
     said = message(lambda: pins.Pins(str(tmp_path)))
     del first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.base.hung_disk import Disk
+from tracer.base.hung_disk import DiskWorker
 from tracer.linux import procfs
 from tracer.reading import hung_sources as module
 from tracer.reading.hung_sources import AGAIN_FIRST_S, Hung
@@ -62,12 +62,12 @@ def test_folder(now: list[float]) -> None:
 
 def test_kept(tmp_path: Path, now: list[float]) -> None:
     """The next run knows it, unless the process is gone or the host was started anew."""
-    path, disk = str(tmp_path / "hung"), Disk()
+    path, disk = str(tmp_path / "hung"), DiskWorker()
     first = Hung(path, BOOT, disk)
     first.add_process(OWN, own_start_ns())
     first.add_process(2**22 + 1, 5)  # a pid that cannot be
     first.add_folder("/user")
-    assert disk.wait()
+    assert disk.wait_idle()
     second = Hung(path, BOOT, disk)
     assert second.has_process(OWN, own_start_ns())
     assert second.has_folder("/user")
@@ -104,10 +104,10 @@ def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
     """What cannot be understood is forgotten, and written anew."""
     (tmp_path / "hung").write_text(text)
-    disk = Disk()
+    disk = DiskWorker()
     hung = Hung(str(tmp_path / "hung"), BOOT, disk)
     hung.add_process(OWN, own_start_ns())
-    assert disk.wait()
+    assert disk.wait_idle()
     assert Hung(str(tmp_path / "hung"), BOOT, disk).has_pid(OWN)
 
 
@@ -116,7 +116,7 @@ def test_no_links(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("mine")
     (tmp_path / "hung").symlink_to(tmp_path / "other")
     (tmp_path / "hung.new").symlink_to(tmp_path / "other")
-    disk = Disk()
+    disk = DiskWorker()
     Hung(str(tmp_path / "hung"), BOOT, disk).add_process(OWN, own_start_ns())
-    disk.wait()
+    disk.wait_idle()
     assert (tmp_path / "other").read_text() == "mine"

@@ -14,7 +14,7 @@ from tests.harness.hanging import dead_server
 from tests.unit.commands.test_cli import oomtrace
 from tests.unit.why.test_verdict import ID, line_of, sigkill
 from tracer.identity.runtimes import Runtimes
-from tracer.linux.privileges import for_reading
+from tracer.linux.privileges import reader_capabilities
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import processes
 from tracer.reading.directory_reader import READ_S
@@ -52,7 +52,7 @@ def test_hanging_folder_of_top(hanging: Path) -> None:
     own = processes.read(os.getpid())
     assert own is not None
     shown = [own._replace(cgroup=f"/docker/{ID}")]
-    with closing(Reading(for_reading(network=False))) as reading:
+    with closing(Reading(reader_capabilities(network=False))) as reading:
         reading.begin([("docker", str(hanging))])
         top = Top(reading.runtimes, lambda: shown)
         host, entries = top.look()

@@ -160,7 +160,7 @@ def test_never_killed() -> None:
     init = processes.read(1)
     if init is not None and processes._sees_host():
         assert badness(init, 1 << 20) is None
-    found = map(processes.read, proc.pids())
+    found = map(processes.read, proc.list_pids())
     threads = [each for each in found if each is not None and each.ppid == 2]
     assert [badness(each, 1 << 20) for each in threads] == [None] * len(threads)
 

@@ -19,7 +19,7 @@ from tests.harness.environment import MIB, ROOT, require
 from tests.harness.kernel_log_files import FILES
 from tests.harness.records import HOST, validate
 from tests.unit.commands.test_cli import check_refusal, oomtrace
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.delivery.sinks.journald_fields import entry
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.identity.runtime_metadata import Facts
@@ -44,7 +44,7 @@ POD = f"/kubepods/burstable/pod{POD_UID}".encode()
 UNIT = b"/system.slice/mail.service"
 KILL_S = 1_800_000_000.0
 NOW_S = KILL_S + 600
-AT = rfc3339(int(KILL_S * 1e9))
+AT = format_rfc3339(int(KILL_S * 1e9))
 RECORDS = Records()
 
 
@@ -98,7 +98,7 @@ def state(**changed: Any) -> State:
         "running": False,
         "oom_killed": True,
         "exit_code": 137,
-        "finished_at": rfc3339(int((KILL_S + 0.3) * 1e9)),
+        "finished_at": format_rfc3339(int((KILL_S + 0.3) * 1e9)),
     }
     return {**ended, **changed}  # type: ignore[typeddict-item]
 
@@ -300,7 +300,7 @@ def test_the_same_kill_twice(killed: Killed) -> None:
     assert logged["limit"] is not None
     assert logged["limit"]["breakdown"] is not None
     seen = copy.deepcopy(logged)
-    seen["source"], seen["id"], seen["time"] = "bpf_tracepoints", "other", rfc3339(int((KILL_S + 0.002) * 1e9))
+    seen["source"], seen["id"], seen["time"] = "bpf_tracepoints", "other", format_rfc3339(int((KILL_S + 0.002) * 1e9))
     assert seen["limit"] is not None
     seen["limit"]["breakdown"] = None
     for order in ([Found(logged, "log"), Found(seen, "file")], [Found(seen, "file"), Found(logged, "log")]):
@@ -398,7 +398,7 @@ def test_log_does_not_know_the_init(killed: Killed) -> None:
 def test_another_end_later(killed: Killed) -> None:
     """A child was OOM killed an hour before the container exited with 0: that did not end it, though Docker says so."""
     kill = container_kill(killed, False)
-    later = state(exit_code=0, finished_at=rfc3339(int((KILL_S + 3600) * 1e9)))
+    later = state(exit_code=0, finished_at=format_rfc3339(int((KILL_S + 3600) * 1e9)))
     verdict = judged([kill], "cart", "container", (later,))
     assert (verdict["cause"], verdict["kill"], verdict["earlier"]) == ("exited", None, 1)
     assert verdict["runtime"] is not None
@@ -427,9 +427,9 @@ def test_container_of_another_pod(killed: Killed, running: bool) -> None:
     assert (verdict["kill"], verdict["exit_code"]) == ((kill, 137) if running else (None, 7))
 
 
-SINCE = rfc3339(int((KILL_S - 3600) * 1e9))
-BEFORE = rfc3339(int((KILL_S - 60) * 1e9))
-AFTER = rfc3339(int((KILL_S + 3600) * 1e9))
+SINCE = format_rfc3339(int((KILL_S - 3600) * 1e9))
+BEFORE = format_rfc3339(int((KILL_S - 60) * 1e9))
+AFTER = format_rfc3339(int((KILL_S + 3600) * 1e9))
 
 
 @pytest.mark.parametrize(
@@ -503,7 +503,7 @@ def test_events_of_a_kill() -> None:
     record["sender"].update(SENDERS["runtime"])  # type: ignore[typeddict-item]
     (advice,) = advise(judged([record], "cart", "container"))
     assert advice["commands"] == [
-        f"docker events --since {AT[:19]}Z --until {rfc3339(int((KILL_S + 10) * 1e9))[:19]}Z "
+        f"docker events --since {AT[:19]}Z --until {format_rfc3339(int((KILL_S + 10) * 1e9))[:19]}Z "
         f"--filter container={ID[:12]}"
     ]
     record["time"] = None
@@ -525,7 +525,7 @@ def test_killed_from_inside() -> None:
 def test_oom_kill_before_the_runtimes_own(killed: Killed) -> None:
     """runc sends SIGKILL after a container's dead init: the OOM kill was the reason."""
     kill = container_kill(killed, True)
-    late = sigkill(time=rfc3339(int((KILL_S + 0.2) * 1e9)))
+    late = sigkill(time=format_rfc3339(int((KILL_S + 0.2) * 1e9)))
     verdict = judged([kill, late], "cart", "container", (state(),))
     assert verdict["cause"] == "own_limit"
     assert judged([kill, late], "cart", "container")["cause"] == "own_limit"
@@ -534,8 +534,8 @@ def test_oom_kill_before_the_runtimes_own(killed: Killed) -> None:
 def test_docker_kill_after_a_child(killed: Killed) -> None:
     """Docker's flag is of the child that was OOM killed before; the container was killed by somebody."""
     kill = container_kill(killed, False)
-    late = sigkill(time=rfc3339(int((KILL_S + 60) * 1e9)))
-    ended = state(finished_at=rfc3339(int((KILL_S + 60.2) * 1e9)))
+    late = sigkill(time=format_rfc3339(int((KILL_S + 60) * 1e9)))
+    ended = state(finished_at=format_rfc3339(int((KILL_S + 60.2) * 1e9)))
     verdict = judged([kill, late], "cart", "container", (ended,))
     assert (verdict["cause"], verdict["earlier"]) == ("sigkill", 1)
     assert verdict["runtime"] is not None
@@ -544,7 +544,7 @@ def test_docker_kill_after_a_child(killed: Killed) -> None:
 
 def at(kill: OomKill, offset_s: float) -> OomKill:
     made = copy.deepcopy(kill)
-    made["time"] = rfc3339(int((KILL_S + offset_s) * 1e9))
+    made["time"] = format_rfc3339(int((KILL_S + offset_s) * 1e9))
     made["incident"]["id"] = f"i{offset_s}"
     made["id"] = f"k{offset_s}"
     return made
@@ -894,7 +894,7 @@ def test_utc(told_: str | int | None, expected: str | None) -> None:
 
 def test_moments() -> None:
     """Times are read as they are written, and what is none is not read."""
-    assert seconds(rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
+    assert seconds(format_rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
     assert seconds("2027-01-15T08:00:00Z") == 1_800_000_000
     assert [seconds(bad) for bad in (None, "", "soon", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00")] == [
         None

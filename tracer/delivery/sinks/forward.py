@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.delivery.sinks.connect import Peer
 from tracer.delivery.sinks.forward_secret import Secrets
@@ -77,7 +77,7 @@ class ForwardSink(Remote):
         try:
             import msgpack
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs msgpack", installation("forward")) from error
+            raise TracerError(f"{target.scheme} needs msgpack", install_hint("forward")) from error
         self.uri = target.uri
         self._msgpack = msgpack
         self._target, self._tag, self._peer = target, tag, peer

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.delivery.sinks.known import Known, known
 from tracer.delivery.spool_dir import fnv1a
 
@@ -55,7 +55,7 @@ def bulk(lines: Sequence[bytes], index: str) -> bytes:
     parts = []
     for line in lines:
         about = known(line)
-        day = rfc3339(_time_ns(about))[:10].replace("-", ".")
+        day = format_rfc3339(_time_ns(about))[:10].replace("-", ".")
         action = {"create": {"_index": index.replace("{date}", day), "_id": document_id(line, about)}}
         parts += [orjson.dumps(action), b"\n", line]
     return b"".join(parts)

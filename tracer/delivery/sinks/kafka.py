@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.base.log import warn
 from tracer.delivery.sinks import RejectedError, Remote, Sink
 from tracer.delivery.sinks.about import about
@@ -74,7 +74,7 @@ class KafkaSink(Remote):
         try:
             import confluent_kafka
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs confluent-kafka", installation("kafka")) from error
+            raise TracerError(f"{target.scheme} needs confluent-kafka", install_hint("kafka")) from error
         self._library = confluent_kafka
         self._target = target
         self._topic = target.path.removeprefix("/")

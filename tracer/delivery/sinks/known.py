@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tracer.base.clock import unix_ns
+from tracer.base.clock import parse_rfc3339
 from tracer.records.line_prefix import EVENT_PREFIX
 from tracer.records.record_id import Id, identify
 
@@ -42,7 +42,7 @@ def known(line: bytes) -> Known:
         identify(fields),
         _first(fields, _HOSTS),
         _first(fields, _NAMESPACES),
-        unix_ns(_first(fields, _TIMES)),
+        parse_rfc3339(_first(fields, _TIMES)),
         is_json=True,
     )
 

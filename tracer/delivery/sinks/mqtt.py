@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
 from tracer.delivery.sinks.about import about
 from tracer.delivery.sinks.target import Form, Option, Target
@@ -55,7 +55,7 @@ class MqttSink(Remote):
         try:
             from paho.mqtt import client, packettypes, properties, reasoncodes
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs paho-mqtt 2", installation("mqtt")) from error
+            raise TracerError(f"{target.scheme} needs paho-mqtt 2", install_hint("mqtt")) from error
         self._paho, self._packets, self._properties = client, packettypes.PacketTypes, properties.Properties
         self._reason = reasoncodes.ReasonCode
         self.uri = target.uri

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 import tracer
-from tracer.base.clock import unix_ns
+from tracer.base.clock import parse_rfc3339
 from tracer.base.errors import TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.delivery.sinks import RejectedError, Remote, Sink
 from tracer.delivery.sinks.http_client import OPTIONS, Answer, Client
 from tracer.delivery.sinks.target import Form, Target
@@ -42,7 +42,7 @@ def open_target(target: Target) -> Sink:
     try:
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
     except ImportError as error:
-        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", installation("otlp")) from error
+        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", install_hint("otlp")) from error
     return OtlpSink(target, logs_service_pb2)
 
 
@@ -100,7 +100,7 @@ class OtlpSink(Remote):
 
 
 def _fill(log: "LogRecord", record: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    log.time_unix_nano = max(0, unix_ns(record.get("time")) or 0)  # 0: unknown
+    log.time_unix_nano = max(0, parse_rfc3339(record.get("time")) or 0)  # 0: unknown
     log.observed_time_unix_nano = time.time_ns()
     number, log.severity_text = SEVERITIES.get(str(record.get("type")), INFO)
     log.severity_number = number  # type: ignore[assignment]

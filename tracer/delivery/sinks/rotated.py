@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from tracer.base import threads
 from tracer.base.errors import TracerError
-from tracer.base.extras import installation
+from tracer.base.extras import install_hint
 from tracer.base.log import warn
 from tracer.delivery.sinks.alone import alone
 
@@ -243,7 +243,7 @@ def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
-        hint = f"{installation('zstd')}; or use compress=gzip"
+        hint = f"{install_hint('zstd')}; or use compress=gzip"
         raise TracerError("compress=zstd needs zstandard", hint) from error
     return zstandard
 

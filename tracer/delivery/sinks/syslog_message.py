@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import orjson
 
-from tracer.base.clock import rfc3339
+from tracer.base.clock import format_rfc3339
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.printable import printable
 from tracer.delivery.sinks import RejectedError, message
@@ -123,7 +123,7 @@ def _parameters(data: "list[Field]") -> Iterator[tuple[str, str]]:
 
 def _time(unix_ns: int | None) -> str:
     """RFC 5424 knows microseconds at most."""
-    return _NIL if unix_ns is None else f"{rfc3339(unix_ns)[:26]}Z"
+    return _NIL if unix_ns is None else f"{format_rfc3339(unix_ns)[:26]}Z"
 
 
 def _word(text: str, characters: int) -> str:

@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from tests.harness.full_records import FULL
 from tests.harness.http_peer import Peer, Reply, serving
 from tests.harness.lines import settle
-from tracer.base.clock import unix_ns
+from tracer.base.clock import parse_rfc3339
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import RejectedError
@@ -81,7 +81,7 @@ def test_records(peer: Peer, sink: OtlpSink) -> None:
     """Of every type, in order, all as the style ``otel`` has it."""
     lines = [line(record) for record in FULL.values()] * 3
     assert sink.write(lines) == len(lines)
-    expected = [{**otel(record), "Timestamp": unix_ns(record["time"])} for record in FULL.values()] * 3
+    expected = [{**otel(record), "Timestamp": parse_rfc3339(record["time"])} for record in FULL.values()] * 3
     assert received(peer) == expected
     assert (peer.asked[0].path, peer.asked[0].headers["content-type"]) == ("/v1/logs", "application/x-protobuf")
     assert peer.asked[0].headers["content-encoding"] == "gzip"

@@ -44,7 +44,7 @@ from tests.harness.lines import record
 from tracer.delivery.sinks.open import open_sink
 from tracer.linux import privileges
 sink = open_sink(sys.argv[1])
-privileges.drop()
+privileges.drop_capabilities()
 for number in range(6):
     sink.write([record(number, 900)])
 sink.close()
