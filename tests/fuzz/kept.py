@@ -13,9 +13,9 @@ from tests.harness.records import HOST, validate
 from tracer.accounting.ledger import Entry, Ledger
 from tracer.delivery.spool import Spool
 from tracer.encoding import encoder
+from tracer.logs.log_records import LogRecords
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Reports
-from tracer.logs.records import LogRecords
+from tracer.logs.oom_report import ReportAssembler
 
 from .target import Target
 
@@ -25,7 +25,7 @@ _LINES = [b'{"seq":%d}\n' % number for number in range(3)]
 
 def run_oom_report(data: bytes) -> None:
     """No more kills than lines that say so; each is a record on one line."""
-    reports, records = Reports(), LogRecords("6a4ce4a0", 4096)
+    reports, records = ReportAssembler(), LogRecords("6a4ce4a0", 4096)
     found = []
     for number, text in enumerate(data.split(b"\n")):
         found += list(reports.feed(LogLine(text, number * 1000, "printk")))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from tests.harness import DATA
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Reports
-from tracer.logs.reported import Report
+from tracer.logs.oom_report import ReportAssembler
+from tracer.logs.victim_report import VictimReport
 
 FOLDER = DATA / "kernel_logs"
 FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.txt"))}
@@ -36,8 +36,8 @@ def unescape(text: bytes) -> bytes:
     return re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text)
 
 
-def reports(log: Iterable[LogLine]) -> list[Report]:
+def reports(log: Iterable[LogLine]) -> list[VictimReport]:
     """All reports of a log."""
-    joiner = Reports()
+    joiner = ReportAssembler()
     found = [report for line in log for report in joiner.feed(line)]
     return found + joiner.end()

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tracer.logs.kills import Form, LogKills
+from tracer.logs.kills import KillSearch, ReadOptions
 
 from . import oracles
 from .environment import IN_VM, PAGE
@@ -28,8 +28,8 @@ def parsed(log: Iterable[bytes], file: Path) -> dict[int, Record]:
     """The records that parse makes of text of /dev/kmsg, by the thread that was killed."""
     file.write_bytes(b"".join(log))
     booted_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    form = Form(boot_time=datetime.fromtimestamp(booted_ns / 1e9).astimezone().isoformat())
-    records: list[Any] = list(LogKills(form=form).kills([str(file)]))
+    form = ReadOptions(boot_time=datetime.fromtimestamp(booted_ns / 1e9).astimezone().isoformat())
+    records: list[Any] = list(KillSearch(form=form).kills([str(file)]))
     found = {record["victim"]["tid"]: record for record in records}
     assert len(records) == len(found), "one record a victim"
     return found

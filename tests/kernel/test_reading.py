@@ -26,9 +26,9 @@ from tracer.linux import procfs
 from tracer.linux.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import procfs_reader
-from tracer.reading.hung_sources import Hung
-from tracer.reading.procfs_reader import LOOK_S, ProcessReader
-from tracer.reading.reader_processes import GIVEN_UP_MAX, HangsError, Readers
+from tracer.reading.hung_sources import HungSources
+from tracer.reading.procfs_reader import LOOK_S, ProcfsReader
+from tracer.reading.reader_processes import GIVEN_UP_MAX, ReaderPool, ReadTimeoutError
 from tracer.records.host import read_boot_id
 
 from .conftest import Eat, MakeDaemon
@@ -41,8 +41,8 @@ END_S = PATIENCE * 5.0
 
 
 @pytest.fixture
-def readers() -> Iterator[Readers]:
-    made = Readers((*procfs_reader.FUNCTIONS, *QUESTIONS))
+def readers() -> Iterator[ReaderPool]:
+    made = ReaderPool((*procfs_reader.FUNCTIONS, *QUESTIONS))
     yield made
     made.close()
 
@@ -114,25 +114,25 @@ def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, e
     assert daemon.poll()[-1]["metadata_errors"] > 0
 
 
-def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
+def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
     """Neither later nor by the next run, for as long as the process is there; others are."""
     boot_id, path = read_boot_id(), str(tmp_path / "hung")
 
-    def look(hung: Hung, pid: int) -> float:
+    def look(hung: HungSources, pid: int) -> float:
         started_ns, began_s = procfs.read_start_ns(pid), time.monotonic()
         assert started_ns is not None
-        assert ProcessReader(readers, hung).look(pid, started_ns) is None
+        assert ProcfsReader(readers, hung).look(pid, started_ns) is None
         return time.monotonic() - began_s
 
     readers.ask(PATIENCE_S, procfs.read_start_ns, os.getpid())  # it is there
     with stuck(tmp_path / "mnt") as pid:
         disk = DiskWorker()
-        hung = Hung(path, boot_id, disk)
+        hung = HungSources(path, boot_id, disk)
         assert look(hung, pid) >= LOOK_S
         assert look(hung, pid) < LOOK_S / 2
         assert disk.wait_idle()
-        assert look(Hung(path, boot_id, disk), pid) < LOOK_S / 2
-        assert look(Hung(path, "0" * 32, disk), pid) >= LOOK_S
+        assert look(HungSources(path, boot_id, disk), pid) < LOOK_S / 2
+        assert look(HungSources(path, "0" * 32, disk), pid) >= LOOK_S
         # Others are; a reader that is new may take longer than a record waits.
         own_ns = procfs.read_start_ns(os.getpid())
         assert own_ns is not None
@@ -141,24 +141,24 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: Readers) -> None:
         assert tuple(shown) == procfs.read_process(os.getpid(), own_ns)
 
 
-def test_seeding_goes_round_it(tmp_path: Path, readers: Readers) -> None:
+def test_seeding_goes_round_it(tmp_path: Path, readers: ReaderPool) -> None:
     """All command lines but those of processes that are stuck are known in a moment."""
     with stuck(tmp_path / "one") as one, stuck(tmp_path / "two") as two:
-        hung = Hung()
-        reader = ProcessReader(readers, hung)
+        hung = HungSources()
+        reader = ProcfsReader(readers, hung)
         reader.seed_cmdlines(-1)
         assert reader.is_seeded.wait(PATIENCE_S)
         wait_until("both are noted", lambda: hung.has_pid(one) and hung.has_pid(two))
 
 
-def test_uninterruptible(tmp_path: Path, readers: Readers) -> None:
+def test_uninterruptible(tmp_path: Path, readers: ReaderPool) -> None:
     """A reader that no signal ends is left behind, others read on; with too many nothing is read until they end."""
     with ExitStack() as servers:
         ended: list[Callable[[], bool]] = []
         for number in range(GIVEN_UP_MAX):
             folder = tmp_path / str(number)
             asked = servers.enter_context(dead_server(folder))
-            with pytest.raises(HangsError) as hangs:
+            with pytest.raises(ReadTimeoutError) as hangs:
                 readers.ask(PATIENCE, list_names, str(folder), ".")
             assert asked.is_set()
             ended.append(hangs.value.has_ended)

@@ -10,7 +10,7 @@ from typing import Any
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tracer.base.clock import format_rfc3339
 from tracer.identity.enrich import name_cgroups
-from tracer.logs.records import LogRecords
+from tracer.logs.log_records import LogRecords
 
 Record = dict[str, Any]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from tracer.base.clock import suspended_ns
 from tracer.base.log import warn
 from tracer.logs.kmsg import Kmsg
-from tracer.logs.oom_report import Reports
-from tracer.logs.records import LogRecords
-from tracer.logs.reported import Report
+from tracer.logs.log_records import LogRecords
+from tracer.logs.oom_report import ReportAssembler
+from tracer.logs.victim_report import VictimReport
 from tracer.records.model import OomKill
 
 Known = Callable[[int, int], bool]
@@ -93,8 +93,8 @@ def unknown(logged: Iterable[Kill], known: dict[int, list[int]], missing: int) -
     return found[max(0, len(found) - missing) :]
 
 
-def _reports(kmsg: Kmsg) -> Iterator[Report]:
-    reports = Reports()
+def _reports(kmsg: Kmsg) -> Iterator[VictimReport]:
+    reports = ReportAssembler()
     for line in kmsg.read():
         yield from reports.feed(line)
     yield from reports.end()

@@ -90,10 +90,10 @@ def parse(
     root only for /dev/kmsg.
     """
     from tracer.logs import convert as parser
-    from tracer.logs.kills import Form, Wanted  # imported here: it would slow down the start of `run`
+    from tracer.logs.kills import KillFilter, ReadOptions  # imported here: it would slow down the start of `run`
 
     path = None if cgroup is None else typed_path(cgroup)
-    wanted = Wanted(since, until, container, unit, grep, boot, pid, comm, last, pod, path)
-    code = parser.parse(files or [], wanted, Form(boot_time, timezone, follow), sentence)
+    wanted = KillFilter(since, until, container, unit, grep, boot, pid, comm, last, pod, path)
+    code = parser.parse(files or [], wanted, ReadOptions(boot_time, timezone, follow), sentence)
     if code:
         raise typer.Exit(code)

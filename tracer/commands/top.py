@@ -80,7 +80,7 @@ def top(
             break
     else:
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
-    reading = Reading(reader_capabilities(network=False), (processes.read_plain,))
+    reading = Reading(reader_capabilities(network=False), (processes.read_as_plain,))
     reading.begin(map(parse_root, runtime_root))
     looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 

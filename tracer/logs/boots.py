@@ -14,7 +14,7 @@ import orjson
 
 from tracer.encoding import encoder
 from tracer.logs.formats import Origin
-from tracer.logs.reported import Report
+from tracer.logs.victim_report import VictimReport
 from tracer.records.model import OomKill
 
 _UNORDERED_NS = 1_000_000_000
@@ -42,7 +42,7 @@ class Boots:
             self._numbers[origin.host] = self.last(origin.host) + 1
             self._uptime_ns.pop(origin.host, None)
 
-    def of(self, report: Report, origin: Origin) -> int:
+    def of(self, report: VictimReport, origin: Origin) -> int:
         """The boot of a kill; kills come in the order of the log."""
         if origin.boot_id is not None:
             return self._name(origin)

@@ -9,19 +9,19 @@ from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.base.printable import printable
 from tracer.encoding import encoder
 from tracer.logs import kmsg
-from tracer.logs.files import STDIN
-from tracer.logs.kills import Form, LogKills, Wanted
+from tracer.logs.kills import KillFilter, KillSearch, ReadOptions
+from tracer.logs.log_file import STDIN
 from tracer.records.conclusions import since_boot, uptime_s
 from tracer.records.model import OomKill
 from tracer.records.summary import describe
 
 
-def parse(files: list[str], wanted: Wanted, form: Form, sentence: bool = False) -> int:
+def parse(files: list[str], wanted: KillFilter, form: ReadOptions, sentence: bool = False) -> int:
     """Print the kills in the logs; gives the exit code.  Of files that cannot be read one line each is said on stderr.
 
     Raises TracerError for wrong options, OSError where the output cannot be written.
     """
-    search = LogKills(wanted, form)
+    search = KillSearch(wanted, form)
     if sys.stdout is None:
         raise TracerError("there is no standard output", "run it with one")
     if not files:

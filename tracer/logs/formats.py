@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracer.logs.alike import Prefix
 from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
 from tracer.logs.oom_lines import DROPPED_LINE, MISSED, LogLine
-from tracer.logs.oom_report import UNREAD, counts
+from tracer.logs.oom_report import SKIPPED, is_relevant
+from tracer.logs.same_prefix import LinePrefix
 from tracer.logs.times import Calendar, digits_ns, month_of
 
 
@@ -35,7 +35,7 @@ NOWHERE = Origin()
 _CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
 _PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
 _UPTIME = rb"\[ *(\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
-_DMESG = re.compile(_PRIORITY + _UPTIME + UNREAD)
+_DMESG = re.compile(_PRIORITY + _UPTIME + SKIPPED)
 _BY_HOST = rb"(?:(?!kernel:)(\S{1,255})(?<!:) )?"
 """``journalctl --no-hostname`` and ``syslogd -S`` of busybox leave it out; what ends with a colon is a program."""
 _HOST = re.compile(_BY_HOST + rb"kernel: ")
@@ -70,7 +70,7 @@ _SYSLOG = re.compile(
     rb"|\d{9,11}\.\d{6}"  # short-unix
     rb"|" + _WORD + rb" [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
     rb"  ?" + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"  # two blanks: somebody has taken the host out
-    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + UNREAD + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
+    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + SKIPPED + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
 )
 _RFC5424 = re.compile(
     rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
@@ -122,7 +122,7 @@ class LineFormats:
                 return found
         return False
 
-    def prefix(self) -> Prefix | None:
+    def prefix(self) -> LinePrefix | None:
         """That of the line that was read last; None: in its format lines have to be read one by one."""
         match, fractions = self._match, []
         if match is None or self._is_padded:
@@ -133,7 +133,7 @@ class LineFormats:
         has_uptime = match["microseconds"] is not None
         if has_uptime:
             fractions.append(match.span("microseconds"))
-        return Prefix(raw, fractions, self.indent, has_uptime)
+        return LinePrefix(raw, fractions, self.indent, has_uptime)
 
     def _dmesg(self, raw: bytes) -> Sourced | bool:
         match = _DMESG.match(raw)
@@ -143,7 +143,7 @@ class LineFormats:
         if (priority and int(priority) > 7) or (facility and facility != b"kern"):
             self.indent = 0
             return True
-        if unread is not None and not counts(raw):
+        if unread is not None and not is_relevant(raw):
             self.indent = 0
             return True
         end = self.indent = match.end() if unread is None else match.start(6)
@@ -203,7 +203,7 @@ class LineFormats:
             return False
         priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
         self.indent = 0
-        if unread is not None and not counts(raw):
+        if unread is not None and not is_relevant(raw):
             return True
         if kernel is None and (missed := _MISSED.fullmatch(raw, match.end() - 1)) is not None:
             return LogLine(DROPPED_LINE % int(missed[1])), self._from(host)

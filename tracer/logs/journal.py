@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from tracer.logs.oom_lines import DROPPED_LINE, MISSED, LogLine
-from tracer.logs.oom_report import UNREAD, counts
+from tracer.logs.oom_report import SKIPPED, is_relevant
 from tracer.logs.times import Calendar
 
 Seek = Callable[[bytes, int, int], int]
@@ -30,8 +30,8 @@ _FIELDS = re.compile(rb"(?:[A-Z0-9_]{1,64}=[^\n]*\n)*")
 _BINARY = re.compile(rb"([A-Z0-9_]{1,64})\n")
 _LATER_BINARY = re.compile(rb"\n[A-Z0-9_]{1,64}\n")
 _UTC = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
-_UNREAD = re.compile(UNREAD)
-_UNREAD_JSON = re.compile(rb'"MESSAGE":"' + UNREAD.replace(rb"\r?\Z", rb'"'))
+_UNREAD = re.compile(SKIPPED)
+_UNREAD_JSON = re.compile(rb'"MESSAGE":"' + SKIPPED.replace(rb"\r?\Z", rb'"'))
 _TRANSPORTS = (b"kernel", b"driver")
 _FROM_KERNEL = re.compile(rb"_TRANSPORT=(?:kernel|driver)\n")
 _READ = b"_TRANSPORT SYSLOG_FACILITY _BOOT_ID _HOSTNAME __REALTIME_TIMESTAMP _SOURCE_MONOTONIC_TIMESTAMP".split()
@@ -45,7 +45,7 @@ def read_json(raw: bytes) -> Found | bool:
     if raw.find(b'"MESSAGE"') < 0 and raw.find(b'"__CURSOR"') < 0:
         return False
     unread = _UNREAD_JSON.search(raw)
-    if unread is not None and unread[1] is not None and not counts(raw):
+    if unread is not None and unread[1] is not None and not is_relevant(raw):
         return True
     try:
         entry = orjson.loads(raw)
@@ -209,7 +209,7 @@ def _next_binary(data: bytes, at: int) -> int:
 def is_unread(message: bytes) -> bool:
     """Whether nothing is to be read in a kernel's line."""
     unread = _UNREAD.match(message)
-    return unread is not None and unread[1] is not None and not counts(message)
+    return unread is not None and unread[1] is not None and not is_relevant(message)
 
 
 def _pairs(fields: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of kernel log in, the records of those of their OOM kills out that are wanted.
 
-for record in LogKills(Wanted(container="5aaf9eb7648e", since="-2h")).kills(["/var/log/kern.log", "/dev/kmsg"]):
+for record in KillSearch(KillFilter(container="5aaf9eb7648e", since="-2h")).kills(["/var/log/kern.log", "/dev/kmsg"]):
 """
 
 import re
@@ -15,15 +15,15 @@ from tracer.encoding import encoder
 from tracer.identity.enrich import name_cgroups
 from tracer.logs import kmsg
 from tracer.logs.boots import Boots, LatestBoots, latest
-from tracer.logs.files import PAUSE_S, LogFile
 from tracer.logs.formats import Origin
-from tracer.logs.hosts import HostReports
-from tracer.logs.records import LogRecords
+from tracer.logs.host_reports import HostReports
+from tracer.logs.log_file import PAUSE_S, LogFile
+from tracer.logs.log_records import LogRecords
 from tracer.logs.remarks import AllRemarks, Remark
-from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, Period, read_zone
+from tracer.logs.victim_report import VictimReport
 from tracer.records.matching import Names
 from tracer.records.model import Host, OomKill
 
@@ -34,7 +34,7 @@ _ROOM = 64
 """So many more are kept until the latest are looked for."""
 
 
-class Wanted(NamedTuple):
+class KillFilter(NamedTuple):
     """Which kills; None: all."""
 
     since: str | None = None
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
     """Its path; what is below belongs to it."""
 
 
-class Form(NamedTuple):
+class ReadOptions(NamedTuple):
     """How logs are read."""
 
     boot_time: str | None = None
@@ -70,19 +70,19 @@ class Form(NamedTuple):
     """Whether to go on with what is added."""
 
 
-class LogKills:
+class KillSearch:
     """One search.
 
     Raises TracerError where what is wanted makes no sense.
     """
 
-    def __init__(self, wanted: Wanted | None = None, form: Form | None = None) -> None:
-        wanted, form = wanted or Wanted(), form or Form()
+    def __init__(self, wanted: KillFilter | None = None, form: ReadOptions | None = None) -> None:
+        wanted, form = wanted or KillFilter(), form or ReadOptions()
         self._form = form
         self._zone = None if form.timezone is None else read_zone(form.timezone)
         calendar = Calendar(self._zone)
         self._boot_ns = None if form.boot_time is None else calendar.moment(form.boot_time)
-        self._filter = _Filter(wanted, calendar)
+        self._filter = _KillMatcher(wanted, calendar)
         self._reports = HostReports(self._add)
         """Of all files: where a log was rotated within one, the next file goes on with it."""
         self._records: dict[Origin, LogRecords] = {}
@@ -207,7 +207,7 @@ class LogKills:
             self._this_boot = ThisBoot()
         return self._this_boot
 
-    def _add(self, report: Report, origin: Origin) -> None:
+    def _add(self, report: VictimReport, origin: Origin) -> None:
         host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
         records = self._records.get(origin)
         if records is None:
@@ -221,7 +221,7 @@ class LogKills:
                 host, records = self._boot().host, self._boot().dated
         self._put(records.oom_kill(dated), host, report, origin)
 
-    def _put(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
+    def _put(self, record: OomKill, host: Host, report: VictimReport, origin: Origin) -> None:
         record["host"] = host
         name_cgroups(record)
         number = None if self._boot_number is None else self._boots.of(report, origin)
@@ -244,8 +244,8 @@ class LogKills:
             self._last = latest(self._last, self._most)
 
 
-class _Filter:
-    def __init__(self, wanted: Wanted, calendar: Calendar) -> None:
+class _KillMatcher:
+    def __init__(self, wanted: KillFilter, calendar: Calendar) -> None:
         self._wanted = wanted
         self.period = Period(wanted.since, wanted.until, calendar)
         self._names = Names(wanted.container, wanted.pod, wanted.unit, wanted.cgroup)
@@ -278,3 +278,7 @@ class _Filter:
 
 def _number(boot: str | None) -> int | None:
     return int(boot) if boot is not None and re.fullmatch(r"[+-]?\d{1,9}", boot) else None
+
+
+LogKills, Wanted, Form = KillSearch, KillFilter, ReadOptions
+"""Former names; scripts that import them keep working."""

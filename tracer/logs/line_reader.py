@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tracer.logs.formats import COLLECTED, NOWHERE, LineFormats, Read, Sourced, unescape
-from tracer.logs.learnt import Shape, message_of, shape_of
+from tracer.logs.inferred_prefix import InferredPrefix, infer_prefix, message_of
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import has_word
+from tracer.logs.oom_report import has_keyword
 from tracer.logs.times import Calendar, digits_ns
 
 _UNPRINTED = frozenset((b"\0", BOM_UTF8[:1], b"\r"))
@@ -43,7 +43,7 @@ class LineReader(LineFormats):
         super().__init__(calendar)
         self._known = self._collected = 0
         """How many lines were in a known format, and how many were as a collector writes them."""
-        self._shape: Shape | None = None
+        self._shape: InferredPrefix | None = None
         self._prefix = re.compile(b"")
         self.is_unknown = False
         """Whether the line that was read last, of which nothing was made, is in no format that is known or learnt."""
@@ -75,7 +75,7 @@ class LineReader(LineFormats):
         return found
 
     def _without_padding(self, raw: bytes) -> bytes:
-        self._is_padded = self._is_padded or (has_word(raw) and _PADDED.search(raw) is not None)
+        self._is_padded = self._is_padded or (has_keyword(raw) and _PADDED.search(raw) is not None)
         if not self._is_padded:
             return raw.rstrip(b"\r")
         raw = raw.rstrip(b" \t\r")
@@ -93,14 +93,14 @@ class LineReader(LineFormats):
         """
         if not self.may_learn:
             return False
-        shapes = Counter[Shape]()
+        shapes = Counter[InferredPrefix]()
         for raw in lines:
             line = raw.lstrip(b"\0\r").removeprefix(BOM_UTF8).rstrip(b"\r")
             if len(line) > _LONGEST:
                 continue
             if self._text_start(line, None) is not None:
                 return False
-            if (shape := shape_of(line, self._text_start)) is not None:
+            if (shape := infer_prefix(line, self._text_start)) is not None:
                 shapes[shape] += 1
         if shapes:
             self._shape = shapes.most_common(1)[0][0]

@@ -4,10 +4,10 @@
 from typing import Literal
 
 from tracer.logs import oom_lines
-from tracer.logs.oom_kills import Kill
+from tracer.logs.oom_kill_line import KillLine
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_tasks import Tasks
-from tracer.logs.reported import Counter
+from tracer.logs.oom_tasks import TaskTable
+from tracer.logs.victim_report import Counter
 
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
@@ -30,11 +30,11 @@ Awaited = Literal["words", "details", "trace", "statistics", "lines", "all"]
 statistics, each of the next few, or all."""
 
 
-Taken = bool | None
+Consumed = bool | None
 """Whether a line was one of a report; None: it is, of another one, which begins with it."""
 
 
-class Details:
+class ReportLines:
     """What the lines of one report say, as far as they came."""
 
     # Most kills of a storm have no report: what they do not have takes no time.
@@ -79,8 +79,8 @@ class Details:
         self._last, self._number = line.time_ns, number
         self.counters: dict[bytes, Counter] = {}
         self.statistics: dict[bytes, int] = {}
-        self.tasks = Tasks()
-        self.kills: list[Kill] = []
+        self.tasks = TaskTable()
+        self.kills: list[KillLine] = []
 
     def invoked(self, comm: bytes, gfp_mask: bytes, gfp_flags: bytes | None, order: bytes) -> None:
         self.reported = True
@@ -140,7 +140,7 @@ class Details:
         self.statistics[name] = int(value)
         return True
 
-    def read(self, line: LogLine, number: int) -> Taken:
+    def read(self, line: LogLine, number: int) -> Consumed:
         """Take what a line says, if it is of this report."""
         text = line.text
         if self.pieces:  # a long path takes a record of its own, and what follows it another (printk's LOG_CONT)
@@ -154,7 +154,7 @@ class Details:
             self._others += 1
         return taken
 
-    def _take(self, text: bytes) -> Taken:
+    def _take(self, text: bytes) -> Consumed:
         """Take a row, a statistic or a detail."""
         if self.in_statistics and self._read_statistics(text):
             return True
@@ -172,7 +172,7 @@ class Details:
         self._stage = stage
         return True
 
-    def _read_row(self, text: bytes) -> Taken:
+    def _read_row(self, text: bytes) -> Consumed:
         if not self.tasks.is_header(text):
             if not self.tasks.has_header or self.kills or self._stage > _TABLE:
                 return False
@@ -184,7 +184,7 @@ class Details:
         self.in_statistics, self.in_table = False, True
         return True
 
-    def _read_trace(self, text: bytes) -> Taken:
+    def _read_trace(self, text: bytes) -> Consumed:
         if text.find(b"oom_kill_process") < 0 or oom_lines.TRACE.fullmatch(text) is None:
             return False
         if self.kills or self._stage > _CPU:
@@ -194,7 +194,7 @@ class Details:
             self.cpu = None
         return True
 
-    def _read_detail(self, text: bytes) -> Taken:
+    def _read_detail(self, text: bytes) -> Consumed:
         if text.startswith(b"oom-kill:constraint="):
             return self._read_summary(text)
         if text.startswith(b"Memory cgroup stats for "):
@@ -254,7 +254,7 @@ class Details:
         self.statistics.update((name, int(value)) for name, value in found)
         return bool(found)
 
-    def _begin_statistics(self, text: bytes) -> Taken:
+    def _begin_statistics(self, text: bytes) -> Consumed:
         # 5.2 and later: one statistic a line, of the whole tree.  Before: on this line, one line for each cgroup in it.
         found = oom_lines.INLINE_STATISTICS.fullmatch(text)
         path = found[1] if found is not None else text[24:-1] if text.endswith(b":") else None
@@ -296,7 +296,7 @@ class Details:
             # Of reports without a summary not all kernels print statistics.
             has_statistics = self._has_statistics or self.summary is None
             if not (has_statistics or self.counters) and (self.reported or self.trigger_tid is not None):
-                self.tasks = Tasks()  # it may have begun as the host's
+                self.tasks = TaskTable()  # it may have begun as the host's
             if not (has_statistics and self.counters):
                 self.counters = {}
                 self._forget_trigger()
@@ -309,7 +309,7 @@ class Details:
         self.reported, self.first = False, None
         self.gfp_mask = self.gfp_flags = self.order = self.trigger_comm = self.trigger_tid = None
 
-    def _read_summary(self, text: bytes) -> Taken:
+    def _read_summary(self, text: bytes) -> Consumed:
         match = oom_lines.SUMMARY.fullmatch(text)
         if match is None:
             if self.kills:

@@ -2,13 +2,13 @@
 """One run of the OOM killer, as far as its lines were seen in the kernel log: its report, and the kills of it."""
 
 from tracer.logs import oom_lines
-from tracer.logs.oom_details import Details
-from tracer.logs.oom_kills import Kill, is_plausible
-from tracer.logs.oom_tasks import Task
-from tracer.logs.reported import Report
+from tracer.logs.oom_details import ReportLines
+from tracer.logs.oom_kill_line import KillLine, has_plausible_page_tables
+from tracer.logs.oom_tasks import TaskRow
+from tracer.logs.victim_report import VictimReport
 
 
-class Incident(Details):
+class LoggedIncident(ReportLines):
     """A report, and the kills that are of it."""
 
     is_torn = False
@@ -16,7 +16,7 @@ class Incident(Details):
     _is_certain = True
     """Whether the next kill of the group is certainly of it: its first victim was not killed for the second time."""
 
-    def is_mixed(self, kill: Kill) -> bool:
+    def is_mixed(self, kill: KillLine) -> bool:
         """Whether the summary is of the kill, and the table in front of it is of another report.
 
         Before "mm: memcontrol: use CSS_TASK_ITER_PROCS at mem_cgroup_scan_tasks()" (5.3) a thread may be chosen, which
@@ -26,7 +26,7 @@ class Incident(Details):
             return False
         return not self.tasks.may_have_process(self.chosen_pid)
 
-    def can_take(self, kill: Kill) -> bool:
+    def can_take(self, kill: KillLine) -> bool:
         """Whether a "Killed process" line is of this report: it is the line's pid that tells."""
         if self.kills or self.lacks_first:
             first = self.kills[0].message if self.kills else kill.message
@@ -43,7 +43,7 @@ class Incident(Details):
         # A child of the chosen process (before 5.1).
         return self.chosen is not None and self.tasks.find(kill.tid) is not None
 
-    def is_over(self, kill: Kill, is_limited: bool) -> bool:
+    def is_over(self, kill: KillLine, is_limited: bool) -> bool:
         """Whether nothing is missing here, though a kill follows that has no report and is not taken.
 
         ``is_limited``: whether the kernel may have printed none; it does not limit the line about a group.
@@ -54,7 +54,7 @@ class Incident(Details):
             return True
         return is_limited and (self.group is None or not self.tasks.may_have(kill.tid))
 
-    def _may_be_member(self, kill: Kill) -> bool:
+    def _may_be_member(self, kill: KillLine) -> bool:
         """Whether a kill without a report may be one of the group's, as far as the table tells; without one, whether it
         looks like those that are of it.
 
@@ -66,7 +66,7 @@ class Incident(Details):
             (kill.comm, kill.total_vm_bytes) == (other.comm, other.total_vm_bytes) for other in self.kills
         )
 
-    def kill(self, kill: Kill) -> None:
+    def kill(self, kill: KillLine) -> None:
         """Take the kill of this report, or a further one of its group."""
         self.in_table = self.in_statistics = False
         self.pieces = b""
@@ -93,14 +93,14 @@ class Incident(Details):
             return self.cgroups
         return oom_lines.read_summary_cgroups(self.summary, self.kills[0].comm, self.cgroups.limit)
 
-    def reports(self, complete: bool) -> list[Report]:
+    def reports(self, complete: bool) -> list[VictimReport]:
         """What is known of each victim."""
         complete = complete and not self.is_torn
         self.cgroups = self._cgroups()
         largest = self.tasks.largest(self.kills[0].tid) if self.tasks and self.kills else None
         return [self._report(kill, largest, complete) for kill in self.kills]
 
-    def _knows_constraint(self, kill: Kill) -> bool:
+    def _knows_constraint(self, kill: KillLine) -> bool:
         """Whether the summary's constraint says something: it was not set in 5.0-5.2, whose lines had no oom_score_adj.
 
         The root's cpuset, and no node mask, constrain nothing.
@@ -112,12 +112,12 @@ class Incident(Details):
             and self.summary.find(b",oom_memcg=") < 0
         )
 
-    def _is_chosen(self, kill: Kill) -> bool:
+    def _is_chosen(self, kill: KillLine) -> bool:
         """Whether a kill is that of the process that was chosen, and not of a child of it."""
         pid = self.chosen_pid
         return pid is None or pid == kill.tid or self.tasks.are_same(pid, kill.tid)
 
-    def _report(self, kill: Kill, largest: list[Task] | None, complete: bool) -> Report:
+    def _report(self, kill: KillLine, largest: list[TaskRow] | None, complete: bool) -> VictimReport:
         task = self.tasks.find(kill.tid)
         chosen = kill is self.kills[0] and self.chosen is None
         pid = task.pid if task is not None else None
@@ -126,12 +126,12 @@ class Incident(Details):
             # mem_cgroup_scan_tasks()" (5.3) it is the first thread.
             pid = self.chosen_pid
         page_tables = kill.page_tables_bytes
-        if page_tables is not None and not is_plausible(kill):
+        if page_tables is not None and not has_plausible_page_tables(kill):
             page_tables = task.page_tables_bytes if task is not None else None
         elif page_tables is None and task is not None:
             page_tables = task.page_tables_bytes
         adj = kill.oom_score_adj
-        return Report(
+        return VictimReport(
             kill.time_ns,
             self.first,
             self.clock,

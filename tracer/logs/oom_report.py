@@ -15,15 +15,15 @@ from typing import Protocol
 
 from tracer.logs import oom_lines
 from tracer.logs.oom_details import Awaited
-from tracer.logs.oom_incident import Incident
-from tracer.logs.oom_kills import Kill, read_kill, read_kill_in_ub
+from tracer.logs.oom_incident import LoggedIncident
+from tracer.logs.oom_kill_line import KillLine, parse_beancounter_kill_line, parse_kill_line
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.reported import Report
+from tracer.logs.victim_report import VictimReport
 
-WORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
+KEYWORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
 """One of them is in the first line of each report, and in each line about a kill."""
 
-DETAILS = (
+DETAIL_KEYWORDS = (
     b"oom-kill",  # invoked oom-killer; oom-kill:constraint=
     b" process",  # Killed, Kill; Out of memory and no killable processes
     b": usage ",
@@ -68,11 +68,11 @@ STATISTIC = re.compile(
 )
 """Stands in the lines that have to be fed, too, while `Reports.awaits` statistics."""
 
-UNREAD = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
+SKIPPED = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
 """Begins most lines of a report of which nothing is read, stacks and statistics; but a name in front of one of `WORDS`
 may begin so, too."""
 
-_WORD = re.compile(rb"ill(?:er: (?<=" + WORDS[0] + rb")|ed process | process )")
+_WORD = re.compile(rb"ill(?:er: (?<=" + KEYWORDS[0] + rb")|ed process | process )")
 """One of `WORDS`.  Until 3.13 Python makes an error of each ``in`` with bytes on both
 sides, and drops it again: where lines are many, they are searched."""
 
@@ -89,27 +89,27 @@ _LIMIT_NS = 5_100_000_000
 """So many reports does the kernel print in 5 s: DEFAULT_RATELIMIT_BURST, oom_kill_process()."""
 
 
-def has_word(text: bytes) -> bool:
+def has_keyword(text: bytes) -> bool:
     """Whether one of `WORDS` is in it."""
     return _WORD.search(text) is not None
 
 
-def counts(text: bytes) -> bool:
+def is_relevant(text: bytes) -> bool:
     """Whether a line is read that begins like `UNREAD`: one of `WORDS` is in it, or it is a trace's that counts."""
     return _WORD.search(text) is not None or text.find(TRACE_WORD) >= 0
 
 
-def may_begin(text: bytes) -> bool:
+def may_begin_report(text: bytes) -> bool:
     """Whether it may be the first line that is left of a report."""
-    return text.startswith(_BEGINS) or has_word(text)
+    return text.startswith(_BEGINS) or has_keyword(text)
 
 
-def most_awaited(each: Iterable[Awaited]) -> Awaited:
+def widest_awaited(each: Iterable[Awaited]) -> Awaited:
     """What has to be fed if these are awaited."""
     return max(each, key=_AWAITED.index, default="words")
 
 
-class Doubts(Protocol):
+class ReportObserver(Protocol):
     """Is told what is missing in reports."""
 
     def refuse(self, text: bytes) -> None:
@@ -125,12 +125,12 @@ class Doubts(Protocol):
         """A report began, and does not say who was killed."""
 
 
-class Reports:
+class ReportAssembler:
     """Joins lines to reports."""
 
-    def __init__(self, doubts: Doubts | None = None) -> None:
+    def __init__(self, doubts: ReportObserver | None = None) -> None:
         self._doubts = doubts
-        self._open: dict[bytes | None, Incident] = {}
+        self._open: dict[bytes | None, LoggedIncident] = {}
         self._number = 0
         self._caller: bytes | None = None
         """Of the line before."""
@@ -141,19 +141,19 @@ class Reports:
     def are_open(self) -> bool:
         return bool(self._open)
 
-    def feed(self, line: LogLine) -> Sequence[Report]:
+    def feed(self, line: LogLine) -> Sequence[VictimReport]:
         """The reports that are complete now.
 
         Only what follows a kill shows whether it was that of a group, so most come with a later line.
         """
         self._caller, reports = line.caller, self._open
-        if not reports and not may_begin(line.text):
+        if not reports and not may_begin_report(line.text):
             return ()
         if len(line.text) > _LONGEST:
             return ()
         self._number += 1
         incident = reports.get(line.caller)
-        done: list[Report] = []
+        done: list[VictimReport] = []
         for each in reports.values():
             if each.is_stale(line, self._number):
                 done += self._close_stale(line)
@@ -167,21 +167,21 @@ class Reports:
         """Which lines have to be fed; those with words alone while no report is open."""
         if len(self._open) == 1:
             return next(iter(self._open.values())).awaits
-        return most_awaited(incident.awaits for incident in self._open.values())
+        return widest_awaited(incident.awaits for incident in self._open.values())
 
-    def only(self) -> Incident | None:
+    def only(self) -> LoggedIncident | None:
         """To which the next lines may be added, if they are of the same caller and second as the one that was fed last;
         None: each has to be fed.
         """
         incident = self._open.get(self._caller)
         return incident if incident is not None and len(self._open) == 1 and incident.has_all_ahead else None
 
-    def _read(self, line: LogLine, incident: Incident | None, done: list[Report]) -> None:
+    def _read(self, line: LogLine, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         text = line.text
         if text.find(b"ill") >= 0:
             if self._read_kill(line, incident, done):
                 return
-            if self._doubts is not None and has_word(text):
+            if self._doubts is not None and has_keyword(text):
                 self._doubts.refuse(text)
         if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
             done += self.lose()
@@ -208,32 +208,32 @@ class Reports:
         elif text.startswith(oom_lines.NO_KILLABLE):
             self._doubts.spare(text)
 
-    def _begin_headless(self, line: LogLine, cpu: tuple[int, bytes] | None, done: list[Report]) -> None:
+    def _begin_headless(self, line: LogLine, cpu: tuple[int, bytes] | None, done: list[VictimReport]) -> None:
         incident = self._begin(line, done)
         incident.cpu = cpu
         if not incident.read(line, self._number):
             del self._open[line.caller]
 
-    def lose(self) -> list[Report]:
+    def lose(self) -> list[VictimReport]:
         """Lines are missing here: what was not complete stays so."""
         return [report for caller in list(self._open) for report in self._close(caller, complete=False)]
 
-    def settle(self) -> list[Report]:
+    def settle(self) -> list[VictimReport]:
         """What has a victim is complete: it is long ago, though the log has no later line of its host."""
         callers = [caller for caller, each in self._open.items() if each.kills]
         return [report for caller in callers for report in self._close(caller)]
 
-    def end(self) -> list[Report]:
+    def end(self) -> list[VictimReport]:
         """The log ends here; it may go on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
 
-    def _begin(self, line: LogLine, done: list[Report]) -> Incident:
+    def _begin(self, line: LogLine, done: list[VictimReport]) -> LoggedIncident:
         if len(self._open) >= _MOST_CALLERS:
             done += self._close(next(iter(self._open)), complete=False)
-        incident = self._open[line.caller] = Incident(line, self._number)
+        incident = self._open[line.caller] = LoggedIncident(line, self._number)
         return incident
 
-    def _close(self, caller: bytes | None, complete: bool = True) -> list[Report]:
+    def _close(self, caller: bytes | None, complete: bool = True) -> list[VictimReport]:
         incident = self._open.pop(caller, None)
         if incident is None:
             return []
@@ -241,22 +241,22 @@ class Reports:
             self._doubts.leave_unfinished(incident.trigger_comm)
         return incident.reports(complete)
 
-    def _close_stale(self, line: LogLine) -> list[Report]:
+    def _close_stale(self, line: LogLine) -> list[VictimReport]:
         stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
         return [report for caller in stale for report in self._close(caller)]
 
-    def _read_kill(self, line: LogLine, incident: Incident | None, done: list[Report]) -> bool:
+    def _read_kill(self, line: LogLine, incident: LoggedIncident | None, done: list[VictimReport]) -> bool:
         """Take a line that begins a report or says who is killed; whether it was one."""
         text = line.text
-        if text.find(WORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
+        if text.find(KEYWORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
             self._begin(line, done).invoked(*match.groups())
             self._reported.append(line)
-        elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
-            self._kill(line, read_kill(match.groups(), line), incident, done)
-        elif text.find(WORDS[1]) >= 0 and (match := oom_lines.KILLED_IN_UB.fullmatch(text)) is not None:
-            self._kill(line, read_kill_in_ub(match.groups(), line), incident, done)
-        elif text.find(WORDS[2]) >= 0 and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
+        elif text.find(KEYWORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
+            self._kill(line, parse_kill_line(match.groups(), line), incident, done)
+        elif text.find(KEYWORDS[1]) >= 0 and (match := oom_lines.KILLED_IN_UB.fullmatch(text)) is not None:
+            self._kill(line, parse_beancounter_kill_line(match.groups(), line), incident, done)
+        elif text.find(KEYWORDS[2]) >= 0 and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
             message, pid = match.groups()
             if incident is None or not incident.choose(message, int(pid)):
                 done += self._close(line.caller)
@@ -269,7 +269,7 @@ class Reports:
             return False
         return True
 
-    def _kill(self, line: LogLine, kill: Kill, incident: Incident | None, done: list[Report]) -> None:
+    def _kill(self, line: LogLine, kill: KillLine, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         if incident is not None and incident.is_mixed(kill):
             summary = line._replace(text=incident.summary or b"")
             done += self._close(line.caller)
@@ -303,7 +303,7 @@ class Reports:
             return False
         return line.clock != "unknown" and abs(line.time_ns - self._reported[0].time_ns) <= _LIMIT_NS
 
-    def _group(self, line: LogLine, path: bytes, incident: Incident | None, done: list[Report]) -> None:
+    def _group(self, line: LogLine, path: bytes, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         if incident is not None and incident.group and len(incident.kills) > 1:
             # The line comes after the first victim's: that was the first of another group, its report suppressed.
             first = incident.kills.pop()

@@ -30,7 +30,7 @@ class _Columns(NamedTuple):
     """Groups are `_GROUPS`, empty where a kernel has no such column."""
 
 
-class Task(NamedTuple):
+class TaskRow(NamedTuple):
     """A row: a process, and the thread of it that has its memory."""
 
     tid: int
@@ -43,7 +43,7 @@ class Task(NamedTuple):
     total_vm_pages: int = 0
 
 
-class Tasks:
+class TaskTable:
     """The rows of one table; truth is whether there are any."""
 
     _columns: Sequence[bytes] = ()
@@ -57,7 +57,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
-        self._tasks: dict[bytes, Task | None] = {}
+        self._tasks: dict[bytes, TaskRow | None] = {}
         """Those that were read, by their rows."""
 
     def __bool__(self) -> bool:
@@ -108,7 +108,7 @@ class Tasks:
             if len(self._lines) >= 2 * _MOST_ROWS:
                 self._lines, self._shrunk = sorted(self._lines, key=self._pages, reverse=True)[:_MOST_ROWS], True
 
-    def find(self, tid: int) -> Task | None:
+    def find(self, tid: int) -> TaskRow | None:
         """The row of a thread."""
         if not self._lines:
             return None
@@ -129,9 +129,9 @@ class Tasks:
         found = (self._read(line) for line in self._rows().values() if line.find(number) >= 0)
         return tid if any(task is not None and task.pid == tid for task in found) else None
 
-    def largest(self, victim_tid: int) -> list[Task]:
+    def largest(self, victim_tid: int) -> list[TaskRow]:
         """The victim, then the largest others, ten in all."""
-        victim, tasks = self.find(victim_tid), list[Task]()
+        victim, tasks = self.find(victim_tid), list[TaskRow]()
         for line in sorted(self._rows().values(), key=self._pages, reverse=True):
             if len(tasks) == _LARGEST:
                 break
@@ -153,16 +153,16 @@ class Tasks:
         except (IndexError, ValueError):
             return -1
 
-    def _read(self, line: bytes) -> Task | None:
+    def _read(self, line: bytes) -> TaskRow | None:
         if line not in self._tasks:
             row = self._row.fullmatch(line)
             self._tasks[line] = None if row is None else _task(row)
         return self._tasks[line]
 
 
-def _task(row: re.Match[bytes]) -> Task:
+def _task(row: re.Match[bytes]) -> TaskRow:
     tid, tgid, total_vm, rss, swap, page_tables, adj, comm = row.group(*_GROUPS)
-    return Task(
+    return TaskRow(
         int(tid),
         int(tgid),
         comm,

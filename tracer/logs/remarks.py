@@ -39,7 +39,7 @@ _MOST_LINES = 10
 _LONGEST_REASON = 100
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """Where a line of a log is."""
 
     offset: int
@@ -70,12 +70,12 @@ class Remarks:
         """Lines that hold the kernel's words for a kill and could not be read."""
         self.years = set[str]()
         """Those that were assumed for its kills."""
-        self._first: Place | None = None
+        self._first: LogPosition | None = None
         self._others = 0
-        self._first_others: Place | None = None
+        self._first_others: LogPosition | None = None
         self._unfinished = 0
         self._trigger = b""
-        self._lines: list[tuple[Place, str]] = []
+        self._lines: list[tuple[LogPosition, str]] = []
         self._more_lines = 0
         self._is_memory = True
         """Whether it was memory that the kubelet wanted to reclaim."""
@@ -86,7 +86,7 @@ class Remarks:
         """Whether a line was the kernel's, in whatever form."""
         return self.unread > 0 or bool(self._lines)
 
-    def pass_over(self, line: bytes, is_unknown: bool, place: Callable[[], Place]) -> None:
+    def pass_over(self, line: bytes, is_unknown: bool, place: Callable[[], LogPosition]) -> None:
         """A line of which no record is made: it is in no known format, or not the kernel's."""
         if _MEANT.search(line) is not None:
             where = place()
@@ -107,18 +107,18 @@ class Remarks:
             self._passed_to = where.offset
             self._add(where, killed)
 
-    def refuse(self, text: bytes, place: Callable[[], Place]) -> None:
+    def refuse(self, text: bytes, place: Callable[[], LogPosition]) -> None:
         """A line of the kernel's of which nothing could be made."""
         if _MEANT.search(text) is not None and _NAMED.match(text) is None:
             self._count(place())
 
-    def panic(self, text: bytes, place: Callable[[], Place]) -> None:
+    def panic(self, text: bytes, place: Callable[[], LogPosition]) -> None:
         """A report that ended in a panic."""
         self._add(
             place(), f"the kernel panicked instead of killing: {_text(text.partition(b': ')[2][:_LONGEST_REASON])}"
         )
 
-    def spare(self, text: bytes, place: Callable[[], Place]) -> None:
+    def spare(self, text: bytes, place: Callable[[], LogPosition]) -> None:
         """A report of a kernel that found nobody to kill."""
         self._add(place(), f"the kernel killed nobody: {_text(text[:_LONGEST_REASON])}")
 
@@ -127,13 +127,13 @@ class Remarks:
         self._unfinished += 1
         self._trigger = self._trigger or trigger or b""
 
-    def _add(self, place: Place, text: str) -> None:
+    def _add(self, place: LogPosition, text: str) -> None:
         if len(self._lines) < _MOST_LINES:
             self._lines.append((place, text))
         else:
             self._more_lines += 1
 
-    def _count(self, place: Place) -> None:
+    def _count(self, place: LogPosition) -> None:
         self.unread += 1
         self._first = self._first or place
 
@@ -154,10 +154,10 @@ class Remarks:
     def sentences(self, name: str, line_at: LineAt) -> Iterator[Remark]:
         """All that is to be said of a log that is called so."""
 
-        def number(place: Place | None) -> int | None:
+        def number(place: LogPosition | None) -> int | None:
             return None if place is None else place.line if place.line is not None else line_at(place.offset)
 
-        def first(place: Place | None) -> str:
+        def first(place: LogPosition | None) -> str:
             line = number(place)
             return "" if line is None else f"; the first is line {line}"
 

@@ -7,17 +7,25 @@ lies between is never split into lines, nor decoded.  Takes constant memory, and
 
 from collections.abc import Callable
 
-from tracer.logs.alike import Alike
 from tracer.logs.formats import Origin, Sourced
-from tracer.logs.hosts import Emit, Heard, HostReports
+from tracer.logs.host_reports import Emit, Heard, HostReports
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
 from tracer.logs.line_reader import LineReader
 from tracer.logs.oom_details import Awaited
-from tracer.logs.oom_report import DETAILS, STATISTIC, TRACE_WORD, WORDS, has_word, may_begin
-from tracer.logs.places import LOOK_BACK_BYTES, SPACED, STRETCH_BYTES, Places, lines_before, passed_over, with_spelled
-from tracer.logs.remarks import OTHER_WORDS, Place, Remarks
+from tracer.logs.oom_report import DETAIL_KEYWORDS, KEYWORDS, STATISTIC, TRACE_WORD, has_keyword, may_begin_report
+from tracer.logs.remarks import OTHER_WORDS, LogPosition, Remarks
+from tracer.logs.same_prefix import SamePrefixReader
 from tracer.logs.terminal import Terminal, terminal_of, whole_part
 from tracer.logs.times import Calendar
+from tracer.logs.word_search import (
+    LOOK_BACK_BYTES,
+    SPACED,
+    STRETCH_BYTES,
+    WordSearch,
+    lines_before,
+    passed_over,
+    with_spelled,
+)
 
 Begin = Callable[[Origin], None]
 
@@ -50,8 +58,8 @@ class LogScan:
         ``counts_lines``: else remarks tell offsets alone, which is faster.
         """
         self._boots = begin
-        self._begin_words = WORDS if begin is None else (*WORDS, _BOOT)
-        self._count_words = DETAILS if begin is None else (*DETAILS, _BOOT)
+        self._begin_words = KEYWORDS if begin is None else (*KEYWORDS, _BOOT)
+        self._count_words = DETAIL_KEYWORDS if begin is None else (*DETAIL_KEYWORDS, _BOOT)
         self._is_spaced = False
         """Whether there are blanks in its JSON."""
         self._formats = LineReader(calendar)
@@ -70,7 +78,7 @@ class LogScan:
         """What was not read yet: a last line, which lacks its end or may go on, and what may belong to it."""
         self._before = memoryview(b"")
         """What stands in front of the rest, as far as is looked back, and was passed over since a line was read."""
-        self._begins, self._counts = Places(self._begin_words), Places(self._count_words)
+        self._begins, self._counts = WordSearch(self._begin_words), WordSearch(self._count_words)
         self._passed = 0
         self.fed = 0
         """How many lines counted, or may have."""
@@ -170,12 +178,12 @@ class LogScan:
         return before + data
 
     def _entries(self, export: Export, data: bytes) -> int:
-        self._begins, self._counts = Places(self._begin_words), Places(self._count_words)
+        self._begins, self._counts = WordSearch(self._begin_words), WordSearch(self._count_words)
         at = 0
         for line, host, boot_id in export.read(data, self._next_entry):
             if not self.idle:
                 at = export.at
-            elif may_begin(line.text):
+            elif may_begin_report(line.text):
                 end = data.rfind(b"\n\n", at, export.at - 2)
                 self._before = passed_over(self._before, data, at, at if end < 0 else end + 2)
                 self._entries_before()
@@ -190,7 +198,7 @@ class LogScan:
         before, self._before = bytes(self._before), memoryview(b"")
         if len(before) == LOOK_BACK_BYTES:  # it begins within an entry
             before = before[before.find(b"\n\n") + 2 :]
-        counts, self._counts = self._counts, Places(self._count_words)
+        counts, self._counts = self._counts, WordSearch(self._count_words)
         for line, host, boot_id in Export().read(before, self._next_detail):
             self._take((line, Origin(host, boot_id)))
         self._counts = counts
@@ -201,7 +209,7 @@ class LogScan:
         self._data = data
         read, find, seek = formats.read, data.find, self._next
         take = reports.feed if self._boots is None else self._take
-        alike: Alike | None = None
+        alike: SamePrefixReader | None = None
         learnt_to, cut_width = 0, self._terminal.cut_width or -1
         awaited = reports.awaits
         while at < end:
@@ -224,7 +232,9 @@ class LogScan:
                     at = add_more(data, at, min(self._counts.next(data, at, end), at + STRETCH_BYTES))
                 continue
             if (sourced := read(data[begin:stop])) is None:
-                if not (formats.is_unknown and formats.may_learn and begin >= learnt_to and has_word(data[begin:stop])):
+                if not (
+                    formats.is_unknown and formats.may_learn and begin >= learnt_to and has_keyword(data[begin:stop])
+                ):
                     self._at = begin
                     self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
                     continue
@@ -254,12 +264,12 @@ class LogScan:
         self._before = passed_over(self._before, data, at, at)
         return at
 
-    def _place(self) -> Place:
+    def _place(self) -> LogPosition:
         """Of the line that was read last."""
         if self._export is not None or self._terminal.broken_width:  # the lines there are no longer those of the log
-            return Place(-1, None)
+            return LogPosition(-1, None)
         line = self._fed_newlines - self._data.count(b"\n", self._at) + 1 if self._counts_lines else None
-        return Place(self._fed_bytes - len(self._data) + self._at, line)
+        return LogPosition(self._fed_bytes - len(self._data) + self._at, line)
 
     def refuse(self, text: bytes) -> None:
         """As `Doubts`."""
@@ -277,10 +287,10 @@ class LogScan:
         """As `Doubts`."""
         self.remarks.leave_unfinished(trigger)
 
-    def _alike(self) -> Alike | None:
+    def _alike(self) -> SamePrefixReader | None:
         incident = self._reports.only()
         prefix = None if incident is None else self._formats.prefix()
-        return None if incident is None or prefix is None else Alike(prefix, incident)
+        return None if incident is None or prefix is None else SamePrefixReader(prefix, incident)
 
     def _seek_words(self, data: bytes) -> None:
         """Look for what counts in these data; each word that is looked for takes time."""
@@ -289,7 +299,7 @@ class LogScan:
         begins, counts = with_spelled(data, begins, counts, self._is_spaced)
         if self._fed_bytes <= _OTHERS_BYTES:
             begins, counts = (*begins, *OTHER_WORDS), tuple({*counts, *OTHER_WORDS})
-        self._begins, self._counts = Places(begins), Places(counts)
+        self._begins, self._counts = WordSearch(begins), WordSearch(counts)
 
     def _take(self, sourced: Sourced) -> None:
         if self._boots is not None and sourced[0].text.startswith(_BOOT):

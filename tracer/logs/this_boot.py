@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 
 from tracer.base.clock import suspended_ns
-from tracer.logs.files import UnopenedError
 from tracer.logs.kmsg import PATH, Kmsg
-from tracer.logs.oom_report import Reports
-from tracer.logs.records import LogRecords
-from tracer.logs.reported import Report
+from tracer.logs.log_file import UnopenedError
+from tracer.logs.log_records import LogRecords
+from tracer.logs.oom_report import ReportAssembler
+from tracer.logs.victim_report import VictimReport
 from tracer.records.host import read_host
 
 
@@ -30,7 +30,7 @@ class ThisBoot:
         self._kmsg: Kmsg | None = None
         self._is_readable = True
 
-    def has(self, report: Report) -> bool:
+    def has(self, report: VictimReport) -> bool:
         """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
         kill = report.time_ns, report.tid
         if kill not in self._kills and self._is_readable:
@@ -40,21 +40,21 @@ class ThisBoot:
     def _read_on(self) -> None:
         try:
             self._kmsg = self._kmsg or Kmsg()
-            reports = Reports()
+            reports = ReportAssembler()
             for line in self._kmsg.read():
                 self._kills.update((each.time_ns, each.tid) for each in reports.feed(line))
             self._kills.update((each.time_ns, each.tid) for each in reports.end())
         except OSError:
             self._is_readable = False
 
-    def reports(self, follow_s: float | None = None) -> Iterator[Report | None]:
+    def reports(self, follow_s: float | None = None) -> Iterator[VictimReport | None]:
         """Its kills; with ``follow_s`` those to come, too, without end.  After such a pause a report is whole; None
         stands for one, and where there is none, for that all was told which was there at the beginning.
 
         Raises UnopenedError where the log may not be read.
         """
         kmsg = open_kmsg()
-        reports, begun_s = Reports(), time.monotonic()
+        reports, begun_s = ReportAssembler(), time.monotonic()
         while True:
             for line in kmsg.read():
                 yield from reports.feed(line)

@@ -19,7 +19,7 @@ from tracer.pipeline.incidents import Incidents, Kill, Told
 from tracer.pipeline.oom_exit import Exits
 from tracer.pipeline.oom_kill import Records
 from tracer.pipeline.stream import Stream
-from tracer.reading.procfs_reader import ProcessReader
+from tracer.reading.procfs_reader import ProcfsReader
 from tracer.records.filter import Filter, LeftOut
 from tracer.records.model import OomExit, OomKill
 
@@ -40,7 +40,7 @@ class Pipeline:
         backlogs: Sequence[Backlog],
         stream: Stream,
         wanted: Filter,
-        processes: ProcessReader,
+        processes: ProcfsReader,
     ) -> None:
         self._records = records
         self._names = names

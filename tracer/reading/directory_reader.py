@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tracer.linux.safe_files import UnreadableError
-from tracer.reading.hung_sources import Hung
-from tracer.reading.reader_processes import HangsError, Readers
+from tracer.reading.hung_sources import HungSources
+from tracer.reading.reader_processes import ReaderPool, ReadTimeoutError
 
 T = TypeVar("T")
 
@@ -21,10 +21,10 @@ BUSY_S = 0.2
 """While one takes longer than this, the folder is not asked another."""
 
 
-class FolderReader:
+class DirectoryReader:
     """For ``Runtimes``, from any thread."""
 
-    def __init__(self, readers: Readers, hung: Hung) -> None:
+    def __init__(self, readers: ReaderPool, hung: HungSources) -> None:
         self._readers = readers
         self._hung = hung
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class FolderReader:
             self._since_s.setdefault(folder, now_s)
         try:
             answer = self._readers.ask(READ_S, question, folder, subject)
-        except HangsError as error:
+        except ReadTimeoutError as error:
             self._hung.add_folder(folder, error.has_ended)
             raise UnreadableError(f"{folder}: {error}") from error
         finally:

@@ -31,7 +31,7 @@ class _Folder(NamedTuple):
     has_ended: Callable[[], bool]
 
 
-class Hung:
+class HungSources:
     """Kept in the file ``path``, by the thread of ``disk``; in memory alone where that is None.  For all threads."""
 
     def __init__(self, path: str | None = None, boot_id: str | None = None, disk: DiskWorker | None = None) -> None:

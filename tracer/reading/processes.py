@@ -44,26 +44,26 @@ class Process(NamedTuple):
     """Memory cgroup as the kernel names it; bytes that are no UTF-8 as surrogates."""
 
 
-Plain = list[Any]
+PlainProcess = list[Any]
 """A process as JSON can hold it."""
 
 
-def read_plain(pid: int, with_cmdline: bool) -> Plain | None:
+def read_as_plain(pid: int, with_cmdline: bool) -> PlainProcess | None:
     """None: there is no such process."""
-    found = read(pid, with_cmdline)
+    found = read_process(pid, with_cmdline)
     if found is None:
         return None
     cgroup_bytes = None if found.cgroup is None else os.fsencode(found.cgroup).decode("latin-1")
     return list(found._replace(cgroup=cgroup_bytes))
 
 
-def from_plain(plain: Plain) -> Process:
+def process_from_plain(plain: PlainProcess) -> Process:
     found = Process(*plain)
     cgroup_bytes = None if found.cgroup is None else os.fsdecode(found.cgroup.encode("latin-1"))
     return found._replace(cmdline=tuple(found.cmdline), cgroup=cgroup_bytes)
 
 
-def read(pid: int, with_cmdline: bool = True) -> Process | None:
+def read_process(pid: int, with_cmdline: bool = True) -> Process | None:
     """None: there is no such process.  The command line is all of it that may take long to read."""
     folder = f"/proc/{pid}"
     stat, status = _read(f"{folder}/stat"), _status(folder)

@@ -11,8 +11,8 @@ from typing import TypeVar
 from tracer.base import threads
 from tracer.linux import libbpf, procfs
 from tracer.linux.safe_files import UnreadableError
-from tracer.reading.hung_sources import Hung
-from tracer.reading.reader_processes import HangsError, Readers
+from tracer.reading.hung_sources import HungSources
+from tracer.reading.reader_processes import ReaderPool, ReadTimeoutError
 
 T = TypeVar("T")
 
@@ -41,10 +41,10 @@ class _Cmdline(ctypes.Structure):
     ]  # fmt: skip
 
 
-class ProcessReader:
+class ProcfsReader:
     """Never held up for longer than its bounds."""
 
-    def __init__(self, readers: Readers, hung: Hung) -> None:
+    def __init__(self, readers: ReaderPool, hung: HungSources) -> None:
         self._readers = readers
         self._hung = hung
         self._not_before_s: dict[Callable[..., object], float] = {}
@@ -59,7 +59,7 @@ class ProcessReader:
             return None
         try:
             shown = self._ask(procfs.read_process, pid, started_ns)
-        except HangsError:
+        except ReadTimeoutError:
             self._hung.add_process(pid, started_ns)
             return None
         return None if shown is None else (shown[0], shown[1])
@@ -68,15 +68,15 @@ class ProcessReader:
         """The same as ``process.lives``; None: unknown."""
         try:
             return self._ask(procfs.is_running, pid, started_ns)
-        except HangsError:
+        except ReadTimeoutError:
             return None
 
     def _ask(self, function: Callable[[int, int], T], pid: int, started_ns: int) -> T | None:
-        """Raises HangsError."""
+        """Raises ReadTimeoutError."""
         try:
             if time.monotonic() >= self._not_before_s.get(function, 0.0):
                 return self._readers.ask(LOOK_S, function, pid, started_ns)
-        except HangsError:
+        except ReadTimeoutError:
             self.timeouts += 1
             self._not_before_s[function] = time.monotonic() + PAUSE_S
             raise
@@ -111,7 +111,7 @@ class ProcessReader:
                 if started_ns is not None and self._hung.has_process(pid, started_ns):
                     return True
             arguments, arg_start = self._readers.ask(timeout_s, procfs.read_arguments, pid)
-        except HangsError:
+        except ReadTimeoutError:
             return timeout_s == SEED_S[-1] and self._note(pid)
         except UnreadableError:  # there is no reader, yet
             return False

@@ -42,7 +42,7 @@ _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 """A service manager and a terminal send the first three to all processes: these end with the one that asks them."""
 
 
-class HangsError(UnreadableError):
+class ReadTimeoutError(UnreadableError):
     """The read took too long."""
 
     def __init__(self, text: str, has_ended: Callable[[], bool] = lambda: True) -> None:
@@ -56,7 +56,7 @@ class _Reader(NamedTuple):
     asked: socket.socket
 
 
-class Readers:
+class ReaderPool:
     """Asks processes of its own; to be made before there are threads, and then for any of them.
 
     A reader can call ``functions``, whose arguments and results are JSON, and keeps ``capabilities`` alone (None: all).
@@ -90,8 +90,8 @@ class Readers:
     def ask(self, timeout_s: float, function: Callable[..., T], *arguments: object) -> T:
         """What the function returns there.
 
-        Raises HangsError where that takes too long, UnreadableError where the function raises anything, or nobody can
-        be asked.
+        Raises ReadTimeoutError if the call exceeds ``timeout_s``, UnreadableError if the function raises or no reader
+        can be started.
         """
         question, until_s = orjson.dumps([_name(function), *arguments]) + b"\n", time.monotonic() + timeout_s
         try:
@@ -102,7 +102,7 @@ class Readers:
                 answer = _answer(reader, question, until_s)
         except TimeoutError:
             self._give_up(reader)
-            raise HangsError(f"no answer within {timeout_s:g} s", partial(_has_ended, reader.asked)) from None
+            raise ReadTimeoutError(f"no answer within {timeout_s:g} s", partial(_has_ended, reader.asked)) from None
         except OSError as error:
             raise UnreadableError(f"no process can be started to read it ({error.strerror or error})") from error
         if not answer:

@@ -9,10 +9,10 @@ from tracer.base.hung_disk import DiskWorker
 from tracer.identity.runtimes import QUESTIONS, Runtimes
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import procfs_reader
-from tracer.reading.directory_reader import FolderReader
-from tracer.reading.hung_sources import Hung
-from tracer.reading.procfs_reader import ProcessReader
-from tracer.reading.reader_processes import Readers
+from tracer.reading.directory_reader import DirectoryReader
+from tracer.reading.hung_sources import HungSources
+from tracer.reading.procfs_reader import ProcfsReader
+from tracer.reading.reader_processes import ReaderPool
 
 if TYPE_CHECKING:
     from tracer.identity.interface_cache import Interfaces
@@ -47,7 +47,7 @@ class Reading:
             functions = (*functions, self._namespaces.read)
         gc.collect()
         gc.freeze()  # what is there stays in memory that they share: gc.collect() writes into what it looks at
-        self.readers = Readers((*FUNCTIONS, *functions), capabilities)
+        self.readers = ReaderPool((*FUNCTIONS, *functions), capabilities)
 
     def begin(
         self,
@@ -57,9 +57,9 @@ class Reading:
         disk: DiskWorker | None = None,
     ) -> None:
         """``roots``: of runtimes.  ``kept``: the file that tells what hung in earlier runs, written by ``disk``."""
-        self.hung = Hung(kept, boot_id, disk)
-        self.processes = ProcessReader(self.readers, self.hung)
-        self.runtimes = Runtimes(roots, FolderReader(self.readers, self.hung).read)
+        self.hung = HungSources(kept, boot_id, disk)
+        self.processes = ProcfsReader(self.readers, self.hung)
+        self.runtimes = Runtimes(roots, DirectoryReader(self.readers, self.hung).read)
         if self._namespaces is not None:
             from tracer.identity import interface_cache
 

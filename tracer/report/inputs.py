@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tracer.base.errors import TracerError
 from tracer.encoding.decoder import Records, UnfitError, read_json
 from tracer.logs import kmsg
-from tracer.logs.files import LogFile
+from tracer.logs.log_file import LogFile
 from tracer.logs.remarks import Remark
 from tracer.records.model import OomKill
 from tracer.report.incidents import Collection

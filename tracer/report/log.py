@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 
 from tracer.base.printable import printable
 from tracer.identity.enrich import name_cgroups
-from tracer.logs.files import LogFile
 from tracer.logs.formats import Origin
-from tracer.logs.hosts import HostReports
+from tracer.logs.host_reports import HostReports
+from tracer.logs.log_file import LogFile
+from tracer.logs.log_records import LogRecords
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.records import LogRecords
 from tracer.logs.remarks import AllRemarks, Remark
-from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot, open_kmsg
 from tracer.logs.times import Calendar
+from tracer.logs.victim_report import VictimReport
 from tracer.records.model import Host, OomKill
 
 Found = Callable[[OomKill, tuple[str, ...]], None]
@@ -104,7 +104,7 @@ class LogKills:
             heard.clear()
         heard.append(line)
 
-    def _report(self, report: Report, origin: Origin) -> None:
+    def _report(self, report: VictimReport, origin: Origin) -> None:
         if report.wall_ns is None and report.clock == "printk":
             boot = self._this_boot = self._this_boot or ThisBoot()
             if boot.has(report):
@@ -115,7 +115,7 @@ class LogKills:
         host: Host = {"name": origin.host, "boot_id": origin.boot_id, "kernel": None, "labels": None}
         self._tell(self._records[origin].oom_kill(report), host, report, origin)
 
-    def _tell(self, record: OomKill, host: Host, report: Report, origin: Origin) -> None:
+    def _tell(self, record: OomKill, host: Host, report: VictimReport, origin: Origin) -> None:
         record["host"] = host
         name_cgroups(record)
         self._remarks.add_kill(record["time"], self._calendar.assumes_year)

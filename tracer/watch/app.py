@@ -9,7 +9,7 @@ from typing import IO, Any
 from tracer.base.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
 from tracer.base.printable import printable
-from tracer.logs.files import STDIN
+from tracer.logs.log_file import STDIN
 from tracer.watch.feed import Feed
 
 

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 import tracer
 from tracer.base.errors import TracerError
-from tracer.logs.files import STDIN, LogFile
+from tracer.logs.log_file import STDIN, LogFile
 from tracer.report.inputs import split_lines
 
 TRACER = (

@@ -16,9 +16,9 @@ from tracer.base.errors import TracerError
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.identity import enrich
 from tracer.logs import kmsg
-from tracer.logs.files import LogFile, UnopenedError
-from tracer.logs.kills import LogKills
+from tracer.logs.kills import KillSearch
 from tracer.logs.kmsg import Kmsg
+from tracer.logs.log_file import LogFile, UnopenedError
 from tracer.records.model import Host, OomExit, Record
 from tracer.records.same_kill import Exits, Kill
 from tracer.why.watches import Part, Watch, watches
@@ -184,7 +184,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool], is_given: bool) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     is_open = True
-    kills = LogKills()
+    kills = KillSearch()
     try:
         for record in kills.kills([path]):
             cgroup = record["victim"]["cgroup"]

@@ -26,7 +26,7 @@ from tests.harness.log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE
 from tests.harness.records import validate
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE
 from tracer.identity.enrich import name_cgroups
-from tracer.logs.records import LogRecords
+from tracer.logs.log_records import LogRecords
 
 NAME = "7.2-group"
 LOG = list(lines(FILES[NAME]))

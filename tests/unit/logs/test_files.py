@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/files.py: what is in a pipe is known however slowly it comes, and what is refused is so for any command."""
+"""logs/log_file.py: what is in a pipe is known however slowly it comes, and what is refused is so for any command."""
 
 import bz2
 import gzip
@@ -17,7 +17,7 @@ import pytest
 
 from tests.harness.environment import require
 from tracer.base.errors import TracerError
-from tracer.logs.files import LogFile, UnopenedError
+from tracer.logs.log_file import LogFile, UnopenedError
 from tracer.watch.feed import Feed
 
 TEXT = b"[    1.000000] usb 1-1: new device\n" * 100

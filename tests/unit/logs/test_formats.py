@@ -21,9 +21,9 @@ from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE, entry, export
 from tracer.logs.formats import LineFormats, Origin
 from tracer.logs.oom_lines import LogLine, may_be_cut
-from tracer.logs.reported import Report
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
+from tracer.logs.victim_report import VictimReport
 
 FOLDER = DATA / "kernel_logs"
 BOOT_UUID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
@@ -35,7 +35,7 @@ SECOND_NS = 1_000_000_000
 
 
 class Found(NamedTuple):
-    report: Report
+    report: VictimReport
     origin: Origin
 
 
@@ -49,13 +49,13 @@ def scan(*blocks: bytes, latest_ns: int = BOOT_NS + 86400 * SECOND_NS) -> list[F
     return found
 
 
-def timeless(found: Iterable[Report]) -> list[Report]:
+def timeless(found: Iterable[VictimReport]) -> list[VictimReport]:
     return [
         each._replace(time_ns=None, incident_ns=None, clock=None, wall_ns=None, first_tid=None) for each in found
     ]  # fmt: skip
 
 
-def wall_ns(report: Report) -> int:
+def wall_ns(report: VictimReport) -> int:
     assert report.time_ns is not None
     return report.time_ns + BOOT_NS
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness.kernel_log_files import FILES, TRIMMED
-from tracer.logs.kills import LogKills
+from tracer.logs.kills import KillSearch
 from tracer.records.conclusions import page_bytes
 
 HOST = FILES["6.12-global"]
@@ -18,7 +18,7 @@ RAM, RESERVED = 65383, 20139
 def total_pages(log: bytes, folder: Path) -> int | None:
     file = folder / "log"
     file.write_bytes(log)
-    (record,) = LogKills().kills([str(file)])
+    (record,) = KillSearch().kills([str(file)])
     return record["incident"]["total_pages"]
 
 
@@ -58,7 +58,7 @@ def test_swap_without_page_size(tmp_path: Path) -> None:
 def test_constrained(name: str, tmp_path: Path) -> None:
     """Where nodes or a limit constrain, the kernel counts something else, which the log does not tell."""
     (tmp_path / "log").write_bytes({**FILES, **TRIMMED}[name])
-    records = list(LogKills().kills([str(tmp_path / "log")]))
+    records = list(KillSearch().kills([str(tmp_path / "log")]))
     assert {record["incident"]["total_pages"] for record in records} == {None}
 
 
@@ -66,7 +66,7 @@ def test_constrained(name: str, tmp_path: Path) -> None:
 def test_page_size(page: int, tmp_path: Path) -> None:
     """All sizes are of whole pages; of few sizes nothing follows but that a page is smaller."""
     (tmp_path / "log").write_bytes(HOST)
-    (found,) = LogKills().kills([str(tmp_path / "log")])
+    (found,) = KillSearch().kills([str(tmp_path / "log")])
     record: Any = found
     victim = record["victim"]
     for number, name in enumerate(("anon_rss_bytes", "file_rss_bytes", "total_vm_bytes"), 1):

@@ -12,7 +12,7 @@ from tests.harness.environment import require
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.log_formats import BOOT_NS, HOST, WHOLE
 from tracer.base.clock import format_rfc3339
-from tracer.logs.kills import Form, LogKills
+from tracer.logs.kills import KillSearch, ReadOptions
 
 REMOTE = "/lib/systemd/systemd-journal-remote"
 LOG = [line for log in FILES.values() for line in lines(log)]
@@ -46,7 +46,9 @@ def test_form(journal: Path, form: str, tmp_path: Path) -> None:
     expected = reports(LOG)
     if form in TEXT_FORMS:
         assert b" blob data]" in shown
-    found = list(LogKills(form=Form(boot_time="2026-11-24T06:00:00Z", timezone="UTC")).kills([str(tmp_path / form)]))
+    found = list(
+        KillSearch(form=ReadOptions(boot_time="2026-11-24T06:00:00Z", timezone="UTC")).kills([str(tmp_path / form)])
+    )
     tids = [record["victim"]["tid"] for record in found]
     for report in expected:
         if form in WHOLE_FORMS or all(byte in (9, 10) or 32 <= byte < 127 for byte in report.comm):

@@ -11,7 +11,7 @@ import pytest
 from tests.harness.kernel_log_files import FILES, lines
 from tests.harness.log_formats import BOOT_ID, SPLIT, WHOLE, entry
 from tracer.base.errors import TracerError
-from tracer.logs.kills import Form, LogKills, Wanted
+from tracer.logs.kills import KillFilter, KillSearch, ReadOptions
 from tracer.logs.oom_lines import LogLine
 from tracer.records.model import OomKill
 
@@ -30,8 +30,8 @@ def tids(records: Iterable[OomKill]) -> list[int]:
 def search(log: bytes, folder: Path, **wanted: str | int | None) -> list[int]:
     file = folder / "log"
     file.write_bytes(log)
-    form = Form(boot_time="2026-11-24T06:00:00Z", timezone="UTC")
-    return tids(LogKills(Wanted(**wanted), form).kills([str(file)]))  # type: ignore[arg-type]
+    form = ReadOptions(boot_time="2026-11-24T06:00:00Z", timezone="UTC")
+    return tids(KillSearch(KillFilter(**wanted), form).kills([str(file)]))  # type: ignore[arg-type]
 
 
 def boot(*kills: int, start: bool = True, at_s: int = 100) -> list[LogLine]:
@@ -103,7 +103,7 @@ def test_hosts_that_kill_at_once(tmp_path: Path) -> None:
         logs.append(SPLIT["rsyslog, RFC 3339"](log).replace(b"node-1", b"node-" + name).splitlines(keepends=True))
     mixed = b"".join(line for pair in zip(*logs, strict=True) for line in pair)
     path = _write(tmp_path, mixed)
-    found = list(LogKills().kills([str(path)]))
+    found = list(KillSearch().kills([str(path)]))
     assert sorted(record["host"]["name"] or "" for record in found) == ["node-a"] * 3 + ["node-b"] * 3
     assert all(record["trigger"] is not None for record in found)
 
@@ -112,7 +112,7 @@ def test_boots_of_rotated_files(tmp_path: Path) -> None:
     """Files are one log, in the order in which they are given."""
     for name, each in zip("ab", (boot(1), boot(2, start=False, at_s=700)), strict=True):
         (tmp_path / name).write_bytes(SPLIT["rsyslog"](each))
-    assert tids(LogKills(Wanted(boot="0")).kills([str(tmp_path / "a"), str(tmp_path / "b")])) == [1, 2]
+    assert tids(KillSearch(KillFilter(boot="0")).kills([str(tmp_path / "a"), str(tmp_path / "b")])) == [1, 2]
 
 
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export"])
@@ -123,14 +123,14 @@ def test_report_in_two_files(form: str, tmp_path: Path) -> None:
     for path, part in zip(paths, (log, log[:-1], log[-1:]), strict=True):
         path.write_bytes({**WHOLE, **SPLIT}[form](part))
     whole, first, second = map(str, paths)
-    expected = list(LogKills().kills([whole]))
+    expected = list(KillSearch().kills([whole]))
     assert expected[0]["limit"] is not None
-    assert list(LogKills().kills([first, second])) == expected
-    assert list(LogKills().kills([first, whole])) == expected
-    (alone,) = LogKills().kills([second])
+    assert list(KillSearch().kills([first, second])) == expected
+    assert list(KillSearch().kills([first, whole])) == expected
+    (alone,) = KillSearch().kills([second])
     assert alone["limit"] is None
-    assert list(LogKills().kills([second, first])) == [alone]
-    assert list(LogKills().kills([second, second, whole])) == [alone, alone, *expected]
+    assert list(KillSearch().kills([second, first])) == [alone]
+    assert list(KillSearch().kills([second, second, whole])) == [alone, alone, *expected]
 
 
 def test_many_kills_are_not_kept_in_memory(tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_boot_that_makes_no_sense() -> None:
     """Says what to give."""
     for wrong in ("yesterday", "", "--1", BOOT_ID[:-1]):
         with pytest.raises(TracerError, match="no boot"):
-            LogKills(Wanted(boot=wrong))
+            KillSearch(KillFilter(boot=wrong))
     with pytest.raises(TracerError, match="--follow"):
-        LogKills(Wanted(boot="-1"), Form(follow=True))
+        KillSearch(KillFilter(boot="-1"), ReadOptions(follow=True))
 
 
 def test_process(tmp_path: Path) -> None:
@@ -171,16 +171,16 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     """They are told, or raised; the others are searched."""
     log, none = str(_write(tmp_path, SPLIT["rsyslog"](boot(1)))), str(tmp_path / "none")
     told: list[TracerError] = []
-    assert tids(LogKills().kills([none, log], told.append)) == [1]
+    assert tids(KillSearch().kills([none, log], told.append)) == [1]
     assert [str(error) for error in told if "none" in str(error)] == [str(error) for error in told] != []
     with pytest.raises(TracerError, match="none"):
-        list(LogKills().kills([none]))
+        list(KillSearch().kills([none]))
 
 
 def test_first_kill_comes_before_the_log_ends(tmp_path: Path) -> None:
     """It is an iterator: nobody has to wait for the rest."""
     log = SPLIT["rsyslog"](boot(*range(1, 20000)))
-    assert next(iter(LogKills().kills([str(_write(tmp_path, log))])))["victim"]["tid"] == 1
+    assert next(iter(KillSearch().kills([str(_write(tmp_path, log))])))["victim"]["tid"] == 1
 
 
 def test_needs_no_command_line() -> None:
@@ -214,7 +214,7 @@ def test_name_that_is_no_text_in_an_open_report(tmp_path: Path) -> None:
             ]
         )
     )
-    (record,) = LogKills().kills([str(_write(tmp_path, log))])
+    (record,) = KillSearch().kills([str(_write(tmp_path, log))])
     assert record["limit"] is not None
     assert (record["limit"]["cgroup"], record["victim"]["comm"]) == ("/g", "\\xff")
 
@@ -242,7 +242,7 @@ def test_others_of_a_group(
     """All victims of a group kill are in the cgroup that the log names; whose that is, is known."""
     group = {"7.2-group": b"/grp", "5.10-grouptree": b"/gt"}[name]
     log = _write(tmp_path, FILES[name].replace(group, path.encode()))
-    first, *others = LogKills().kills([str(log)])
+    first, *others = KillSearch().kills([str(log)])
     assert others
     assert (first["victim"]["cgroup"] or "").startswith(path)
     for each in others:
@@ -252,5 +252,5 @@ def test_others_of_a_group(
         assert (each["systemd"] and each["systemd"]["unit"]) == unit
         assert each["container"] in (None, first["container"])
         assert each["kubernetes"] in (None, first["kubernetes"])
-    wanted = Wanted(container=container, unit=unit)
-    assert len(list(LogKills(wanted).kills([str(log)]))) == 1 + len(others)
+    wanted = KillFilter(container=container, unit=unit)
+    assert len(list(KillSearch(wanted).kills([str(log)]))) == 1 + len(others)

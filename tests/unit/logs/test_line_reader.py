@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/learnt.py, line_reader.py, terminal.py: the forms in which people and collectors have kernel logs."""
+"""logs/inferred_prefix.py, line_reader.py, terminal.py: the forms in which people and collectors have kernel logs."""
 
 import json
 import os

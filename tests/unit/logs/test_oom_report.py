@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/oom_report.py and logs/records.py: real logs, and what a reader finds in them."""
+"""logs/oom_report.py and logs/log_records.py: real logs, and what a reader finds in them."""
 
 import re
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import pytest
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.records import HOST, validate
 from tracer.identity.enrich import enrich
-from tracer.logs.records import LogRecords
+from tracer.logs.log_records import LogRecords
 from tracer.records.model import NO_LIMIT_BYTES, OomKill, Scope
 from tracer.records.summary import describe
 

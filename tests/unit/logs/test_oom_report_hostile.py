@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.records import HOST, validate
+from tracer.logs.log_records import LogRecords
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Reports
-from tracer.logs.records import LogRecords
-from tracer.logs.reported import Report
+from tracer.logs.oom_report import ReportAssembler
+from tracer.logs.victim_report import VictimReport
 
 KILL = (
     b"Memory cgroup out of memory: Killed process 135 (%s) total-vm:103536kB, anon-rss:30564kB, file-rss:704kB, "
@@ -59,11 +59,11 @@ NAMES = st.one_of(
 ).map(lambda name: name.translate(bytes.maketrans(b"\0/\n", b"?_?")))
 
 
-def is_idle(joiner: Reports) -> bool:
+def is_idle(joiner: ReportAssembler) -> bool:
     return joiner.awaits == "words"
 
 
-def check_records(found: list[Report]) -> None:
+def check_records(found: list[VictimReport]) -> None:
     """Each is a record that can be written."""
     for report in found:
         record = LogRecords("6a4ce4a0", 4096).oom_kill(report)
@@ -270,7 +270,7 @@ def test_dropped() -> None:
     assert (report.tid, report.group_kill, report.victims) == (358, None, None)
 
 
-def summarised(cgroup: bytes, comm: bytes = b"x") -> Report:
+def summarised(cgroup: bytes, comm: bytes = b"x") -> VictimReport:
     """The report of a kill for want of the host's memory, where the summary is all that names the cgroup."""
     summary = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg="
     texts = [
@@ -292,7 +292,7 @@ def test_ambiguous_summary() -> None:
 
 def test_report_without_end() -> None:
     """A report is not waited for without end, nor what may follow a kill, where lines have no time, too."""
-    other, joiner = LogLine(b"usb 1-1: reset"), Reports()
+    other, joiner = LogLine(b"usb 1-1: reset"), ReportAssembler()
     joiner.feed(LINES["6.12-other"][0]._replace(time_ns=None))
     assert not is_idle(joiner)
     for _ in range(5000):
@@ -309,7 +309,7 @@ def test_time_passes() -> None:
     """What comes a second after a kill, or a minute after a report's line, is of another; so is what comes before."""
     kill, other = LogLine(KILL % b"x", 100 * 10**9, "printk"), LogLine(b"usb 1-1: reset", 0, "printk")
     for seconds, count in ((100, 0), (101, 0), (102, 1), (98, 1)):
-        joiner = Reports()
+        joiner = ReportAssembler()
         assert joiner.feed(kill) == []
         assert len(joiner.feed(other._replace(time_ns=seconds * 10**9))) == count
     told = LINES["6.12-other"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.harness.kernel_log_files import FILES, TRIMMED, lines, reports
 from tracer.logs import oom_lines, oom_tasks
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.reported import Report
+from tracer.logs.victim_report import VictimReport
 
 from .test_oom_report_hostile import FRAGMENTS, INVOKED, NAMES, killed, mixed, summary
 
@@ -70,7 +70,10 @@ def without(log: Sequence[LogLine], losses: Sequence[Loss], marked: bool = False
 
 
 def check(
-    found: Sequence[Report], whole: Sequence[Report], left: Sequence[LogLine], only: frozenset[str] = frozenset()
+    found: Sequence[VictimReport],
+    whole: Sequence[VictimReport],
+    left: Sequence[LogLine],
+    only: frozenset[str] = frozenset(),
 ) -> None:
     """Each kill is one of the whole log's, with nothing that this has not; and each line about one that is left has its
     kill.
@@ -106,7 +109,7 @@ def check(
                 assert value == right, name
 
 
-def as_left(name: str, twin: Report, whole: Sequence[Report], left: Sequence[LogLine]) -> bool | int | None:
+def as_left(name: str, twin: VictimReport, whole: Sequence[VictimReport], left: Sequence[LogLine]) -> bool | int | None:
     """What a log says of a group kill whose other lines leave no trace, if there is none of them."""
     times = [each.time_ns or 0 for each in whole if each.incident_ns == twin.incident_ns]
     lines = [line.text for line in left if line.time_ns and min(times) <= line.time_ns <= max(times)]
@@ -116,7 +119,7 @@ def as_left(name: str, twin: Report, whole: Sequence[Report], left: Sequence[Log
     return False if len(others) == 1 else None
 
 
-def certain(report: Report, left: Sequence[LogLine]) -> frozenset[str]:
+def certain(report: VictimReport, left: Sequence[LogLine]) -> frozenset[str]:
     """Fields that show nothing of another report, as one of the lines is missing that stand between in all reports."""
     end = next(n for n, line in enumerate(left) if (line.time_ns, report.tid) == (report.time_ns, *killed([line])))
     begin = max((n + 1 for n in range(end) if killed([left[n]])), default=0)
@@ -124,7 +127,7 @@ def certain(report: Report, left: Sequence[LogLine]) -> frozenset[str]:
     has_cpu = any(map(oom_lines.CPU.match, texts))
     has_counters = any(map(oom_lines.COUNTER.fullmatch, texts))
     has_statistics = any(text.startswith(b"Memory cgroup stats for ") for text in texts)
-    header = next((n for n, text in enumerate(texts) if oom_tasks.Tasks.is_header(text)), len(texts))
+    header = next((n for n, text in enumerate(texts) if oom_tasks.TaskTable.is_header(text)), len(texts))
     has_rows = any(re.match(rb"\[ *\d+\] ", text) for text in texts[header:])
     if not (has_cpu or has_counters or has_statistics or has_rows):
         return frozenset()  # as grep leaves them
@@ -216,7 +219,7 @@ def kill(pid: int, message: bytes = b"Memory cgroup out of memory: ", sizes: byt
     return b"%bKilled process %d (x) %b" % (message, pid, sizes)
 
 
-def read(*texts: bytes) -> list[Report]:
+def read(*texts: bytes) -> list[VictimReport]:
     """The reports in these lines, a millisecond apart."""
     return reports(LogLine(text, 10**9 + n * 10**6, "printk") for n, text in enumerate(texts))
 

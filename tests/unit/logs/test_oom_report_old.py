@@ -5,9 +5,9 @@ import pytest
 
 from tests.harness.kernel_log_files import reports
 from tests.harness.records import HOST, validate
+from tracer.logs.log_records import LogRecords
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.records import LogRecords
-from tracer.logs.reported import Report
+from tracer.logs.victim_report import VictimReport
 
 SIZES = b"total-vm:1641388kB, anon-rss:1595164kB, file-rss:76kB"
 SHMEM = b", shmem-rss:0kB"
@@ -35,7 +35,7 @@ MEMCG_4_14 = [
 ]
 
 
-def read(*texts: bytes) -> list[Report]:
+def read(*texts: bytes) -> list[VictimReport]:
     """The reports in these lines, a millisecond apart."""
     return reports(LogLine(text, 10**9 + n * 10**6, "printk") for n, text in enumerate(texts))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.harness import DATA
-from tracer.logs.kills import LogKills
+from tracer.logs.kills import KillSearch
 
 FOLDER = DATA / "kernel_logs/posted"
 MIB = 1 << 20
@@ -44,7 +44,7 @@ UNFINISHED = {"talos-unfinished": "java", "padded-unfinished": "cp"}
 
 
 def read(name: str) -> tuple[list[Any], list[str]]:
-    search = LogKills()
+    search = KillSearch()
     return list(search.kills([str(FOLDER / f"{name}.txt")])), [remark.text for remark in search.remarks()]
 
 

@@ -289,7 +289,7 @@ def test_python(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_bytes(KERNEL + KILLED + b"\n" + OTHER + b"| " + KILLED + b"\n")
     said = (
-        "from tracer.logs.kills import LogKills; search = LogKills();"
+        "from tracer.logs.kills import KillSearch; search = KillSearch();"
         f"print(len(list(search.kills([{str(file)!r}]))), [each.is_loss for each in search.remarks()])"
     )
     finished = subprocess.run([sys.executable, "-c", said], cwd=ROOT, capture_output=True, timeout=60, check=True)

@@ -12,7 +12,7 @@ from tests.harness.environment import require
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.lines import wait_for
 from tests.harness.log_formats import SPLIT
-from tracer.logs.kills import LogKills
+from tracer.logs.kills import KillSearch
 
 TEMPLATES = {
     "RSYSLOG_TraditionalFileFormat": "kern.log, as Debian had it until 11",
@@ -61,7 +61,7 @@ def _lines(file: Path) -> int:
 def test_format(folder: Path, template: str) -> None:
     """Each kill is found, with all that the log tells of it."""
     expected = [report for name in NAMES for report in reports(lines(FILES[name]))]
-    found = list(LogKills().kills([str(folder / template)]))
+    found = list(KillSearch().kills([str(folder / template)]))
     assert [each.tid for each in expected] == [record["victim"]["tid"] for record in found]
     for report, record in zip(expected, found, strict=True):
         victim, limit = record["victim"], record["limit"]

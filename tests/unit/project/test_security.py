@@ -36,7 +36,7 @@ STARTERS = {
     "commands.run",
     "config.reload",
     "doctor.checks",
-    "logs.files",
+    "logs.log_file",
     "reading.reader_processes",
     "watch.feed",
     "why.sources",

@@ -9,7 +9,7 @@ import pytest
 from tracer.base.hung_disk import DiskWorker
 from tracer.linux import procfs
 from tracer.reading import hung_sources as module
-from tracer.reading.hung_sources import AGAIN_FIRST_S, Hung
+from tracer.reading.hung_sources import AGAIN_FIRST_S, HungSources
 
 BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 OWN = os.getpid()
@@ -31,7 +31,7 @@ def own_start_ns() -> int:
 
 def test_process() -> None:
     """By pid and start, to the tick in which it started."""
-    hung = Hung()
+    hung = HungSources()
     hung.add_process(7, 120_000_001)
     assert hung.has_pid(7)
     assert hung.has_process(7, 120_000_000)
@@ -42,7 +42,7 @@ def test_process() -> None:
 
 def test_folder(now: list[float]) -> None:
     """It is asked again after a while, which doubles, and not before the reader that hung in it has ended."""
-    hung = Hung()
+    hung = HungSources()
     ended: list[int] = []
     hung.add_folder("/user", lambda: bool(ended))
     now[0] += AGAIN_FIRST_S + 1
@@ -63,16 +63,16 @@ def test_folder(now: list[float]) -> None:
 def test_kept(tmp_path: Path, now: list[float]) -> None:
     """The next run knows it, unless the process is gone or the host was started anew."""
     path, disk = str(tmp_path / "hung"), DiskWorker()
-    first = Hung(path, BOOT, disk)
+    first = HungSources(path, BOOT, disk)
     first.add_process(OWN, own_start_ns())
     first.add_process(2**22 + 1, 5)  # a pid that cannot be
     first.add_folder("/user")
     assert disk.wait_idle()
-    second = Hung(path, BOOT, disk)
+    second = HungSources(path, BOOT, disk)
     assert second.has_process(OWN, own_start_ns())
     assert second.has_folder("/user")
     assert not second.has_pid(2**22 + 1)
-    third = Hung(path, BOOT.replace("6", "7"), disk)
+    third = HungSources(path, BOOT.replace("6", "7"), disk)
     assert not third.has_pid(OWN)
     assert not third.has_folder("/user")
 
@@ -81,7 +81,7 @@ def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the latest are remembered."""
     monkeypatch.setattr(module, "PROCESSES_MAX", 3)
     monkeypatch.setattr(module, "FOLDERS_MAX", 3)
-    hung = Hung()
+    hung = HungSources()
     for number in range(5):
         hung.add_process(number, 0)
         hung.add_folder(f"/{number}")
@@ -105,10 +105,10 @@ def test_damaged(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -
     """What cannot be understood is forgotten, and written anew."""
     (tmp_path / "hung").write_text(text)
     disk = DiskWorker()
-    hung = Hung(str(tmp_path / "hung"), BOOT, disk)
+    hung = HungSources(str(tmp_path / "hung"), BOOT, disk)
     hung.add_process(OWN, own_start_ns())
     assert disk.wait_idle()
-    assert Hung(str(tmp_path / "hung"), BOOT, disk).has_pid(OWN)
+    assert HungSources(str(tmp_path / "hung"), BOOT, disk).has_pid(OWN)
 
 
 def test_no_links(tmp_path: Path) -> None:
@@ -117,6 +117,6 @@ def test_no_links(tmp_path: Path) -> None:
     (tmp_path / "hung").symlink_to(tmp_path / "other")
     (tmp_path / "hung.new").symlink_to(tmp_path / "other")
     disk = DiskWorker()
-    Hung(str(tmp_path / "hung"), BOOT, disk).add_process(OWN, own_start_ns())
+    HungSources(str(tmp_path / "hung"), BOOT, disk).add_process(OWN, own_start_ns())
     disk.wait_idle()
     assert (tmp_path / "other").read_text() == "mine"

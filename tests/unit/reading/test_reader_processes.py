@@ -15,10 +15,10 @@ import pytest
 from tests.harness.lines import PATIENCE_S
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import directory_reader, processes
-from tracer.reading.directory_reader import FolderReader
-from tracer.reading.hung_sources import Hung
+from tracer.reading.directory_reader import DirectoryReader
+from tracer.reading.hung_sources import HungSources
 from tracer.reading.process_list import ProcessList
-from tracer.reading.reader_processes import IDLE_MAX, HangsError, Readers
+from tracer.reading.reader_processes import IDLE_MAX, ReaderPool, ReadTimeoutError
 
 LONG = "é" * 200_000
 
@@ -46,8 +46,8 @@ def hangs(read: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def readers() -> Iterator[Readers]:
-    made = Readers((read, pid, long, fail))
+def readers() -> Iterator[ReaderPool]:
+    made = ReaderPool((read, pid, long, fail))
     yield made
     made.close()
 
@@ -58,7 +58,7 @@ def fifo(tmp_path: Path) -> str:
     return str(tmp_path / "fifo")
 
 
-def test_answers(readers: Readers, tmp_path: Path) -> None:
+def test_answers(readers: ReaderPool, tmp_path: Path) -> None:
     """What the function returns, however long it is, or why it failed."""
     (tmp_path / "file").write_text("text")
     assert readers.ask(PATIENCE_S, read, str(tmp_path / "file")) == "text"
@@ -69,11 +69,11 @@ def test_answers(readers: Readers, tmp_path: Path) -> None:
         readers.ask(PATIENCE_S, fail)
 
 
-def test_hangs(readers: Readers, fifo: str) -> None:
+def test_hangs(readers: ReaderPool, fifo: str) -> None:
     """Nobody waits longer than the bound; the process that hangs is killed, and the next question has an answer."""
     first = readers.ask(PATIENCE_S, pid)
     began_s = time.monotonic()
-    with pytest.raises(HangsError) as hangs:
+    with pytest.raises(ReadTimeoutError) as hangs:
         readers.ask(0.1, read, fifo)
     assert 0.1 <= time.monotonic() - began_s < PATIENCE_S
     assert readers.ask(PATIENCE_S, pid) != first
@@ -82,7 +82,7 @@ def test_hangs(readers: Readers, fifo: str) -> None:
         assert time.monotonic() < until_s
 
 
-def test_others_do_not_wait(readers: Readers, fifo: str) -> None:
+def test_others_do_not_wait(readers: ReaderPool, fifo: str) -> None:
     """A question that hangs in one thread delays none of another; processes are used again."""
     asking = threading.Thread(target=hangs, args=(lambda: readers.ask(1.0, read, fifo),))
     asking.start()
@@ -92,7 +92,7 @@ def test_others_do_not_wait(readers: Readers, fifo: str) -> None:
     asking.join()
 
 
-def test_idle(readers: Readers) -> None:
+def test_idle(readers: ReaderPool) -> None:
     """No more processes stay than are needed."""
     threads = [threading.Thread(target=readers.ask, args=(PATIENCE_S, long)) for _ in range(8)]
     for thread in threads:
@@ -102,14 +102,14 @@ def test_idle(readers: Readers) -> None:
     assert len(readers._idle) <= IDLE_MAX
 
 
-def test_ended_by_somebody(readers: Readers) -> None:
+def test_ended_by_somebody(readers: ReaderPool) -> None:
     """One that was killed while nobody asked is replaced."""
     first = readers.ask(PATIENCE_S, pid)
     os.kill(first, signal.SIGKILL)
     assert readers.ask(PATIENCE_S, pid) != first
 
 
-def test_nobody_left(readers: Readers, tmp_path: Path) -> None:
+def test_nobody_left(readers: ReaderPool, tmp_path: Path) -> None:
     """Where there can be no processes the read fails; signals that are meant for the asker do not end them."""
     first = readers.ask(PATIENCE_S, pid)
     forker = int(Path(f"/proc/{first}/stat").read_text().split()[3])
@@ -130,7 +130,7 @@ def test_ends_with_the_asker(fifo: str, by: signal.Signals) -> None:
     """However that ends; none of its descriptors is kept, so who reads its output sees the end."""
     program = (
         "from tests.unit.reading.test_reader_processes import *\n"
-        "readers = Readers((read, pid))\n"
+        "readers = ReaderPool((read, pid))\n"
         "print(readers.ask(10, pid), flush=True)\n"
         f"readers.ask(60, read, {fifo!r})\n"
     )
@@ -145,12 +145,12 @@ def test_ends_with_the_asker(fifo: str, by: signal.Signals) -> None:
         assert time.monotonic() < until_s
 
 
-def test_folder(readers: Readers, fifo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder(readers: ReaderPool, fifo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that hung is not asked again at once, others are; nor is one that is slow at this moment."""
     monkeypatch.setattr(directory_reader, "READ_S", 0.5)
     (tmp_path / "file").write_text("text")
-    hung = Hung()
-    folders = FolderReader(readers, hung)
+    hung = HungSources()
+    folders = DirectoryReader(readers, hung)
     asking = threading.Thread(target=hangs, args=(lambda: folders.read(read, fifo, ""),))
     asking.start()
     time.sleep(0.3)
@@ -167,9 +167,9 @@ def test_folder(readers: Readers, fifo: str, tmp_path: Path, monkeypatch: pytest
 
 def test_processes_without_a_reader() -> None:
     """Where none can be started, all processes are listed, without command lines."""
-    readers = Readers((processes.read_plain,))
+    readers = ReaderPool((processes.read_as_plain,))
     readers.close()
-    found = {each.pid: each for each in ProcessList(readers, Hung()).read()}
+    found = {each.pid: each for each in ProcessList(readers, HungSources()).read()}
     own = found[os.getpid()]
     assert own.comm
     assert own.cmdline == ()

@@ -49,7 +49,7 @@ def test_hanging_folder(arguments: tuple[str, ...], hanging: Path, tmp_path: Pat
 
 def test_hanging_folder_of_top(hanging: Path) -> None:
     """For as long as names may be missing for that."""
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     shown = [own._replace(cgroup=f"/docker/{ID}")]
     with closing(Reading(reader_capabilities(network=False))) as reading:

@@ -12,7 +12,7 @@ from tests.harness.events import incident, victim
 from tests.harness.kernel_log_files import FILES
 from tests.harness.records import complete
 from tracer.identity.enrich import Whose
-from tracer.logs.kills import LogKills, Wanted
+from tracer.logs.kills import KillFilter, KillSearch
 from tracer.pipeline.incidents import Kill
 from tracer.reading import processes
 from tracer.records.filter import Filter
@@ -54,7 +54,7 @@ NAMES = [
 @pytest.mark.parametrize(("name", "expected"), NAMES)
 def test_top(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace top --container``."""
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
@@ -66,7 +66,7 @@ def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
     """``oomtrace parse --container``: a kernel log tells the id alone."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    found = list(LogKills(Wanted(container=name)).kills([str(log)]))
+    found = list(KillSearch(KillFilter(container=name)).kills([str(log)]))
     assert bool(found) == (expected and bool(name) and ID.startswith(name))
 
 
@@ -106,7 +106,7 @@ def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_pa
     """--container, --pod, --unit and --cgroup mean the same to top, report and, of what logs have, parse."""
     path = f"/kubepods/poduid/{ID}"
     kill["victim"]["cgroup"] = path
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
@@ -133,7 +133,7 @@ def test_selections_of_a_log(tmp_path: Path, selection: dict[str, str], expected
     """``oomtrace parse``."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    assert bool(list(LogKills(Wanted(**selection)).kills([str(log)]))) is expected  # type: ignore[arg-type]
+    assert bool(list(KillSearch(KillFilter(**selection)).kills([str(log)]))) is expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_report_and_watch(base: str, below: list[str]) -> None:
 @everywhere
 def test_top(base: str, below: list[str]) -> None:
     """Processes are chosen and shown by the owner's names."""
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     found = enrich.identify("/".join([BASES[base], *below]), Runtimes([]).find)
     one = Entry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])

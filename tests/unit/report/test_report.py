@@ -303,7 +303,7 @@ def test_log_in_two_files(form: str, tmp_path: Path) -> None:
 def test_this_boots_log(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """/dev/kmsg ends with what is there now, and has the kills that parse finds in it."""
     monkeypatch.setattr(this_boot, "Kmsg", lambda: kmsg_of(lines(FILES["7.2-group"])))
-    found = list(kills.LogKills().kills([kmsg.PATH]))
+    found = list(kills.KillSearch().kills([kmsg.PATH]))
     assert [record["victim"]["tid"] for record in found] == [236, 233, 234]
     collection, bad = read(kmsg.PATH)
     ((incident,),) = [collection.incidents()]

@@ -56,7 +56,7 @@ def shapes() -> Iterator[dict[str, int]]:
     ready = {"dead": "Z", "stopped": "T", "nice": "SN", "threads": "Sl"}
 
     def settled() -> bool:
-        found = {name: processes.read(each.pid) for name, each in made.items()}
+        found = {name: processes.read_process(each.pid) for name, each in made.items()}
         # Of a test run that is nice, all are: an N may be in between.
         states = all(each is not None and set(ready.get(name, "S")) <= set(each.state) for name, each in found.items())
         busy, threads = found["busy"], found["threads"]
@@ -137,7 +137,7 @@ def test_badness_is_the_kernels(adj: int) -> None:
     try:
         found = None
         for _ in attempts():
-            found = processes.read(process.pid)
+            found = processes.read_process(process.pid)
             if found is not None and found.rss_bytes > 40 << 20 and found.oom_score_adj == adj and found.state == "S":
                 break
         assert found is not None
@@ -152,15 +152,15 @@ def test_badness_is_the_kernels(adj: int) -> None:
 
 def test_never_killed() -> None:
     """Kernel threads, zombies, the host's init and what is protected are nobody's choice."""
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     assert badness(own, 1 << 20) is not None
     assert badness(own._replace(oom_score_adj=-1000), 1 << 20) is None
     assert badness(own._replace(oom_score_adj=None), 1 << 20) is None
-    init = processes.read(1)
+    init = processes.read_process(1)
     if init is not None and processes._sees_host():
         assert badness(init, 1 << 20) is None
-    found = map(processes.read, proc.list_pids())
+    found = map(processes.read_process, proc.list_pids())
     threads = [each for each in found if each is not None and each.ppid == 2]
     assert [badness(each, 1 << 20) for each in threads] == [None] * len(threads)
 
@@ -202,7 +202,7 @@ def test_nothing_found() -> None:
 
 def test_narrow() -> None:
     """A narrow terminal keeps pid, size and command, and no line is longer than it is wide."""
-    own = processes.read(os.getpid())
+    own = processes.read_process(os.getpid())
     assert own is not None
     entry = snapshot.Entry(
         own, "nobody", 1.0, 1.0, None, (), Whose(None, None, None, None, False), ["python3", "x" * 500]

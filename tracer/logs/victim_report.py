@@ -4,7 +4,7 @@
 from typing import NamedTuple
 
 from tracer.logs.oom_lines import Clock
-from tracer.logs.oom_tasks import Task
+from tracer.logs.oom_tasks import TaskRow
 
 
 class Counter(NamedTuple):
@@ -15,7 +15,7 @@ class Counter(NamedTuple):
     failcnt: int
 
 
-class Report(NamedTuple):
+class VictimReport(NamedTuple):
     """What the log says of one victim and of its incident; None is what it does not say."""
 
     time_ns: int | None
@@ -33,7 +33,7 @@ class Report(NamedTuple):
     shmem_rss_bytes: int | None
     page_tables_bytes: int | None
     oom_score_adj: int | None
-    task: Task | None
+    task: TaskRow | None
     """The victim's row in the table of tasks."""
     cgroup: bytes | None
     message: bytes | None
@@ -48,7 +48,7 @@ class Report(NamedTuple):
     trigger_comm: bytes | None
     trigger_tid: int | None
     trigger_pid: int | None
-    tasks: list[Task] | None
+    tasks: list[TaskRow] | None
     """The incident's first victim, then the largest others."""
     group_kill: bool | None
     victims: int | None

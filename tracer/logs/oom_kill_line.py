@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tracer.logs.oom_lines import LogLine
 
 
-class Kill(NamedTuple):
+class KillLine(NamedTuple):
     """None is what the line does not say."""
 
     time_ns: int | None
@@ -26,10 +26,10 @@ class Kill(NamedTuple):
     swap_bytes: int | None = None
 
 
-def read_kill(groups: Sequence[bytes | None], line: LogLine) -> Kill:
+def parse_kill_line(groups: Sequence[bytes | None], line: LogLine) -> KillLine:
     """What `oom_lines.KILLED` has found in a line."""
     message, tid, uid6, comm, uid7, total_vm, anon, file, shmem, uid, page_tables, adj = groups
-    return Kill(
+    return KillLine(
         line.time_ns,
         message,
         int(tid or 0),
@@ -45,10 +45,10 @@ def read_kill(groups: Sequence[bytes | None], line: LogLine) -> Kill:
     )
 
 
-def read_kill_in_ub(groups: Sequence[bytes | None], line: LogLine) -> Kill:
+def parse_beancounter_kill_line(groups: Sequence[bytes | None], line: LogLine) -> KillLine:
     """What `oom_lines.KILLED_IN_UB` has found in a line."""
     message, tid, comm, total_vm, rss, swap = groups
-    return Kill(
+    return KillLine(
         line.time_ns,
         message,
         int(tid or 0),
@@ -74,7 +74,7 @@ def _bytes(kb: bytes | None) -> int | None:
     return None if kb is None else int(kb) << 10
 
 
-def is_plausible(kill: Kill) -> bool:
+def has_plausible_page_tables(kill: KillLine) -> bool:
     """Whether the size of the page tables is in kB: 5.4.0 to 5.4.8 printed bytes (fixed by 941f762bcb27).
 
     A page of them maps 512 pages; some 4 MiB are for small processes and large pages.

@@ -6,7 +6,7 @@ They need not be read one by one as if each were of another log.
 
 import re
 
-from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_incident import LoggedIncident
 from tracer.logs.oom_report import STATISTIC
 
 _LONGEST = 4096
@@ -16,7 +16,7 @@ _ENDS = (b"", b" ")
 """What follows a line that may go on, or be cut."""
 
 
-class Prefix:
+class LinePrefix:
     """What stands in front of a line's text; in front of others of its second, too, but for the digits of fractions."""
 
     def __init__(self, line: bytes, fractions: list[tuple[int, int]], end: int, has_uptime: bool) -> None:
@@ -62,10 +62,10 @@ class Prefix:
         return texts if is_row else []
 
 
-class Alike:
+class SamePrefixReader:
     """Takes those lines for the only report that is open."""
 
-    def __init__(self, prefix: Prefix, incident: Incident) -> None:
+    def __init__(self, prefix: LinePrefix, incident: LoggedIncident) -> None:
         self.prefix, self.incident = prefix, incident
 
     def add(self, data: bytes, begin: int, stop: int) -> bool:

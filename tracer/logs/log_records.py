@@ -8,8 +8,8 @@ a group kill's other victims the log names a cgroup that they are in or below: w
 from tracer.base.clock import boottime_to_rfc3339, format_rfc3339
 from tracer.identity import cgroup_path
 from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
-from tracer.logs.oom_tasks import Task
-from tracer.logs.reported import Counter, Report
+from tracer.logs.oom_tasks import TaskRow
+from tracer.logs.victim_report import Counter, VictimReport
 from tracer.records.model import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
 from tracer.records.owner import Identity
 
@@ -44,7 +44,7 @@ class LogRecords:
         self._page_bytes = page_bytes
         self._ahead_ns = ahead_ns
 
-    def oom_kill(self, report: Report) -> OomKill:
+    def oom_kill(self, report: VictimReport) -> OomKill:
         """The record of one victim, without what the daemon adds (seq, host); ``report`` must have a time.
 
         Its ids hold the microseconds that the log shows, so that they are the same whoever reads it.
@@ -123,7 +123,7 @@ class LogRecords:
             "truncated": truncated,
         }
 
-    def _time(self, report: Report) -> str | None:
+    def _time(self, report: VictimReport) -> str | None:
         wall_ns = report.time_ns if report.clock == "realtime" else report.wall_ns
         if wall_ns is not None:
             return format_rfc3339(wall_ns)
@@ -132,7 +132,7 @@ class LogRecords:
         return None if self._ahead_ns is None else boottime_to_rfc3339((report.time_ns or 0) + self._ahead_ns)
 
 
-def _whose_limit(report: Report) -> Identity:
+def _whose_limit(report: VictimReport) -> Identity:
     """Whose a victim is of which only a cgroup above it is known, as far as that is the same for all below that."""
     above = report.group or report.limit_cgroup
     if above is None or may_be_cut(above):
@@ -142,7 +142,7 @@ def _whose_limit(report: Report) -> Identity:
     return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
 
 
-def _page_bytes(report: Report) -> int | None:
+def _page_bytes(report: VictimReport) -> int | None:
     """The page size, where the victim's virtual size is told in pages and in bytes."""
     if report.task is None or report.total_vm_bytes is None or report.task.total_vm_pages <= 0:
         return None
@@ -150,7 +150,7 @@ def _page_bytes(report: Report) -> int | None:
     return next((size for size in _PAGE_SIZES if 1 / _GREATEST_GROWTH < page_bytes / size < _GREATEST_GROWTH), None)
 
 
-def _total_pages(report: Report, page_bytes: int | None) -> int | None:
+def _total_pages(report: VictimReport, page_bytes: int | None) -> int | None:
     """What constrained_alloc() counts where nothing constrains: all RAM and all swap."""
     ram, swap = report.ram_pages, report.host_swap_bytes
     if ram is None or swap is None or (swap and page_bytes is None):
@@ -158,7 +158,7 @@ def _total_pages(report: Report, page_bytes: int | None) -> int | None:
     return _bounded(ram + (swap // page_bytes if page_bytes else 0)) if ram >= 0 else None
 
 
-def _candidate(task: Task, page_bytes: int | None) -> Candidate:
+def _candidate(task: TaskRow, page_bytes: int | None) -> Candidate:
     return {
         "pid": task.pid,
         "comm": _text(task.comm) or "",
@@ -172,7 +172,7 @@ def _pages(pages: int | None, page_bytes: int | None) -> int | None:
     return None if pages is None or page_bytes is None else _bounded(pages * page_bytes)
 
 
-def _scope(report: Report) -> Scope | None:
+def _scope(report: VictimReport) -> Scope | None:
     if report.order == -1:
         return "sysrq"
     if report.constraint in SCOPES:
@@ -181,7 +181,7 @@ def _scope(report: Report) -> Scope | None:
     return _MESSAGE_SCOPES.get(report.message or b"")
 
 
-def _limit(report: Report, truncated: list[str]) -> Limit | None:
+def _limit(report: VictimReport, truncated: list[str]) -> Limit | None:
     path = _path(report.limit_cgroup, "limit.cgroup", truncated)
     if path is None and not report.counters and not report.statistics:
         return None
@@ -203,7 +203,7 @@ def _limit(report: Report, truncated: list[str]) -> Limit | None:
     }
 
 
-def _breakdown(report: Report) -> Breakdown | None:
+def _breakdown(report: VictimReport) -> Breakdown | None:
     statistics = report.statistics
     if not statistics:
         return None
@@ -226,7 +226,7 @@ def _breakdown(report: Report) -> Breakdown | None:
     }
 
 
-def _trigger(report: Report) -> Trigger | None:
+def _trigger(report: VictimReport) -> Trigger | None:
     if report.trigger_comm is None:
         return None
     return {

@@ -18,7 +18,7 @@ LOOK_BACK_BYTES = 256 << 10
 """So far in front of `WORDS` the other lines are looked for of a report whose first line may be missing."""
 
 
-class Places:
+class WordSearch:
     """Where words stand in some data; each is looked for once."""
 
     def __init__(self, words: tuple[bytes, ...]) -> None:

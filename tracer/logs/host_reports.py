@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from tracer.logs.formats import NOWHERE, Origin, Sourced
 from tracer.logs.oom_details import Awaited
-from tracer.logs.oom_incident import Incident
+from tracer.logs.oom_incident import LoggedIncident
 from tracer.logs.oom_lines import LogLine
-from tracer.logs.oom_report import Doubts, Reports, may_begin, most_awaited
-from tracer.logs.reported import Report
+from tracer.logs.oom_report import ReportAssembler, ReportObserver, may_begin_report, widest_awaited
+from tracer.logs.victim_report import VictimReport
 
-Emit = Callable[[Report, Origin], None]
+Emit = Callable[[VictimReport, Origin], None]
 Heard = Callable[[LogLine, Origin], None]
 
 _MOST_HOSTS = 64
@@ -25,11 +25,11 @@ class HostReports:
     """
 
     def __init__(self, emit: Emit, heard: Heard | None = None) -> None:
-        self.doubts: Doubts | None = None
+        self.doubts: ReportObserver | None = None
         """Of the log that is read."""
         self._emit = emit
         self._heard = heard
-        self._open: dict[Origin, Reports] = {}
+        self._open: dict[Origin, ReportAssembler] = {}
         self._awaiting: dict[Origin, Awaited] = {}
         """What each awaits, where there are several; that of the line before may have got more since."""
         self._origin = NOWHERE
@@ -48,11 +48,11 @@ class HostReports:
         if line.wall_ns is not None and len(self._open) > (reports is not None):
             self._settle_others(origin, line.wall_ns)
         if reports is None:
-            if not may_begin(line.text):
+            if not may_begin_report(line.text):
                 return
             if len(self._open) >= _MOST_HOSTS:
                 self._end(next(iter(self._open)))
-            reports = self._open[origin] = Reports(self)
+            reports = self._open[origin] = ReportAssembler(self)
         for report in reports.feed(line):
             self._emit(report, origin)
         if self._heard is not None:
@@ -69,14 +69,14 @@ class HostReports:
     def awaits(self) -> Awaited:
         """Which lines have to be fed."""
         alone = self._alone()
-        return most_awaited(self._awaiting.values()) if alone is None else alone.awaits
+        return widest_awaited(self._awaiting.values()) if alone is None else alone.awaits
 
-    def only(self) -> Incident | None:
+    def only(self) -> LoggedIncident | None:
         """That of `Reports`, for lines in front of which stands the same as before the one that was fed last."""
         alone = self._alone() if self._heard is None else None
         return None if alone is None else alone.only()
 
-    def _alone(self) -> Reports | None:
+    def _alone(self) -> ReportAssembler | None:
         """That host's reports, if they are open and no other's are."""
         return self._open.get(self._origin) if len(self._open) == 1 else None
 
@@ -91,7 +91,7 @@ class HostReports:
             if not reports.are_open:
                 self._forget(other)
 
-    def _forget(self, origin: Origin) -> Reports:
+    def _forget(self, origin: Origin) -> ReportAssembler:
         self._awaiting.pop(origin, None)
         self._last_ns.pop(origin, None)
         return self._open.pop(origin)

@@ -50,7 +50,7 @@ _WRITERS = frozenset(
 _MOST_DEPTH = 3
 
 
-class Shape(NamedTuple):
+class InferredPrefix(NamedTuple):
     """What stands in front of each line's text, and what that is."""
 
     prefix: bytes
@@ -61,7 +61,7 @@ class Shape(NamedTuple):
     """The field of a JSON object that the line is in; empty: it is the whole line."""
 
 
-def shape_of(line: bytes, text_start: TextStart) -> Shape | None:
+def infer_prefix(line: bytes, text_start: TextStart) -> InferredPrefix | None:
     """That of a line of a report; None: it does not show."""
     if line[:1] == b"{":
         for path, text in _messages(line):
@@ -71,19 +71,19 @@ def shape_of(line: bytes, text_start: TextStart) -> Shape | None:
     return _shape(line, text_start, 1)  # at 0 it would be in a known format
 
 
-def _shape(line: bytes, text_start: TextStart, first: int) -> Shape | None:
+def _shape(line: bytes, text_start: TextStart, first: int) -> InferredPrefix | None:
     match = _BEGINS.search(line, 0, _LONGEST + 64)
     if match is None or match.start() > _LONGEST:
         return None
     if (event := _EVENT.match(line)) is not None and event.end() == match.start():
-        return Shape(_EVENT.pattern, None)
+        return InferredPrefix(_EVENT.pattern, None)
     end = match.start()
     for at in range(first, end):
         if (at == 0 or not line[at - 1 : at].isalnum()) and (form := text_start(line[at:], end - at)) is not None:
-            return Shape(_pattern(line[:at]), form)
+            return InferredPrefix(_pattern(line[:at]), form)
     if line[end - 1 : end] == b'"':  # a string in something over many lines
         return None
-    return Shape(_pattern(line[:end]), None)
+    return InferredPrefix(_pattern(line[:end]), None)
 
 
 def _pattern(prefix: bytes) -> bytes:
