@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests import completions, manpages, output_options, record_fields
 from tracer.base.extras import EXTRAS
-from tracer.delivery.sinks.open import forms
+from tracer.delivery.sinks.open import uri_forms
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -81,7 +81,7 @@ def _why() -> list[str]:
 
 def _uris() -> list[str]:
     rows = ["| URI | what | needs |", "|---|---|---|"]
-    for form in forms().values():
+    for form in uri_forms().values():
         needs = f"[`{EXTRAS[form.extra].package}`](install.md#extras)" if form.extra else ""
         rows.append(f"| `{form.uri}` | {form.meaning} | {needs} |".replace("  |", " |"))
     return rows

@@ -18,9 +18,9 @@ from tests import output_options, record_fields
 from tracer import __version__
 from tracer.cli import app
 from tracer.commands.manual import GENERAL, Entry, Manual, manual
-from tracer.config.options import CONFIG, PINS_FOLDER, STATE_FOLDER
+from tracer.config.options import CONFIG_FILE, PINS_DIR, STATE_DIR
 from tracer.config.settings import SETTINGS, Kind
-from tracer.delivery.sinks.open import forms
+from tracer.delivery.sinks.open import uri_forms
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "man"
@@ -30,10 +30,10 @@ WIDTH = 80
 ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})
 """What roff would print as another character."""
 FILES = (
-    Entry(CONFIG, "Configuration of the service, see `oomtrace-config`(5)."),
+    Entry(CONFIG_FILE, "Configuration of the service, see `oomtrace-config`(5)."),
     Entry("/etc/default/oomtrace", "Command-line options of the service, in OOMTRACE_OPTIONS."),
-    Entry(STATE_FOLDER, "Undelivered records and the ledger; `--state`."),
-    Entry(PINS_FOLDER, "Pinned BPF programs and maps; `--pins`."),
+    Entry(STATE_DIR, "Undelivered records and the ledger; `--state`."),
+    Entry(PINS_DIR, "Pinned BPF programs and maps; `--pins`."),
     Entry("/var/log/oomtrace", "The only directory for log files that the service can write to."),
 )
 TYPES: Mapping[Kind, str] = {
@@ -87,7 +87,7 @@ def config() -> str:
     lines = [
         *_head("oomtrace-config", 5, "configuration file of oomtrace"),
         ".SH SYNOPSIS",
-        f"{_bold(CONFIG)}",
+        f"{_bold(CONFIG_FILE)}",
         ".SH DESCRIPTION",
         *_paragraphs(
             (
@@ -115,7 +115,7 @@ def config() -> str:
                 "secret is given as NAME-file (absolute path) or NAME-env (environment variable), never as its value.",
             )
         ),
-        *_entries([Entry(form.uri, _plain(form.meaning)) for form in forms().values()], is_bold=True),
+        *_entries([Entry(form.uri, _plain(form.meaning)) for form in uri_forms().values()], is_bold=True),
     ]
     for group in output_options.groups():
         lines.append(f".SS Options of {_escaped(group.of.replace('`', ''))}")

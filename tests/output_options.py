@@ -7,8 +7,8 @@ Names and values stand in backquotes.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tracer.delivery.sinks.open import MODULES, forms
-from tracer.delivery.sinks.target import COMMON, Option
+from tracer.delivery.sinks.destination import COMMON, Option
+from tracer.delivery.sinks.open import MODULES, uri_forms
 from tracer.delivery.sinks.tls import OPTIONS as TLS
 
 
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 def groups() -> Iterator[Group]:
     """Those of all outputs and those of TLS first."""
     yield _group("all outputs", {name: (option, "") for name, option in COMMON.items()})
-    tls = _short([scheme for scheme, form in forms().items() if set(TLS) <= set(form.options)])
+    tls = _short([scheme for scheme, form in uri_forms().items() if set(TLS) <= set(form.options)])
     yield _group(f"TLS ({tls})", {name: (option, "") for name, option in TLS.items()})
     kinds: dict[str, list[str]] = {}
     for scheme, module in MODULES.items():
@@ -37,16 +37,16 @@ def groups() -> Iterator[Group]:
     for schemes in kinds.values():
         options: dict[str, tuple[Option, str]] = {}
         for scheme in schemes:
-            for name, option in forms()[scheme].options.items():
-                has_all = set(TLS) <= set(forms()[scheme].options)
+            for name, option in uri_forms()[scheme].options.items():
+                has_all = set(TLS) <= set(uri_forms()[scheme].options)
                 if not (has_all and TLS.get(name) == option):
                     options.setdefault(name, (option, ""))
         for name, (option, _) in options.items():
-            having = [scheme for scheme in schemes if name in forms()[scheme].options]
+            having = [scheme for scheme in schemes if name in uri_forms()[scheme].options]
             remark = "" if having == schemes else f" ({_short(having)})"
             by_default: dict[str, list[str]] = {}
             for scheme in having:
-                by_default.setdefault(_default(forms()[scheme].options[name]) or "none", []).append(scheme)
+                by_default.setdefault(_default(uri_forms()[scheme].options[name]) or "none", []).append(scheme)
             if len(by_default) > 1:
                 told = "; ".join(f"{default} for {_short(those)}" for default, those in by_default.items())
                 option, remark = option._replace(default=None), f" Default: {told}."

@@ -15,7 +15,7 @@ from tests.harness.environment import require, wait_until
 from tests.harness.oracles import Record
 from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 
 from .configuration import CONFIGURATIONS
 from .conftest import Kill, Start
@@ -132,7 +132,7 @@ def test_large_entry(journal: Journal) -> None:
     """One that is larger than a datagram can be arrives whole."""
     journal.start()
     record = {"schema": 1, "type": "oom_kill", "x": "y" * 400_000 + "\nz"}
-    sink = open_sink(f"journald:{journal.socket}")
+    sink = open_uri(f"journald:{journal.socket}")
     assert sink.write([json.dumps(record).encode() + b"\n", b'{"type":"stop"}\n']) == 2
     sink.close()
     wait_until("both are there", lambda: len(journal.records()) == 2, ARRIVES_S)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 
 from .certificates import Certificates
 from .conftest import Start
@@ -43,7 +43,7 @@ def uri(server: Server, own: Certificates, host: str = "localhost", **options: o
 @pytest.mark.parametrize("options", [{}, {"host": "127.0.0.1"}, {"verify": "no", "ca_file": None}])
 def test_right(server: Server, certificates: Certificates, options: dict[str, str]) -> None:
     """By name, by address, and where it is told not to look."""
-    sink = open_sink(uri(server, certificates, **options))
+    sink = open_uri(uri(server, certificates, **options))
     assert sink.write([LINE]) == 1
     sink.close()
     server.program.wait_for(LINE.decode().strip())
@@ -53,7 +53,7 @@ def test_renewed(server: Server, certificates: Certificates, tmp_path: Path, cap
     """Files that are replaced are used for the next connection; what is no certificate is told, and not used."""
     authority = tmp_path / "authority.pem"
     authority.write_bytes(certificates.stranger.read_bytes())
-    sink = open_sink(uri(server, certificates, ca_file=authority))
+    sink = open_uri(uri(server, certificates, ca_file=authority))
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
         sink.write([LINE])
     for content in (certificates.authority.read_bytes(), b"no certificate"):
@@ -82,7 +82,7 @@ def test_without_own_certificate(server: Server, certificates: Certificates) -> 
 
 
 def refused(server: Server, output: str, reason: str) -> None:
-    sink = open_sink(output)
+    sink = open_uri(output)
     with pytest.raises(OSError, match=reason):
         sink.write([LINE])
     sink.close()

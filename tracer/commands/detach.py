@@ -7,7 +7,7 @@ from tracer.base.errors import EXIT_FAILED
 from tracer.capture import pins
 from tracer.commands.common import JSON, print_json
 from tracer.commands.manual import codes, documented
-from tracer.config.options import PINS_FOLDER
+from tracer.config.options import PINS_DIR
 
 
 @documented(
@@ -18,7 +18,7 @@ from tracer.config.options import PINS_FOLDER
     codes(EXIT_FAILED),
 )
 def detach(
-    folder: str = typer.Option(PINS_FOLDER, "--pins", metavar="DIR", help="bpffs directory of the capture."),
+    folder: str = typer.Option(PINS_DIR, "--pins", metavar="DIR", help="bpffs directory of the capture."),
     as_json: bool = JSON,
 ) -> None:
     """End the capture that stays in the kernel after oomtrace exits.

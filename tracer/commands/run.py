@@ -11,8 +11,8 @@ import tracer
 from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.commands.common import RUNTIME_ROOTS
 from tracer.commands.manual import EXIT_CODES, choices, documented
-from tracer.config.options import ENVIRONMENT, PINS_FOLDER, STATE_FOLDER, to_json
-from tracer.config.settings import SETTINGS, make
+from tracer.config.options import ENVIRONMENT, PINS_DIR, STATE_DIR, to_json
+from tracer.config.settings import SETTINGS, make_options
 from tracer.encoding.encoder import MAX_BYTES, MIN_MAX_BYTES
 from tracer.records.filter import FIELDS
 
@@ -131,13 +131,13 @@ def run(
         rich_help_panel=CAPTURE,
     ),
     pins: str = typer.Option(
-        PINS_FOLDER,
+        PINS_DIR,
         metavar="DIR",
         help="bpffs directory; capture continues there after exit.",
         rich_help_panel=CAPTURE,
     ),
     state: str = typer.Option(
-        STATE_FOLDER,
+        STATE_DIR,
         metavar="DIR",
         help="Directory for undelivered records and the ledger.",
         rich_help_panel=CAPTURE,
@@ -159,11 +159,11 @@ def run(
     given = _given(context)
     arguments = tuple(sys.argv[2:])  # those after `oomtrace run`
     if config is None:
-        options = make(given, arguments)
+        options = make_options(given, arguments)
     else:
-        from tracer.config.toml_file import Config  # imported here: not needed without --config
+        from tracer.config.toml_file import ConfigFile  # imported here: not needed without --config
 
-        read = Config(config)
+        read = ConfigFile(config)
         options = read.options(given, arguments)._replace(settings=tuple(read.settings))
     if print_options:
         sys.stdout.buffer.write(to_json(options))

@@ -8,9 +8,9 @@ import orjson
 from tracer.encoding.encoder import MAX_BYTES
 
 ENVIRONMENT = "OOMTRACE_OPTIONS"
-PINS_FOLDER = "/sys/fs/bpf/oomtrace"
-STATE_FOLDER = "/var/lib/oomtrace"
-CONFIG = "/etc/oomtrace/config.toml"
+PINS_DIR = "/sys/fs/bpf/oomtrace"
+STATE_DIR = "/var/lib/oomtrace"
+CONFIG_FILE = "/etc/oomtrace/config.toml"
 
 EngineOption = Literal["auto", "core", "bcc"]
 SigkillOption = Literal["containers", "all", "off"]
@@ -37,23 +37,23 @@ class Options(NamedTuple):
     cmdline: bool = True
     redact_defaults: bool = True
     redact: tuple[str, ...] = ()
-    only: Pairs = ()
-    unwanted: Pairs = ()
+    include: Pairs = ()
+    exclude: Pairs = ()
     """Which kills are told: field and pattern (tracer/records/filter.py)."""
     metrics: tuple[str, ...] = ()
     """Where counts are shown (tracer/delivery/metrics.py)."""
     sigkill: SigkillOption = "containers"
     """Whose SIGKILLs are told that are not the OOM killer's."""
     network: bool = False
-    pins: str | None = PINS_FOLDER
+    pins: str | None = PINS_DIR
     """Where the capture goes on when the daemon ends; None: it ends, too."""
-    state: str | None = STATE_FOLDER
+    state: str | None = STATE_DIR
     """What must outlive the daemon; None: nothing."""
     backfill: bool = True
     """Whether kills that nobody saw are looked for in the kernel log."""
 
 
-FIXED = {
+RESTART_REQUIRED = {
     "engine": "engine",
     "runtime_roots": "runtime-root",
     "metrics": "metrics",

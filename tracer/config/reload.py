@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 """On a host without memory it may take long; the ring buffer has room meanwhile."""
 
 
-def check(old: Options, wanted: Options) -> None:
+def refuse_emptied(old: Options, wanted: Options) -> None:
     """Raises TracerError where the file has lost all settings, or the outputs: one that is being written is so, too.
 
     What stands in no file is as by default, and nobody who means that empties the file: records would go to stdout,
@@ -35,7 +35,7 @@ def check(old: Options, wanted: Options) -> None:
     raise TracerError(what, "it goes on as before; to go back to the defaults, restart it")
 
 
-def read(arguments: tuple[str, ...]) -> Options:
+def read_options(arguments: tuple[str, ...]) -> Options:
     """What ``oomtrace run`` with these arguments would tell the daemon now.
 
     Raises TracerError where the configuration is wrong, or could not be read in time.
@@ -56,7 +56,7 @@ def read(arguments: tuple[str, ...]) -> Options:
     raise TracerError(said.removeprefix("oomtrace: "), "it goes on as before")
 
 
-class Rereading:
+class ConfigReloader:
     """Reads the configuration beside the capture; once that is done the process gets SIGHUP again."""
 
     def __init__(self) -> None:
@@ -80,12 +80,12 @@ class Rereading:
         self.is_busy, found = False, self._found.pop()
         if isinstance(found, TracerError):
             raise found
-        check(old, found)
+        refuse_emptied(old, found)
         return found
 
     def _read(self, arguments: tuple[str, ...]) -> None:
         try:
-            self._found.append(read(arguments))
+            self._found.append(read_options(arguments))
         except Exception as error:  # whatever it is, the next time it may be read
             told = error if isinstance(error, TracerError) else TracerError(repr(error), "it goes on as before")
             self._found.append(told)

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.config.options import EngineOption, Options, SigkillOption
-from tracer.delivery.metrics import parse as parse_metrics
-from tracer.delivery.sinks.open import parse_all
-from tracer.delivery.sinks.target import is_utf8
+from tracer.delivery.metrics import parse_endpoint
+from tracer.delivery.sinks.destination import is_utf8
+from tracer.delivery.sinks.open import parse_destinations
 from tracer.encoding.encoder import MIN_MAX_BYTES
 from tracer.identity.runtimes import parse_root
 from tracer.records.filter import Filter
@@ -34,8 +34,8 @@ SETTINGS: Mapping[str, Setting] = {
     "cmdline": Setting("flag", "cmdline"),
     "redact-defaults": Setting("flag", "redact_defaults"),
     "redact": Setting("list", "redact"),
-    "only": Setting("tables", "only"),
-    "except": Setting("tables", "unwanted"),
+    "only": Setting("tables", "include"),
+    "except": Setting("tables", "exclude"),
     "metrics": Setting("list", "metrics"),
     "sigkill": Setting("text", "sigkill"),
     "network": Setting("flag", "network"),
@@ -54,7 +54,7 @@ class SettingError(TracerError):
         self.name = name
 
 
-def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str | None = None) -> Options:
+def make_options(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str | None = None) -> Options:
     """The options; what is not among the settings is as Options has it.
 
     Values are of the type that SETTINGS tells; tables are pairs.
@@ -76,17 +76,17 @@ def make(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str
         options = options._replace(pins=None, state=None, backfill=settings.get("backfill", False))
     _check("engine", lambda: _one_of("engine", options.engine, get_args(EngineOption)))
     _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
-    _check("output", lambda: parse_all(options.outputs))
+    _check("output", lambda: parse_destinations(options.outputs))
     _check("max-record", lambda: _is_size(options.max_record_bytes))
     _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
     _check("redact", lambda: Redactor(options.redact))
-    _check("metrics", lambda: list(map(parse_metrics, options.metrics)))
-    _check("only", lambda: Filter(options.only, ()))
-    _check("except", lambda: Filter((), options.unwanted))
+    _check("metrics", lambda: list(map(parse_endpoint, options.metrics)))
+    _check("only", lambda: Filter(options.include, ()))
+    _check("except", lambda: Filter((), options.exclude))
     return options
 
 
-def shown(options: Options) -> dict[str, Any]:
+def as_settings(options: Options) -> dict[str, Any]:
     """All settings by their names, as a configuration file has them; None: without ``keep`` there is none."""
     values: dict[str, Any] = {"keep": options.pins is not None}
     for name, setting in SETTINGS.items():

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from tracer.base.errors import EXIT_USAGE, TracerError, read_hint
 from tracer.config.options import Options
-from tracer.config.settings import SETTINGS, SettingError, make
-from tracer.delivery.sinks.target import shown
+from tracer.config.settings import SETTINGS, SettingError, make_options
+from tracer.delivery.sinks.destination import display_uri
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +34,7 @@ _TYPES: Mapping[str, tuple[type, str]] = {
 }
 
 
-class Config:
+class ConfigFile:
     """A file that was read; where something stands in it is known.
 
     Raises TracerError where it cannot be read; with exit code 2, and the line's number, where it is no TOML, or has
@@ -67,7 +67,7 @@ class Config:
         Raises SettingError (exit code 2) where something is wrong; it tells the line if it is in the file.
         """
         try:
-            return make({**self.settings, **given}, arguments, self.path)
+            return make_options({**self.settings, **given}, arguments, self.path)
         except SettingError as error:
             if error.name in given or error.name not in self.settings:
                 raise
@@ -127,7 +127,7 @@ class Config:
             elif isinstance(each, str | int):
                 text = str(each)
             else:
-                what = f"{name} of output {shown(uri)} must be a text or a number"
+                what = f"{name} of output {display_uri(uri)} must be a text or a number"
                 raise self._wrong(what, "write one", self._line(name) or self._line("output", nth=number))
             pairs.append(f"{quote(name)}={quote(text, safe='/:,@')}")
         return f"{uri}{'&' if '?' in uri else '?'}{'&'.join(pairs)}" if pairs else uri

@@ -27,7 +27,7 @@ from tracer.capture.ring_buffers import Rings, untold
 from tracer.capture.ringbuf import Ring
 from tracer.capture.ringbuf_retention import Place
 from tracer.config import reload
-from tracer.config.options import ENVIRONMENT, FIXED, Options, from_json
+from tracer.config.options import ENVIRONMENT, RESTART_REQUIRED, Options, from_json
 from tracer.daemon import state_dir
 from tracer.daemon.event_loop import RELOAD, STOPS, Waiting
 from tracer.daemon.sd_notify import Notifier
@@ -61,7 +61,7 @@ class Daemon:
         self._reading = Reading(privileges.reader_capabilities(options.network), network=options.network)
         self._notifier = Notifier()
         self._host = host.read_host(options.labels)
-        self._options, self._rereading = options, reload.Rereading()
+        self._options, self._rereading = options, reload.ConfigReloader()
         self._outputs = Outputs(options.outputs)
         self._capture = capture.attach(options.engine, options.pins, options.sigkill)
         kept = state_dir.open_if_possible(options.state)
@@ -92,15 +92,15 @@ class Daemon:
             self._audit,
             self._rings.kills.backlogs,
             self._stream,
-            Filter(options.only, options.unwanted),
+            Filter(options.include, options.exclude),
             self._reading.processes,
         )
         self._reading.processes.wait_for_seed()
         if options.metrics:
-            from tracer.delivery.metrics import Metrics, parse  # needs prometheus_client, and takes 13 MB
+            from tracer.delivery.metrics import Metrics, parse_endpoint  # needs prometheus_client, and takes 13 MB
 
-            metrics = Metrics(procfs.read_oom_kill_count, self._outputs.states, self._capture.source)
-            metrics.show(map(parse, options.metrics))
+            metrics = Metrics(procfs.read_oom_kill_count, self._outputs.statuses, self._capture.source)
+            metrics.publish(map(parse_endpoint, options.metrics))
             self._stream.observe = metrics.observe
 
     def run(self) -> None:
@@ -150,14 +150,14 @@ class Daemon:
     def _apply(self, wanted: Options) -> None:
         """Raises TracerError where an output cannot be opened; then all stays as it was."""
         old = self._options
-        redact, passes = _redact(wanted), Filter(wanted.only, wanted.unwanted)
+        redact, passes = _redact(wanted), Filter(wanted.include, wanted.exclude)
         if wanted.outputs != old.outputs:
-            self._stream.exchange(self._outputs.exchange(wanted.outputs))
+            self._stream.exchange(self._outputs.reconfigure(wanted.outputs))
         self._host = host.read_host(wanted.labels)
         self._stream.configure(self._host, wanted.max_record_bytes)
         self._pipeline.redact, self._pipeline.wanted = redact, passes
-        later = [name for field, name in FIXED.items() if getattr(wanted, field) != getattr(old, field)]
-        kept = {field: getattr(old, field) for field in ("arguments", *FIXED)}
+        later = [name for field, name in RESTART_REQUIRED.items() if getattr(wanted, field) != getattr(old, field)]
+        kept = {field: getattr(old, field) for field in ("arguments", *RESTART_REQUIRED)}
         self._options = wanted._replace(**kept)
         warn("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
 

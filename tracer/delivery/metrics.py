@@ -20,7 +20,7 @@ from tracer.base.extras import install_hint
 from tracer.base.log import warn
 from tracer.delivery.metrics_access import Access
 from tracer.delivery.metrics_server import MetricsServer, Request, Response
-from tracer.delivery.outputs import OutputState
+from tracer.delivery.outputs import OutputStatus
 from tracer.records.model import Record
 from tracer.records.owner import owner_of
 
@@ -43,7 +43,7 @@ LOOPBACK = "127.0.0.1"
 HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814), PORT for 127.0.0.1 alone, or file:/FOLDER/NAME.prom"
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """An address where counts are shown."""
 
     host: str
@@ -53,12 +53,12 @@ class Place(NamedTuple):
     """What is asked of clients; None: of a file."""
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """For people."""
-        return f"{_address(self.host, self.port)} ({self.access.told()})" if self.access else f"file:{self.path}"
+        return f"{_address(self.host, self.port)} ({self.access.description()})" if self.access else f"file:{self.path}"
 
 
-def parse(text: str) -> Place:
+def parse_endpoint(text: str) -> Endpoint:
     """``HOST:PORT``, with options, or ``PORT``, or ``file:PATH``.
 
     Raises TracerError (exit code 2).
@@ -67,20 +67,20 @@ def parse(text: str) -> Place:
         path = text.removeprefix("file:")
         if not (path.startswith("/") and path.endswith(".prom")):
             raise TracerError(f"metrics {text!r}: node_exporter reads files called *.prom", HINT, EXIT_USAGE)
-        return Place("", 0, path)
+        return Endpoint("", 0, path)
     address, _, query = text.partition("?")
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise TracerError(f"metrics {address!r} is no address", HINT, EXIT_USAGE)
     host = host.removeprefix("[").removesuffix("]") or LOOPBACK
-    return Place(host, int(port), None, Access(_address(host, int(port)), query))
+    return Endpoint(host, int(port), None, Access(_address(host, int(port)), query))
 
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-class Victim(NamedTuple):
+class VictimLabels(NamedTuple):
     """Where a victim was; what is unknown or does not apply is empty."""
 
     scope: str
@@ -109,7 +109,7 @@ class Metrics:
     """Sees every record that is written; shows from threads of its own."""
 
     def __init__(
-        self, kernel_oom_kills: Callable[[], int | None], outputs: Callable[[], Iterable[OutputState]], source: str
+        self, kernel_oom_kills: Callable[[], int | None], outputs: Callable[[], Iterable[OutputStatus]], source: str
     ) -> None:
         """Raises TracerError where prometheus_client is missing."""
         try:
@@ -120,8 +120,8 @@ class Metrics:
         self._kernel_oom_kills = kernel_oom_kills
         self._outputs = outputs
         self._source = source
-        self._kills: Counter[Victim] = Counter()
-        self._last: dict[Victim, float] = {}
+        self._kills: Counter[VictimLabels] = Counter()
+        self._last: dict[VictimLabels, float] = {}
         self._records: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
         self._missing = 0
@@ -131,29 +131,30 @@ class Metrics:
         self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def show(self, places: Iterable[Place]) -> None:
+    def publish(self, endpoints: Iterable[Endpoint]) -> None:
         """Begin.
 
         Raises TracerError where an address is taken, or a file cannot be written.
         """
-        for place in places:
+        for endpoint in endpoints:
             try:
-                if place.access is not None:
-                    self._serve(place, place.access)
-                elif place.path is not None:
-                    self._write(place.path)
-                    threads.start_required("metrics", self._keep, place.path)
+                if endpoint.access is not None:
+                    self._serve(endpoint, endpoint.access)
+                elif endpoint.path is not None:
+                    self._write(endpoint.path)
+                    threads.start_required("metrics", self._keep, endpoint.path)
             except OSError as error:
-                where = place.path or f"{place.host}:{place.port}"
+                where = endpoint.path or f"{endpoint.host}:{endpoint.port}"
                 # create_server() adds to the text what is said here already; getaddrinfo() has numbers of its own.
                 why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
                 raise TracerError(f"cannot show metrics at {where} ({why})", HINT) from error
 
-    def _serve(self, place: Place, access: Access) -> None:
+    def _serve(self, endpoint: Endpoint, access: Access) -> None:
         """Raises TracerError and OSError as ``show``."""
         access.check()
         if access.shows_secret:
-            warn(f"metrics {place.told}: the secret goes over the network unencrypted; give cert-file and key-file")
+            what = f"metrics {endpoint.description}: the secret is sent unencrypted"
+            warn(f"{what}; set cert-file and key-file")
         contexts = access.contexts()
 
         def wrap(accepted: socket.socket) -> socket.socket:
@@ -174,7 +175,7 @@ class Metrics:
                 return Response("500 Internal Server Error", [], b"")
             return refusal or self._answer(request)
 
-        MetricsServer(place.host, place.port, answer, wrap).start()
+        MetricsServer(endpoint.host, endpoint.port, answer, wrap).start()
 
     def _answer(self, request: Request) -> Response:
         """As prometheus_client does: in the format and compression that the request accepts."""
@@ -193,7 +194,7 @@ class Metrics:
         with self._lock:
             self._records[record["type"]] += 1
             if record["type"] == "oom_kill":
-                victim = self._bounded(_victim(record))
+                victim = self._bounded(victim_labels(record))
                 self._kills[victim] += 1
                 self._last[victim] = max(self._last.get(victim, 0.0), _seconds(record["time"]))
             elif record["type"] == "lost":
@@ -237,14 +238,14 @@ class Metrics:
             values = {(state.uri,): float(getattr(state, name)) for state in states}
             yield _family(family, f"oomtrace_output_{name}", words, ("output",), values)
 
-    def _bounded(self, victim: Victim) -> Victim:
+    def _bounded(self, victim: VictimLabels) -> VictimLabels:
         if victim in self._kills or len(self._kills) < SERIES_MAX:
             return victim
-        return Victim(victim.scope, *[OTHER] * (len(Victim._fields) - 1))
+        return VictimLabels(victim.scope, *[OTHER] * (len(VictimLabels._fields) - 1))
 
     def _keep(self, path: str) -> None:
         """Outputs change when nothing is written, too: lines wait, and leave; it fails, and works again."""
-        written: list[OutputState] | None = None
+        written: list[OutputStatus] | None = None
         failing, wait_s = False, WRITE_S
         written_s = -FRESH_S
         while True:
@@ -287,11 +288,11 @@ _OUTPUT_METRICS = (
 )
 
 
-def _victim(record: Any) -> Victim:
+def victim_labels(record: Any) -> VictimLabels:
     owner = owner_of(record)  # so that nobody adds to the counts of others
     parts: tuple[Any, ...] = (record["limit"], owner.kubernetes, owner.container, owner.systemd)
     limit, pod, container, unit = (each or {} for each in parts)
-    return Victim(
+    return VictimLabels(
         scope=record["incident"]["scope"] or "",
         level=limit.get("level") or "",
         namespace=pod.get("namespace") or "",
@@ -311,8 +312,8 @@ def _single(values: dict[str, int]) -> dict[tuple[str, ...], int]:
     return {(name,): value for name, value in values.items()}
 
 
-def _by_victim(kind: Any, name: str, words: str, values: Mapping[Victim, float]) -> Any:
-    labels = tuple(Victim(*Victim._fields).labels())
+def _by_victim(kind: Any, name: str, words: str, values: Mapping[VictimLabels, float]) -> Any:
+    labels = tuple(VictimLabels(*VictimLabels._fields).labels())
     return _family(
         kind, name, words, labels, {tuple(victim.labels().values()): value for victim, value in values.items()}
     )

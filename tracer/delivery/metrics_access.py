@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.delivery.metrics_server import Request, Response
-from tracer.delivery.sinks.target import Form, Option, Target, is_utf8, unquote
-from tracer.delivery.sinks.tls import Renewed, no_password
+from tracer.delivery.sinks.destination import Destination, Option, UriForm, is_utf8, unquote
+from tracer.delivery.sinks.tls import ReloadingContext, no_password
 
 if TYPE_CHECKING:
     import ssl
@@ -27,7 +27,7 @@ OPTIONS: Mapping[str, Option] = {
     "user": Option("Or its user's name.", None),
     "password": Option("And password.", None, "secret"),
 }
-_FORM = Form("HOST:PORT", "counts for Prometheus", OPTIONS)
+_FORM = UriForm("HOST:PORT", "counts for Prometheus", OPTIONS)
 _HINT = "see docs/metrics.md, Access"
 _LOOPBACK = ("127.", "[::1]:", "localhost:")
 
@@ -55,7 +55,7 @@ class Access:
             else:
                 names = [f"{name}-file" if option.kind == "secret" else name for name, option in OPTIONS.items()]
                 raise self._wrong(f"has no option {name!r}", f"there are {', '.join(names)}")
-        self._target = Target("metrics", address, values, _FORM)
+        self._destination = Destination("metrics", address, values, _FORM)
         for one, other in (("cert-file", "key-file"), ("key-file", "cert-file"), ("client-ca-file", "cert-file"),
                            ("user", "password"), ("password", "user")):  # fmt: skip
             if values[one] and not values[other]:
@@ -66,20 +66,20 @@ class Access:
 
     @property
     def has_tls(self) -> bool:
-        return bool(self._target.options["cert-file"])
+        return bool(self._destination.options["cert-file"])
 
     @property
     def asks_for_secret(self) -> bool:
-        return bool(self._target.options["token"] or self._target.options["user"])
+        return bool(self._destination.options["token"] or self._destination.options["user"])
 
     @property
     def shows_secret(self) -> bool:
         """Whether a secret goes over a network for everybody to read."""
         return self.asks_for_secret and not self.has_tls and not self._address.startswith(_LOOPBACK)
 
-    def told(self) -> str:
+    def description(self) -> str:
         """For people: what is asked for."""
-        options = self._target.options
+        options = self._destination.options
         asked = ["TLS"] if self.has_tls else []
         asked += ["client certificate"] if options["client-ca-file"] else []
         asked += ["token"] if options["token"] else []
@@ -92,12 +92,14 @@ class Access:
             self._context()
         self._secrets()
 
-    def contexts(self) -> Renewed | None:
+    def contexts(self) -> ReloadingContext | None:
         """The TLS of the next connection; None: without."""
         if not self.has_tls:
             return None
         names = ("cert-file", "key-file", "client-ca-file")
-        return Renewed([str(self._target.options[name]) for name in names if self._target.options[name]], self._context)
+        return ReloadingContext(
+            [str(self._destination.options[name]) for name in names if self._destination.options[name]], self._context
+        )
 
     def refusal(self, request: Request) -> Response | None:
         """The answer to who may not read; None: he may.
@@ -113,15 +115,15 @@ class Access:
         # Each is compared, in constant time: how long it takes tells nothing.
         if sum([hmac.compare_digest(given, secret) for secret in secrets]):
             return None
-        challenge = "Bearer" if self._target.options["token"] else 'Basic realm="oomtrace"'
+        challenge = "Bearer" if self._destination.options["token"] else 'Basic realm="oomtrace"'
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("WWW-Authenticate", challenge)]
         return Response("401 Unauthorized", headers, b"401 Unauthorized\n")
 
     def _secrets(self) -> list[bytes]:
         """What clients may give, as `_given` has it, read anew: whoever changes a token restarts nothing."""
         secrets = []
-        for name, prefix in (("token", "bearer "), ("password", f"basic {self._target.options['user']}:")):
-            secret = self._target.secret(name)
+        for name, prefix in (("token", "bearer "), ("password", f"basic {self._destination.options['user']}:")):
+            secret = self._destination.secret(name)
             if secret is None:
                 continue
             if not secret:
@@ -133,7 +135,7 @@ class Access:
         import ssl  # takes 5 MB, of those who want TLS
 
         names = ("cert-file", "key-file", "client-ca-file")
-        cert_file, key_file, client_ca_file = (str(self._target.options[name] or "") for name in names)
+        cert_file, key_file, client_ca_file = (str(self._destination.options[name] or "") for name in names)
         try:
             made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             made.minimum_version = ssl.TLSVersion.TLSv1_2

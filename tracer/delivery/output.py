@@ -13,10 +13,10 @@ from tracer.base.backoff import BackOff
 from tracer.base.errors import TracerError
 from tracer.base.hung_disk import DiskWorker, call_with_timeout
 from tracer.base.log import warn
-from tracer.delivery.rejections import Refusals
+from tracer.delivery.rejections import Rejections
 from tracer.delivery.sinks import RejectedError, Sink
 from tracer.delivery.spool import Spool
-from tracer.delivery.undelivered import Undelivered
+from tracer.delivery.undelivered import UndeliveredLines
 from tracer.records.record_id import Id
 
 BEHIND_S = 1.0
@@ -50,7 +50,7 @@ class Output:
         self.dead = False
         """It can never come back: it takes no more lines, and what is not acknowledged stays so."""
         self._sink = sink
-        self._lines = Undelivered(spool, disk or DiskWorker())
+        self._lines = UndeliveredLines(spool, disk or DiskWorker())
         self._queue, self._spool = self._lines.queue, spool
         self._recent: set[Id] | None = None
         self._busy_since_s = 0.0
@@ -59,7 +59,7 @@ class Output:
         """Since when the sink has been at it; None: it is not."""
         self._lock = self._lines.lock
         self._news = self._lines.news
-        self._refusals = Refusals(self.uri, spool.path if spool is not None else "", self._lines.set_aside)
+        self._refusals = Rejections(self.uri, spool.path if spool is not None else "", self._lines.set_aside)
         self.failing = False
         self._caught_up = 0  # lines delivered since it began to fail
         self._retry = BackOff()

@@ -10,8 +10,8 @@ from tracer.base.hung_disk import HUNG_AFTER_S, OPEN_TIMEOUT_S, DiskWorker, call
 from tracer.base.log import warn
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import Sink
-from tracer.delivery.sinks.open import open_target, parse_all
-from tracer.delivery.sinks.target import Target
+from tracer.delivery.sinks.destination import Destination
+from tracer.delivery.sinks.open import open_sink, parse_destinations
 from tracer.delivery.spool import Spool
 
 CLOSE_S = 2.0
@@ -20,7 +20,7 @@ EXCHANGE_S = 0.5
 """The same where the others go on."""
 
 
-class OutputState(NamedTuple):
+class OutputStatus(NamedTuple):
     """How an output is."""
 
     uri: str
@@ -45,10 +45,10 @@ class Outputs:
     def start(self, folder: str | None, disk: DiskWorker) -> list[Output]:
         """Begin to deliver; spools are in ``folder``, which is ``disk``'s, or there are none."""
         self._folder, self._disk = folder, disk
-        self._running = {uri: self._start(target, sink) for uri, target, sink in self._opened}
+        self._running = {uri: self._start(destination, sink) for uri, destination, sink in self._opened}
         return list(self._running.values())
 
-    def exchange(self, uris: Sequence[str]) -> list[Output]:
+    def reconfigure(self, uris: Sequence[str]) -> list[Output]:
         """Close what is not wanted any more, start what is new; what stays as it was is not touched.
 
         Raises TracerError where a new one cannot be opened; then nothing changes.
@@ -59,38 +59,38 @@ class Outputs:
             output.end(EXCHANGE_S)
         for output in gone:
             output.close(EXCHANGE_S)
-        for uri, target, sink in opened:
-            self._running[uri] = self._start(target, sink)
+        for uri, destination, sink in opened:
+            self._running[uri] = self._start(destination, sink)
         return [self._running[uri] for uri in uris]
 
-    def states(self) -> list[OutputState]:
+    def statuses(self) -> list[OutputStatus]:
         """How they are; from any thread."""
         states = []
         for each in list(self._running.values()):
             queued, spooled_bytes = each.waiting
             states.append(
-                OutputState(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.damaged, each.failing)
+                OutputStatus(each.uri, queued, spooled_bytes, each.dropped, each.rejected, each.damaged, each.failing)
             )
         return states
 
-    def _start(self, target: Target, sink: Sink) -> Output:
-        max_bytes = int(target.options["spool-bytes"] or 0)
+    def _start(self, destination: Destination, sink: Sink) -> Output:
+        max_bytes = int(destination.options["spool-bytes"] or 0)
         spool = None
         if self._folder is not None:
             try:
-                spool = call_with_timeout(OPEN_TIMEOUT_S, partial(Spool, self._folder, target.uri, max_bytes))
+                spool = call_with_timeout(OPEN_TIMEOUT_S, partial(Spool, self._folder, destination.uri, max_bytes))
             except (TracerError, TimeoutError) as error:  # a full disk, say, which may be why memory is short
                 warn(f"{error}; it goes on without keeping anything on disk")
-        return Output(sink, spool, *_wishes(target), self._disk)
+        return Output(sink, spool, *_style_and_types(destination), self._disk)
 
 
-def _open(uris: Sequence[str], known: Container[str], timeout_s: float) -> list[tuple[str, Target, Sink]]:
+def _open(uris: Sequence[str], known: Container[str], timeout_s: float) -> list[tuple[str, Destination, Sink]]:
     """Those that are not known; all or none.  ``timeout_s``: what each may take."""
-    opened: list[tuple[str, Target, Sink]] = []
+    opened: list[tuple[str, Destination, Sink]] = []
     try:
-        for uri, target in zip(uris, parse_all(uris), strict=True):
+        for uri, destination in zip(uris, parse_destinations(uris), strict=True):
             if uri not in known:
-                opened.append((uri, target, _within(timeout_s, target)))
+                opened.append((uri, destination, _within(timeout_s, destination)))
     except BaseException:
         for _, _, sink in opened:
             sink.close()
@@ -98,15 +98,17 @@ def _open(uris: Sequence[str], known: Container[str], timeout_s: float) -> list[
     return opened
 
 
-def _within(timeout_s: float, target: Target) -> Sink:
+def _within(timeout_s: float, destination: Destination) -> Sink:
     """Raises TracerError, also where the disk hangs."""
     try:
-        return call_with_timeout(timeout_s, partial(open_target, target))
+        return call_with_timeout(timeout_s, partial(open_sink, destination))
     except TimeoutError as error:
-        raise TracerError(f"{target.uri}: {error.strerror}", "see whether its disk hangs, or name another") from error
+        raise TracerError(
+            f"{destination.uri}: {error.strerror}", "see whether its disk hangs, or name another"
+        ) from error
 
 
-def _wishes(target: Target) -> tuple[str, frozenset[str] | None]:
+def _style_and_types(destination: Destination) -> tuple[str, frozenset[str] | None]:
     """The style of its lines, and the types of its records."""
-    types = target.options["types"]
-    return str(target.options["style"]), frozenset(str(types).split(",")) if types else None
+    types = destination.options["types"]
+    return str(destination.options["style"]), frozenset(str(types).split(",")) if types else None

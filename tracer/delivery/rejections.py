@@ -11,7 +11,7 @@ DOUBTED_MAX = 32
 """Where so many lines are refused one after the other, it is not known whether they are at fault."""
 
 
-class Refusals:
+class Rejections:
     """Of one output; ``set_aside`` keeps lines, if it can, in ``place``."""
 
     def __init__(self, uri: str, place: str, set_aside: Callable[[list[bytes]], bool]) -> None:

@@ -28,7 +28,7 @@ from typing import BinaryIO
 
 from tracer.base.errors import TracerError
 from tracer.delivery import spool_dir
-from tracer.delivery.spool_segment import FLAGS, LINE_MAX_BYTES, GoneError, SegmentReader, open_segment
+from tracer.delivery.spool_segment import FLAGS, LINE_MAX_BYTES, SegmentGoneError, SegmentReader, open_segment
 
 MAX_BYTES = 64 << 20
 SEGMENT_BYTES = 1 << 20
@@ -48,7 +48,7 @@ class Spool:
         self.skipped = 0
         """Damaged lines, and lines and segments that are gone."""
         self._max_bytes = max_bytes
-        self.path, self._folder = spool_dir.open_folder(folder, uri)
+        self.path, self._folder = spool_dir.open_spool_dir(folder, uri)
         self._sizes: dict[int, int] = {}
         self._counts: dict[int, int] = {}
         """How many lines this run has put into each segment."""
@@ -147,7 +147,7 @@ class Spool:
     def recent(self) -> Iterator[bytes]:
         """The last lines that were kept, as they lie there: RECENT_SEGMENTS full of them."""
         for number in list(self._segments)[-RECENT_SEGMENTS:]:
-            with suppress(OSError, GoneError), self._open(number) as file:
+            with suppress(OSError, SegmentGoneError), self._open(number) as file:
                 yield from iter(lambda file=file: file.readline(LINE_MAX_BYTES), b"")  # type: ignore[misc]
 
     def take_complete(self) -> list[int]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from tracer.base.errors import TracerError
 
 
-def open_folder(state: str, uri: str) -> tuple[str, int]:
+def open_spool_dir(state: str, uri: str) -> tuple[str, int]:
     """Path and descriptor of an output's folder below ``state``; both are made if need be, and nobody else uses it now.
 
     Raises TracerError.
@@ -33,7 +33,7 @@ def open_folder(state: str, uri: str) -> tuple[str, int]:
             ),
             "w",
         ) as file:
-            file.write(f"{without_secrets(uri)}\n")
+            file.write(f"{redact_uri(uri)}\n")
     except BlockingIOError as error:
         os.close(descriptor)
         raise TracerError(f"{path} is in use by another oomtrace", "name another folder with --state") from error
@@ -58,7 +58,7 @@ def _open_own(state: str, path: str) -> int:
     return descriptor
 
 
-def without_secrets(uri: str) -> str:
+def redact_uri(uri: str) -> str:
     """The URI for everybody's eyes: of a network's only scheme and host, as tokens stand in paths and queries, too."""
     scheme, mark, rest = uri.partition("://")
     if not mark:

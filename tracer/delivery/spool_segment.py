@@ -23,7 +23,7 @@ BLOCK_BYTES = 4096
 FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-class GoneError(Exception):
+class SegmentGoneError(Exception):
     """There is no segment of that name, or it is something else."""
 
 
@@ -33,12 +33,12 @@ def open_segment(name: str, folder: int, max_bytes: int) -> BinaryIO:
         descriptor = os.open(name, os.O_RDONLY | FLAGS, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            raise GoneError from error
+            raise SegmentGoneError from error
         raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes + LINE_MAX_BYTES:
         os.close(descriptor)
-        raise GoneError
+        raise SegmentGoneError
     return open(descriptor, "rb")
 
 
@@ -69,7 +69,7 @@ class SegmentReader:
         while len(self.ahead) < count:
             try:
                 line = self._next_line()
-            except GoneError:
+            except SegmentGoneError:
                 line = b""
             except OSError as error:
                 self.close()

@@ -22,7 +22,7 @@ MOVE_S = 0.2
 SPOOL_RETRY_S = 1.0
 
 
-class Undelivered:
+class UndeliveredLines:
     """``spool`` is closed with it."""
 
     def __init__(self, spool: Spool | None, disk: DiskWorker) -> None:
@@ -68,7 +68,7 @@ class Undelivered:
                 self._disk.wait_idle()
 
     def first(self, count: int, delivered: Callable[[], set[Id]]) -> tuple[list[bytes], bool, int]:
-        """The oldest lines; whether they are from the spool; if not, the value of ``acknowledged`` at the first of them.
+        """The oldest lines; whether they are spooled; if not, the value of ``acknowledged`` at the first of them.
 
         ``delivered`` tells what the sink has already.  Raises OSError where the spool cannot be read now.
         """

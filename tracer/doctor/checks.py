@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tracer.base.errors import TracerError
 from tracer.capture import engine_bcc, engine_core, kernel_features
-from tracer.config.options import CONFIG, PINS_FOLDER
+from tracer.config.options import CONFIG_FILE, PINS_DIR
 from tracer.linux import libbpf, privileges, safe_files
 from tracer.logs import kmsg
 
@@ -173,7 +173,7 @@ def _tracefs() -> Check:
 
 
 def _bpffs() -> Check:
-    folder = os.path.dirname(PINS_FOLDER)
+    folder = os.path.dirname(PINS_DIR)
     ok = _is_mounted(folder, "bpf")
     remedy = f"mount -t bpf bpf {folder}; until then nothing is traced while oomtrace does not run"
     return Check("capture without a daemon", ok, False, f"{folder} is {'' if ok else 'not '}a bpffs", remedy)
@@ -225,17 +225,17 @@ def _openat2() -> Check:
 
 def _configuration() -> list[Check]:
     """The service's, with what the metrics port needs and asks for; nothing where there is none."""
-    if not os.path.exists(CONFIG):
+    if not os.path.exists(CONFIG_FILE):
         return []
-    from tracer.config.toml_file import Config  # what it needs would keep `run` from starting quickly
-    from tracer.delivery.metrics import parse
+    from tracer.config.toml_file import ConfigFile  # what it needs would keep `run` from starting quickly
+    from tracer.delivery.metrics import parse_endpoint
 
     name, shown = "configuration", []
     try:
-        for place in map(parse, Config(CONFIG).options({}).metrics):
-            if place.access is not None:
-                place.access.check()
-            shown.append(f"metrics at {place.told}")
+        for endpoint in map(parse_endpoint, ConfigFile(CONFIG_FILE).options({}).metrics):
+            if endpoint.access is not None:
+                endpoint.access.check()
+            shown.append(f"metrics at {endpoint.description}")
     except TracerError as error:
         return [Check(name, False, False, error.message, error.hint)]
-    return [Check(name, True, False, "; ".join([f"{CONFIG} is valid", *shown]), "")]
+    return [Check(name, True, False, "; ".join([f"{CONFIG_FILE} is valid", *shown]), "")]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.redaction.patterns import REDACTED, has_aws_key, hide_aws_secrets, kind_of, redact_text, redact_value
+from tracer.redaction.patterns import REDACTED, has_aws_key, redact_aws_secrets, redact_text, redact_value, secret_kind
 
 _DEPTH = 3
 """A shell in a shell in a shell; what is quoted deeper is searched as text only."""
@@ -93,7 +93,7 @@ class Redactor:
             return list(cmdline)
         words = _Words(0)
         redacted = [redact_text(words.argument(argument)) for argument in cmdline]
-        return hide_aws_secrets(redacted) if any(map(has_aws_key, cmdline)) else redacted
+        return redact_aws_secrets(redacted) if any(map(has_aws_key, cmdline)) else redacted
 
 
 class _Words:
@@ -115,7 +115,7 @@ class _Words:
         if self._pending is not None or not _SHELL_SIGNS.search(text):
             return self._word(text)
         option_before = self._previous.startswith("-") and not self._previous.endswith("c")
-        if (text.startswith("-") or option_before) and (pair := _PAIR.match(text)) and kind_of(pair[1]):
+        if (text.startswith("-") or option_before) and (pair := _PAIR.match(text)) and secret_kind(pair[1]):
             return self._word(text)
         self._first, self._previous = False, text
         if self._depth == _DEPTH:
@@ -161,7 +161,7 @@ class _Words:
         name, sign, value = pair.groups()
         if name in _CARRIERS and (inner := _PAIR.match(value)):
             return f"{name}{sign}{self._pair(value, inner)}"
-        kind = kind_of(name)
+        kind = secret_kind(name)
         if kind is None or (sign[0] == ":" and not name.startswith("-") and self._before not in _HEADER):
             return self._option(word) if word.startswith("-") else word
         end = len(value)
@@ -171,7 +171,7 @@ class _Words:
         return name + sign + redact_value(value[:end], kind) + value[end:]
 
     def _option(self, word: str) -> str:
-        kind = kind_of(word)
+        kind = secret_kind(word)
         if kind is not None and not _FLAG.match(word) and self._program not in ("mysql", "prompting"):
             self._pending = lambda value: redact_value(value, kind)
         elif self._program == "curl" and word in _CURL_USER:

@@ -80,7 +80,7 @@ _AWS_SECRET = re.compile(
 )
 
 
-def kind_of(name: str) -> str | None:
+def secret_kind(name: str) -> str | None:
     """What kind of secret a name promises, if any."""
     name = name[-_NAME_LEN:].lower()
     if not name.rstrip("0123456789-_.").endswith(_ENDS):
@@ -130,6 +130,6 @@ def has_aws_key(text: str) -> bool:
     return _AWS_KEY.search(text) is not None
 
 
-def hide_aws_secrets(cmdline: list[str]) -> list[str]:
+def redact_aws_secrets(cmdline: list[str]) -> list[str]:
     """The command line with everything redacted that looks like an AWS secret key."""
     return [_AWS_SECRET.sub(REDACTED, argument) for argument in cmdline]

@@ -13,7 +13,7 @@ from tests.harness.lines import wait_for
 from tracer.base.errors import TracerError
 from tracer.config import reload
 from tracer.config.options import Options, from_json
-from tracer.config.reload import Rereading
+from tracer.config.reload import ConfigReloader
 
 FILES = 'output = ["file:/var/log/a.json"]\nlabel = {site = "a"}\nredact = ["geheim"]\n'
 
@@ -21,10 +21,10 @@ FILES = 'output = ["file:/var/log/a.json"]\nlabel = {site = "a"}\nredact = ["geh
 def apply(path: Path, before: str, after: str, *arguments: str) -> Options:
     """What the daemon goes on with that was started with one content, and reads another one."""
     path.write_text(before)
-    old = reload.read(("--config", str(path), *arguments))
+    old = reload.read_options(("--config", str(path), *arguments))
     path.write_text(after)
-    wanted = reload.read(("--config", str(path), *arguments))
-    reload.check(old, wanted)
+    wanted = reload.read_options(("--config", str(path), *arguments))
+    reload.refuse_emptied(old, wanted)
     return wanted
 
 
@@ -72,7 +72,7 @@ def test_beside_the_capture(tmp_path: Path, hups: list[int]) -> None:
     """Nobody waits for a configuration that hangs; what was asked for meanwhile is read once more."""
     config = tmp_path / "config.toml"
     os.mkfifo(config)
-    old, rereading = started_with(config), Rereading()
+    old, rereading = started_with(config), ConfigReloader()
     for _ in range(2):
         began_s = time.monotonic()
         assert rereading.options(old) is None
@@ -92,7 +92,7 @@ def test_wrong(tmp_path: Path, hups: list[int]) -> None:
     """What is wrong is told once, and then it can be read again."""
     config = tmp_path / "config.toml"
     config.write_text("cmdline = 3")
-    old, rereading = started_with(config), Rereading()
+    old, rereading = started_with(config), ConfigReloader()
     for _ in range(2):
         assert rereading.options(old) is None
         wait_for(lambda: hups.pop() if hups else None, 60)

@@ -13,8 +13,8 @@ from tests.harness.environment import ROOT
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.commands.config import check
 from tracer.config.options import Options, from_json, to_json
-from tracer.config.settings import SETTINGS, make
-from tracer.config.toml_file import Config
+from tracer.config.settings import SETTINGS, make_options
+from tracer.config.toml_file import ConfigFile
 
 FILE = r"""
 engine = "core"
@@ -47,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_options(path: Path) -> None:
     """Everything arrives; an output's options become its URI's."""
-    assert Config(str(path)).options({}, ("--config", str(path))) == Options(
+    assert ConfigFile(str(path)).options({}, ("--config", str(path))) == Options(
         arguments=("--config", str(path)),
         config=str(path),
         engine="core",
@@ -55,19 +55,19 @@ def test_options(path: Path) -> None:
         labels=(("cluster", "eu-1"),),
         max_record_bytes=8000,
         redact=(r"order-(\d+)",),
-        unwanted=(("scope", "sysrq"), ("namespace", "kube-*"), ("namespace", "x")),
+        exclude=(("scope", "sysrq"), ("namespace", "kube-*"), ("namespace", "x")),
     )
 
 
 def test_command_line_comes_first(path: Path) -> None:
     """What is given there replaces the file's."""
-    options = Config(str(path)).options({"output": ["stdout"], "max-record": 5000})
+    options = ConfigFile(str(path)).options({"output": ["stdout"], "max-record": 5000})
     assert (options.outputs, options.max_record_bytes, options.engine) == (("stdout",), 5000, "core")
 
 
 def test_through_json(path: Path) -> None:
     """The daemon gets what was meant: equal, so that a change can be told."""
-    options = Config(str(path)).options({})
+    options = ConfigFile(str(path)).options({})
     assert from_json(to_json(options)) == options
     assert from_json("{}") == Options()
 
@@ -75,7 +75,7 @@ def test_through_json(path: Path) -> None:
 def test_nothing_is_kept() -> None:
     """`keep = false` leaves neither pins nor state, and no kernel log unless it is asked for."""
     for settings, backfill in (({"keep": False}, False), ({"keep": False, "backfill": True}, True)):
-        options = make(settings)
+        options = make_options(settings)
         assert (options.pins, options.state, options.backfill) == (None, None, backfill)
 
 
@@ -84,7 +84,7 @@ def wrong(path: Path, old: str, new: str) -> str:
     assert old in FILE
     path.write_text(FILE.replace(old, new))
     with pytest.raises(TracerError) as caught:
-        Config(str(path)).options({})
+        ConfigFile(str(path)).options({})
     assert caught.value.exit_code == EXIT_USAGE
     return str(caught.value).removeprefix(str(path))
 
@@ -115,11 +115,11 @@ def wrong(path: Path, old: str, new: str) -> str:
         (
             "oom_exit",
             "oom_ext",
-            ", line 16: output file:/tmp/a b: types=oom_kill,oom_ext: no records have type 'oom_ext'",
+            ", line 16: output file:/tmp/a b: types=oom_kill,oom_ext: unknown record type 'oom_ext'",
         ),
         ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b must be a text or a number"),
         ('uri = "stdout"', "", ", line 19: an output has no uri: write uri = "),
-        ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is named twice"),
+        ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is configured twice"),
     ],
 )
 def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
@@ -140,7 +140,7 @@ def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> No
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(TracerError) as caught:
-        Config(str(path)).options({})
+        ConfigFile(str(path)).options({})
     assert caught.value.message.startswith(str(path) + said)
 
 
@@ -149,10 +149,10 @@ def test_no_output(tmp_path: Path, empty: str) -> None:
     """An empty list is one; without a list it is standard output."""
     (tmp_path / "config.toml").write_text(empty)
     if not empty:
-        assert Config(str(tmp_path / "config.toml")).options({}).outputs == ("stdout",)
+        assert ConfigFile(str(tmp_path / "config.toml")).options({}).outputs == ("stdout",)
         return
-    with pytest.raises(TracerError, match="line 1: there is no output: name one") as caught:
-        Config(str(tmp_path / "config.toml")).options({})
+    with pytest.raises(TracerError, match="line 1: no output is configured: name one") as caught:
+        ConfigFile(str(tmp_path / "config.toml")).options({})
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -161,7 +161,7 @@ def test_unreadable(tmp_path: Path) -> None:
     (tmp_path / "latin1").write_bytes(b'engine = "\xe4"')
     for name, code in (("missing", EXIT_FAILED), ("", EXIT_FAILED), ("latin1", EXIT_USAGE)):
         with pytest.raises(TracerError) as caught:
-            Config(str(tmp_path / name))
+            ConfigFile(str(tmp_path / name))
         assert caught.value.exit_code == code
 
 
@@ -204,7 +204,7 @@ HOOK = "https://hooks.example.org/services/T0/geheim"
             ["https://bob:geheim@logs.example.org/?batch"],
             "output https://logs.example.org: option 'batch' has no value",
         ),
-        ([HOOK, HOOK], "output https://hooks.example.org is named twice"),
+        ([HOOK, HOOK], "output https://hooks.example.org is configured twice"),
         ([f"{HOOK}?query=k%3Dgeheim"], "is valid; outputs: https://hooks.example.org:443#"),
         (["http://logs.example.org "], "its host is no name"),
     ],
@@ -223,7 +223,7 @@ def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
 def test_show(path: Path) -> None:
     """All settings by their names, as JSON; written into a file they would be the same again."""
     shown = json.loads(oomtrace("config", "show", str(path)).stdout)
-    config = Config(str(path))
+    config = ConfigFile(str(path))
     wanted = config.options({})
     assert list(shown) == list(SETTINGS)
     assert (shown["keep"], shown["label"], shown["max-record"]) == (True, {"cluster": "eu-1"}, 8000)
@@ -241,14 +241,14 @@ def test_show_without_keep(path: Path) -> None:
 def test_documented(tmp_path: Path) -> None:
     """The file that is installed, with all that is commented out, and the example in the documentation are right."""
     shipped = (ROOT / "deploy" / "config.toml").read_text()
-    assert Config(str(ROOT / "deploy" / "config.toml")).options({}) == Options(config=f"{ROOT}/deploy/config.toml")
+    assert ConfigFile(str(ROOT / "deploy" / "config.toml")).options({}) == Options(config=f"{ROOT}/deploy/config.toml")
     examples = [re.sub(r"(?m)^# (?=\[|[a-z-]+ = )", "", shipped)]
     examples += re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "config.md").read_text(), re.DOTALL)
     assert len(examples) == 2
     for example in examples:
         (tmp_path / "config.toml").write_text(example)
-        options = Config(str(tmp_path / "config.toml")).options({})
-        assert (options.labels, len(options.outputs), len(options.only)) == (
+        options = ConfigFile(str(tmp_path / "config.toml")).options({})
+        assert (options.labels, len(options.outputs), len(options.include)) == (
             (("cluster", "eu-1"),),
             len(options.outputs),
             2,

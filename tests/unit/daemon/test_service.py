@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from tests.harness.environment import ROOT
-from tracer.config.options import PINS_FOLDER
+from tracer.config.options import PINS_DIR
 
 UNIT = (ROOT / "deploy" / "oomtrace.service").read_text()
 
@@ -19,7 +19,7 @@ def test_pins_can_be_made() -> None:
     """Of two settings for paths the longer one holds: /sys cannot be written, but for the file system of the pins."""
     writable = {Path(path.removeprefix("-")) for path in words("ReadWritePaths")}
     read_only = {Path(path) for path in words("ReadOnlyPaths")}
-    folder = Path(PINS_FOLDER)
+    folder = Path(PINS_DIR)
     ruling = next(path for path in folder.parents if path in writable | read_only)
     assert ruling in writable - read_only
     assert Path("/sys") in read_only

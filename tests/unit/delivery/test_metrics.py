@@ -14,8 +14,8 @@ from tests.harness.events import incident, victim
 from tests.harness.lines import wait_for
 from tests.harness.records import complete
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.metrics import OTHER, OUTPUT_STAGES, SERIES_MAX, STAGES, Metrics, parse
-from tracer.delivery.outputs import OutputState
+from tracer.delivery.metrics import OTHER, OUTPUT_STAGES, SERIES_MAX, STAGES, Metrics, parse_endpoint
+from tracer.delivery.outputs import OutputStatus
 from tracer.pipeline.incidents import Kill
 from tracer.records.model import Lost
 
@@ -102,8 +102,8 @@ def test_stages_from_0_on() -> None:
     assert shown(metrics, "oomtrace_lost_total")[("output:https://b",)] == 3
 
 
-def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = False) -> OutputState:
-    return OutputState(uri, queued, spooled_bytes, 0, 0, 0, failing)
+def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = False) -> OutputStatus:
+    return OutputStatus(uri, queued, spooled_bytes, 0, 0, 0, failing)
 
 
 def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,13 +112,13 @@ def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tracer.delivery.metrics.LOOK_MAX_S", 0.4)
     looks = []
 
-    def states() -> list[OutputState]:
+    def states() -> list[OutputStatus]:
         looks.append(time.monotonic())
         return [now[0]]
 
     now = [state("https://x", queued=1)]
     metrics, path = Metrics(lambda: 7, states, "bpf"), tmp_path / "x.prom"
-    metrics.show([parse(f"file:{path}")])
+    metrics.publish([parse_endpoint(f"file:{path}")])
 
     def has(name: str, value: int) -> bool:
         return f'oomtrace_output_{name}{{output="https://x"}} {value}.0' in path.read_text()
@@ -144,7 +144,7 @@ def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name, value in (("WRITE_S", 0.05), ("LOOK_MAX_S", 0.1), ("LOOK_IDLE_S", 0.1), ("FRESH_S", 0.5)):
         monkeypatch.setattr(f"tracer.delivery.metrics.{name}", value)
     path = tmp_path / "x.prom"
-    Metrics(lambda: 7, list, "bpf").show([parse(f"file:{path}")])
+    Metrics(lambda: 7, list, "bpf").publish([parse_endpoint(f"file:{path}")])
     for _ in range(3):
         written = path.stat().st_mtime_ns
         wait_for(lambda written=written: path.stat().st_mtime_ns != written)  # type: ignore[misc]
@@ -158,7 +158,7 @@ def test_file_is_tried_again(
     folder = tmp_path / "a"
     folder.mkdir()
     metrics = Metrics(lambda: 7, lambda: [state("file:/x")], "bpf")
-    metrics.show([parse(f"file:{folder}/x.prom")])
+    metrics.publish([parse_endpoint(f"file:{folder}/x.prom")])
     folder.rename(tmp_path / "b")
     stop: Any = {"type": "stop"}
     metrics.observe(stop)
@@ -175,11 +175,11 @@ def test_file_is_tried_again(
 def test_no_place(text: str) -> None:
     """Wrong usage."""
     with pytest.raises(TracerError) as caught:
-        parse(text)
+        parse_endpoint(text)
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_place() -> None:
     """Both kinds."""
-    assert parse("[::1]:9814")[:2] == ("::1", 9814)
-    assert parse("file:/var/lib/x.prom").path == "/var/lib/x.prom"
+    assert parse_endpoint("[::1]:9814")[:2] == ("::1", 9814)
+    assert parse_endpoint("file:/var/lib/x.prom").path == "/var/lib/x.prom"

@@ -17,7 +17,7 @@ from tests.collectors.certificates import Certificates
 from tests.collectors.certificates import make as make_certificates
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.commands.config import check
-from tracer.delivery.metrics import Metrics, Place, parse
+from tracer.delivery.metrics import Endpoint, Metrics, parse_endpoint
 from tracer.delivery.metrics_server import Request
 
 METRIC = "oomtrace_build_info"
@@ -42,7 +42,7 @@ def serve(options: str) -> int:
     """A port of 127.0.0.1 with these options."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    Metrics(lambda: 7, list, "bpf").show([parse(f"{port}?{options}")])
+    Metrics(lambda: 7, list, "bpf").publish([parse_endpoint(f"{port}?{options}")])
     return port
 
 
@@ -198,7 +198,7 @@ def test_renewed(certificates: Certificates, tmp_path: Path, capfd: pytest.Captu
 def test_wrong_options(options: str, said: str) -> None:
     """Secrets never stand in it, and what contradicts itself is refused."""
     with pytest.raises(TracerError) as caught:
-        parse(f"127.0.0.1:9814?{options}")
+        parse_endpoint(f"127.0.0.1:9814?{options}")
     assert said in str(caught.value)
     assert "geheim" not in str(caught.value)
     assert caught.value.exit_code == EXIT_USAGE
@@ -206,12 +206,12 @@ def test_wrong_options(options: str, said: str) -> None:
 
 def test_port_alone() -> None:
     """It is on loopback; a host that was named stays."""
-    found = [parse(text) for text in ("9814", ":9814", "0.0.0.0:9814", "[::]:9814", "[::1]:9814")]
+    found = [parse_endpoint(text) for text in ("9814", ":9814", "0.0.0.0:9814", "[::]:9814", "[::1]:9814")]
     assert [place.host for place in found] == ["127.0.0.1", "127.0.0.1", "0.0.0.0", "::", "::1"]  # noqa: S104
     assert {place.port for place in found} == {9814}
     for wrong in ("0", "65536", "x", "", "٣", "127.0.0.1:"):
         with pytest.raises(TracerError):
-            parse(wrong)
+            parse_endpoint(wrong)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_port_alone() -> None:
 )
 def test_secret_in_the_clear(text: str, is_told: bool) -> None:
     """A secret that everybody on the network could read is told of."""
-    access = parse(text).access
+    access = parse_endpoint(text).access
     assert access is not None
     assert access.shows_secret is is_told
 
@@ -261,7 +261,7 @@ def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(hmac, "compare_digest", compared)
     monkeypatch.setenv("A", "x")
-    access = parse("9814?token-env=A&user=u&password-env=A").access
+    access = parse_endpoint("9814?token-env=A&user=u&password-env=A").access
     assert access is not None
     for authorization in ("", "Bearer x", "Basic dTp4"):
         access.refusal(Request("GET", "/metrics", "", {"authorization": authorization}))
@@ -270,5 +270,5 @@ def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_told() -> None:
     """Without options everybody reads it, and that is said."""
-    place: Place = parse("127.0.0.1:9814")
-    assert place.told == "127.0.0.1:9814 (open to all who reach it)"
+    place: Endpoint = parse_endpoint("127.0.0.1:9814")
+    assert place.description == "127.0.0.1:9814 (open to all who reach it)"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.harness.lines import wait_for
-from tracer.delivery.metrics import SERIES_MAX, Metrics, parse
+from tracer.delivery.metrics import SERIES_MAX, Metrics, parse_endpoint
 from tracer.delivery.metrics_server import CONNECTIONS_MAX, REQUEST_MAX_BYTES, MetricsServer, Request, Response
 
 from .test_metrics import kill
@@ -220,7 +220,7 @@ def test_formats() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    Metrics(lambda: 7, list, "bpf").show([parse(f"127.0.0.1:{port}")])
+    Metrics(lambda: 7, list, "bpf").publish([parse_endpoint(f"127.0.0.1:{port}")])
 
     def shown(line: bytes, *headers: bytes) -> tuple[bytes, bytes]:
         head, _, body = ask(port, b"\r\n".join((line, *headers, b"", b""))).partition(b"\r\n\r\n")

@@ -27,16 +27,16 @@ from tracer.delivery import spool as spool_module
 from tracer.delivery import undelivered
 from tracer.delivery.line_queue import MAX_BYTES
 from tracer.delivery.output import Output
-from tracer.delivery.sinks import RejectedError, Remote, Sink
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import REJECTED_MAX_BYTES, Spool
-from tracer.delivery.undelivered import Undelivered
+from tracer.delivery.undelivered import UndeliveredLines
 from tracer.records.record_id import Id
 
 MakeOutput = Callable[..., Output]
 
 
-class Asked(Remote):
+class Asked(RemoteSink):
     """A sink over a network: it takes batches, in part or not, when the test lets it."""
 
     uri = "http://user:secret@example.org/token"
@@ -69,7 +69,7 @@ def make_output(tmp_path: Path) -> Iterator[MakeOutput]:
     outputs: list[Output] = []
 
     def make(sink: Sink | str, spool: bool = True) -> Output:
-        sink = open_sink(f"file:{tmp_path}/{sink}") if isinstance(sink, str) else sink
+        sink = open_uri(f"file:{tmp_path}/{sink}") if isinstance(sink, str) else sink
         (tmp_path / "state").mkdir(exist_ok=True)
         outputs.append(Output(sink, Spool(f"{tmp_path}/state", sink.uri) if spool else None))
         return outputs[-1]
@@ -444,7 +444,7 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
 def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
     """Of what was delivered all leaves, from memory or from the spool, and nothing that was not."""
     disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
-    undelivered = Undelivered(spool, disk)
+    undelivered = UndeliveredLines(spool, disk)
     for number in range(3):
         undelivered.queue.put(record(number))
     lines, is_spooled, begin = undelivered.first(2, set)
@@ -460,7 +460,7 @@ def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
 def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
     """What was delivered ahead of the spool stays in it behind what is older: rather twice than never."""
     disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
-    undelivered = Undelivered(spool, disk)
+    undelivered = UndeliveredLines(spool, disk)
     spool.may.set()
     undelivered.queue.put(record(0))
     undelivered.keep()
@@ -592,10 +592,10 @@ import sys
 sys.path.insert(0, {str(Path(tracer.__file__).parents[1])!r})
 from tests.harness.lines import record
 from tracer.delivery.output import Output
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
 uri, state, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
-output = Output(open_sink(uri), Spool(state, uri))
+output = Output(open_uri(uri), Spool(state, uri))
 for number in range(first, first + 3000):
     while number - first > output.acknowledged + 50: pass
     output.put(record(number, 500))
@@ -632,7 +632,7 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
         first += acknowledged  # the kernel keeps what is not acknowledged, and the next run reads it again
     if fails:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     output = Output(sink, Spool(f"{tmp_path}/state", sink.uri))
     put(output, first, first + 1)
     if fails:

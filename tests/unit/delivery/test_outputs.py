@@ -29,7 +29,7 @@ def test_none_is_left(tmp_path: Path) -> None:
     (output,) = outputs.start(None, DiskWorker())
     for wanted in ([], [f"file:{tmp_path}/x", f"file:{tmp_path}/no/such/folder"]):
         with pytest.raises(TracerError):
-            outputs.exchange(wanted)
+            outputs.reconfigure(wanted)
     output.put(b"{}\n")
     output.close(5)
     assert (tmp_path / "x").read_bytes() == b"{}\n"

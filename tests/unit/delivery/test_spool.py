@@ -21,7 +21,7 @@ from tracer.base.errors import TracerError
 from tracer.delivery import spool as spool_module
 from tracer.delivery import spool_segment
 from tracer.delivery.spool import Spool, sync
-from tracer.delivery.spool_dir import fnv1a, without_secrets
+from tracer.delivery.spool_dir import fnv1a, redact_uri
 
 URI = "file:/var/log/oom.json"
 
@@ -367,7 +367,7 @@ def test_links(tmp_path: Path) -> None:
 )
 def test_no_secret_is_written(uri: str, shown: str) -> None:
     """Who looks into the folder sees whose it is, and no password or token."""
-    assert without_secrets(uri) == shown
+    assert redact_uri(uri) == shown
 
 
 operations = st.lists(

@@ -12,8 +12,8 @@ import pytest
 
 from tests.harness import DATA
 from tests.harness.full_records import FULL, IMAGE
-from tracer.delivery.sinks.known import known
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.line_metadata import line_metadata
+from tracer.delivery.sinks.open import open_uri
 from tracer.encoding.ecs import ecs
 from tracer.encoding.encoder import encode
 from tracer.encoding.flatten import leaves
@@ -140,10 +140,10 @@ def test_lines_are_known_again(style: str, kind: str, tmp_path: Path) -> None:
     expected = {(kind, FULL[kind]["id"])} if "id" in FULL[kind] else set()
     assert ids([line]) == expected
     assert line.startswith(HEADS)
-    about = known(line)
-    assert (about.type, about.host) == (kind, FULL[kind]["host"]["name"])
+    metadata = line_metadata(line)
+    assert (metadata.type, metadata.host) == (kind, FULL[kind]["host"]["name"])
     (tmp_path / "x").write_bytes(line + line[: len(line) // 2])
-    sink = open_sink(f"file:{tmp_path}/x?style={style}")
+    sink = open_uri(f"file:{tmp_path}/x?style={style}")
     assert sink.recent() == expected
     sink.write([line])
     sink.close()
@@ -156,7 +156,7 @@ def test_lines_are_known_again(style: str, kind: str, tmp_path: Path) -> None:
 def test_lines_of_others_stay(torn: bytes, tmp_path: Path) -> None:
     """Others write ECS and OpenTelemetry's names, too."""
     (tmp_path / "x").write_bytes(torn)
-    sink = open_sink(f"file:{tmp_path}/x?style=ecs")
+    sink = open_uri(f"file:{tmp_path}/x?style=ecs")
     sink.write([b"x\n"])
     sink.close()
     assert (tmp_path / "x").read_bytes() == torn + b"\nx\n"

@@ -17,8 +17,8 @@ from tests.harness.records import HOST
 from tracer.capture.ringbuf_retention import Backlog
 from tracer.delivery import line_queue
 from tracer.delivery.output import Output
-from tracer.delivery.sinks import Remote
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks import RemoteSink
+from tracer.delivery.sinks.open import open_uri
 from tracer.pipeline import stream as stream_module
 from tracer.pipeline.stream import Stream
 from tracer.records.model import Gap
@@ -34,7 +34,7 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_queue, "MAX_BYTES", 2000)
     monkeypatch.setattr(line_queue, "FULL_BYTES", 1000)
     os.mkfifo(tmp_path / "fifo")
-    output = Output(open_sink(f"file:{tmp_path}/fifo"), None)
+    output = Output(open_uri(f"file:{tmp_path}/fifo"), None)
     stream = Stream([output], HOST, 8192, [Backlog()])
     for _ in range(20):
         stream.write(GAP)
@@ -53,7 +53,7 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert datetime.fromisoformat(last["since"][:26] + "+00:00").timestamp() <= dropped_ns / 1e9
 
 
-class Told(Remote):
+class Told(RemoteSink):
     """A sink that keeps what it gets, or takes nothing."""
 
     batch_lines = 1
@@ -192,7 +192,7 @@ def test_once_taken() -> None:
 def test_told_again(tmp_path: Path) -> None:
     """A loss that an earlier run has told is known by its id, in each output, and a new one is told."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"gap","id":"b-0-1"}\n{"schema":1,"type":"lost","id":"b-9"}\n')
-    stream = Stream([Output(open_sink(f"file:{tmp_path}/x"), None)], HOST, 8192, [])
+    stream = Stream([Output(open_uri(f"file:{tmp_path}/x"), None)], HOST, 8192, [])
     assert not stream.write(GAP, is_again=True)
     assert stream.write({**GAP, "id": "b-0-2"}, is_again=True)
     for name in ("b-9", "b-10"):
@@ -208,14 +208,14 @@ def test_told_again(tmp_path: Path) -> None:
 
 def test_names_tell_outputs_apart(tmp_path: Path) -> None:
     """Two outputs to the same place have accounts of their own."""
-    sinks = [open_sink(f"file:{tmp_path}/x?name={name}") for name in "ab"] + [open_sink("stdout?name=c")]
+    sinks = [open_uri(f"file:{tmp_path}/x?name={name}") for name in "ab"] + [open_uri("stdout?name=c")]
     assert [sink.uri for sink in sinks] == [f"file:{tmp_path}/x#a", f"file:{tmp_path}/x#b", "stdout#c"]
 
 
 def test_who_does_not_want_it_lacks_nothing(tmp_path: Path) -> None:
     """A kill that all who want it have is not written again because of one who does not."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"oom_kill","id":"k-1"}\n')
-    outputs = [Output(open_sink(f"file:{tmp_path}/x"), None), Output(Told("exits"), None, types=["oom_exit"])]
+    outputs = [Output(open_uri(f"file:{tmp_path}/x"), None), Output(Told("exits"), None, types=["oom_exit"])]
     stream = Stream(outputs, HOST, 8192, [])
     seen: list[Any] = []
     stream.observe = seen.append

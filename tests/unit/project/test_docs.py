@@ -15,7 +15,7 @@ from tests.fuzz.targets import TARGETS
 from tests.harness import ROOT
 from tests.harness.records import shown, validate
 from tracer.base.extras import EXTRAS
-from tracer.delivery.sinks.open import forms
+from tracer.delivery.sinks.open import uri_forms
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,16 +51,16 @@ def test_destinations_reference() -> None:
     """The tables in docs/destinations.md are what `make docs` writes, and name every output and option."""
     page = docs.DESTINATIONS.read_text()
     assert docs.render_destinations(page) == page
-    for form in forms().values():
+    for form in uri_forms().values():
         assert f"| `{form.uri}` |" in page
-    told: dict[str, set[str]] = {scheme: set() for scheme in forms()}
+    told: dict[str, set[str]] = {scheme: set() for scheme in uri_forms()}
     for of, table in re.findall(r"Options of ([^\n]+):\n\n(.*?)\n(?:\n|<!--)", page, re.DOTALL):
         named = {
             each for part in re.findall("`([^`]+)`", of) for each in (part.replace("(s)", ""), part.replace("(s)", "s"))
         }
         for scheme in told if of == "all outputs" else named & set(told):
             told[scheme] |= {name.removesuffix("-file") for name in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)}
-    for scheme, form in forms().items():
+    for scheme, form in uri_forms().items():
         assert {name.removesuffix("-file") for name in form.options} <= told[scheme], scheme
 
 
@@ -79,7 +79,7 @@ def test_extras() -> None:
     wanted = re.findall(r"^(?:Recommends|Suggests): (.*)", control, re.MULTILINE)
     engine = ["python3-bpfcc"]
     assert sorted(", ".join(wanted).split(", ")) == sorted([*engine, *(extra.debian for extra in EXTRAS.values())])
-    assert {form.extra for form in forms().values() if form.extra} <= set(EXTRAS)
+    assert {form.extra for form in uri_forms().values() if form.extra} <= set(EXTRAS)
 
 
 def test_readme_record() -> None:

@@ -12,7 +12,7 @@ from tests import manpages, record_fields
 from tests.harness.environment import require
 from tracer import __version__
 from tracer.config.settings import SETTINGS
-from tracer.delivery.sinks.open import forms
+from tracer.delivery.sinks.open import uri_forms
 
 every = pytest.mark.parametrize("page", manpages.PAGES, ids=lambda page: str(page.name))
 
@@ -62,7 +62,7 @@ def test_config() -> None:
     for name in SETTINGS:
         assert re.search(rf"^ +{name} \(", shown, re.MULTILINE), name
     assert "cmdline (true or false)\n              Include command lines. [default: true]" in shown
-    for form in forms().values():
+    for form in uri_forms().values():
         assert re.search(rf"^ +{re.escape(form.uri)}( |$)", shown, re.MULTILINE), form.uri
         assert all(re.search(rf"^ +{name}(-file,)? ", shown, re.MULTILINE) for name in form.options), form.uri
 

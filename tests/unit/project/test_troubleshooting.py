@@ -106,7 +106,7 @@ def test_messages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
     """All of them, and no others."""
     produced = [
         unknown_name(monkeypatch, tmp_path),
-        str(connect.explained(OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))).strerror),
+        str(connect.explain_error(OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))).strerror),
         without_btf(monkeypatch, capfd),
         message(lambda: capture.choose_engine("core", False)),
         without_bcc(monkeypatch),

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.harness import events
 from tests.harness.records import complete
 from tracer.capture import wire
-from tracer.delivery.metrics import _victim as labels_of
-from tracer.delivery.sinks.journald_fields import entry
+from tracer.delivery.metrics import victim_labels as labels_of
+from tracer.delivery.sinks.journald_fields import journal_entry
 from tracer.encoding.decoder import Records
 from tracer.encoding.ecs import ecs
 from tracer.encoding.otel import otel
@@ -133,7 +133,7 @@ def sent(path: str) -> Any:
 
 def journald(record: Any) -> dict[bytes, bytes]:
     """The fields by which others look for the entry."""
-    found = dict(line.partition(b"=")[::2] for line in entry(orjson.dumps(record)).split(b"\n") if b"=" in line)
+    found = dict(line.partition(b"=")[::2] for line in journal_entry(orjson.dumps(record)).split(b"\n") if b"=" in line)
     return {name: value for name, value in found.items() if name.startswith((b"CONTAINER_", b"IMAGE_"))} | {
         b"unit": found.get(b"OBJECT_SYSTEMD_UNIT", b"")
     }

@@ -20,7 +20,7 @@ from tests.harness.kernel_log_files import FILES
 from tests.harness.records import HOST, validate
 from tests.unit.commands.test_cli import check_refusal, oomtrace
 from tracer.base.clock import format_rfc3339
-from tracer.delivery.sinks.journald_fields import entry
+from tracer.delivery.sinks.journald_fields import journal_entry
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.identity.runtime_metadata import Facts
 from tracer.identity.runtimes import Runtimes
@@ -829,7 +829,7 @@ def test_journal(output: str, tmp_path: Path, killed: Killed) -> None:
     (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
     if output == "stdout, a long record":
         kill["victim"]["cmdline"] = ["x" * 9000]
-    of_kill = entry(line_of(kill)) if output == "journald" else b"MESSAGE=%s\n" % line_of(kill)
+    of_kill = journal_entry(line_of(kill)) if output == "journald" else b"MESSAGE=%s\n" % line_of(kill)
     entries = []
     for number, (unit, fields) in enumerate(
         [

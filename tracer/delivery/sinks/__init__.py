@@ -52,7 +52,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class Remote:
+class RemoteSink:
     """A sink that cannot be asked what it has; it connects anew when it is told to go on in what has the name now."""
 
     dead = False

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tracer.delivery.sinks.target import Option
+from tracer.delivery.sinks.destination import Option
 
 if TYPE_CHECKING:
     import ssl  # takes 5 MB, of those who want TLS
@@ -54,7 +54,7 @@ class Peer:
         try:
             opened = self._dial()
         except OSError as error:
-            raise explained(error) from error
+            raise explain_error(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
         self._is_unproven = hasattr(opened, "cipher")
@@ -112,7 +112,7 @@ class Peer:
             yield self._socket
         except OSError as error:
             self.close()  # what it has got of this is unknown
-            raise explained(error) from error
+            raise explain_error(error) from error
 
     def _end(self, connected: socket.socket) -> OSError | None:
         """What ended the connection, as far as that is known here; None: the other side is still there."""
@@ -144,7 +144,7 @@ class Peer:
         return _closed()
 
 
-def unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
+def dial_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
     """A socket in the file system, for datagrams or a stream."""
 
     def dial() -> socket.socket:
@@ -162,7 +162,7 @@ def unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
     return dial
 
 
-def udp(host: str, port: int) -> Dial:
+def dial_udp(host: str, port: int) -> Dial:
     """Datagrams to one host, which tells if nobody is there."""
 
     def dial() -> socket.socket:
@@ -181,7 +181,7 @@ def udp(host: str, port: int) -> Dial:
     return dial
 
 
-def tcp(
+def dial_tcp(
     host: str,
     port: int,
     timeout_s: float,
@@ -225,7 +225,7 @@ def _is_mailbox(connected: socket.socket) -> bool:
     return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-def explained(error: OSError) -> OSError:
+def explain_error(error: OSError) -> OSError:
     if error.errno not in _FORBIDDEN:
         return error
     why = "the service's unit forbids the network: see docs/destinations.md"

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.log import warn
 from tracer.delivery.sinks import Sink
-from tracer.delivery.sinks.known import known
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.line_metadata import line_metadata
 from tracer.delivery.sinks.pipe import PipeSink, is_pipe
-from tracer.delivery.sinks.rotated import COMPRESS, Rotated
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks.rotated import COMPRESS, RotatedFiles
 from tracer.records.line_prefix import HEADS
 from tracer.records.record_id import Id, ids
 
@@ -32,7 +32,7 @@ OPTIONS = {
     "compress": Option("Compression of older files, except the newest.", "none", COMPRESS),
 }
 FORMS = {
-    "file": Form("file:PATH", "A file (mode 0640), opened anew after a rotation; a FIFO; a terminal.", OPTIONS),
+    "file": UriForm("file:PATH", "A file (mode 0640), opened anew after a rotation; a FIFO; a terminal.", OPTIONS),
 }
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20
@@ -52,33 +52,33 @@ class _Half(NamedTuple):
     """Of the file, after its first half."""
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where it cannot be opened."""
-    path, options = target.address, target.options
+    path, options = destination.address, destination.options
     rotate_bytes, rotate_s = (int(options[name] or 0) for name in ("rotate-bytes", "rotate-seconds"))
     if is_pipe(path):
         if rotate_bytes or rotate_s:
             raise TracerError(f"{path} is no file, which alone can be rotated", "leave out rotate-...", EXIT_USAGE)
-        return PipeSink(target.uri, path)
-    return FileSink(target.uri, path, rotate_bytes, rotate_s, rotated(target))
+        return PipeSink(destination.uri, path)
+    return FileSink(destination.uri, path, rotate_bytes, rotate_s, rotated_files(destination))
 
 
-def rotated(target: Target) -> Rotated:
+def rotated_files(destination: Destination) -> RotatedFiles:
     """Its older parts; nothing is opened.  Raises TracerError where what compresses them is not installed."""
-    keep = target.options["keep"]
-    return Rotated(target.address, None if keep is None else int(keep), str(target.options["compress"]))
+    keep = destination.options["keep"]
+    return RotatedFiles(destination.address, None if keep is None else int(keep), str(destination.options["compress"]))
 
 
 class FileSink:
     batch_lines = 1
     dead = False
 
-    def __init__(self, uri: str, path: str, rotate_bytes: int, rotate_s: int, rotated: Rotated) -> None:
+    def __init__(self, uri: str, path: str, rotate_bytes: int, rotate_s: int, rotated_files: RotatedFiles) -> None:
         """A limit of 0 is none.  Raises TracerError where it cannot be opened."""
         self.uri = uri
         self._path = path
         self._rotate_bytes, self._rotate_s = rotate_bytes, rotate_s
-        self._rotated = rotated
+        self._rotated = rotated_files
         self._half: _Half | None = None
         self._is_stuck_in_old = False
         self._cannot_rotate = False
@@ -167,7 +167,7 @@ class FileSink:
         if not self._rotate_s or not os.fstat(self._descriptor).st_size:
             return now_s
         try:
-            began_ns = known(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0]).time_ns
+            began_ns = line_metadata(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0]).time_ns
         except OSError:
             return now_s
         return now_s if began_ns is None else min(now_s, began_ns / 1e9)

@@ -20,10 +20,10 @@ import orjson
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
-from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink, connect, tls
 from tracer.delivery.sinks.connect import Peer
-from tracer.delivery.sinks.forward_secret import Secrets
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.forward_auth import Credentials
 
 _OPTIONS: Mapping[str, Option] = {
     **connect.OPTIONS,
@@ -32,9 +32,11 @@ _OPTIONS: Mapping[str, Option] = {
     "password": Option("Password.", None, "secret"),
 }
 FORMS = {
-    "forward": Form("forward://HOST[:24224]/TAG", "Fluent Bit, fluentd.", _OPTIONS, "forward"),
-    "forward+tls": Form("forward+tls://HOST[:24224]/TAG", "The same with TLS.", {**_OPTIONS, **tls.OPTIONS}, "forward"),
-    "forward+unix": Form(
+    "forward": UriForm("forward://HOST[:24224]/TAG", "Fluent Bit, fluentd.", _OPTIONS, "forward"),
+    "forward+tls": UriForm(
+        "forward+tls://HOST[:24224]/TAG", "The same with TLS.", {**_OPTIONS, **tls.OPTIONS}, "forward"
+    ),
+    "forward+unix": UriForm(
         "forward+unix:PATH",
         "The same over a UNIX socket.",
         {**_OPTIONS, "tag": Option("Tag of the records.", "oomtrace")},
@@ -51,38 +53,40 @@ _EVENT_TIME = 0
 """Number of msgpack's extension type."""
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where options are wrong; nobody need be there yet."""
-    timeout_s = float(target.options["timeout"] or 0)
-    if target.scheme == "forward+unix":
-        if not target.address.startswith("/"):
+    timeout_s = float(destination.options["timeout"] or 0)
+    if destination.scheme == "forward+unix":
+        if not destination.address.startswith("/"):
             hint = "write an absolute path: forward+unix:/run/fluent.sock"
-            raise TracerError(f"output {target.uri}: no path", hint, EXIT_USAGE)
-        tag = str(target.options["tag"])
-        return ForwardSink(target, tag, Peer(connect.unix(target.address, socket.SOCK_STREAM, timeout_s), timeout_s))
-    host, port = target.host_port(DEFAULT_PORT)
-    tag = target.path.removeprefix("/")
+            raise TracerError(f"output {destination.uri}: no path", hint, EXIT_USAGE)
+        tag = str(destination.options["tag"])
+        return ForwardSink(
+            destination, tag, Peer(connect.dial_unix(destination.address, socket.SOCK_STREAM, timeout_s), timeout_s)
+        )
+    host, port = destination.host_port(DEFAULT_PORT)
+    tag = destination.path.removeprefix("/")
     if not tag:
-        raise TracerError(f"output {target.uri}: needs a tag", f"write {target.form.uri}", EXIT_USAGE)
-    context = tls.Contexts(target).current if target.scheme == "forward+tls" else None
-    server_name = tls.server_name(target, host) if context else None
-    return ForwardSink(target, tag, Peer(connect.tcp(host, port, timeout_s, context, server_name), timeout_s))
+        raise TracerError(f"output {destination.uri}: needs a tag", f"write {destination.form.uri}", EXIT_USAGE)
+    context = tls.ClientContext(destination).current if destination.scheme == "forward+tls" else None
+    server_name = tls.server_name(destination, host) if context else None
+    return ForwardSink(destination, tag, Peer(connect.dial_tcp(host, port, timeout_s, context, server_name), timeout_s))
 
 
-class ForwardSink(Remote):
+class ForwardSink(RemoteSink):
     batch_lines = BATCH_LINES
 
-    def __init__(self, target: Target, tag: str, peer: Peer) -> None:
+    def __init__(self, destination: Destination, tag: str, peer: Peer) -> None:
         """Raises TracerError."""
         try:
             import msgpack
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs msgpack", install_hint("forward")) from error
-        self.uri = target.uri
+            raise TracerError(f"{destination.scheme} needs msgpack", install_hint("forward")) from error
+        self.uri = destination.uri
         self._msgpack = msgpack
-        self._target, self._tag, self._peer = target, tag, peer
-        self._timeout_s = float(target.options["timeout"] or 0)
-        Secrets.of(target)
+        self._destination, self._tag, self._peer = destination, tag, peer
+        self._timeout_s = float(destination.options["timeout"] or 0)
+        Credentials.of(destination)
 
     def write(self, lines: Sequence[bytes]) -> int:
         entries = self._entries(lines)
@@ -129,7 +133,7 @@ class ForwardSink(Remote):
         Raises OSError where one does not know the other's key.
         """
         try:
-            secrets = Secrets.of(self._target)
+            secrets = Credentials.of(self._destination)
         except TracerError as error:
             raise OSError(errno.EACCES, str(error)) from error
         if secrets is None:

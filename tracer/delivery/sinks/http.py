@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks import RejectedError, Remote, Sink, http_body
-from tracer.delivery.sinks.http_client import OPTIONS, Answer, BusyError, Client
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink, http_body
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.http_client import OPTIONS, HttpClient, HttpResponse, RetryableError
 
 _QUERY = {"query": Option("Query string of the request, after `?`.")}
 _ECS = {"style": Option("Names and order of the fields.", "ecs", ("nested", "flat", "ecs", "otel"))}
@@ -28,12 +28,12 @@ _SPLUNK = {
 }
 
 
-def _forms(preset: str, rest: str, meaning: str, options: Mapping[str, Option]) -> dict[str, Form]:
+def _forms(preset: str, rest: str, meaning: str, options: Mapping[str, Option]) -> dict[str, UriForm]:
     """For plain HTTP and for HTTPS."""
     own = {**OPTIONS, **_QUERY, **options}
     return {
-        f"{preset}http": Form(f"{preset}http://{rest}", f"{meaning}.", own),
-        f"{preset}https": Form(f"{preset}https://{rest}", "The same with TLS.", own),
+        f"{preset}http": UriForm(f"{preset}http://{rest}", f"{meaning}.", own),
+        f"{preset}https": UriForm(f"{preset}https://{rest}", "The same with TLS.", own),
     }
 
 
@@ -73,25 +73,27 @@ class _Kind(NamedTuple):
     path: str
     content_type: str
     body: Callable[[Sequence[bytes]], bytes]
-    taken: Callable[[Answer, int], int]
+    taken: Callable[[HttpResponse, int], int]
     auth_scheme: str = "Bearer"
     headers: Mapping[str, str] = {}
     query: str = ""
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where an option is wrong, or a file of certificates or secrets cannot be read."""
-    kind = _kind(target, target.scheme.rpartition("+")[0])
-    return HttpSink(Client(target, kind.auth_scheme, kind.port), kind, target)
+    kind = _kind(destination, destination.scheme.rpartition("+")[0])
+    return HttpSink(HttpClient(destination, kind.auth_scheme, kind.port), kind, destination)
 
 
-class HttpSink(Remote):
-    def __init__(self, client: Client, kind: _Kind, target: Target) -> None:
+class HttpSink(RemoteSink):
+    def __init__(self, client: HttpClient, kind: _Kind, destination: Destination) -> None:
         self.uri = client.uri
-        self.batch_lines = max(1, int(target.options["batch"] or 1))
+        self.batch_lines = max(1, int(destination.options["batch"] or 1))
         self._client, self._kind = client, kind
-        query = "&".join(filter(None, (str(target.options["query"] or ""), kind.query)))
-        self._path = (target.path if target.path not in ("", "/") else kind.path) + (f"?{query}" if query else "")
+        query = "&".join(filter(None, (str(destination.options["query"] or ""), kind.query)))
+        self._path = (destination.path if destination.path not in ("", "/") else kind.path) + (
+            f"?{query}" if query else ""
+        )
         if not (self._path.isascii() and self._path.isprintable() and " " not in self._path):
             raise TracerError(f"output {self.uri}: its path is none", "write bytes of it as %25XX", EXIT_USAGE)
 
@@ -105,39 +107,41 @@ class HttpSink(Remote):
         self._client.close()
 
 
-def _kind(target: Target, preset: str) -> _Kind:
-    options = target.options
+def _kind(destination: Destination, preset: str) -> _Kind:
+    options = destination.options
     if preset == "loki":
         try:
             labels = http_body.loki_labels(str(options["labels"] or ""))
         except ValueError as error:
             raise TracerError(
-                f"output {target.scheme}: {str(error)!r} is no label", "NAME=VALUE", EXIT_USAGE
+                f"output {destination.scheme}: {str(error)!r} is no label", "NAME=VALUE", EXIT_USAGE
             ) from error
         tenant = {"X-Scope-OrgID": str(options["tenant"])} if options["tenant"] else {}
         if not all(value.isascii() and value.isprintable() for value in tenant.values()):
-            raise TracerError(f"output {target.scheme}: tenant is no printable ASCII", "see X-Scope-OrgID", EXIT_USAGE)
-        return _Kind(3100, "/loki/api/v1/push", "application/json", lambda lines: http_body.loki(lines, labels),
+            raise TracerError(
+                f"output {destination.scheme}: tenant is no printable ASCII", "see X-Scope-OrgID", EXIT_USAGE
+            )
+        return _Kind(3100, "/loki/api/v1/push", "application/json", lambda lines: http_body.loki_body(lines, labels),
                      _pushed, headers=tenant)  # fmt: skip
     if preset in ("elasticsearch", "opensearch"):
         index = str(options["index"])
         auth_scheme = "ApiKey" if preset == "elasticsearch" else "Bearer"
-        return _Kind(9200, "/_bulk", "application/x-ndjson", lambda lines: http_body.bulk(lines, index), _created,
+        return _Kind(9200, "/_bulk", "application/x-ndjson", lambda lines: http_body.bulk_body(lines, index), _created,
                      auth_scheme, query=_FILTER)  # fmt: skip
     if preset == "splunk":
         about = {"source": "oomtrace", "sourcetype": options["sourcetype"]}
         about |= {"index": options["index"]} if options["index"] else {}
         return _Kind(8088, "/services/collector/event", "application/json",
-                     lambda lines: http_body.hec(lines, about), _collected, "Splunk")  # fmt: skip
-    return _Kind(None, "/", "application/x-ndjson", http_body.ndjson, _all)
+                     lambda lines: http_body.hec_body(lines, about), _collected, "Splunk")  # fmt: skip
+    return _Kind(None, "/", "application/x-ndjson", http_body.ndjson_body, _all)
 
 
-def _all(answer: Answer, count: int) -> int:
+def _all(answer: HttpResponse, count: int) -> int:
     answer.check()
     return count
 
 
-def _created(answer: Answer, count: int) -> int:
+def _created(answer: HttpResponse, count: int) -> int:
     """How many of the first have a document now.  Raises OSError, RejectedError."""
     answer.check()
     fields = _object(answer)
@@ -147,9 +151,9 @@ def _created(answer: Answer, count: int) -> int:
         items = [next(iter(item.values())) for item in fields["items"]]
         statuses = [int(item["status"]) for item in items]
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise BusyError(f"its answer is none of _bulk: {answer.words}") from error
+        raise RetryableError(f"its answer is none of _bulk: {answer.words}") from error
     if len(items) != count:
-        raise BusyError(f"it answers for {len(items)} of {count} records")
+        raise RetryableError(f"it answers for {len(items)} of {count} records")
     taken = 0
     while taken < count and (statuses[taken] in range(200, 300) or statuses[taken] == _TAKEN_BEFORE):
         taken += 1
@@ -158,7 +162,7 @@ def _created(answer: Answer, count: int) -> int:
     said = f"it answers {statuses[0]} {answer.told(str(items[0].get('error')))}"
     if statuses[0] == 413 or (statuses[0] == 400 and _is_documents_own(items[0].get("error"))):
         raise RejectedError(said)
-    raise BusyError(said)
+    raise RetryableError(said)
 
 
 def _is_documents_own(error: object) -> bool:
@@ -168,22 +172,22 @@ def _is_documents_own(error: object) -> bool:
     )
 
 
-def _pushed(answer: Answer, count: int) -> int:
+def _pushed(answer: HttpResponse, count: int) -> int:
     """Loki's words tell an entry that it never takes.  Raises OSError, RejectedError."""
     if answer.status == 400 and _LOKI_REJECTED.search(answer.body):
         raise RejectedError(f"it answers 400 {answer.words}")
     return _all(answer, count)
 
 
-def _collected(answer: Answer, count: int) -> int:
+def _collected(answer: HttpResponse, count: int) -> int:
     """Splunk's codes tell a wrong configuration from a wrong event.  Raises OSError, RejectedError."""
     if answer.status == 400:
-        error = RejectedError if _object(answer).get("code") in _HEC_REJECTED else BusyError
+        error = RejectedError if _object(answer).get("code") in _HEC_REJECTED else RetryableError
         raise error(f"it answers 400 {answer.words}")
     return _all(answer, count)
 
 
-def _object(answer: Answer) -> dict[str, Any]:
+def _object(answer: HttpResponse) -> dict[str, Any]:
     try:
         fields = orjson.loads(answer.body)
     except orjson.JSONDecodeError:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from tracer.base.errors import TracerError
 from tracer.base.printable import printable
 from tracer.delivery.sinks import RejectedError, connect, tls
-from tracer.delivery.sinks.target import Option, Target
-from tracer.delivery.spool_dir import fnv1a, without_secrets
+from tracer.delivery.sinks.destination import Destination, Option
+from tracer.delivery.spool_dir import fnv1a, redact_uri
 
 OPTIONS: Mapping[str, Option] = {
     "batch": Option("Maximum number of lines per request.", 100, "count"),
@@ -41,7 +41,7 @@ IDLE_S = 30.0
 REJECTED = frozenset({400, 413, 422})
 
 
-class BusyError(OSError):
+class RetryableError(OSError):
     """They were not taken now."""
 
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
@@ -49,7 +49,7 @@ class BusyError(OSError):
         self.retry_after_s = retry_after_s
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -72,27 +72,29 @@ class Answer(NamedTuple):
         """
         if self.status in range(200, 300):
             return
-        place = self.told(without_secrets(self.headers.get("location", "").partition("?")[0]))
+        place = self.told(redact_uri(self.headers.get("location", "").partition("?")[0]))
         said = f"it answers {self.status} {f'to {place} ' if place else ''}{self.words}".rstrip()
         if self.status in REJECTED:
             raise RejectedError(said, is_certain=False)
-        raise BusyError(said, _seconds(self.headers.get("retry-after", "")))
+        raise RetryableError(said, _seconds(self.headers.get("retry-after", "")))
 
 
-class Client:
+class HttpClient:
     """POSTs to one place.  Connected when that is first needed, and anew after every error.  From one thread."""
 
-    def __init__(self, target: Target, auth_scheme: str, default_port: int | None = None) -> None:
+    def __init__(self, destination: Destination, auth_scheme: str, default_port: int | None = None) -> None:
         """Raises TracerError where options do not go together, or a file of theirs cannot be used."""
-        is_tls = target.scheme.endswith("s")
-        self._host, self._port = target.host_port(default_port or (443 if is_tls else 80))
-        self._target, self._auth_scheme = target, auth_scheme
-        self._timeout_s = float(target.options["timeout"] or 0)
-        self._is_gzip = target.options["compress"] == "gzip"
-        if not is_tls and any(target.options[name] != option.default for name, option in tls.OPTIONS.items()):
-            raise self._wrong("has options of TLS", f"write {target.scheme}s://, or leave them out")
-        context = tls.Contexts(target, ["http/1.1"]).current if is_tls else None
-        dial = connect.tcp(self._host, self._port, self._timeout_s, context, tls.server_name(target, self._host))
+        is_tls = destination.scheme.endswith("s")
+        self._host, self._port = destination.host_port(default_port or (443 if is_tls else 80))
+        self._destination, self._auth_scheme = destination, auth_scheme
+        self._timeout_s = float(destination.options["timeout"] or 0)
+        self._is_gzip = destination.options["compress"] == "gzip"
+        if not is_tls and any(destination.options[name] != option.default for name, option in tls.OPTIONS.items()):
+            raise self._wrong("has options of TLS", f"write {destination.scheme}s://, or leave them out")
+        context = tls.ClientContext(destination, ["http/1.1"]).current if is_tls else None
+        dial = connect.dial_tcp(
+            self._host, self._port, self._timeout_s, context, tls.server_name(destination, self._host)
+        )
         self._connection = _Connection(self._host, self._port, dial, is_tls)
         self._headers, self._secrets = self._read_headers()
         self._used_s = 0.0
@@ -101,11 +103,11 @@ class Client:
     def _told_uri(self) -> str:
         """For everybody's eyes: some have secrets in the path, which tells outputs to one host apart as a number."""
         place = f"[{self._host}]" if ":" in self._host else self._host
-        path, name = self._target.path, self._target.options["name"]
+        path, name = self._destination.path, self._destination.options["name"]
         mark = name or (f"{fnv1a(path.encode('utf-8', 'surrogateescape')):016x}"[-4:] if path.strip("/") else "")
-        return f"{self._target.scheme}://{place}:{self._port}" + (f"#{mark}" if mark else "")
+        return f"{self._destination.scheme}://{place}:{self._port}" + (f"#{mark}" if mark else "")
 
-    def post(self, path: str, body: bytes, content_type: str, headers: Mapping[str, str]) -> Answer:
+    def post(self, path: str, body: bytes, content_type: str, headers: Mapping[str, str]) -> HttpResponse:
         """The answer, whatever it says.
 
         Raises OSError where there is none.
@@ -139,7 +141,7 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
-    def _exchange(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         self._connection.until_s = time.monotonic() + self._timeout_s
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._timeout_s)
@@ -149,7 +151,7 @@ class Client:
         with self._connection.getresponse() as response:
             data = response.read(ANSWER_MAX_BYTES)
             found = {name.lower(): value for name, value in response.getheaders()}
-            answer = Answer(response.status, found, data, self._secrets)
+            answer = HttpResponse(response.status, found, data, self._secrets)
             if not response.isclosed():
                 self._connection.close()  # there is more, which nobody wants
         self._used_s = time.monotonic()
@@ -174,23 +176,23 @@ class Client:
 
     def _read_headers(self) -> tuple[dict[str, str], tuple[str, ...]]:
         """And what in them is secret, the longest first."""
-        target, found = self._target, {"User-Agent": "oomtrace"}
-        pairs = [pair.partition("=") for pair in str(target.options["headers"] or "").split(",") if pair]
-        own = [line.partition(":") for line in (target.secret("header") or "").splitlines() if line.strip()]
+        destination, found = self._destination, {"User-Agent": "oomtrace"}
+        pairs = [pair.partition("=") for pair in str(destination.options["headers"] or "").split(",") if pair]
+        own = [line.partition(":") for line in (destination.secret("header") or "").splitlines() if line.strip()]
         secrets = {value.strip() for _, _, value in own}
         secrets |= {value.partition(" ")[2] for value in secrets}  # a token without its scheme
         for name, mark, value in [*pairs, *own]:
             if not mark:
                 raise self._wrong(f"header {name[:20]!r} has no value", "write NAME=VALUE, in a file NAME: VALUE")
             found[name.strip()] = value.strip()
-        token, user = target.secret("token"), target.options["user"]
+        token, user = destination.secret("token"), destination.options["user"]
         if token is not None and user is not None:
             raise self._wrong("has a user and a token", "give one of them")
         if token is not None:
             found["Authorization"] = f"{self._auth_scheme} {token}"
             secrets.add(token)
         elif user is not None:
-            password = target.secret("password") or ""
+            password = destination.secret("password") or ""
             pair = base64.b64encode(f"{user}:{password}".encode()).decode()
             found["Authorization"] = f"Basic {pair}"
             secrets |= {password, pair}
@@ -202,7 +204,7 @@ class Client:
         return found, tuple(sorted(secrets - {""}, key=len, reverse=True))
 
     def _wrong(self, what: str, hint: str) -> TracerError:
-        return TracerError(f"output {self._target.scheme}://{self._host}: {what}", hint)
+        return TracerError(f"output {self._destination.scheme}://{self._host}: {what}", hint)
 
 
 class _Connection(HTTPConnection):
@@ -261,7 +263,7 @@ def _reason(error: OSError) -> OSError:
         return TimeoutError(errno.ETIMEDOUT, "it does not answer in time")
     if error.strerror is None:
         return OSError(errno.ECONNRESET, str(error))
-    return connect.explained(error)
+    return connect.explain_error(error)
 
 
 def _seconds(text: str) -> float:

@@ -8,14 +8,14 @@ import socket
 from collections.abc import Sequence
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks import RejectedError, Remote, Sink, connect
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink, connect
 from tracer.delivery.sinks.connect import Peer
-from tracer.delivery.sinks.journald_fields import entry
-from tracer.delivery.sinks.target import Form, Target
+from tracer.delivery.sinks.destination import Destination, UriForm
+from tracer.delivery.sinks.journald_fields import journal_entry
 
 SOCKET = "/run/systemd/journal/socket"
 FORMS = {
-    "journald": Form(
+    "journald": UriForm(
         "journald[:SOCKET]",
         "The journal: a sentence for people, and every field for `journalctl FIELD=VALUE`.",
         connect.OPTIONS,
@@ -26,26 +26,26 @@ _BATCH_LINES = 64
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where the address is no path; journald need not be there yet."""
-    path = target.address or SOCKET
+    path = destination.address or SOCKET
     if not path.startswith("/"):
-        raise TracerError(f"output {target.uri}: no path", f"write journald, or journald:{SOCKET}", EXIT_USAGE)
-    return JournaldSink(target.uri, path, float(target.options["timeout"] or 0))
+        raise TracerError(f"output {destination.uri}: no path", f"write journald, or journald:{SOCKET}", EXIT_USAGE)
+    return JournaldSink(destination.uri, path, float(destination.options["timeout"] or 0))
 
 
-class JournaldSink(Remote):
+class JournaldSink(RemoteSink):
     batch_lines = _BATCH_LINES
 
     def __init__(self, uri: str, path: str, timeout_s: float) -> None:
         self.uri = uri
-        self._peer = Peer(connect.unix(path, socket.SOCK_DGRAM, timeout_s), timeout_s)
+        self._peer = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, timeout_s), timeout_s)
 
     def write(self, lines: Sequence[bytes]) -> int:
         count = 0
         for line in lines:
             try:
-                data = entry(line)
+                data = journal_entry(line)
             except RejectedError:
                 if count:
                     break

@@ -30,19 +30,19 @@ _DOCKER_ID_CHARACTERS = 12
 _UNIT = re.compile(r".+\.(?:service|scope|socket|swap|mount)")
 
 
-def entry(line: bytes) -> bytes:
+def journal_entry(line: bytes) -> bytes:
     """An entry in journald's native protocol.
 
     Every field of the record is there by its name: ``victim.rss_bytes`` as OOMTRACE_VICTIM_RSS_BYTES, lists and labels
     as JSON, null left out.  Raises RejectedError where the line is no record.
     """
-    record = message.read(line)
+    record = message.parse_record(line)
     return b"".join(_encode(name, value) for name, value in _fields(record, line) if _NAME.fullmatch(name))
 
 
 def _fields(record: message.Fields, line: bytes) -> Iterator[tuple[str, str]]:
     yield "MESSAGE", message.sentence(record)
-    yield "PRIORITY", str(message.severity(record["type"]))
+    yield "PRIORITY", str(message.syslog_severity(record["type"]))
     yield "SYSLOG_IDENTIFIER", IDENTIFIER
     if record["type"] in MESSAGE_IDS:
         yield "MESSAGE_ID", MESSAGE_IDS[record["type"]]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
 from tracer.base.log import warn
-from tracer.delivery.sinks import RejectedError, Remote, Sink
-from tracer.delivery.sinks.about import about
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.line_metadata import line_metadata
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
@@ -47,8 +47,8 @@ _TLS_OPTIONS: Mapping[str, Option] = {
     "verify": Option("Whether to verify the brokers' certificates.", True, "flag"),
 }
 FORMS = {
-    "kafka": Form("kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "Kafka (port 9092).", _OPTIONS, "kafka"),
-    "kafka+tls": Form(
+    "kafka": UriForm("kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "Kafka (port 9092).", _OPTIONS, "kafka"),
+    "kafka+tls": UriForm(
         "kafka+tls://HOST[:PORT][,HOST[:PORT]...]/TOPIC", "The same with TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "kafka"
     ),
 }
@@ -61,28 +61,28 @@ _FILES = {
 _FORBIDDEN = re.compile(r"address family not supported|network is unreachable", re.IGNORECASE)
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where librdkafka is missing, or will not have what it is told."""
-    return KafkaSink(target)
+    return KafkaSink(destination)
 
 
-class KafkaSink(Remote):
+class KafkaSink(RemoteSink):
     batch_lines = BATCH_LINES
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, destination: Destination) -> None:
         """Raises TracerError."""
         try:
             import confluent_kafka
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs confluent-kafka", install_hint("kafka")) from error
+            raise TracerError(f"{destination.scheme} needs confluent-kafka", install_hint("kafka")) from error
         self._library = confluent_kafka
-        self._target = target
-        self._topic = target.path.removeprefix("/")
+        self._destination = destination
+        self._topic = destination.path.removeprefix("/")
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self._topic):
-            raise TracerError(f"output {target.uri}: needs a topic", f"write {target.form.uri}", EXIT_USAGE)
-        self._brokers = ",".join(_brokers(target))
-        self.uri = target.uri
-        self._timeout_s = float(target.options["timeout"] or 0)
+            raise TracerError(f"output {destination.uri}: needs a topic", f"write {destination.form.uri}", EXIT_USAGE)
+        self._brokers = ",".join(_brokers(destination))
+        self.uri = destination.uri
+        self._timeout_s = float(destination.options["timeout"] or 0)
         wrong = confluent_kafka.KafkaError
         self._rejections = {wrong.MSG_SIZE_TOO_LARGE, wrong.RECORD_LIST_TOO_LARGE, wrong.INVALID_RECORD}
         self._producer: Producer | None = None
@@ -101,13 +101,13 @@ class KafkaSink(Remote):
         producer = self._producer = self._producer or self._connect()
         outcomes: dict[int, KafkaError | None] = {}
         for number, line in enumerate(lines):
-            known = about(line)
-            headers = [("type", known.type), ("id", known.id)]
+            metadata = line_metadata(line)
+            headers = [("type", metadata.type), ("id", metadata.id and metadata.id[1])]
             try:
                 producer.produce(
                     self._topic,
                     line.rstrip(b"\n"),
-                    known.host,
+                    metadata.host,
                     headers=[(name, value) for name, value in headers if value is not None],
                     on_delivery=functools.partial(_note, outcomes, number),
                 )
@@ -159,7 +159,7 @@ class KafkaSink(Remote):
             return self._library.Producer({**properties, "error_cb": self._note_trouble, "log_level": 0})
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0].str() if isinstance(error, self._library.KafkaException) else str(error)
-            hint = f"see {self._target.options['config-file'] or 'its options in docs/destinations.md'}"
+            hint = f"see {self._destination.options['config-file'] or 'its options in docs/destinations.md'}"
             raise TracerError(f"output {self.uri}: {reason}", hint) from error
 
     def _properties(self) -> dict[str, object]:
@@ -167,7 +167,7 @@ class KafkaSink(Remote):
 
         Raises TracerError where a file cannot be used.
         """
-        options = self._target.options
+        options = self._destination.options
         properties: dict[str, object] = {
             "acks": "all",
             "enable.idempotence": True,
@@ -176,22 +176,22 @@ class KafkaSink(Remote):
             "topic.metadata.propagation.max.ms": int(500 * self._timeout_s),
             "compression.type": str(options["compression"]),
         }
-        is_tls = self._target.scheme.endswith("+tls")
+        is_tls = self._destination.scheme.endswith("+tls")
         if options["user"]:
             properties |= {
                 "sasl.mechanisms": str(options["mechanism"]),
                 "sasl.username": str(options["user"]),
-                "sasl.password": self._target.secret("password") or "",
+                "sasl.password": self._destination.secret("password") or "",
             }
         properties["security.protocol"] = f"{'sasl_' if options['user'] else ''}{'ssl' if is_tls else 'plaintext'}"
         if is_tls:
             for option in (option for option in _FILES if options[option]):
-                _read(str(options[option]), self._target)
+                _read(str(options[option]), self._destination)
                 properties[_FILES[option]] = str(options[option])
             if not options["verify"]:
                 properties["enable.ssl.certificate.verification"] = False
         if options["config-file"]:
-            properties |= _parse(str(options["config-file"]), _read(str(options["config-file"]), self._target))
+            properties |= _parse(str(options["config-file"]), _read(str(options["config-file"]), self._destination))
         return properties
 
     def _note_trouble(self, error: "KafkaError") -> None:
@@ -205,23 +205,23 @@ def _note(outcomes: dict[int, "KafkaError | None"], number: int, error: "KafkaEr
     outcomes[number] = error
 
 
-def _brokers(target: Target) -> list[str]:
+def _brokers(destination: Destination) -> list[str]:
     """``HOST:PORT`` of each.
 
     Raises TracerError where one is none.
     """
-    authority = target.address.removeprefix("//").partition("/")[0] if target.address.startswith("//") else ""
-    hosts = [target._replace(address=f"//{broker}").host_port(DEFAULT_PORT) for broker in authority.split(",")]
+    authority = destination.address.removeprefix("//").partition("/")[0] if destination.address.startswith("//") else ""
+    hosts = [destination._replace(address=f"//{broker}").host_port(DEFAULT_PORT) for broker in authority.split(",")]
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts]
 
 
-def _read(path: str, target: Target) -> bytes:
+def _read(path: str, destination: Destination) -> bytes:
     """Raises TracerError."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise TracerError(f"cannot read {path} ({error.strerror})", f"{target.scheme} needs it") from error
+        raise TracerError(f"cannot read {path} ({error.strerror})", f"{destination.scheme} needs it") from error
 
 
 def _parse(path: str, data: bytes) -> dict[str, object]:

@@ -18,7 +18,7 @@ _SEVERITIES = {"oom_kill": 3, "gap": 4, "lost": 4, "sigkill": 5, "oom_exit": 6, 
 _NOTICE = 5
 
 
-def read(line: bytes) -> Fields:
+def parse_record(line: bytes) -> Fields:
     """The record.  Raises RejectedError where the line is none."""
     try:
         record = orjson.loads(line)
@@ -29,7 +29,7 @@ def read(line: bytes) -> Fields:
     return record
 
 
-def severity(kind: str) -> int:
+def syslog_severity(kind: str) -> int:
     """Of a type of record."""
     return _SEVERITIES.get(kind, _NOTICE)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
-from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
-from tracer.delivery.sinks.about import about
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink, connect, tls
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.line_metadata import line_metadata
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -29,8 +29,8 @@ _OPTIONS: Mapping[str, Option] = {
 }
 _TLS_OPTIONS = {name: option for name, option in tls.OPTIONS.items() if name != "server-name"}
 FORMS = {
-    "mqtt": Form("mqtt://HOST[:1883]/TOPIC", "An MQTT 5 broker.", _OPTIONS, "mqtt"),
-    "mqtts": Form("mqtts://HOST[:8883]/TOPIC", "The same with TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "mqtt"),
+    "mqtt": UriForm("mqtt://HOST[:1883]/TOPIC", "An MQTT 5 broker.", _OPTIONS, "mqtt"),
+    "mqtts": UriForm("mqtts://HOST[:8883]/TOPIC", "The same with TLS.", {**_OPTIONS, **_TLS_OPTIONS}, "mqtt"),
 }
 BATCH_LINES = 100
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -42,32 +42,34 @@ _OVERHEAD_BYTES = 1024
 """A packet is so much larger than topic and line, at most."""
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where options are wrong; nobody need be there yet."""
-    return MqttSink(target)
+    return MqttSink(destination)
 
 
-class MqttSink(Remote):
+class MqttSink(RemoteSink):
     batch_lines = BATCH_LINES
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, destination: Destination) -> None:
         """Raises TracerError."""
         try:
             from paho.mqtt import client, packettypes, properties, reasoncodes
         except ImportError as error:
-            raise TracerError(f"{target.scheme} needs paho-mqtt 2", install_hint("mqtt")) from error
+            raise TracerError(f"{destination.scheme} needs paho-mqtt 2", install_hint("mqtt")) from error
         self._paho, self._packets, self._properties = client, packettypes.PacketTypes, properties.Properties
         self._reason = reasoncodes.ReasonCode
-        self.uri = target.uri
-        self._target = target
-        self._host, self._port = target.host_port(_PORTS[target.scheme])
-        self._topic = target.path.removeprefix("/")
+        self.uri = destination.uri
+        self._destination = destination
+        self._host, self._port = destination.host_port(_PORTS[destination.scheme])
+        self._topic = destination.path.removeprefix("/")
         if not self._topic or set(self._topic) & {"+", "#", "\0"}:
-            raise TracerError(f"output {target.uri}: needs a topic", f"write {target.form.uri}, no + or #", EXIT_USAGE)
-        self._timeout_s = float(target.options["timeout"] or 0)
-        self._contexts = tls.Contexts(target) if target.scheme == "mqtts" else None
-        target.secret("password")
-        self._good = {_TAKEN} if target.options["wait"] else {_TAKEN, _NOBODY}
+            raise TracerError(
+                f"output {destination.uri}: needs a topic", f"write {destination.form.uri}, no + or #", EXIT_USAGE
+            )
+        self._timeout_s = float(destination.options["timeout"] or 0)
+        self._contexts = tls.ClientContext(destination) if destination.scheme == "mqtts" else None
+        destination.secret("password")
+        self._good = {_TAKEN} if destination.options["wait"] else {_TAKEN, _NOBODY}
         self._client: Client | None = None
         self._largest_bytes = 0
         """Of a packet, as the broker says; 0: it does not."""
@@ -84,7 +86,9 @@ class MqttSink(Remote):
             for line in lines:
                 if self._largest_bytes and len(line) + len(self._topic) + _OVERHEAD_BYTES > self._largest_bytes:
                     break
-                sent.append(client.publish(self._topic, line.rstrip(b"\n"), 1, properties=self._about(line)).mid)
+                sent.append(
+                    client.publish(self._topic, line.rstrip(b"\n"), 1, properties=self._line_properties(line)).mid
+                )
             if not sent:
                 raise RejectedError(f"the broker takes {self._largest_bytes} bytes at most")
             self._loop(client, lambda: len(self._answers) >= len(sent))
@@ -130,7 +134,7 @@ class MqttSink(Remote):
 
     def _connect(self) -> None:
         """Raises OSError."""
-        paho, options = self._paho, self._target.options
+        paho, options = self._paho, self._destination.options
         name = f"-{options['name']}" if options["name"] else ""
         client = self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2,
@@ -143,7 +147,7 @@ class MqttSink(Remote):
         client.on_publish = self._note_answer
         if options["user"]:
             try:
-                client.username_pw_set(str(options["user"]), self._target.secret("password"))
+                client.username_pw_set(str(options["user"]), self._destination.secret("password"))
             except TracerError as error:
                 raise OSError(errno.EACCES, str(error)) from error
         if self._contexts is not None:
@@ -153,7 +157,7 @@ class MqttSink(Remote):
             # Nothing is said while nobody dies: no keepalive.  A session that ends with its connection needs no room.
             client.connect(self._host, self._port, keepalive=0, clean_start=False)
         except OSError as error:
-            raise connect.explained(error) from error
+            raise connect.explain_error(error) from error
         except ValueError as error:
             raise OSError(errno.EINVAL, str(error)) from error
         self._loop(client, lambda: self._welcome is not None)
@@ -172,10 +176,11 @@ class MqttSink(Remote):
             if status != self._paho.MQTT_ERR_SUCCESS and not is_done():
                 raise OSError(errno.ECONNRESET, f"the broker hangs up: {self._paho.error_string(status)}")
 
-    def _about(self, line: bytes) -> "Properties":
+    def _line_properties(self, line: bytes) -> "Properties":
         made: Properties = self._properties(self._packets.PUBLISH)  # type: ignore[no-untyped-call]
-        known = about(line)
-        pairs = (("type", known.type), ("id", known.id), ("host", known.host))
+        metadata = line_metadata(line)
+        record_id = metadata.id and metadata.id[1]
+        pairs = (("type", metadata.type), ("id", record_id), ("host", metadata.host))
         made.ContentType = "application/json"
         made.UserProperty = [(name, value) for name, value in pairs if value is not None]
         return made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sink that a URI names."""
+"""Open the sink that an output's URI names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,12 @@ from importlib import import_module
 from typing import get_args
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks import Sink, target
-from tracer.delivery.sinks.target import Form, Target
+from tracer.delivery.sinks import Sink
+from tracer.delivery.sinks.destination import Destination, UriForm, build_destination, display_uri, split_uri
 from tracer.records.model import Record
 
 _HTTP_PRESETS = ("", "loki+", "elasticsearch+", "opensearch+", "splunk+", "vector+")
-TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for kind in get_args(Record))
-"""Of all records."""
+RECORD_TYPES: frozenset[str] = frozenset(get_args(kind.__annotations__["type"])[0] for kind in get_args(Record))
 MODULES: Mapping[str, str] = {
     "stdout": "pipe",
     "file": "file",
@@ -33,74 +32,71 @@ MODULES: Mapping[str, str] = {
     "mqtt": "mqtt",
     "mqtts": "mqtt",
 }
-"""The module of this package for each scheme.  It has FORMS, by scheme, and ``open_target``.  It is imported only when
-a URI names it: what it imports takes memory for as long as the daemon runs."""
+"""The module of this package for each scheme.  A module has FORMS, by scheme, and ``open_sink``.  It is imported only
+when a URI names it, because its imports occupy memory as long as the daemon runs."""
 
 
-def forms() -> dict[str, Form]:
-    """All kinds of outputs, by scheme."""
+def uri_forms() -> dict[str, UriForm]:
+    """The URI form of every scheme."""
     return {scheme: _form(scheme) for scheme in MODULES}
 
 
-def parse(text: str) -> Target:
-    """The URI, checked as far as that is possible without opening it.
+def parse_destination(text: str) -> Destination:
+    """Parse an output's URI, and check everything that can be checked without opening it.
 
-    Raises TracerError (exit code 2) where it names no output.
+    Raises TracerError (exit code 2) for an invalid URI.
     """
-    scheme, address, options = target.split(text)
+    scheme, address, options = split_uri(text)
     if scheme not in MODULES:
-        raise TracerError(
-            f"unknown output {target.shown(text)!r}", f"it begins with one of: {', '.join(MODULES)}", EXIT_USAGE
-        )
+        raise TracerError(f"unknown output {display_uri(text)!r}", f"use one of: {', '.join(MODULES)}", EXIT_USAGE)
     if address.startswith("//") and "@" in re.split("[/?#]", address[2:], maxsplit=1)[0]:
-        hint = "give user=NAME and password-file=PATH"  # what stands there is not repeated
-        raise TracerError(f"output {scheme}: name and password may not stand before the host", hint, EXIT_USAGE)
+        hint = "use user=NAME and password-file=PATH"  # the message must not repeat the password
+        raise TracerError(f"output {scheme}: the URI must not contain a user name or password", hint, EXIT_USAGE)
     form = _form(scheme)
     needs_address, takes_address = bool(re.match("[a-z+]+:", form.uri)), ":" in form.uri
     if not needs_address <= bool(address) <= takes_address or text.partition("?")[0].endswith(":"):
-        raise TracerError(f"output {target.shown(text)!r} names no place", f"write {form.uri}", EXIT_USAGE)
-    made = target.make(scheme, address, options, form)
-    types = str(made.options["types"] or "oom_kill")
-    unknown = set(types.split(",")) - TYPES
+        raise TracerError(f"invalid output {display_uri(text)!r}", f"write {form.uri}", EXIT_USAGE)
+    destination = build_destination(scheme, address, options, form)
+    types = str(destination.options["types"] or "oom_kill")
+    unknown = set(types.split(",")) - RECORD_TYPES
     if unknown:
-        what = f"types={types}: no records have type {min(unknown)!r}"
-        raise TracerError(f"output {target.shown(text)}: {what}", f"there are {', '.join(sorted(TYPES))}", EXIT_USAGE)
-    return made
+        what = f"output {display_uri(text)}: types={types}: unknown record type {min(unknown)!r}"
+        raise TracerError(what, f"the types are {', '.join(sorted(RECORD_TYPES))}", EXIT_USAGE)
+    return destination
 
 
-def parse_all(texts: Sequence[str]) -> list[Target]:
-    """The same of several, each of which must have a place of its own.
+def parse_destinations(texts: Sequence[str]) -> list[Destination]:
+    """Parse several URIs.
 
-    Raises TracerError (exit code 2), also where there is none.
+    Raises TracerError (exit code 2) if one is invalid, if two name the same destination, or if there is none.
     """
     if not texts:
-        raise TracerError("there is no output", "name one: stdout, file:PATH, ...", EXIT_USAGE)
-    targets = [parse(text) for text in texts]
-    for number, each in enumerate(targets):
-        if each.uri in [other.uri for other in targets[:number]]:
-            raise TracerError(
-                f"output {target.shown(each.uri)} is named twice", "tell them apart: ?name=a, ?name=b", EXIT_USAGE
-            )
-    return targets
+        raise TracerError("no output is configured", "name one: stdout, file:PATH, ...", EXIT_USAGE)
+    destinations = [parse_destination(text) for text in texts]
+    for number, each in enumerate(destinations):
+        if each.uri in [other.uri for other in destinations[:number]]:
+            what = f"output {display_uri(each.uri)} is configured twice"
+            raise TracerError(what, "add a name to each: ?name=a, ?name=b", EXIT_USAGE)
+    return destinations
 
 
-def open_target(wanted: Target) -> Sink:
-    """The sink itself.
+def open_sink(destination: Destination) -> Sink:
+    """Open a sink.  A sink that uses a network connects later, with its first line.
 
-    Raises TracerError where it cannot be opened; one that is reached over a network is not asked for yet.
+    Raises TracerError if it cannot be opened.
     """
-    sink: Sink = import_module(f"tracer.delivery.sinks.{MODULES[wanted.scheme]}").open_target(wanted)
+    sink: Sink = import_module(f"tracer.delivery.sinks.{MODULES[destination.scheme]}").open_sink(destination)
     return sink
 
 
-def open_sink(text: str) -> Sink:
-    """The sink that a URI names.
+def open_uri(text: str) -> Sink:
+    """Parse a URI and open its sink.
 
-    Raises TracerError where there is none such or it cannot be opened.
+    Raises TracerError if the URI is invalid or the sink cannot be opened.
     """
-    return open_target(parse(text))
+    return open_sink(parse_destination(text))
 
 
-def _form(scheme: str) -> Form:
-    form: Form = import_module(f"tracer.delivery.sinks.{MODULES[scheme]}").FORMS[scheme]
+def _form(scheme: str) -> UriForm:
+    form: UriForm = import_module(f"tracer.delivery.sinks.{MODULES[scheme]}").FORMS[scheme]
     return form

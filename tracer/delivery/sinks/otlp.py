@@ -12,9 +12,9 @@ import tracer
 from tracer.base.clock import parse_rfc3339
 from tracer.base.errors import TracerError
 from tracer.base.extras import install_hint
-from tracer.delivery.sinks import RejectedError, Remote, Sink
-from tracer.delivery.sinks.http_client import OPTIONS, Answer, Client
-from tracer.delivery.sinks.target import Form, Target
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
+from tracer.delivery.sinks.destination import Destination, UriForm
+from tracer.delivery.sinks.http_client import OPTIONS, HttpClient, HttpResponse
 from tracer.encoding.otel import INFO, SERVICE_NAME, SEVERITIES, event_name, parts
 from tracer.records.summary import summary
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-_FORM = Form(
+_FORM = UriForm(
     "otlp+http://HOST[:4318][/PATH]",
     "OpenTelemetry's OTLP/HTTP, log records in protobuf.",
     OPTIONS,
@@ -37,22 +37,22 @@ PORT, PATH = 4318, "/v1/logs"
 _INT64 = range(-(1 << 63), 1 << 63)
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where opentelemetry-proto is missing, or an option is wrong."""
     try:
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
     except ImportError as error:
-        raise TracerError(f"{target.scheme} needs opentelemetry-proto ({error})", install_hint("otlp")) from error
-    return OtlpSink(target, logs_service_pb2)
+        raise TracerError(f"{destination.scheme} needs opentelemetry-proto ({error})", install_hint("otlp")) from error
+    return OtlpSink(destination, logs_service_pb2)
 
 
-class OtlpSink(Remote):
-    def __init__(self, target: Target, messages: Any) -> None:
+class OtlpSink(RemoteSink):
+    def __init__(self, destination: Destination, messages: Any) -> None:
         """``messages`` is the module of the service's messages."""
-        self._client = Client(target, "Bearer", PORT)
+        self._client = HttpClient(destination, "Bearer", PORT)
         self.uri = self._client.uri
-        self.batch_lines = max(1, int(target.options["batch"] or 1))
-        self._path = target.path if target.path not in ("", "/") else PATH
+        self.batch_lines = max(1, int(destination.options["batch"] or 1))
+        self._path = destination.path if destination.path not in ("", "/") else PATH
         self._messages = messages
 
     def write(self, lines: Sequence[bytes]) -> int:
@@ -83,7 +83,7 @@ class OtlpSink(Remote):
         data: bytes = request.SerializeToString()
         return data
 
-    def _taken(self, answer: Answer, lines: int) -> None:
+    def _taken(self, answer: HttpResponse, lines: int) -> None:
         answer.check()
         response = self._messages.ExportLogsServiceResponse()
         try:

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import Sink
-from tracer.delivery.sinks.target import Form, Target
+from tracer.delivery.sinks.destination import Destination, UriForm
 from tracer.records.record_id import Id
 
-FORMS = {"stdout": Form("stdout", "Standard output.")}
+FORMS = {"stdout": UriForm("stdout", "Standard output.")}
 
-PATIENCE_S = 1.0
+TIMEOUT_S = 1.0
 """How long a reader may take nothing."""
 
 _TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
@@ -29,9 +29,9 @@ _TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF})
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where there is no standard output."""
-    return StdoutSink(target.uri)
+    return StdoutSink(destination.uri)
 
 
 class _Stream:
@@ -60,7 +60,7 @@ class _Stream:
     def _complete(self, descriptor: int, piece_bytes: int) -> None:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        until_s = time.monotonic() + PATIENCE_S
+        until_s = time.monotonic() + TIMEOUT_S
         while self._rest:
             left_s = until_s - time.monotonic()
             if left_s <= 0 or not poll.poll(1000 * left_s):
@@ -72,7 +72,7 @@ class _Stream:
                 continue
             self._rest = self._rest[written:]
             self._is_begun = bool(self._rest)
-            until_s = time.monotonic() + PATIENCE_S
+            until_s = time.monotonic() + TIMEOUT_S
 
 
 class StdoutSink(_Stream):

@@ -19,7 +19,7 @@ from tracer.base import threads
 from tracer.base.errors import TracerError
 from tracer.base.extras import install_hint
 from tracer.base.log import warn
-from tracer.delivery.sinks.alone import alone
+from tracer.delivery.sinks.file_lock import hold_file_lock
 
 COMPRESS = ("none", "gzip", "zstd")
 _ENDS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -43,7 +43,7 @@ class _Part(NamedTuple):
     path: str
 
 
-class Rotated:
+class RotatedFiles:
     """Those of one file."""
 
     def __init__(self, path: str, keep: int | None, compress: str) -> None:
@@ -73,7 +73,7 @@ class Rotated:
 
         Raises BlockingIOError where another one holds it, OSError where it cannot be used.
         """
-        return alone(os.path.join(self._folder, f".{os.path.basename(self._path)}.{what}"))
+        return hold_file_lock(os.path.join(self._folder, f".{os.path.basename(self._path)}.{what}"))
 
     def inherit(self, status: os.stat_result, descriptor: int) -> None:
         """Give a file the owner and the mode of the one before, so that who read it can go on; tell it if not."""

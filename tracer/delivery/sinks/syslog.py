@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks import RejectedError, Remote, Sink, connect, tls
+from tracer.delivery.sinks import RejectedError, RemoteSink, Sink, connect, tls
 from tracer.delivery.sinks.connect import Peer
-from tracer.delivery.sinks.syslog_message import OPTIONS, Messages
-from tracer.delivery.sinks.target import Form, Option, Target
+from tracer.delivery.sinks.destination import Destination, Option, UriForm
+from tracer.delivery.sinks.syslog_message import OPTIONS, MessageFormatter
 
 _DATAGRAMS: Mapping[str, Option] = {**OPTIONS, **connect.OPTIONS}
 _STREAMS: Mapping[str, Option] = {
@@ -21,35 +21,37 @@ _STREAMS: Mapping[str, Option] = {
     ),
 }
 FORMS = {
-    "syslog+unix": Form("syslog+unix:PATH", "A syslog server on this host, through its datagram socket.", _DATAGRAMS),
-    "syslog+udp": Form("syslog+udp://HOST[:514]", "A syslog server. Losses are not detected.", _DATAGRAMS),
-    "syslog+tcp": Form("syslog+tcp://HOST[:601]", "A syslog server.", _STREAMS),
-    "syslog+tls": Form("syslog+tls://HOST[:6514]", "A syslog server, with TLS.", {**_STREAMS, **tls.OPTIONS}),
+    "syslog+unix": UriForm(
+        "syslog+unix:PATH", "A syslog server on this host, through its datagram socket.", _DATAGRAMS
+    ),
+    "syslog+udp": UriForm("syslog+udp://HOST[:514]", "A syslog server. Losses are not detected.", _DATAGRAMS),
+    "syslog+tcp": UriForm("syslog+tcp://HOST[:601]", "A syslog server.", _STREAMS),
+    "syslog+tls": UriForm("syslog+tls://HOST[:6514]", "A syslog server, with TLS.", {**_STREAMS, **tls.OPTIONS}),
 }
 _PORTS = {"syslog+udp": 514, "syslog+tcp": 601, "syslog+tls": 6514}
 _BATCH_LINES = 64
 
 
-def open_target(target: Target) -> Sink:
+def open_sink(destination: Destination) -> Sink:
     """Raises TracerError where options or address are wrong; nobody need be there yet."""
-    messages, timeout_s = Messages(target), float(target.options["timeout"] or 0)
-    if target.scheme == "syslog+unix":
-        if not target.address.startswith("/"):
+    messages, timeout_s = MessageFormatter(destination), float(destination.options["timeout"] or 0)
+    if destination.scheme == "syslog+unix":
+        if not destination.address.startswith("/"):
             hint = "write an absolute path: syslog+unix:/run/systemd/journal/syslog"
-            raise TracerError(f"output {target.uri}: no path", hint, EXIT_USAGE)
-        dial = connect.unix(target.address, socket.SOCK_DGRAM, timeout_s)
-        return SyslogSink(target.uri, Peer(dial, timeout_s), messages.make, _whole, _BATCH_LINES)
-    host, port = target.host_port(_PORTS[target.scheme])
-    if target.scheme == "syslog+udp":
-        return SyslogSink(target.uri, Peer(connect.udp(host, port), timeout_s), messages.make, _whole, 1)
-    context = tls.Contexts(target).current if target.scheme == "syslog+tls" else None
-    server_name = tls.server_name(target, host) if context else None
-    dial = connect.tcp(host, port, timeout_s, context, server_name)
-    frame = _counted if target.options["framing"] == "octets" else _ended
-    return SyslogSink(target.uri, Peer(dial, timeout_s), messages.make, frame, _BATCH_LINES)
+            raise TracerError(f"output {destination.uri}: no path", hint, EXIT_USAGE)
+        dial = connect.dial_unix(destination.address, socket.SOCK_DGRAM, timeout_s)
+        return SyslogSink(destination.uri, Peer(dial, timeout_s), messages.make, _whole, _BATCH_LINES)
+    host, port = destination.host_port(_PORTS[destination.scheme])
+    if destination.scheme == "syslog+udp":
+        return SyslogSink(destination.uri, Peer(connect.dial_udp(host, port), timeout_s), messages.make, _whole, 1)
+    context = tls.ClientContext(destination).current if destination.scheme == "syslog+tls" else None
+    server_name = tls.server_name(destination, host) if context else None
+    dial = connect.dial_tcp(host, port, timeout_s, context, server_name)
+    frame = _counted if destination.options["framing"] == "octets" else _ended
+    return SyslogSink(destination.uri, Peer(dial, timeout_s), messages.make, frame, _BATCH_LINES)
 
 
-class SyslogSink(Remote):
+class SyslogSink(RemoteSink):
     """A syslog server says nothing: what its kernel has taken is all that is known to be delivered."""
 
     def __init__(

@@ -13,8 +13,8 @@ from tracer.base.clock import format_rfc3339
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.printable import printable
 from tracer.delivery.sinks import RejectedError, message
-from tracer.delivery.sinks.known import Known, known
-from tracer.delivery.sinks.target import Option, Target
+from tracer.delivery.sinks.destination import Destination, Option
+from tracer.delivery.sinks.line_metadata import LineMetadata, line_metadata
 from tracer.encoding.encoder import encode
 from tracer.encoding.styles import flat
 from tracer.records.model import Record
@@ -52,26 +52,26 @@ _NAME_CHARACTERS = 32
 _HOST_CHARACTERS = 255
 
 
-class Messages:
+class MessageFormatter:
     """Makes messages as an output's options want them."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, destination: Destination) -> None:
         """Raises TracerError (exit code 2) where sd-id is none."""
-        options = target.options
+        options = destination.options
         self._facility = FACILITIES.index(str(options["facility"]))
         self._is_json = options["message"] == "json"
         self._sd_id = str(options["sd-id"])
         if not _SD_ID.fullmatch(self._sd_id):
             hint = "write NAME@NUMBER, the number of an enterprise: oomtrace@32473"
-            raise TracerError(f"output {target.scheme}: sd-id={self._sd_id} is none", hint, EXIT_USAGE)
+            raise TracerError(f"output {destination.scheme}: sd-id={self._sd_id} is none", hint, EXIT_USAGE)
         self._max_bytes = int(options["max-bytes"] or 0)
         if not self._is_json and options["style"] != "nested":
             hint = "leave out style, which is that of JSON"
-            raise TracerError(f"output {target.scheme}: a sentence has no style", hint, EXIT_USAGE)
+            raise TracerError(f"output {destination.scheme}: a sentence has no style", hint, EXIT_USAGE)
 
     def make(self, line: bytes) -> bytes:
         """Raises RejectedError where the line is no record, or too long even when it is trimmed."""
-        head = known(line)
+        head = line_metadata(line)
         if head.type is None:
             raise RejectedError("it is no record" if head.is_json else "it is no JSON")
         made = b""
@@ -81,7 +81,7 @@ class Messages:
                 return made
         raise RejectedError(f"it takes {len(made)} bytes; max-bytes, which may be raised, is {self._max_bytes}")
 
-    def _ways(self, head: Known, line: bytes) -> "Iterator[tuple[list[Field], bytes]]":
+    def _ways(self, head: LineMetadata, line: bytes) -> "Iterator[tuple[list[Field], bytes]]":
         """Structured data and text, what tells most first; each takes less than the one before."""
         record: message.Fields = orjson.loads(line)
         named = _named(record)
@@ -96,9 +96,9 @@ class Messages:
             room = self._max_bytes - len(self._frame(head, [], b""))
             yield [], encode(cast(Record, record), room + 1).rstrip(b"\n")
 
-    def _frame(self, told: Known, data: "list[Field]", text: bytes) -> bytes:
+    def _frame(self, told: LineMetadata, data: "list[Field]", text: bytes) -> bytes:
         kind = str(told.type)
-        priority = 8 * self._facility + message.severity(kind)
+        priority = 8 * self._facility + message.syslog_severity(kind)
         parameters = "".join(f" {name}={value}" for name, value in _parameters(data))
         structured = f"[{self._sd_id}{parameters}]" if parameters else _NIL
         head = (

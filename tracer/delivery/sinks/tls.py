@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tracer.base.errors import TracerError
 from tracer.base.log import warn
-from tracer.delivery.sinks.target import Option, Target
+from tracer.delivery.sinks.destination import Destination, Option
 
 if TYPE_CHECKING:
     import ssl
@@ -21,7 +21,7 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
-class Renewed:
+class ReloadingContext:
     """A context of files that may change: then a new one is made.
 
     Raises TracerError where one of the files cannot be used.
@@ -59,28 +59,28 @@ class Renewed:
         return stamps
 
 
-class Contexts(Renewed):
+class ClientContext(ReloadingContext):
     """A client's, of the output's options."""
 
-    def __init__(self, target: Target, protocols: Sequence[str] = ()) -> None:
+    def __init__(self, destination: Destination, protocols: Sequence[str] = ()) -> None:
         """``protocols`` for ALPN.  Raises TracerError where a file of certificates or keys cannot be used."""
 
         def make() -> "ssl.SSLContext":
-            made = _context(target)
+            made = _context(destination)
             if protocols:
                 made.set_alpn_protocols(list(protocols))
             return made
 
-        names = (target.options[name] for name in ("ca-file", "cert-file", "key-file"))
+        names = (destination.options[name] for name in ("ca-file", "cert-file", "key-file"))
         super().__init__([str(name) for name in names if name], make)
-        if not target.options["verify"]:
-            warn(f"{target.scheme}: the other side's certificate is not checked (verify=no)")
+        if not destination.options["verify"]:
+            warn(f"{destination.scheme}: the other side's certificate is not checked (verify=no)")
 
 
-def _context(target: Target) -> "ssl.SSLContext":
+def _context(destination: Destination) -> "ssl.SSLContext":
     import ssl  # takes 5 MB, of those who want TLS
 
-    options = target.options
+    options = destination.options
     ca_file, cert_file, key_file = (options[name] for name in ("ca-file", "cert-file", "key-file"))
     try:
         made = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
@@ -97,9 +97,9 @@ def _context(target: Target) -> "ssl.SSLContext":
     return made
 
 
-def server_name(target: Target, host: str) -> str:
+def server_name(destination: Destination, host: str) -> str:
     """The name that its certificate must have."""
-    return str(target.options["server-name"] or host)
+    return str(destination.options["server-name"] or host)
 
 
 def no_password() -> str:

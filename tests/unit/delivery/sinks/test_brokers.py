@@ -10,37 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.lines import record
-from tests.harness.records import shown
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.delivery.sinks import RejectedError
-from tracer.delivery.sinks.about import About, about
-from tracer.delivery.sinks.open import open_sink
-from tracer.encoding import encoder
-from tracer.encoding.styles import STYLES
-
-
-@pytest.mark.parametrize(
-    ("text", "known"),
-    [
-        (b'{"type":"oom_kill","id":"a","host":{"name":"n"}}\n', About("n", "oom_kill", "a")),
-        (b'{"type":"oom_kill","id":"a","host.name":"n"}\n', About("n", "oom_kill", "a")),
-        (b'{"type":"start","host":{"name":null}}\n', About(None, "start", None)),
-        (b'{"type":1,"id":[],"host":"n"}\n', About(None, None, None)),
-        (b'["type"]\n', About(None, None, None)),
-        (b"\xff\n", About(None, None, None)),
-        (b"", About(None, None, None)),
-    ],
-)
-def test_about(text: bytes, known: About) -> None:
-    """Whatever a line is, a broker gets it; what is not told is left out."""
-    assert about(text) == known
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_about_every_style(style: str) -> None:
-    """However a record is written, it is known whose and which it is."""
-    written = encoder.encode(shown(), style=STYLES[style])
-    assert about(written) == About(shown()["host"]["name"], "oom_kill", shown()["id"])
+from tracer.delivery.sinks.open import open_uri
 
 
 @pytest.mark.parametrize(
@@ -62,7 +34,7 @@ def test_about_every_style(style: str) -> None:
 def test_wrong_place(uri: str, said: str) -> None:
     """Wrong usage, and how it is written."""
     with pytest.raises(TracerError, match=said) as raised:
-        open_sink(uri)
+        open_uri(uri)
     assert raised.value.exit_code == EXIT_USAGE
 
 
@@ -78,7 +50,7 @@ def test_missing_extra(scheme: str, module: str, package: str, monkeypatch: pyte
     """It names what to install."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TracerError, match=f"pipx inject oomtrace {package}"):
-        open_sink(f"{scheme}://127.0.0.1/topic")
+        open_uri(f"{scheme}://127.0.0.1/topic")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +66,7 @@ def test_wrong_properties(properties: str, said: str, tmp_path: Path) -> None:
     """librdkafka refuses them before anything runs; a password is not shown."""
     (tmp_path / "kafka").write_text(properties)
     with pytest.raises(TracerError, match=said) as raised:
-        open_sink(f"kafka://127.0.0.1/topic?config-file={tmp_path}/kafka")
+        open_uri(f"kafka://127.0.0.1/topic?config-file={tmp_path}/kafka")
     assert "geheim" not in str(raised.value)
 
 
@@ -103,7 +75,7 @@ def test_properties_that_everybody_may_read(tmp_path: Path, capfd: pytest.Captur
     path = tmp_path / "kafka"
     path.write_text("security.protocol=sasl_plaintext\nsasl.mechanisms=PLAIN\nsasl.username=a\nsasl.password=geheim\n")
     path.chmod(0o644)
-    open_sink(f"kafka://127.0.0.1/topic?config-file={path}").close()
+    open_uri(f"kafka://127.0.0.1/topic?config-file={path}").close()
     said = capfd.readouterr().err
     assert f"{path} holds a secret, and everybody may read it" in said
     assert "geheim" not in said
@@ -115,13 +87,13 @@ def test_properties_that_everybody_may_read(tmp_path: Path, capfd: pytest.Captur
 def test_missing_certificates(uri: str) -> None:
     """Known at the start."""
     with pytest.raises(TracerError, match="/nowhere"):
-        open_sink(uri)
+        open_uri(uri)
 
 
 def test_kafka_leaves_no_thread() -> None:
     """Opened while the daemon has all its rights, it has no threads that would keep them."""
     before = set(Path("/proc/self/task").iterdir())
-    sink = open_sink("kafka://127.0.0.1/topic")
+    sink = open_uri("kafka://127.0.0.1/topic")
     assert set(Path("/proc/self/task").iterdir()) <= before
     sink.close()
 
@@ -131,7 +103,7 @@ def test_nobody_there(scheme: str) -> None:
     """Refused at once, not after the timeout; and again the next time."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        sink = open_sink(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/topic?timeout=60")
+        sink = open_uri(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/topic?timeout=60")
         begin_s = time.monotonic()
         for _ in range(2):
             with pytest.raises(OSError, match="refused"):
@@ -144,7 +116,7 @@ def test_nobody_there(scheme: str) -> None:
 def test_hangs_or_hangs_up(scheme: str) -> None:
     """Who accepts and says nothing, or nothing sensible: an error within the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sink = open_sink(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/topic?timeout=1")
+        sink = open_uri(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/topic?timeout=1")
         begin_s = time.monotonic()
         with pytest.raises(OSError, match=r"no answer|answers: nothing"):
             sink.write([record(1)])
@@ -158,7 +130,7 @@ def test_hangs_or_hangs_up(scheme: str) -> None:
 def test_too_large_for_kafka(tmp_path: Path) -> None:
     """What librdkafka may not send is rejected: first before it is asked for, then as a line that comes first."""
     (tmp_path / "kafka").write_text("message.max.bytes=1000\n")
-    sink = open_sink(f"kafka://127.0.0.1:1/topic?timeout=1&config-file={tmp_path}/kafka")
+    sink = open_uri(f"kafka://127.0.0.1:1/topic?timeout=1&config-file={tmp_path}/kafka")
     with pytest.raises(RejectedError, match="too large"):
         sink.write([record(1, 5000), record(2)])
     sink.close()

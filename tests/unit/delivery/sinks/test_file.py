@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
 from tracer.delivery.output import Output
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
 
 OURS = record(1)
@@ -49,7 +49,7 @@ def longest_file(size: int) -> Iterator[None]:
 def test_torn_last_line(before: bytes, after: bytes, tmp_path: Path) -> None:
     """What an earlier run was killed in is cut off, as its record comes again; somebody else's line is ended."""
     (tmp_path / "x").write_bytes(before)
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(2)])
     sink.close()
     assert (tmp_path / "x").read_bytes() == after + record(2)
@@ -57,7 +57,7 @@ def test_torn_last_line(before: bytes, after: bytes, tmp_path: Path) -> None:
 
 def test_half_written_line_is_completed(tmp_path: Path) -> None:
     """Once there is room, the rest of the line follows, and it is one line."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     with longest_file(len(record(0)) + 20):
         for _ in range(3):
@@ -71,7 +71,7 @@ def test_half_written_line_is_completed(tmp_path: Path) -> None:
 
 def test_half_written_line_before_another(tmp_path: Path) -> None:
     """It is completed before another line begins."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     with longest_file(20), pytest.raises(OSError, match="File too large"):
         sink.write([record(1)])
     sink.write([record(2)])
@@ -84,7 +84,7 @@ def test_half_written_line_before_another(tmp_path: Path) -> None:
 )
 def test_half_written_line_of_a_file_that_changed(meanwhile: bytes, found: list[int], tmp_path: Path) -> None:
     """Emptied by copytruncate, or written to by others: the whole line comes again."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     with longest_file(20), pytest.raises(OSError, match="File too large"):
         sink.write([record(1)])
     (tmp_path / "x").write_bytes(meanwhile)
@@ -98,7 +98,7 @@ def test_half_written_line_of_a_file_that_changed(meanwhile: bytes, found: list[
 
 def test_removed(tmp_path: Path) -> None:
     """A file that was removed is made again before the next line."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     (tmp_path / "x").unlink()
     sink.write([record(1)])
@@ -108,7 +108,7 @@ def test_removed(tmp_path: Path) -> None:
 
 def test_replaced(tmp_path: Path) -> None:
     """Lines go into the file that has the name now."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     (tmp_path / "y").write_bytes(b"")
     (tmp_path / "y").rename(tmp_path / "x")
@@ -120,7 +120,7 @@ def test_replaced(tmp_path: Path) -> None:
 def test_cannot_be_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A file that was moved away with its folder is written on, and that is said once."""
     (tmp_path / "a").mkdir()
-    sink = open_sink(f"file:{tmp_path}/a/x")
+    sink = open_uri(f"file:{tmp_path}/a/x")
     (tmp_path / "a").rename(tmp_path / "b")
     for number in range(3):
         sink.write([record(number)])
@@ -135,7 +135,7 @@ def test_cannot_be_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 def test_removed_with_its_folder(tmp_path: Path) -> None:
     """What is written into a file without a name is lost: that is a failure, until there is a folder again."""
     (tmp_path / "a").mkdir()
-    sink = open_sink(f"file:{tmp_path}/a/x")
+    sink = open_uri(f"file:{tmp_path}/a/x")
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(OSError, match=r"it was removed, and .* directory does not exist"):
         sink.write([record(0)])
@@ -148,7 +148,7 @@ def test_removed_with_its_folder(tmp_path: Path) -> None:
 def test_link_in_its_place(tmp_path: Path) -> None:
     """Nobody leads root's lines elsewhere by a link."""
     (tmp_path / "target").touch()
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     (tmp_path / "x").rename(tmp_path / "old")
     (tmp_path / "x").symlink_to("target")
     sink.write([record(0)])
@@ -158,7 +158,7 @@ def test_link_in_its_place(tmp_path: Path) -> None:
 
 def test_recent(tmp_path: Path) -> None:
     """Of a large file its end."""
-    sink = open_sink(f"file:{tmp_path}/x")
+    sink = open_uri(f"file:{tmp_path}/x")
     for number in range(5000):
         sink.write([record(number, 1024)])
     found = {int(name.removeprefix("k-")) for kind, name in sink.recent() if kind == "oom_kill"}
@@ -168,7 +168,7 @@ def test_recent(tmp_path: Path) -> None:
 
 def test_recent_while_it_is_opened_anew(tmp_path: Path) -> None:
     """What is asked for in one thread does not depend on what the output's own thread does meanwhile."""
-    sink, ends = open_sink(f"file:{tmp_path}/x"), threading.Event()
+    sink, ends = open_uri(f"file:{tmp_path}/x"), threading.Event()
     sink.write([record(0)])
 
     def reopen() -> None:
@@ -204,7 +204,7 @@ def test_logrotate(how: str, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     config.write_text(LOGROTATE.format(path=path, how=how.split()[0]))
     config.chmod(0o644)
-    output = Output(open_sink(uri), Spool(f"{tmp_path}/state", uri))
+    output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     count = 0
     for _ in range(5):
         wait_for(path.exists)

@@ -16,7 +16,7 @@ import pytest
 from tests.harness.lines import record
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.delivery.sinks import RejectedError
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 
 Answer = Callable[[socket.socket, "msgpack.Unpacker"], None]
 
@@ -55,7 +55,7 @@ def test_message() -> None:
 
     line = b'{"time":"2026-11-24T03:51:53.674414001Z","limit":9223372036854771712,"comm":"\xc3\xa4\\u0000"}\n'
     with server(answer) as port:
-        sink = open_sink(f"forward://127.0.0.1:{port}/kernel.oom")
+        sink = open_uri(f"forward://127.0.0.1:{port}/kernel.oom")
         assert sink.write([line, b'{"type":"lost"}\n']) == 2
         assert sink.write([line]) == 1
         sink.close()
@@ -89,7 +89,7 @@ def test_no_acknowledgement(answer: bytes, said: str) -> None:
         connected.sendall(answer)
 
     with server(reply) as port:
-        sink = open_sink(f"forward://127.0.0.1:{port}/oom?timeout=2")
+        sink = open_uri(f"forward://127.0.0.1:{port}/oom?timeout=2")
         for _ in range(2):
             with pytest.raises(OSError, match=said):
                 sink.write([record(1)])
@@ -107,7 +107,7 @@ def test_hostile_lines(line: bytes) -> None:
             connected.sendall(msgpack.packb({"ack": message[2]["chunk"]}))
 
     with server(answer) as port:
-        sink = open_sink(f"forward://127.0.0.1:{port}/oom")
+        sink = open_uri(f"forward://127.0.0.1:{port}/oom")
         assert sink.write([record(1), line, record(2)]) == 1
         with pytest.raises(RejectedError):
             sink.write([line, record(2)])
@@ -142,7 +142,7 @@ def test_handshake(pong: Callable[[str], Any], said: str | None, tmp_path: Path)
             connected.sendall(msgpack.packb({"ack": message[2]["chunk"]}))
 
     with server(answer) as port:
-        sink = open_sink(f"forward://127.0.0.1:{port}/oom?timeout=2&shared-key-file={tmp_path}/key")
+        sink = open_uri(f"forward://127.0.0.1:{port}/oom?timeout=2&shared-key-file={tmp_path}/key")
         for _ in range(2):
             if said is None:
                 assert sink.write([record(1)]) == 1
@@ -164,7 +164,7 @@ def test_handshake(pong: Callable[[str], Any], said: str | None, tmp_path: Path)
 def test_wrong_place(uri: str, said: str) -> None:
     """Wrong usage, and how it is written."""
     with pytest.raises(TracerError, match=said) as raised:
-        open_sink(uri)
+        open_uri(uri)
     assert raised.value.exit_code == EXIT_USAGE
 
 
@@ -172,7 +172,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names what to install."""
     monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace msgpack"):
-        open_sink("forward://127.0.0.1/oom")
+        open_uri("forward://127.0.0.1/oom")
 
 
 def _unpacked(entries: bytes) -> list[Any]:

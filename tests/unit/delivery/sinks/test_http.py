@@ -20,8 +20,8 @@ from tests.harness.records import complete
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import RejectedError, Sink
-from tracer.delivery.sinks.http_client import BusyError
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.http_client import RetryableError
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
 from tracer.encoding.encoder import encode
 from tracer.encoding.styles import STYLES
@@ -50,7 +50,7 @@ def peer() -> Iterator[Peer]:
 
 
 def opened(uri: str) -> Sink:
-    OPENED.append(open_sink(uri))
+    OPENED.append(open_uri(uri))
     return OPENED[-1]
 
 
@@ -100,7 +100,7 @@ def test_tried_again(preset: str, status: int, peer: Peer) -> None:
     """The reason names the status, the first words, and where it leads to, without what may be secret."""
     headers = {"Retry-After": "7", "Location": "https://elsewhere/geheim?token=geheim"}
     peer.replies = [Reply(status, b"no \x1b[31m" + b"way " * 5000, headers)]
-    with pytest.raises(BusyError) as caught:
+    with pytest.raises(RetryableError) as caught:
         sink_to(peer, preset).write(LINES)
     reason = caught.value.strerror or ""
     assert f"it answers {status}" in reason
@@ -118,7 +118,7 @@ def test_tried_again(preset: str, status: int, peer: Peer) -> None:
 def test_retry_after(told: str, after_s: float, peer: Peer) -> None:
     """In seconds; a date is by another clock."""
     peer.replies = [Reply(429, b"", {"Retry-After": told})]
-    with pytest.raises(BusyError) as caught:
+    with pytest.raises(RetryableError) as caught:
         sink_to(peer).write(LINES)
     assert caught.value.retry_after_s == after_s
 
@@ -302,7 +302,7 @@ def test_secrets(preset: str, options: str, shown: str, peer: Peer, tmp_path: Pa
     sink = sink_to(peer, preset, "?" + options.format(**files))
     assert "geheim" not in sink.uri
     peer.replies = [Reply(403, b"forbidden")]
-    with pytest.raises(BusyError) as caught:
+    with pytest.raises(RetryableError) as caught:
         sink.write(LINES)
     assert "geheim" not in str(caught.value)
     assert peer.asked[0].headers["authorization"] == shown
@@ -310,7 +310,7 @@ def test_secrets(preset: str, options: str, shown: str, peer: Peer, tmp_path: Pa
         file.write_text(file.read_text().replace("geheim", "neu"))
     peer.replies = [Reply(403), Reply(403)]
     for _ in range(2):
-        with pytest.raises(BusyError):
+        with pytest.raises(RetryableError):
             sink.write(LINES)
     assert peer.asked[-1].headers["authorization"] in (
         shown.replace("geheim", "neu"), "Basic " + base64.b64encode(b"me:neu").decode()
@@ -388,7 +388,7 @@ def test_token_is_read_when_it_connects(peer: Peer, tmp_path: Path, capfd: pytes
 def test_wrong(text: str, said: str) -> None:
     """What cannot work is told at once, not when the first process dies."""
     with pytest.raises(TracerError) as caught:
-        open_sink(text)
+        open_uri(text)
     assert said in str(caught.value)
     assert "geheim" not in str(caught.value)
 
@@ -397,7 +397,7 @@ def test_header_with_a_newline(tmp_path: Path) -> None:
     """A secret cannot become a second header."""
     (tmp_path / "token").write_bytes(b"a\nX-Other: b\n")
     with pytest.raises(TracerError, match="no printable ASCII"):
-        open_sink(f"http://h?token-file={tmp_path}/token")
+        open_uri(f"http://h?token-file={tmp_path}/token")
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness.http_peer import serving
 from tests.harness.lines import record
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 
 LINES = [record(number) for number in range(3)]
 
@@ -40,7 +40,7 @@ def test_trust(options: str, said: str | None, certificate: tuple[Path, Path]) -
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with serving(context) as peer:
-        sink = open_sink(f"https://127.0.0.1:{peer.port}?" + options.format(ca=certificate[0]))
+        sink = open_uri(f"https://127.0.0.1:{peer.port}?" + options.format(ca=certificate[0]))
         if said is None:
             assert sink.write(LINES) == sink.write(LINES) == 3
             assert len({asked.client for asked in peer.asked}) == 1

@@ -18,8 +18,8 @@ from tests.harness import ROOT
 from tests.harness.records import shown
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import RejectedError
-from tracer.delivery.sinks.journald_fields import MESSAGE_IDS, entry
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.journald_fields import MESSAGE_IDS, journal_entry
+from tracer.delivery.sinks.open import open_uri
 from tracer.encoding.encoder import encode
 from tracer.records.model import Record
 
@@ -43,14 +43,14 @@ def fields(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def read(record: Any) -> dict[str, bytes]:
-    return dict(fields(entry(json.dumps(record).encode() + b"\n")))
+    return dict(fields(journal_entry(json.dumps(record).encode() + b"\n")))
 
 
 def test_entry() -> None:
     """Every field that is known by its name, the whole line, and what the journal's readers look for."""
     line = encode(shown())
     record = json.loads(line)
-    found = dict(fields(entry(line)))
+    found = dict(fields(journal_entry(line)))
     assert found["OOMTRACE_RECORD"] == line.rstrip(b"\n")
     assert found["OOMTRACE_VICTIM_RSS_BYTES"] == str(record["victim"]["rss_bytes"]).encode()
     assert found["OOMTRACE_DELAYED"] == b"false"
@@ -116,7 +116,7 @@ def test_container() -> None:
 @pytest.mark.parametrize("line", [b"", b"{", b"[1]", b'{"a":1}', b"\xff"])
 def test_no_record(line: bytes) -> None:
     with pytest.raises(RejectedError):
-        entry(line)
+        journal_entry(line)
 
 
 def test_every_type_is_explained() -> None:
@@ -132,7 +132,7 @@ def test_large(tmp_path: Path) -> None:
     """What is too large for a datagram goes as a sealed file in memory."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "s"))
-        sink = open_sink(f"journald:{tmp_path}/s?timeout=1")
+        sink = open_uri(f"journald:{tmp_path}/s?timeout=1")
         line = json.dumps({"type": "oom_kill", "x": "y" * (4 << 20)}).encode() + b"\n"
         with pytest.raises(TimeoutError):
             sink.write([line])  # nobody reads it
@@ -149,8 +149,8 @@ def test_large(tmp_path: Path) -> None:
 
 def test_places() -> None:
     with pytest.raises(TracerError) as told:
-        open_sink("journald:relative")
+        open_uri("journald:relative")
     assert told.value.exit_code == 2
-    open_sink("journald").close()
+    open_uri("journald").close()
     with pytest.raises(TracerError, match="style"):
-        open_sink("journald?style=flat")
+        open_uri("journald?style=flat")

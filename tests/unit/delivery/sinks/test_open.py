@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
-from tracer.delivery.sinks.open import open_sink, parse
+from tracer.delivery.sinks.open import open_uri, parse_destination
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"old\n")
     for line in (b"one\n", b"two\n"):
-        sink = open_sink(f"file:{path}")
+        sink = open_uri(f"file:{path}")
         assert f"file:{path}" == sink.uri
         sink.write([line])
         sink.close()
@@ -39,7 +39,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 def test_mode(mask: int, mode: int, umask: None, tmp_path: Path) -> None:
     """Command lines may hold secrets: a new file is nothing for everybody."""
     os.umask(mask)
-    open_sink(f"file:{tmp_path}/new").close()
+    open_uri(f"file:{tmp_path}/new").close()
     assert mode == stat.S_IMODE((tmp_path / "new").stat().st_mode)
 
 
@@ -47,13 +47,13 @@ def test_mode_of_an_old_file_stays(tmp_path: Path) -> None:
     """Who has made the file has chosen who may read it."""
     (tmp_path / "old").touch()
     (tmp_path / "old").chmod(0o604)
-    open_sink(f"file:{tmp_path}/old").close()
+    open_uri(f"file:{tmp_path}/old").close()
     assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o604
 
 
 def test_file_is_not_inherited(tmp_path: Path) -> None:
     """No process that is started later writes to it."""
-    sink = open_sink(f"file:{tmp_path}/new")
+    sink = open_uri(f"file:{tmp_path}/new")
     listing = subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True, check=True)
     sink.close()
     assert f"{tmp_path}/new" not in listing.stdout
@@ -62,7 +62,7 @@ def test_file_is_not_inherited(tmp_path: Path) -> None:
 def refusal(uri: str) -> TracerError:
     """What opening says."""
     with pytest.raises(TracerError) as caught:
-        open_sink(uri)
+        open_uri(uri)
     return caught.value
 
 
@@ -96,7 +96,7 @@ def test_no_file(name: str, tmp_path: Path) -> None:
 def test_unknown_output(uri: str) -> None:
     """An output of no known kind is wrong usage."""
     with pytest.raises(TracerError) as caught:
-        parse(uri)
+        parse_destination(uri)
     assert caught.value.exit_code == EXIT_USAGE
     assert repr(uri) in str(caught.value)
     assert refusal(uri).exit_code == EXIT_USAGE
@@ -104,7 +104,7 @@ def test_unknown_output(uri: str) -> None:
 
 def test_full_disk() -> None:
     """A line that cannot be written is an error of the system, not of the usage."""
-    sink = open_sink("file:/dev/full")
+    sink = open_uri("file:/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         sink.write([b"line\n"])
     assert caught.value.errno == errno.ENOSPC
@@ -114,7 +114,7 @@ def test_full_disk() -> None:
 def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
     """A line of which a part went onto the disk spoils no other line, once there is room again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sink = open_sink(f"file:{tmp_path}/new")
+    sink = open_uri(f"file:{tmp_path}/new")
     sink.write([b'{"seq":0}\n'])
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (15, hard))
@@ -131,7 +131,7 @@ def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
 
 def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     """Standard output gets the line, and stays open for others."""
-    sink = open_sink("stdout")
+    sink = open_uri("stdout")
     sink.write([b"line\n"])
     sink.close()
     os.write(1, b"more\n")
@@ -141,7 +141,7 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 def test_reopened(tmp_path: Path) -> None:
     """A file that was renamed is left, and a new one of its name begun: with a signal or without."""
     path, renamed = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     sink.write([b"one\n"])
     path.rename(renamed)
     sink.write([b"two\n"])
@@ -157,7 +157,7 @@ def test_not_reopened(tmp_path: Path) -> None:
     """Where the name can no longer be opened, lines go on to where they went."""
     path, renamed = tmp_path / "folder" / "records.jsonl", tmp_path / "renamed"
     path.parent.mkdir()
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     path.parent.rename(renamed)
     with pytest.raises(TracerError, match="directory does not exist"):
         sink.reopen()

@@ -22,8 +22,8 @@ from tracer.base.clock import parse_rfc3339
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import RejectedError
-from tracer.delivery.sinks.http_client import BusyError
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.http_client import RetryableError
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.sinks.otlp import OtlpSink
 from tracer.delivery.spool import Spool
 from tracer.encoding.otel import otel
@@ -37,7 +37,7 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def sink(peer: Peer) -> Iterator[OtlpSink]:
-    opened = open_sink(f"otlp+http://127.0.0.1:{peer.port}")
+    opened = open_uri(f"otlp+http://127.0.0.1:{peer.port}")
     assert isinstance(opened, OtlpSink)
     yield opened
     opened.close()
@@ -172,7 +172,7 @@ def test_partial_success(peer: Peer, sink: OtlpSink) -> None:
         assert sink.write([line(FULL["start"])]) == 1
 
 
-@pytest.mark.parametrize(("status", "error"), [(400, RejectedError), (429, BusyError), (503, BusyError)])
+@pytest.mark.parametrize(("status", "error"), [(400, RejectedError), (429, RetryableError), (503, RetryableError)])
 def test_statuses(status: int, error: type[Exception], peer: Peer, sink: OtlpSink) -> None:
     """As with all that goes by HTTP."""
     peer.replies = [Reply(status, headers={"Retry-After": "3"})]
@@ -184,4 +184,4 @@ def test_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install is said at once."""
     monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.logs.v1", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace opentelemetry-proto"):
-        open_sink("otlp+http://127.0.0.1")
+        open_uri("otlp+http://127.0.0.1")

@@ -18,7 +18,7 @@ from tests.harness.lines import PATIENCE_S, numbers, record, settle, wait_for, w
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import Sink
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
 
 
@@ -29,7 +29,7 @@ def standard_output(descriptor: int) -> Iterator[Sink]:
     os.dup2(descriptor, 1)
     os.close(descriptor)
     try:
-        yield open_sink("stdout")
+        yield open_uri("stdout")
     finally:
         os.dup2(before, 1)
         os.close(before)
@@ -138,7 +138,7 @@ def test_stdout_closed() -> None:
     os.close(1)
     try:
         with pytest.raises(TracerError, match="standard output is closed"):
-            open_sink("stdout")
+            open_uri("stdout")
     finally:
         os.dup2(before, 1)
         os.close(before)
@@ -151,7 +151,7 @@ def test_terminal(tmp_path: Path) -> None:
     attributes = termios.tcgetattr(terminal)
     attributes[1] &= ~termios.OPOST
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     termios.tcflow(terminal, termios.TCOOFF)
     with pytest.raises(TimeoutError):
         sink.write([record(0)])
@@ -172,7 +172,7 @@ def fifo(tmp_path: Path) -> Path:
 def test_fifo(tmp_path: Path) -> None:
     """Without a reader it fails, and recovers when there is one; what one did not read is the next one's."""
     path = fifo(tmp_path)
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     with pytest.raises(OSError, match="nobody reads it"):
         sink.write([record(0)])
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -195,7 +195,7 @@ def test_fifo_left_in_the_middle_of_a_line(is_read: bool, tmp_path: Path) -> Non
     """The next reader gets the line whole, behind the half that may still be there."""
     path = fifo(tmp_path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     stuck = fill(sink, 0, 9000)  # three pieces a line: not a divisor of the pipe's 16
     if is_read:
         read(reader)
@@ -217,7 +217,7 @@ def test_fifo_replaced(tmp_path: Path) -> None:
     """A new FIFO of the same name is opened; one that is gone is used as long as it has a reader."""
     path = fifo(tmp_path)
     old = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    sink = open_sink(f"file:{path}")
+    sink = open_uri(f"file:{path}")
     path.unlink()
     sink.write([record(0)])
     fifo(tmp_path)
@@ -239,7 +239,7 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Readers that come and go: every line arrives, in order, and stderr has two lines for each time."""
     path = fifo(tmp_path)
     (tmp_path / "state").mkdir()
-    output = Output(open_sink(f"file:{path}"), Spool(f"{tmp_path}/state", f"file:{path}"))
+    output = Output(open_uri(f"file:{path}"), Spool(f"{tmp_path}/state", f"file:{path}"))
     data, count = b"", 0
     for _ in range(3):
         for number in range(count, count + 300):
@@ -261,4 +261,4 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_devices(path: str) -> None:
     """A device may do anything when it is opened, so it is not."""
     with pytest.raises(TracerError, match="a device or a socket: name a file, a FIFO or a terminal"):
-        open_sink(f"file:{path}")
+        open_uri(f"file:{path}")

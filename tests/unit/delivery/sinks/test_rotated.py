@@ -23,7 +23,7 @@ from tests.harness.lines import PATIENCE_S, numbers, record, wait_for
 from tests.harness.records import complete
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import rotated
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.encoding import encoder as lines
 from tracer.encoding.styles import STYLES
 from tracer.pipeline.incidents import Kill
@@ -31,8 +31,8 @@ from tracer.pipeline.incidents import Kill
 WRITER = """
 import sys
 from tests.harness.lines import record
-from tracer.delivery.sinks.open import open_sink
-sink = open_sink(sys.argv[1])
+from tracer.delivery.sinks.open import open_uri
+sink = open_uri(sys.argv[1])
 for number in range(int(sys.argv[2]), 1_000_000):
     sink.write([record(number, 500)])
     print(number, flush=True)
@@ -41,9 +41,9 @@ for number in range(int(sys.argv[2]), 1_000_000):
 DAEMON = """
 import sys
 from tests.harness.lines import record
-from tracer.delivery.sinks.open import open_sink
+from tracer.delivery.sinks.open import open_uri
 from tracer.linux import privileges
-sink = open_sink(sys.argv[1])
+sink = open_uri(sys.argv[1])
 privileges.drop_capabilities()
 for number in range(6):
     sink.write([record(number, 900)])
@@ -76,7 +76,7 @@ def names(path: Path) -> list[str]:
 def test_by_size(tmp_path: Path) -> None:
     """No file is larger than it may be, and the order of names is that of the records."""
     path = tmp_path / "x"
-    sink = open_sink(f"file:{path}?rotate-bytes=2000")
+    sink = open_uri(f"file:{path}?rotate-bytes=2000")
     for number in range(10):
         sink.write([record(number, 900)])
     sink.close()
@@ -88,7 +88,7 @@ def test_by_size(tmp_path: Path) -> None:
 def test_a_line_that_is_larger(tmp_path: Path) -> None:
     """It has a file to itself, and no file is empty."""
     path = tmp_path / "x"
-    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K")
     for number in range(3):
         sink.write([record(number, 1500)])
     sink.close()
@@ -101,7 +101,7 @@ def test_by_time(tmp_path: Path) -> None:
     line = b'{"schema":1,"type":"start","time":"2020-01-01T00:00:00.000000000Z"}\n'
     path.write_bytes(line)
     for number in range(3):
-        sink = open_sink(f"file:{path}?rotate-seconds=1h")
+        sink = open_uri(f"file:{path}?rotate-seconds=1h")
         sink.write([record(number)])
         sink.close()
     assert read(parts(path)[0]) == line
@@ -115,7 +115,7 @@ def test_by_time_in_every_style(style: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     made = {**complete(Kill(victim(), incident(), 1, (), (), ())), "time": "2020-01-01T00:00:00.000000000Z"}
     path.write_bytes(lines.encode(made, style=STYLES[style]))  # type: ignore[arg-type]
-    sink = open_sink(f"file:{path}?rotate-seconds=1h&style={style}")
+    sink = open_uri(f"file:{path}?rotate-seconds=1h&style={style}")
     sink.write([record(0)])
     sink.close()
     assert (len(parts(path)), numbers(path.read_bytes())) == (1, [0])
@@ -127,7 +127,7 @@ def test_time_that_nobody_told(tmp_path: Path) -> None:
     for seconds in (1, 4, 16):
         path.write_bytes(b'[1]\n{"time":"x"}\n')
         begun_s = time.time()
-        sink = open_sink(f"file:{path}?rotate-seconds={seconds}")
+        sink = open_uri(f"file:{path}?rotate-seconds={seconds}")
         sink.write([record(0)])
         older = parts(path)
         if time.time() - begun_s < seconds:  # else the machine was busy with something else
@@ -146,7 +146,7 @@ def test_time_that_nobody_told(tmp_path: Path) -> None:
 def test_kept_and_compressed(compress: str, end: str, tmp_path: Path) -> None:
     """The newest ones are kept; all but the newest of them are compressed, and are the same inside."""
     path = tmp_path / "x"
-    sink = open_sink(f"file:{path}?rotate-bytes=2000&keep=3&compress={compress}")
+    sink = open_uri(f"file:{path}?rotate-bytes=2000&keep=3&compress={compress}")
     path.chmod(0o604)
     for number in range(20):
         sink.write([record(number, 900)])
@@ -159,7 +159,7 @@ def test_kept_and_compressed(compress: str, end: str, tmp_path: Path) -> None:
 
 def test_nothing_kept(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    sink = open_sink(f"file:{path}?rotate-bytes=1K&keep=0")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K&keep=0")
     for number in range(3):
         sink.write([record(number, 900)])
     wait_for(lambda: not parts(path))
@@ -170,14 +170,14 @@ def test_nothing_kept(tmp_path: Path) -> None:
 def test_recent(compress: str, tmp_path: Path) -> None:
     """What is known to be there already is so across rotations."""
     uri = f"file:{tmp_path}/x?rotate-bytes=2000&compress={compress}"
-    sink = open_sink(uri)
+    sink = open_uri(uri)
     lines = [json.dumps({"type": "oom_kill", "id": str(number)}).encode().ljust(500) + b"\n" for number in range(40)]
     for line in lines:
         sink.write([line])
     wanted = {("oom_kill", str(number)) for number in range(40)}
     assert sink.recent() == wanted
     sink.close()
-    again = open_sink(uri)
+    again = open_uri(uri)
     assert again.recent() == wanted
     again.close()
 
@@ -195,7 +195,7 @@ def test_leftovers(tmp_path: Path) -> None:
     others = [tmp_path / name for name in (*foreign, "y.000001")]
     for other in others:
         other.touch()
-    sink = open_sink(f"file:{path}?rotate-bytes=1K&compress=gzip&keep=3")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K&compress=gzip&keep=3")
     sink.write([record(4)])
     ours = [f"x.{number:06d}{end}" for number, end in ((1, ".gz"), (2, ".gz"), (3, ""))]
     wait_for(lambda: set(names(path)) == {*ours, *foreign})
@@ -217,7 +217,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         child.kill()
         said += child.communicate()[0]
         delivered = int(said.decode().rpartition("\n")[0].rpartition("\n")[2])
-    sink = open_sink(uri)
+    sink = open_uri(uri)
     sink.write([record(delivered + 1, 500)])
     wait_for(lambda: all(part.suffix == ".gz" for part in parts(path)[:-1]))
     sink.close()
@@ -248,7 +248,7 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
         (tmp_path / "x.000001").write_bytes(whole)
     assert unfinished.exists()
     assert (tmp_path / "x.000001").read_bytes() == whole
-    sink = open_sink(uri)
+    sink = open_uri(uri)
     sink.write([record(0)])
     wait_for(lambda: not (tmp_path / "x.000001").exists())
     sink.close()
@@ -263,7 +263,7 @@ def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     for part in range(1, 7):
         wholes.append(b"".join(record(number, 1000) for number in range(3000 * part, 3000 * part + 3000)))
         (tmp_path / f"x.{part:06d}").write_bytes(wholes[-1])
-    sinks = [open_sink(f"file:{path}?rotate-bytes=1M&compress=gzip") for _ in range(4)]
+    sinks = [open_uri(f"file:{path}?rotate-bytes=1M&compress=gzip") for _ in range(4)]
     for sink in sinks:
         sink.write([record(0)])
     wait_for(lambda: names(path)[:-1] == [f"x.{part:06d}.gz" for part in range(1, 6)])
@@ -276,7 +276,7 @@ def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 def test_rotated_by_others_as_well(tmp_path: Path) -> None:
     """Who renames the file does no harm: the next one is begun under the name."""
     path = tmp_path / "x"
-    sink = open_sink(f"file:{path}?rotate-bytes=2000")
+    sink = open_uri(f"file:{path}?rotate-bytes=2000")
     sink.write([record(0, 900)])
     path.rename(tmp_path / "x.1")
     path.touch()
@@ -289,7 +289,7 @@ def test_rotated_by_others_as_well(tmp_path: Path) -> None:
 def test_two_at_once(tmp_path: Path) -> None:
     """Two tracers with the same file: none renames the other's away, and nothing is lost."""
     uri = f"file:{tmp_path}/x?rotate-bytes=3K"
-    first, second = open_sink(uri), open_sink(uri)
+    first, second = open_uri(uri), open_uri(uri)
     for number in range(0, 60, 2):
         first.write([record(number, 900)])
         second.write([record(number + 1, 900)])
@@ -303,7 +303,7 @@ def test_cannot_rename(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     folder = tmp_path / ("d" * 200)
     folder.mkdir()
     path = folder / ("x" * 250)  # a longer name there cannot be
-    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K")
     for number in range(5):
         sink.write([record(number, 900)])
     sink.close()
@@ -314,14 +314,14 @@ def test_cannot_rename(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 def test_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
     with pytest.raises(TracerError, match="no file, which alone can be rotated"):
-        open_sink(f"file:{tmp_path}/x?rotate-bytes=1M")
+        open_uri(f"file:{tmp_path}/x?rotate-bytes=1M")
 
 
 def test_zstd_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what to install."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace zstandard"):
-        open_sink(f"file:{tmp_path}/x?compress=zstd")
+        open_uri(f"file:{tmp_path}/x?compress=zstd")
 
 
 def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -331,7 +331,7 @@ def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     held = [os.open(each, os.O_RDONLY) for each in (path, tmp_path)]
     for descriptor in held:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-    sink = open_sink(f"file:{path}?rotate-bytes=1K&keep=2")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K&keep=2")
     for number in range(9):
         sink.write([record(number, 900)])
     wait_for(lambda: len(parts(path)) == 2)
@@ -344,7 +344,7 @@ def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 def test_lock_is_its_owners(tmp_path: Path) -> None:
     """Nobody else can open it; it is locked for all who may, and gone when nobody holds it; leftovers do no harm."""
-    parts_of = rotated.Rotated(f"{tmp_path}/x", None, "none")
+    parts_of = rotated.RotatedFiles(f"{tmp_path}/x", None, "none")
     (tmp_path / ".x.tidy").touch(0o600)
     for _ in range(2):
         with parts_of.lock("tidy"):
@@ -358,8 +358,8 @@ def test_another_tidies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
     """It is waited for; after a while that is told, once, and the next time it is tried again."""
     monkeypatch.setattr(rotated, "LOCK_S", 0.0)
     path, said = tmp_path / "x", ""
-    sink = open_sink(f"file:{path}?rotate-bytes=1K&keep=1")
-    with rotated.Rotated(str(path), None, "none").lock("tidy"):
+    sink = open_uri(f"file:{path}?rotate-bytes=1K&keep=1")
+    with rotated.RotatedFiles(str(path), None, "none").lock("tidy"):
         for number in range(4):
             sink.write([record(number, 900)])
             wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "rotated"])
@@ -383,7 +383,7 @@ def test_lock_of_others(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[
         else:
             (tmp_path / name).touch()
             os.chown(tmp_path / name, 65534, 65534)
-    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K")
     for number in range(5):
         sink.write([record(number, 900)])
     wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "rotated"])
@@ -421,7 +421,7 @@ def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing is overwritten after the highest number that there is."""
     path, last = tmp_path / "x", tmp_path / "x.9999998"
     last.touch()
-    sink = open_sink(f"file:{path}?rotate-bytes=1K")
+    sink = open_uri(f"file:{path}?rotate-bytes=1K")
     for number in range(4):
         sink.write([record(number, 900)])
     sink.close()
@@ -431,7 +431,7 @@ def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_recent_while_it_compresses(tmp_path: Path) -> None:
     """A part that gets its other name meanwhile is found there."""
-    older = rotated.Rotated(f"{tmp_path}/x", None, "gzip")
+    older = rotated.RotatedFiles(f"{tmp_path}/x", None, "gzip")
     for number in (1, 2):
         (tmp_path / f"x.{number:06d}").write_bytes(record(number))
     ends = older.ends(1 << 20)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.harness.records import shown
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import RejectedError
-from tracer.delivery.sinks.open import open_sink, parse
-from tracer.delivery.sinks.syslog_message import Messages
+from tracer.delivery.sinks.open import open_uri, parse_destination
+from tracer.delivery.sinks.syslog_message import MessageFormatter
 from tracer.encoding.encoder import encode
 from tracer.encoding.styles import STYLES
 
@@ -29,7 +29,7 @@ MESSAGE = re.compile(
 
 
 def made(line: bytes, options: str = "") -> dict[str, bytes]:
-    message = Messages(parse(f"syslog+udp://host{options}")).make(line)
+    message = MessageFormatter(parse_destination(f"syslog+udp://host{options}")).make(line)
     match = MESSAGE.fullmatch(message)
     assert match is not None, message
     return match.groupdict()
@@ -121,7 +121,7 @@ def test_too_long() -> None:
     assert (found["data"], json.loads(found["text"])) == (b"-", whole)
     found = made(line, "?max-bytes=4K")
     assert json.loads(found["text"])["truncated"] == ["victim.cmdline"]
-    assert len(Messages(parse("syslog+udp://h?max-bytes=4K")).make(line)) <= 4096
+    assert len(MessageFormatter(parse_destination("syslog+udp://h?max-bytes=4K")).make(line)) <= 4096
     with pytest.raises(RejectedError, match="max-bytes"):
         made(line, "?max-bytes=500")
     with pytest.raises(RejectedError, match="max-bytes"):
@@ -158,14 +158,14 @@ def test_sentence() -> None:
 @pytest.mark.parametrize("options", ["?sd-id=x", "?sd-id=a b@1", "?sd-id=", "?facility=x", "?message=x", "?timeout=x"])
 def test_wrong_options(options: str) -> None:
     with pytest.raises(TracerError) as told:
-        open_sink(f"syslog+udp://host{options}")
+        open_uri(f"syslog+udp://host{options}")
     assert told.value.exit_code == 2
 
 
 @pytest.mark.parametrize("uri", ["syslog+tcp:host", "syslog+udp://", "syslog+unix:relative", "syslog+tcp://host:0"])
 def test_wrong_places(uri: str) -> None:
     with pytest.raises(TracerError) as told:
-        open_sink(uri)
+        open_uri(uri)
     assert told.value.exit_code == 2
 
 
@@ -174,7 +174,7 @@ def test_framing(framing: str) -> None:
     """Messages of one batch are told apart by a count before each, or by newlines."""
     lines = [encode(shown()), b'{"type":"stop"}\n']
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sink = open_sink(f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}?framing={framing}")
+        sink = open_uri(f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}?framing={framing}")
         assert sink.write([*lines, b"no record\n", lines[0]]) == 2
         with pytest.raises(RejectedError):
             sink.write([b"no record\n"])
@@ -199,7 +199,7 @@ def test_too_many_bytes_for_a_datagram(tmp_path: Path) -> None:
     """The kernel says so: it is rejected, not tried for ever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind(str(tmp_path / "s"))
-        sink = open_sink(f"syslog+unix:{tmp_path}/s?max-bytes=2M")
+        sink = open_uri(f"syslog+unix:{tmp_path}/s?max-bytes=2M")
         with pytest.raises(RejectedError, match="datagram"):
             sink.write([b'{"type":"x","y":"' + b"z" * (1 << 20) + b'"}\n'])
         sink.close()

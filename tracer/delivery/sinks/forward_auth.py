@@ -12,39 +12,43 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks.target import Target
+from tracer.delivery.sinks.destination import Destination
 
 
-class Wanted(NamedTuple):
+class Challenge(NamedTuple):
     """What the answer's digest must be made of."""
 
     salt: bytes
     nonce: bytes
 
 
-class Secrets(NamedTuple):
+class Credentials(NamedTuple):
     key: str
     user: str
     password: str
 
     @classmethod
-    def of(cls, target: Target) -> "Secrets | None":
+    def of(cls, destination: Destination) -> "Credentials | None":
         """None: it has no key.  Raises TracerError."""
-        key, password, user = target.secret("shared-key"), target.secret("password"), target.options["user"]
+        key, password, user = (
+            destination.secret("shared-key"),
+            destination.secret("password"),
+            destination.options["user"],
+        )
         if key is None and (user or password):
             hint = "give shared-key-file, too: the protocol has no users without a key"
-            raise TracerError(f"output {target.uri}: a user and no key", hint, EXIT_USAGE)
+            raise TracerError(f"output {destination.uri}: a user and no key", hint, EXIT_USAGE)
         return None if key is None else cls(key, str(user or ""), password or "")
 
-    def greet(self, hello: Mapping[str, object]) -> tuple[list[str], Wanted]:
+    def greet(self, hello: Mapping[str, object]) -> tuple[list[str], Challenge]:
         """The answer to HELO's second part, and what must come back."""
         name, salt = f"oomtrace.{os.uname().nodename}", os.urandom(16).hex()
         nonce, auth = _bytes(hello.get("nonce")), _bytes(hello.get("auth"))
-        wanted = Wanted(salt.encode(), nonce)
+        wanted = Challenge(salt.encode(), nonce)
         password = _digest(auth, self.user.encode(), self.password.encode()) if auth else ""
         return ["PING", name, salt, self._of_key(wanted, name), self.user if auth else "", password], wanted
 
-    def check(self, pong: object, wanted: Wanted) -> None:
+    def check(self, pong: object, wanted: Challenge) -> None:
         """Raises OSError where the other side refuses, or does not know the key itself."""
         if not isinstance(pong, list) or len(pong) != 5 or pong[0] != "PONG":
             raise OSError(errno.EPROTO, "it does not answer the handshake")
@@ -54,7 +58,7 @@ class Secrets(NamedTuple):
         if _bytes(digest) != self._of_key(wanted, str(name)).encode():
             raise OSError(errno.EACCES, "it does not know the shared key itself")
 
-    def _of_key(self, wanted: Wanted, name: str) -> str:
+    def _of_key(self, wanted: Challenge, name: str) -> str:
         return _digest(wanted.salt, name.encode("utf-8", "surrogateescape"), wanted.nonce, self.key.encode())
 
 

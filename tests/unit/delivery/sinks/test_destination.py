@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/target.py: what a URI says, and what it must not say."""
+"""sinks/destination.py: what a URI says, and what it must not say."""
 
 from pathlib import Path
 
 import pytest
 
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.delivery.sinks.open import forms, open_sink, parse, parse_all
-from tracer.delivery.sinks.target import Form, Option, Target, make, shown, split
+from tracer.delivery.sinks.destination import Destination, Option, UriForm, build_destination, display_uri, split_uri
+from tracer.delivery.sinks.open import open_uri, parse_destination, parse_destinations, uri_forms
 
-FORM = Form(
+FORM = UriForm(
     "x://HOST[:PORT][/PATH]",
     "",
     {
@@ -25,9 +25,9 @@ FORM = Form(
 )
 
 
-def target(text: str) -> Target:
-    scheme, address, options = split(text)
-    return make(scheme, address, options, FORM)
+def target(text: str) -> Destination:
+    scheme, address, options = split_uri(text)
+    return build_destination(scheme, address, options, FORM)
 
 
 def refusal(text: str) -> str:
@@ -88,13 +88,13 @@ def test_refused(text: str, said: str) -> None:
     assert said in refusal(text)
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme, form in forms().items() if "timeout" in form.options])
+@pytest.mark.parametrize("scheme", [scheme for scheme, form in uri_forms().items() if "timeout" in form.options])
 def test_no_time_at_all(scheme: str) -> None:
     """Nobody answers at once: no output takes 0 for its time limit."""
     address = "/run/x" if "unix" in scheme or scheme == "journald" else "//host/x"
     with pytest.raises(TracerError, match="timeout=0 is too small"):
-        parse(f"{scheme}:{address}?timeout=0")
-    assert parse(f"{scheme}:{address}?timeout=1").options["timeout"] == 1
+        parse_destination(f"{scheme}:{address}?timeout=0")
+    assert parse_destination(f"{scheme}:{address}?timeout=1").options["timeout"] == 1
 
 
 def test_password_is_not_repeated() -> None:
@@ -158,9 +158,9 @@ def test_secret_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_same_place_twice() -> None:
     """Two outputs to one place would share a spool: they need names."""
-    with pytest.raises(TracerError, match="named twice"):
-        parse_all(["file:/a", "file:/a?style=flat"])
-    assert [each.uri for each in parse_all(["file:/a", "file:/a?name=b", "stdout"])] == [
+    with pytest.raises(TracerError, match="configured twice"):
+        parse_destinations(["file:/a", "file:/a?style=flat"])
+    assert [each.uri for each in parse_destinations(["file:/a", "file:/a?name=b", "stdout"])] == [
         "file:/a",
         "file:/a#b",
         "stdout",
@@ -171,14 +171,14 @@ def test_same_place_twice() -> None:
 def test_no_output(text: str) -> None:
     """What names no output, or half of one."""
     with pytest.raises(TracerError) as caught:
-        parse(text)
+        parse_destination(text)
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_password_before_the_host() -> None:
     """It would be in the list of processes; and it is not repeated to whoever reads the log."""
-    with pytest.raises(TracerError, match="may not stand before the host") as caught:
-        parse("https://scott:tiger@example.org/x?types=nothing")
+    with pytest.raises(TracerError, match="must not contain a user name or password") as caught:
+        parse_destination("https://scott:tiger@example.org/x?types=nothing")
     assert "tiger" not in str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_password_before_the_host() -> None:
 )
 def test_for_everybody(text: str, told: str) -> None:
     """Right or wrong, what may be a secret is not told, and an output can still be known by it."""
-    assert shown(text) == told
+    assert display_uri(text) == told
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_for_everybody(text: str, told: str) -> None:
 def test_no_secret_in_refusals(text: str) -> None:
     """The log of a service has many readers."""
     with pytest.raises(TracerError) as caught:
-        open_sink(text)
+        open_uri(text)
     assert "tiger" not in str(caught.value)
 
 
@@ -242,7 +242,7 @@ def test_no_secret_in_refusals(text: str) -> None:
 def test_no_text(text: str) -> None:
     """What could be neither opened nor told is refused as a whole."""
     with pytest.raises(TracerError, match="it is no text: write it in UTF-8") as caught:
-        open_sink(text)
+        open_uri(text)
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -251,9 +251,9 @@ def test_no_text(text: str) -> None:
 def test_host_is_no_name(scheme: str, host: str) -> None:
     """It is said at once: no resolver would ever find it."""
     with pytest.raises(TracerError, match="its host is no name"):
-        open_sink(f"{scheme}://{host}/topic")
+        open_uri(f"{scheme}://{host}/topic")
 
 
 def test_path_is_decoded() -> None:
     """A question mark may stand in a path."""
-    assert parse("file:/a%3Fb%25?types=oom_kill").address == "/a?b%"
+    assert parse_destination("file:/a%3Fb%25?types=oom_kill").address == "/a?b%"

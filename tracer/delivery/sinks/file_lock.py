@@ -15,7 +15,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @contextlib.contextmanager
-def alone(path: str) -> Iterator[None]:
+def hold_file_lock(path: str) -> Iterator[None]:
     """Hold the lock of this name.
 
     Raises BlockingIOError where another one holds it, OSError where it cannot be used.

@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.log import warn
 from tracer.base.printable import printable
-from tracer.delivery.spool_dir import without_secrets
+from tracer.delivery.spool_dir import redact_uri
 
-Value = str | int | float | bool | None
-Kind = Literal["text", "count", "bytes", "seconds", "flag", "path", "secret", "list"]
+OptionValue = str | int | float | bool | None
+OptionKind = Literal["text", "count", "bytes", "seconds", "flag", "path", "secret", "list"]
 
 _UNITS: dict[str, dict[str, int]] = {
     "bytes": {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30},
@@ -38,14 +38,14 @@ class Option(NamedTuple):
     """What may be said about an output."""
 
     meaning: str
-    default: Value = None
-    kind: Kind | tuple[str, ...] = "text"
+    default: OptionValue = None
+    kind: OptionKind | tuple[str, ...] = "text"
     """A tuple has all values that there are.  A ``secret`` called X is told by X-file or X-env, never by itself."""
     least: int = 0
     """Of numbers."""
 
 
-class Form(NamedTuple):
+class UriForm(NamedTuple):
     """A kind of output, as its URI is written."""
 
     uri: str
@@ -67,15 +67,15 @@ COMMON: Mapping[str, Option] = {
 """Options of every output; ``style`` of those that take JSON."""
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """A URI, checked."""
 
     scheme: str
     address: str
     """What stands behind the scheme's colon."""
-    options: Mapping[str, Value]
+    options: Mapping[str, OptionValue]
     """Of all that there are; a secret's own name leads to ``file:PATH`` or ``env:NAME``."""
-    form: Form
+    form: UriForm
 
     @property
     def uri(self) -> str:
@@ -128,7 +128,7 @@ class Target(NamedTuple):
             raise TracerError(f"cannot read {what} ({reason})", f"{self.scheme} needs its {name} from there") from error
 
 
-def shown(text: str) -> str:
+def display_uri(text: str) -> str:
     """A URI, right or wrong, for everybody's eyes: neither options nor what may be a secret, and fit for a terminal."""
     uri = text.partition("?")[0]
     scheme, colon, address = uri.partition(":")
@@ -137,7 +137,7 @@ def shown(text: str) -> str:
     if not address.startswith("//"):  # whatever it is, it is no network's address
         word = re.split("[^A-Za-z0-9+.-]", scheme, maxsplit=1)[0]
         return uri if word == uri else f"{word}{colon if word == scheme else ''}..."
-    host = without_secrets(uri).partition("://")[2]
+    host = redact_uri(uri).partition("://")[2]
     # Of a name and a password with a slash in it half would look like host and port.
     return f"{printable(scheme)}://{host if re.fullmatch(_AUTHORITY, host) else '...'}"
 
@@ -154,7 +154,7 @@ def unquote(text: str) -> str:
     return os.fsdecode(data)
 
 
-def split(text: str) -> tuple[str, str, dict[str, str]]:
+def split_uri(text: str) -> tuple[str, str, dict[str, str]]:
     """Scheme, address and options of a URI, decoded, nothing checked but that options are pairs.
 
     Raises TracerError (exit code 2).
@@ -178,13 +178,13 @@ def split(text: str) -> tuple[str, str, dict[str, str]]:
     return scheme, address, options
 
 
-def make(scheme: str, address: str, given: Mapping[str, str], form: Form) -> Target:
+def build_destination(scheme: str, address: str, given: Mapping[str, str], form: UriForm) -> Destination:
     """Check the options, and fill in those that are not given.
 
     Raises TracerError (exit code 2) where one is unknown or wrong.
     """
     known = {name: option for name, option in COMMON.items() if name != "style" or form.styled} | dict(form.options)
-    values: dict[str, Value] = {name: option.default for name, option in known.items()}
+    values: dict[str, OptionValue] = {name: option.default for name, option in known.items()}
     for name, text in given.items():
         secret, _, source = name.rpartition("-")
         if source in ("file", "env") and secret in known and known[secret].kind == "secret":
@@ -197,10 +197,10 @@ def make(scheme: str, address: str, given: Mapping[str, str], form: Form) -> Tar
             there = [f"{other}-file" if option.kind == "secret" else other for other, option in sorted(known.items())]
             raise _wrong(scheme, f"has no option {name!r}", f"there are {', '.join(there)}")
     values.setdefault("style", "nested")
-    return Target(scheme, address, values, form)
+    return Destination(scheme, address, values, form)
 
 
-def _value(scheme: str, name: str, option: Option, text: str) -> Value:
+def _value(scheme: str, name: str, option: Option, text: str) -> OptionValue:
     kind = option.kind
     if isinstance(kind, tuple):
         if text not in kind:
@@ -233,4 +233,4 @@ def is_utf8(text: str) -> bool:
 
 
 def _wrong(uri: str, what: str, hint: str) -> TracerError:
-    return TracerError(f"output {shown(uri)}: {what}", hint, EXIT_USAGE)
+    return TracerError(f"output {display_uri(uri)}: {what}", hint, EXIT_USAGE)

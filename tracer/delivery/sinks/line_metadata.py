@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line of any style, and of any version -> what those who store it file it under."""
+"""Read from a line, of any style and version, the fields by which stores and brokers file it."""
 
 from typing import Any, NamedTuple
 
@@ -20,24 +20,25 @@ _TYPES = ("type", "EventName", "event/action")
 _TIMES = ("time", "Timestamp", "@timestamp")
 
 
-class Known(NamedTuple):
-    """None: it does not tell."""
+class LineMetadata(NamedTuple):
+    """A field that the line does not have is None."""
 
     type: str | None
     id: Id | None
     host: str | None
     namespace: str | None
     time_ns: int | None
+    """Unix time."""
     is_json: bool
 
 
-def known(line: bytes) -> Known:
+def line_metadata(line: bytes) -> LineMetadata:
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return Known(None, None, None, None, None, is_json=False)
+        return LineMetadata(None, None, None, None, None, is_json=False)
     kind = _first(fields, _TYPES)
-    return Known(
+    return LineMetadata(
         kind.removeprefix(EVENT_PREFIX) if kind else None,
         identify(fields),
         _first(fields, _HOSTS),
@@ -48,7 +49,7 @@ def known(line: bytes) -> Known:
 
 
 def _first(fields: Any, paths: tuple[str, ...]) -> str | None:
-    """The first text that one of the paths leads to; / parts their names."""
+    """The first string at one of the paths; / separates names."""
     for path in paths:
         value = fields
         for name in path.split("/"):
