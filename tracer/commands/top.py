@@ -15,7 +15,7 @@ from tracer.commands.manual import choices, codes, documented
 from tracer.identity.resolve import typed_path
 from tracer.identity.runtimes import parse_root
 from tracer.linux.privileges import reader_capabilities
-from tracer.records.matching import Names
+from tracer.records.matching import OwnerFilter
 
 INTERVAL_S = 2.0
 SORT_KEYS = ("rss", "mem", "vsz", "cpu", "oom")
@@ -74,7 +74,7 @@ def top(
     from tracer.top import snapshot as looking
     from tracer.top.table import table
 
-    path = None if cgroup is None else typed_path(cgroup)
+    owner = OwnerFilter(container, pod, unit, None if cgroup is None else typed_path(cgroup))
     for key in get_args(looking.Sort):
         if key == sort:
             break
@@ -88,7 +88,7 @@ def top(
 
     def look() -> tuple[looking.Host, list[looking.Entry]]:
         host, entries = looker.look()
-        return host, looking.select(entries, key, container, unit, pod, path)
+        return host, looking.select(entries, key, owner)
 
     def fill(columns: int, rows: int) -> list[str]:
         host, entries = look()
@@ -105,8 +105,7 @@ def top(
         warn_unread(set(looker.unread) - warned)
         warned.update(looker.unread)
         if not entries:
-            place = Names(container, pod, unit, path)
-            raise TracerError(f"no process is in {place}", "oomtrace top shows all processes with their owners")
+            raise TracerError(f"no process is in {owner}", "oomtrace top shows all processes with their owners")
         if as_json:
             print_json(looking.report(host, entries[:lines], looker.unread))
         else:

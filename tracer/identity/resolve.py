@@ -3,25 +3,18 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
 from tracer.linux import cgroupfs, procfs
-from tracer.records.matching import ID_MIN, is_pid, names_container, names_pod, names_unit
+from tracer.records.matching import MATCHERS, is_below, is_pid, split_kind
 from tracer.records.model import Level
 from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 
 _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma)"
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
-
-_NAMES: Mapping[str, Callable[[str, Mapping[str, Any]], bool]] = {
-    "container": lambda name, fields: names_container(name, fields, ID_MIN),
-    "pod": names_pod,
-    "unit": names_unit,
-}
 
 
 class Resolved(TypedDict):
@@ -72,12 +65,11 @@ def _path_of_pid(pid: int) -> str:
 
 def _path_of_name(target: str, runtimes: Runtimes) -> str:
     """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
-    kind, _, rest = target.partition(":")
-    kinds, name = ([kind], rest) if rest and kind in _NAMES else (list(_NAMES), target)
+    name, only = split_kind(target, MATCHERS)
     paths = [_shown(path) for path in cgroupfs.list_cgroups()]
     identified = {path: enrich.identify(path, runtimes.find)._asdict() for path in paths}
-    for kind in kinds:
-        found = _topmost([path for path, fields in identified.items() if _NAMES[kind](name, fields)])
+    for kind in MATCHERS if only is None else (only,):
+        found = _topmost([path for path, fields in identified.items() if MATCHERS[kind](name, fields)])
         if kind == "pod":  # where only its containers' cgroups have its name
             found = sorted({_pod_of(path) for path in found})
         if len(found) > 1:
@@ -97,7 +89,7 @@ def _topmost(paths: list[str]) -> list[str]:
     """Without those below others; parents come first."""
     found: list[str] = []
     for path in paths:
-        if not any(path.startswith(f"{each.rstrip('/')}/") for each in found):
+        if not any(is_below(path, each) for each in found):
             found.append(path)
     return found
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of kernel log in, the records of those of their OOM kills out that are wanted.
 
-for record in KillSearch(KillFilter(container="5aaf9eb7648e", since="-2h")).kills(["/var/log/kern.log", "/dev/kmsg"]):
+wanted = KillFilter(since="-2h", owner=OwnerFilter(container="5aaf9eb7648e"))
+for record in KillSearch(wanted).kills(["/var/log/kern.log", "/dev/kmsg"]):
 """
 
 import re
@@ -24,7 +25,7 @@ from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot
 from tracer.logs.times import Calendar, Period, read_zone
 from tracer.logs.victim_report import VictimReport
-from tracer.records.matching import Names
+from tracer.records.matching import OwnerFilter
 from tracer.records.model import Host, OomKill
 
 _PAUSE_NS = int(PAUSE_S * 1e9)
@@ -39,10 +40,7 @@ class KillFilter(NamedTuple):
 
     since: str | None = None
     until: str | None = None
-    container: str | None = None
-    """Its name, its name in the pod, its id, or how that begins."""
-    unit: str | None = None
-    """`*` and `?` may be in it, and `.service` be left out."""
+    owner: OwnerFilter = OwnerFilter()
     grep: str | None = None
     """A regular expression that the record's JSON matches."""
     boot: str | None = None
@@ -53,10 +51,6 @@ class KillFilter(NamedTuple):
     """The victim's name; `*` and `?` may be in it."""
     last: int | None = None
     """So many at most, the latest."""
-    pod: str | None = None
-    """`POD`, `NAMESPACE/POD`, or its uid."""
-    cgroup: str | None = None
-    """Its path; what is below belongs to it."""
 
 
 class ReadOptions(NamedTuple):
@@ -248,7 +242,6 @@ class _KillMatcher:
     def __init__(self, wanted: KillFilter, calendar: Calendar) -> None:
         self._wanted = wanted
         self.period = Period(wanted.since, wanted.until, calendar)
-        self._names = Names(wanted.container, wanted.pod, wanted.unit, wanted.cgroup)
         self._boot = None
         if wanted.boot is not None and _number(wanted.boot) is None:
             self._boot = wanted.boot.replace("-", "").lower()
@@ -271,7 +264,7 @@ class _KillMatcher:
             return False
         if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
             return False
-        if not self._names.match(record, victim["cgroup"]):
+        if not wanted.owner.matches(record, victim["cgroup"]):
             return False
         return self._grep is None or self._grep.search(encoder.encode(record)) is not None
 

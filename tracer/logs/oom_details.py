@@ -8,6 +8,7 @@ from tracer.logs.oom_kill_line import KillLine
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_tasks import TaskTable
 from tracer.logs.victim_report import Counter
+from tracer.records import matching
 
 _MOST_PIECES_BYTES = 16384
 _MOST_OTHER_LINES = 4096
@@ -282,7 +283,7 @@ class ReportLines:
         limit = self.cgroups.limit
         if limit is None or oom_lines.may_be_cut(limit) or oom_lines.may_be_cut(path):
             return True
-        return oom_lines.is_below(path, limit) if is_below else path == limit
+        return matching.is_below(path, limit) if is_below else path == limit
 
     def forget_others(self, message: bytes | None) -> None:
         """Forget what may be of a report before, now that the kill is there: every kernel prints a line between the two

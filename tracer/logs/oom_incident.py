@@ -6,6 +6,7 @@ from tracer.logs.oom_details import ReportLines
 from tracer.logs.oom_kill_line import KillLine, has_plausible_page_tables
 from tracer.logs.oom_tasks import TaskRow
 from tracer.logs.victim_report import VictimReport
+from tracer.records.matching import is_below
 
 
 class LoggedIncident(ReportLines):
@@ -83,10 +84,10 @@ class LoggedIncident(ReportLines):
 
     def can_be_group(self, path: bytes) -> bool:
         """Whether a group kill in a cgroup can be of the report whose kill was the last."""
-        if not self.kills or (self.cgroups.limit is not None and not oom_lines.is_below(path, self.cgroups.limit)):
+        if not self.kills or (self.cgroups.limit is not None and not is_below(path, self.cgroups.limit)):
             return False
         task = self._cgroups().task
-        return task is None or oom_lines.is_below(task, path)
+        return task is None or is_below(task, path)
 
     def _cgroups(self) -> oom_lines.Cgroups:
         if self.summary is None or not self.kills:

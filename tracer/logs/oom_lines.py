@@ -9,6 +9,7 @@ kernel prints, and where a name makes it ambiguous what it says, it says nothing
 import re
 from typing import Literal, NamedTuple
 
+from tracer.records.matching import is_below
 from tracer.records.model import Scope
 
 INVOKED = re.compile(
@@ -214,11 +215,6 @@ def read_controlled_cgroups(line: bytes) -> Cgroups:
         return readings[0] if len(readings) == 1 else Cgroups(None, None)
     task, cut = pairs[0]
     return Cgroups(task if b"/" not in task[len(cut) :] else None, task)
-
-
-def is_below(path: bytes, above: bytes) -> bool:
-    """Whether a cgroup is ``above`` or in it."""
-    return path == above or above == b"/" or path.startswith(above + b"/")
 
 
 def _pairs(text: bytes, first: bytes, second: bytes) -> list[tuple[bytes, bytes]]:

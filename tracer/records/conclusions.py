@@ -4,6 +4,7 @@
 import re
 from typing import Literal
 
+from tracer.records.matching import is_below
 from tracer.records.model import NO_LIMIT_BYTES, Candidate, Limit, OomKill, Sigkill, Trigger
 
 LOG_CANDIDATES = 10
@@ -93,11 +94,6 @@ def _is_trigger_inside(record: OomKill) -> bool | None:
     if "trigger.cgroup" in record["truncated"] or "limit.cgroup" in record["truncated"]:
         return None
     return is_below(path, limit["cgroup"])
-
-
-def is_below(path: str, above: str) -> bool:
-    """Whether a cgroup is another one, or below it."""
-    return path == above or path.startswith(f"{above.rstrip('/')}/")
 
 
 def is_allocating_task(record: OomKill) -> bool:

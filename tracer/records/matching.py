@@ -7,9 +7,9 @@ of any owner it is ``*/NAME``.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, AnyStr, Literal, NamedTuple
 
 from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner_of
 
@@ -26,8 +26,13 @@ Fields = Mapping[str, Any]
 """A record, a sender or a process: what has ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
 
 
-class Names(NamedTuple):
-    """What the options --container, --pod, --unit and --cgroup of a command name; None: any."""
+Kind = Literal["container", "pod", "unit", "pid", "process"]
+KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
+"""Kinds of things that a NAME may refer to.  If it matches several, the first kind applies; KIND:NAME selects one."""
+
+
+class OwnerFilter(NamedTuple):
+    """Values of the options --container, --pod, --unit and --cgroup; None: not filtered."""
 
     container: str | None = None
     pod: str | None = None
@@ -35,8 +40,8 @@ class Names(NamedTuple):
     cgroup: str | None = None
     """A path as records spell it."""
 
-    def match(self, fields: Fields, cgroup: str | None) -> bool:
-        """Whether each that is given names this; a cgroup names all that is below it, too."""
+    def matches(self, fields: Fields, cgroup: str | None) -> bool:
+        """Whether a record or process with these fields, in this cgroup, passes every given option."""
         if self.container is not None and not names_container(self.container, fields):
             return False
         if self.pod is not None and not names_pod(self.pod, fields):
@@ -45,7 +50,7 @@ class Names(NamedTuple):
             return False
         if self.cgroup is None:
             return True
-        return cgroup is not None and f"{cgroup}/".startswith(f"{self.cgroup.rstrip('/')}/")
+        return cgroup is not None and is_below(cgroup, self.cgroup)
 
     def __str__(self) -> str:
         return " and ".join(f"{kind} {name!r}" for kind, name in self._asdict().items() if name is not None)
@@ -75,6 +80,31 @@ def names_unit(name: str, fields: Fields) -> bool:
     return is_unit(name, owner.systemd) or _is_inside(
         name, fields, owner, lambda inner: is_unit(inner, fields["systemd"])
     )
+
+
+MATCHERS: Mapping[Kind, Callable[[str, Fields], bool]] = {
+    "container": lambda name, fields: names_container(name, fields, ID_MIN),
+    "pod": names_pod,
+    "unit": names_unit,
+}
+"""For each kind of owner, whether a NAME refers to the owner in the given fields."""
+
+
+def owner_kinds(name: str, fields: Fields) -> list[Kind]:
+    """The kinds of owner in ``fields`` that the name refers to, in the order of KINDS."""
+    return [kind for kind, matches in MATCHERS.items() if matches(name, fields)]
+
+
+def split_kind(text: str, kinds: Collection[Kind] = KINDS) -> tuple[str, Kind | None]:
+    """``KIND:NAME`` as name and kind; the kind is None if the text has none of ``kinds`` as a prefix."""
+    prefix, _, name = text.partition(":")
+    return next(((name, kind) for kind in kinds if name and kind == prefix), (text, None))
+
+
+def is_below(path: AnyStr, above: AnyStr) -> bool:
+    """Whether a cgroup is ``above`` or one of its descendants."""
+    slash = b"/" if isinstance(above, bytes) else "/"
+    return (path + slash).startswith(above.rstrip(slash) + slash)
 
 
 def _is_inside(name: str, fields: Fields, owner: Identity, is_inner: Callable[[str], bool]) -> bool:

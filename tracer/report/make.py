@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE, TracerError
 from tracer.base.printable import printable
 from tracer.logs.times import Calendar, Period
-from tracer.records.matching import Names
+from tracer.records.matching import OwnerFilter
 from tracer.records.model import OomKill
 from tracer.report.incidents import Collection, workloads
 from tracer.report.inputs import Input, Inputs
@@ -29,7 +29,7 @@ class Form(NamedTuple):
     last: int | None = None
     since: str | None = None
     until: str | None = None
-    names: Names = Names()
+    names: OwnerFilter = OwnerFilter()
     """Whose kills."""
 
 
@@ -46,7 +46,7 @@ def report(files: Sequence[str], form: Form) -> int:
     period = Period(form.since, form.until, Calendar())
 
     def is_wanted(kill: OomKill) -> bool:
-        return period.has(kill["time"]) and form.names.match(kill, kill["victim"]["cgroup"])
+        return period.has(kill["time"]) and form.names.matches(kill, kill["victim"]["cgroup"])
 
     inputs = Inputs(collection, is_wanted)
     code = 0

@@ -10,7 +10,7 @@ from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
 from tracer.reading.processes import Process
-from tracer.records.matching import Names
+from tracer.records.matching import OwnerFilter
 from tracer.records.model import Level
 from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 from tracer.redaction.cmdline import Redactor
@@ -180,15 +180,8 @@ def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, 
     return chosen
 
 
-def select(
-    entries: list[Entry],
-    sort: Sort,
-    container: str | None,
-    unit: str | None,
-    pod: str | None = None,
-    cgroup: str | None = None,
-) -> list[Entry]:
-    """Those of a container, pod, unit and cgroup (tracer/records/matching.py tells which are), the highest first."""
+def select(entries: list[Entry], sort: Sort, owner: OwnerFilter) -> list[Entry]:
+    """The entries that pass the filter, those with the highest sort key first."""
     keys: dict[Sort, Callable[[Entry], float]] = {
         "rss": lambda entry: entry.process.rss_bytes,
         "mem": lambda entry: entry.process.rss_bytes,
@@ -196,11 +189,10 @@ def select(
         "cpu": lambda entry: entry.cpu_percent,
         "oom": lambda entry: entry.process.oom_score or 0,
     }
-    names = Names(container, pod, unit, cgroup)
     kept = [
         entry
         for entry in entries
-        if names.match(entry.whose._asdict(), None if entry.process.cgroup is None else shown(entry.process.cgroup))
+        if owner.matches(entry.whose._asdict(), None if entry.process.cgroup is None else shown(entry.process.cgroup))
     ]
     return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
 

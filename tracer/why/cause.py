@@ -4,11 +4,11 @@
 from typing import Literal
 
 from tracer.identity.cgroup_path import CONTAINER_ROOTS, identify
-from tracer.records.conclusions import is_below, is_no_memcg
+from tracer.records.conclusions import is_no_memcg
+from tracer.records.matching import Kind, is_below
 from tracer.records.model import OomKill
 from tracer.records.owner import Identity, owner_of
 from tracer.records.same_kill import Kill
-from tracer.why.search import Kind
 
 Cause = Literal[
     "own_limit", "limit_above", "limit_below", "cgroup_limit", "some_limit", "host", "nodes", "host_or_nodes", "sysrq",

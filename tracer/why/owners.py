@@ -7,16 +7,15 @@ before all others: an id, NAMESPACE/POD/CONTAINER, NAMESPACE/POD, a pod's uid, a
 
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from tracer.records.matching import (
     ID_MIN,
+    Kind,
     is_in_pod,
     is_pid,
     is_pod,
-    names_container,
-    names_pod,
-    names_unit,
+    owner_kinds,
     shown_container,
     shown_pod,
     shown_unit,
@@ -25,9 +24,6 @@ from tracer.records.matching import (
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import Kill
 
-Kind = Literal["container", "pod", "unit", "pid", "process"]
-KINDS: tuple[Kind, ...] = ("container", "pod", "unit", "pid", "process")
-"""Where a name is several of these, the first is meant; KIND:NAME means one of them."""
 Key = tuple[str | None, ...]
 COMM_LEN = 15
 _ID_LEN = 64
@@ -46,22 +42,12 @@ class Other(TypedDict):
     """The name by which it is asked for."""
 
 
-def asked(name: str) -> tuple[str, Kind | None]:
-    """KIND:NAME -> name and kind; without KIND any may be meant."""
-    of, colon, rest = name.partition(":")
-    return next(((rest, kind) for kind in KINDS if colon and rest and kind == of), (name, None))
-
-
 def kinds_of(kill: Kill, name: str, ids: Sequence[str] = ()) -> list[Kind]:
     """As what the name is that of this kill's victim; ``ids``: of containers that have it."""
     container, victim = owner_of(kill).container, kill["victim"]
-    found: list[Kind] = []
-    if (container is not None and container["id"] in ids) or names_container(name, kill, ID_MIN):
-        found.append("container")
-    if names_pod(name, kill):
-        found.append("pod")
-    if names_unit(name, kill):
-        found.append("unit")
+    found = owner_kinds(name, kill)
+    if container is not None and container["id"] in ids and "container" not in found:
+        found.insert(0, "container")
     if is_pid(name) and int(name) in (victim["pid"], victim["tid"]):
         found.append("pid")
     names = {victim["comm"]}

@@ -12,23 +12,22 @@ from tracer.linux import cgroupfs, procfs
 from tracer.records.conclusions import uptime_s
 from tracer.records.matching import (
     ID_MIN,
+    KINDS,
+    Kind,
     is_container,
     is_pid,
     is_pod,
     is_unit,
-    names_container,
-    names_pod,
-    names_unit,
+    owner_kinds,
     shown_container,
     shown_pod,
     shown_unit,
+    split_kind,
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import SAME_S, Kill, has_same_id, may_be_same
 from tracer.why import owners
 from tracer.why.moment import seconds, utc
-from tracer.why.owners import KINDS as KINDS
-from tracer.why.owners import Kind as Kind
 from tracer.why.owners import Other
 from tracer.why.sources import Found
 
@@ -77,7 +76,7 @@ class Target(NamedTuple):
 
 def look_up(text: str, runtimes: Runtimes) -> Target:
     """What the runtimes and /proc say of a name, or of KIND:NAME, now."""
-    name, only = owners.asked(text)
+    name, only = split_kind(text)
     states: list[State] = []
     running: set[Kind] = set()
     inside: set[Kind] = set()
@@ -89,13 +88,8 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
             states.append(state)
     for path in cgroupfs.list_cgroups():
         whose = identify(path)._asdict()
-        for kinds, asked in ((running, name), (inside, f"*/{name}")):
-            if kinds is inside and names_container(asked, whose, ID_MIN):
-                kinds.add("container")
-            if names_pod(asked, whose):
-                kinds.add("pod")
-            if names_unit(asked, whose):
-                kinds.add("unit")
+        running |= set(owner_kinds(name, whose)) - {"container"}  # whether a container runs, its runtime's files say
+        inside |= set(owner_kinds(f"*/{name}", whose))
         owner = owner_of(whose)
         full |= {"pod"} if owners.is_full_pod(name, owner.kubernetes) else set()
         full |= {"unit"} if owner.systemd is not None and owner.systemd["unit"] == name else set()

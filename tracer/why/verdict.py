@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from tracer.records.conclusions import uptime_s
+from tracer.records.matching import Kind
 from tracer.records.owner import owner_of
 from tracer.records.same_kill import Kill
 from tracer.why import killer
@@ -17,7 +18,7 @@ from tracer.why.history import History, history
 from tracer.why.killer import KillerKind
 from tracer.why.memory import Memory, memory
 from tracer.why.moment import seconds
-from tracer.why.search import Kind, State, Target, is_inner
+from tracer.why.search import State, Target, is_inner
 from tracer.why.sources import Found
 from tracer.why.watches import Watch, covers, watch_of
 

@@ -16,7 +16,7 @@ from tracer.logs.kills import KillFilter, KillSearch
 from tracer.pipeline.incidents import Kill
 from tracer.reading import processes
 from tracer.records.filter import Filter
-from tracer.records.matching import Names
+from tracer.records.matching import OwnerFilter
 from tracer.report.make import Form, report
 from tracer.top.snapshot import Entry, select
 from tracer.why.search import Target, kind_of
@@ -58,7 +58,7 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
     assert own is not None
     whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
-    assert select([entry], "rss", name, None) == ([entry] if expected else [])
+    assert select([entry], "rss", OwnerFilter(container=name)) == ([entry] if expected else [])
 
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
@@ -66,7 +66,7 @@ def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
     """``oomtrace parse --container``: a kernel log tells the id alone."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    found = list(KillSearch(KillFilter(container=name)).kills([str(log)]))
+    found = list(KillSearch(KillFilter(owner=OwnerFilter(container=name))).kills([str(log)]))
     assert bool(found) == (expected and bool(name) and ID.startswith(name))
 
 
@@ -110,13 +110,12 @@ def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_pa
     assert own is not None
     whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
-    chosen = {"container": None, "unit": None, **selection}
-    assert bool(select([entry], "rss", **chosen)) is expected
+    assert bool(select([entry], "rss", OwnerFilter(**selection))) is expected
 
     page = tmp_path / "page.md"
     records = tmp_path / "records"
     records.write_text(json.dumps(kill) + "\n")
-    assert report([str(records)], Form("md", str(page), names=Names(**selection))) == 0
+    assert report([str(records)], Form("md", str(page), names=OwnerFilter(**selection))) == 0
     assert ("java" in page.read_text()) is expected
 
 
@@ -133,7 +132,7 @@ def test_selections_of_a_log(tmp_path: Path, selection: dict[str, str], expected
     """``oomtrace parse``."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    assert bool(list(KillSearch(KillFilter(**selection)).kills([str(log)]))) is expected  # type: ignore[arg-type]
+    assert bool(list(KillSearch(KillFilter(owner=OwnerFilter(**selection))).kills([str(log)]))) is expected
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,23 @@ from tracer.identity.runtime_metadata import Facts
 from tracer.pipeline.oom_exit import Exits
 from tracer.reading import processes
 from tracer.records.filter import FIELDS, OWNERS, Filter
-from tracer.records.matching import names_container, names_pod, names_unit, shown_container, shown_pod, shown_unit
+from tracer.records.matching import (
+    OwnerFilter,
+    names_container,
+    names_pod,
+    names_unit,
+    shown_container,
+    shown_pod,
+    shown_unit,
+    split_kind,
+)
 from tracer.records.owner import owner_of
 from tracer.records.summary import summary
 from tracer.report.whose import whose
 from tracer.top.snapshot import Entry, select
 from tracer.top.table import table
 from tracer.why.killer import kind_of as killer_of
-from tracer.why.owners import Other, asked, sentence
+from tracer.why.owners import Other, sentence
 from tracer.why.search import Target, kind_of, matching
 from tracer.why.sources import Found
 
@@ -330,7 +339,7 @@ def test_top(base: str, below: list[str]) -> None:
     found = enrich.identify("/".join([BASES[base], *below]), Runtimes([]).find)
     one = Entry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])
     for name in NAMES:
-        assert select([one], "rss", name, None) == select([one], "rss", None, name) == []
+        assert select([one], "rss", OwnerFilter(container=name)) == select([one], "rss", OwnerFilter(unit=name)) == []
     place = shown_container(killed(BASES[base])) or shown_unit(killed(BASES[base])) or ""
     cells = table([one])[1].split()
     assert all(cell.startswith(place[:20]) or cell == "hog" for cell in cells if "payments" in cell)
@@ -411,7 +420,7 @@ def in_a_pod(number: int, namespace: str, pod: str, name: str, container_id: str
 
 def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[Any, list[str], tuple[Other, ...]]:
     """Of whom it is, by which kills, and who else has the name."""
-    text, only = asked(name)
+    text, only = split_kind(name)
     kind, found, told = matching([Found(each, "test") for each in kills], target or Target(text, (), (), kind=only))
     return kind, [each.kill["id"] for each in found], told.others
 
@@ -528,7 +537,7 @@ def test_hostile_name(of: str, name: str, count: int, is_last: bool) -> None:
             "finished_at": None,
             "full": False,
         }
-        text, only = asked(each)
+        text, only = split_kind(each)
         if only in (None, "container"):
             target = Target(text, (state,), ("container",), kind=only)
             assert answer(each, [*hostile, kill], target)[:2] == before[:2]

@@ -24,13 +24,14 @@ from tracer.delivery.sinks.journald_fields import journal_entry
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.identity.runtime_metadata import Facts
 from tracer.identity.runtimes import Runtimes
+from tracer.records.matching import KINDS, Kind
 from tracer.records.model import OomExit, OomKill, Sigkill
 from tracer.report.incidents import Collection, workloads
 from tracer.why import search, sources
 from tracer.why.advice import advise
 from tracer.why.history import history
 from tracer.why.moment import seconds, span, told, utc
-from tracer.why.search import Kind, State, Target
+from tracer.why.search import State, Target
 from tracer.why.sources import Found, Watched
 from tracer.why.usage import size
 from tracer.why.verdict import Verdict, judge
@@ -931,7 +932,7 @@ def test_any_record(log: str, killed: Killed) -> None:
     changes_of = st.tuples(st.sampled_from(list(places(whole_record))), JSON_VALUES)
 
     @settings(max_examples=300, deadline=None)
-    @given(st.lists(changes_of, min_size=1, max_size=3), st.sampled_from(search.KINDS))
+    @given(st.lists(changes_of, min_size=1, max_size=3), st.sampled_from(KINDS))
     def check(changes: list[tuple[tuple[Any, ...], Any]], kind: Kind) -> None:
         record = copy.deepcopy(whole_record)
         for path, value in changes:
