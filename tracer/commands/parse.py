@@ -7,7 +7,6 @@ from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import ALWAYS_JSON, CGROUP, CONTAINER, POD, SELECTION, SINCE, UNIT, UNTIL
 from tracer.commands.manual import codes, documented
 from tracer.identity.resolve import typed_path
-from tracer.records.matching import OwnerFilter
 
 READING = "Reading"
 
@@ -94,8 +93,7 @@ def parse(
     from tracer.logs.kills import KillFilter, ReadOptions  # imported here: it would slow down the start of `run`
 
     path = None if cgroup is None else typed_path(cgroup)
-    owner = OwnerFilter(container, pod, unit, path)
-    wanted = KillFilter(since, until, owner, grep, boot, pid, comm, last)
+    wanted = KillFilter(since, until, container, unit, grep, boot, pid, comm, last, pod, path)
     code = parser.parse(files or [], wanted, ReadOptions(boot_time, timezone, follow), sentence)
     if code:
         raise typer.Exit(code)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of kernel log in, the records of those of their OOM kills out that are wanted.
 
-wanted = KillFilter(since="-2h", owner=OwnerFilter(container="5aaf9eb7648e"))
-for record in KillSearch(wanted).kills(["/var/log/kern.log", "/dev/kmsg"]):
+for record in KillSearch(KillFilter(container="5aaf9eb7648e", since="-2h")).kills(["/var/log/kern.log", "/dev/kmsg"]):
 """
 
 import re
@@ -40,7 +39,9 @@ class KillFilter(NamedTuple):
 
     since: str | None = None
     until: str | None = None
-    owner: OwnerFilter = OwnerFilter()
+    container: str | None = None
+    """This and ``unit``, ``pod`` and ``cgroup`` are the options of that name (tracer/records/matching.py)."""
+    unit: str | None = None
     grep: str | None = None
     """A regular expression that the record's JSON matches."""
     boot: str | None = None
@@ -51,6 +52,8 @@ class KillFilter(NamedTuple):
     """The victim's name; `*` and `?` may be in it."""
     last: int | None = None
     """So many at most, the latest."""
+    pod: str | None = None
+    cgroup: str | None = None
 
 
 class ReadOptions(NamedTuple):
@@ -242,6 +245,7 @@ class _KillMatcher:
     def __init__(self, wanted: KillFilter, calendar: Calendar) -> None:
         self._wanted = wanted
         self.period = Period(wanted.since, wanted.until, calendar)
+        self._owner = OwnerFilter(wanted.container, wanted.pod, wanted.unit, wanted.cgroup)
         self._boot = None
         if wanted.boot is not None and _number(wanted.boot) is None:
             self._boot = wanted.boot.replace("-", "").lower()
@@ -264,7 +268,7 @@ class _KillMatcher:
             return False
         if wanted.comm is not None and not fnmatchcase(victim["comm"] or "", wanted.comm):
             return False
-        if not wanted.owner.matches(record, victim["cgroup"]):
+        if not self._owner.matches(record, victim["cgroup"]):
             return False
         return self._grep is None or self._grep.search(encoder.encode(record)) is not None
 

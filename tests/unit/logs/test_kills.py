@@ -13,7 +13,6 @@ from tests.harness.log_formats import BOOT_ID, SPLIT, WHOLE, entry
 from tracer.base.errors import TracerError
 from tracer.logs.kills import KillFilter, KillSearch, ReadOptions
 from tracer.logs.oom_lines import LogLine
-from tracer.records.matching import OwnerFilter
 from tracer.records.model import OomKill
 
 KILLED = (
@@ -253,5 +252,5 @@ def test_others_of_a_group(
         assert (each["systemd"] and each["systemd"]["unit"]) == unit
         assert each["container"] in (None, first["container"])
         assert each["kubernetes"] in (None, first["kubernetes"])
-    wanted = KillFilter(owner=OwnerFilter(container=container, unit=unit))
+    wanted = KillFilter(container=container, unit=unit)
     assert len(list(KillSearch(wanted).kills([str(log)]))) == 1 + len(others)

@@ -66,7 +66,7 @@ def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
     """``oomtrace parse --container``: a kernel log tells the id alone."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    found = list(KillSearch(KillFilter(owner=OwnerFilter(container=name))).kills([str(log)]))
+    found = list(KillSearch(KillFilter(container=name)).kills([str(log)]))
     assert bool(found) == (expected and bool(name) and ID.startswith(name))
 
 
@@ -132,7 +132,7 @@ def test_selections_of_a_log(tmp_path: Path, selection: dict[str, str], expected
     """``oomtrace parse``."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
-    assert bool(list(KillSearch(KillFilter(owner=OwnerFilter(**selection))).kills([str(log)]))) is expected
+    assert bool(list(KillSearch(KillFilter(**selection)).kills([str(log)]))) is expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
