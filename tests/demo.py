@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 
 LIMIT_BYTES = 40 << 20
 WAIT_S = 30.0
@@ -72,7 +72,7 @@ def trace_a_kill(cgroup: Path) -> int:
                 record = json.loads(line)
                 if record["type"] == "oom_kill" and record["victim"]["cgroup"] == f"/{cgroup.name}":
                     print(json.dumps(record, indent=2, ensure_ascii=False))
-                    print(f"\n{describe(record)}")
+                    print(f"\n{describe_kill(record)}")
                     print(f"Its exit status was {-eater.returncode} (SIGKILL): what a shell or Docker shows as 137.")
                     return 0
         finally:

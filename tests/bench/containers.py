@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.harness.cgroups import Cgroup, Hierarchy
-from tracer.identity.metadata_cache import FRESH_S, Names
+from tracer.identity.metadata_cache import FRESH_S, MetadataCache
 from tracer.identity.runtimes import Runtimes
 
 from . import process
@@ -110,14 +110,14 @@ def measure(marks: Marks, kills: int) -> list[Row]:
 
 
 def _name_costs(there: Containers) -> list[Row]:
-    names = Names(Runtimes([("docker", str(there.root))]))
+    names = MetadataCache(Runtimes([("docker", str(there.root))]))
     asked = there.ids[:ASKED]
 
     def ask() -> list[float]:
         times = []
         for container_id in asked:
             began = time.perf_counter()
-            found = names.find(container_id, "docker", None)
+            found = names.fetch_metadata(container_id, "docker", None)
             times.append((time.perf_counter() - began) * 1e6)
             assert found["name"] == f"service-{container_id[:12]}"
         return times

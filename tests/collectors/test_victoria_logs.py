@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.runs import Runs
-from tracer.records.record_id import identify
+from tracer.records.record_id import extract_record_id
 
 from .conftest import Kill, Start
 from .delivery import once
@@ -65,6 +65,6 @@ def test_all_ways(runs: Runs, store: VictoriaLogs, kill: Kill, tmp_path: Path) -
         check_all(runs, store, name, way)
     written = once(runs.records())
     for path in files.values():
-        found = [identify(json.loads(line)) for line in path.read_bytes().splitlines()]
+        found = [extract_record_id(json.loads(line)) for line in path.read_bytes().splitlines()]
         assert len(found) == len(written), "nothing is torn, nothing twice"
         assert set(filter(None, found)) == {(record["type"], record["id"]) for record in written if "id" in record}

@@ -92,13 +92,13 @@ def run_readers(data: bytes) -> None:
     runtimes = Runtimes([(name, f"{top}/{name}") for name in ROOTS])
     began = time.thread_time()  # what it computes: the machine may be busy
     for path in _PATHS:
-        whose = enrich.identify(path, runtimes.find)
+        whose = enrich.resolve_cgroup(path, runtimes.fetch_metadata)
         orjson.dumps(tuple(whose))
         if whose.container is not None:
             check_facts(whose.container["labels"], whose.container["name"], whose.container["image"])
         check_facts(None, *(whose.kubernetes or {}).values())
     for runtime in ("docker", "containerd", "podman", "cri-o"):
-        orjson.dumps(runtimes.verdict(ID, runtime))
+        orjson.dumps(runtimes.fetch_state(ID, runtime))
     assert time.thread_time() - began < _SOON_S
 
 
@@ -135,7 +135,7 @@ def run_bolt(data: bytes) -> None:
     )
     for question in questions:
         with contextlib.suppress(UnreadableError):
-            boltdb.ask(f"{_folder().name}/bolt", "db", question)
+            boltdb.query_database(f"{_folder().name}/bolt", "db", question)
     assert time.thread_time() - began < _SOON_S
 
 

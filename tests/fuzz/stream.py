@@ -16,7 +16,7 @@ from tests.harness.records import BLIND, HOST, RECORDS, validate
 from tracer.capture import wire
 from tracer.capture.kill_buffers import decode
 from tracer.encoding import encoder
-from tracer.identity.enrich import enrich
+from tracer.identity.enrich import enrich_oom_kill
 from tracer.pipeline.incidents import Incidents, Kill, Told
 from tracer.records.model import Record
 from tracer.redaction.cmdline import Redactor
@@ -98,7 +98,7 @@ def written(each: Kill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
         record: Record
         if isinstance(each, Kill):
             record = records.oom_kill(each)
-            enrich(record, each.victim.started_ns, redact=_REDACT)
+            enrich_oom_kill(record, each.victim.started_ns, redact=_REDACT)
         else:
             record = records.oom_exit(each)
         record["host"] = HOST

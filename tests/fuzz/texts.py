@@ -62,15 +62,15 @@ def run_cgroup(data: bytes) -> None:
     names = data.split(b"\n", 1)
     above, below = wire.join_path(names[0]), wire.join_path(data.replace(b"\n", b"\0"))
     for path in (above, below, data.decode("utf-8", "backslashreplace")):
-        identity = cgroup_path.identify(path)
-        cgroup_path.level(path)
+        identity = cgroup_path.parse_cgroup_path(path)
+        cgroup_path.classify_cgroup(path)
         orjson.dumps(tuple(identity))
         if identity.container:
             assert identity.container["id"] in path
             assert "/" not in identity.container["id"]
             assert (identity.container["node_container_id"] or "") in path
         assert cgroup_path.parse_proc_cgroup(f"0::{path}") is not None or not path.startswith("/")
-    first, second = cgroup_path.identify(above), cgroup_path.identify(f"{above}/{below}")
+    first, second = cgroup_path.parse_cgroup_path(above), cgroup_path.parse_cgroup_path(f"{above}/{below}")
     if first.container and second.container:
         outer = first.container["node_container_id"] or first.container["id"]
         assert outer == second.container["node_container_id"] or outer == second.container["id"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 
-from tracer.identity.enrich import enrich
+from tracer.identity.enrich import enrich_oom_kill
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline.incidents import Kill
 from tracer.pipeline.oom_kill import Records
@@ -37,7 +37,7 @@ def validate(record: Any) -> None:
 def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
     """The record that the daemon would write; it satisfies the JSON Schema."""
     record = records.oom_kill(kill)
-    enrich(record, kill.victim.started_ns)
+    enrich_oom_kill(record, kill.victim.started_ns)
     written: Record = record
     written["host"] = HOST
     validate(record)

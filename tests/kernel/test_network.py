@@ -21,7 +21,7 @@ import pytest
 from tests.harness.cgroups import Cgroup
 from tests.harness.environment import IN_VM, ROOT, attempts, not_applicable, require, wait_until
 from tracer.identity import interface_cache, network
-from tracer.identity.network import Namespaces
+from tracer.identity.network import NetworkNamespaces
 from tracer.records.owner import Interface
 
 from .conftest import Eat, MakeDaemon
@@ -91,8 +91,8 @@ def make_netns(request: pytest.FixtureRequest) -> Iterator[MakeNetns]:
 
 
 @pytest.fixture
-def namespaces() -> Namespaces:
-    return Namespaces()
+def namespaces() -> NetworkNamespaces:
+    return NetworkNamespaces()
 
 
 @contextmanager
@@ -106,28 +106,28 @@ def process_in(netns: str) -> Iterator[int]:
         process.wait()
 
 
-def test_addresses(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_addresses(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """What iproute2 shows, of IPv4 and IPv6, by handle and by process."""
     name = netns("172.30.0.2/16", "10.1.2.3/32", "2001:db8::7/64")
     wait_until("addresses are settled", lambda: settled(name))
     expected = told_by_ip(name)
     assert len(expected[0]["ip_addresses"]) == 4
     number = inode(HANDLES / name)
-    assert namespaces.learn(str(HANDLES / name)) == number
-    assert namespaces.lookup(number) == expected
+    assert namespaces.snapshot(str(HANDLES / name)) == number
+    assert namespaces.look_up(number) == expected
     with process_in(name) as pid:
-        assert Namespaces().learn(pid) == number
+        assert NetworkNamespaces().snapshot(pid) == number
 
 
-def test_another_address(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_another_address(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Learned again, the new addresses count; a point-to-point address is one's own, not the other end's."""
     name = netns("172.30.0.2/16")
-    namespaces.learn(str(HANDLES / name))
+    namespaces.snapshot(str(HANDLES / name))
     ip("-n", name, "addr", "add", "10.0.0.1", "peer", "10.0.0.2/30", "dev", "eth0")
     wait_until("addresses are settled", lambda: settled(name))
-    number = namespaces.learn(str(HANDLES / name))
+    number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
-    assert namespaces.lookup(number) == told_by_ip(name)
+    assert namespaces.look_up(number) == told_by_ip(name)
     assert "10.0.0.1/30" in told_by_ip(name)[0]["ip_addresses"]
 
 
@@ -136,96 +136,96 @@ def test_looked_for(netns: MakeNetns) -> None:
     name = netns("172.30.0.2/16")
     wait_until("addresses are settled", lambda: settled(name))
     number, expected = inode(HANDLES / name), told_by_ip(name)
-    assert Namespaces().lookup(number) == expected
+    assert NetworkNamespaces().look_up(number) == expected
     with process_in(name) as pid:
         ip("netns", "del", name)
-        assert Namespaces().lookup(number) is None
-        assert Namespaces().lookup(number, [os.getpid(), pid]) == expected
+        assert NetworkNamespaces().look_up(number) is None
+        assert NetworkNamespaces().look_up(number, [os.getpid(), pid]) == expected
 
 
-def test_only_loopback(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_only_loopback(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Nothing but loopback is no interface; made later, they are found."""
     name = netns()
-    number = namespaces.learn(str(HANDLES / name))
+    number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
-    assert namespaces.lookup(number) == []
+    assert namespaces.look_up(number) == []
     ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-    found = namespaces.lookup(number)
+    found = namespaces.look_up(number)
     assert found is not None
     assert [interface["name"] for interface in found] == ["eth0"]
 
 
 @pytest.mark.parametrize("inner", [b"\xff\xfe\x1b[0m", "é\u202e".encode(), b'a"\\b', b"x" * 15])
-def test_name(namespaces: Namespaces, netns: MakeNetns, inner: bytes) -> None:
+def test_name(namespaces: NetworkNamespaces, netns: MakeNetns, inner: bytes) -> None:
     """A container gives any name to its interface."""
     name = netns()
     ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", name)
-    number = namespaces.learn(str(HANDLES / name))
+    number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
-    assert [inner.decode("utf-8", "backslashreplace")] == [each["name"] for each in namespaces.lookup(number) or []]
+    assert [inner.decode("utf-8", "backslashreplace")] == [each["name"] for each in namespaces.look_up(number) or []]
 
 
-def test_many(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_many(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Of very many interfaces and addresses the first are told."""
     name = netns(*(f"172.30.0.{last}/16" for last in range(1, 40)))
     for number in range(40):
         ip("-n", name, "link", "add", f"a{number}", "type", "veth", "peer", "name", f"b{number}")
-    found = namespaces.lookup(inode(HANDLES / name))
+    found = namespaces.look_up(inode(HANDLES / name))
     assert found is not None
     assert len(found) == network.INTERFACES_MAX
     eth0 = next(interface for interface in found if interface["name"] == "eth0")
     assert len(eth0["ip_addresses"]) == network.ADDRESSES_MAX
 
 
-def test_dead_namespace(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_dead_namespace(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Nothing keeps a namespace alive; it is remembered for those who know its cookie."""
     name = netns("172.30.0.2/16")
-    number = namespaces.learn(str(HANDLES / name))
+    number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
     ip("netns", "del", name)
     wait_until("the namespace is gone", lambda: name not in ip("link"))
     cookie = namespaces._entries[number].cookie
     assert cookie is not None, "this kernel has SO_NETNS_COOKIE"
-    assert namespaces.lookup(number, cookie=cookie)
-    assert namespaces.lookup(number, cookie=cookie + 1) is None
-    assert namespaces.lookup(number) is None
+    assert namespaces.look_up(number, cookie=cookie)
+    assert namespaces.look_up(number, cookie=cookie + 1) is None
+    assert namespaces.look_up(number) is None
 
 
 @pytest.mark.parametrize("handle", ["/run/netns/none", "/proc/self/ns/mnt", "/dev/null", "/etc", "", 1 << 30])
-def test_no_namespace(namespaces: Namespaces, handle: str | int) -> None:
+def test_no_namespace(namespaces: NetworkNamespaces, handle: str | int) -> None:
     """What is no network namespace, or gone, teaches nothing."""
-    assert namespaces.learn(handle) is None
+    assert namespaces.snapshot(handle) is None
 
 
-def test_stays_outside(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_stays_outside(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Whoever asks stays where he is."""
     before = inode("/proc/thread-self/ns/net")
     tasks = set(os.listdir("/proc/self/task"))
-    assert namespaces.learn(str(HANDLES / netns("172.30.0.2/16"))) is not None
+    assert namespaces.snapshot(str(HANDLES / netns("172.30.0.2/16"))) is not None
     # A thread that an earlier test left may end meanwhile, too.
     wait_until("its thread has ended", lambda: tasks.issuperset(os.listdir("/proc/self/task")))
     assert {before} == {inode(f"/proc/self/task/{task}/ns/net") for task in os.listdir("/proc/self/task")}
 
 
-def test_busy_kernel(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_kernel(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that the kernel keeps waiting delays nobody for long, and no second one joins it."""
     handle = str(HANDLES / netns("172.30.0.2/16"))
     released = threading.Event()
     real = namespaces._read
     monkeypatch.setattr(namespaces, "_read", lambda deadline: [released.wait(10), real(deadline)][1])
     began = time.monotonic()
-    assert namespaces.learn(handle) is None
-    assert network.DEADLINE_S <= time.monotonic() - began < 5 * network.DEADLINE_S
+    assert namespaces.snapshot(handle) is None
+    assert network.READ_TIMEOUT_S <= time.monotonic() - began < 5 * network.READ_TIMEOUT_S
     threads = threading.active_count()
-    assert namespaces.learn(handle) is None
+    assert namespaces.snapshot(handle) is None
     assert threading.active_count() == threads
     released.set()
     wait_until("it left", lambda: threading.active_count() < threads)
     monkeypatch.undo()
-    assert namespaces.learn(handle) is not None
+    assert namespaces.snapshot(handle) is not None
 
 
-def test_dear(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dear(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes long to read does not keep others waiting at each of its kills: what was read before is told."""
     number = inode(HANDLES / netns("172.30.0.2/16"))
     real, wait_s = namespaces._read, 0.1
@@ -235,18 +235,18 @@ def test_dear(namespaces: Namespaces, netns: MakeNetns, monkeypatch: pytest.Monk
         return real(deadline)
 
     monkeypatch.setattr(namespaces, "_read", read_slowly)
-    found = namespaces.lookup(number)
+    found = namespaces.look_up(number)
     assert found is not None
     cookie = namespaces._entries[number].cookie
     assert cookie is not None, "this kernel has SO_NETNS_COOKIE"
     began_s = time.monotonic()
     for _ in range(20):
-        assert namespaces.lookup(number, cookie=cookie) == found
+        assert namespaces.look_up(number, cookie=cookie) == found
     assert time.monotonic() - began_s < wait_s, "it was read again"
     assert len(namespaces._not_before_s) == 1
     monkeypatch.undo()
     namespaces._not_before_s[number] = 0.0  # its time is over
-    assert namespaces.lookup(number, cookie=cookie) == found
+    assert namespaces.look_up(number, cookie=cookie) == found
     assert not namespaces._not_before_s, "it is as quick as others again"
 
 
@@ -262,7 +262,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
     victim = eat(16, group, gate=True, through=("nsenter", f"--net={HANDLES / name}"))
     victim.start()
     if told_by == "memory":
-        time.sleep(2 * interface_cache.AFTER_S[1])
+        time.sleep(2 * interface_cache.VISIT_DELAYS_S[1])
         ip("netns", "del", name)
         daemon.process.send_signal(signal.SIGSTOP)  # or it reads while the victim dies
     victim.go()
@@ -277,7 +277,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
     assert record["container"]["ip_addresses"] == ["172.30.0.2", "2001:db8::7"]
 
 
-def test_thousand(namespaces: Namespaces, netns: MakeNetns) -> None:
+def test_thousand(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
     """Neither descriptors nor threads nor namespaces nor memory stay behind."""
 
     def held() -> tuple[int, int]:
@@ -289,9 +289,9 @@ def test_thousand(namespaces: Namespaces, netns: MakeNetns) -> None:
     names = [netns("172.30.0.2/16", "2001:db8::7/64") for _ in range(4)]
     before = held()
     for _ in range(200):  # until the heap has its size
-        namespaces.learn(str(HANDLES / names[0]))
+        namespaces.snapshot(str(HANDLES / names[0]))
     size = rss()
-    learned = [namespaces.learn(str(HANDLES / names[number % 4])) for number in range(1000)]
+    learned = [namespaces.snapshot(str(HANDLES / names[number % 4])) for number in range(1000)]
     assert learned.count(None) <= 10  # on a busy machine a few are late
     wait_until("the last thread ended", lambda: held() == before)
     assert rss() - size < 2 << 20
@@ -312,9 +312,9 @@ def rss():
 import tracer.daemon.daemon
 rss()
 before = rss()
-from tracer.identity.network import Namespaces
+from tracer.identity.network import NetworkNamespaces
 from tracer.records.owner import Interface
-Namespaces().learn("/proc/self/ns/net")
+NetworkNamespaces().snapshot("/proc/self/ns/net")
 print(rss() - before, "pyroute2" in sys.modules, "asyncio" in sys.modules)
 """
     command = [sys.executable, "-c", program]

@@ -21,7 +21,7 @@ from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempt
 from tests.harness.hanging import dead_server, ends_in, frozen, state, stuck
 from tests.harness.oracles import Record
 from tracer.base.hung_disk import DiskWorker
-from tracer.identity.runtimes import QUESTIONS, list_names
+from tracer.identity.runtimes import READ_FUNCTIONS, list_entries
 from tracer.linux import procfs
 from tracer.linux.privileges import CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from tracer.linux.safe_files import UnreadableError
@@ -42,7 +42,7 @@ END_S = PATIENCE * 5.0
 
 @pytest.fixture
 def readers() -> Iterator[ReaderPool]:
-    made = ReaderPool((*procfs_reader.FUNCTIONS, *QUESTIONS))
+    made = ReaderPool((*procfs_reader.FUNCTIONS, *READ_FUNCTIONS))
     yield made
     made.close()
 
@@ -159,15 +159,15 @@ def test_uninterruptible(tmp_path: Path, readers: ReaderPool) -> None:
             folder = tmp_path / str(number)
             asked = servers.enter_context(dead_server(folder))
             with pytest.raises(ReadTimeoutError) as hangs:
-                readers.ask(PATIENCE, list_names, str(folder), ".")
+                readers.ask(PATIENCE, list_entries, str(folder), ".")
             assert asked.is_set()
             ended.append(hangs.value.has_ended)
         wait_until("they wait on", lambda: len(left_behind(os.getpid())) == GIVEN_UP_MAX)
         assert not any(each() for each in ended)
         with pytest.raises(UnreadableError, match="readers hang"):
-            readers.ask(5.0, list_names, str(tmp_path), ".")
+            readers.ask(5.0, list_entries, str(tmp_path), ".")
     wait_until("they have ended", lambda: all(each() for each in ended))
-    assert len(readers.ask(5.0, list_names, str(tmp_path), ".")) == GIVEN_UP_MAX
+    assert len(readers.ask(5.0, list_entries, str(tmp_path), ".")) == GIVEN_UP_MAX
 
 
 def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:

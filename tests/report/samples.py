@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tracer.base.clock import format_rfc3339
-from tracer.identity.enrich import name_cgroups
+from tracer.identity.enrich import enrich_cgroups
 from tracer.logs.log_records import LogRecords
 
 Record = dict[str, Any]
@@ -36,7 +36,7 @@ def of_kernel_logs() -> list[Record]:
         for report in reports(lines(FILES[name])):
             record: Any = builder.oom_kill(report)
             record["host"] = {"name": "node-1", "boot_id": None, "kernel": None, "labels": None}
-            name_cgroups(record)
+            enrich_cgroups(record)
             found.append(record)
     return found
 

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.harness.cgroups import Cgroup
 from tests.harness.environment import wait_until
 from tests.kernel.conftest import Eat, MakeDaemon
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 
 from .browser import Browser
 from .conftest import run_report
@@ -40,7 +40,7 @@ def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: 
     browser.js("document.getElementById('list').focus()")
     for number, record in enumerate(reversed(records)):
         browser.keys(Keys.ARROW_DOWN if number else Keys.HOME)
-        assert browser.text("#incident-title") == describe(record)  # type: ignore[arg-type]
+        assert browser.text("#incident-title") == describe_kill(record)  # type: ignore[arg-type]
         killed = re.compile(rf"Killed process {record['victim']['pid']} \({record['victim']['comm']}\)")
         assert len(killed.findall(log.read_text("utf-8", "replace"))) == 1
         # They are written once the browser has opened their place, which it does after the key.

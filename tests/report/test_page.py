@@ -17,7 +17,7 @@ from tests.harness.environment import PATIENCE
 from tests.harness.kernel_log_files import reports
 from tests.unit.report.test_report import hostile_records
 from tracer.logs.oom_lines import LogLine
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 from tracer.report.incidents import seconds
 from tracer.report.whose import whose
 
@@ -176,7 +176,7 @@ def test_keyboard(browser: Browser, many_page: Path, many_records: list[Record])
             ".getAttribute('aria-posinset')"
         )
         assert int(active) == place + 1
-        assert browser.text("#incident-title") == describe(newest[place])  # type: ignore[arg-type]
+        assert browser.text("#incident-title") == describe_kill(newest[place])  # type: ignore[arg-type]
     browser.keys(Keys.PAGE_DOWN, Keys.ENTER)
     assert browser.focused() == "incident-title"
     browser.keys(Keys.ESCAPE)

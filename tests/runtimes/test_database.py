@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.harness.environment import IN_VM
-from tracer.identity.containerd import find_in_database
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.containerd import fetch_from_database
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.linux.safe_files import UnreadableError
 
 from . import image
@@ -32,9 +32,9 @@ def ctr(running: Running) -> Ctr:
 
 
 @contextmanager
-def repeatedly(question: Callable[[], Facts | None]) -> Iterator[list[Facts | None]]:
+def repeatedly(question: Callable[[], ContainerMetadata | None]) -> Iterator[list[ContainerMetadata | None]]:
     """The answers to a question that is asked until the block is left; those that could not be had are left out."""
-    answers: list[Facts | None] = []
+    answers: list[ContainerMetadata | None] = []
     over = threading.Event()
 
     def ask() -> None:
@@ -62,18 +62,18 @@ def test_written_meanwhile(ctr: Ctr) -> None:
     def create(name: str) -> None:
         ctr.ctr("container", "create", "--label", f"org.example.name={name}", image.REFERENCE, name)
 
-    def told(name: str) -> Facts:
+    def told(name: str) -> ContainerMetadata:
         answer = json.loads(ctr.ctr("container", "info", name))
         return {"runtime": "containerd", "name": name, "image": answer["Image"], "labels": answer["Labels"]}
 
     create(names[0])
     first = told(names[0])
-    with ThreadPoolExecutor(AT_ONCE) as pool, repeatedly(lambda: find_in_database(root, names[0])) as answers:
+    with ThreadPoolExecutor(AT_ONCE) as pool, repeatedly(lambda: fetch_from_database(root, names[0])) as answers:
         list(pool.map(create, names[1:]))
         for name in (names[1], names[-1]):
-            assert told(name) == find_in_database(root, name)
+            assert told(name) == fetch_from_database(root, name)
         list(pool.map(lambda name: ctr.ctr("container", "delete", name), names[1:]))
     assert len(answers) > CONTAINERS
     assert [first] * len(answers) == answers
     ctr.ctr("container", "delete", names[0])
-    assert find_in_database(root, names[0]) is None
+    assert fetch_from_database(root, names[0]) is None

@@ -75,7 +75,7 @@ def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
     check_verdict(runtime.verdict(container), gone, known=runtime.keeps_verdicts)
     if gone["runtime_verdict"] is not None:
         roots = [(name, str(path)) for name, path in runtime.roots().items()]
-        ended = Runtimes(roots).verdict(container.id, runtime.kind)
+        ended = Runtimes(roots).fetch_state(container.id, runtime.kind)
         assert ended is not None
         late_s = (seconds(utc(ended["finished_at"])) or 0) - (seconds(record["time"]) or 0)
         assert -TICK_S <= late_s < 60, ended

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tracer.accounting.cgroup_counts import CgroupAccount
 from tracer.accounting.ledger import Entry, Ledger
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
-from tracer.records.model import NOBODY, Gap, Victim
+from tracer.records.model import HOST_PLACEHOLDER, Gap, Victim
 
 QUIET_NS = 1_000_000_000
 """So long after the last event the counts are compared, and again when they differ: a kill may be under way."""
@@ -229,7 +229,7 @@ class Audit:
                 "type": "gap",
                 "time": boottime_to_rfc3339(now_ns),
                 "seq": 0,
-                "host": NOBODY,
+                "host": HOST_PLACEHOLDER,
                 "id": f"{ledger.boot}-{ledger.explained - ledger.kills:x}-{counted:x}",
                 "since": None if ledger.since_ns is None else boottime_to_rfc3339(ledger.since_ns),
                 "oom_kills": counted - (ledger.explained - ledger.kills),

@@ -10,7 +10,7 @@ import typer
 from tracer.base.errors import TracerError
 from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
-from tracer.identity.runtimes import ROOTS, Runtimes, parse_root
+from tracer.identity.runtimes import ROOTS, Runtimes, parse_runtime_root
 from tracer.linux.privileges import reader_capabilities
 from tracer.reading.sources import Reading
 
@@ -66,7 +66,7 @@ def print_json(value: object) -> None:
 def runtimes(roots: list[str]) -> Iterator[Runtimes]:
     """Container runtimes, whose files are read in a process of their own, as a read may hang.  Warns of unread ones."""
     with contextlib.closing(Reading(reader_capabilities(network=False))) as reading:
-        reading.begin(map(parse_root, roots))
+        reading.begin(map(parse_runtime_root, roots))
         try:
             yield reading.runtimes
         finally:

@@ -6,7 +6,7 @@ import typer
 from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import ALWAYS_JSON, CGROUP, CONTAINER, POD, SELECTION, SINCE, UNIT, UNTIL
 from tracer.commands.manual import codes, documented
-from tracer.identity.resolve import typed_path
+from tracer.identity.resolve import normalize_cgroup_path
 
 READING = "Reading"
 
@@ -92,7 +92,7 @@ def parse(
     from tracer.logs import convert as parser
     from tracer.logs.kills import KillFilter, ReadOptions  # imported here: it would slow down the start of `run`
 
-    path = None if cgroup is None else typed_path(cgroup)
+    path = None if cgroup is None else normalize_cgroup_path(cgroup)
     wanted = KillFilter(since, until, container, unit, grep, boot, pid, comm, last, pod, path)
     code = parser.parse(files or [], wanted, ReadOptions(boot_time, timezone, follow), sentence)
     if code:

@@ -6,7 +6,7 @@ import typer
 from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import CGROUP, CONTAINER, POD, SELECTION, SINCE, UNIT, UNTIL
 from tracer.commands.manual import choices, codes, documented
-from tracer.identity.resolve import typed_path
+from tracer.identity.resolve import normalize_cgroup_path
 from tracer.records.matching import OwnerFilter
 
 FORMATS = ("html", "md")
@@ -68,7 +68,7 @@ def report(
     """
     from tracer.report import make  # imported here: it would slow down the start of `run`
 
-    names = OwnerFilter(container, pod, unit, None if cgroup is None else typed_path(cgroup))
+    names = OwnerFilter(container, pod, unit, None if cgroup is None else normalize_cgroup_path(cgroup))
     form = form or ("md" if output.lower().endswith((".md", ".markdown")) else "html")
     code = make.report(files, make.Form(form, output, last, since, until, names))
     if code:

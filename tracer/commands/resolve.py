@@ -8,8 +8,7 @@ import typer
 from tracer.base.printable import printable
 from tracer.commands.common import JSON, RUNTIME_ROOTS, print_json, runtimes
 from tracer.commands.manual import codes, documented
-from tracer.identity.resolve import Resolved
-from tracer.identity.resolve import resolve as resolve_target
+from tracer.identity.resolve import ResolvedTarget, resolve_target
 from tracer.records.owner import owner_of
 
 
@@ -42,14 +41,14 @@ def resolve(
         print(_describe(resolved), end="")
 
 
-def _names(resolved: Resolved) -> Iterator[str | None]:
+def _names(resolved: ResolvedTarget) -> Iterator[str | None]:
     owner = owner_of(resolved)
     yield None if owner.container is None else f"container {owner.container['name'] or owner.container['id']}"
     yield None if owner.kubernetes is None else f"pod {owner.kubernetes['pod_name'] or owner.kubernetes['pod_uid']}"
     yield None if owner.systemd is None else f"unit {owner.systemd['unit'] or owner.systemd['slice']}"
 
 
-def _describe(resolved: Resolved) -> str:
+def _describe(resolved: ResolvedTarget) -> str:
     lines = [f"cgroup      {resolved['cgroup']} ({resolved['level']})"]
     for part in ("container", "kubernetes", "systemd"):
         fields = resolved[part]

@@ -12,8 +12,8 @@ from tracer.base.errors import EXIT_FAILED, TracerError
 from tracer.base.printable import printable
 from tracer.commands.common import CGROUP, CONTAINER, JSON, POD, RUNTIME_ROOTS, UNIT, print_json, warn_unread
 from tracer.commands.manual import choices, codes, documented
-from tracer.identity.resolve import typed_path
-from tracer.identity.runtimes import parse_root
+from tracer.identity.resolve import normalize_cgroup_path
+from tracer.identity.runtimes import parse_runtime_root
 from tracer.linux.privileges import reader_capabilities
 from tracer.records.matching import OwnerFilter
 
@@ -74,14 +74,14 @@ def top(
     from tracer.top import snapshot as looking
     from tracer.top.table import table
 
-    owner = OwnerFilter(container, pod, unit, None if cgroup is None else typed_path(cgroup))
+    owner = OwnerFilter(container, pod, unit, None if cgroup is None else normalize_cgroup_path(cgroup))
     for key in get_args(looking.Sort):
         if key == sort:
             break
     else:
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
     reading = Reading(reader_capabilities(network=False), (processes.read_as_plain,))
-    reading.begin(map(parse_root, runtime_root))
+    reading.begin(map(parse_runtime_root, runtime_root))
     looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 
     warned: set[str] = set()

@@ -6,7 +6,7 @@ import typer
 from tracer.base.errors import EXIT_FAILED
 from tracer.commands.common import JSON, NAMES, RUNTIME_ROOTS, print_json, runtimes
 from tracer.commands.manual import codes, documented
-from tracer.identity.resolve import owner_name
+from tracer.identity.resolve import format_owner
 
 EVIDENCE = "Evidence"
 
@@ -52,7 +52,7 @@ def why(
     """
     from tracer.why import answer  # imported here: it would slow down the start of `run`
 
-    question = answer.Question(owner_name(name) if name.startswith("/") else name, exit_code, records, log)
+    question = answer.Question(format_owner(name) if name.startswith("/") else name, exit_code, records, log)
     with runtimes(runtime_root) as found:
         told = answer.answer(question, found)
     if as_json:

@@ -10,7 +10,7 @@ from tracer.delivery.metrics import parse_endpoint
 from tracer.delivery.sinks.destination import is_utf8
 from tracer.delivery.sinks.open import parse_destinations
 from tracer.encoding.encoder import MIN_MAX_BYTES
-from tracer.identity.runtimes import parse_root
+from tracer.identity.runtimes import parse_runtime_root
 from tracer.records.filter import Filter
 from tracer.redaction.cmdline import Redactor
 
@@ -78,7 +78,7 @@ def make_options(settings: Mapping[str, Any], arguments: Sequence[str] = (), con
     _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
     _check("output", lambda: parse_destinations(options.outputs))
     _check("max-record", lambda: _is_size(options.max_record_bytes))
-    _check("runtime-root", lambda: [parse_root(f"{name}={folder}") for name, folder in options.runtime_roots])
+    _check("runtime-root", lambda: [parse_runtime_root(f"{name}={folder}") for name, folder in options.runtime_roots])
     _check("redact", lambda: Redactor(options.redact))
     _check("metrics", lambda: list(map(parse_endpoint, options.metrics)))
     _check("only", lambda: Filter(options.include, ()))

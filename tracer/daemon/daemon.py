@@ -33,7 +33,7 @@ from tracer.daemon.event_loop import RELOAD, STOPS, Waiting
 from tracer.daemon.sd_notify import Notifier
 from tracer.delivery.outputs import Outputs
 from tracer.identity import enrich
-from tracer.identity.metadata_cache import Names
+from tracer.identity.metadata_cache import MetadataCache
 from tracer.linux import malloc_trim, privileges, procfs
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline.oom_kill import Records
@@ -72,7 +72,7 @@ class Daemon:
         self._reading.begin(options.runtime_roots, kept.hung if kept else None, self._host["boot_id"], self._disk)
         self._reading.processes.seed_cmdlines(self._capture.unseeded)
         self._rings = Rings(self._capture.attached.maps)
-        self._names = Names(self._reading.runtimes)
+        self._names = MetadataCache(self._reading.runtimes)
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
         ledger = self._ledger = open_ledger(kept.ledger if kept else None, self._host["boot_id"])
         self._audit = Audit(ledger, procfs.read_oom_kill_count)
@@ -234,8 +234,8 @@ class Daemon:
     def _write_sigkills(self, told: Iterable[tuple[Sigkill, int | None]]) -> None:
         for record, position in told:
             try:
-                enrich.name_sigkill(record, self._names)
-                if self._pipeline.wanted.passes(record):
+                enrich.enrich_sigkill(record, self._names)
+                if self._pipeline.wanted.matches(record):
                     at = [] if position is None else [Place(self._rings.sigkill_backlog, position)]
                     self._stream.write(record, at)
             except Exception as error:
@@ -305,9 +305,9 @@ class Daemon:
 
     def _expect(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: its container's names and addresses may soon be asked for."""
-        self._names.expect(path)
+        self._names.prefetch(path)
         if self._reading.interfaces is not None:
-            self._reading.interfaces.expect(path)
+            self._reading.interfaces.prefetch(path)
 
 
 def _redact(options: Options) -> enrich.Redact:

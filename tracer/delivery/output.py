@@ -17,7 +17,7 @@ from tracer.delivery.rejections import Rejections
 from tracer.delivery.sinks import RejectedError, Sink
 from tracer.delivery.spool import Spool
 from tracer.delivery.undelivered import UndeliveredLines
-from tracer.records.record_id import Id
+from tracer.records.record_id import RecordId
 
 BEHIND_S = 1.0
 HUNG_S = 5.0
@@ -52,7 +52,7 @@ class Output:
         self._sink = sink
         self._lines = UndeliveredLines(spool, disk or DiskWorker())
         self._queue, self._spool = self._lines.queue, spool
-        self._recent: set[Id] | None = None
+        self._recent: set[RecordId] | None = None
         self._busy_since_s = 0.0
         """Since when there has always been something in the queue."""
         self._writing_since_s: float | None = None
@@ -147,7 +147,7 @@ class Output:
                 self._recent = set()  # rather twice than never
         return (kind, record_id) in self._recent
 
-    def _read_recent(self) -> set[Id]:
+    def _read_recent(self) -> set[RecordId]:
         kept = self._lines.recent()
         return kept | self._sink.recent()  # in this order: what is delivered meanwhile is in either
 

@@ -15,7 +15,7 @@ from tracer.base.hung_disk import DiskWorker
 from tracer.base.log import warn
 from tracer.delivery.line_queue import LineQueue
 from tracer.delivery.spool import Spool, sync
-from tracer.records.record_id import Id, ids
+from tracer.records.record_id import RecordId, extract_record_ids
 
 MOVE_S = 0.2
 """After so long who moves lines to the spool gives way: without a pause it would be taken for a disk that hangs."""
@@ -67,7 +67,7 @@ class UndeliveredLines:
             if waits:
                 self._disk.wait_idle()
 
-    def first(self, count: int, delivered: Callable[[], set[Id]]) -> tuple[list[bytes], bool, int]:
+    def first(self, count: int, delivered: Callable[[], set[RecordId]]) -> tuple[list[bytes], bool, int]:
         """The oldest lines; whether they are spooled; if not, the value of ``acknowledged`` at the first of them.
 
         ``delivered`` tells what the sink has already.  Raises OSError where the spool cannot be read now.
@@ -101,10 +101,10 @@ class UndeliveredLines:
             self._owed += spooled
         self._disk.submit(self._pass_over)
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         """What the last lines in the spool tell of.  Raises TimeoutError where the disk hangs."""
         spool = self.spool
-        return self._disk.run(lambda: ids(spool.recent())) if spool is not None else set()
+        return self._disk.run(lambda: extract_record_ids(spool.recent())) if spool is not None else set()
 
     def set_aside(self, lines: list[bytes]) -> bool:
         """Keep lines that are never delivered; False: not all of them."""
@@ -177,14 +177,14 @@ class UndeliveredLines:
             self._pass_over()
             self.spool.close()
 
-    def _first_spooled(self, spool: Spool, count: int, known: set[Id]) -> list[bytes]:
+    def _first_spooled(self, spool: Spool, count: int, known: set[RecordId]) -> list[bytes]:
         """``known``: what was delivered already of what an earlier run has left."""
         if self._is_closed:
             return []
         self._pass_over()
         lines = spool.peek(count)
         if self._is_inherited:
-            while lines and not known.isdisjoint(ids(lines[:1])):
+            while lines and not known.isdisjoint(extract_record_ids(lines[:1])):
                 spool.advance(1)
                 lines = spool.peek(1)
             self._is_inherited = False

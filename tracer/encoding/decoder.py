@@ -99,7 +99,7 @@ def _owner(fields: dict[str, Any], path: str | None) -> Owner | None:
     """What earlier versions did not write: of the path, where that is whole, else as far as the record tells."""
     container = fields["container"]
     if path is not None:
-        return cgroup_path.identify(path).owner
+        return cgroup_path.parse_cgroup_path(path).owner
     if container is None or container["node_container_id"] is None:
         return None
     named = fields["kubernetes"] if fields["kubernetes"] and fields["kubernetes"]["pod_name"] is not None else None

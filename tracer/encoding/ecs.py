@@ -10,8 +10,8 @@ from typing import Any
 
 from tracer.encoding.flatten import leaves
 from tracer.records import image_ref
-from tracer.records.owner import by_owner
-from tracer.records.summary import summary
+from tracer.records.owner import with_owner_identity
+from tracer.records.summary import summarize
 
 VERSION = "8.17.0"
 
@@ -53,7 +53,7 @@ _KINDS = {
 
 def ecs(record: Mapping[str, Any]) -> dict[str, Any]:
     """Nested objects."""
-    message, record = summary(record), by_owner(record)
+    message, record = summarize(record), with_owner_identity(record)
     category, kind = _KINDS.get(str(record.get("type")), ("host", "info"))
     event = {"module": "oomtrace", "dataset": "oomtrace", "kind": "event", "category": [category], "type": [kind]}
     written: dict[str, Any] = {
@@ -97,7 +97,7 @@ def _dedot(labels: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image(text: str) -> dict[str, Any]:
-    split = image_ref.split(text)
+    split = image_ref.parse_image_ref(text)
     if split is None:
         return {"hash": {"all": [text]}}
     tags = {"tag": [split.tag]} if split.tag is not None else {}

@@ -14,8 +14,8 @@ from typing import Any
 from tracer.encoding.flatten import leaves
 from tracer.records import image_ref
 from tracer.records.line_prefix import EVENT_PREFIX
-from tracer.records.owner import by_owner
-from tracer.records.summary import summary
+from tracer.records.owner import with_owner_identity
+from tracer.records.summary import summarize
 
 SERVICE_NAME = "oomtrace"
 
@@ -55,7 +55,7 @@ def otel(record: Mapping[str, Any]) -> dict[str, Any]:
         "Timestamp": record.get("time"),
         "SeverityNumber": number,
         "SeverityText": text,
-        "Body": summary(record),
+        "Body": summarize(record),
         "Resource": resource,
         "Attributes": attributes,
     }
@@ -71,11 +71,11 @@ def parts(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     attributes: dict[str, Any] = {}
     if isinstance(record.get("id"), str):
         attributes["log.record.uid"] = f"{record.get('type')}:{record['id']}"
-    for path, value in leaves(by_owner(record)):
+    for path, value in leaves(with_owner_identity(record)):
         if value is None or path == "time":
             continue
         if path == "container.image" and isinstance(value, str):
-            split = image_ref.split(value)
+            split = image_ref.parse_image_ref(value)
             resource.update({"container.image.name": split.name} if split else {"container.image.id": value})
             attributes.update(_versions(split))
         elif path == "host.labels":
@@ -98,7 +98,7 @@ def _columns(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"{name}.{key}", [item.get(key) for item in value]
 
 
-def _versions(split: image_ref.Image | None) -> Iterator[tuple[str, Any]]:
+def _versions(split: image_ref.ImageRef | None) -> Iterator[tuple[str, Any]]:
     if split is not None and split.tag is not None:
         yield "container.image.tags", [split.tag]
     if split is not None and split.digest is not None:

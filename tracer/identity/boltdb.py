@@ -74,7 +74,7 @@ class _Element(NamedTuple):
         return self.key_start + self.key_size
 
 
-def ask(folder: str, name: str, question: Callable[["Bucket"], _Answer]) -> _Answer | None:
+def query_database(folder: str, name: str, question: Callable[["Bucket"], _Answer]) -> _Answer | None:
     """What ``question`` makes of the database ``name`` below ``folder``; None where there is none.
 
     It is asked again if the database was written meanwhile, at most ATTEMPTS_MAX times in all.

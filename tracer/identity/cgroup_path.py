@@ -145,7 +145,7 @@ class _Place(NamedTuple):
     level: Level
 
 
-def identify(path: str) -> Identity:
+def parse_cgroup_path(path: str) -> Identity:
     """Name the container, pod and systemd unit on a cgroup's path; never raises, whatever the path holds.
 
     The container is the innermost on the path, ``node_container_id`` the outermost where that is another: the node
@@ -195,7 +195,7 @@ def _systemd(unit: str | None, slice_: str | None) -> Systemd | None:
     return {"unit": unit, "slice": slice_} if unit or slice_ else None
 
 
-def level(path: str, is_cut: bool = False) -> Level:
+def classify_cgroup(path: str, is_cut: bool = False) -> Level:
     """Tell what a cgroup is, to say whose limit was hit; never raises, whatever the path holds.
 
     ``root``: the whole hierarchy.  ``slice``: a systemd slice, or the directory of all pods whichever driver made it.

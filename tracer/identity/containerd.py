@@ -10,7 +10,7 @@ from typing import Any
 
 from tracer.identity import boltdb, runtime_metadata
 from tracer.identity.boltdb import Bucket
-from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.identity.runtime_metadata import ContainerMetadata, ContainerState
 from tracer.linux import safe_files
 from tracer.linux.safe_files import UnreadableError
 
@@ -32,7 +32,7 @@ _ANNOTATIONS = {
 }
 
 
-def find(state: str, container_id: str) -> Facts | None:
+def fetch_from_bundle(state: str, container_id: str) -> ContainerMetadata | None:
     """Name, image and pod; None where there is no such bundle.
 
     Raises UnreadableError.
@@ -43,30 +43,31 @@ def find(state: str, container_id: str) -> Facts | None:
         data = None if space == _MOBY else safe_files.read_file(state, name)
         if data is not None:
             return _facts(
-                runtime_metadata.child(runtime_metadata.parse(data, f"{state}/{name}"), "annotations"), container_id
+                runtime_metadata.get_object(runtime_metadata.parse_json_object(data, f"{state}/{name}"), "annotations"),
+                container_id,
             )
     return None
 
 
-def _facts(annotations: dict[str, Any], container_id: str) -> Facts:
-    found: Facts = {"runtime": "containerd"}
+def _facts(annotations: dict[str, Any], container_id: str) -> ContainerMetadata:
+    found: ContainerMetadata = {"runtime": "containerd"}
     if f"{_CRI}sandbox-id" not in annotations:
-        runtime_metadata.put(found, name=container_id)
+        runtime_metadata.set_strings(found, name=container_id)
         return found
-    runtime_metadata.put(found, **{field: annotations.get(_CRI + name) for field, name in _ANNOTATIONS.items()})
-    runtime_metadata.put(found, name=annotations.get(f"{_CRI}container-name"))
+    runtime_metadata.set_strings(found, **{field: annotations.get(_CRI + name) for field, name in _ANNOTATIONS.items()})
+    runtime_metadata.set_strings(found, name=annotations.get(f"{_CRI}container-name"))
     return found
 
 
-def find_in_database(root: str, container_id: str) -> Facts | None:
+def fetch_from_database(root: str, container_id: str) -> ContainerMetadata | None:
     """Name, image and labels as a client gave them, until the container is removed; None where it is not known.
 
     Raises UnreadableError.
     """
-    return boltdb.ask(root, _DATABASE, lambda database: _look_up(database, container_id))
+    return boltdb.query_database(root, _DATABASE, lambda database: _look_up(database, container_id))
 
 
-def _look_up(database: Bucket, container_id: str) -> Facts | None:
+def _look_up(database: Bucket, container_id: str) -> ContainerMetadata | None:
     """v1/NAMESPACE/containers/ID has `image`, `labels` and `extensions`."""
     spaces = database.bucket(b"v1")
     path = (b"containers", container_id.encode(errors="replace"))
@@ -77,25 +78,28 @@ def _look_up(database: Bucket, container_id: str) -> Facts | None:
     return _stored(containers[0], container_id)
 
 
-def _stored(container: Bucket, container_id: str) -> Facts | None:
-    found: Facts = {"runtime": "containerd"}
-    runtime_metadata.put(found, image=_text(container.value(b"image")))
+def _stored(container: Bucket, container_id: str) -> ContainerMetadata | None:
+    found: ContainerMetadata = {"runtime": "containerd"}
+    runtime_metadata.set_strings(found, image=_text(container.value(b"image")))
     extensions = container.bucket(b"extensions")
     if extensions is not None and extensions.value(b"io.cri-containerd.sandbox.metadata") is not None:
         return None  # a pod's pause container, which has no name
     metadata = extensions.value(b"io.cri-containerd.container.metadata") if extensions is not None else None
     if metadata is None:
-        runtime_metadata.put(found, name=container_id)
-        runtime_metadata.put_labels(found, _labels(container))
+        runtime_metadata.set_strings(found, name=container_id)
+        runtime_metadata.set_labels(found, _labels(container))
         return found
     # The labels beside it are mixed with those of the image, which the CRI does not tell.
-    config = runtime_metadata.child(
-        runtime_metadata.child(runtime_metadata.parse(_any_value(metadata), "CRI metadata"), "Metadata"), "Config"
+    config = runtime_metadata.get_object(
+        runtime_metadata.get_object(
+            runtime_metadata.parse_json_object(_any_value(metadata), "CRI metadata"), "Metadata"
+        ),
+        "Config",
     )
-    labels = runtime_metadata.child(config, "labels")
-    runtime_metadata.put(found, name=runtime_metadata.child(config, "metadata").get("name"))
-    runtime_metadata.put_labels(found, labels)
-    runtime_metadata.put_kubernetes(found, labels)
+    labels = runtime_metadata.get_object(config, "labels")
+    runtime_metadata.set_strings(found, name=runtime_metadata.get_object(config, "metadata").get("name"))
+    runtime_metadata.set_labels(found, labels)
+    runtime_metadata.set_kubernetes(found, labels)
     return found
 
 
@@ -140,7 +144,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise UnreadableError("CRI metadata: no length")
 
 
-def verdict(root: str, container_id: str) -> Verdict | None:
+def fetch_state(root: str, container_id: str) -> ContainerState | None:
     """How a CRI container ended: ROOT/io.containerd.grpc.v1.cri/containers/ID/status.
 
     Raises UnreadableError.
@@ -150,9 +154,9 @@ def verdict(root: str, container_id: str) -> Verdict | None:
         data = safe_files.read_file(root, name)
         if data is None:
             continue
-        status = runtime_metadata.parse(data, f"{root}/{name}")
+        status = runtime_metadata.parse_json_object(data, f"{root}/{name}")
         running = not status.get("FinishedAt")
         reason = status.get("Reason")
         killed = reason == "OOMKilled" if reason or not running else None
-        return runtime_metadata.verdict(running, killed, status.get("ExitCode"), status.get("FinishedAt"))
+        return runtime_metadata.make_state(running, killed, status.get("ExitCode"), status.get("FinishedAt"))
     return None

@@ -15,7 +15,7 @@ import orjson
 
 from tracer.identity import boltdb, runtime_metadata
 from tracer.identity.boltdb import Bucket
-from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.identity.runtime_metadata import ContainerMetadata, ContainerState
 from tracer.linux import safe_files
 from tracer.linux.safe_files import UnreadableError
 
@@ -42,31 +42,31 @@ _ENDED = (4, 6, 7)
 """Stopped, exited, removing (podman, libpod/define/containerstate.go)."""
 
 
-def find_crio(root: str, container_id: str) -> Facts | None:
+def fetch_crio_metadata(root: str, container_id: str) -> ContainerMetadata | None:
     """Name, image, labels and pod of a CRI-O container; None where there is none.
 
     Raises UnreadableError.
     """
     config = _userdata(root, container_id, "config.json")
-    annotations = runtime_metadata.child(config or {}, "annotations")
+    annotations = runtime_metadata.get_object(config or {}, "annotations")
     if "io.kubernetes.cri-o.ContainerID" not in annotations:
         return None
-    found: Facts = {"runtime": "cri-o"}
-    runtime_metadata.put_kubernetes(found, annotations)
-    runtime_metadata.put(
+    found: ContainerMetadata = {"runtime": "cri-o"}
+    runtime_metadata.set_kubernetes(found, annotations)
+    runtime_metadata.set_strings(
         found,
         name=annotations.get("io.kubernetes.container.name"),
         image=annotations.get("io.kubernetes.cri-o.ImageName"),
     )
     labels = annotations.get("io.kubernetes.cri-o.Labels")  # JSON in JSON
     if isinstance(labels, str):
-        runtime_metadata.put_labels(
-            found, runtime_metadata.parse(labels.encode(errors="replace"), "io.kubernetes.cri-o.Labels")
+        runtime_metadata.set_labels(
+            found, runtime_metadata.parse_json_object(labels.encode(errors="replace"), "io.kubernetes.cri-o.Labels")
         )
     return found
 
 
-def verdict_crio(root: str, container_id: str) -> Verdict | None:
+def fetch_crio_state(root: str, container_id: str) -> ContainerState | None:
     """How a CRI-O container ended.
 
     Raises UnreadableError.
@@ -75,25 +75,25 @@ def verdict_crio(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("status") not in ("stopped", None)
-    return runtime_metadata.verdict(
+    return runtime_metadata.make_state(
         running, state.get("oomKilled", False), state.get("exitCode"), state.get("finished")
     )
 
 
-def find_podman(root: str, container_id: str) -> Facts | None:
+def fetch_podman_metadata(root: str, container_id: str) -> ContainerMetadata | None:
     """Name, image and labels; None where podman has no such container.
 
     Raises UnreadableError.
     """
-    found: Facts = {"runtime": "podman"}
+    found: ContainerMetadata = {"runtime": "podman"}
     problem = None
     try:
         config = _database(root, "config", container_id)
     except UnreadableError as error:  # podman 5 locks it to write, for long when it is busy
         config, problem = None, error
     if config is not None:
-        runtime_metadata.put(found, name=config.get("name"), image=config.get("rootfsImageName"))
-        runtime_metadata.put_labels(found, runtime_metadata.child(config, "labels"))
+        runtime_metadata.set_strings(found, name=config.get("name"), image=config.get("rootfsImageName"))
+        runtime_metadata.set_labels(found, runtime_metadata.get_object(config, "labels"))
         return found
     for name in _LISTS:
         data = safe_files.read_file(root, name, LIST_MAX_BYTES)
@@ -104,17 +104,19 @@ def find_podman(root: str, container_id: str) -> Facts | None:
             if entry.get("id") == container_id:
                 names, metadata = entry.get("names"), entry.get("metadata")
                 more = (
-                    runtime_metadata.parse(metadata.encode(errors="replace"), name) if isinstance(metadata, str) else {}
+                    runtime_metadata.parse_json_object(metadata.encode(errors="replace"), name)
+                    if isinstance(metadata, str)
+                    else {}
                 )
-                runtime_metadata.put(found, name=names[0] if isinstance(names, list) and names else None)
-                runtime_metadata.put(found, image=more.get("image-name"))
+                runtime_metadata.set_strings(found, name=names[0] if isinstance(names, list) and names else None)
+                runtime_metadata.set_strings(found, image=more.get("image-name"))
                 return found
     if problem:
         raise problem
     return None
 
 
-def verdict_podman(root: str, container_id: str) -> Verdict | None:
+def fetch_podman_state(root: str, container_id: str) -> ContainerState | None:
     """How a podman container ended.
 
     Raises UnreadableError.
@@ -123,7 +125,7 @@ def verdict_podman(root: str, container_id: str) -> Verdict | None:
     if state is None:
         return None
     running = state.get("state") not in _ENDED
-    return runtime_metadata.verdict(
+    return runtime_metadata.make_state(
         running, state.get("oomKilled", False), state.get("exitCode", 0), state.get("finishedTime")
     )
 
@@ -133,7 +135,7 @@ def _userdata(root: str, container_id: str, file: str) -> dict[str, Any] | None:
         name = f"{driver}-containers/{container_id}/userdata/{file}"
         data = safe_files.read_file(root, name)
         if data is not None:
-            return runtime_metadata.parse(data, f"{root}/{name}")
+            return runtime_metadata.parse_json_object(data, f"{root}/{name}")
     return None
 
 
@@ -149,9 +151,9 @@ def _database(root: str, what: str, container_id: str) -> dict[str, Any] | None:
     """The JSON that podman keeps of a container: its `config` or its `state`."""
     data = _sqlite(root, _SQLITE_TABLES[what], container_id)
     if data is not None:
-        return runtime_metadata.parse(data, f"{root}/{_SQLITE}")
-    data = boltdb.ask(root, _BOLT, lambda database: _bolt(database, what.encode(), container_id))
-    return None if data is None else runtime_metadata.parse(data, f"{root}/{_BOLT}")
+        return runtime_metadata.parse_json_object(data, f"{root}/{_SQLITE}")
+    data = boltdb.query_database(root, _BOLT, lambda database: _bolt(database, what.encode(), container_id))
+    return None if data is None else runtime_metadata.parse_json_object(data, f"{root}/{_BOLT}")
 
 
 def _bolt(database: Bucket, key: bytes, container_id: str) -> bytes | None:

@@ -5,11 +5,11 @@ Written when the container is created, before it starts; gone about 100 ms after
 """
 
 from tracer.identity import runtime_metadata
-from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.identity.runtime_metadata import ContainerMetadata, ContainerState
 from tracer.linux import safe_files
 
 
-def find(root: str, container_id: str) -> Facts | None:
+def fetch_metadata(root: str, container_id: str) -> ContainerMetadata | None:
     """Name, image and labels; None where Docker has no such container.
 
     Raises UnreadableError.
@@ -18,7 +18,7 @@ def find(root: str, container_id: str) -> Facts | None:
     return None if found is None else found[0].copy()
 
 
-def verdict(root: str, container_id: str) -> Verdict | None:
+def fetch_state(root: str, container_id: str) -> ContainerState | None:
     """How it ended, as ``docker inspect`` would say.
 
     Raises UnreadableError.
@@ -27,21 +27,21 @@ def verdict(root: str, container_id: str) -> Verdict | None:
     return None if found is None else found[1].copy()
 
 
-def _read(root: str, container_id: str) -> tuple[Facts, Verdict] | None:
+def _read(root: str, container_id: str) -> tuple[ContainerMetadata, ContainerState] | None:
     return safe_files.read_cached(root, f"containers/{container_id}/config.v2.json", _take)
 
 
-def _take(data: bytes, source: str) -> tuple[Facts, Verdict]:
-    config = runtime_metadata.parse(data, source)
-    inner = runtime_metadata.child(config, "Config")
-    labels = runtime_metadata.child(inner, "Labels")
+def _take(data: bytes, source: str) -> tuple[ContainerMetadata, ContainerState]:
+    config = runtime_metadata.parse_json_object(data, source)
+    inner = runtime_metadata.get_object(config, "Config")
+    labels = runtime_metadata.get_object(inner, "Labels")
     name = config.get("Name")
-    found: Facts = {"runtime": "docker"}
-    runtime_metadata.put(
+    found: ContainerMetadata = {"runtime": "docker"}
+    runtime_metadata.set_strings(
         found, name=name.removeprefix("/") if isinstance(name, str) else None, image=inner.get("Image")
     )
-    runtime_metadata.put_labels(found, labels)
-    runtime_metadata.put_kubernetes(found, labels)  # dockershim and cri-dockerd
-    state = runtime_metadata.child(config, "State")
+    runtime_metadata.set_labels(found, labels)
+    runtime_metadata.set_kubernetes(found, labels)  # dockershim and cri-dockerd
+    state = runtime_metadata.get_object(config, "State")
     ended = state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
-    return found, runtime_metadata.verdict(bool(state.get("Running")), *ended)
+    return found, runtime_metadata.make_state(bool(state.get("Running")), *ended)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tracer.identity import cgroup_path
-from tracer.identity.metadata_cache import Names
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.metadata_cache import MetadataCache
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.linux import procfs
 from tracer.records.model import OomKill, Sigkill, SigkillSender
 from tracer.records.owner import (
@@ -21,16 +21,16 @@ from tracer.records.owner import (
     OwnerContainer,
     Systemd,
     owner_of,
-    user_of,
+    user_manager_uid,
 )
 
 Redact = Callable[[list[str]], list[str] | None]
-Find = Callable[[str, str | None, str | None, int | None], Facts]
-Interfaces = Callable[[int, Sequence[int]], list[Interface] | None]
-Look = Callable[[int, int], procfs.CmdlineAndExe | None]
+FetchMetadata = Callable[[str, str | None, str | None, int | None], ContainerMetadata]
+LookUpInterfaces = Callable[[int, Sequence[int]], list[Interface] | None]
+ReadProcess = Callable[[int, int], procfs.CmdlineAndExe | None]
 
 
-class Whose(NamedTuple):
+class ResolvedIdentity(NamedTuple):
     container: Container | None
     kubernetes: Kubernetes | None
     systemd: Systemd | None
@@ -38,13 +38,13 @@ class Whose(NamedTuple):
     labels_cut: bool
 
 
-def enrich(
+def enrich_oom_kill(
     record: OomKill,
     started_ns: int | None,
-    names: Names | None = None,
+    names: MetadataCache | None = None,
     redact: Redact = lambda cmdline: cmdline,
-    interfaces: Interfaces | None = None,
-    look: Look = procfs.read_process,
+    interfaces: LookUpInterfaces | None = None,
+    look: ReadProcess = procfs.read_process,
 ) -> None:
     """Fill in container, pod, unit and level; command line and executable where the kernel's side had none.
 
@@ -57,46 +57,46 @@ def enrich(
     _read_process(record, started_ns, look)  # first: it is on its way out
     if victim["cmdline"] is not None:
         victim["cmdline"] = redact(victim["cmdline"])
-    name_cgroups(record, names)
+    enrich_cgroups(record, names)
     if interfaces is not None:
         _read_network(record, interfaces)
 
 
-def name_cgroups(record: OomKill, names: Names | None = None) -> None:
+def enrich_cgroups(record: OomKill, names: MetadataCache | None = None) -> None:
     """Fill in container, pod, unit and level alone: of a record whose processes may be another host's."""
     path, limit = record["victim"]["cgroup"], record["limit"]
-    find = names.find if names is not None else None
+    find = names.fetch_metadata if names is not None else None
     if path is not None or record["container"] is not None:  # of a group kill's others a log tells it alone
-        whose = identify(path, find) if path is not None else look_up(record, find)
-        put(record, whose)
+        whose = resolve_cgroup(path, find) if path is not None else resolve_container(record, find)
+        set_identity(record, whose)
         if whose.labels_cut:
             record["truncated"].append("container.labels")
     if limit is not None and limit["cgroup"] is not None:
-        limit["level"] = cgroup_path.level(limit["cgroup"], is_cut="limit.cgroup" in record["truncated"])
+        limit["level"] = cgroup_path.classify_cgroup(limit["cgroup"], is_cut="limit.cgroup" in record["truncated"])
 
 
-def put(record: OomKill | Sigkill | SigkillSender, whose: Whose) -> None:
+def set_identity(record: OomKill | Sigkill | SigkillSender, whose: ResolvedIdentity) -> None:
     """Fill in container, pod, unit and owner."""
     record["container"], record["kubernetes"], record["systemd"] = whose.container, whose.kubernetes, whose.systemd
     record["owner"] = whose.owner
 
 
-def name_sigkill(record: Sigkill, names: Names | None = None) -> None:
+def enrich_sigkill(record: Sigkill, names: MetadataCache | None = None) -> None:
     """Fill in container, pod and unit of victim and sender."""
-    find, sender = names.find if names is not None else None, record["sender"]
+    find, sender = names.fetch_metadata if names is not None else None, record["sender"]
     if record["victim"]["cgroup"] is not None:
-        whose = identify(record["victim"]["cgroup"], find)
-        put(record, whose)
+        whose = resolve_cgroup(record["victim"]["cgroup"], find)
+        set_identity(record, whose)
         if whose.labels_cut:
             record["truncated"].append("container.labels")
     if sender is not None and sender["cgroup"] is not None:
-        whose = identify(sender["cgroup"], find)
-        put(sender, whose)
+        whose = resolve_cgroup(sender["cgroup"], find)
+        set_identity(sender, whose)
         if whose.labels_cut:
             record["truncated"].append("sender.container.labels")
 
 
-def _read_network(record: OomKill, interfaces: Interfaces) -> None:
+def _read_network(record: OomKill, interfaces: LookUpInterfaces) -> None:
     victim, network, container = record["victim"], record["network"], record["container"]
     if network is None or network["namespace_inode"] is None or network["host_network"] is not False:
         return
@@ -110,34 +110,34 @@ def _read_network(record: OomKill, interfaces: Interfaces) -> None:
         ]
 
 
-def identify(path: str, find: Find | None) -> Whose:
+def resolve_cgroup(path: str, find: FetchMetadata | None) -> ResolvedIdentity:
     """Whose a cgroup is; ``find`` tells what is known of a container, by id, runtime, pod uid and user."""
-    return _look_up(cgroup_path.identify(path), find)
+    return _look_up(cgroup_path.parse_cgroup_path(path), find)
 
 
-def look_up(record: OomKill, find: Find | None) -> Whose:
+def resolve_container(record: OomKill, find: FetchMetadata | None) -> ResolvedIdentity:
     """What is known of a record's container, of which there is no cgroup."""
     shown = Identity(record["container"], record["kubernetes"], record["systemd"], record["owner"])
     return _look_up(shown, find)
 
 
-def _look_up(shown: Identity, find: Find | None) -> Whose:
+def _look_up(shown: Identity, find: FetchMetadata | None) -> ResolvedIdentity:
     """Ask for what the host made, by its own id: what is inside of a container is called as that container likes.
 
     A user's runtimes keep files of their own, and root's tell nothing of what he calls by their containers' ids.
     """
     container, kubernetes, systemd, owner = shown
     own = owner_of(shown._asdict())
-    asked, user = own.container or (container if owner is not None else None), user_of(own)
+    asked, user = own.container or (container if owner is not None else None), user_manager_uid(own)
     if asked is None or find is None or (own.container is None and user is None):
-        return Whose(container, kubernetes, systemd, owner, False)
+        return ResolvedIdentity(container, kubernetes, systemd, owner, False)
     found = find(asked["id"], asked["runtime"], own.kubernetes["pod_uid"] if own.kubernetes else None, user)
     pod = _name(asked, own.kubernetes, found)
     labels_cut = found.get("labels_cut", False)
     if owner is None:
-        return Whose(container, pod, systemd, None, labels_cut)
+        return ResolvedIdentity(container, pod, systemd, None, labels_cut)
     if own.container is None:
-        return Whose(container, kubernetes, systemd, owner, labels_cut)
+        return ResolvedIdentity(container, kubernetes, systemd, owner, labels_cut)
     made: OwnerContainer = {
         "id": asked["id"],
         "runtime": asked["runtime"],
@@ -147,10 +147,10 @@ def _look_up(shown: Identity, find: Find | None) -> Whose:
     named: Owner = {"container": made, "kubernetes": pod, "systemd": owner["systemd"]}
     is_own = asked is container
     kubernetes = pod if is_own or owner["kubernetes"] is not None else kubernetes
-    return Whose(container, kubernetes, systemd, named, is_own and labels_cut)
+    return ResolvedIdentity(container, kubernetes, systemd, named, is_own and labels_cut)
 
 
-def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> Kubernetes | None:
+def _name(container: Container, kubernetes: Kubernetes | None, found: ContainerMetadata) -> Kubernetes | None:
     """Put what the files tell into ``container``; the pod, which may be known from the files alone.
 
     What the path tells stays: only the kernel made it.
@@ -170,7 +170,7 @@ def _name(container: Container, kubernetes: Kubernetes | None, found: Facts) -> 
     return kubernetes
 
 
-def _read_process(record: OomKill, started_ns: int | None, look: Look) -> None:
+def _read_process(record: OomKill, started_ns: int | None, look: ReadProcess) -> None:
     victim = record["victim"]
     pid = victim["pid"]
     if pid is None or started_ns is None or (victim["cmdline"] is not None and victim["exe"] is not None):

@@ -13,26 +13,26 @@ import time
 from collections.abc import Sequence
 
 from tracer.base import threads
-from tracer.identity.cgroup_path import identify
-from tracer.identity.network import Namespaces, Read
+from tracer.identity.cgroup_path import parse_cgroup_path
+from tracer.identity.network import NetworkNamespaces, ReadNamespace
 from tracer.linux import cgroupfs
 from tracer.records.owner import Interface
 
-AFTER_S = (0.1, 0.5, 1.5, 5.0)
+VISIT_DELAYS_S = (0.1, 0.5, 1.5, 5.0)
 """When a new container is visited: its cgroup is older than its processes, and those than its last address."""
 WAITING_MAX = 16384
 WAITING_BYTES_MAX = 4 << 20
 """Of the paths that wait.  Beyond, a container is visited only for its victims."""
-LOCK_S = 0.3
+LOCK_TIMEOUT_S = 0.3
 """How long a record waits for a visit to end."""
 
 
-class Interfaces:
+class InterfaceCache:
     """``read`` does what ``namespaces.read`` does, in time."""
 
-    def __init__(self, namespaces: Namespaces, read: Read) -> None:
+    def __init__(self, namespaces: NetworkNamespaces, read: ReadNamespace) -> None:
         self._namespaces = namespaces
-        namespaces.far = read
+        namespaces.read_remotely = read
         self._lock = threading.Lock()
         self._mount = cgroupfs.find_mount()
         self._order = itertools.count()
@@ -42,21 +42,21 @@ class Interfaces:
         self._changed = threading.Condition()
         self._thread = threads.start("interfaces", self._learn_forever)
 
-    def expect(self, path: str | None) -> None:
+    def prefetch(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: see who is in it, soon and a little later."""
-        if path is not None and identify(path)[0] is None:
+        if path is not None and parse_cgroup_path(path)[0] is None:
             return
         now_s = time.monotonic()
         self._thread = self._thread or threads.start("interfaces", self._learn_forever)
         with self._changed:
-            for after_s in AFTER_S if path is not None else (0.0,):
+            for after_s in VISIT_DELAYS_S if path is not None else (0.0,):
                 has_room = self._waiting_bytes + len(path or "") <= WAITING_BYTES_MAX
                 if has_room and len(self._waiting) < WAITING_MAX:
                     heapq.heappush(self._waiting, (now_s + after_s, next(self._order), path))
                     self._waiting_bytes += len(path or "")
             self._changed.notify()
 
-    def lookup(self, cookie: int, cgroup: str | None, inode: int, pids: Sequence[int]) -> list[Interface] | None:
+    def look_up(self, cookie: int, cgroup: str | None, inode: int, pids: Sequence[int]) -> list[Interface] | None:
         """The interfaces of a network namespace: read now where it can be entered, else as they were.
 
         ``cookie`` is the kernel's, 0 where it has none: then nothing that was read before counts.  Whoever is left in
@@ -65,10 +65,10 @@ class Interfaces:
         left = cgroupfs.first_process(self._mount, cgroup) if self._mount and cgroup is not None else None
         if left is not None:
             pids = [*pids, left]
-        if not self._lock.acquire(timeout=LOCK_S):
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
             return None
         try:
-            return self._namespaces.lookup(inode, pids, cookie)
+            return self._namespaces.look_up(inode, pids, cookie)
         finally:
             self._lock.release()
 
@@ -76,7 +76,7 @@ class Interfaces:
         while True:
             path = self._next()
             for each in cgroupfs.list_cgroups() if path is None else (path,):
-                if path is not None or identify(each)[0] is not None:
+                if path is not None or parse_cgroup_path(each)[0] is not None:
                     with contextlib.suppress(Exception):  # whatever it is, the next one is visited
                         self._visit(each)
 
@@ -94,4 +94,4 @@ class Interfaces:
         pid = cgroupfs.first_process(self._mount, path) if self._mount else None
         if pid is not None:
             with self._lock:
-                self._namespaces.learn(pid)
+                self._namespaces.snapshot(pid)

@@ -6,11 +6,11 @@ pkg/kubelet/kuberuntime/legacy.go and helpers.go).  No part but a static pod's n
 """
 
 from tracer.identity import runtime_metadata
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.linux import safe_files
 
 
-def find(logs: str, container_id: str) -> Facts | None:
+def fetch_container_metadata(logs: str, container_id: str) -> ContainerMetadata | None:
     """Pod, namespace and container by the container's id, in ``logs`` (/var/log/containers).
 
     Raises UnreadableError.
@@ -19,16 +19,16 @@ def find(logs: str, container_id: str) -> Facts | None:
     for name in safe_files.list_directory(logs):
         if name.endswith(ending):
             parts = name.removesuffix(ending).split("_")
-            found: Facts = {}
+            found: ContainerMetadata = {}
             if len(parts) == 3:
-                runtime_metadata.put(
+                runtime_metadata.set_strings(
                     found, pod_name=parts[0], namespace=parts[1], container_name=parts[2], name=parts[2]
                 )
             return found
     return None
 
 
-def find_pod(logs: str, pod_uid: str) -> Facts | None:
+def fetch_pod_metadata(logs: str, pod_uid: str) -> ContainerMetadata | None:
     """Pod and namespace by the pod's uid, in ``logs`` (/var/log/pods).
 
     Raises UnreadableError.
@@ -36,8 +36,8 @@ def find_pod(logs: str, pod_uid: str) -> Facts | None:
     for name in safe_files.list_directory(logs):
         if name.endswith(f"_{pod_uid}"):
             parts = name.split("_")
-            found: Facts = {}
+            found: ContainerMetadata = {}
             if len(parts) == 3:
-                runtime_metadata.put(found, namespace=parts[0], pod_name=parts[1])
+                runtime_metadata.set_strings(found, namespace=parts[0], pod_name=parts[1])
             return found
     return None

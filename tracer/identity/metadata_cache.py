@@ -16,15 +16,15 @@ import orjson
 
 from tracer.base import threads
 from tracer.identity import cgroup_path
-from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.identity.runtime_metadata import ContainerMetadata, ContainerState
 from tracer.identity.runtimes import Runtimes
 from tracer.linux import cgroupfs
-from tracer.records.owner import owner_of, user_of
+from tracer.records.owner import owner_of, user_manager_uid
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-KEPT_MAX = 4096
+CACHED_MAX = 4096
 """Containers that are remembered: those that were seen last."""
 WAITING_BYTES_MAX = 4 << 20
 """Of the paths that wait to be read."""
@@ -32,17 +32,17 @@ _PATH_BYTES = 100
 """What one takes beside its characters."""
 FRESH_S = 2.0
 """For so long what was read is taken for what the files say; Docker, for one, allows containers to be renamed."""
-DEADLINE_S = 0.3
+TIMEOUT_S = 0.3
 """How long a record waits for names at most."""
-SHARE = 50
+REREAD_FACTOR = 50
 """A container whose files take long to read is read again after so many times as long: 2 % of the time are its."""
-PAUSE_S = 1.0
+RETRY_AFTER_S = 1.0
 """So long nothing is asked after a reader took too long and there can be no other."""
-HUNG_MAX = 4
+HUNG_READERS_MAX = 4
 """Readers that hang; when there are so many, names are no longer looked up."""
 
 
-class Question:
+class MetadataRequest:
     """What somebody waits for."""
 
     def __init__(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> None:
@@ -51,7 +51,7 @@ class Question:
         self.pod_uid = pod_uid
         self.user = user
         """Whose container it is; None: the host's."""
-        self.verdict: Verdict | None = None
+        self.state: ContainerState | None = None
         """Where that is asked for: what the runtime says of the end of this container."""
         self.took_s = 0.0
         self.answered = threading.Event()
@@ -64,7 +64,7 @@ class _Kept(NamedTuple):
     """As JSON: a tenth of the memory that the same takes as objects.  Bytes would keep the larger buffer of orjson."""
 
 
-class Names:
+class MetadataCache:
     """Answers within DEADLINE_S, from memory where nothing else is left."""
 
     def __init__(self, runtimes: Runtimes) -> None:
@@ -75,8 +75,8 @@ class Names:
         """Pod uid -> what its containers tell of the pod; the pause container is there first."""
         self._news = threading.Condition()
         """Guards what waits: names that a record waits for come first, then verdicts, then what nobody waits for."""
-        self._questions: deque[Question] = deque()
-        self._verdicts: deque[Question] = deque()
+        self._questions: deque[MetadataRequest] = deque()
+        self._verdicts: deque[MetadataRequest] = deque()
         self._paths: deque[str] = deque()
         self._paths_bytes = 0
         self._all_wait = False
@@ -91,7 +91,7 @@ class Names:
         """Records that did not wait for an answer any longer."""
         self._start_reader()
 
-    def expect(self, path: str | None) -> None:
+    def prefetch(self, path: str | None) -> None:
         """A cgroup is there, or None for all that are: read what it is, soon."""
         with self._news:
             if path is not None and self._paths_bytes + len(path) + _PATH_BYTES <= WAITING_BYTES_MAX:
@@ -101,38 +101,40 @@ class Names:
                 self._all_wait = True
             self._news.notify()
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         """What is known of a container, of a user's if there is one; empty where nothing is."""
         kept = self._kept.get((container_id, user))
         if kept is None or time.monotonic() > kept.fresh_until_s:
-            self._ask(Question(container_id, runtime, pod_uid, user))
+            self._ask(MetadataRequest(container_id, runtime, pod_uid, user))
             kept = self._kept.get((container_id, user))
-        found: Facts = orjson.loads(kept.facts) if kept else {}
+        found: ContainerMetadata = orjson.loads(kept.facts) if kept else {}
         pod = self._pods.get(pod_uid) if pod_uid is not None and user is None else None
         return found if pod is None else {**orjson.loads(pod), **found}
 
-    def ask_verdict(self, container_id: str, runtime: str, user: int | None = None) -> Question:
+    def request_state(self, container_id: str, runtime: str, user: int | None = None) -> MetadataRequest:
         """Have the runtime's files read; nobody waits.
 
         ``answered`` is set when that is done, and ``verdict`` then tells what the runtime says of the container's end,
         or None.
         """
-        question = Question(container_id, runtime, None, user)
+        question = MetadataRequest(container_id, runtime, None, user)
         with self._news:
             self._verdicts.append(question)
             self._news.notify()
         self._replace_hung_reader()
         return question
 
-    def _ask(self, question: Question) -> None:
-        if self._hung >= HUNG_MAX or time.monotonic() < self._not_before_s:
+    def _ask(self, question: MetadataRequest) -> None:
+        if self._hung >= HUNG_READERS_MAX or time.monotonic() < self._not_before_s:
             return
         if self._reader is None and not self._start_reader():
             return
         with self._news:
             self._questions.append(question)
             self._news.notify()
-        if not question.answered.wait(DEADLINE_S):
+        if not question.answered.wait(TIMEOUT_S):
             self.timeouts += 1
             self._replace_reader()
 
@@ -140,7 +142,7 @@ class Names:
         busy_since_s = self._busy_since_s
         if self._reader is None:
             self._start_reader()
-        elif busy_since_s is not None and time.monotonic() - busy_since_s > DEADLINE_S and self._hung < HUNG_MAX:
+        elif busy_since_s is not None and time.monotonic() - busy_since_s > TIMEOUT_S and self._hung < HUNG_READERS_MAX:
             self.timeouts += 1
             self._replace_reader()
 
@@ -149,7 +151,7 @@ class Names:
         with self._news:
             is_replaced = self._start_reader()
             self._hung += is_replaced
-        self._not_before_s = 0.0 if is_replaced else time.monotonic() + PAUSE_S
+        self._not_before_s = 0.0 if is_replaced else time.monotonic() + RETRY_AFTER_S
 
     def _start_reader(self) -> bool:
         with self._news:  # for which it waits: it may not be through with its first question before it is known here
@@ -165,7 +167,7 @@ class Names:
             try:
                 read()
             except Exception as error:  # whatever is in those files, the next container is read
-                self._runtimes.note(repr(error))
+                self._runtimes.count_error(repr(error))
             with self._news:
                 if threading.current_thread() is not self._reader:  # it took too long, and another one took over
                     self._hung -= 1
@@ -200,15 +202,15 @@ class Names:
             self._read_cgroup(path)
 
     def _read_cgroup(self, path: str) -> None:
-        shown = cgroup_path.identify(path)
+        shown = cgroup_path.parse_cgroup_path(path)
         owner = owner_of(shown._asdict())
-        container, user = owner.container or shown.container, user_of(owner)
+        container, user = owner.container or shown.container, user_manager_uid(owner)
         # What is made inside of a container is called as that container likes, and as often as it likes.
         if container is not None and (shown.owner is None or user is not None):
             pod_uid = owner.kubernetes["pod_uid"] if owner.kubernetes else None
-            self._read(Question(container["id"], container["runtime"], pod_uid, user))
+            self._read(MetadataRequest(container["id"], container["runtime"], pod_uid, user))
 
-    def _answer(self, question: Question, read: Callable[[Question], None]) -> None:
+    def _answer(self, question: MetadataRequest, read: Callable[[MetadataRequest], None]) -> None:
         began_s = time.monotonic()
         try:
             read(question)
@@ -216,16 +218,16 @@ class Names:
             question.took_s = time.monotonic() - began_s
             question.answered.set()
 
-    def _judge(self, question: Question) -> None:
+    def _judge(self, question: MetadataRequest) -> None:
         if question.runtime is not None:
-            question.verdict = self._runtimes.verdict(question.container_id, question.runtime, question.user)
+            question.state = self._runtimes.fetch_state(question.container_id, question.runtime, question.user)
 
-    def _read(self, question: Question) -> None:
+    def _read(self, question: MetadataRequest) -> None:
         began_s = time.monotonic()
-        found = self._runtimes.find(question.container_id, question.runtime, question.pod_uid, question.user)
+        found = self._runtimes.fetch_metadata(question.container_id, question.runtime, question.pod_uid, question.user)
         if found:
             now_s = time.monotonic()
-            fresh_until_s = now_s + max(FRESH_S, SHARE * (now_s - began_s))
+            fresh_until_s = now_s + max(FRESH_S, REREAD_FACTOR * (now_s - began_s))
             _keep(
                 self._kept, (question.container_id, question.user), _Kept(fresh_until_s, orjson.dumps(found).decode())
             )
@@ -237,5 +239,5 @@ class Names:
 def _keep(kept: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     kept[key] = value
     kept.move_to_end(key)
-    if len(kept) > KEPT_MAX:
+    if len(kept) > CACHED_MAX:
         kept.popitem(last=False)

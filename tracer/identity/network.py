@@ -26,10 +26,10 @@ from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
 from tracer.records.owner import Interface
 
-DEADLINE_S = 0.2
-DEAR_S, SHARE = 0.02, 50
+READ_TIMEOUT_S = 0.2
+SLOW_S, REREAD_FACTOR = 0.02, 50
 """A namespace that takes longer to read is not read again for so many times as long: 2 % of the time are its."""
-DEAR_MAX = 1024
+SLOW_MAX = 1024
 ENTRIES_MAX = 4096
 BYTES_MAX = 2 << 20
 """Of all entries: a container can name its interfaces and addresses as it likes, and have thousands."""
@@ -54,9 +54,9 @@ _FALLBACK_TYPES = frozenset({768, 769, 776, 778, 823})
 """tunl0, ip6tnl0, sit0, gre0, ip6gre0: in every namespace where the host has the module, and nothing in them."""
 
 
-Found = tuple[int, int | None, str]
+NamespaceContents = tuple[int, int | None, str]
 """Inode number, cookie, interfaces as JSON."""
-Read = Callable[[str, int | None], Found | None]
+ReadNamespace = Callable[[str, int | None], NamespaceContents | None]
 
 
 class _Entry(NamedTuple):
@@ -72,14 +72,14 @@ class _Messages(NamedTuple):
     address: type[Any]
 
 
-class Namespaces:
+class NetworkNamespaces:
     """What is known of network namespaces; for one thread at a time.  Keeps no descriptor open and no thread alive.
 
-    ``far`` does what ``read`` does, elsewhere.  Raises TracerError (EXIT_USAGE) where pyroute2 is missing.
+    ``read_remotely`` does what ``read`` does, elsewhere.  Raises TracerError (EXIT_USAGE) where pyroute2 is missing.
     """
 
     def __init__(self) -> None:
-        self.far: Read = self.read
+        self.read_remotely: ReadNamespace = self.read
         messages = _import_messages()
         self._messages = messages
         self._links = _request(messages.link, _RTM_GETLINK, [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)])
@@ -92,14 +92,14 @@ class Namespaces:
         """When namespaces that take long are read again, by their inodes."""
         self._thread: threading.Thread | None = None
 
-    def learn(self, handle: str | int) -> int | None:
+    def snapshot(self, handle: str | int) -> int | None:
         """Read what is in the namespace of a process, or behind a path, and remember it; its inode number.
 
         None: there is no such namespace any more, or it could not be read within DEADLINE_S.
         """
-        return self._learn(handle, None)
+        return self._snapshot(handle, None)
 
-    def lookup(self, inode: int, pids: Iterable[int] = (), cookie: int = 0) -> list[Interface] | None:
+    def look_up(self, inode: int, pids: Iterable[int] = (), cookie: int = 0) -> list[Interface] | None:
         """The interfaces: through one of the processes, else through a mounted handle, else from memory.
 
         Inode numbers are given again.  The kernel's cookie of the namespace (``net->net_cookie``) is not: only with it
@@ -118,12 +118,12 @@ class Namespaces:
         if began_s < self._not_before_s.get(inode, 0.0):
             return False
         handle = self._find(inode, pids)
-        is_read = handle is not None and self._learn(handle, inode) is not None
+        is_read = handle is not None and self._snapshot(handle, inode) is not None
         now_s = time.monotonic()
         self._not_before_s.pop(inode, None)
-        if now_s - began_s > DEAR_S:
-            self._not_before_s[inode] = now_s + SHARE * (now_s - began_s)
-            if len(self._not_before_s) > DEAR_MAX:
+        if now_s - began_s > SLOW_S:
+            self._not_before_s[inode] = now_s + REREAD_FACTOR * (now_s - began_s)
+            if len(self._not_before_s) > SLOW_MAX:
                 del self._not_before_s[next(iter(self._not_before_s))]
         return is_read
 
@@ -133,16 +133,16 @@ class Namespaces:
         if entry is not None:
             self._bytes -= len(entry.interfaces)
 
-    def _learn(self, handle: str | int, expected: int | None) -> int | None:
+    def _snapshot(self, handle: str | int, expected: int | None) -> int | None:
         path = f"/proc/{handle}/ns/net" if isinstance(handle, int) else handle
-        found = self.far(path, expected)
+        found = self.read_remotely(path, expected)
         if found is None:
             return None
         inode, cookie, interfaces = found
         self._remember(inode, _Entry(cookie, interfaces.encode()))
         return inode
 
-    def read(self, path: str, expected: int | None) -> Found | None:
+    def read(self, path: str, expected: int | None) -> NamespaceContents | None:
         """What is in the namespace behind a path; None: it is none, or not that with the expected inode number."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -198,13 +198,13 @@ class Namespaces:
         if thread is None:
             os.close(entered)
             return None
-        thread.join(DEADLINE_S)
+        thread.join(READ_TIMEOUT_S)
         # The kernel may let it wait for its lock on all interfaces of the host (rtnl) for longer than that.
         self._thread = thread if thread.is_alive() else None
         return result[0] if result and isinstance(result[0], _Entry) else None
 
     def _enter(self, descriptor: int, result: list[_Entry | Exception]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + READ_TIMEOUT_S
         try:
             try:
                 if self._setns(descriptor, _CLONE_NEWNET) != 0:

@@ -17,7 +17,7 @@ _CONTROLLER = "(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|n
 _MOUNT = re.compile(rf"^/sys/fs/cgroup(?:/(?:unified|systemd|{_CONTROLLER}(?:,{_CONTROLLER})*))?(?=/|$)")
 
 
-class Resolved(TypedDict):
+class ResolvedTarget(TypedDict):
     cgroup: str
     level: Level
     container: Container | None
@@ -28,7 +28,7 @@ class Resolved(TypedDict):
     """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
-def resolve(target: str, runtimes: Runtimes) -> Resolved:
+def resolve_target(target: str, runtimes: Runtimes) -> ResolvedTarget:
     """The same objects as in a record, with the names that the runtimes' files tell now.
 
     ``target``: a cgroup path, the pid of a process, or the name of a container, pod or unit that runs.
@@ -38,13 +38,13 @@ def resolve(target: str, runtimes: Runtimes) -> Resolved:
     if is_pid(target):
         path = _path_of_pid(int(target))
     elif target.startswith("/"):
-        path = typed_path(target)
+        path = normalize_cgroup_path(target)
     else:
         path = _path_of_name(target, runtimes)
-    whose = enrich.identify(path, runtimes.find)
+    whose = enrich.resolve_cgroup(path, runtimes.fetch_metadata)
     return {
         "cgroup": path,
-        "level": cgroup_path.level(path),
+        "level": cgroup_path.classify_cgroup(path),
         "container": whose.container,
         "kubernetes": whose.kubernetes,
         "systemd": whose.systemd,
@@ -67,7 +67,7 @@ def _path_of_name(target: str, runtimes: Runtimes) -> str:
     """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
     name, only = split_kind(target, MATCHERS)
     paths = [_shown(path) for path in cgroupfs.list_cgroups()]
-    identified = {path: enrich.identify(path, runtimes.find)._asdict() for path in paths}
+    identified = {path: enrich.resolve_cgroup(path, runtimes.fetch_metadata)._asdict() for path in paths}
     for kind in MATCHERS if only is None else (only,):
         found = _topmost([path for path, fields in identified.items() if MATCHERS[kind](name, fields)])
         if kind == "pod":  # where only its containers' cgroups have its name
@@ -96,7 +96,9 @@ def _topmost(paths: list[str]) -> list[str]:
 
 def _pod_of(path: str) -> str:
     parent = os.path.dirname(path)
-    return parent if cgroup_path.level(path) != "pod" and cgroup_path.level(parent) == "pod" else path
+    return (
+        parent if cgroup_path.classify_cgroup(path) != "pod" and cgroup_path.classify_cgroup(parent) == "pod" else path
+    )
 
 
 def _shown(path: str) -> str:
@@ -104,7 +106,7 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def typed_path(text: str) -> str:
+def normalize_cgroup_path(text: str) -> str:
     """A cgroup's path as records spell it, wherever the user copied it from.
 
     Raises TracerError (exit code 2) where it is not absolute.
@@ -115,13 +117,13 @@ def typed_path(text: str) -> str:
     return _MOUNT.sub("", path).rstrip("/") or "/"
 
 
-def owner_name(text: str) -> str:
+def format_owner(text: str) -> str:
     """KIND:NAME of the container, pod or unit that a cgroup is of.
 
     Raises TracerError (exit code 2) for one of the host's own.
     """
-    path = typed_path(text)
-    own = owner_of(cgroup_path.identify(path)._asdict())
+    path = normalize_cgroup_path(text)
+    own = owner_of(cgroup_path.parse_cgroup_path(path)._asdict())
     if own.container is not None:
         return f"container:{own.container['id']}"
     if own.kubernetes is not None and own.kubernetes["pod_uid"]:

@@ -12,7 +12,7 @@ TEXT_MAX = 512
 LABELS_MAX_BYTES = 4096
 
 
-class Facts(TypedDict, total=False):
+class ContainerMetadata(TypedDict, total=False):
     """What was found; a key that is missing was not."""
 
     runtime: str
@@ -27,27 +27,27 @@ class Facts(TypedDict, total=False):
     container_name: str
 
 
-class _Verdict(TypedDict):
+class _ContainerState(TypedDict):
     running: bool
     oom_killed: bool | None
     exit_code: int | None
 
 
-class Verdict(_Verdict, total=False):
+class ContainerState(_ContainerState, total=False):
     """The runtime's own word on how a container ended."""
 
     finished_at: str | int
     """As the runtime has it, RFC 3339 in any zone or Unix time in nanoseconds; of a container that has ended."""
 
 
-def verdict(running: bool, oom_killed: Any, exit_code: Any, finished: Any = None) -> Verdict:
+def make_state(running: bool, oom_killed: Any, exit_code: Any, finished: Any = None) -> ContainerState:
     """A verdict of values of any type; a container that runs has no exit code yet."""
-    told: Verdict = {
+    told: ContainerState = {
         "running": running,
         "oom_killed": oom_killed if isinstance(oom_killed, bool) else None,
-        "exit_code": None if running else number(exit_code),
+        "exit_code": None if running else to_int(exit_code),
     }
-    finished_at = number(finished) or text(finished)
+    finished_at = to_int(finished) or to_text(finished)
     if not running and finished_at is not None:
         told["finished_at"] = finished_at
     return told
@@ -62,7 +62,7 @@ KUBERNETES_LABELS = {
 """What the kubelet tells every runtime."""
 
 
-def parse(data: bytes, source: str) -> dict[str, Any]:
+def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
     """A JSON object.
 
     Raises UnreadableError.
@@ -76,32 +76,32 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
     return value
 
 
-def child(value: dict[str, Any], key: str) -> dict[str, Any]:
+def get_object(value: dict[str, Any], key: str) -> dict[str, Any]:
     """A member that should be an object; empty where it is not."""
     member = value.get(key)
     return member if isinstance(member, dict) else {}
 
 
-def text(value: Any) -> str | None:
+def to_text(value: Any) -> str | None:
     """A string that is no longer than TEXT_MAX; the names of files among them may be no UTF-8."""
     if not isinstance(value, str) or not value:
         return None
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:TEXT_MAX]
 
 
-def number(value: Any) -> int | None:
+def to_int(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def put(facts: Facts, **found: Any) -> None:
+def set_strings(facts: ContainerMetadata, **found: Any) -> None:
     """Add what was found and is a string."""
     for key, value in found.items():
-        checked = text(value)
+        checked = to_text(value)
         if checked is not None:
             facts[key] = checked  # type: ignore[literal-required]
 
 
-def put_labels(facts: Facts, labels: dict[str, Any]) -> None:
+def set_labels(facts: ContainerMetadata, labels: dict[str, Any]) -> None:
     """Add labels, as many as fit."""
     kept: dict[str, str] = {}
     room = LABELS_MAX_BYTES
@@ -116,5 +116,5 @@ def put_labels(facts: Facts, labels: dict[str, Any]) -> None:
     facts["labels"] = kept
 
 
-def put_kubernetes(facts: Facts, labels: dict[str, Any]) -> None:
-    put(facts, **{field: labels.get(label) for field, label in KUBERNETES_LABELS.items()})
+def set_kubernetes(facts: ContainerMetadata, labels: dict[str, Any]) -> None:
+    set_strings(facts, **{field: labels.get(label) for field, label in KUBERNETES_LABELS.items()})

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity import containerd, containers_storage, docker, kubelet
-from tracer.identity.runtime_metadata import Facts, Verdict
+from tracer.identity.runtime_metadata import ContainerMetadata, ContainerState
 from tracer.linux import safe_files
 from tracer.linux.safe_files import UnreadableError
 
@@ -28,21 +28,21 @@ ROOTS: Mapping[str, tuple[str, ...]] = {
 }
 """Name -> folders, as distributions and Kubernetes have them; those that are not there cost one system call."""
 
-_FINDERS: tuple[tuple[str, str, Callable[[str, str], Facts | None]], ...] = (
-    ("docker", "docker", docker.find),
-    ("containerd", "containerd", containerd.find),
-    ("containerd", "containerd-root", containerd.find_in_database),
-    ("podman", "containers-storage", containers_storage.find_podman),
-    ("cri-o", "containers-storage", containers_storage.find_crio),
+_METADATA_SOURCES: tuple[tuple[str, str, Callable[[str, str], ContainerMetadata | None]], ...] = (
+    ("docker", "docker", docker.fetch_metadata),
+    ("containerd", "containerd", containerd.fetch_from_bundle),
+    ("containerd", "containerd-root", containerd.fetch_from_database),
+    ("podman", "containers-storage", containers_storage.fetch_podman_metadata),
+    ("cri-o", "containers-storage", containers_storage.fetch_crio_metadata),
 )
-_JUDGES: tuple[tuple[str, str, Callable[[str, str], Verdict | None]], ...] = (
-    ("docker", "docker", docker.verdict),
-    ("containerd", "containerd-root", containerd.verdict),
-    ("podman", "containers-storage", containers_storage.verdict_podman),
-    ("cri-o", "containers-storage", containers_storage.verdict_crio),
+_STATE_SOURCES: tuple[tuple[str, str, Callable[[str, str], ContainerState | None]], ...] = (
+    ("docker", "docker", docker.fetch_state),
+    ("containerd", "containerd-root", containerd.fetch_state),
+    ("podman", "containers-storage", containers_storage.fetch_podman_state),
+    ("cri-o", "containers-storage", containers_storage.fetch_crio_state),
 )
 
-_FOLDERS = (
+_CONTAINER_FOLDERS = (
     ("docker", "containers", "docker"),
     ("containerd-root", "io.containerd.grpc.v1.cri/containers", "containerd"),
     ("containerd-root", "io.containerd.cri.v1.runtime/containers", "containerd"),
@@ -53,7 +53,7 @@ _FOLDERS = (
 )
 """Root, folder below it, runtime: in these each container has a folder that is called by its id."""
 
-_NAMES = {
+_DESCRIPTIONS = {
     "docker": "names of Docker's containers",
     "containerd": "names of containerd's containers",
     "containerd-root": "names of containerd's containers",
@@ -64,7 +64,7 @@ _NAMES = {
 """What each of ROOTS tells."""
 
 
-class Read(Protocol):
+class CallReader(Protocol):
     """Calls one of QUESTIONS, wherever that may be done."""
 
     def __call__(self, question: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
@@ -75,28 +75,28 @@ def _directly(question: Callable[[str, str], _Answer], folder: str, subject: str
     return question(folder, subject)
 
 
-def list_names(folder: str, name: str) -> list[str]:
+def list_entries(folder: str, name: str) -> list[str]:
     """Raises UnreadableError."""
     return list(safe_files.list_directory(folder, name))
 
 
-def folder_owner(folder: str, _subject: str) -> int | None:
+def read_owner(folder: str, _subject: str) -> int | None:
     """Who decides what is in it, beside root."""
     return safe_files.directory_owner(folder)
 
 
-QUESTIONS: tuple[Callable[[str, str], object], ...] = (
-    *(find for _, _, find in _FINDERS),
-    *(judge for _, _, judge in _JUDGES),
-    kubelet.find,
-    kubelet.find_pod,
-    list_names,
-    folder_owner,
+READ_FUNCTIONS: tuple[Callable[[str, str], object], ...] = (
+    *(find for _, _, find in _METADATA_SOURCES),
+    *(judge for _, _, judge in _STATE_SOURCES),
+    kubelet.fetch_container_metadata,
+    kubelet.fetch_pod_metadata,
+    list_entries,
+    read_owner,
 )
 """All that reads a folder."""
 
 
-def parse_root(text: str) -> tuple[str, str]:
+def parse_runtime_root(text: str) -> tuple[str, str]:
     """``NAME=FOLDER``.
 
     Raises TracerError (exit code 2) where it is something else.
@@ -114,7 +114,7 @@ def parse_root(text: str) -> tuple[str, str]:
 class Runtimes:
     """Reads what the runtimes of this host know of a container."""
 
-    def __init__(self, roots: Iterable[tuple[str, str]] = (), read: Read = _directly) -> None:
+    def __init__(self, roots: Iterable[tuple[str, str]] = (), read: CallReader = _directly) -> None:
         """``roots``: pairs of a name in ROOTS and a folder, which take the place of the usual ones."""
         self._read = read
         own: dict[str, list[str]] = {}
@@ -127,52 +127,54 @@ class Runtimes:
         self.unread: dict[str, str] = {}
         """By folder, what could not be read in it first, and what may be missing for that."""
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         """What is known of a container; empty where nothing is.
 
         ``runtime`` is what the cgroup's path tells; with None all runtimes are asked.  ``user``: whose it is, if it is
         in that user's part of the cgroup tree.  Then only folders that are his tell of it, and of no other's.
         """
-        found: Facts = {}
+        found: ContainerMetadata = {}
         if not _is_name(container_id):
             return found
-        for name, root, find in _FINDERS:
+        for name, root, find in _METADATA_SOURCES:
             if name == found.get("runtime", runtime or name):  # what the first one told stays
                 found = {**(self._first(root, find, container_id, user) or {}), **found}
         if pod_uid is not None and "pod_name" not in found:
-            logged = self._first("container-logs", kubelet.find, container_id, user)
-            logged = logged or self._first("pod-logs", kubelet.find_pod, pod_uid, user) or {}
+            logged = self._first("container-logs", kubelet.fetch_container_metadata, container_id, user)
+            logged = logged or self._first("pod-logs", kubelet.fetch_pod_metadata, pod_uid, user) or {}
             found = {**logged, **found}
         return found
 
-    def verdict(self, container_id: str, runtime: str, user: int | None = None) -> Verdict | None:
+    def fetch_state(self, container_id: str, runtime: str, user: int | None = None) -> ContainerState | None:
         """What the runtime says of a container's end; None where its files do not tell."""
         if _is_name(container_id):
-            for name, root, judge in _JUDGES:
+            for name, root, judge in _STATE_SOURCES:
                 if name == runtime:
                     return self._first(root, judge, container_id, user)
         return None
 
-    def known(self) -> Iterator[tuple[str, str | None]]:
+    def list_containers(self) -> Iterator[tuple[str, str | None]]:
         """Ids of the host's containers of which there are files, and which runtime's; some more than once, some no
         containers."""
-        for root, name, runtime in _FOLDERS:
+        for root, name, runtime in _CONTAINER_FOLDERS:
             for folder in self._of(root, None):
                 try:
-                    for found in self._read(list_names, folder, name):
+                    for found in self._read(list_entries, folder, name):
                         if _is_name(found):
                             yield found, runtime
                 except UnreadableError as error:
-                    self._note_unread(root, folder, error)
+                    self._record_unread(root, folder, error)
 
-    def note(self, error: str) -> None:
+    def count_error(self, error: str) -> None:
         """Count a part of a record that stays unknown."""
         self.errors += 1
         self.last_error = error
 
-    def _note_unread(self, root: str, folder: str, error: UnreadableError) -> None:
-        self.note(str(error))
-        self.unread.setdefault(folder, f"{error}; {_NAMES[root]} may be missing")
+    def _record_unread(self, root: str, folder: str, error: UnreadableError) -> None:
+        self.count_error(str(error))
+        self.unread.setdefault(folder, f"{error}; {_DESCRIPTIONS[root]} may be missing")
 
     def _of(self, root: str, user: int | None) -> Iterator[str]:
         """The folders that tell of the host's containers, or of this user's.
@@ -181,9 +183,9 @@ class Runtimes:
         """
         for folder in self._roots[root]:
             try:
-                owner = self._read(folder_owner, folder, "")
+                owner = self._read(read_owner, folder, "")
             except UnreadableError as error:
-                self._note_unread(root, folder, error)
+                self._record_unread(root, folder, error)
                 continue
             if owner == user if user is not None else owner in (0, os.geteuid()):
                 yield folder
@@ -195,7 +197,7 @@ class Runtimes:
             try:
                 answer = self._read(question, folder, subject)
             except UnreadableError as error:
-                self._note_unread(root, folder, error)
+                self._record_unread(root, folder, error)
                 continue
             if answer is not None:
                 return answer

@@ -11,9 +11,9 @@ from tracer.encoding import encoder
 from tracer.logs import kmsg
 from tracer.logs.kills import KillFilter, KillSearch, ReadOptions
 from tracer.logs.log_file import STDIN
-from tracer.records.conclusions import since_boot, uptime_s
+from tracer.records.conclusions import format_uptime, uptime_s
 from tracer.records.model import OomKill
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 
 
 def parse(files: list[str], wanted: KillFilter, form: ReadOptions, sentence: bool = False) -> int:
@@ -85,9 +85,9 @@ class _Printer:
         self._seq += 1
         if self._sentence:
             uptime = uptime_s(record)
-            when = record["time"] or ("at an unknown time" if uptime is None else since_boot(uptime))
+            when = record["time"] or ("at an unknown time" if uptime is None else format_uptime(uptime))
             said = f"{when} {record['host']['name'] or ''}".rstrip()
-            print(printable(f"{said}: {describe(record)}"))
+            print(printable(f"{said}: {describe_kill(record)}"))
         else:
             sys.stdout.buffer.write(encoder.encode(record))
         if self._at_once:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tracer.base.clock import monotonic_ns
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.encoding import encoder
-from tracer.identity.enrich import name_cgroups
+from tracer.identity.enrich import enrich_cgroups
 from tracer.logs import kmsg
 from tracer.logs.boots import Boots, LatestBoots, latest
 from tracer.logs.formats import Origin
@@ -220,7 +220,7 @@ class KillSearch:
 
     def _put(self, record: OomKill, host: Host, report: VictimReport, origin: Origin) -> None:
         record["host"] = host
-        name_cgroups(record)
+        enrich_cgroups(record)
         number = None if self._boot_number is None else self._boots.of(report, origin)
         if not self._filter.takes(record):
             return

@@ -10,7 +10,7 @@ from tracer.identity import cgroup_path
 from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
 from tracer.logs.oom_tasks import TaskRow
 from tracer.logs.victim_report import Counter, VictimReport
-from tracer.records.model import NO_LIMIT_BYTES, NOBODY, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.records.model import HOST_PLACEHOLDER, NO_LIMIT_BYTES, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
 from tracer.records.owner import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
@@ -71,7 +71,7 @@ class LogRecords:
             "id": kill_id,
             "time": self._time(report),
             "seq": 0,
-            "host": NOBODY,
+            "host": HOST_PLACEHOLDER,
             "source": "kernel_log",
             "delayed": True,
             "reduced": False,
@@ -138,7 +138,10 @@ def _whose_limit(report: VictimReport) -> Identity:
     if above is None or may_be_cut(above):
         return _NOBODYS
     path = above.decode("utf-8", "backslashreplace")
-    whose, below = cgroup_path.identify(path), cgroup_path.identify(f"{path.rstrip('/')}/x.slice/x.service")
+    whose, below = (
+        cgroup_path.parse_cgroup_path(path),
+        cgroup_path.parse_cgroup_path(f"{path.rstrip('/')}/x.slice/x.service"),
+    )
     return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
 
 

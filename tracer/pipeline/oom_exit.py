@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracer.identity.metadata_cache import Names, Question
-from tracer.identity.runtime_metadata import Verdict
+from tracer.identity.metadata_cache import MetadataCache, MetadataRequest
+from tracer.identity.runtime_metadata import ContainerState
 from tracer.linux import procfs
 from tracer.records.model import OomExit, OomKill
-from tracer.records.owner import owner_of, user_of
+from tracer.records.owner import owner_of, user_manager_uid
 
 VICTIMS_MAX = 4096
 """Kills whose exits are yet to come."""
@@ -58,7 +58,9 @@ class Exits:
     no other record waits for it.
     """
 
-    def __init__(self, names: Names | None, lives: Callable[[int, int], bool | None] = procfs.is_running) -> None:
+    def __init__(
+        self, names: MetadataCache | None, lives: Callable[[int, int], bool | None] = procfs.is_running
+    ) -> None:
         """``lives`` tells whether the process with this pid and start does; None: unknown."""
         self._names = names
         self._lives = lives
@@ -66,13 +68,13 @@ class Exits:
         self._waiting: list[tuple[int, int, _Waiting]] = []
         """When each is due, their order, and what waits: a heap."""
         self._order = itertools.count()
-        self._asked: dict[_Key, tuple[int, Question]] = {}
+        self._asked: dict[_Key, tuple[int, MetadataRequest]] = {}
         """When the containers of those that wait were asked about last."""
 
     def killed(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
         """A victim whose exit will come."""
         container, owner = record["container"], owner_of(record)
-        user = user_of(owner)
+        user = user_manager_uid(owner)
         is_known = owner.container is not None or user is not None
         if container is not None and (container["node_container_id"] is not None or not is_known):
             container = None  # its own runtime is inside of another container, or nobody knows whose it is
@@ -128,7 +130,7 @@ class Exits:
         left = [waiting for _, _, waiting in sorted(self._waiting, key=lambda each: each[:2])]
         self._waiting.clear()
         keys = {key for each in left if (key := _key(each.victim))}
-        questions = {key: self._names.ask_verdict(*key) for key in keys} if self._names is not None else {}
+        questions = {key: self._names.request_state(*key) for key in keys} if self._names is not None else {}
         until_s = time.monotonic() + END_S
         for question in questions.values():
             question.answered.wait(max(0.0, until_s - time.monotonic()))
@@ -136,7 +138,7 @@ class Exits:
             self._look_at_init(each)
             key = _key(each.victim)
             if key in questions:
-                _put(each.record, questions[key].verdict)
+                _put(each.record, questions[key].state)
         self._asked.clear()
         return [each.record for each in left]
 
@@ -155,8 +157,8 @@ class Exits:
             return now_ns + LOOK_NS
         if asked_ns >= waiting.exited_ns + SETTLE_NS:
             self._look_at_init(waiting)
-            _put(waiting.record, question.verdict)
-            verdict = question.verdict
+            _put(waiting.record, question.state)
+            verdict = question.state
             if verdict is None or not verdict["running"] or waiting.record["container_init_died"] is False:
                 return None
         again_ns = asked_ns + max(SETTLE_NS, int(COST * question.took_s * 1e9))
@@ -173,7 +175,7 @@ class Exits:
     def _ask(self, key: _Key, now_ns: int) -> int:
         """Ask about a container; when to look for the answer."""
         assert self._names is not None
-        self._asked[key] = now_ns, self._names.ask_verdict(*key)
+        self._asked[key] = now_ns, self._names.request_state(*key)
         return now_ns + LOOK_NS
 
     def _forget(self) -> None:
@@ -187,6 +189,6 @@ def _key(victim: _Victim) -> _Key | None:
     return (victim.container_id, victim.runtime, victim.user) if victim.container_id and victim.runtime else None
 
 
-def _put(record: OomExit, verdict: Verdict | None) -> None:
+def _put(record: OomExit, verdict: ContainerState | None) -> None:
     if verdict is not None:
         record["runtime_verdict"] = {"oom_killed": verdict["oom_killed"], "exit_code": verdict["exit_code"]}

@@ -13,8 +13,8 @@ from tracer.pipeline import oom_kill_brief
 from tracer.pipeline.console_report import Report, read_report
 from tracer.pipeline.incidents import Kill
 from tracer.records.model import (
+    HOST_PLACEHOLDER,
     NO_LIMIT_BYTES,
-    NOBODY,
     Breakdown,
     Candidate,
     Incident,
@@ -22,7 +22,7 @@ from tracer.records.model import (
     OomExit,
     OomKill,
     Scope,
-    Sharer,
+    SharedMmProcess,
     Source,
     Trigger,
     Victim,
@@ -87,7 +87,7 @@ class Records:
             "id": self.kill_id(victim.header.incident_ns, victim.pid or victim.tid),
             "time": boottime_to_rfc3339(victim.header.time_ns),
             "seq": 0,
-            "host": NOBODY,
+            "host": HOST_PLACEHOLDER,
             "source": self._source,
             "delayed": boottime_ns() - victim.header.time_ns > DELAYED_NS,
             "reduced": victim.brief is not None,
@@ -113,7 +113,7 @@ class Records:
             "id": self.kill_id(event.header.incident_ns, event.pid),
             "time": boottime_to_rfc3339(event.header.time_ns),
             "seq": 0,
-            "host": NOBODY,
+            "host": HOST_PLACEHOLDER,
             "incident_id": self._incident_id(event.header.incident_ns),
             "pid": event.pid,
             "after_ns": max(0, event.header.time_ns - event.killed_ns),  # the signal comes before the mark
@@ -244,7 +244,7 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
     peak_rss_bytes = _pages(event.peak_rss_pages)
     if peak_rss_bytes is not None and rss_bytes is not None:
         peak_rss_bytes = max(peak_rss_bytes, rss_bytes)  # the kernel notes the peak only when memory is given back
-    sharers: list[Sharer] = [{"pid": sharer.pid, "comm": wire.text(sharer.comm)} for sharer in kill.sharers]
+    sharers: list[SharedMmProcess] = [{"pid": sharer.pid, "comm": wire.text(sharer.comm)} for sharer in kill.sharers]
     return {
         "pid": event.pid if known else None,
         "tid": event.tid,

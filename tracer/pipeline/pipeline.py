@@ -13,18 +13,18 @@ from tracer.base.log import warn
 from tracer.capture import wire
 from tracer.capture.ringbuf_retention import Backlog, Place
 from tracer.identity import enrich
-from tracer.identity.metadata_cache import Names
+from tracer.identity.metadata_cache import MetadataCache
 from tracer.pipeline.deduplication import Handover
 from tracer.pipeline.incidents import Incidents, Kill, Told
 from tracer.pipeline.oom_exit import Exits
 from tracer.pipeline.oom_kill import Records
 from tracer.pipeline.stream import Stream
 from tracer.reading.procfs_reader import ProcfsReader
-from tracer.records.filter import Filter, LeftOut
+from tracer.records.filter import ExcludedIds, Filter
 from tracer.records.model import OomExit, OomKill
 
 if TYPE_CHECKING:
-    from tracer.identity.interface_cache import Interfaces
+    from tracer.identity.interface_cache import InterfaceCache
 
 
 class Pipeline:
@@ -33,9 +33,9 @@ class Pipeline:
     def __init__(
         self,
         records: Records,
-        names: Names,
+        names: MetadataCache,
         redact: enrich.Redact,
-        interfaces: "Interfaces | None",
+        interfaces: "InterfaceCache | None",
         audit: Audit,
         backlogs: Sequence[Backlog],
         stream: Stream,
@@ -60,7 +60,7 @@ class Pipeline:
         """oom_kill records that were written."""
         self.filtered = 0
         """Those that the filter left out."""
-        self._left_out = LeftOut()
+        self._left_out = ExcludedIds()
 
     @property
     def incident_is_open(self) -> bool:
@@ -117,7 +117,7 @@ class Pipeline:
             return
         for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
             incident = built["incident"]
-            enrich.enrich(built, None, self._names, self.redact)
+            enrich.enrich_oom_kill(built, None, self._names, self.redact)
             self._write_if_wanted(built, [])
             noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
         let_go = self._audit.hold()  # on disk too early, they would be lost with this process
@@ -155,8 +155,8 @@ class Pipeline:
             self._exits.rename(old_id, built["id"])
             return
         known = victim.network_cookie, built["victim"]["cgroup"]
-        interfaces = partial(self._interfaces.lookup, *known) if self._interfaces else None
-        enrich.enrich(built, victim.started_ns, self._names, self.redact, interfaces, self._processes.look)
+        interfaces = partial(self._interfaces.look_up, *known) if self._interfaces else None
+        enrich.enrich_oom_kill(built, victim.started_ns, self._names, self.redact, interfaces, self._processes.look)
         self._exits.killed(built, victim.init_pid, victim.init_started_ns)
         places = [] if inherited else self._places(lambda backlog: backlog.incident(victim.header.incident_ns))
         in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
@@ -169,7 +169,7 @@ class Pipeline:
         return [Place(backlog, position) for backlog, position in found if position is not None]
 
     def _write_if_wanted(self, record: OomKill, places: Sequence[Place]) -> None:
-        if self.wanted.passes(record):
+        if self.wanted.matches(record):
             self.kills += self._stream.write(record, places)
             return
         self.filtered += 1

@@ -13,7 +13,7 @@ from tracer.config.options import SigkillOption
 from tracer.identity import cgroup_path
 from tracer.pipeline.incidents import KILLED
 from tracer.pipeline.oom_kill import DELAYED_NS
-from tracer.records.model import NOBODY, Sigkill, SigkillSender, Source
+from tracer.records.model import HOST_PLACEHOLDER, Sigkill, SigkillSender, Source
 
 HOLD_NS = 1_000_000_000
 """The OOM killer marks its victim right after the signal; so long is waited for the mark where the kernel kills."""
@@ -98,7 +98,7 @@ class Sigkills:
         if self._scope != "containers":
             return self._scope == "all"
         path = _path(event.cgroup, event.flags & wire.SIGKILL_CGROUP)
-        return path is not None and cgroup_path.identify(path).container is not None
+        return path is not None and cgroup_path.parse_cgroup_path(path).container is not None
 
     def _record(self, event: wire.SigkillEvent) -> Sigkill:
         truncated = []
@@ -111,7 +111,7 @@ class Sigkills:
             "id": f"{self._boot}-{event.header.time_ns:x}-{event.pid}",
             "time": boottime_to_rfc3339(event.header.time_ns),
             "seq": 0,
-            "host": NOBODY,
+            "host": HOST_PLACEHOLDER,
             "source": self._source,
             "delayed": boottime_ns() - event.header.time_ns > DELAYED_NS,
             "victim": {

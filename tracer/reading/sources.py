@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tracer.base.hung_disk import DiskWorker
-from tracer.identity.runtimes import QUESTIONS, Runtimes
+from tracer.identity.runtimes import READ_FUNCTIONS, Runtimes
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import procfs_reader
 from tracer.reading.directory_reader import DirectoryReader
@@ -15,12 +15,12 @@ from tracer.reading.procfs_reader import ProcfsReader
 from tracer.reading.reader_processes import ReaderPool
 
 if TYPE_CHECKING:
-    from tracer.identity.interface_cache import Interfaces
-    from tracer.identity.network import Found, Namespaces
+    from tracer.identity.interface_cache import InterfaceCache
+    from tracer.identity.network import NamespaceContents, NetworkNamespaces
 
 NAMESPACE_S = 0.3
 """How long a visit to a network namespace may take, which itself ends after 0.2 s."""
-FUNCTIONS: tuple[Callable[..., object], ...] = (*procfs_reader.FUNCTIONS, *QUESTIONS)
+FUNCTIONS: tuple[Callable[..., object], ...] = (*procfs_reader.FUNCTIONS, *READ_FUNCTIONS)
 """What a reader does."""
 
 
@@ -38,12 +38,12 @@ class Reading:
 
         Raises TracerError (EXIT_USAGE) where ``network`` is asked for, and pyroute2 is missing.
         """
-        self.interfaces: Interfaces | None = None
-        self._namespaces: Namespaces | None = None
+        self.interfaces: InterfaceCache | None = None
+        self._namespaces: NetworkNamespaces | None = None
         if network:
             from tracer.identity import network as namespaces  # needs pyroute2, and takes 2 MB
 
-            self._namespaces = namespaces.Namespaces()
+            self._namespaces = namespaces.NetworkNamespaces()
             functions = (*functions, self._namespaces.read)
         gc.collect()
         gc.freeze()  # what is there stays in memory that they share: gc.collect() writes into what it looks at
@@ -63,13 +63,13 @@ class Reading:
         if self._namespaces is not None:
             from tracer.identity import interface_cache
 
-            self.interfaces = interface_cache.Interfaces(self._namespaces, self._read_namespace)
+            self.interfaces = interface_cache.InterfaceCache(self._namespaces, self._read_namespace)
 
     def close(self) -> None:
         """End the processes that read, as the end of this process does."""
         self.readers.close()
 
-    def _read_namespace(self, path: str, expected: int | None) -> "Found | None":
+    def _read_namespace(self, path: str, expected: int | None) -> "NamespaceContents | None":
         assert self._namespaces is not None
         try:
             found = self.readers.ask(NAMESPACE_S, self._namespaces.read, path, expected)

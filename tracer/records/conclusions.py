@@ -72,7 +72,7 @@ def trigger_role(record: OomKill) -> TriggerRole | None:
     return "outsider" if is_inside is False else "requester"
 
 
-def trigger_name(trigger: Trigger) -> str:
+def format_trigger(trigger: Trigger) -> str:
     """``sh (pid 7)``; of a thread whose process is unknown ``sh (thread 7)``."""
     if trigger["pid"] is not None:
         return f"{trigger['comm']} (pid {trigger['pid']})"
@@ -101,7 +101,7 @@ def is_allocating_task(record: OomKill) -> bool:
     return "oom_kill_allocating_task" in (record["incident"]["message"] or "")
 
 
-def is_no_memcg(record: OomKill) -> bool:
+def is_host_or_nodes(record: OomKill) -> bool:
     """Whether the kernel says that no memory cgroup's limit was hit, where it says no more.
 
     Before Linux 5.3 its log does not tell the host from the memory nodes of a cpuset or of a policy; records that
@@ -119,7 +119,7 @@ def beancounter(record: OomKill) -> str | None:
     return None if match is None else match[1]
 
 
-def chosen(record: OomKill) -> Candidate | None:
+def chosen_candidate(record: OomKill) -> Candidate | None:
     """The candidate that the kernel chose; of a group kill the others die with it."""
     candidates = record["candidates"]
     return candidates[0] if candidates else None
@@ -161,6 +161,6 @@ def uptime_s(record: OomKill | Sigkill) -> float | None:
     return None if match is None else int(match[1], 16) / 1e6
 
 
-def since_boot(uptime_s: float) -> str:
+def format_uptime(uptime_s: float) -> str:
     """``9.04 s after boot``: the number is that in the log."""
     return f"{uptime_s:.2f} s after boot"

@@ -10,10 +10,10 @@ from typing import Any
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.records.owner import owner_of
 
-OWNERS = frozenset(("container", "kubernetes", "systemd"))
+OWNER_PARTS = frozenset(("container", "kubernetes", "systemd"))
 """What the host's own runtimes and systemd say counts here, lest anybody hide behind a name that is his to choose."""
 
-LEFT_OUT_MAX = 4096
+EXCLUDED_IDS_MAX = 4096
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "cgroup": ("victim.cgroup",),
     "comm": ("victim.comm",),
@@ -40,13 +40,13 @@ class Filter:
     Raises TracerError (exit code 2) where a name is none of FIELDS.
     """
 
-    def __init__(self, only: Pairs, unwanted: Pairs) -> None:
-        self._only = _compile(only)
-        self._unwanted = _compile(unwanted)
+    def __init__(self, include: Pairs, exclude: Pairs) -> None:
+        self._include = _compile(include)
+        self._exclude = _compile(exclude)
 
-    def passes(self, record: Mapping[str, Any]) -> bool:
-        wanted = all(_matches(record, name, pattern) for name, pattern in self._only)
-        return wanted and not any(_matches(record, name, pattern) for name, pattern in self._unwanted)
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        is_included = all(_matches(record, name, pattern) for name, pattern in self._include)
+        return is_included and not any(_matches(record, name, pattern) for name, pattern in self._exclude)
 
 
 def _compile(pairs: Pairs) -> list[tuple[str, re.Pattern[str]]]:
@@ -61,13 +61,13 @@ def _compile(pairs: Pairs) -> list[tuple[str, re.Pattern[str]]]:
 def _matches(record: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> bool:
     for path in FIELDS[name]:
         part, _, field = path.partition(".")
-        value = ((getattr(owner_of(record), part) if part in OWNERS else record.get(part)) or {}).get(field)
+        value = ((getattr(owner_of(record), part) if part in OWNER_PARTS else record.get(part)) or {}).get(field)
         if isinstance(value, str) and pattern.match(value):
             return True
     return False
 
 
-class LeftOut:
+class ExcludedIds:
     """Ids of kills that a filter left out, for their exits: those of the last LEFT_OUT_MAX."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class LeftOut:
 
     def add(self, kill_id: str) -> None:
         self._ids[kill_id] = None
-        if len(self._ids) > LEFT_OUT_MAX:
+        if len(self._ids) > EXCLUDED_IDS_MAX:
             self._ids.popitem(last=False)
 
     def __contains__(self, kill_id: str) -> bool:

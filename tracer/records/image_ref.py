@@ -4,7 +4,7 @@
 from typing import NamedTuple
 
 
-class Image(NamedTuple):
+class ImageRef(NamedTuple):
     """``registry.example:5000/shop/cart:2.4@sha256:...``; each part but the name may be missing."""
 
     name: str
@@ -13,7 +13,7 @@ class Image(NamedTuple):
     """The whole reference with the digest, without the tag."""
 
 
-def split(text: str) -> Image | None:
+def parse_image_ref(text: str) -> ImageRef | None:
     """None: it is the id of an image (``sha256:...``), not its name."""
     if text.startswith("sha256:"):
         return None
@@ -21,4 +21,4 @@ def split(text: str) -> Image | None:
     name, colon, tag = rest.rpartition(":")
     if not colon or "/" in tag:
         name, tag = rest, ""
-    return Image(name, tag or None, f"{name}@{digest}" if at else None)
+    return ImageRef(name, tag or None, f"{name}@{digest}" if at else None)

@@ -4,6 +4,6 @@
 NESTED = b'{"schema":'
 ECS = b'{"event":{"module":"oomtrace",'
 OTEL = b'{"EventName":"oomtrace.'
-HEADS = (NESTED, ECS, OTEL)
+LINE_PREFIXES = (NESTED, ECS, OTEL)
 EVENT_PREFIX = "oomtrace."
 """Of the names of OpenTelemetry's events; the record's type follows."""

@@ -11,7 +11,7 @@ with nanoseconds.  Bytes that a container chose (comm, cgroup, command line) are
 
 from typing import Annotated, Literal, TypedDict
 
-from tracer.records.owner import OWNER, Container, Kubernetes, Network, Owner, Systemd
+from tracer.records.owner import OWNER_DESCRIPTION, Container, Kubernetes, Network, Owner, Systemd
 
 SCHEMA = 1
 
@@ -32,7 +32,7 @@ class Host(TypedDict):
     labels: Annotated[dict[str, str] | None, "Operator-defined labels (`--label`); null for a log."]
 
 
-NOBODY: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
+HOST_PLACEHOLDER: Host = {"name": "", "boot_id": None, "kernel": "", "labels": None}
 """Of a record that is still to be written."""
 
 
@@ -92,7 +92,7 @@ class Ancestor(TypedDict):
     comm: Annotated[str, "Its name."]
 
 
-class Sharer(TypedDict):
+class SharedMmProcess(TypedDict):
     """A process on the same memory."""
 
     pid: Annotated[int, "Process id in the host's PID namespace."]
@@ -128,7 +128,7 @@ class Victim(TypedDict):
         "Parent, the parent's parent, ... up to the init of its PID namespace, at most eight.",
     ]
     shared_mm: Annotated[
-        list[Sharer] | None,
+        list[SharedMmProcess] | None,
         "Other processes with the same memory (vfork, CLONE_VM): they die too, unlogged and uncounted by the kernel.",
     ]
 
@@ -189,7 +189,7 @@ class OomKill(Base):
     container: Annotated[Container | None, "The victim's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
-    owner: Annotated[Owner | None, OWNER]
+    owner: Annotated[Owner | None, OWNER_DESCRIPTION]
     network: Annotated[Network | None, "The victim's network namespace; null if its task could not be read."]
     truncated: Annotated[list[str], "Fields that were cut, by path (`victim.cmdline`)."]
 
@@ -239,7 +239,7 @@ class SigkillSender(TypedDict):
     container: Annotated[Container | None, "The sender's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The sender's pod."]
     systemd: Annotated[Systemd | None, "The sender's unit."]
-    owner: Annotated[Owner | None, OWNER]
+    owner: Annotated[Owner | None, OWNER_DESCRIPTION]
 
 
 class Sigkill(Base):
@@ -257,7 +257,7 @@ class Sigkill(Base):
     container: Annotated[Container | None, "The victim's container; null if it was in none."]
     kubernetes: Annotated[Kubernetes | None, "The victim's pod."]
     systemd: Annotated[Systemd | None, "The victim's unit."]
-    owner: Annotated[Owner | None, OWNER]
+    owner: Annotated[Owner | None, OWNER_DESCRIPTION]
     truncated: Annotated[list[str], "Fields that were cut, by path (`container.labels`)."]
 
 

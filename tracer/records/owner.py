@@ -78,7 +78,7 @@ class Owner(TypedDict):
     systemd: Annotated[Systemd | None, "The unit of the host's systemd; for a user's processes the user's unit."]
 
 
-OWNER = (
+OWNER_DESCRIPTION = (
     "The container, pod and unit that the host's own runtimes and systemd created, if `container`, `kubernetes` or "
     "`systemd` is inside of them and so named by processes in there; null: those three are the host's own."
 )
@@ -117,7 +117,7 @@ def owner_of(fields: Mapping[str, Any]) -> Identity:
     return Identity(container, owner["kubernetes"], owner["systemd"])
 
 
-def by_owner(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_owner_identity(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record for those who know one container, pod and unit only: the owner's; what is inside stands apart."""
     if record.get("owner") is None:
         return record
@@ -127,7 +127,7 @@ def by_owner(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**record, **owner._asdict(), "owner": None, "inner": inner}
 
 
-def user_of(owner: Identity) -> int | None:
+def user_manager_uid(owner: Identity) -> int | None:
     """The user below whose systemd it is; None: it is in a container, or the host's."""
     unit = owner.systemd["unit"] if owner.systemd is not None and owner.container is None else None
     digits = (unit or "").removeprefix("user@").removesuffix(".service")

@@ -8,11 +8,11 @@ import orjson
 
 from tracer.records.line_prefix import EVENT_PREFIX
 
-Id = tuple[str, str]
+RecordId = tuple[str, str]
 """Type and id of a record: ``("oom_kill", "edc589e9-1c5c1eee28-548")``."""
 
 
-def ids(lines: Iterable[bytes]) -> set[Id]:
+def extract_record_ids(lines: Iterable[bytes]) -> set[RecordId]:
     """Of those that have one; whatever is no record is passed over."""
     found = set()
     for line in lines:
@@ -20,13 +20,13 @@ def ids(lines: Iterable[bytes]) -> set[Id]:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        own = identify(record)
+        own = extract_record_id(record)
         if own is not None:
             found.add(own)
     return found
 
 
-def identify(fields: Any) -> Id | None:
+def extract_record_id(fields: Any) -> RecordId | None:
     """Of what a line of any style holds."""
     if not isinstance(fields, dict):
         return None

@@ -3,10 +3,10 @@
 
 from tracer.records.model import Host, OomExit, OomKill, Sigkill
 
-SAME_S = 2.0
+CLOCK_TOLERANCE_S = 2.0
 """So far the clocks of a kernel log and of the programs may be apart."""
 
-Kill = OomKill | Sigkill
+KillRecord = OomKill | Sigkill
 
 
 def is_same_host(one: Host, other: Host) -> bool:
@@ -18,7 +18,7 @@ def is_same_host(one: Host, other: Host) -> bool:
     return one["name"].partition(".")[0] == other["name"].partition(".")[0]
 
 
-def may_be_same(one: Kill, other: Kill) -> bool:
+def may_be_same_kill(one: KillRecord, other: KillRecord) -> bool:
     """Whether thread, name and host agree, and the ids do not tell two; when they were says the rest."""
     if one["victim"]["tid"] != other["victim"]["tid"] or _has_other_id(one, other):
         return False
@@ -26,7 +26,7 @@ def may_be_same(one: Kill, other: Kill) -> bool:
     return (None in comms or comms[0] == comms[1]) and is_same_host(one["host"], other["host"])
 
 
-def has_same_id(one: Kill, other: Kill) -> bool:
+def has_same_id(one: KillRecord, other: KillRecord) -> bool:
     """Whether the ids say so, of two of the same thread: a log that does not name its boot has 0 for it."""
     if one["id"] == other["id"]:
         return True
@@ -34,7 +34,7 @@ def has_same_id(one: Kill, other: Kill) -> bool:
     return rest == other_rest and rest[:1] == "k" and "0" in (boot, other_boot)
 
 
-def _has_other_id(one: Kill, other: Kill) -> bool:
+def _has_other_id(one: KillRecord, other: KillRecord) -> bool:
     """Whether the ids say that they are two: of two boots, or of one at other microseconds since it."""
     (boot, _, rest), (other_boot, _, other_rest) = one["id"].partition("-"), other["id"].partition("-")
     if boot != other_boot:
@@ -42,7 +42,7 @@ def _has_other_id(one: Kill, other: Kill) -> bool:
     return rest[:1] == other_rest[:1] == "k" and rest != other_rest
 
 
-class Exits:
+class ExitIndex:
     """Exits, which may stand in another file than their kill, and before it."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Exits:
         known = [each for each in self._exits.get(record["id"], ()) if each["host"]["name"] != record["host"]["name"]]
         self._exits[record["id"]] = [*known, record]
 
-    def of(self, kill: Kill) -> OomExit | None:
+    def find(self, kill: KillRecord) -> OomExit | None:
         """That of a kill; None: there is none."""
         found = self._exits.get(kill["id"], ())
         return next((each for each in found if is_same_host(each["host"], kill["host"])), None)

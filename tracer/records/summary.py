@@ -9,8 +9,8 @@ from tracer.records.conclusions import (
     beancounter,
     bound_bytes,
     is_allocating_task,
+    is_host_or_nodes,
     is_limit_lowered,
-    is_no_memcg,
     trigger_role,
 )
 from tracer.records.matching import shown_container, shown_unit
@@ -19,7 +19,7 @@ from tracer.records.model import OomKill
 _HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had no memory left"
 
 
-def describe(record: OomKill) -> str:
+def describe_kill(record: OomKill) -> str:
     """Who was killed, whose limit was hit, how big it was, who asked for the memory."""
     victim = record["victim"]
     who = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']}{_place(record)})"
@@ -56,7 +56,7 @@ def _why(record: OomKill) -> str:
         }[record["incident"]["scope"]]
         if (number := beancounter(record)) is not None:
             why = f"because the beancounter (UB) {number} had no memory left"
-        elif is_no_memcg(record):
+        elif is_host_or_nodes(record):
             why = _HOST_OR_NODES
     if role is None:
         return why
@@ -71,7 +71,7 @@ def _requester(record: OomKill) -> str:
     return trigger["comm"] + ("" if trigger["pid"] is None else f" (pid {trigger['pid']})")
 
 
-def summary(record: Mapping[str, Any]) -> str:
+def summarize(record: Mapping[str, Any]) -> str:
     """Of a record of any type and any version, what can be said of it; printable, on one line."""
     kind = str(record.get("type"))
     try:
@@ -127,7 +127,7 @@ def _stop(record: Mapping[str, Any]) -> str:
 
 
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "oom_kill": lambda record: describe(cast(OomKill, record)),
+    "oom_kill": lambda record: describe_kill(cast(OomKill, record)),
     "oom_exit": _oom_exit,
     "sigkill": _sigkill,
     "gap": _gap,

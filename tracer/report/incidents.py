@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tracer.records.model import OomExit, OomKill, Record
-from tracer.records.recurrence import Regularity, regularity
-from tracer.records.same_kill import SAME_S, Exits, has_same_id, may_be_same
+from tracer.records.recurrence import Regularity, assess_regularity
+from tracer.records.same_kill import CLOCK_TOLERANCE_S, ExitIndex, has_same_id, may_be_same_kill
 from tracer.report.whose import whose
 
 
@@ -43,7 +43,7 @@ class Workload:
         self.incidents = incidents
         self.victims = victims
         """Its own: an incident may have those of others, too."""
-        self.regularity: Regularity = regularity(
+        self.regularity: Regularity = assess_regularity(
             [incident.time_s for incident in incidents if incident.time_s is not None]
         )
 
@@ -71,18 +71,22 @@ class _Told:
     def places(self) -> Iterator[tuple[int, int] | str]:
         """Where twins meet: one of these is the same, or a thread's time is the next one or the one before."""
         if self.time_s is not None:
-            yield self.best["victim"]["tid"], int(self.time_s // SAME_S)
+            yield self.best["victim"]["tid"], int(self.time_s // CLOCK_TOLERANCE_S)
         yield self.best["id"].partition("-")[2]
 
     def is_same(self, other: "_Told") -> bool:
         """Of two of the same id, whether they are of one kill.  What lacks a host must not make one of two hosts."""
-        return all(may_be_same(each, one) for each in self._all for one in other._all)
+        return all(may_be_same_kill(each, one) for each in self._all for one in other._all)
 
     def is_twin(self, other: "_Told") -> bool:
         """Of two of other ids, one of which is a kernel log's, as those of the programs are certain."""
         if "kernel_log" not in (self.best["source"], other.best["source"]):
             return False
-        near = self.time_s is not None and other.time_s is not None and abs(self.time_s - other.time_s) <= SAME_S
+        near = (
+            self.time_s is not None
+            and other.time_s is not None
+            and abs(self.time_s - other.time_s) <= CLOCK_TOLERANCE_S
+        )
         return (near or has_same_id(self.best, other.best)) and self.is_same(other)
 
     def join(self, other: "_Told") -> None:
@@ -126,7 +130,7 @@ class Collection:
     def __init__(self) -> None:
         self._kills: dict[str, list[_Told]] = {}
         """By their ids: those of two hosts may be the same."""
-        self._exits = Exits()
+        self._exits = ExitIndex()
         self.repeated = 0
         """Kills that had been read already, from another source."""
         self.missing = 0
@@ -155,7 +159,7 @@ class Collection:
         found: dict[_Key, Incident] = {}
         same = _Same()
         for told in self._joined():
-            kill = Kill(told.best, self._exits.of(told.best), told.lines)
+            kill = Kill(told.best, self._exits.find(told.best), told.lines)
             key = same.join(told.incidents)
             if key not in found:
                 found[key] = Incident(None)

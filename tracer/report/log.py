@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
 from tracer.base.printable import printable
-from tracer.identity.enrich import name_cgroups
+from tracer.identity.enrich import enrich_cgroups
 from tracer.logs.formats import Origin
 from tracer.logs.host_reports import HostReports
 from tracer.logs.log_file import LogFile
@@ -117,7 +117,7 @@ class LogKills:
 
     def _tell(self, record: OomKill, host: Host, report: VictimReport, origin: Origin) -> None:
         record["host"] = host
-        name_cgroups(record)
+        enrich_cgroups(record)
         self._remarks.add_kill(record["time"], self._calendar.assumes_year)
         self._told.add(origin)
         since = report.incident_ns or 0

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tracer.base.printable import printable
-from tracer.records.conclusions import since_boot, trigger_name, trigger_role, uptime_s
+from tracer.records.conclusions import format_trigger, format_uptime, trigger_role, uptime_s
 from tracer.records.model import OomKill
 from tracer.records.recurrence import Regularity
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 from tracer.report.incidents import Incident, Kill, Workload
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.whose import whose
@@ -61,12 +61,12 @@ def _table(workloads: Sequence[Workload]) -> Iterator[str]:
 
 def pattern_text(found: Regularity) -> str:
     """What the intervals between kills say, in our own words alone."""
-    if found.verdict == "too few":
+    if found.pattern == "too few":
         return f"too few to tell ({_count(found.incidents, 'dated incident')})"
     middle = span_text(found.median_s)
-    if found.verdict == "saw-tooth":
-        return f"saw-tooth: {found.near} of {found.incidents - 1} intervals near {middle}"
-    if found.verdict == "burst":
+    if found.pattern == "saw-tooth":
+        return f"saw-tooth: {found.near_median} of {found.incidents - 1} intervals near {middle}"
+    if found.pattern == "burst":
         return f"bursts: {found.bursts}, the largest of {found.largest_burst} incidents"
     shortest, longest = span_text(found.shortest_s), span_text(found.longest_s)
     return f"irregular: {shortest} to {longest}, median {middle}"
@@ -84,11 +84,11 @@ def span_text(span_s: float | None) -> str:
 def _incident(incident: Incident) -> Iterator[str]:
     first = incident.kills[0].record
     time, uptime = first["time"], uptime_s(first)
-    when = "At an unknown time" if uptime is None else since_boot(uptime)
+    when = "At an unknown time" if uptime is None else format_uptime(uptime)
     yield f"## {f'{time[:19]}Z' if time and incident.time_s is not None else when}"
     for kill in incident.kills[:_MOST_VICTIMS]:
         yield ""
-        yield code(describe(kill.record))
+        yield code(describe_kill(kill.record))
     if len(incident.kills) > _MOST_VICTIMS:
         yield ""
         yield f"{len(incident.kills) - _MOST_VICTIMS} more victims died with them."
@@ -121,7 +121,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
             yield "memory under it", memory
     role = trigger_role(record)
     if record["trigger"] is not None and role is not None:
-        yield "lowered by" if role == "writer" else "asked for memory", code(trigger_name(record["trigger"]))
+        yield "lowered by" if role == "writer" else "asked for memory", code(format_trigger(record["trigger"]))
     if kill.exit is not None:
         died = {True: "the container died with it", False: "the container runs on", None: ""}
         said = f"after {kill.exit['after_ns'] / 1e6:.1f} ms, {died[kill.exit['container_init_died']]}"

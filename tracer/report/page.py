@@ -16,8 +16,8 @@ from tracer import __version__
 from tracer.base.clock import format_rfc3339
 from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
-from tracer.records.conclusions import since_boot, trigger_role, uptime_s
-from tracer.records.summary import describe
+from tracer.records.conclusions import format_uptime, trigger_role, uptime_s
+from tracer.records.summary import describe_kill
 from tracer.report.incidents import Incident, workloads
 from tracer.report.markdown import pattern_text
 from tracer.report.memory import bound_bytes, parts
@@ -59,7 +59,7 @@ def _line(incident: Incident) -> dict[str, Any]:
     """All that is told of an incident; the page reads it when it is looked at."""
     kills = incident.kills
     return {
-        "said": [printable(describe(kill.record)) for kill in kills],
+        "said": [printable(describe_kill(kill.record)) for kill in kills],
         "parts": [list(part) for part in parts(kills[0].record["limit"])],
         "role": trigger_role(kills[0].record),
         "sinceBoot": _since_boot(incident),
@@ -72,7 +72,7 @@ def _line(incident: Incident) -> dict[str, Any]:
 def _since_boot(incident: Incident) -> str | None:
     """When it was, if its log has no date."""
     uptime = uptime_s(incident.kills[0].record)
-    return None if uptime is None else since_boot(uptime)
+    return None if uptime is None else format_uptime(uptime)
 
 
 def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:

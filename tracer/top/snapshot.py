@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     """The tightest above it."""
     next_of: tuple[str, ...]
     """Cgroups with a limit (HOST: the host) in which the kernel would take this process first."""
-    whose: enrich.Whose
+    whose: enrich.ResolvedIdentity
     cmdline: list[str]
     """Without its secrets."""
 
@@ -106,7 +106,7 @@ class Top:
         self._runtimes = runtimes
         self._read_processes = read_processes
         self._redactor = Redactor()
-        self._whose: dict[str, enrich.Whose] = {}
+        self._whose: dict[str, enrich.ResolvedIdentity] = {}
         self._users: dict[int, str] = {}
 
     def look(self) -> tuple[Host, list[Entry]]:
@@ -145,11 +145,11 @@ class Top:
                 self._users[uid] = str(uid)
         return self._users[uid]
 
-    def _owner(self, path: str | None) -> enrich.Whose:
+    def _owner(self, path: str | None) -> enrich.ResolvedIdentity:
         if path is None:
-            return enrich.Whose(None, None, None, None, False)
+            return enrich.ResolvedIdentity(None, None, None, None, False)
         if path not in self._whose:
-            whose = enrich.identify(shown(path), self._runtimes.find)
+            whose = enrich.resolve_cgroup(shown(path), self._runtimes.fetch_metadata)
             container = owner_of(whose._asdict()).container
             if container is not None and container["name"] is None:
                 return whose  # it may have a name at the next look
@@ -245,7 +245,7 @@ def _limit_json(limit: Memcg) -> LimitJson:
     path = shown(limit.cgroup)
     return {
         "cgroup": path,
-        "level": cgroup_path.level(path),
+        "level": cgroup_path.classify_cgroup(path),
         "limit_bytes": limit.limit_bytes,
         "usage_bytes": limit.usage_bytes,
         "free_bytes": limit.free_bytes,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.base.printable import printable
-from tracer.records.conclusions import since_boot, trigger_name, trigger_role, uptime_s
+from tracer.records.conclusions import format_trigger, format_uptime, trigger_role, uptime_s
 from tracer.records.matching import shown_unit
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 from tracer.report.incidents import Incident, Kill
 from tracer.report.memory import bound_bytes, parts, size_text
 from tracer.report.whose import whose
@@ -45,7 +45,7 @@ def lines(incident: Incident) -> Iterator[Line]:
     """For the detail."""
     first = incident.kills[0]
     for kill in incident.kills[:MOST_VICTIMS]:
-        yield Line("said", "", printable(describe(kill.record)))
+        yield Line("said", "", printable(describe_kill(kill.record)))
     if len(incident.kills) > MOST_VICTIMS:
         yield Line("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
     for label, text in _facts(first):
@@ -58,7 +58,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
     record = kill.record
     victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
     uptime = uptime_s(record)
-    yield "time", record["time"] or ("not known" if uptime is None else since_boot(uptime))
+    yield "time", record["time"] or ("not known" if uptime is None else format_uptime(uptime))
     for label, name in whose(record).facets():
         if name is not None:
             yield label, name
@@ -69,7 +69,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         yield "limit", f"{limit['cgroup'] or 'a memory cgroup'}{usage}"
     role = trigger_role(record)
     if trigger is not None and role is not None:
-        yield "lowered by" if role == "writer" else "asked", trigger_name(trigger)
+        yield "lowered by" if role == "writer" else "asked", format_trigger(trigger)
     if kill.exit is not None:
         died = {True: ", and the container with it", False: "; the container runs on", None: ""}
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"

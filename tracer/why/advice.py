@@ -12,7 +12,7 @@ from tracer.base.printable import printable
 from tracer.records.conclusions import beancounter
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import OomKill
-from tracer.records.owner import Identity, owner_of, user_of
+from tracer.records.owner import Identity, owner_of, user_manager_uid
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import container_word, kubectl, owner, set_limit, shell_word
@@ -226,7 +226,7 @@ def _logs(verdict: Verdict) -> list[str]:
 
 def _tmpfs(kill: OomKill) -> list[str]:
     owner = owner_of(kill)
-    container = owner.container or (kill["container"] if user_of(owner) is not None else None)
+    container = owner.container or (kill["container"] if user_manager_uid(owner) is not None else None)
     if container is None or container["runtime"] not in ("docker", "podman"):
         return ["df -h -t tmpfs", "ipcs -m"]
     return [f"{container['runtime']} exec {container_word(container)} df -h"]

@@ -59,7 +59,7 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
     read = sources.read(
         question.records,
         question.logs,
-        runtimes.find,
+        runtimes.fetch_metadata,
         lambda kill: search.may_be_of(kill, target),
         host,
     )

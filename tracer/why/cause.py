@@ -3,12 +3,12 @@
 
 from typing import Literal
 
-from tracer.identity.cgroup_path import CONTAINER_ROOTS, identify
-from tracer.records.conclusions import is_no_memcg
+from tracer.identity.cgroup_path import CONTAINER_ROOTS, parse_cgroup_path
+from tracer.records.conclusions import is_host_or_nodes
 from tracer.records.matching import Kind, is_below
 from tracer.records.model import OomKill
 from tracer.records.owner import Identity, owner_of
-from tracer.records.same_kill import Kill
+from tracer.records.same_kill import KillRecord
 
 Cause = Literal[
     "own_limit", "limit_above", "limit_below", "cgroup_limit", "some_limit", "host", "nodes", "host_or_nodes", "sysrq",
@@ -25,7 +25,7 @@ OOM: frozenset[Cause] = frozenset(
 )
 
 
-def cause_of(kill: Kill, kind: Kind, is_inner: bool = False) -> Cause:
+def cause_of(kill: KillRecord, kind: Kind, is_inner: bool = False) -> Cause:
     """What the kill was for, seen from what is asked for; ``is_inner``: that is in a container, or a user's."""
     if kill["type"] == "sigkill":
         return "sigkill"
@@ -40,12 +40,12 @@ def cause_of(kill: Kill, kind: Kind, is_inner: bool = False) -> Cause:
         return _of_limit(kill, limit["cgroup"], kind, is_inner)
     if scope == "memcg":
         return "some_limit"
-    return "host_or_nodes" if is_no_memcg(kill) else "oom"
+    return "host_or_nodes" if is_host_or_nodes(kill) else "oom"
 
 
 def _of_limit(kill: OomKill, path: str, kind: Kind, is_inner: bool) -> Cause:
     own = kill["victim"]["cgroup"]
-    whose, is_top = identify(path), _is_top(path)
+    whose, is_top = parse_cgroup_path(path), _is_top(path)
     victims = Identity(kill["container"], kill["kubernetes"], kill["systemd"])
     if not is_inner and kind not in ("pid", "process"):
         whose, victims = owner_of(whose._asdict()), owner_of(kill)
@@ -81,5 +81,5 @@ def _is_top(path: str) -> bool:
     parent, _, name = path.rstrip("/").rpartition("/")
     if name in CONTAINER_ROOTS:
         return _is_top(parent)
-    container, above = identify(path).container, identify(parent).container
+    container, above = parse_cgroup_path(path).container, parse_cgroup_path(parent).container
     return container is not None and (above is None or above["id"] != container["id"])

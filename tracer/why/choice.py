@@ -3,7 +3,7 @@
 
 from typing import Literal, TypedDict
 
-from tracer.records.conclusions import LOG_CANDIDATES, chosen, is_allocating_task
+from tracer.records.conclusions import LOG_CANDIDATES, chosen_candidate, is_allocating_task
 from tracer.records.model import Candidate, OomKill
 
 ChosenBy = Literal["allocating_task", "group", "group_first", "only", "oom_score_adj", "score", "size"]
@@ -21,7 +21,7 @@ class Choice(TypedDict):
 
 def choice(kill: OomKill) -> Choice | None:
     """None: nothing tells."""
-    victim, first, is_group = kill["victim"], chosen(kill), kill["incident"]["group_kill"] is True
+    victim, first, is_group = kill["victim"], chosen_candidate(kill), kill["incident"]["group_kill"] is True
     is_first = first is not None and first["pid"] == victim["pid"]
     if is_allocating_task(kill):
         return {"by": "allocating_task", "other": None, "of": None}

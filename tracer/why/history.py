@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from tracer.records.model import OomKill
-from tracer.records.recurrence import Verdict, regularity
+from tracer.records.recurrence import Pattern, assess_regularity
 from tracer.why.moment import seconds
 
 DAY_S = 86400.0
@@ -23,7 +23,7 @@ class History(TypedDict):
     """The median time from one to the next."""
     regular: bool
     """Whether the pattern is a saw-tooth: something fills the limit at an even pace, and again."""
-    pattern: Verdict
+    pattern: Pattern
     """As the report has it."""
 
 
@@ -33,13 +33,13 @@ def history(kills: Iterable[OomKill], now_s: float) -> History:
         first_of.setdefault((kill["host"]["name"], kill["incident"]["id"]), kill)
     times = sorted(kill["time"] for kill in first_of.values() if seconds(kill["time"]) is not None and kill["time"])
     moments = [at for at in map(seconds, times) if at is not None]
-    found = regularity(moments)
+    found = assess_regularity(moments)
     return {
         "total": len(first_of),
         "last_day": sum(now_s - DAY_S <= at for at in moments),
         "first": times[0] if times else None,
         "last": times[-1] if times else None,
         "pause_s": found.median_s,
-        "regular": found.verdict == "saw-tooth",
-        "pattern": found.verdict,
+        "regular": found.pattern == "saw-tooth",
+        "pattern": found.pattern,
     }

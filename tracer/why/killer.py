@@ -4,7 +4,7 @@
 from typing import Literal
 
 from tracer.records.model import Sigkill
-from tracer.records.owner import owner_of, user_of
+from tracer.records.owner import owner_of, user_manager_uid
 
 KillerKind = Literal[
     "kernel", "inside", "container", "systemd-oomd", "oom_daemon", "kubelet", "runtime", "systemd", "shell", "other"
@@ -28,7 +28,7 @@ def kind_of(kill: Sigkill) -> KillerKind:
         return "inside" if own.container is not None and own.container["id"] == owner.container["id"] else "container"
     name = sender["comm"]
     unit = owner.systemd["unit"] if owner.systemd is not None else None
-    if user_of(owner) is not None and sender["uid"] != 0:
+    if user_manager_uid(owner) is not None and sender["uid"] != 0:
         return "shell" if name in _SHELLS else "other"
     if name == "systemd-oomd" or unit == "systemd-oomd.service":
         return "systemd-oomd"

@@ -5,10 +5,10 @@ import re
 import shlex
 
 from tracer.base.printable import printable
-from tracer.identity.cgroup_path import identify, level
+from tracer.identity.cgroup_path import classify_cgroup, parse_cgroup_path
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
-from tracer.records.owner import Container, Kubernetes, owner_of, user_of
+from tracer.records.owner import Container, Kubernetes, owner_of, user_manager_uid
 from tracer.why.memory import Memory
 
 _MIB = 1 << 20
@@ -20,7 +20,9 @@ _DNS_NAME_MAX = 253
 def owner(kill: OomKill, memory: Memory) -> str:
     """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
     container, systemd = kill["container"], kill["systemd"]
-    of = identify(memory["cgroup"] or "")  # above the victim, so that names inside of the same container are the same
+    of = parse_cgroup_path(
+        memory["cgroup"] or ""
+    )  # above the victim, so that names inside of the same container are the same
     unit = None if systemd is None else systemd["unit"]
     if unit is not None and of.systemd is not None and of.systemd["unit"] == unit and memory["level"] == "unit":
         return f"unit {shown_unit(kill)}"
@@ -33,7 +35,7 @@ def owner(kill: OomKill, memory: Memory) -> str:
 def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
     """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
     path, kind = memory["cgroup"] or "", memory["level"]
-    shown, own = identify(path), owner_of(kill)
+    shown, own = parse_cgroup_path(path), owner_of(kill)
     of = owner_of(shown._asdict())
     if of.container is not None and (kind != "container" or _is_nested(shown.container)):
         return "It is set inside of the container.", []
@@ -43,7 +45,7 @@ def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
         return _set_kubernetes(own.kubernetes, kind == "pod")
     if own.container is not None and of.container is not None:
         return _set_container(own.container, memory, mib) if of.container["id"] == own.container["id"] else ("", [])
-    user = user_of(of)
+    user = user_manager_uid(of)
     if user is not None and kind == "container" and _is_same(shown.container, kill["container"]):
         where, commands = _set_container(kill["container"], memory, mib)  # type: ignore[arg-type]
         return f"The container is one of user {user}: run this as that user.{where and ' '}{where}", commands
@@ -68,7 +70,7 @@ def _is_same(one: Container | None, other: Container | None) -> bool:
 
 def _is_kubelets(path: str) -> bool:
     """Whether it is the cgroup of all pods, or of those of a class."""
-    return level(path) == "qos" or re.search(r"(?:/|-)kubepods(?:\.slice)?/?\Z", path) is not None
+    return classify_cgroup(path) == "qos" or re.search(r"(?:/|-)kubepods(?:\.slice)?/?\Z", path) is not None
 
 
 def _set_kubernetes(kubernetes: Kubernetes, is_pod: bool) -> tuple[str, list[str]]:

@@ -7,7 +7,7 @@ import time
 
 from tracer.base.clock import format_rfc3339
 from tracer.logs.times import Calendar
-from tracer.records.conclusions import since_boot
+from tracer.records.conclusions import format_uptime
 
 _MOST_NS = 1 << 63
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")
@@ -38,7 +38,7 @@ def told(moment: str | None) -> str:
 
 def moment(time: str | None, uptime_s: float | None) -> str:
     """``2026-11-24 03:51:53 UTC``, or ``9.04 s after boot`` where a log has nothing else."""
-    return told(time) if time is not None or uptime_s is None else since_boot(uptime_s)
+    return told(time) if time is not None or uptime_s is None else format_uptime(uptime_s)
 
 
 def at(time: str | None, uptime_s: float | None) -> str:

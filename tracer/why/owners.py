@@ -22,7 +22,7 @@ from tracer.records.matching import (
     workload,
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
-from tracer.records.same_kill import Kill
+from tracer.records.same_kill import KillRecord
 
 Key = tuple[str | None, ...]
 COMM_LEN = 15
@@ -42,7 +42,7 @@ class Other(TypedDict):
     """The name by which it is asked for."""
 
 
-def kinds_of(kill: Kill, name: str, ids: Sequence[str] = ()) -> list[Kind]:
+def kinds_of(kill: KillRecord, name: str, ids: Sequence[str] = ()) -> list[Kind]:
     """As what the name is that of this kill's victim; ``ids``: of containers that have it."""
     container, victim = owner_of(kill).container, kill["victim"]
     found = owner_kinds(name, kill)
@@ -59,7 +59,7 @@ def kinds_of(kill: Kill, name: str, ids: Sequence[str] = ()) -> list[Kind]:
     return found
 
 
-def is_full(name: str, kill: Kill, kind: Kind) -> bool:
+def is_full(name: str, kill: KillRecord, kind: Kind) -> bool:
     """Whether the name, which is that of the kill's victim as this kind, is its name in full."""
     owner = owner_of(kill)
     if kind == "container":
@@ -80,7 +80,7 @@ def is_full_pod(name: str, kubernetes: Kubernetes | None) -> bool:
     return kubernetes is not None and is_pod(name, kubernetes) and name != kubernetes["pod_name"]
 
 
-def key(kill: Kill, kind: Kind, *, inner: bool = False) -> Key:
+def key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> Key:
     """What those have in common that are counted as one; ``inner``: they are inside of something."""
     owner = owner_of(kill)
     if kind in ("pid", "process"):
@@ -101,7 +101,7 @@ def container_key(container: Container, pod: Kubernetes | None) -> Key:
     return "container", container["runtime"], container["name"], project, service
 
 
-def id_of(kill: Kill, kind: Kind) -> str | None:
+def id_of(kill: KillRecord, kind: Kind) -> str | None:
     """A container's id or a pod's uid, which is known where names are not."""
     container, pod = owner_of(kill).container, owner_of(kill).kubernetes
     if kind == "container":
@@ -109,7 +109,7 @@ def id_of(kill: Kill, kind: Kind) -> str | None:
     return pod["pod_uid"] if kind == "pod" and pod is not None else None
 
 
-def other(kills: Sequence[Kill], name: str, kind: Kind, *, inner: bool = False) -> Other:
+def other(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: bool = False) -> Other:
     """``kills``: of one that is not the one that the answer is about, the last one last."""
     kill, owner = kills[-1], owner_of(kills[-1])
     shown = name if kind in ("pid", "process") else _shown(kill, kind)
@@ -135,10 +135,10 @@ def sentence(others: Iterable[Other]) -> str | None:
     return f"Others have that name, and are not counted here: {'; '.join(parts)}." if parts else None
 
 
-def _pod(kill: Kill) -> Kubernetes | None:
+def _pod(kill: KillRecord) -> Kubernetes | None:
     return owner_of(kill).kubernetes
 
 
-def _shown(kill: Kill, kind: Kind) -> str:
+def _shown(kill: KillRecord, kind: Kind) -> str:
     shown = {"container": shown_container, "pod": shown_pod, "unit": shown_unit}.get(kind)
     return (shown(kill) if shown is not None else None) or "?"

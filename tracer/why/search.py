@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypedDict
 
-from tracer.identity.cgroup_path import identify
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.cgroup_path import parse_cgroup_path
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.identity.runtimes import Runtimes
 from tracer.linux import cgroupfs, procfs
 from tracer.records.conclusions import uptime_s
@@ -25,7 +25,7 @@ from tracer.records.matching import (
     split_kind,
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
-from tracer.records.same_kill import SAME_S, Kill, has_same_id, may_be_same
+from tracer.records.same_kill import CLOCK_TOLERANCE_S, KillRecord, has_same_id, may_be_same_kill
 from tracer.why import owners
 from tracer.why.moment import seconds, utc
 from tracer.why.owners import Other
@@ -82,12 +82,12 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
     inside: set[Kind] = set()
     full: set[Kind] = set()
     for container_id, runtime in _container_ids(runtimes) if only in (None, "container") else ():
-        found = runtimes.find(container_id, runtime, None)
+        found = runtimes.fetch_metadata(container_id, runtime, None)
         state = _named_state(name, container_id, found, runtimes)
         if state is not None:
             states.append(state)
     for path in cgroupfs.list_cgroups():
-        whose = identify(path)._asdict()
+        whose = parse_cgroup_path(path)._asdict()
         running |= set(owner_kinds(name, whose)) - {"container"}  # whether a container runs, its runtime's files say
         inside |= set(owner_kinds(f"*/{name}", whose))
         owner = owner_of(whose)
@@ -114,7 +114,7 @@ def _ordered(kinds: set[Kind]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def may_be_of(kill: Kill, target: Target) -> bool:
+def may_be_of(kill: KillRecord, target: Target) -> bool:
     """Whether the target names this kill's victim, or what is inside of something else."""
     return kind_of(kill, target) is not None or kind_of(kill, _anywhere(target)) is not None
 
@@ -123,17 +123,17 @@ def _anywhere(target: Target) -> Target:
     return Target(f"*/{target.name}", (), (), kind=target.kind)
 
 
-def kind_of(kill: Kill, target: Target) -> Kind | None:
+def kind_of(kill: KillRecord, target: Target) -> Kind | None:
     """As what the target names this kill's victim first; None: it is another's."""
     return next(iter(_kinds_of(kill, target)), None)
 
 
-def _kinds_of(kill: Kill, target: Target) -> list[Kind]:
+def _kinds_of(kill: KillRecord, target: Target) -> list[Kind]:
     kinds = owners.kinds_of(kill, target.name, target.ids)
     return [kind for kind in kinds if target.kind in (None, kind)]
 
 
-def is_inner(kill: Kill, target: Target, kind: Kind) -> bool:
+def is_inner(kill: KillRecord, target: Target, kind: Kind) -> bool:
     """Whether the target, which is of this kind, is in a container of the host's, or a user's: OWNER/NAME."""
     owner = owner_of(kill)
     if "/" not in target.name or kind in ("pid", "process"):
@@ -190,7 +190,7 @@ def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Foun
     return kind, kills, Target(named, (), inside, others=chosen.others)
 
 
-def _full_name(kill: Kill, kind: Kind) -> str:
+def _full_name(kill: KillRecord, kind: Kind) -> str:
     name = {"container": shown_container, "pod": shown_pod, "unit": shown_unit}[kind](kill)
     assert name is not None
     return name
@@ -313,27 +313,27 @@ def _rank(found: Found) -> int:
     return ("bpf", "bpf_tracepoints", "kernel_log").index(kill["source"])
 
 
-def _is_same(kill: Kill, other: Kill) -> bool:
+def _is_same(kill: KillRecord, other: KillRecord) -> bool:
     at, other_at = seconds(kill["time"]), seconds(other["time"])
-    near = at is not None and other_at is not None and abs(at - other_at) <= SAME_S
-    return (near or has_same_id(kill, other)) and may_be_same(kill, other)
+    near = at is not None and other_at is not None and abs(at - other_at) <= CLOCK_TOLERANCE_S
+    return (near or has_same_id(kill, other)) and may_be_same_kill(kill, other)
 
 
 def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
     """Containers of which there are files or cgroups, each once."""
     seen = set()
-    for container_id, runtime in runtimes.known():
+    for container_id, runtime in runtimes.list_containers():
         if container_id not in seen:
             seen.add(container_id)
             yield container_id, runtime
     for path in cgroupfs.list_cgroups():
-        container = owner_of(identify(path)._asdict()).container
+        container = owner_of(parse_cgroup_path(path)._asdict()).container
         if container is not None and container["id"] not in seen:
             seen.add(container["id"])
             yield container["id"], container["runtime"]
 
 
-def _named_state(name: str, container_id: str, found: Facts, runtimes: Runtimes) -> State | None:
+def _named_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> State | None:
     """Of a container that has the name."""
     container: Container = {
         "id": container_id,
@@ -360,9 +360,9 @@ def _named_state(name: str, container_id: str, found: Facts, runtimes: Runtimes)
     return state
 
 
-def _state(container_id: str, found: Facts, runtimes: Runtimes) -> State:
+def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> State:
     runtime = found.get("runtime")
-    verdict = None if runtime is None else runtimes.verdict(container_id, runtime)
+    verdict = None if runtime is None else runtimes.fetch_state(container_id, runtime)
     return {
         "id": container_id,
         "runtime": runtime,

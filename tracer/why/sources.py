@@ -20,7 +20,7 @@ from tracer.logs.kills import KillSearch
 from tracer.logs.kmsg import Kmsg
 from tracer.logs.log_file import LogFile, UnopenedError
 from tracer.records.model import Host, OomExit, Record
-from tracer.records.same_kill import Exits, Kill
+from tracer.records.same_kill import ExitIndex, KillRecord
 from tracer.why.watches import Part, Watch, watches
 
 RECORDS = "/var/log/oomtrace/*.json*"
@@ -36,7 +36,7 @@ _LONGEST_BYTES = 1 << 20
 class Found(NamedTuple):
     """A kill, and where it is on record."""
 
-    kill: Kill
+    kill: KillRecord
     source: str
     exit: OomExit | None = None
     is_given: bool = False
@@ -62,17 +62,19 @@ class Sources(NamedTuple):
     """When this host was watched, by whichever of them."""
     problems: list[str]
     """Sources that could not be read, or not all of them, and why."""
-    exits: Exits
+    exits: ExitIndex
     """Of all kills: rotation may come between the two records of one."""
 
 
-def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callable[[Kill], bool], host: Host) -> Sources:
+def read(
+    records: list[str], logs: list[str], find: enrich.FetchMetadata, wanted: Callable[[KillRecord], bool], host: Host
+) -> Sources:
     """The wanted kills of all sources.
 
     ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs; this
     boot's is read, too.  ``find`` names the containers in the latter.  ``host`` is this one.
     """
-    sources = Sources([], [], [], [], Exits())
+    sources = Sources([], [], [], [], ExitIndex())
     parts: list[Part] = []
 
     def part() -> Part:
@@ -86,7 +88,7 @@ def read(records: list[str], logs: list[str], find: enrich.Find, wanted: Callabl
     sources.watches.extend(watches(parts, host["boot_id"]))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
         _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted, path in logs))  # type: ignore[misc]
-    sources.found[:] = [each._replace(exit=sources.exits.of(each.kill)) for each in sources.found]
+    sources.found[:] = [each._replace(exit=sources.exits.find(each.kill)) for each in sources.found]
     return sources
 
 
@@ -97,7 +99,7 @@ def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
         sources.problems.append(str(error))
 
 
-def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool], part: Part, is_given: bool) -> None:
+def _read_file(sources: Sources, path: str, wanted: Callable[[KillRecord], bool], part: Part, is_given: bool) -> None:
     file = LogFile(path)
     try:
         _read_records(sources, file.name, file.blocks(), wanted, part, is_given=is_given)
@@ -108,7 +110,7 @@ def _read_file(sources: Sources, path: str, wanted: Callable[[Kill], bool], part
         file.close()
 
 
-def _read_journal(sources: Sources, wanted: Callable[[Kill], bool], part: Part) -> None:
+def _read_journal(sources: Sources, wanted: Callable[[KillRecord], bool], part: Part) -> None:
     with subprocess.Popen(
         JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as reader:
@@ -124,7 +126,7 @@ def _read_records(
     sources: Sources,
     source: str,
     blocks: Iterable[bytes],
-    wanted: Callable[[Kill], bool],
+    wanted: Callable[[KillRecord], bool],
     part: Part,
     is_pure: bool = True,
     is_given: bool = False,
@@ -181,14 +183,19 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest  # a line that is being written is no JSON yet
 
 
-def _read_log(sources: Sources, path: str, find: enrich.Find, wanted: Callable[[Kill], bool], is_given: bool) -> None:
+def _read_log(
+    sources: Sources, path: str, find: enrich.FetchMetadata, wanted: Callable[[KillRecord], bool], is_given: bool
+) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     is_open = True
     kills = KillSearch()
     try:
         for record in kills.kills([path]):
             cgroup = record["victim"]["cgroup"]
-            enrich.put(record, enrich.identify(cgroup, find) if cgroup is not None else enrich.look_up(record, find))
+            enrich.set_identity(
+                record,
+                enrich.resolve_cgroup(cgroup, find) if cgroup is not None else enrich.resolve_container(record, find),
+            )
             if wanted(record):
                 sources.found.append(Found(record, source, is_given=is_given))
     except UnopenedError:

@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 from tracer.records.conclusions import uptime_s
 from tracer.records.matching import Kind
 from tracer.records.owner import owner_of
-from tracer.records.same_kill import Kill
+from tracer.records.same_kill import KillRecord
 from tracer.why import killer
 from tracer.why.cause import OOM, Cause, cause_of
 from tracer.why.choice import Choice, choice
@@ -59,7 +59,7 @@ class Verdict(TypedDict):
     """The container's init was not killed: it ended by itself, right after a process in it was."""
     running_now: bool
     exit_code: int | None
-    kill: Kill | None
+    kill: KillRecord | None
     killer: KillerKind | None
     memory: Memory | None
     choice: Choice | None

@@ -2,7 +2,7 @@
 """A verdict -> sentences for humans; each holds what is known, and no more."""
 
 from tracer.base.printable import printable
-from tracer.records.conclusions import beancounter, trigger_name, trigger_role
+from tracer.records.conclusions import beancounter, format_trigger, trigger_role
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import OomKill
 from tracer.records.owner import owner_of
@@ -156,7 +156,7 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     text = f"The victim was {name}{role}{_chosen(verdict['choice'], kill)}."
     role_of_trigger = trigger_role(kill)
     if trigger is not None and role_of_trigger != "victim" and verdict["cause"] != "sysrq":
-        who = trigger_name(trigger)
+        who = format_trigger(trigger)
         is_lowered = memory is not None and memory["is_lowered"]
         text += {
             "writer": f" {who}, outside of that cgroup, lowered the limit.",

@@ -25,7 +25,7 @@ from tests.harness.lines import wait_for
 from tests.harness.log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE
 from tests.harness.records import validate
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE
-from tracer.identity.enrich import name_cgroups
+from tracer.identity.enrich import enrich_cgroups
 from tracer.logs.log_records import LogRecords
 
 NAME = "7.2-group"
@@ -66,7 +66,7 @@ def daemons() -> list[dict[str, Any]]:
     builder = LogRecords(BOOT_ID[:8], 4096)
     found = [builder.oom_kill(report) for report in reports(LOG)]
     for record in found:
-        name_cgroups(record)
+        enrich_cgroups(record)
     return [{**record, "time": None, "host": None, "seq": None} for record in found]
 
 

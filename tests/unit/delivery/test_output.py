@@ -31,7 +31,7 @@ from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
 from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import REJECTED_MAX_BYTES, Spool
 from tracer.delivery.undelivered import UndeliveredLines
-from tracer.records.record_id import Id
+from tracer.records.record_id import RecordId
 
 MakeOutput = Callable[..., Output]
 
@@ -655,7 +655,7 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
 class NeverRead(Asked):
     """Its file is on a disk that hangs when it is read."""
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         self.may.wait()
         return set()
 

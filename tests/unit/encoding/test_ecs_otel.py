@@ -20,8 +20,8 @@ from tracer.encoding.flatten import leaves
 from tracer.encoding.otel import otel, parts
 from tracer.encoding.styles import STYLES
 from tracer.records import image_ref
-from tracer.records.line_prefix import HEADS
-from tracer.records.record_id import ids
+from tracer.records.line_prefix import LINE_PREFIXES
+from tracer.records.record_id import extract_record_ids
 
 ECS_FIELDS = {row["Field"]: row["Type"] for row in csv.DictReader((DATA / "ecs_fields.csv").read_text().splitlines())}
 """Of version 8.17.0, without the sets that have nothing to do with processes (generated/csv/fields.csv)."""
@@ -138,8 +138,8 @@ def test_lines_are_known_again(style: str, kind: str, tmp_path: Path) -> None:
     """By type and id, in a file too, whatever the style; half a line at its end is cut off."""
     line = encode(FULL[kind], style=STYLES[style])
     expected = {(kind, FULL[kind]["id"])} if "id" in FULL[kind] else set()
-    assert ids([line]) == expected
-    assert line.startswith(HEADS)
+    assert extract_record_ids([line]) == expected
+    assert line.startswith(LINE_PREFIXES)
     metadata = line_metadata(line)
     assert (metadata.type, metadata.host) == (kind, FULL[kind]["host"]["name"])
     (tmp_path / "x").write_bytes(line + line[: len(line) // 2])
@@ -192,4 +192,4 @@ def test_records_of_other_versions(record: Any) -> None:
 )
 def test_image(text: str, parsed: tuple[str, str | None, str | None] | None) -> None:
     """As the OCI's references are written."""
-    assert image_ref.split(text) == parsed
+    assert image_ref.parse_image_ref(text) == parsed

@@ -39,7 +39,7 @@ def read(bucket: Bucket) -> Tree:
 
 
 def whole(folder: Path) -> Tree | None:
-    return boltdb.ask(str(folder), "db", read)
+    return boltdb.query_database(str(folder), "db", read)
 
 
 def value(folder: Path, *path: bytes) -> bytes | None:
@@ -47,7 +47,7 @@ def value(folder: Path, *path: bytes) -> bytes | None:
         bucket = top.bucket(*path[:-1])
         return None if bucket is None else bucket.value(path[-1])
 
-    return boltdb.ask(str(folder), "db", question)
+    return boltdb.query_database(str(folder), "db", question)
 
 
 @pytest.mark.parametrize(("page_size", "most"), [(1024, 10_000), (4096, 10_000), (4096, 4), (16384, 20), (65536, 10)])
@@ -84,7 +84,7 @@ def test_paths(tmp_path: Path) -> None:
         assert top.bucket(b"none", b"id007") is None
         return True
 
-    assert boltdb.ask(str(tmp_path), "db", question)
+    assert boltdb.query_database(str(tmp_path), "db", question)
 
 
 def test_only_pages_on_the_way(tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_no_regular_file(tmp_path: Path) -> None:
     for name, make in (("fifo", os.mkfifo), ("folder", os.mkdir)):
         make(tmp_path / name)
         with pytest.raises(UnreadableError, match=name):
-            boltdb.ask(str(tmp_path), name, read)
+            boltdb.query_database(str(tmp_path), name, read)
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(UnreadableError, match="link"):
-        boltdb.ask(str(tmp_path), "link", read)
+        boltdb.query_database(str(tmp_path), "link", read)
 
 
 def test_written_meanwhile(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_written_meanwhile(tmp_path: Path) -> None:
             path.write_bytes(Writer().file({b"a": b"new"}, transaction=8))
         return answers[-1]
 
-    assert boltdb.ask(str(tmp_path), "db", question) == b"new"
+    assert boltdb.query_database(str(tmp_path), "db", question) == b"new"
     assert answers == [b"old", b"new"]
 
 
@@ -179,7 +179,7 @@ def test_torn_meanwhile(tmp_path: Path) -> None:
             problems.append(error)
             raise
 
-    assert boltdb.ask(str(tmp_path), "db", question) == b"new"
+    assert boltdb.query_database(str(tmp_path), "db", question) == b"new"
     assert len(problems) == 1
 
 
@@ -194,7 +194,7 @@ def test_written_all_the_time(tmp_path: Path) -> None:
         path.write_bytes(Writer().file(TREE, transaction=100 + len(asked)))
 
     with pytest.raises(UnreadableError, match="again and again"):
-        boltdb.ask(str(tmp_path), "db", question)
+        boltdb.query_database(str(tmp_path), "db", question)
     assert len(asked) == ATTEMPTS_MAX
 
 
@@ -318,5 +318,5 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     for name in ("db", "wrong", "missing"):
         with contextlib.suppress(UnreadableError):
-            boltdb.ask(str(tmp_path), name, read)
+            boltdb.query_database(str(tmp_path), name, read)
     assert before == os.listdir("/proc/self/fd")

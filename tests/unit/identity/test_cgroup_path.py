@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.harness import DATA
-from tracer.identity.cgroup_path import identify, level, parse_proc_cgroup
+from tracer.identity.cgroup_path import classify_cgroup, parse_cgroup_path, parse_proc_cgroup
 from tracer.records.model import Level
 from tracer.records.owner import Identity, Kubernetes
 
@@ -97,13 +97,13 @@ def _outermost(identity: Identity) -> str | None:
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_identify(vector: Vector) -> None:
     """A path names its container, pod and unit, and nothing that is not on it."""
-    assert _expected(vector) == identify(vector["path"])
+    assert _expected(vector) == parse_cgroup_path(vector["path"])
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_level(vector: Vector) -> None:
     """A path tells what the cgroup at its end is."""
-    assert vector["level"] == level(vector["path"])
+    assert vector["level"] == classify_cgroup(vector["path"])
 
 
 def test_every_level_is_tested() -> None:
@@ -114,7 +114,9 @@ def test_every_level_is_tested() -> None:
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_from_another_cgroup_namespace(vector: Vector) -> None:
     """Leading "..", as a reader in another cgroup namespace sees a path, change nothing."""
-    assert _expected(vector) == identify("/../.." + "/" * (not vector["path"].startswith("/")) + vector["path"])
+    assert _expected(vector) == parse_cgroup_path(
+        "/../.." + "/" * (not vector["path"].startswith("/")) + vector["path"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_from_another_cgroup_namespace(vector: Vector) -> None:
 )
 def test_odd_components(path: str) -> None:
     """Components that no cgroup can have are passed over."""
-    assert identify(f"/system.slice/system.slice/docker-{ID}.scope") == identify(
+    assert parse_cgroup_path(f"/system.slice/system.slice/docker-{ID}.scope") == parse_cgroup_path(
         path.replace("/system.slice//", "/system.slice/system.slice/").format(ID)
     )
 
@@ -141,7 +143,7 @@ def test_odd_components(path: str) -> None:
 )
 def test_forged_container(child: str) -> None:
     """A container that makes cgroups named like another container or pod is still the one that gets the blame."""
-    identity = identify(f"/kubepods/burstable/pod{POD}/{ID}/{child}")
+    identity = parse_cgroup_path(f"/kubepods/burstable/pod{POD}/{ID}/{child}")
     assert identity.container
     assert identity.container["id"] == FAKE
     assert identity.container["node_container_id"] == ID
@@ -152,7 +154,7 @@ def test_forged_container(child: str) -> None:
 
 def test_same_id_twice_is_one_container() -> None:
     """A container whose id is on the path twice is not its own node."""
-    identity = identify(f"/docker/{ID}/docker/{ID}")
+    identity = parse_cgroup_path(f"/docker/{ID}/docker/{ID}")
     assert identity.container
     assert identity.container["node_container_id"] is None
 
@@ -168,7 +170,7 @@ def test_same_id_twice_is_one_container() -> None:
 )
 def test_unescape(escaped: str, name: str) -> None:
     """A name is shown without systemd's escapes, unless they stand for bytes that should not be shown."""
-    container = identify(f"/machine.slice/systemd-nspawn@{escaped}.service").container
+    container = parse_cgroup_path(f"/machine.slice/systemd-nspawn@{escaped}.service").container
     assert container
     assert (escaped, name) == (container["id"], container["name"])
 
@@ -181,8 +183,8 @@ def test_unescape(escaped: str, name: str) -> None:
 @example("/docker-\n.scope\n/\n")
 def test_any_path(path: str) -> None:
     """Whatever a path holds, nothing raises, ids are verbatim, and no escape turns into a control character."""
-    identity = identify(path)
-    assert level(path) in get_args(Level)
+    identity = parse_cgroup_path(path)
+    assert classify_cgroup(path) in get_args(Level)
     if identity.container:
         assert identity.container["id"] in path
         assert (identity.container["node_container_id"] or "") in path
@@ -197,20 +199,20 @@ def test_any_path(path: str) -> None:
 @given(st.sampled_from(IN_CONTAINER), PATHS)
 def test_below_a_container(vector: Vector, child: str) -> None:
     """No name below a container changes which container is the outermost, or takes the container away."""
-    assert _outermost(identify(vector["path"])) == _outermost(identify(f"{vector['path']}/{child}"))
+    assert _outermost(parse_cgroup_path(vector["path"])) == _outermost(parse_cgroup_path(f"{vector['path']}/{child}"))
 
 
 @given(st.sampled_from(IN_POD), PATHS)
 def test_below_a_pod(vector: Vector, child: str) -> None:
     """No name below a pod changes which pod it is."""
-    assert identify(vector["path"]).kubernetes == identify(f"{vector['path']}/{child}").kubernetes
+    assert parse_cgroup_path(vector["path"]).kubernetes == parse_cgroup_path(f"{vector['path']}/{child}").kubernetes
 
 
 @given(PATHS, PATHS)
 def test_below_anything(path: str, child: str) -> None:
     """What was found on a path stays the outermost when cgroups are made below it."""
-    above = identify(path)
-    below = identify(f"{path}/{child}")
+    above = parse_cgroup_path(path)
+    below = parse_cgroup_path(f"{path}/{child}")
     if above.container:
         assert _outermost(above) == _outermost(below)
     if above.kubernetes:
@@ -246,8 +248,8 @@ def test_long_path(head: str, unit: str) -> None:
     """A path of 100 kB takes a moment: no pattern backtracks over what it has already read."""
     path = head + unit * (100_000 // len(unit))
     start = time.process_time()
-    identify(path)
-    level(path)
+    parse_cgroup_path(path)
+    classify_cgroup(path)
     # About 0.05 s; a quadratic pattern takes minutes.
     assert time.process_time() - start < 5
 
@@ -309,7 +311,7 @@ def test_parse_proc_cgroup_any_name(name: str) -> None:
 )
 def test_forged_pod(child: str) -> None:
     """A container in no pod does not get into one by its own cgroups' names."""
-    identity = identify(f"/docker/{ID}/{child}")
+    identity = parse_cgroup_path(f"/docker/{ID}/{child}")
     assert identity.container
     assert (identity.container["id"], identity.container["node_container_id"]) == (ID, None)
     assert identity.kubernetes is None
@@ -319,6 +321,6 @@ def test_forged_pod_with_a_container() -> None:
     """With a container in it, it is taken for a node's, which the record says, in whatever order the names come."""
     pod = "kubepods/pod00000000-1111-4222-8333-444444444444"
     for child in (f"{pod}/{FAKE}", f"{pod}/{FAKE}/docker/{ID}", f"docker/{FAKE}/{pod}/{ID}"):
-        identity = identify(f"/docker/{ID}/{child}")
+        identity = parse_cgroup_path(f"/docker/{ID}/{child}")
         assert identity.container
         assert identity.container["node_container_id"] == ID

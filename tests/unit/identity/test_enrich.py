@@ -12,8 +12,8 @@ import pytest
 from tests.harness import events
 from tests.harness.records import complete
 from tracer.capture import wire
-from tracer.identity.enrich import identify
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.enrich import resolve_cgroup
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.linux import procfs
 from tracer.records.model import OomKill
 
@@ -107,17 +107,17 @@ def test_cut_and_gone() -> None:
 OTHER = "f" * 64
 
 
-def found(container_id: str, _runtime: str | None, _pod_uid: str | None, _user: int | None = None) -> Facts:
+def found(container_id: str, _runtime: str | None, _pod_uid: str | None, _user: int | None = None) -> ContainerMetadata:
     return {"runtime": "docker", "name": f"the name of {container_id}", "labels": {"team": "a"}}
 
 
 def test_names_of_another_container() -> None:
     """A container that makes a cgroup called like another one does not get that one's name and labels."""
-    whose = identify(f"/docker/{ID}/docker/{OTHER}", found)
+    whose = resolve_cgroup(f"/docker/{ID}/docker/{OTHER}", found)
     assert whose.container is not None
     assert (whose.container["id"], whose.container["node_container_id"]) == (OTHER, ID)
     assert (whose.container["name"], whose.container["labels"]) == (None, None)
-    own = identify(f"/docker/{ID}", found).container
+    own = resolve_cgroup(f"/docker/{ID}", found).container
     assert own is not None
     assert own["name"] == f"the name of {ID}"
 
@@ -125,11 +125,11 @@ def test_names_of_another_container() -> None:
 def test_pod_of_an_image() -> None:
     """Docker's labels come from the image, too: they put no container into a pod."""
 
-    def labelled(*_: object) -> Facts:
+    def labelled(*_: object) -> ContainerMetadata:
         return {"runtime": "docker", "pod_uid": "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "pod_name": "web-0"}
 
-    assert identify(f"/docker/{ID}", labelled).kubernetes is None
-    kubernetes = identify(f"{POD}/docker-{ID}.scope", labelled).kubernetes
+    assert resolve_cgroup(f"/docker/{ID}", labelled).kubernetes is None
+    kubernetes = resolve_cgroup(f"{POD}/docker-{ID}.scope", labelled).kubernetes
     assert kubernetes is not None
     assert kubernetes["pod_name"] == "web-0"
 

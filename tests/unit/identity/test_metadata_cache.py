@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tracer.identity import metadata_cache
-from tracer.identity.metadata_cache import DEADLINE_S, HUNG_MAX, Names
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.metadata_cache import HUNG_READERS_MAX, TIMEOUT_S, MetadataCache
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.identity.runtimes import Runtimes
 from tracer.linux import cgroupfs
 
@@ -40,31 +40,31 @@ def wait_until(condition: Callable[[], object]) -> None:
 def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
     """What the files say; nothing where there are none."""
     create(tmp_path)
-    asked = Names(runtimes)
-    assert asked.find(ID, "docker", None)["name"] == "web"
-    assert asked.find(PAUSE, "docker", None) == {}
+    asked = MetadataCache(runtimes)
+    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
+    assert asked.fetch_metadata(PAUSE, "docker", None) == {}
 
 
 def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container whose cgroup was seen is named though all of its files are gone."""
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
-    monkeypatch.setattr(metadata_cache, "SHARE", 0)
+    monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
     folder = create(tmp_path)
-    asked = Names(runtimes)
-    asked.expect(f"/docker/{ID}")
+    asked = MetadataCache(runtimes)
+    asked.prefetch(f"/docker/{ID}")
     wait_until(lambda: (ID, None) in asked._kept)
     shutil.rmtree(folder)
-    assert asked.find(ID, "docker", None)["name"] == "web"
+    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
 
 
 def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the files say now counts more than what they said."""
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
-    monkeypatch.setattr(metadata_cache, "SHARE", 0)
-    asked = Names(runtimes)
+    monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
+    asked = MetadataCache(runtimes)
     for name in ("web", "shop"):
         create(tmp_path, name=name)
-        assert asked.find(ID, None, None)["name"] == name
+        assert asked.fetch_metadata(ID, None, None)["name"] == name
 
 
 def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -75,20 +75,20 @@ def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
     bundle.write_text(
         json.dumps({"annotations": {f"io.kubernetes.cri.{key}": value for key, value in annotations.items()}})
     )
-    asked = Names(runtimes)
-    asked.expect(f"/kubepods/burstable/pod{UID}/{PAUSE}")
+    asked = MetadataCache(runtimes)
+    asked.prefetch(f"/kubepods/burstable/pod{UID}/{PAUSE}")
     wait_until(lambda: UID in asked._pods)
-    assert asked.find(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
+    assert asked.fetch_metadata(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
 
 
 def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The containers that were seen last are remembered, and no more than so many."""
-    monkeypatch.setattr(metadata_cache, "KEPT_MAX", 3)
-    asked = Names(runtimes)
+    monkeypatch.setattr(metadata_cache, "CACHED_MAX", 3)
+    asked = MetadataCache(runtimes)
     for number in range(5):
         container_id = f"{number:064x}"
         create(tmp_path, container_id)
-        asked.find(container_id, "docker", None)
+        asked.fetch_metadata(container_id, "docker", None)
     assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._kept]
 
 
@@ -99,7 +99,9 @@ class Hanging(Runtimes):
         super().__init__()
         self.server = threading.Event()
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         if container_id == ID:
             self.server.wait(30)
         return {"name": container_id}
@@ -108,61 +110,63 @@ class Hanging(Runtimes):
 def test_files_that_hang() -> None:
     """Nobody waits longer than the deadline, others are answered meanwhile, and in the end nobody waits at all."""
     hanging = Hanging()
-    asked = Names(hanging)
+    asked = MetadataCache(hanging)
     try:
-        for _ in range(HUNG_MAX):
+        for _ in range(HUNG_READERS_MAX):
             began = time.monotonic()
-            assert asked.find(ID, None, None) == {}
-            assert DEADLINE_S <= time.monotonic() - began < 3 * DEADLINE_S
-            if asked._hung < HUNG_MAX:
-                assert asked.find(PAUSE, None, None) == {"name": PAUSE}
+            assert asked.fetch_metadata(ID, None, None) == {}
+            assert TIMEOUT_S <= time.monotonic() - began < 3 * TIMEOUT_S
+            if asked._hung < HUNG_READERS_MAX:
+                assert asked.fetch_metadata(PAUSE, None, None) == {"name": PAUSE}
                 asked._kept.clear()
-        assert asked.timeouts == HUNG_MAX
+        assert asked.timeouts == HUNG_READERS_MAX
         began = time.monotonic()
-        assert asked.find(ID, None, None) == {}
-        assert time.monotonic() - began < DEADLINE_S
+        assert asked.fetch_metadata(ID, None, None) == {}
+        assert time.monotonic() - began < TIMEOUT_S
         before = threading.active_count()
     finally:
         hanging.server.set()
     wait_until(lambda: asked._hung == 0)
-    wait_until(lambda: threading.active_count() == before - HUNG_MAX)
-    assert asked.find(ID, None, None) == {"name": ID}
+    wait_until(lambda: threading.active_count() == before - HUNG_READERS_MAX)
+    assert asked.fetch_metadata(ID, None, None) == {"name": ID}
 
 
 class Failing(Runtimes):
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         raise MemoryError
 
 
 def test_failure_is_counted() -> None:
     """What nobody thought of costs the names, and no more."""
     failing = Failing()
-    asked = Names(failing)
+    asked = MetadataCache(failing)
     for count in (1, 2):
-        assert asked.find(ID, None, None) == {}
+        assert asked.fetch_metadata(ID, None, None) == {}
         assert (failing.errors, asked.timeouts) == (count, 0)
 
 
 def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
     """A victim's container is named before all those that somebody makes."""
     create(tmp_path)
-    asked = Names(runtimes)
+    asked = MetadataCache(runtimes)
     for number in range(20_000):
-        asked.expect(f"/docker/{number:064x}")
-    assert asked.find(ID, "docker", None)["name"] == "web"
+        asked.prefetch(f"/docker/{number:064x}")
+    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
     assert asked.timeouts == 0
 
 
 def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     """What a container calls its own cgroups makes nobody read files, nor is one that is called like it forgotten."""
     create(tmp_path)
-    asked = Names(runtimes)
-    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
-    asked.expect(f"/docker/{ID}")
+    asked = MetadataCache(runtimes)
+    asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
+    asked.prefetch(f"/docker/{ID}")
     wait_until(lambda: (ID, None) in asked._kept)
     before = asked._kept[ID, None]
-    asked.expect(f"/docker/{PAUSE}/docker/{ID}")
-    assert asked.find(PAUSE, "docker", None) == {}  # after all that waited
+    asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
+    assert asked.fetch_metadata(PAUSE, "docker", None) == {}  # after all that waited
     assert asked._kept[ID, None] is before
 
 
@@ -177,15 +181,15 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
         yield "/"
 
     monkeypatch.setattr(cgroupfs, "list_cgroups", paths)
-    asked = Names(runtimes)
-    asked.expect(None)
+    asked = MetadataCache(runtimes)
+    asked.prefetch(None)
     assert begun.wait(10)
     for _ in range(100):
-        asked.expect(None)
+        asked.prefetch(None)
     go_on.set()
-    assert asked.find(ID, None, None) == {}
+    assert asked.fetch_metadata(ID, None, None) == {}
     wait_until(lambda: len(runs) == 2)
-    assert asked.find(PAUSE, None, None) == {}
+    assert asked.fetch_metadata(PAUSE, None, None) == {}
     wait_until(lambda: not asked._paths and asked._all is None)
     assert len(runs) == 2
 
@@ -197,20 +201,22 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
     begun, go_on = threading.Event(), threading.Event()
 
     class Waiting(Runtimes):
-        def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+        def fetch_metadata(
+            self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+        ) -> ContainerMetadata:
             begun.set()
             go_on.wait(10)
-            return runtimes.find(container_id, runtime, pod_uid)
+            return runtimes.fetch_metadata(container_id, runtime, pod_uid)
 
     monkeypatch.setattr(cgroupfs, "list_cgroups", lambda: iter(["/", f"/docker/{ID}"]))
-    asked = Names(Waiting())
-    asked.expect(f"/docker/{PAUSE}")
+    asked = MetadataCache(Waiting())
+    asked.prefetch(f"/docker/{PAUSE}")
     assert begun.wait(10)
     for number in range(1000):
-        asked.expect(f"/{number:04}" + "/x" * 1500)
+        asked.prefetch(f"/{number:04}" + "/x" * 1500)
         assert asked._paths_bytes <= 100_000
     assert sum(map(len, asked._paths)) <= 100_000
-    asked.expect(f"/docker/{ID}")
+    asked.prefetch(f"/docker/{ID}")
     go_on.set()
     wait_until(lambda: (ID, None) in asked._kept)
 
@@ -222,7 +228,9 @@ class HangingOnce(Runtimes):
         super().__init__()
         self.server, self.is_asked = threading.Event(), threading.Event()
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         if not self.is_asked.is_set():
             self.is_asked.set()
             self.server.wait(30)
@@ -236,15 +244,15 @@ def test_who_takes_over_stays() -> None:
     try:
         for _ in range(10):
             hanging = HangingOnce()
-            asked = Names(hanging)
-            first = threading.Thread(target=asked.find, args=(ID, None, None))
+            asked = MetadataCache(hanging)
+            first = threading.Thread(target=asked.fetch_metadata, args=(ID, None, None))
             first.start()
             assert hanging.is_asked.wait(10)
-            asked.expect(f"/docker/{PAUSE}")
+            asked.prefetch(f"/docker/{PAUSE}")
             first.join()
             for number in range(3):
                 container_id = f"{number:064x}"
-                assert asked.find(container_id, None, None) == {"name": container_id}
+                assert asked.fetch_metadata(container_id, None, None) == {"name": container_id}
             hanging.server.set()
             wait_until(lambda asked=asked: asked._hung == 0)  # type: ignore[misc]
     finally:

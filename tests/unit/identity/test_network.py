@@ -14,8 +14,8 @@ import pytest
 from tests.harness.lines import wait_for
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity import interface_cache, network
-from tracer.identity.interface_cache import Interfaces
-from tracer.identity.network import DEADLINE_S, Namespaces, _Entry
+from tracer.identity.interface_cache import InterfaceCache
+from tracer.identity.network import READ_TIMEOUT_S, NetworkNamespaces, _Entry
 from tracer.linux import cgroupfs
 from tracer.records.owner import Interface
 
@@ -26,56 +26,56 @@ COOKIE = 4097
 
 
 @pytest.fixture
-def namespaces(monkeypatch: pytest.MonkeyPatch) -> Namespaces:
+def namespaces(monkeypatch: pytest.MonkeyPatch) -> NetworkNamespaces:
     """Without any handle to look for."""
     monkeypatch.setattr(network, "HANDLES", ())
-    return Namespaces()
+    return NetworkNamespaces()
 
 
 def entry(*interfaces: Interface, cookie: int | None = COOKIE) -> _Entry:
     return _Entry(cookie, orjson.dumps(interfaces))
 
 
-def test_remembered(namespaces: Namespaces) -> None:
+def test_remembered(namespaces: NetworkNamespaces) -> None:
     """What was learned is told, as often as asked."""
     namespaces._remember(1, entry(ETH0))
-    assert [ETH0] == namespaces.lookup(1, cookie=COOKIE) == namespaces.lookup(1, cookie=COOKIE)
-    assert namespaces.lookup(2, cookie=COOKIE) is None
+    assert [ETH0] == namespaces.look_up(1, cookie=COOKIE) == namespaces.look_up(1, cookie=COOKIE)
+    assert namespaces.look_up(2, cookie=COOKIE) is None
     namespaces.forget(1)
     namespaces.forget(1)
-    assert namespaces.lookup(1, cookie=COOKIE) is None
+    assert namespaces.look_up(1, cookie=COOKIE) is None
     assert namespaces._bytes == 0
 
 
-def test_another_of_that_number(namespaces: Namespaces) -> None:
+def test_another_of_that_number(namespaces: NetworkNamespaces) -> None:
     """What is remembered of another namespace counts for nothing, nor does what nothing tells from another."""
     namespaces._remember(1, entry(ETH0))
-    assert namespaces.lookup(1, cookie=COOKIE + 1) is None
-    assert namespaces.lookup(1) is None
-    assert namespaces.lookup(1, cookie=COOKIE) == [ETH0]
+    assert namespaces.look_up(1, cookie=COOKIE + 1) is None
+    assert namespaces.look_up(1) is None
+    assert namespaces.look_up(1, cookie=COOKIE) == [ETH0]
     namespaces._remember(2, entry(ETH0, cookie=None))
-    assert namespaces.lookup(2, cookie=COOKIE) is None
-    assert namespaces.lookup(2) is None
+    assert namespaces.look_up(2, cookie=COOKIE) is None
+    assert namespaces.look_up(2) is None
 
 
-def test_empty(namespaces: Namespaces) -> None:
+def test_empty(namespaces: NetworkNamespaces) -> None:
     """A container whose interfaces were not made yet when it was visited is not said to have none."""
     namespaces._remember(1, entry())
-    assert namespaces.lookup(1, cookie=COOKIE) is None
+    assert namespaces.look_up(1, cookie=COOKIE) is None
 
 
-def test_oldest_is_forgotten(namespaces: Namespaces) -> None:
+def test_oldest_is_forgotten(namespaces: NetworkNamespaces) -> None:
     """What was not read for the longest time goes first."""
     for inode in range(network.ENTRIES_MAX):
         namespaces._remember(inode, entry(ETH0))
     namespaces._remember(0, entry(ETH0))
     namespaces._remember(network.ENTRIES_MAX, entry(ETH0))
-    assert namespaces.lookup(1, cookie=COOKIE) is None
-    assert namespaces.lookup(0, cookie=COOKIE) == [ETH0]
+    assert namespaces.look_up(1, cookie=COOKIE) is None
+    assert namespaces.look_up(0, cookie=COOKIE) == [ETH0]
     assert len(namespaces._entries) == network.ENTRIES_MAX
 
 
-def test_large_ones_are_forgotten(namespaces: Namespaces) -> None:
+def test_large_ones_are_forgotten(namespaces: NetworkNamespaces) -> None:
     """Containers with very many addresses do not make the tracer large."""
     addresses = ["2001:db8:1111:2222:3333:4444:5555:6666/128"] * network.ADDRESSES_MAX
     interface: Interface = {"name": "eth0", "mac_address": None, "ip_addresses": addresses}
@@ -86,17 +86,17 @@ def test_large_ones_are_forgotten(namespaces: Namespaces) -> None:
     assert namespaces._bytes == sum(len(each.interfaces) for each in namespaces._entries.values())
 
 
-def test_no_rights(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_rights(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may not enter is told nothing."""
     monkeypatch.setattr(namespaces, "_setns", lambda *_: -1)
-    assert namespaces.learn("/proc/self/ns/net") is None
+    assert namespaces.snapshot("/proc/self/ns/net") is None
 
 
 def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(TracerError, match="pipx inject oomtrace pyroute2") as caught:
-        Namespaces()
+        NetworkNamespaces()
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -108,7 +108,7 @@ def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(TracerError, match="cannot use pyroute2") as caught:
-        Namespaces()
+        NetworkNamespaces()
     assert caught.value.exit_code == EXIT_USAGE
     assert "pyroute2" not in sys.modules
 
@@ -116,28 +116,28 @@ def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes cgroups that are called like containers, with long paths, fills no memory."""
     monkeypatch.setattr(interface_cache, "WAITING_BYTES_MAX", 50_000)
-    monkeypatch.setattr(interface_cache, "AFTER_S", (0.0, 0.1))
+    monkeypatch.setattr(interface_cache, "VISIT_DELAYS_S", (0.0, 0.1))
     monkeypatch.setattr(cgroupfs, "first_process", lambda *_: None)
-    spaces = Namespaces()
-    visited = Interfaces(spaces, spaces.read)
+    spaces = NetworkNamespaces()
+    visited = InterfaceCache(spaces, spaces.read)
     for number in range(1000):
-        visited.expect(f"{'/x' * 1000}/docker-{number:064x}.scope")
+        visited.prefetch(f"{'/x' * 1000}/docker-{number:064x}.scope")
         assert visited._waiting_bytes <= 50_000
         assert sum(len(path or "") for _, _, path in list(visited._waiting)) <= 52_100
     wait_for(lambda: not visited._waiting)
     assert visited._waiting_bytes == 0
 
 
-def test_dear_ones_are_bounded(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dear_ones_are_bounded(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those that take long to read the last ones are known."""
-    monkeypatch.setattr(network, "DEAR_S", -1.0)
-    monkeypatch.setattr(network, "DEAR_MAX", 10)
+    monkeypatch.setattr(network, "SLOW_S", -1.0)
+    monkeypatch.setattr(network, "SLOW_MAX", 10)
     for number in range(30):
-        assert namespaces.lookup(number) is None
+        assert namespaces.look_up(number) is None
     assert list(namespaces._not_before_s) == list(range(20, 30))
 
 
-def test_late(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visit that the kernel holds up is left alone after DEADLINE_S; until it ends no other is begun."""
     may = threading.Event()
     visits: list[int] = []
@@ -148,9 +148,9 @@ def test_late(namespaces: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
         return 0
 
     monkeypatch.setattr(namespaces, "_setns", setns)
-    for least_s, most_s in ((DEADLINE_S, 20.0), (0.0, DEADLINE_S)):
+    for least_s, most_s in ((READ_TIMEOUT_S, 20.0), (0.0, READ_TIMEOUT_S)):
         began_s = time.monotonic()
-        assert namespaces.learn(os.getpid()) is None
+        assert namespaces.snapshot(os.getpid()) is None
         assert least_s <= time.monotonic() - began_s < most_s
     assert len(visits) == 1
     may.set()

@@ -11,7 +11,7 @@ from tests.harness.cgroup_tree import CgroupTree
 from tests.harness.events import NOBODY
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.identity.cgroup_path import parse_proc_cgroup
-from tracer.identity.resolve import owner_name, resolve
+from tracer.identity.resolve import format_owner, resolve_target
 from tracer.identity.runtimes import Runtimes
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
@@ -43,12 +43,12 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 )
 def test_path(typed: str, path: str) -> None:
     """Where the hierarchy is mounted is no part of a cgroup's path."""
-    assert path == resolve(typed, Runtimes())["cgroup"]
+    assert path == resolve_target(typed, Runtimes())["cgroup"]
 
 
 def test_what_it_is() -> None:
     """The same is told as in a record."""
-    resolved = resolve(f"/sys/fs/cgroup/memory/docker/{ID}", Runtimes())
+    resolved = resolve_target(f"/sys/fs/cgroup/memory/docker/{ID}", Runtimes())
     assert resolved["level"] == "container"
     assert resolved["container"] is not None
     assert (resolved["container"]["id"], resolved["container"]["runtime"]) == (ID, "docker")
@@ -57,14 +57,14 @@ def test_what_it_is() -> None:
 
 def test_bytes() -> None:
     """A path that is no UTF-8 is written as in a record."""
-    assert resolve(os.fsdecode(b"/a\xff"), Runtimes())["cgroup"] == "/a\\xff"
+    assert resolve_target(os.fsdecode(b"/a\xff"), Runtimes())["cgroup"] == "/a\\xff"
 
 
 def test_pid() -> None:
     """A process's path is that of the memory controller."""
     path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
     assert path is not None
-    assert path == resolve(str(os.getpid()), Runtimes())["cgroup"]
+    assert path == resolve_target(str(os.getpid()), Runtimes())["cgroup"]
 
 
 POD_UID = "2c48913c-b29f-11e7-9350-020968147796"
@@ -101,16 +101,16 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtimes:
 )
 def test_name(running: Runtimes, name: str, path: str) -> None:
     """What runs under a name: the cgroup of all of it, not one inside or that of a part."""
-    resolved = resolve(name, running)
+    resolved = resolve_target(name, running)
     assert resolved["cgroup"] == path
-    assert resolved == resolve(path, running)
+    assert resolved == resolve_target(path, running)
 
 
 @pytest.mark.parametrize("name", ["unit:cart", ID[:5], "car", "pod:cart"])
 def test_no_name(running: Runtimes, name: str) -> None:
     """Another kind, too few digits of an id, a part of a name."""
     with pytest.raises(TracerError, match="nothing that runs is called") as caught:
-        resolve(name, running)
+        resolve_target(name, running)
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -118,7 +118,7 @@ def test_several(running: Runtimes, tmp_path: Path) -> None:
     """A name of several units is not one of them: all are said."""
     (tmp_path / "cgroup/system.slice/music.service").mkdir()
     with pytest.raises(TracerError, match=r"several cgroups.*/mail\.service, .*/music\.service"):
-        resolve("unit:m*", running)
+        resolve_target("unit:m*", running)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_several(running: Runtimes, tmp_path: Path) -> None:
 )
 def test_owner_name(path: str, name: str) -> None:
     """What `oomtrace why` is asked for with the path of a cgroup."""
-    assert owner_name(path) == name
+    assert format_owner(path) == name
 
 
 @pytest.mark.parametrize("path", ["/", "/system.slice", "/kubepods.slice"])
 def test_of_nothing(path: str) -> None:
     """A cgroup of the host's own ends in no way that could be explained."""
     with pytest.raises(TracerError, match="is of no container") as caught:
-        owner_name(path)
+        format_owner(path)
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -146,5 +146,5 @@ def test_of_nothing(path: str) -> None:
 def test_neither(typed: str) -> None:
     """What is neither a path nor the pid of a process is wrong usage."""
     with pytest.raises(TracerError) as caught:
-        resolve(typed, Runtimes())
+        resolve_target(typed, Runtimes())
     assert caught.value.exit_code == EXIT_USAGE

@@ -22,8 +22,8 @@ from tests.harness.bolt_file import Tree
 from tests.harness.environment import attempts, require
 from tests.unit.commands.test_cli import oomtrace
 from tracer.base.errors import TracerError
-from tracer.identity.runtime_metadata import LABELS_MAX_BYTES, TEXT_MAX, parse
-from tracer.identity.runtimes import Runtimes, parse_root
+from tracer.identity.runtime_metadata import LABELS_MAX_BYTES, TEXT_MAX, parse_json_object
+from tracer.identity.runtimes import Runtimes, parse_runtime_root
 from tracer.linux.safe_files import UnreadableError
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
@@ -57,11 +57,11 @@ def docker(**state: Any) -> dict[str, Any]:
 def test_docker(runtime: str | None, runtimes: Runtimes, tmp_path: Path) -> None:
     """Name without its slash, image, labels; the pod where the kubelet used Docker."""
     write(tmp_path, DOCKER, docker())
-    found = runtimes.find(ID, runtime, None)
+    found = runtimes.fetch_metadata(ID, runtime, None)
     assert (found["runtime"], found["name"], found["image"]) == ("docker", "web", "shop/web:1")
     assert found["labels"] == {"com.example.team": "a", **POD}
     assert (found["pod_name"], found["namespace"], found["pod_uid"], found["container_name"]) == tuple(POD.values())
-    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.fetch_metadata(ID, "podman", None) == {}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_docker_verdict(
 ) -> None:
     """As Docker wrote it down; a running container has no exit code yet."""
     write(tmp_path, DOCKER, docker(**state))
-    verdict = runtimes.verdict(ID, "docker")
+    verdict = runtimes.fetch_state(ID, "docker")
     assert verdict is not None
     assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
 
@@ -94,9 +94,9 @@ def test_cri(runtimes: Runtimes, tmp_path: Path) -> None:
         "io.kubernetes.cri.sandbox-uid": UID,
     }
     write(tmp_path, BUNDLE.replace("k8s.io", "moby"), {"annotations": annotations})
-    assert runtimes.find(ID, None, None) == {}
+    assert runtimes.fetch_metadata(ID, None, None) == {}
     write(tmp_path, BUNDLE, {"annotations": annotations})
-    assert runtimes.find(ID, None, UID) == {
+    assert runtimes.fetch_metadata(ID, None, UID) == {
         "runtime": "containerd",
         "name": "app",
         "image": "docker.io/shop/web:1",
@@ -121,7 +121,7 @@ def test_cri_verdict(
 ) -> None:
     """The reason that the CRI plugin gives the kubelet."""
     write(tmp_path, STATUS, status)
-    verdict = runtimes.verdict(ID, "containerd")
+    verdict = runtimes.fetch_state(ID, "containerd")
     assert verdict is not None
     assert (verdict["running"], verdict["oom_killed"], verdict["exit_code"]) == expected
     assert verdict.get("finished_at") == (status["FinishedAt"] or None)
@@ -167,10 +167,10 @@ def test_cri_database(runtimes: Runtimes, tmp_path: Path) -> None:
         "pod_uid": UID,
         "container_name": "app",
     }
-    assert expected == runtimes.find(ID, None, UID)
+    assert expected == runtimes.fetch_metadata(ID, None, UID)
     annotations = {"io.kubernetes.cri.sandbox-id": "f" * 64, "io.kubernetes.cri.image-name": "docker.io/shop/web:2"}
     write(tmp_path, BUNDLE, {"annotations": annotations})
-    assert {**expected, "image": "docker.io/shop/web:2"} == runtimes.find(ID, "containerd", UID)
+    assert {**expected, "image": "docker.io/shop/web:2"} == runtimes.fetch_metadata(ID, "containerd", UID)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_cri_extension_is_damaged(extension: bytes, runtimes: Runtimes, tmp_path
     """It is counted, and costs what it should have told."""
     container = cri_container({}) | {b"extensions": {b"io.cri-containerd.container.metadata": extension}}
     bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
-    assert runtimes.find(ID, "containerd", None) == {}
+    assert runtimes.fetch_metadata(ID, "containerd", None) == {}
     assert runtimes.errors == 1
 
 
@@ -188,15 +188,15 @@ def test_pause_container(runtimes: Runtimes, tmp_path: Path) -> None:
     """Of a pod's first container only the bundle tells: it has no name."""
     container: Tree = {b"image": b"pause:3", b"extensions": {b"io.cri-containerd.sandbox.metadata": b""}}
     bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
-    assert runtimes.find(ID, "containerd", None) == {}
+    assert runtimes.fetch_metadata(ID, "containerd", None) == {}
     write(tmp_path, BUNDLE, {"annotations": {"io.kubernetes.cri.sandbox-id": ID}})
-    assert runtimes.find(ID, "containerd", None) == {"runtime": "containerd"}
+    assert runtimes.fetch_metadata(ID, "containerd", None) == {"runtime": "containerd"}
 
 
 def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
     """ctr's containers are named by their user, in a namespace of any name; the database has image and labels."""
     write(tmp_path, "containerd/io.containerd.runtime.v2.task/default/mine/config.json", {"annotations": {"a": "b"}})
-    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+    assert runtimes.fetch_metadata("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
     container: Tree = {b"image": b"docker.io/shop/web:1", b"labels": {b"a": b"b", b"of.the.image": b"x"}}
     found = {
         "runtime": "containerd",
@@ -208,18 +208,18 @@ def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
     moby: Tree = {b"containers": {b"mine": {b"image": b"of Docker"}}}
     spaces: Tree = {b"default": {b"containers": {b"mine": container}}, b"moby": moby, b"new": {}, b"other": other}
     bolt_file.write(tmp_path / META, {b"v1": spaces})
-    assert found == runtimes.find("mine", "containerd", None)
-    assert runtimes.find("none", "containerd", None) == {}
+    assert found == runtimes.fetch_metadata("mine", "containerd", None)
+    assert runtimes.fetch_metadata("none", "containerd", None) == {}
     # The same name in two namespaces: whose labels are they?
     bolt_file.write(tmp_path / META, {b"v1": {**spaces, b"other": {b"containers": {b"mine": {b"image": b"x"}}}}})
-    assert runtimes.find("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
+    assert runtimes.fetch_metadata("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
 
 
 def test_ctr_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
     """As many labels as fit stay, and it is said that there were more."""
     labels: Tree = {b"label%05d" % number: "\u2615".encode() * 10 for number in range(5000)}
     bolt_file.write(tmp_path / META, {b"v1": {b"default": {b"containers": {b"mine": {b"labels": labels}}}}})
-    found = runtimes.find("mine", "containerd", None)
+    found = runtimes.fetch_metadata("mine", "containerd", None)
     assert found["labels_cut"]
     assert found["labels"]["label00007"] == "\u2615" * 10
     assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
@@ -238,11 +238,11 @@ def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
     finished = "2026-11-24T03:51:53.123456789+01:00"
     state = {"status": "stopped", "exitCode": 137, "oomKilled": True, "finished": finished}
     write(tmp_path, f"{USERDATA}/state.json", state)
-    found = runtimes.find(ID, "cri-o", UID)
+    found = runtimes.fetch_metadata(ID, "cri-o", UID)
     assert (found["runtime"], found["name"], found["image"]) == ("cri-o", "app", "quay.io/shop/web:1")
     assert (found["labels"], found["pod_name"]) == ({"app": "web"}, "web-0")
     ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
-    assert ended == runtimes.verdict(ID, "cri-o")
+    assert ended == runtimes.fetch_state(ID, "cri-o")
 
 
 def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
     container: Tree = {b"config": json.dumps(config).encode(), b"state": json.dumps(state).encode(), b"networks": {}}
     bolt_file.write(tmp_path / BOLT_STATE, {b"ctr": {ID.encode(): container}, b"all-ctrs": {ID.encode(): b"web"}})
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
-    assert found == runtimes.find(ID, "podman", None)
+    assert found == runtimes.fetch_metadata(ID, "podman", None)
     ended = {"running": False, "oom_killed": True, "exit_code": 137, "finished_at": finished}
-    assert ended == runtimes.verdict(ID, "podman")
-    assert runtimes.find("0" * 64, "podman", None) == {}
-    assert runtimes.verdict("0" * 64, "podman") is None
+    assert ended == runtimes.fetch_state(ID, "podman")
+    assert runtimes.fetch_metadata("0" * 64, "podman", None) == {}
+    assert runtimes.fetch_state("0" * 64, "podman") is None
 
 
 def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -272,8 +272,8 @@ def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
     entries = [{"id": "0" * 64, "names": ["other"]}, 5, {"id": ID, "names": ["web"], "metadata": metadata}]
     write(tmp_path, "containers-storage/overlay-containers/containers.json", entries)
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
-    assert found == runtimes.find(ID, "podman", None)
-    assert runtimes.verdict(ID, "podman") is None
+    assert found == runtimes.fetch_metadata(ID, "podman", None)
+    assert runtimes.fetch_state(ID, "podman") is None
 
 
 def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -285,11 +285,11 @@ def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
             database.execute(f"CREATE TABLE {table} (ID TEXT PRIMARY KEY, JSON TEXT)")
             database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))  # noqa: S608
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
-    assert found == runtimes.find(ID, "podman", None)
-    assert runtimes.verdict(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
+    assert found == runtimes.fetch_metadata(ID, "podman", None)
+    assert runtimes.fetch_state(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
     odd = tmp_path / "a#b?c%25 d"  # what means something in SQLite's URIs
     (tmp_path / "containers-storage").rename(odd)
-    assert found == Runtimes([("containers-storage", str(odd))]).find(ID, "podman", None)
+    assert found == Runtimes([("containers-storage", str(odd))]).fetch_metadata(ID, "podman", None)
 
 
 def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -300,8 +300,8 @@ def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "containers-storage/db.sql")) as database, database:
         database.execute("BEGIN EXCLUSIVE")
         found = {"runtime": "podman", "name": "web", "image": "localhost/web:1"}
-        assert found == runtimes.find(ID, "podman", None)
-        assert runtimes.find("0" * 64, "podman", None) == {}
+        assert found == runtimes.fetch_metadata(ID, "podman", None)
+        assert runtimes.fetch_metadata("0" * 64, "podman", None) == {}
         assert runtimes.errors == 1
 
 
@@ -309,12 +309,12 @@ def test_kubelet_logs(runtimes: Runtimes, tmp_path: Path) -> None:
     """The kubelet's links and folders name what the runtime has forgotten."""
     (tmp_path / "container-logs").mkdir()
     (tmp_path / "pod-logs").mkdir()
-    assert runtimes.find(ID, None, UID) == {}
+    assert runtimes.fetch_metadata(ID, None, UID) == {}
     (tmp_path / f"pod-logs/shop_web-0_{UID}").mkdir()
-    assert runtimes.find(ID, None, UID) == {"namespace": "shop", "pod_name": "web-0"}
+    assert runtimes.fetch_metadata(ID, None, UID) == {"namespace": "shop", "pod_name": "web-0"}
     (tmp_path / f"container-logs/web-0_shop_app-{ID}.log").symlink_to("nowhere")
     found = {"pod_name": "web-0", "namespace": "shop", "container_name": "app", "name": "app"}
-    assert found == runtimes.find(ID, None, UID)
+    assert found == runtimes.fetch_metadata(ID, None, UID)
 
 
 HOSTILE = (
@@ -339,18 +339,18 @@ def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
                  META):  # fmt: skip
         write(tmp_path, name, content)
     for runtime in ("docker", "containerd", "podman", "cri-o"):
-        found: dict[str, Any] = {**runtimes.find(ID, runtime, UID)}
+        found: dict[str, Any] = {**runtimes.fetch_metadata(ID, runtime, UID)}
         assert all(isinstance(value, str) for key, value in found.items() if key not in ("labels", "labels_cut"))
-        verdict = runtimes.verdict(ID, runtime)
+        verdict = runtimes.fetch_state(ID, runtime)
         assert verdict is None or verdict["exit_code"] is None
 
 
 def test_errors_are_counted(runtimes: Runtimes, tmp_path: Path) -> None:
     """A file that cannot be read is counted, and the text names it; one that is not there is not."""
-    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.fetch_metadata(ID, "docker", None) == {}
     assert runtimes.errors == 0
     write(tmp_path, DOCKER, "{")
-    assert runtimes.find(ID, "docker", None) == {}
+    assert runtimes.fetch_metadata(ID, "docker", None) == {}
     assert runtimes.errors == 1
     assert DOCKER in runtimes.last_error
 
@@ -361,7 +361,7 @@ def test_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
     config["Name"] = "n" * 10_000
     config["Config"]["Labels"] = {f"label{number}": "v" * 20 for number in range(10_000)} | {"number": 5}
     write(tmp_path, DOCKER, config)
-    found = runtimes.find(ID, "docker", None)
+    found = runtimes.fetch_metadata(ID, "docker", None)
     assert found["labels_cut"]
     assert len(found["labels"]) > 100
     assert sum(len(key) + len(value) for key, value in found["labels"].items()) <= LABELS_MAX_BYTES
@@ -374,8 +374,8 @@ def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path)
     write(tmp_path, "docker/config.v2.json", docker())
     write(tmp_path, "docker/containers/config.v2.json", docker())
     write(tmp_path, "docker/other/config.v2.json", docker())
-    assert runtimes.find(container_id, None, None) == {}
-    assert runtimes.verdict(container_id, "docker") is None
+    assert runtimes.fetch_metadata(container_id, None, None) == {}
+    assert runtimes.fetch_state(container_id, "docker") is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -383,19 +383,19 @@ def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path)
 def test_parse(data: bytes) -> None:
     """An object or an error of one kind, whatever the bytes."""
     with contextlib.suppress(UnreadableError):
-        assert isinstance(parse(data, "file"), dict)
+        assert isinstance(parse_json_object(data, "file"), dict)
 
 
 @pytest.mark.parametrize("text", ["", "docker", "docker=", "docker=relative", "rkt=/x", "=/x"])
 def test_parse_root_refuses(text: str) -> None:
     """What names no runtime or no folder is said to be wrong, and what would be right."""
     with pytest.raises(TracerError, match="NAME=/FOLDER"):
-        parse_root(text)
+        parse_runtime_root(text)
 
 
 def test_parse_root() -> None:
     """The folder may hold anything."""
-    assert parse_root("docker=/a=b c") == ("docker", "/a=b c")
+    assert parse_runtime_root("docker=/a=b c") == ("docker", "/a=b c")
 
 
 def podman_database(tmp_path: Path, *statements: str) -> None:
@@ -417,7 +417,7 @@ def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) 
     """A user's database that computes for ever, or gigabytes, is left soon."""
     podman_database(tmp_path, f"CREATE VIEW ContainerConfig AS {view}")
     began = time.thread_time()  # what it computes: the machine may be busy
-    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.fetch_metadata(ID, "podman", None) == {}
     assert time.thread_time() - began < 2
     assert "db.sql" in runtimes.last_error
 
@@ -427,7 +427,7 @@ def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
     podman_database(tmp_path, "CREATE VIEW ContainerConfig AS SELECT * FROM nowhereZ")
     path = tmp_path / "containers-storage/db.sql"
     path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
-    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.fetch_metadata(ID, "podman", None) == {}
     assert runtimes.errors == 1
 
 
@@ -463,7 +463,7 @@ def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
         if "-shm" in podman:
             (folder / "db.sql-shm").unlink()
     before, runtimes = tree(folder), Runtimes([("containers-storage", str(folder))])
-    found = runtimes.find(ID, "podman", None)
+    found = runtimes.fetch_metadata(ID, "podman", None)
     assert tree(folder) == before
     if "-shm" in podman:
         assert (found, "write-ahead log has no index" in runtimes.last_error) == ({}, True)
@@ -511,7 +511,7 @@ def test_podman_writes_meanwhile(tmp_path: Path) -> None:
     # A process of its own: POSIX locks are all let go of when any descriptor of the file is closed.
     with subprocess.Popen([sys.executable, "-c", WRITES_ON, folder / "db.sql"]) as writer:
         for _ in attempts():
-            found = runtimes.find(ID, "podman", None)
+            found = runtimes.fetch_metadata(ID, "podman", None)
             if found:
                 names.add(found["name"])
             if len(names) > 20:
@@ -534,7 +534,7 @@ def test_podman_hostile_files_beside_the_database(end: str, is_empty: bool, runt
     for make in (lambda path: path.write_bytes(b"\xd9\xd5\x05\xf9 \xa1c\xd7" + b"x" * 600), os.mkfifo):
         make(folder / f"db.sql{end}")
         before, began = tree(folder), time.monotonic()
-        assert runtimes.find(ID, "podman", None) == {}
+        assert runtimes.fetch_metadata(ID, "podman", None) == {}
         assert (tree(folder), time.monotonic() - began < 1) == (before, True)
         (folder / f"db.sql{end}").unlink()
 
@@ -543,10 +543,10 @@ def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
     """A database behind a link that leads out of the folder is not read."""
     values = f"VALUES ('{ID}', CAST('{{\"name\":\"secret\"}}' AS BLOB))"
     podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)", f"INSERT INTO ContainerConfig {values}")
-    assert runtimes.find(ID, "podman", None)["name"] == "secret"
+    assert runtimes.fetch_metadata(ID, "podman", None)["name"] == "secret"
     (tmp_path / "containers-storage/db.sql").rename(tmp_path / "elsewhere")
     (tmp_path / "containers-storage/db.sql").symlink_to("../elsewhere")
-    assert runtimes.find(ID, "podman", None) == {}
+    assert runtimes.fetch_metadata(ID, "podman", None) == {}
     assert runtimes.errors == 1
 
 
@@ -555,7 +555,7 @@ def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> N
     folder = os.fsencode(tmp_path / "container-logs")
     os.mkdir(folder)
     open(folder + b"/web\xff_shop_app-" + ID.encode() + b".log", "wb").close()
-    assert runtimes.find(ID, "containerd", UID)["pod_name"] == "web\\xff"
+    assert runtimes.fetch_metadata(ID, "containerd", UID)["pod_name"] == "web\\xff"
 
 
 @pytest.mark.parametrize("way", ["folder", "above", "link"])
@@ -570,14 +570,14 @@ def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
         folder.symlink_to(tmp_path / "home" / "docker")
     os.chown({"folder": folder, "above": folder.parent, "link": folder}[way], 1000, 1000, follow_symlinks=False)
     of_user = Runtimes([("docker", str(folder))])
-    assert of_user.find(ID, "docker", None) == {}
-    assert of_user.verdict(ID, "docker") is None
-    assert list(of_user.known()) == []
-    assert of_user.find(ID, "docker", None, 1000)["name"] == "web"
-    assert of_user.verdict(ID, "docker", 1000) is not None
-    assert of_user.find(ID, "docker", None, 1001) == {}
-    assert of_user.find(ID, "docker", None, 0) == {}
+    assert of_user.fetch_metadata(ID, "docker", None) == {}
+    assert of_user.fetch_state(ID, "docker") is None
+    assert list(of_user.list_containers()) == []
+    assert of_user.fetch_metadata(ID, "docker", None, 1000)["name"] == "web"
+    assert of_user.fetch_state(ID, "docker", 1000) is not None
+    assert of_user.fetch_metadata(ID, "docker", None, 1001) == {}
+    assert of_user.fetch_metadata(ID, "docker", None, 0) == {}
     own = Runtimes([("docker", str(tmp_path / "home" / "docker"))])
     if way == "link":  # the folder itself is root's
-        assert own.find(ID, "docker", None)["name"] == "web"
-        assert own.find(ID, "docker", None, 1000) == {}
+        assert own.fetch_metadata(ID, "docker", None)["name"] == "web"
+        assert own.fetch_metadata(ID, "docker", None, 1000) == {}

@@ -8,10 +8,10 @@ import pytest
 
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.records import HOST, validate
-from tracer.identity.enrich import enrich
+from tracer.identity.enrich import enrich_oom_kill
 from tracer.logs.log_records import LogRecords
 from tracer.records.model import NO_LIMIT_BYTES, OomKill, Scope
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 
 PATH_5 = "".join(f"/{name}{'0' * 200}" for name in "abcde")
 POD = f"/kubepods-burstable-pod{'0' * 199}7.slice"
@@ -315,16 +315,16 @@ def test_allocating_thread() -> None:
 def test_names_and_words() -> None:
     """Who it was is found as for any other record, and told in words, without what is unknown."""
     (_, record), (other,) = records("7.2-oddcgroup"), records("6.1-thread")
-    enrich(record, started_ns=-1)
+    enrich_oom_kill(record, started_ns=-1)
     assert record["limit"] is not None
     assert record["limit"]["level"] == "slice"
     assert record["systemd"] == {"unit": None, "slice": POD[1:]}
     assert record["victim"]["cmdline"] is None
-    assert describe(other) == (
+    assert describe_kill(other) == (
         "The kernel killed hog-leader (pid 539), 29 MiB resident, because the cgroup /thr was at its limit of 30 MiB "
         "when hog-thread asked for more."
     )
     (suppressed, *_) = records("6.1-v1-storm")
-    assert describe(suppressed) == (
+    assert describe_kill(suppressed) == (
         "The kernel killed storm-26 (pid 368), 4164 KiB resident, because a memory cgroup was at its limit."
     )

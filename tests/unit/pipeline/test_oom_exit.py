@@ -13,8 +13,8 @@ import pytest
 from tests.harness import events
 from tests.harness.records import RECORDS, complete, validate
 from tracer.capture import wire
-from tracer.identity.metadata_cache import Names
-from tracer.identity.runtime_metadata import Verdict
+from tracer.identity.metadata_cache import MetadataCache
+from tracer.identity.runtime_metadata import ContainerState
 from tracer.identity.runtimes import ROOTS, Runtimes
 from tracer.linux import procfs
 from tracer.pipeline.oom_exit import GIVE_UP_NS, LOOK_NS, SETTLE_NS, TOLD_MAX, VICTIMS_MAX, Exits
@@ -25,7 +25,7 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 
 @pytest.fixture
 def exits(tmp_path: Path) -> Exits:
-    return Exits(Names(Runtimes([(name, str(tmp_path / name)) for name in ROOTS])))
+    return Exits(MetadataCache(Runtimes([(name, str(tmp_path / name)) for name in ROOTS])))
 
 
 def gone(pid: int = events.NOBODY) -> OomExit:
@@ -167,13 +167,13 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
     may_answer = threading.Event()
 
     class Slow(Runtimes):
-        def verdict(self, container_id: str, runtime: str, user: int | None = None) -> Verdict | None:
+        def fetch_state(self, container_id: str, runtime: str, user: int | None = None) -> ContainerState | None:
             assert may_answer.wait(60), "somebody waits for the answer"
             asked.append(now_ns)
             return {"running": True, "oom_killed": None, "exit_code": None}
 
     now_ns, told = 0, []
-    exits = Exits(Names(Slow()))
+    exits = Exits(MetadataCache(Slow()))
     for step in range(300):
         may_answer.clear()
         now_ns = step * LOOK_NS

@@ -10,7 +10,7 @@ from tests.harness.records import HOST, validate
 from tracer.capture import wire
 from tracer.config.options import SigkillOption
 from tracer.encoding import encoder
-from tracer.identity.enrich import name_sigkill
+from tracer.identity.enrich import enrich_sigkill
 from tracer.pipeline.sigkill import HOLD_NS, KNOWN_MAX, Sigkills
 from tracer.records.model import Sigkill
 
@@ -24,7 +24,7 @@ def sigkills(scope: SigkillOption = "containers") -> Sigkills:
 def complete(event: wire.SigkillEvent) -> Sigkill:
     ((record, position),) = sigkills("all").feed(event, 7, 0)
     assert position == 7
-    name_sigkill(record)
+    enrich_sigkill(record)
     record["host"] = HOST
     validate(record)
     return record

@@ -89,8 +89,8 @@ def test_each_folder_is_named_once() -> None:
 
     runtimes = Runtimes(read=hangs)  # type: ignore[arg-type]
     for container_id in (ID, "b" * 64):
-        runtimes.find(container_id, None, "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e")
-    assert list(runtimes.known()) == []
+        runtimes.fetch_metadata(container_id, None, "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e")
+    assert list(runtimes.list_containers()) == []
     assert runtimes.unread["/var/lib/docker"] == f"/var/lib/docker: no answer; {MISSING}"
     assert runtimes.unread["/var/log/pods"] == "/var/log/pods: no answer; names of pods may be missing"
     assert len(runtimes.unread) < runtimes.errors

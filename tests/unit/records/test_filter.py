@@ -9,7 +9,7 @@ from tests.harness.events import incident, victim
 from tests.harness.records import complete
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.pipeline.incidents import Kill
-from tracer.records.filter import FIELDS, LEFT_OUT_MAX, Filter, LeftOut
+from tracer.records.filter import EXCLUDED_IDS_MAX, FIELDS, ExcludedIds, Filter
 from tracer.records.model import OomKill
 
 
@@ -29,7 +29,7 @@ def passes(only: list[str], unwanted: list[str], of: OomKill = SHOP) -> bool:
     split = [
         [(name, pattern) for name, _, pattern in (text.partition("=") for text in each)] for each in (only, unwanted)
     ]
-    return Filter(*split).passes(of)
+    return Filter(*split).matches(of)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_unknown_field() -> None:
 
 def test_exits_of_many_filtered_kills() -> None:
     """The last ones are known, however many there are."""
-    left_out = LeftOut()
-    for number in range(2 * LEFT_OUT_MAX):
+    left_out = ExcludedIds()
+    for number in range(2 * EXCLUDED_IDS_MAX):
         left_out.add(str(number))
-    assert [str(number) in left_out for number in (0, LEFT_OUT_MAX - 1, LEFT_OUT_MAX)] == [False, False, True]
-    assert len(left_out._ids) == LEFT_OUT_MAX
+    assert [str(number) in left_out for number in (0, EXCLUDED_IDS_MAX - 1, EXCLUDED_IDS_MAX)] == [False, False, True]
+    assert len(left_out._ids) == EXCLUDED_IDS_MAX

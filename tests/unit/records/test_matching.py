@@ -11,7 +11,7 @@ import pytest
 from tests.harness.events import incident, victim
 from tests.harness.kernel_log_files import FILES
 from tests.harness.records import complete
-from tracer.identity.enrich import Whose
+from tracer.identity.enrich import ResolvedIdentity
 from tracer.logs.kills import KillFilter, KillSearch
 from tracer.pipeline.incidents import Kill
 from tracer.reading import processes
@@ -56,7 +56,7 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace top --container``."""
     own = processes.read_process(os.getpid())
     assert own is not None
-    whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
+    whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
     assert select([entry], "rss", OwnerFilter(container=name)) == ([entry] if expected else [])
 
@@ -74,8 +74,8 @@ def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
 def test_filter(kill: Any, name: str, expected: bool) -> None:
     """``--only container=PATTERN``: how an id begins is written as a pattern."""
     pattern = f"{name}*" if name and ID.startswith(name) else name
-    assert Filter([("container", pattern)], []).passes(kill) == expected
-    assert Filter([], [("container", pattern)]).passes(kill) != expected
+    assert Filter([("container", pattern)], []).matches(kill) == expected
+    assert Filter([], [("container", pattern)]).matches(kill) != expected
 
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
@@ -108,7 +108,7 @@ def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_pa
     kill["victim"]["cgroup"] = path
     own = processes.read_process(os.getpid())
     assert own is not None
-    whose = Whose(kill["container"], kill["kubernetes"], None, None, False)
+    whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
     entry = Entry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
     assert bool(select([entry], "rss", OwnerFilter(**selection))) is expected
 

@@ -24,11 +24,11 @@ from tracer.encoding.decoder import Records
 from tracer.encoding.ecs import ecs
 from tracer.encoding.otel import otel
 from tracer.identity import enrich
-from tracer.identity.cgroup_path import identify, level
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.cgroup_path import classify_cgroup, parse_cgroup_path
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.pipeline.oom_exit import Exits
 from tracer.reading import processes
-from tracer.records.filter import FIELDS, OWNERS, Filter
+from tracer.records.filter import FIELDS, OWNER_PARTS, Filter
 from tracer.records.matching import (
     OwnerFilter,
     names_container,
@@ -40,7 +40,7 @@ from tracer.records.matching import (
     split_kind,
 )
 from tracer.records.owner import owner_of
-from tracer.records.summary import summary
+from tracer.records.summary import summarize
 from tracer.report.whose import whose
 from tracer.top.snapshot import Entry, select
 from tracer.top.table import table
@@ -94,13 +94,20 @@ class Runtimes(NamedTuple):
 
     asked: list[tuple[str, int | None]]
 
-    def find(self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None) -> Facts:
+    def fetch_metadata(
+        self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
+    ) -> ContainerMetadata:
         self.asked.append((container_id, user))
         if user is not None:
             return {}
         if container_id in (OTHER, "payments"):
             return {"runtime": "docker", "name": "payments", "image": "bank:1", "labels": {"team": "bank"}}
-        found: Facts = {"runtime": runtime or "docker", "name": "own", "image": "own:1", "labels": {"team": "own"}}
+        found: ContainerMetadata = {
+            "runtime": runtime or "docker",
+            "name": "own",
+            "image": "own:1",
+            "labels": {"team": "own"},
+        }
         if pod_uid is not None:
             found |= {"pod_name": "web-0", "namespace": "web", "container_name": "own"}
         return found
@@ -124,7 +131,7 @@ def killed(path: str, runtimes: Runtimes | None = None) -> Any:
     of = events.victim(cgroup=names, flags=events.victim().flags | flag)
     limit = {"limit_cgroup": names, "trigger_cgroup": names}
     record: Any = complete(events.kill(of, events.incident(**limit)))
-    enrich.name_cgroups(record, runtimes or Runtimes([]))  # type: ignore[arg-type]
+    enrich.enrich_cgroups(record, runtimes or Runtimes([]))  # type: ignore[arg-type]
     record["victim"].update(comm="hog", cmdline=["hog"], exe="/hog")
     return record
 
@@ -136,7 +143,7 @@ def sent(path: str) -> Any:
     from tracer.pipeline.sigkill import Sigkills
 
     (record, _), *_ = Sigkills("bpf", "6a4ce4a0", "all").feed(made, 0, 0)
-    enrich.name_sigkill(record, Runtimes([]))  # type: ignore[arg-type]
+    enrich.enrich_sigkill(record, Runtimes([]))  # type: ignore[arg-type]
     return record
 
 
@@ -213,7 +220,7 @@ def test_filters(base: str, below: list[str]) -> None:
     """A kill is passed, or left out, by names that the host gave."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     for field, paths in FIELDS.items():
-        if paths[0].partition(".")[0] not in OWNERS:
+        if paths[0].partition(".")[0] not in OWNER_PARTS:
             continue
         for pattern in (
             "payments*",
@@ -226,8 +233,8 @@ def test_filters(base: str, below: list[str]) -> None:
             "*.slice",
         ):
             only, unwanted = Filter([(field, pattern)], []), Filter([], [(field, pattern)])
-            assert only.passes(record) == only.passes(plain)
-            assert unwanted.passes(record) == unwanted.passes(plain)
+            assert only.matches(record) == only.matches(plain)
+            assert unwanted.matches(record) == unwanted.matches(plain)
 
 
 @everywhere
@@ -270,7 +277,7 @@ def test_sentence(base: str, below: list[str]) -> None:
         each["limit"] = None
     place = shown_container(plain) or shown_unit(plain)
     assert place is not None
-    assert f"{place}/" in summary(record) or summary(record) == summary(plain)
+    assert f"{place}/" in summarize(record) or summarize(record) == summarize(plain)
 
 
 @everywhere
@@ -336,7 +343,7 @@ def test_top(base: str, below: list[str]) -> None:
     """Processes are chosen and shown by the owner's names."""
     own = processes.read_process(os.getpid())
     assert own is not None
-    found = enrich.identify("/".join([BASES[base], *below]), Runtimes([]).find)
+    found = enrich.resolve_cgroup("/".join([BASES[base], *below]), Runtimes([]).fetch_metadata)
     one = Entry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])
     for name in NAMES:
         assert select([one], "rss", OwnerFilter(container=name)) == select([one], "rss", OwnerFilter(unit=name)) == []
@@ -388,14 +395,14 @@ def test_the_others_are_named(path: str) -> None:
 
 def test_level_of_a_cut_path() -> None:
     """What was cut off may be anything: only what holds for all below is told."""
-    assert level(f"/docker/{OWN}/x", is_cut=True) == "container"
-    assert level("/kubepods/besteffort", is_cut=True) == "other"
-    assert level("/system.slice/a.service/x", is_cut=True) == "unit"
+    assert classify_cgroup(f"/docker/{OWN}/x", is_cut=True) == "container"
+    assert classify_cgroup("/kubepods/besteffort", is_cut=True) == "other"
+    assert classify_cgroup("/system.slice/a.service/x", is_cut=True) == "unit"
 
 
 def test_beginning_cut_off() -> None:
     """A path of which the beginning was cut off names nobody."""
-    assert identify(f"…/docker/{OTHER}") == (None, None, None, None)
+    assert parse_cgroup_path(f"…/docker/{OTHER}") == (None, None, None, None)
 
 
 def named_kill(number: int, path: str, *, container: str | None = None, pod: tuple[str, str, str] | None = None) -> Any:

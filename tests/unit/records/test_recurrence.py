@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.records.recurrence import LEAST, regularity
+from tracer.records.recurrence import KILLS_MIN, assess_regularity
 
 HOUR_S = 3600.0
 
@@ -24,7 +24,8 @@ def test_chance(kills: int) -> None:
     """Kills without memory of each other: of 2,000 series at most 3 in 100 look like a leak, 1 in 100 like bursts."""
     chance = random.Random(kills)
     found = [
-        regularity(series([chance.expovariate(1 / HOUR_S) for _ in range(kills - 1)])).verdict for _ in range(2000)
+        assess_regularity(series([chance.expovariate(1 / HOUR_S) for _ in range(kills - 1)])).pattern
+        for _ in range(2000)
     ]
     assert found.count("saw-tooth") <= 60
     assert found.count("burst") <= 20
@@ -37,7 +38,7 @@ def test_leak(kills: int, tooth_s: float) -> None:
     """A leak under load that varies by an eighth is seen as one, at least 9 times of 10."""
     chance = random.Random(kills)
     found = [
-        regularity(series([max(1, chance.gauss(tooth_s, tooth_s / 8)) for _ in range(kills - 1)])).verdict
+        assess_regularity(series([max(1, chance.gauss(tooth_s, tooth_s / 8)) for _ in range(kills - 1)])).pattern
         for _ in range(200)
     ]
     assert found.count("saw-tooth") >= 180
@@ -45,48 +46,48 @@ def test_leak(kills: int, tooth_s: float) -> None:
 
 def test_leak_with_a_hole() -> None:
     """A night without load, or a kill that nobody saw, does not hide a leak."""
-    found = regularity(series([HOUR_S] * 7 + [9 * HOUR_S] + [HOUR_S] * 8))
-    assert (found.verdict, found.incidents, found.near, found.median_s) == ("saw-tooth", 17, 15, HOUR_S)
+    found = assess_regularity(series([HOUR_S] * 7 + [9 * HOUR_S] + [HOUR_S] * 8))
+    assert (found.pattern, found.incidents, found.near_median, found.median_s) == ("saw-tooth", 17, 15, HOUR_S)
     assert (found.shortest_s, found.longest_s) == (HOUR_S, 9 * HOUR_S)
 
 
 def test_bursts() -> None:
     """Rows of kills with silence between them, and how many in the largest."""
-    found = regularity(series([2, 3, 2, 86400, 1, 1, 2, 5, 1, 90000, 4, 2]))
-    assert (found.verdict, found.bursts, found.largest_burst) == ("burst", 3, 6)
+    found = assess_regularity(series([2, 3, 2, 86400, 1, 1, 2, 5, 1, 90000, 4, 2]))
+    assert (found.pattern, found.bursts, found.largest_burst) == ("burst", 3, 6)
 
 
 def test_storm() -> None:
     """Too quick for a leak, however regular."""
-    found = regularity(series([0.05] * 42))
-    assert (found.verdict, found.bursts, found.largest_burst) == ("burst", 1, 43)
+    found = assess_regularity(series([0.05] * 42))
+    assert (found.pattern, found.bursts, found.largest_burst) == ("burst", 1, 43)
 
 
 def test_slow_bursts() -> None:
     """Soon is soon compared with the whole: five kills in 20 minutes, once a week."""
     week = [120.0, 700.0, 60.0, 400.0, 7 * 86400.0]
-    assert regularity(series(week * 4)).verdict == "burst"
+    assert assess_regularity(series(week * 4)).pattern == "burst"
 
 
-@pytest.mark.parametrize("kills", range(LEAST))
+@pytest.mark.parametrize("kills", range(KILLS_MIN))
 def test_too_few(kills: int) -> None:
     """Of few kills nothing is said, though they be as regular as can be."""
-    found = regularity(series([HOUR_S] * (kills - 1)) if kills else [])
-    assert (found.verdict, found.incidents) == ("too few", kills)
+    found = assess_regularity(series([HOUR_S] * (kills - 1)) if kills else [])
+    assert (found.pattern, found.incidents) == ("too few", kills)
     assert found.median_s == (HOUR_S if kills > 1 else None)
 
 
 @given(st.lists(st.floats(0, 4e9), max_size=40), st.randoms(use_true_random=False))
 def test_any_times(times_s: list[float], shuffle: random.Random) -> None:
     """The order does not matter, nothing is raised, and the numbers fit each other."""
-    found = regularity(times_s)
+    found = assess_regularity(times_s)
     shuffled = list(times_s)
     shuffle.shuffle(shuffled)
-    assert regularity(shuffled) == found
+    assert assess_regularity(shuffled) == found
     assert found.incidents == len(times_s)
-    assert (found.verdict == "too few") == (len(times_s) < LEAST)
+    assert (found.pattern == "too few") == (len(times_s) < KILLS_MIN)
     assert found.largest_burst <= found.incidents
-    assert 0 <= found.near <= max(0, found.incidents - 1)
+    assert 0 <= found.near_median <= max(0, found.incidents - 1)
     if found.median_s is not None:
         assert found.shortest_s is not None
         assert found.longest_s is not None

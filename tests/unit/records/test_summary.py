@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.harness.full_records import FULL
-from tracer.records.summary import summary
+from tracer.records.summary import summarize
 
 
 @pytest.mark.parametrize("kind", FULL)
 def test_every_type(kind: str) -> None:
     """Each has a sentence of its own, on one line."""
-    told = summary(FULL[kind])
+    told = summarize(FULL[kind])
     assert told.endswith(".")
     assert "a record of type" not in told
     assert told.isprintable()
@@ -39,15 +39,15 @@ def test_sigkill(changed: dict[str, Any], place: str) -> None:
     for key, field, value in (("container", "name", "web"), ("systemd", "unit", "mail.service")):
         if record[key] is not None:
             record[key][field] = value
-    assert summary(record) == f"sleep (pid 7{place}) was killed by SIGKILL from runc (pid 9, uid 0)."
-    assert summary({**record, "sender": None}) == f"sleep (pid 7{place}) was killed by SIGKILL from the kernel."
+    assert summarize(record) == f"sleep (pid 7{place}) was killed by SIGKILL from runc (pid 9, uid 0)."
+    assert summarize({**record, "sender": None}) == f"sleep (pid 7{place}) was killed by SIGKILL from the kernel."
     assert (
-        summary({**record, "sender": None, "from_kernel": None})
+        summarize({**record, "sender": None, "from_kernel": None})
         == f"sleep (pid 7{place}) was killed by SIGKILL from an unknown sender."
     )
 
 
 def test_no_sentence() -> None:
     """What is of a later version, or damaged, is named; names cannot speak to a terminal."""
-    assert summary({"type": "later\n"}) == "oomtrace: a record of type later\\n."
-    assert summary({"type": "oom_kill"}) == "oomtrace: a record of type oom_kill."
+    assert summarize({"type": "later\n"}) == "oomtrace: a record of type later\\n."
+    assert summarize({"type": "oom_kill"}) == "oomtrace: a record of type oom_kill."

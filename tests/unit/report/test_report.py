@@ -480,7 +480,7 @@ def test_workloads_are_found(tmp_path: Path) -> None:
             continue
         number = int(container["id"], 16)
         if number < 40:
-            verdicts["leaks" if number < 20 else "bursts"].add(workload.regularity.verdict)
+            verdicts["leaks" if number < 20 else "bursts"].add(workload.regularity.pattern)
     assert verdicts == {"leaks": {"saw-tooth"}, "bursts": {"burst"}}
 
 

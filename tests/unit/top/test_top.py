@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.harness.environment import PATIENCE_S, ROOT, attempts, require, wait_until
-from tracer.identity.enrich import Whose
+from tracer.identity.enrich import ResolvedIdentity
 from tracer.linux import procfs as proc
 from tracer.reading import processes
 from tracer.top import snapshot
@@ -205,7 +205,7 @@ def test_narrow() -> None:
     own = processes.read_process(os.getpid())
     assert own is not None
     entry = snapshot.Entry(
-        own, "nobody", 1.0, 1.0, None, (), Whose(None, None, None, None, False), ["python3", "x" * 500]
+        own, "nobody", 1.0, 1.0, None, (), ResolvedIdentity(None, None, None, None, False), ["python3", "x" * 500]
     )
     for width in (40, 60, 80, 120):
         head, line = table([entry], width)

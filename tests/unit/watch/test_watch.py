@@ -10,7 +10,7 @@ import pytest
 from tests.report.samples import HOSTILE, many, of_kernel_logs
 from tests.unit.report.test_report import hostile_records
 from tracer.base.printable import printable
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 from tracer.watch import model as models
 from tracer.watch.model import Model
 from tracer.watch.text import lines, row
@@ -137,7 +137,7 @@ def test_group_kill_and_its_end() -> None:
     assert (model.incidents, model.victims) == (1, len(group))
     assert f"+{len(group) - 1}" in row(shown.incident)[1]
     said = [line.text for line in lines(shown.incident)]
-    assert said[: len(group)] == [describe(record) for record in group]  # type: ignore[arg-type]
+    assert said[: len(group)] == [describe_kill(record) for record in group]  # type: ignore[arg-type]
     assert "after 2.5 ms, and the container with it" in said
 
 
@@ -155,7 +155,7 @@ def test_what_is_said() -> None:
     for record in BASES:
         (shown,) = filled([record]).shown
         found = list(lines(shown.incident))
-        assert found[0].text == printable(describe(record))  # type: ignore[arg-type]
+        assert found[0].text == printable(describe_kill(record))  # type: ignore[arg-type]
         shares = [line.share for line in found if line.share is not None]
         assert all(0 <= share <= 1 for share in shares)
         bars += len(shares)

@@ -22,7 +22,7 @@ from tests.unit.commands.test_cli import check_refusal, oomtrace
 from tracer.base.clock import format_rfc3339
 from tracer.delivery.sinks.journald_fields import journal_entry
 from tracer.encoding.decoder import Records, UnfitError
-from tracer.identity.runtime_metadata import Facts
+from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.identity.runtimes import Runtimes
 from tracer.records.matching import KINDS, Kind
 from tracer.records.model import OomExit, OomKill, Sigkill
@@ -49,7 +49,7 @@ AT = format_rfc3339(int(KILL_S * 1e9))
 RECORDS = Records()
 
 
-def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None) -> Facts:
+def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None) -> ContainerMetadata:
     return {}
 
 
@@ -616,7 +616,7 @@ def test_leak_is_what_the_report_calls_one(killed: Killed, pauses: list[int], pa
         each["victim"]["tid"] = tid
         collection.add(each)
     (workload,) = workloads(collection.incidents())
-    assert (verdict["history"]["pattern"], workload.regularity.verdict) == (pattern, pattern)
+    assert (verdict["history"]["pattern"], workload.regularity.pattern) == (pattern, pattern)
     assert verdict["history"]["pause_s"] == pytest.approx(workload.regularity.median_s, abs=1e-3)
     assert verdict["history"]["regular"] == (pattern == "saw-tooth")
     assert any("leak" in advice["text"] for advice in advise(verdict)) == (pattern == "saw-tooth")

@@ -14,7 +14,7 @@ from tests.unit.commands.test_cli import oomtrace
 from tracer.records.conclusions import page_bytes, trigger_role
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
 from tracer.records.owner import Container
-from tracer.records.summary import describe
+from tracer.records.summary import describe_kill
 from tracer.why.advice import advise
 
 from .test_answers import path_of
@@ -138,7 +138,7 @@ def test_lowered_by_somebody(killed: Killed) -> None:
     assert "sh (pid 755), outside of that cgroup, lowered the limit." in said
     assert verdict["memory"] is not None
     assert verdict["memory"]["is_lowered"] is True
-    assert describe(kill) == (
+    assert describe_kill(kill) == (
         f"The kernel killed hog-shrunk (pid 760, container {ID[:12]}), 50 MiB resident, because the limit of the "
         f"container cgroup /docker/{ID} was lowered by sh (pid 755) to 20 MiB while 50 MiB were in use."
     )
@@ -163,8 +163,8 @@ def test_trigger_role(killed: Killed, usage: int, cgroup: str | None, role: str 
     assert kill["limit"] is not None
     kill["limit"]["usage_bytes"], kill["trigger"]["cgroup"] = usage, cgroup
     assert role == trigger_role(kill)
-    assert ("was lowered" in describe(kill)) == (usage > 22 * MIB or role == "writer")
-    assert ("asked for more" in describe(kill)) == ("was lowered" not in describe(kill))
+    assert ("was lowered" in describe_kill(kill)) == (usage > 22 * MIB or role == "writer")
+    assert ("asked for more" in describe_kill(kill)) == ("was lowered" not in describe_kill(kill))
 
 
 def test_unknown_trigger(killed: Killed) -> None:

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from tracer.records.record_id import Id
+from tracer.records.record_id import RecordId
 
 
 class RejectedError(Exception):
@@ -40,7 +40,7 @@ class Sink(Protocol):
         ``retry_after_s``: for so long the other side asks to be left alone.
         """
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         """Records that it has already, as far as it can tell; from any thread."""
 
     def reopen(self) -> None:
@@ -57,7 +57,7 @@ class RemoteSink:
 
     dead = False
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         return set()
 
     def reopen(self) -> None:

@@ -20,8 +20,8 @@ from tracer.delivery.sinks.destination import Destination, Option, UriForm
 from tracer.delivery.sinks.line_metadata import line_metadata
 from tracer.delivery.sinks.pipe import PipeSink, is_pipe
 from tracer.delivery.sinks.rotated import COMPRESS, RotatedFiles
-from tracer.records.line_prefix import HEADS
-from tracer.records.record_id import Id, ids
+from tracer.records.line_prefix import LINE_PREFIXES
+from tracer.records.record_id import RecordId, extract_record_ids
 
 OPTIONS = {
     "rotate-bytes": Option("Begin a new file before this one becomes larger.", None, "bytes"),
@@ -103,21 +103,21 @@ class FileSink:
             self._is_torn = False
         return 1
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         try:
             with self._exchange:
                 reader = _reader(self._descriptor)
             with open(reader, "rb") as file:
                 size = os.fstat(reader).st_size
                 file.seek(max(0, size - RECENT_BYTES))
-                found = ids(io.BytesIO(file.read(RECENT_BYTES)))
+                found = extract_record_ids(io.BytesIO(file.read(RECENT_BYTES)))
         except OSError:
             return set()
         if self._rotate_bytes or self._rotate_s:
             for older in self._rotated.ends(RECENT_BYTES):
                 if size >= RECENT_BYTES:
                     break
-                found |= ids(io.BytesIO(older))
+                found |= extract_record_ids(io.BytesIO(older))
                 size += len(older)
         return found
 
@@ -245,7 +245,7 @@ def _mend(descriptor: int) -> bool:
         if _read_end(descriptor, status.st_size, 1) == b"\n":
             return False
         torn = _read_end(descriptor, status.st_size, RECENT_BYTES).rpartition(b"\n")[2]
-        is_ours = any(torn.startswith(head) or head.startswith(torn) for head in HEADS)
+        is_ours = any(torn.startswith(head) or head.startswith(torn) for head in LINE_PREFIXES)
         if not is_ours or os.fstat(descriptor).st_size != status.st_size:
             return True
         os.ftruncate(descriptor, status.st_size - len(torn))

@@ -7,7 +7,7 @@ import orjson
 
 from tracer.base.clock import parse_rfc3339
 from tracer.records.line_prefix import EVENT_PREFIX
-from tracer.records.record_id import Id, identify
+from tracer.records.record_id import RecordId, extract_record_id
 
 _HOSTS = ("host.name", "Resource/host.name", "host/name")
 _NAMESPACES = (
@@ -24,7 +24,7 @@ class LineMetadata(NamedTuple):
     """A field that the line does not have is None."""
 
     type: str | None
-    id: Id | None
+    id: RecordId | None
     host: str | None
     namespace: str | None
     time_ns: int | None
@@ -40,7 +40,7 @@ def line_metadata(line: bytes) -> LineMetadata:
     kind = _first(fields, _TYPES)
     return LineMetadata(
         kind.removeprefix(EVENT_PREFIX) if kind else None,
-        identify(fields),
+        extract_record_id(fields),
         _first(fields, _HOSTS),
         _first(fields, _NAMESPACES),
         parse_rfc3339(_first(fields, _TIMES)),

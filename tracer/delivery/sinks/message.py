@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from tracer.delivery.sinks import RejectedError
-from tracer.records.summary import summary
+from tracer.records.summary import summarize
 
 Fields = dict[str, Any]
 
@@ -36,4 +36,4 @@ def syslog_severity(kind: str) -> int:
 
 def sentence(record: Fields) -> str:
     """For humans, printable, on one line."""
-    return summary(record)
+    return summarize(record)

@@ -16,7 +16,7 @@ from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
 from tracer.delivery.sinks.destination import Destination, UriForm
 from tracer.delivery.sinks.http_client import OPTIONS, HttpClient, HttpResponse
 from tracer.encoding.otel import INFO, SERVICE_NAME, SEVERITIES, event_name, parts
-from tracer.records.summary import summary
+from tracer.records.summary import summarize
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -105,7 +105,7 @@ def _fill(log: "LogRecord", record: Mapping[str, Any], attributes: Mapping[str, 
     number, log.severity_text = SEVERITIES.get(str(record.get("type")), INFO)
     log.severity_number = number  # type: ignore[assignment]
     log.event_name = event_name(record)
-    log.body.string_value = summary(record)
+    log.body.string_value = summarize(record)
     log.attributes.extend(_pairs(attributes))
 
 

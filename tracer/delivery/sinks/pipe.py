@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import Sink
 from tracer.delivery.sinks.destination import Destination, UriForm
-from tracer.records.record_id import Id
+from tracer.records.record_id import RecordId
 
 FORMS = {"stdout": UriForm("stdout", "Standard output.")}
 
@@ -46,7 +46,7 @@ class _Stream:
         """What of ``_line`` is still to be written."""
         self._is_begun = False
 
-    def recent(self) -> set[Id]:
+    def recent(self) -> set[RecordId]:
         return set()
 
     def _write(self, descriptor: int, line: bytes, piece_bytes: int) -> None:
