@@ -169,9 +169,13 @@ def _sqlite(root: str, table: str, container_id: str) -> bytes | None:
     descriptor = safe_files.open_file(root, _SQLITE)  # neither a link out of the folder nor a FIFO
     if descriptor is None:
         return None
-    header = os.pread(descriptor, _SQLITE_HEADER_LEN, 0)
-    os.close(descriptor)
     path = f"{root}/{_SQLITE}"
+    try:
+        header = os.pread(descriptor, _SQLITE_HEADER_LEN, 0)
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
     if len(header) < _SQLITE_HEADER_LEN:  # SQLite removes a log that lies beside it
         raise UnreadableError(f"{path}: it is empty")
     import sqlite3  # 1 MB, for hosts with podman 5 only

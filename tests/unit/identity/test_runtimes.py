@@ -2,6 +2,7 @@
 """runtimes.py and the runtimes behind it: what their files tell, and what hostile ones cannot do."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -429,6 +430,20 @@ def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
     assert runtimes.fetch_metadata(ID, "podman", None) == {}
     assert runtimes.errors == 1
+
+
+def test_podman_read_error(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database on a failing disk is an error of that file; its descriptor is closed."""
+    podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID TEXT PRIMARY KEY, JSON TEXT)")
+
+    def fail(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert runtimes.fetch_metadata(ID, "podman", None) == {}
+    assert runtimes.last_error == f"{tmp_path}/containers-storage/db.sql: Input/output error"
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def with_log(folder: Path) -> sqlite3.Connection:
