@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tracer.accounting.cgroup_counts import CgroupAccount
 from tracer.accounting.ledger import Entry, Ledger
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
-from tracer.records.model import HOST_PLACEHOLDER, Gap, Victim
+from tracer.records.model import HOST_PLACEHOLDER, SCHEMA, Gap, Victim
 
 QUIET_NS = 1_000_000_000
 """So long after the last event the counts are compared, and again when they differ: a kill may be under way."""
@@ -225,7 +225,7 @@ class Audit:
         gap: Gap | None = None
         if missing > 0:
             gap = {
-                "schema": 1,
+                "schema": SCHEMA,
                 "type": "gap",
                 "time": boottime_to_rfc3339(now_ns),
                 "seq": 0,

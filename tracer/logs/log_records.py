@@ -10,7 +10,17 @@ from tracer.identity import cgroup_path
 from tracer.logs.oom_lines import ALLOCATING, SCOPES, may_be_cut
 from tracer.logs.oom_tasks import TaskRow
 from tracer.logs.victim_report import Counter, VictimReport
-from tracer.records.model import HOST_PLACEHOLDER, NO_LIMIT_BYTES, Breakdown, Candidate, Limit, OomKill, Scope, Trigger
+from tracer.records.model import (
+    HOST_PLACEHOLDER,
+    NO_LIMIT_BYTES,
+    SCHEMA,
+    Breakdown,
+    Candidate,
+    Limit,
+    OomKill,
+    Scope,
+    Trigger,
+)
 from tracer.records.owner import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
@@ -66,7 +76,7 @@ class LogRecords:
         if report.anon_rss_bytes is not None:  # before 4.5 shmem is in file's
             rss_bytes = report.anon_rss_bytes + (report.file_rss_bytes or 0) + (report.shmem_rss_bytes or 0)
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "type": "oom_kill",
             "id": kill_id,
             "time": self._time(report),

@@ -15,6 +15,7 @@ from tracer.pipeline.incidents import Kill
 from tracer.records.model import (
     HOST_PLACEHOLDER,
     NO_LIMIT_BYTES,
+    SCHEMA,
     Breakdown,
     Candidate,
     Incident,
@@ -82,7 +83,7 @@ class Records:
         # Where nobody was scored (oom_kill_allocating_task) there are no points either.
         scored = seen and self._scores and event is not None and (event.scored or not event.chosen_points)
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "type": "oom_kill",
             "id": self.kill_id(victim.header.incident_ns, victim.pid or victim.tid),
             "time": boottime_to_rfc3339(victim.header.time_ns),
@@ -108,7 +109,7 @@ class Records:
     def oom_exit(self, event: wire.ExitEvent) -> OomExit:
         """The record of a victim's end."""
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "type": "oom_exit",
             "id": self.kill_id(event.header.incident_ns, event.pid),
             "time": boottime_to_rfc3339(event.header.time_ns),

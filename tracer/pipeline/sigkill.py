@@ -13,7 +13,7 @@ from tracer.config.options import SigkillOption
 from tracer.identity import cgroup_path
 from tracer.pipeline.incidents import KILLED
 from tracer.pipeline.oom_kill import DELAYED_NS
-from tracer.records.model import HOST_PLACEHOLDER, Sigkill, SigkillSender, Source
+from tracer.records.model import HOST_PLACEHOLDER, SCHEMA, Sigkill, SigkillSender, Source
 
 HOLD_NS = 1_000_000_000
 """The OOM killer marks its victim right after the signal; so long is waited for the mark where the kernel kills."""
@@ -106,7 +106,7 @@ class Sigkills:
             if event.flags & flag:
                 truncated.append(name)
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "type": "sigkill",
             "id": f"{self._boot}-{event.header.time_ns:x}-{event.pid}",
             "time": boottime_to_rfc3339(event.header.time_ns),

@@ -12,7 +12,7 @@ from tracer.delivery.output import Output
 from tracer.delivery.outputs import CLOSE_S
 from tracer.encoding import encoder
 from tracer.encoding.styles import STYLES
-from tracer.records.model import Base, Host, Lost, Record, Stop
+from tracer.records.model import SCHEMA, Base, Host, Lost, Record, Stop
 
 FULL_TOLD_S = 60.0
 """How often it is told what an output drops that stays full: each time is one more line that waits for it."""
@@ -53,7 +53,7 @@ class Stream:
 
     def base(self) -> Base:
         """What every record has; the number is given when it is written."""
-        return {"schema": 1, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
+        return {"schema": SCHEMA, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
     def write(self, record: Record, places: Sequence[Place] = (), *, is_again: bool = False) -> bool:
         """Hand a record to all outputs; it tells what was read in the ring buffers from these places on.

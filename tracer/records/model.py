@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypedDict
 from tracer.records.owner import OWNER_DESCRIPTION, Container, Kubernetes, Network, Owner, Systemd
 
 SCHEMA = 1
+"""Value of `schema` in every record; it increases only when a field changes its meaning."""
 
 Scope = Literal["memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq"]
 Level = Literal["root", "slice", "qos", "pod", "container", "unit", "other"]
