@@ -10,10 +10,10 @@
 #include "rss.h"
 
 #define PATHS_BYTES (1 << 19)
-#define PATH_KEPT 1024	 /* of one path; a longer one keeps its root end, which tells whose it is */
-#define KNOWN_PATHS 4096 /* a power of two; more of usual length have no room in PATHS_BYTES */
-#define KNOWN_PROBES 8
-#define BRIEF_LEVELS_MAX 32
+#define PATH_STORED_MAX 1024	/* of one path; a longer one keeps its root end, which tells whose it is */
+#define PATH_INDEX_ENTRIES 4096 /* a power of two; more of usual length have no room in PATHS_BYTES */
+#define PATH_INDEX_PROBES 8
+#define LIMIT_DEPTH_MAX 32
 #define NO_LIMIT_PAGES (1LL << 46) /* less than LONG_MAX / PAGE_SIZE, the kernel's "no limit", for any page size */
 
 struct paths {
@@ -22,7 +22,7 @@ struct paths {
 	u32 epoch; /* rises when the room is given out anew */
 };
 
-struct known_path {
+struct path_index_entry {
 	u64 cgroup; /* the id of its kernfs node, never given again */
 	u32 epoch;
 	u32 at;
@@ -30,7 +30,7 @@ struct known_path {
 	u32 pad;
 };
 
-struct making {
+struct brief_scratch {
 	struct brief_event brief;
 	u32 limits;
 	u32 limit_depth;
@@ -39,8 +39,8 @@ struct making {
 /* Room for 10,000 kills, each with its exit and the kernel log's word. */
 DEFINE_RING(briefs, 1 << 21);
 DEFINE_MAP_FLAGS(paths, BPF_MAP_TYPE_ARRAY, u32, struct paths, 1, BPF_F_MMAPABLE);
-DEFINE_MAP(known_paths, BPF_MAP_TYPE_ARRAY, u32, struct known_path, KNOWN_PATHS);
-DEFINE_MAP(brief_events, BPF_MAP_TYPE_ARRAY, u32, struct making, 1);
+DEFINE_MAP(path_index, BPF_MAP_TYPE_ARRAY, u32, struct path_index_entry, PATH_INDEX_ENTRIES);
+DEFINE_MAP(brief_events, BPF_MAP_TYPE_ARRAY, u32, struct brief_scratch, 1);
 
 /* What is no kill leaves the last sixteenth of the room to the kills. */
 inline_always void send_small(void *event, u64 size)
@@ -59,55 +59,55 @@ inline_always void send_small(void *event, u64 size)
  * Tell where the path of this cgroup is kept.  Once the daemon has let go of all briefs nobody needs the paths that are
  * there: then the room is given out anew.
  */
-inline_always void keep_path(struct brief_event *brief, struct victim_event *event, struct cgroup_subsys_state *css)
+inline_always void store_path(struct brief_event *brief, struct victim_event *event, struct cgroup_subsys_state *css)
 {
 	struct cgroup *cgroup = READ(css, cgroup);
 	struct kernfs_node *kn = READ(cgroup, kn);
 	u32 zero = 0, slot, i;
-	struct paths *kept = map_lookup(paths, &zero);
-	struct known_path *known = 0;
+	struct paths *store = map_lookup(paths, &zero);
+	struct path_index_entry *entry = 0;
 	u64 id = READ(kn, id), len = event->cgroup_len, skip = 0, at;
 
 	brief->flags &= ~VICTIM_CGROUP;
-	if (!kept || !(event->flags & VICTIM_CGROUP))
+	if (!store || !(event->flags & VICTIM_CGROUP))
 		return;
-	if (len > PATH_KEPT) {
-		skip = len - PATH_KEPT;
-		len = PATH_KEPT;
-		brief->flags |= BRIEF_LEAF_CUT;
+	if (len > PATH_STORED_MAX) {
+		skip = len - PATH_STORED_MAX;
+		len = PATH_STORED_MAX;
+		brief->flags |= BRIEF_LEAF_TRUNCATED;
 	}
 	if (!ringbuf_query(briefs, BPF_RB_AVAIL_DATA)) {
-		kept->used = 0;
-		kept->epoch++;
+		store->used = 0;
+		store->epoch++;
 	}
 	slot = (id * 0x9e3779b97f4a7c15ULL) >> 40;
-	for (i = 0; i < KNOWN_PROBES; i++) {
-		slot = (slot + 1) & (KNOWN_PATHS - 1);
-		known = map_lookup(known_paths, &slot);
-		if (!known)
+	for (i = 0; i < PATH_INDEX_PROBES; i++) {
+		slot = (slot + 1) & (PATH_INDEX_ENTRIES - 1);
+		entry = map_lookup(path_index, &slot);
+		if (!entry)
 			return;
-		if (known->epoch != kept->epoch)
+		if (entry->epoch != store->epoch)
 			break;
-		if (known->cgroup == id) {
-			brief->path = known->at;
-			brief->path_len = known->len;
+		if (entry->cgroup == id) {
+			brief->path = entry->at;
+			brief->path_len = entry->len;
 			brief->flags |= VICTIM_CGROUP;
 			return;
 		}
 	}
 	/* Where all of these places are taken the last one is taken over: its path will be kept once more. */
-	at = kept->used;
-	if (!known || at > PATHS_BYTES - PATH_KEPT)
+	at = store->used;
+	if (!entry || at > PATHS_BYTES - PATH_STORED_MAX)
 		return;
-	at = at_most(at, PATHS_BYTES - PATH_KEPT);
-	len = at_most(len, PATH_KEPT);
-	if (bpf_probe_read_kernel(kept->bytes + at, len, event->strings + at_most(skip, PATH_LEN)))
+	at = clamp_to(at, PATHS_BYTES - PATH_STORED_MAX);
+	len = clamp_to(len, PATH_STORED_MAX);
+	if (bpf_probe_read_kernel(store->bytes + at, len, event->strings + clamp_to(skip, PATH_LEN)))
 		return;
-	kept->used = at + len;
-	known->cgroup = id;
-	known->epoch = kept->epoch;
-	known->at = at;
-	known->len = len;
+	store->used = at + len;
+	entry->cgroup = id;
+	entry->epoch = store->epoch;
+	entry->at = at;
+	entry->len = len;
 	brief->path = at;
 	brief->path_len = len;
 	brief->flags |= VICTIM_CGROUP;
@@ -121,25 +121,25 @@ inline_always bool is_limited(struct mem_cgroup *memcg, bool v1)
 /*
  * Which of css and those above it is limit, as a number of names; where limit is not known, the only one that has one.
  *
- * What was found lies in a map and is read anew in each turn, as in append_name(): else the verifier walks through all
- * combinations.
+ * What was found lies in a map and is read anew in each turn, as in append_name(): else the verifier walks through
+ * all combinations.
  */
-inline_always u32 find_limit_level(volatile struct making *making, struct cgroup_subsys_state *css,
-				   struct mem_cgroup *limit)
+inline_always u32 limit_level_of(volatile struct brief_scratch *scratch, struct cgroup_subsys_state *css,
+				 struct mem_cgroup *limit)
 {
 	bool v1 = is_cgroup_v1(css);
 	u32 i;
 
-	making->limits = 0;
-	for (i = 0; i < BRIEF_LEVELS_MAX; i++) {
+	scratch->limits = 0;
+	for (i = 0; i < LIMIT_DEPTH_MAX; i++) {
 		struct cgroup_subsys_state *parent = READ(css, parent);
 		struct mem_cgroup *memcg = (struct mem_cgroup *)css;
 
 		if (!parent) /* the root has no limit */
-			return making->limits == 1 ? i - making->limit_depth : BRIEF_NO_LEVEL;
+			return scratch->limits == 1 ? i - scratch->limit_depth : BRIEF_NO_LEVEL;
 		if (limit ? memcg == limit : is_limited(memcg, v1)) {
-			making->limit_depth = i;
-			making->limits++;
+			scratch->limit_depth = i;
+			scratch->limits++;
 		}
 		css = parent;
 	}
@@ -148,25 +148,25 @@ inline_always u32 find_limit_level(volatile struct making *making, struct cgroup
 
 inline_always u32 brief_pages(s64 pages)
 {
-	return pages < 0 || pages >= BRIEF_UNKNOWN ? BRIEF_UNKNOWN : pages;
+	return pages < 0 || pages >= BRIEF_UNKNOWN_PAGES ? BRIEF_UNKNOWN_PAGES : pages;
 }
 
 /* In place of a victim_event that finds no room. */
-inline_always void send_brief(struct victim_event *event, struct task_struct *task, struct state *state,
+inline_always void send_brief(struct victim_event *event, struct task_struct *task, struct incident_state *state,
 			      struct incident_event *incident)
 {
 	struct cgroup_subsys_state *css = task ? memcg_css(task) : 0;
 	struct mem_cgroup *limit = state ? state->limit : 0;
 	bool seen = state && incident->flags & INCIDENT_OC;
 	u32 zero = 0;
-	struct making *making = map_lookup(brief_events, &zero);
+	struct brief_scratch *scratch = map_lookup(brief_events, &zero);
 	struct brief_event *brief;
 
-	if (!making) {
+	if (!scratch) {
 		count(COUNTER_LOST);
 		return;
 	}
-	brief = &making->brief;
+	brief = &scratch->brief;
 	__builtin_memset(brief, 0, sizeof(*brief));
 	brief->event = event->event;
 	brief->event.type = EVENT_BRIEF;
@@ -194,9 +194,9 @@ inline_always void send_brief(struct victim_event *event, struct task_struct *ta
 	}
 	brief->limit_level = BRIEF_NO_LEVEL;
 	if (css) {
-		if (!(event->flags & VICTIM_CGROUP_CUT) && (limit || !seen))
-			brief->limit_level = find_limit_level(making, css, limit);
-		keep_path(brief, event, css);
+		if (!(event->flags & VICTIM_CGROUP_TRUNCATED) && (limit || !seen))
+			brief->limit_level = limit_level_of(scratch, css, limit);
+		store_path(brief, event, css);
 	}
 	if (ringbuf_output(briefs, brief, sizeof(*brief), BPF_RB_FORCE_WAKEUP))
 		count(COUNTER_LOST);
@@ -213,16 +213,16 @@ inline_always bool begins_with(const char *text, const char *start, u32 len)
 }
 
 /* In place of the line "MESSAGE: Killed process" where that finds no room. */
-inline_always void send_reported(struct state *state, struct log_event *log)
+inline_always void send_log_brief(struct incident_state *state, struct log_event *log)
 {
 	const char memcg[] = "Memory cgroup out of memory: ", host[] = "Out of memory: ";
-	struct reported_event event = {};
+	struct log_brief_event event = {};
 
 	if (begins_with(log->text, memcg, sizeof(memcg) - 1))
 		event.message = MESSAGE_MEMCG;
 	else if (begins_with(log->text, host, sizeof(host) - 1))
 		event.message = MESSAGE_HOST;
-	stamp(&event.event, EVENT_REPORTED, state->incident_ns);
+	stamp(&event.event, EVENT_LOG_BRIEF, state->incident_ns);
 	send_small(&event, sizeof(event));
 }
 

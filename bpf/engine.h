@@ -147,7 +147,7 @@ struct pt_regs {
 #define inline_always static inline __attribute__((always_inline))
 
 /* The compiler must not see through the bound, or the verifier will not see it. */
-inline_always u64 at_most(u64 value, u64 bound)
+inline_always u64 clamp_to(u64 value, u64 bound)
 {
 	asm volatile("" : "+r"(value));
 	if (value > bound)

@@ -18,7 +18,7 @@
 
 #define COMM_LEN 16
 #define CANDIDATES_MAX 10
-#define LEVELS_MAX 16
+#define MEMCG_CHAIN_MAX 16
 #define NAME_LEN 256	 /* one name of a path: NAME_MAX and its NUL */
 #define PATH_LEN 4096	 /* longer paths of cgroups lose their leaf end, others their root end: the *_CUT flags */
 #define CMDLINE_LEN 1024 /* bytes of a command line that are kept */
@@ -29,16 +29,16 @@
 enum event_type {
 	EVENT_VICTIM = 1,
 	EVENT_INCIDENT = 2, /* comes before the first victim */
-	EVENT_SHARER = 3,
+	EVENT_SHARED_MM = 3,
 	EVENT_EXIT = 4,
-	EVENT_LEVELS = 5,    /* tracepoint mode only: the victim's memcg and those above it */
-	EVENT_LOG = 6,	     /* tracepoint mode only: a line of the kernel log about this incident */
-	EVENT_END = 7,	     /* no victim and no sharer comes any more; just struct event */
-	EVENT_CGROUP = 8,    /* a memory cgroup was made; in a ring buffer of its own */
-	EVENT_SIGKILL = 9,   /* somebody else than the OOM killer kills; in a ring buffer of its own */
-	EVENT_BRIEF = 10,    /* a victim that found no room for EVENT_VICTIM; in the ring buffer "briefs" */
-	EVENT_REPORTED = 11, /* the same for its EVENT_LOG */
-	EVENT_AGAIN = 12,    /* a victim of an earlier incident is killed, and counted, once more */
+	EVENT_MEMCG_CHAIN = 5,	 /* tracepoint mode only: the victim's memcg and those above it */
+	EVENT_LOG = 6,		 /* tracepoint mode only: a line of the kernel log about this incident */
+	EVENT_END = 7,		 /* no victim and no sharer comes any more; just struct event */
+	EVENT_CGROUP = 8,	 /* a memory cgroup was made; in a ring buffer of its own */
+	EVENT_SIGKILL = 9,	 /* somebody else than the OOM killer kills; in a ring buffer of its own */
+	EVENT_BRIEF = 10,	 /* a victim that found no room for EVENT_VICTIM; in the ring buffer "briefs" */
+	EVENT_LOG_BRIEF = 11,	 /* the same for its EVENT_LOG */
+	EVENT_KILLED_AGAIN = 12, /* a victim of an earlier incident is killed, and counted, once more */
 };
 
 struct event {
@@ -54,9 +54,9 @@ enum victim_flags {
 	VICTIM_CMDLINE = 1 << 1,
 	VICTIM_EXE = 1 << 2,
 	VICTIM_CGROUP = 1 << 3,
-	VICTIM_CGROUP_CUT = 1 << 4,
-	VICTIM_EXE_CUT = 1 << 5,
-	VICTIM_CMDLINE_CUT = 1 << 6,
+	VICTIM_CGROUP_TRUNCATED = 1 << 4,
+	VICTIM_EXE_TRUNCATED = 1 << 5,
+	VICTIM_CMDLINE_TRUNCATED = 1 << 6,
 	VICTIM_RSS_EXACT = 1 << 7,     /* the per-CPU parts are in, or this kernel has none */
 	VICTIM_GROUP = 1 << 8,	       /* memory.oom.group is set in its cgroup or above */
 	VICTIM_FORKED = 1 << 9,	       /* the command line is an ancestor's: no exec since the fork */
@@ -136,8 +136,8 @@ enum incident_flags {
 	INCIDENT_OC = 1 << 0,	 /* struct oom_control was seen: kprobes */
 	INCIDENT_MEMCG = 1 << 1, /* a memcg's limit was hit */
 	INCIDENT_STAT = 1 << 2,
-	INCIDENT_LIMIT_CUT = 1 << 3,
-	INCIDENT_TRIGGER_CUT = 1 << 4,
+	INCIDENT_LIMIT_TRUNCATED = 1 << 3,
+	INCIDENT_TRIGGER_TRUNCATED = 1 << 4,
 	INCIDENT_TRIGGER_CGROUP = 1 << 5,
 	INCIDENT_GROUP = 1 << 6,
 };
@@ -166,7 +166,7 @@ struct incident_event {
 	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN];
 };
 
-struct sharer_event {
+struct shared_mm_event {
 	struct event event;
 	__u32 victim_pid;
 	__u32 pid;
@@ -180,17 +180,17 @@ struct exit_event {
 	__u32 pad;
 };
 
-struct again_event {
+struct killed_again_event {
 	struct event event;
 	__u32 tid; /* that the kernel log names */
 	__u32 pad;
 };
 
-struct levels_event {
+struct memcg_chain_event {
 	struct event event;
-	__u32 levels_len; /* that are filled: [0] is the victim's own memcg, the last one the root's child */
+	__u32 memcg_chain_len; /* that are filled: [0] is the victim's own memcg, the last one the root's child */
 	__u32 pad;
-	struct memcg_counters levels[LEVELS_MAX];
+	struct memcg_counters memcg_chain[MEMCG_CHAIN_MAX];
 };
 
 struct cgroup_event {
@@ -202,9 +202,9 @@ struct cgroup_event {
 enum sigkill_flags {
 	SIGKILL_FROM_KERNEL = 1 << 0, /* no task sent it that was seen */
 	SIGKILL_CGROUP = 1 << 1,
-	SIGKILL_CUT = 1 << 2,
+	SIGKILL_CGROUP_TRUNCATED = 1 << 2,
 	SIGKILL_SENDER_CGROUP = 1 << 3,
-	SIGKILL_SENDER_CUT = 1 << 4,
+	SIGKILL_SENDER_TRUNCATED = 1 << 4,
 	SIGKILL_UNSEEN = 1 << 5, /* only its effect was seen: who sent it is unknown */
 };
 
@@ -227,13 +227,13 @@ struct sigkill_event {
 
 /* Beside victim_flags, in the same field. */
 enum brief_flags {
-	BRIEF_OC = 1 << 16,	  /* struct oom_control was seen: kprobes */
-	BRIEF_MEMCG = 1 << 17,	  /* a memcg's limit was hit; without BRIEF_OC the kernel log tells */
-	BRIEF_SYSRQ = 1 << 18,	  /* somebody asked for the kill */
-	BRIEF_LEAF_CUT = 1 << 19, /* the path lacks its leaf end, and begins within a name */
+	BRIEF_OC = 1 << 16,		/* struct oom_control was seen: kprobes */
+	BRIEF_MEMCG = 1 << 17,		/* a memcg's limit was hit; without BRIEF_OC the kernel log tells */
+	BRIEF_SYSRQ = 1 << 18,		/* somebody asked for the kill */
+	BRIEF_LEAF_TRUNCATED = 1 << 19, /* the path lacks its leaf end, and begins within a name */
 };
 
-#define BRIEF_UNKNOWN 0xffffffffU /* pages */
+#define BRIEF_UNKNOWN_PAGES 0xffffffffU /* pages */
 #define BRIEF_NO_LEVEL 0xff
 
 /* The essentials of a victim.  The names of its cgroup's path are in the map "paths". */
@@ -260,14 +260,14 @@ struct brief_event {
 	__u8 pad;
 };
 
-enum reported_message {
+enum log_brief_message {
 	MESSAGE_OTHER,
 	MESSAGE_MEMCG, /* "Memory cgroup out of memory" */
 	MESSAGE_HOST,  /* "Out of memory" */
 };
 
 /* The kernel log has named the last victim as killed. */
-struct reported_event {
+struct log_brief_event {
 	struct event event;
 	__u32 message;
 	__u32 pad;

@@ -38,7 +38,7 @@ inline_always struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
  * Append name to the path at strings, of which *len bytes are written; false where it is full or unreadable.
  *
  * *len lies in a map and is read anew for every name, so that the verifier knows nothing of it: else each turn of
- * the loops below looks different to it, and it walks through all their combinations.
+ * the loops below looks different to it, and it path_walks through all their combinations.
  */
 inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, const void *name)
 {
@@ -47,7 +47,7 @@ inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, co
 
 	if (at > PATH_LEN - NAME_LEN)
 		return false;
-	copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX) + at, NAME_LEN, name);
+	copied = bpf_probe_read_kernel_str(strings + clamp_to(start, START_MAX) + at, NAME_LEN, name);
 	if (copied <= 0)
 		return false;
 	*len = at + copied;
@@ -61,9 +61,9 @@ struct walk {
 	u32 bytes;
 };
 
-enum path_found {
-	PATH_WHOLE,
-	PATH_CUT, /* its leaf end is left out */
+enum path_state {
+	PATH_COMPLETE,
+	PATH_TRUNCATED, /* its leaf end is left out */
 	PATH_UNKNOWN,
 };
 
@@ -73,7 +73,7 @@ enum path_found {
  *
  * What was found lies in walk, a map, and is read anew in each turn, as in append_name().
  */
-inline_always enum path_found append_cgroup(volatile struct walk *walk, char *strings, u64 start,
+inline_always enum path_state append_cgroup(volatile struct walk *walk, char *strings, u64 start,
 					    struct cgroup_subsys_state *css, volatile __u16 *len)
 {
 	struct cgroup *cgroup = READ(css, cgroup);
@@ -100,7 +100,7 @@ inline_always enum path_found append_cgroup(volatile struct walk *walk, char *st
 		if (i > depth)
 			break;
 		kn = walk->nodes[(depth - i) % DEPTH_MAX];
-		copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX), NAME_LEN, READ(kn, name));
+		copied = bpf_probe_read_kernel_str(strings + clamp_to(start, START_MAX), NAME_LEN, READ(kn, name));
 		if (copied <= 0 || walk->bytes + copied > PATH_LEN - NAME_LEN)
 			break;
 		walk->bytes += copied;
@@ -118,14 +118,14 @@ inline_always enum path_found append_cgroup(volatile struct walk *walk, char *st
 		}
 	}
 	if (walk->kept == walk->depth)
-		return PATH_WHOLE;
-	return walk->kept ? PATH_CUT : PATH_UNKNOWN;
+		return PATH_COMPLETE;
+	return walk->kept ? PATH_TRUNCATED : PATH_UNKNOWN;
 }
 
 /* An event's flags: of a path that is known, and of one that is not whole. */
-inline_always u32 path_flags(enum path_found found, u32 known, u32 cut)
+inline_always u32 path_flags(enum path_state state, u32 known, u32 truncated)
 {
-	return found == PATH_WHOLE ? known : found == PATH_CUT ? known | cut : cut;
+	return state == PATH_COMPLETE ? known : state == PATH_TRUNCATED ? known | truncated : truncated;
 }
 
 #ifndef OOMTRACE_HEADERS /* struct mount is private to the kernel's fs/ */
@@ -138,7 +138,7 @@ inline_always void append_deleted(char *strings, u64 start, volatile __u16 *len)
 
 	if (end > PATH_LEN - NAME_LEN)
 		return;
-	copied = bpf_probe_read_kernel_str(strings + at_most(start, START_MAX) + end, sizeof(deleted), deleted);
+	copied = bpf_probe_read_kernel_str(strings + clamp_to(start, START_MAX) + end, sizeof(deleted), deleted);
 	if (copied > 0)
 		*len = end + copied;
 }

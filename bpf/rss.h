@@ -15,7 +15,7 @@
 
 #define CPUS_MAX 1024
 
-DEFINE_MAP(anchor, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1);
+DEFINE_MAP(percpu_anchor, BPF_MAP_TYPE_PERCPU_ARRAY, u32, u64, 1);
 
 struct rss {
 	s64 pages[MM_COUNTERS];
@@ -35,7 +35,7 @@ inline_always s64 not_negative(s64 pages)
  */
 inline_always void add_percpu(struct rss *rss, int *const counters[MM_COUNTERS])
 {
-	u64 map_address = (u64)MAP(anchor);
+	u64 map_address = (u64)MAP(percpu_anchor);
 	u64 element, base = 0;
 	u32 zero = 0, cpu;
 	int i;
@@ -50,7 +50,7 @@ inline_always void add_percpu(struct rss *rss, int *const counters[MM_COUNTERS])
 
 		if (cpu >= setting(cpus))
 			break;
-		address = (u64)map_lookup_percpu(anchor, &zero, cpu);
+		address = (u64)map_lookup_percpu(percpu_anchor, &zero, cpu);
 		bpf_probe_read_kernel(&element, sizeof(element), &address);
 		if (!element)
 			continue;

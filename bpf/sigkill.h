@@ -33,7 +33,7 @@ enum sigkill_scope {
 	SIGKILL_ALL,
 };
 
-struct rate {
+struct rate_limit {
 	u64 counted_ns;
 	u64 used;
 };
@@ -41,11 +41,11 @@ struct rate {
 /* Apart from the kills of the OOM killer, so that no storm takes their room. */
 DEFINE_RING(sigkills, 1 << 18);
 DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 8192); /* process -> when it started */
-DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate, 1);
-DEFINE_MAP(sigkill_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate, 1024);
+DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate_limit, 1);
+DEFINE_MAP(cgroup_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate_limit, 1024);
 
 /* CPUs that count at the same moment may miss one another; a bound that is a little off is one, too. */
-inline_always bool has_room(struct rate *rate, u64 burst, u64 each_ns, u64 now_ns)
+inline_always bool refill_rate(struct rate_limit *rate, u64 burst, u64 each_ns, u64 now_ns)
 {
 	u64 regained = (now_ns - rate->counted_ns) / each_ns;
 
@@ -57,19 +57,19 @@ inline_always bool has_room(struct rate *rate, u64 burst, u64 each_ns, u64 now_n
 }
 
 /* Whether there is room for one more of this cgroup's; then it is taken. */
-inline_always bool take_room(struct cgroup_subsys_state *css)
+inline_always bool take_rate(struct cgroup_subsys_state *css)
 {
 	u64 key = (u64)css, now_ns = bpf_ktime_get_boot_ns();
-	struct rate fresh = { .counted_ns = now_ns };
+	struct rate_limit fresh = { .counted_ns = now_ns };
 	u32 zero = 0;
-	struct rate *all = map_lookup(sigkill_rate, &zero), *own = map_lookup(sigkill_rates, &key);
+	struct rate_limit *all = map_lookup(sigkill_rate, &zero), *own = map_lookup(cgroup_rates, &key);
 
 	if (!own) {
-		map_update(sigkill_rates, &key, &fresh, BPF_NOEXIST);
-		own = map_lookup(sigkill_rates, &key);
+		map_update(cgroup_rates, &key, &fresh, BPF_NOEXIST);
+		own = map_lookup(cgroup_rates, &key);
 	}
-	if (!all || !own || !has_room(own, CGROUP_BURST, CGROUP_NS, now_ns) ||
-	    !has_room(all, RATE_BURST, RATE_NS, now_ns))
+	if (!all || !own || !refill_rate(own, CGROUP_BURST, CGROUP_NS, now_ns) ||
+	    !refill_rate(all, RATE_BURST, RATE_NS, now_ns))
 		return false;
 	own->used++;
 	all->used++;
@@ -135,7 +135,7 @@ inline_always bool may_be_contained(struct sigkill_event *event, struct task_str
 	return kn != 0;
 }
 
-inline_always void read_killed(struct sigkill_event *event, struct task_struct *task, struct pid *pid)
+inline_always void read_sigkilled(struct sigkill_event *event, struct task_struct *task, struct pid *pid)
 {
 	struct cred *cred = (struct cred *)READ(task, real_cred);
 	u32 level = READ(pid, level);
@@ -159,18 +159,18 @@ inline_always void read_sender(struct sigkill_event *event, struct walk *walk, s
 		return;
 	event->flags |=
 		path_flags(append_cgroup(walk, event->strings, event->cgroup_len, css, &event->sender_cgroup_len),
-			   SIGKILL_SENDER_CGROUP, SIGKILL_SENDER_CUT);
+			   SIGKILL_SENDER_CGROUP, SIGKILL_SENDER_TRUNCATED);
 }
 
 /* Where an event is put together: a signal may be sent where an exit is interrupted or preempted. */
-enum sigkill_place {
-	PLACE_SIGNAL, /* under a lock, with interrupts off */
-	PLACE_EXIT,
-	PLACES,
+enum sigkill_scratch {
+	SCRATCH_SIGNAL, /* under a lock, with interrupts off */
+	SCRATCH_EXIT,
+	SCRATCH_COUNT,
 };
 
-DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, PLACES);
-DEFINE_MAP(sigkill_walks, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct walk, PLACES);
+DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, SCRATCH_COUNT);
+DEFINE_MAP(sigkill_walks, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct walk, SCRATCH_COUNT);
 
 /* The process is killed by SIGKILL; running is who sent it, or 0. */
 inline_always void send_sigkill(u32 place, struct task_struct *task, struct task_struct *running, u32 flags)
@@ -184,21 +184,21 @@ inline_always void send_sigkill(u32 place, struct task_struct *task, struct task
 	if (!event || !walk)
 		return;
 	__builtin_memset(event, 0, __builtin_offsetof(struct sigkill_event, strings));
-	read_killed(event, task, pid);
+	read_sigkilled(event, task, pid);
 	if (setting(sigkill) == SIGKILL_CONTAINERS && !may_be_contained(event, task, pid, css))
 		return;
-	if (!take_room(css)) {
+	if (!take_rate(css)) {
 		count(COUNTER_SIGKILLS_LOST);
 		return;
 	}
 	event->flags = flags;
 	if (css)
 		event->flags |= path_flags(append_cgroup(walk, event->strings, 0, css, &event->cgroup_len),
-					   SIGKILL_CGROUP, SIGKILL_CUT);
+					   SIGKILL_CGROUP, SIGKILL_CGROUP_TRUNCATED);
 	if (running)
 		read_sender(event, walk, running);
 	stamp(&event->event, EVENT_SIGKILL, 0);
-	size = at_most((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
+	size = clamp_to((u32)event->cgroup_len + event->sender_cgroup_len, sizeof(event->strings));
 	if (ringbuf_output(sigkills, event, __builtin_offsetof(struct sigkill_event, strings) + size,
 			   BPF_RB_FORCE_WAKEUP))
 		count(COUNTER_SIGKILLS_LOST);
@@ -219,13 +219,13 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
 
 	if (READ(signal, group_exit_code) != SIGNAL_KILL || READ(task, flags) & KERNEL_THREAD)
 		return;
-	if (is_of(map_lookup(sigkilled, &number), started_ns))
+	if (is_entry_of(map_lookup(sigkilled, &number), started_ns))
 		return;
 	map_update(sigkilled, &number, &started_ns, BPF_ANY);
 	if (is_from_kernel(info, running))
-		send_sigkill(PLACE_SIGNAL, task, 0, SIGKILL_FROM_KERNEL);
+		send_sigkill(SCRATCH_SIGNAL, task, 0, SIGKILL_FROM_KERNEL);
 	else
-		send_sigkill(PLACE_SIGNAL, task, running, 0);
+		send_sigkill(SCRATCH_SIGNAL, task, running, 0);
 }
 
 /*
@@ -233,7 +233,8 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
  * the OOM killer's, or it was not seen.  A tracer's (PTRACE_CONT) passes no tracepoint; and where a signal is sent from
  * an interrupt, the kernel may run no program in the context of who happens to be interrupted.
  */
-inline_always void handle_killed(u32 place, struct task_struct *task, u32 number, u64 started_ns, bool is_condemned)
+inline_always void handle_sigkill_exit(u32 place, struct task_struct *task, u32 number, u64 started_ns,
+				       bool awaits_mark)
 {
 	struct signal_struct *signal = READ(task, signal);
 
@@ -242,12 +243,12 @@ inline_always void handle_killed(u32 place, struct task_struct *task, u32 number
 	    READ(task, flags) & KERNEL_THREAD)
 		return;
 	if (map_update(sigkilled, &number, &started_ns, BPF_NOEXIST)) {
-		if (is_of(map_lookup(sigkilled, &number), started_ns))
+		if (is_entry_of(map_lookup(sigkilled, &number), started_ns))
 			return;
 		map_update(sigkilled, &number, &started_ns, BPF_ANY);
 	}
 	if (!ends_with_namespace(task, group_pid(task)))
-		send_sigkill(place, task, 0, SIGKILL_FROM_KERNEL | (is_condemned ? 0 : SIGKILL_UNSEEN));
+		send_sigkill(place, task, 0, SIGKILL_FROM_KERNEL | (awaits_mark ? 0 : SIGKILL_UNSEEN));
 }
 
 #endif

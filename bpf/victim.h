@@ -104,12 +104,12 @@ inline_always u32 append_cmdline(struct victim_event *event, struct task_struct 
 {
 	u64 arg_start = READ(mm, arg_start), arg_end = READ(mm, arg_end);
 	struct cmdline *cmdline = 0;
-	u64 len = at_most(arg_end - arg_start, CMDLINE_LEN);
+	u64 len = clamp_to(arg_end - arg_start, CMDLINE_LEN);
 	u32 i;
 
-	start = at_most(start, 2 * PATH_LEN);
+	start = clamp_to(start, 2 * PATH_LEN);
 	if (arg_end - arg_start > CMDLINE_LEN)
-		event->flags |= VICTIM_CMDLINE_CUT;
+		event->flags |= VICTIM_CMDLINE_TRUNCATED;
 	if (task == (struct task_struct *)bpf_get_current_task() &&
 	    !bpf_probe_read_user(event->strings + start, len, (const void *)arg_start)) {
 		event->flags |= VICTIM_CMDLINE;
@@ -128,7 +128,7 @@ inline_always u32 append_cmdline(struct victim_event *event, struct task_struct 
 	}
 	if (!cmdline || !arg_start)
 		return 0;
-	len = at_most(cmdline->len, CMDLINE_LEN);
+	len = clamp_to(cmdline->len, CMDLINE_LEN);
 	if (bpf_probe_read_kernel(event->strings + start, len, cmdline->bytes))
 		return 0;
 	event->flags |= VICTIM_CMDLINE;
@@ -141,12 +141,12 @@ inline_always void read_strings(struct victim_event *event, struct task_struct *
 {
 	struct cgroup_subsys_state *css = memcg_css(task);
 	u32 zero = 0;
-	struct walk *walk = map_lookup(walks, &zero);
+	struct walk *walk = map_lookup(path_walks, &zero);
 	u64 start = 0;
 
 	if (css && walk) {
 		event->flags |= path_flags(append_cgroup(walk, event->strings, start, css, &event->cgroup_len),
-					   VICTIM_CGROUP, VICTIM_CGROUP_CUT);
+					   VICTIM_CGROUP, VICTIM_CGROUP_TRUNCATED);
 		start = event->cgroup_len;
 	}
 	if (!mm)
@@ -154,7 +154,7 @@ inline_always void read_strings(struct victim_event *event, struct task_struct *
 #ifndef OOMTRACE_HEADERS
 	event->flags |= VICTIM_EXE;
 	if (!append_exe(event->strings, start, mm, &event->exe_len))
-		event->flags |= VICTIM_EXE_CUT;
+		event->flags |= VICTIM_EXE_TRUNCATED;
 	start += event->exe_len;
 #endif
 	event->cmdline_len = append_cmdline(event, task, mm, start);
@@ -210,33 +210,34 @@ inline_always struct mem_cgroup *find_oom_group(struct cgroup_subsys_state *css,
 }
 
 /* Without struct oom_control: the figures of every cgroup whose limit it may have been. */
-inline_always void send_levels(struct state *state, struct cgroup_subsys_state *css)
+inline_always void send_memcg_chain(struct incident_state *state, struct cgroup_subsys_state *css)
 {
 	u32 zero = 0, i;
-	struct levels_event *levels = map_lookup(level_events, &zero);
+	struct memcg_chain_event *event = map_lookup(memcg_chains, &zero);
 
-	if (!levels)
+	if (!event)
 		return;
-	levels->levels_len = 0;
-	for (i = 0; i < LEVELS_MAX; i++) {
+	event->memcg_chain_len = 0;
+	for (i = 0; i < MEMCG_CHAIN_MAX; i++) {
 		struct cgroup_subsys_state *parent = READ(css, parent);
 
 		if (!parent) /* the root has no limit */
 			break;
-		read_counters(&levels->levels[i], (struct mem_cgroup *)css);
-		levels->levels_len = i + 1;
+		read_counters(&event->memcg_chain[i], (struct mem_cgroup *)css);
+		event->memcg_chain_len = i + 1;
 		css = parent;
 	}
-	stamp(&levels->event, EVENT_LEVELS, state->incident_ns);
-	if (!try_to_send(levels, __builtin_offsetof(struct levels_event, levels) +
-					 at_most(levels->levels_len, LEVELS_MAX) * sizeof(levels->levels[0])))
-		state->cut = 1;
+	stamp(&event->event, EVENT_MEMCG_CHAIN, state->incident_ns);
+	if (!try_to_send(event,
+			 __builtin_offsetof(struct memcg_chain_event, memcg_chain) +
+				 clamp_to(event->memcg_chain_len, MEMCG_CHAIN_MAX) * sizeof(event->memcg_chain[0])))
+		state->lost_before_victim = 1;
 }
 
 /* In tracepoint mode one victim after another tells what the incident is. */
-inline_always struct state *tracepoint_state(struct task_struct *task)
+inline_always struct incident_state *tracepoint_incident(struct task_struct *task)
 {
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 	struct cgroup_subsys_state *css = task ? memcg_css(task) : 0;
 	struct mem_cgroup *group = find_oom_group(css, 0);
 	bool next;
@@ -250,7 +251,7 @@ inline_always struct state *tracepoint_state(struct task_struct *task)
 	}
 	state->oom_group = group;
 	if (css && !state->victim_pid)
-		send_levels(state, css);
+		send_memcg_chain(state, css);
 	return state;
 }
 
@@ -275,15 +276,15 @@ inline_always u64 expect_exit(u32 pid, struct victim *victim)
 	struct victim *early;
 	u64 exited_ns;
 
-	if (!map_update(victims, &pid, victim, BPF_NOEXIST))
+	if (!map_update(awaiting_exit, &pid, victim, BPF_NOEXIST))
 		return 0;
-	early = map_lookup(victims, &pid);
+	early = map_lookup(awaiting_exit, &pid);
 	exited_ns = early && early->started_ns == victim->started_ns ? early->exited_ns : 0;
 	if (exited_ns) {
-		map_delete(victims, &pid);
+		map_delete(awaiting_exit, &pid);
 		return exited_ns;
 	}
-	map_update(victims, &pid, victim, BPF_ANY);
+	map_update(awaiting_exit, &pid, victim, BPF_ANY);
 	return 0;
 }
 

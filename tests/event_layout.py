@@ -19,17 +19,17 @@ CODES = {"u8": "B", "u16": "H", "s16": "h", "u32": "I", "s32": "i", "u64": "Q", 
 PADDING = {"B": "x", "H": "2x", "I": "4x"}
 NAMED = {
     "event": ("HEADER", "Header"),
-    "ancestor": ("ANCESTOR", "Ancestor"),
+    "ancestor": ("ANCESTOR", "AncestorEntry"),
     "candidate": ("CANDIDATE", "CandidateEntry"),
-    "memcg_counters": ("COUNTERS", "Counters"),
-    "memcg_stat": ("STAT", "Stat"),
-    "brief_event": ("FIXED", "Essentials"),
+    "memcg_counters": ("MEMCG_COUNTERS", "MemcgCounters"),
+    "memcg_stat": ("MEMCG_STAT", "MemcgStat"),
+    "brief_event": ("BRIEF_FIXED", "BriefFields"),
 }
 """What has another name in Python: the format, and the class."""
-BRIEF = ("brief_event", "reported_event")
+BRIEF = ("brief_event", "log_brief_event")
 """Their part is in brief.py."""
 BEGIN, END = "# The mirror of bpf/event.h, written by `make layout`.", "# The end of what `make layout` writes."
-ADDED = {"VictimEvent": "brief: Brief | None"}
+ADDED = {"VictimEvent": "brief: BriefIncident | None"}
 """What user space adds to an event."""
 
 
@@ -117,7 +117,8 @@ def block(names: list[str], text: str) -> str:
     is_brief = names[0] in BRIEF
     if not is_brief:
         lines += [
-            f"{name} = {numbers[name]}" for name in ("EVENT_LAYOUT", "CANDIDATES_MAX", "LEVELS_MAX", "ANCESTORS_MAX")
+            f"{name} = {numbers[name]}"
+            for name in ("EVENT_LAYOUT", "CANDIDATES_MAX", "MEMCG_CHAIN_MAX", "ANCESTORS_MAX")
         ]
         lines.append("")
     lines.append("# enum event_type")
@@ -130,14 +131,17 @@ def block(names: list[str], text: str) -> str:
     if is_brief:
         lines += [
             "",
-            *(f"{name.removeprefix('BRIEF_')} = 0x{numbers[name]:X}" for name in ("BRIEF_UNKNOWN", "BRIEF_NO_LEVEL")),
+            *(
+                f"{name.removeprefix('BRIEF_')} = 0x{numbers[name]:X}"
+                for name in ("BRIEF_UNKNOWN_PAGES", "BRIEF_NO_LEVEL")
+            ),
         ]
     lines.append("")
     for name in names:
         lines.append(f'{named(name)[0]} = struct.Struct("{format_of(found[name], numbers)}")')
     for name in names:
         label, declared = named(name)[1], list(members(found[name]))
-        if name == "reported_event":
+        if name == "log_brief_event":
             continue  # a number, for which the decoder has the line
         without = ", without its header" if name in BRIEF else ""
         if label.endswith("Event"):

@@ -25,9 +25,9 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	event->len = copied;
 	stamp(&event->event, EVENT_CGROUP, 0);
-	if (ringbuf_output(cgroups, event, __builtin_offsetof(struct cgroup_event, path) + at_most(copied, PATH_LEN),
+	if (ringbuf_output(cgroups, event, __builtin_offsetof(struct cgroup_event, path) + clamp_to(copied, PATH_LEN),
 			   0))
-		count(COUNTER_UNSEEN_CGROUPS);
+		count(COUNTER_CGROUPS_LOST);
 	return 0;
 }
 

@@ -39,14 +39,14 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 {
 	const char *text = (const char *)ctx->args[0];
 	enum log_line line = classify(text);
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 	struct log_event *log;
 	u32 zero = 0;
 	u64 len;
 	bool sent;
 
-	if (state && state->again && line == LOG_OTHER) {
-		send_again(state, state->again);
+	if (state && state->killed_again && line == LOG_OTHER) {
+		send_killed_again(state, state->killed_again);
 		return 0;
 	}
 	if (!state) {
@@ -56,7 +56,7 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	} else if (state->victim_pid) {
 		if (line != LOG_OTHER)
 			state = open_incident();
-	} else if (state->summary) {
+	} else if (state->in_summary) {
 		line = LOG_OTHER; /* a piece of the summary: the names in it may read like anything */
 	} else if (line == LOG_INVOKED) {
 		state = open_incident(); /* the last one found nobody to kill */
@@ -67,24 +67,24 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	if (!log)
 		return 0;
 	if (line == LOG_SUMMARY)
-		state->summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
+		state->in_summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
 	/* Of the other lines only the one right after a mark tells something: "MESSAGE: Killed process". */
-	if (line == LOG_OTHER && (state->victim_pid ? state->reported : !state->summary))
+	if (line == LOG_OTHER && (state->victim_pid ? state->victim_logged : !state->in_summary))
 		return 0;
-	len = at_most(ctx->args[1], LOG_LEN); /* not ended by a NUL */
+	len = clamp_to(ctx->args[1], LOG_LEN); /* not ended by a NUL */
 	if (bpf_probe_read_kernel(log->text, len, text))
 		return 0;
 	log->len = len;
 	stamp(&log->event, EVENT_LOG, state->incident_ns);
-	sent = !(state->victim_pid && state->brief) &&
-	       try_to_send(log, __builtin_offsetof(struct log_event, text) + at_most(len, LOG_LEN));
+	sent = !(state->victim_pid && state->victim_brief) &&
+	       try_to_send(log, __builtin_offsetof(struct log_event, text) + clamp_to(len, LOG_LEN));
 	if (!state->victim_pid) {
-		state->cut |= !sent;
+		state->lost_before_victim |= !sent;
 		return 0;
 	}
 	if (!sent)
-		send_reported(state, log);
-	state->reported = 1;
+		send_log_brief(state, log);
+	state->victim_logged = 1;
 	return 0;
 }
 

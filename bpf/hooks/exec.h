@@ -5,10 +5,10 @@
 
 #include "incident.h"
 
-inline_always void remember_cmdline(u32 pid, struct mm_struct *mm)
+inline_always void store_cmdline(u32 pid, struct mm_struct *mm)
 {
 	u32 zero = 0;
-	struct cmdline *cmdline, *empty = map_lookup(no_cmdline, &zero);
+	struct cmdline *cmdline, *empty = map_lookup(empty_cmdline, &zero);
 	u64 arg_start = READ(mm, arg_start), len;
 
 	if (!empty || map_update(cmdlines, &pid, empty, BPF_ANY))
@@ -16,7 +16,7 @@ inline_always void remember_cmdline(u32 pid, struct mm_struct *mm)
 	cmdline = map_lookup(cmdlines, &pid);
 	if (!cmdline)
 		return;
-	len = at_most(READ(mm, arg_end) - arg_start, CMDLINE_LEN);
+	len = clamp_to(READ(mm, arg_end) - arg_start, CMDLINE_LEN);
 	if (bpf_probe_read_user(cmdline->bytes, len, (const void *)arg_start))
 		return;
 	cmdline->len = len;
@@ -30,7 +30,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct mm_struct *mm = READ(task, mm);
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 
-	remember_cmdline(pid, mm);
+	store_cmdline(pid, mm);
 	return 0;
 }
 
@@ -41,10 +41,10 @@ int on_exec_again(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct mm_struct *mm = READ(task, mm);
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
-	struct cmdline *known = map_lookup(cmdlines, &pid);
+	struct cmdline *cmdline = map_lookup(cmdlines, &pid);
 
-	if (!known || known->arg_start != READ(mm, arg_start))
-		remember_cmdline(pid, mm);
+	if (!cmdline || cmdline->arg_start != READ(mm, arg_start))
+		store_cmdline(pid, mm);
 	return 0;
 }
 

@@ -27,29 +27,29 @@ inline_always void handle_exit(struct task_struct *task, u32 place)
 	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
 	struct victim gone = { .started_ns = READ(leader, start_boottime), .exited_ns = bpf_ktime_get_boot_ns() };
-	struct victim *victim = map_lookup(victims, &pid), known;
-	bool is_condemned = is_of(map_lookup(condemned, &pid), gone.started_ns);
+	struct victim *victim = map_lookup(awaiting_exit, &pid), removed;
+	bool awaits_mark = is_entry_of(map_lookup(awaiting_mark, &pid), gone.started_ns);
 
 #ifndef OOMTRACE_HEADERS /* as bcc compiles it from headers the verifier of 6.1 gives up (EFAULT) */
 	if (setting(sigkill) != SIGKILL_OFF)
-		handle_killed(place, task, pid, gone.started_ns, is_condemned);
+		handle_sigkill_exit(place, task, pid, gone.started_ns, awaits_mark);
 #endif
-	if (victim || !is_condemned) /* else mark_victim still asks for it */
+	if (victim || !awaits_mark) /* else mark_victim still asks for it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
-		if (!is_condemned)
+		if (!awaits_mark)
 			return;
-		if (!map_update(victims, &pid, &gone, BPF_NOEXIST))
+		if (!map_update(awaiting_exit, &pid, &gone, BPF_NOEXIST))
 			return; /* for mark_victim to find */
-		victim = map_lookup(victims, &pid);
+		victim = map_lookup(awaiting_exit, &pid);
 	}
-	if (!is_of(victim, gone.started_ns) || victim->exited_ns)
+	if (!is_entry_of(victim, gone.started_ns) || victim->exited_ns)
 		return;
-	known = *victim;
-	if (map_delete(victims, &pid))
+	removed = *victim;
+	if (map_delete(awaiting_exit, &pid))
 		return;
-	map_delete(condemned, &pid);
-	send_exit(pid, &known, gone.exited_ns);
+	map_delete(awaiting_mark, &pid);
+	send_exit(pid, &removed, gone.exited_ns);
 }
 
 SEC("raw_tp/sched_process_exit")
@@ -60,7 +60,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	if ((u32)READ(task, tgid) != bpf_get_current_pid_tgid() >> 32)
 		count(COUNTER_MISREAD);
 	if (is_last(ctx))
-		handle_exit(task, PLACE_EXIT);
+		handle_exit(task, SCRATCH_EXIT);
 	return 0;
 }
 
@@ -79,13 +79,13 @@ int on_exit_signal(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	signal = READ(task, signal);
 	if (READ(signal, live.counter) <= 0)
-		handle_exit(task, PLACE_SIGNAL);
+		handle_exit(task, SCRATCH_SIGNAL);
 	return 0;
 }
 
-#define FORGET(map, pid, started_ns)                                                                                   \
+#define DELETE_OWN(map, pid, started_ns)                                                                               \
 	({                                                                                                             \
-		bool is_its_ = is_of(map_lookup(map, pid), started_ns);                                                \
+		bool is_its_ = is_entry_of(map_lookup(map, pid), started_ns);                                          \
 		if (is_its_)                                                                                           \
 			map_delete(map, pid);                                                                          \
 		is_its_;                                                                                               \
@@ -99,12 +99,13 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 	u64 started_ns = READ(task, start_boottime);
 	u32 tid = READ(task, pid);
 
-	map_delete(killing, &tid);
+	map_delete(victim_by_tid, &tid);
 	if (tid != (u32)READ(task, tgid))
 		return 0;
-	FORGET(victims, &tid, started_ns);
-	FORGET(sigkilled, &tid, started_ns);
-	if (FORGET(condemned, &tid, started_ns)) /* killed, and never marked: on_exit has left it for the mark */
+	DELETE_OWN(awaiting_exit, &tid, started_ns);
+	DELETE_OWN(sigkilled, &tid, started_ns);
+	if (DELETE_OWN(awaiting_mark, &tid,
+		       started_ns)) /* killed, and never marked: on_exit has left it for the mark */
 		map_delete(cmdlines, &tid);
 	return 0;
 }

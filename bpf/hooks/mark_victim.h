@@ -13,7 +13,7 @@
  * But from its SIGKILL until after the mark the OOM killer holds the lock of its victim.  Where that cannot be seen
  * (PREEMPT_RT, a kernel for one CPU) the SIGKILL has to do.
  */
-inline_always bool is_killed_now(struct task_struct *task)
+inline_always bool is_killed_by_oom(struct task_struct *task)
 {
 #if !defined(OOMTRACE_HEADERS) || (defined(CONFIG_SMP) && !defined(CONFIG_PREEMPT_RT))
 	if (EXISTS(spinlock, rlock) && EXISTS(qspinlock, val))
@@ -24,9 +24,9 @@ inline_always bool is_killed_now(struct task_struct *task)
 
 /* The mark tells nothing but a thread's number: whose it is, and that its exit is the OOM killer's, the SIGKILL told.
  */
-inline_always void note_killed(u32 pid)
+inline_always void note_victim_sigkill(u32 pid)
 {
-	u64 *started_ns = map_lookup(condemned, &pid);
+	u64 *started_ns = map_lookup(awaiting_mark, &pid);
 
 	if (started_ns)
 		map_update(sigkilled, &pid, started_ns, BPF_ANY);
@@ -40,7 +40,7 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	 * series) the argument is the pid: no kernel pointer is that small.
 	 */
 	u64 argument = ctx->args[0];
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 	struct task_struct *task = 0;
 	u32 zero = 0, tid = current_tid();
 	u64 size, exited_ns = 0;
@@ -60,16 +60,16 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 		task = (struct task_struct *)bpf_get_current_task();
 
 	/* A task that is dying already is marked, too, so that it may use reserves; nobody kills it. */
-	killed = map_lookup(killing, &tid);
-	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_now(task)));
+	killed = map_lookup(victim_by_tid, &tid);
+	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_by_oom(task)));
 	if (!real && setting(kprobes))
 		return 0;
 	if (real && !task)
-		note_killed(*killed);
-	map_delete(killing, &tid);
+		note_victim_sigkill(*killed);
+	map_delete(victim_by_tid, &tid);
 
 	if (!setting(kprobes) || !state)
-		state = tracepoint_state(task);
+		state = tracepoint_incident(task);
 	clear_victim(event);
 	event->tid = argument;
 	if (task)
@@ -82,8 +82,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 		if (first)
 			state->first_pid = state->victim_pid;
 		state->victim_mm = task ? READ(task, mm) : 0;
-		state->summary = 0;
-		state->reported = 0;
+		state->in_summary = 0;
+		state->victim_logged = 0;
 		if (first && (incident->flags & INCIDENT_OC))
 			state->oom_group = task ? find_oom_group(memcg_css(task), state->limit) : 0;
 		if (state->oom_group) {
@@ -104,22 +104,22 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	if (event->pid && real) {
 		map_update(sigkilled, &event->pid, &event->started_ns, BPF_ANY);
 		exited_ns = expect_exit(event->pid, &victim);
-		map_delete(condemned, &event->pid);
+		map_delete(awaiting_mark, &event->pid);
 	}
 	if (exited_ns)
 		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
 
-	size = at_most((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
+	size = clamp_to((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	if (state) {
-		if (!state->sent && !state->cut)
-			state->sent = send_incident(state, incident);
-		whole = state->sent;
+		if (!state->incident_sent && !state->lost_before_victim)
+			state->incident_sent = send_incident(state, incident);
+		whole = state->incident_sent;
 	}
 	whole = whole && try_to_send(event, __builtin_offsetof(struct victim_event, strings) + size);
 	if (!whole)
 		send_brief(event, task, state, incident);
 	if (state)
-		state->brief = !whole;
+		state->victim_brief = !whole;
 	if (exited_ns)
 		send_exit(event->pid, &victim, exited_ns);
 	return 0;

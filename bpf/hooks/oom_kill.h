@@ -11,7 +11,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 {
 	struct oom_control *oc = (struct oom_control *)ARG1(ctx);
 	const char *message = (const char *)ARG2(ctx);
-	struct state *state = open_incident();
+	struct incident_state *state = open_incident();
 	struct incident_event *incident;
 	struct scan *scan;
 	struct walk *walk;
@@ -25,7 +25,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 	incident = map_lookup(incidents, &zero);
 	if (!incident)
 		return 0;
-	map_delete(killing, &tid);
+	map_delete(victim_by_tid, &tid);
 	incident->flags = INCIDENT_OC;
 	incident->total_pages = READ(oc, totalpages);
 	incident->gfp_mask = READ_AT(u32, &oc->gfp_mask);
@@ -52,11 +52,11 @@ int on_oom_kill_process(struct pt_regs *ctx)
 		incident->flags |= INCIDENT_MEMCG;
 		state->limit = memcg;
 		read_counters(&incident->limit, memcg);
-		walk = map_lookup(walks, &zero);
+		walk = map_lookup(path_walks, &zero);
 		if (walk)
 			incident->flags |= path_flags(
 				append_cgroup(walk, incident->strings, start, &memcg->css, &incident->limit_cgroup_len),
-				0, INCIDENT_LIMIT_CUT);
+				0, INCIDENT_LIMIT_TRUNCATED);
 	}
 	return 0;
 }
@@ -64,13 +64,13 @@ int on_oom_kill_process(struct pt_regs *ctx)
 SEC("kretprobe/oom_kill_process")
 int on_oom_kill_process_return(struct pt_regs *ctx)
 {
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 	struct event end = {};
 
 	if (!state)
 		return 0;
 	/* Of one victim that was told in brief nothing more comes. */
-	if (state->sent || state->oom_group) {
+	if (state->incident_sent || state->oom_group) {
 		stamp(&end, EVENT_END, state->incident_ns);
 		send_small(&end, sizeof(end));
 	}
@@ -79,13 +79,13 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 }
 
 /* The current thread is about to kill this process, which may exit at any moment from now on: before its mark, too. */
-inline_always void condemn(struct task_struct *task)
+inline_always void expect_mark(struct task_struct *task)
 {
 	struct task_struct *leader = READ(task, group_leader);
 	u32 tid = current_tid(), pid = READ(task, tgid);
 	u64 started_ns = READ(leader, start_boottime);
-	u32 *killed = map_lookup(killing, &tid);
-	struct victim *known = map_lookup(victims, &pid);
+	u32 *killed = map_lookup(victim_by_tid, &tid);
+	struct victim *victim = map_lookup(awaiting_exit, &pid);
 
 	if (killed && *killed == pid)
 		return;
@@ -93,11 +93,11 @@ inline_always void condemn(struct task_struct *task)
 	 * Killed once more, and not marked again: by a group kill that comes upon its first victim, or because the init
 	 * of its PID namespace dies as well.
 	 */
-	if (known && known->started_ns == started_ns)
+	if (victim && victim->started_ns == started_ns)
 		return;
-	map_delete(victims, &pid); /* an earlier process of this number */
-	map_update(condemned, &pid, &started_ns, BPF_ANY);
-	map_update(killing, &tid, &pid, BPF_ANY);
+	map_delete(awaiting_exit, &pid); /* an earlier process of this number */
+	map_update(awaiting_mark, &pid, &started_ns, BPF_ANY);
+	map_update(victim_by_tid, &tid, &pid, BPF_ANY);
 }
 
 /*
@@ -106,26 +106,26 @@ inline_always void condemn(struct task_struct *task)
  * a list of their own, and goes through that, too).  The kernel counts that, and logs the thread, but marks no task
  * twice. Once for the first victim of its own group kill user space knows already.
  */
-inline_always bool is_killed_again(struct task_struct *task, struct state *state)
+inline_always bool is_killed_again(struct task_struct *task, struct incident_state *state)
 {
 	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
-	struct victim *known = map_lookup(victims, &pid);
+	struct victim *victim = map_lookup(awaiting_exit, &pid);
 
-	if (!is_of(known, READ(leader, start_boottime)) || !known->killed_ns)
+	if (!is_entry_of(victim, READ(leader, start_boottime)) || !victim->killed_ns)
 		return false;
-	if (known->incident_ns != state->incident_ns || pid != state->first_pid || state->first_again)
+	if (victim->incident_ns != state->incident_ns || pid != state->first_pid || state->first_killed_again)
 		return true;
-	state->first_again = 1;
+	state->first_killed_again = 1;
 	return false;
 }
 
-inline_always void send_again(struct state *state, u32 tid)
+inline_always void send_killed_again(struct incident_state *state, u32 tid)
 {
-	struct again_event event = { .tid = tid };
+	struct killed_again_event event = { .tid = tid };
 
-	state->again = 0;
-	stamp(&event.event, EVENT_AGAIN, state->incident_ns);
+	state->killed_again = 0;
+	stamp(&event.event, EVENT_KILLED_AGAIN, state->incident_ns);
 	send_small(&event, sizeof(event));
 }
 
@@ -133,18 +133,18 @@ SEC("kprobe/__oom_kill_process")
 int on_do_oom_kill_process(struct pt_regs *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ARG1(ctx);
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 
 	if (state)
-		state->again = is_killed_again(task, state) ? READ(task, tgid) : 0;
-	condemn(task);
+		state->killed_again = is_killed_again(task, state) ? READ(task, tgid) : 0;
+	expect_mark(task);
 	return 0;
 }
 
 SEC("kprobe/mark_oom_victim")
 int on_mark_oom_victim(struct pt_regs *ctx)
 {
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 
 	if (state)
 		state->marking = (struct task_struct *)ARG1(ctx);

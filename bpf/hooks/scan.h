@@ -14,7 +14,8 @@ int on_out_of_memory(struct pt_regs *ctx)
 	u32 zero = 0, tid = current_tid();
 	struct scan *scan = map_lookup(scans, &zero);
 
-	map_delete(killing, &tid); /* of an earlier SIGKILL: what is marked from now on is marked for another reason */
+	map_delete(victim_by_tid,
+		   &tid); /* of an earlier SIGKILL: what is marked from now on is marked for another reason */
 	if (!scan)
 		return 0;
 	scan->tid = tid;

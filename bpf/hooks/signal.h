@@ -9,28 +9,28 @@
 /* SIGKILL from the OOM path: the victim, before it is marked, and after it those who share its memory. */
 inline_always void handle_oom_sigkill(struct task_struct *task)
 {
-	struct sharer_event event = {};
+	struct shared_mm_event event = {};
 	struct task_struct *leader = READ(task, group_leader);
-	struct state *state = current_state();
+	struct incident_state *state = current_incident();
 	u64 started_ns = READ(leader, start_boottime);
 	u32 pid = READ(task, tgid);
 
 	if (state && state->victim_mm && state->victim_pid != pid && READ(task, mm) == state->victim_mm) {
 		map_update(sigkilled, &pid, &started_ns, BPF_ANY);
-		if (state->brief)
+		if (state->victim_brief)
 			return;
 		event.victim_pid = state->victim_pid;
 		event.pid = pid;
 		bpf_probe_read_kernel(event.comm, sizeof(event.comm), &task->comm);
-		stamp(&event.event, EVENT_SHARER, state->incident_ns);
+		stamp(&event.event, EVENT_SHARED_MM, state->incident_ns);
 		send(&event, sizeof(event));
 		return;
 	}
-	if (state && setting(kprobes) && state->again == pid)
-		send_again(state, READ(task, pid));
+	if (state && setting(kprobes) && state->killed_again == pid)
+		send_killed_again(state, READ(task, pid));
 	else if (state && !setting(kprobes) && is_killed_again(task, state))
-		state->again = READ(task, pid); /* if the kernel log says so, too */
-	condemn(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
+		state->killed_again = READ(task, pid); /* if the kernel log says so, too */
+	expect_mark(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
 }
 
 SEC("raw_tp/signal_generate")

@@ -75,7 +75,7 @@ def run(data: bytes) -> None:
     assert incidents.patience_ns() is None
     check_count(decoded, joined)
     for each in joined:
-        if not isinstance(each, wire.AgainEvent):
+        if not isinstance(each, wire.KilledAgainEvent):
             for lines in written(each):
                 check_line(lines)
 
@@ -87,7 +87,7 @@ def check_count(fed: list[wire.Event], joined: list[Told]) -> None:
     certain = [victim for victim in victims if not victim.flags & wire.VICTIM_MARKED]
     assert len(certain) <= len(kills) <= len(victims)
     assert all(any(victim is each for each in kills) for victim in certain)
-    for kind in (wire.ExitEvent, wire.AgainEvent):
+    for kind in (wire.ExitEvent, wire.KilledAgainEvent):
         told = [each for each in joined if isinstance(each, kind)]
         assert sorted(told) == sorted(event for event in fed if isinstance(event, kind))
 
@@ -127,9 +127,15 @@ def seeds() -> list[bytes]:
         events.log(b"Memory cgroup out of memory: Killed process 5 (hog) total-vm:1kB\n"),
     ]
     runs: list[list[wire.Event]] = [
-        [events.victim(), events.incident(), events.sharer(77), events.end(), exited],
+        [events.victim(), events.incident(), events.shared_mm(77), events.end(), exited],
         [group, events.incident(), group, group, events.end()],
-        [events.victim(), events.levels(events.counters(limit_pages=5)), events.blind_incident(), *log, events.end()],
+        [
+            events.victim(),
+            events.memcg_chain(events.counters(limit_pages=5)),
+            events.blind_incident(),
+            *log,
+            events.end(),
+        ],
         [log[0], marked, events.blind_incident(), log[1], log[2]],
         [wire.CgroupEvent(events.header(wire.CGROUP), b"/docker/" + b"5" * 64)],
     ]
@@ -166,7 +172,7 @@ def mutate_events(data: bytes, random: Random) -> bytes:
 
 def _change(frame: bytes, random: Random) -> bytes:
     try:
-        event: Any = wire.decode(frame)
+        event: Any = wire.decode_event(frame)
         return events.encode(_changed(event, random))
     except (wire.DecodeError, struct.error):
         return mutate(frame, random)

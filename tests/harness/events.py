@@ -30,9 +30,9 @@ def header(kind: int, **changes: Any) -> wire.Header:
     return wire.Header(kind, tid=NOBODY - 1, time_ns=KILL_NS, incident_ns=INCIDENT_NS)._replace(**changes)
 
 
-def counters(**changes: Any) -> wire.Counters:
+def counters(**changes: Any) -> wire.MemcgCounters:
     """Of a cgroup v2 without any limit."""
-    return wire.Counters(
+    return wire.MemcgCounters(
         usage_pages=4096,
         limit_pages=(1 << 51) - 1,
         failcnt=-1,
@@ -72,7 +72,7 @@ def victim(**changes: Any) -> wire.VictimEvent:
         network_namespace=4026532008,
         ancestors_len=1,
         comm=comm(b"hog"),
-        ancestors=(wire.Ancestor(NOBODY - 7, comm(b"sh")),),
+        ancestors=(wire.AncestorEntry(NOBODY - 7, comm(b"sh")),),
         cgroup=path(b"/system.slice/hog.service"),
         exe=path(b"/usr/bin/hog"),
         cmdline=b"/usr/bin/hog\0--all\0",
@@ -83,7 +83,7 @@ def victim(**changes: Any) -> wire.VictimEvent:
 def brief_victim(**changes: Any) -> bytes:
     """The essentials of victim(), as bpf/event.h lays them out; its cgroup's path is in PATHS."""
     names = path(b"/system.slice/hog.service")
-    known = brief.Essentials(
+    known = brief.BriefFields(
         started_ns=1_000_000_000,
         total_vm_pages=25_884,
         anon_rss_pages=4000,
@@ -104,19 +104,19 @@ def brief_victim(**changes: Any) -> bytes:
         constraint=3,
     )
     changed = known._replace(**{name: value for name, value in changes.items() if name != "header"})
-    return wire.HEADER.pack(*changes.get("header", header(brief.BRIEF))) + brief.FIXED.pack(*changed)
+    return wire.HEADER.pack(*changes.get("header", header(brief.BRIEF))) + brief.BRIEF_FIXED.pack(*changed)
 
 
 def reported(message: int, **changes: Any) -> bytes:
     """The kernel log names the last victim."""
-    return wire.HEADER.pack(*header(brief.REPORTED)._replace(**changes)) + brief.REPORTED_FIXED.pack(message)
+    return wire.HEADER.pack(*header(brief.LOG_BRIEF)._replace(**changes)) + brief.LOG_BRIEF_FIXED.pack(message)
 
 
-def _kept_paths() -> brief.Paths:
+def _kept_paths() -> brief.PathStore:
     descriptor = os.memfd_create("paths")
     os.truncate(descriptor, brief.PATHS_BYTES)
     os.pwrite(descriptor, path(b"/system.slice/hog.service"), PATH_AT)
-    return brief.Paths(descriptor)
+    return brief.PathStore(descriptor)
 
 
 PATH_AT = 4096
@@ -146,7 +146,7 @@ def incident(**changes: Any) -> wire.IncidentEvent:
         trigger_comm=comm(b"hog"),
         flags=wire.INCIDENT_OC | wire.INCIDENT_MEMCG | wire.INCIDENT_STAT | wire.INCIDENT_TRIGGER_CGROUP,
         limit=counters(limit_pages=4096),
-        stat=wire.Stat(4000, 90, 6, 8192, 3, 0),
+        stat=wire.MemcgStat(4000, 90, 6, 8192, 3, 0),
         candidates=(candidate(),),
         message=b"Memory cgroup out of memory\0",
         limit_cgroup=path(b"/system.slice/hog.service"),
@@ -165,20 +165,20 @@ def blind_incident(**changes: Any) -> wire.IncidentEvent:
         scored=0,
         candidates_len=0,
         flags=wire.INCIDENT_TRIGGER_CGROUP,
-        limit=wire.Counters(*[0] * 8),
-        stat=wire.Stat(*[0] * 6),
+        limit=wire.MemcgCounters(*[0] * 8),
+        stat=wire.MemcgStat(*[0] * 6),
         candidates=(),
         message=b"",
         limit_cgroup=b"",
     )._replace(**changes)
 
 
-def sharer(pid: int, victim_pid: int = NOBODY, **changes: Any) -> wire.SharerEvent:
-    return wire.SharerEvent(header(wire.SHARER), victim_pid, pid, comm(b"child"))._replace(**changes)
+def shared_mm(pid: int, victim_pid: int = NOBODY, **changes: Any) -> wire.SharedMmEvent:
+    return wire.SharedMmEvent(header(wire.SHARED_MM), victim_pid, pid, comm(b"child"))._replace(**changes)
 
 
-def levels(*each: wire.Counters, **changes: Any) -> wire.LevelsEvent:
-    return wire.LevelsEvent(header(wire.LEVELS), each)._replace(**changes)
+def memcg_chain(*each: wire.MemcgCounters, **changes: Any) -> wire.MemcgChainEvent:
+    return wire.MemcgChainEvent(header(wire.MEMCG_CHAIN), each)._replace(**changes)
 
 
 def log(text: bytes, **changes: Any) -> wire.LogEvent:
@@ -211,10 +211,10 @@ def sigkill(**changes: Any) -> wire.SigkillEvent:
 def kill(
     of: wire.VictimEvent | None = None,
     by: wire.IncidentEvent | None = None,
-    sharers: tuple[wire.SharerEvent, ...] = (),
+    shared_mm: tuple[wire.SharedMmEvent, ...] = (),
 ) -> Kill:
     """A victim joined to its incident, all hooks attached."""
-    return Kill(of or victim(), by or incident(), 1, sharers, (), ())
+    return Kill(of or victim(), by or incident(), 1, shared_mm, (), ())
 
 
 def encode(event: wire.Event) -> bytes:
@@ -234,19 +234,19 @@ def encode(event: wire.Event) -> bytes:
             *fields, limit, stat, candidates, message, limit_cgroup, trigger_cgroup = event[1:]
             strings = (message, limit_cgroup, trigger_cgroup)
             body = wire.INCIDENT_FIXED.pack(*fields, *map(len, strings))
-            body += wire.COUNTERS.pack(*limit) + wire.STAT.pack(*stat)
+            body += wire.MEMCG_COUNTERS.pack(*limit) + wire.MEMCG_STAT.pack(*stat)
             body += b"".join(wire.CANDIDATE.pack(*entry) for entry in candidates)
             body += bytes(wire.CANDIDATE.size * (wire.CANDIDATES_MAX - len(candidates)))
             return head + body + b"".join(strings)
-        case wire.SharerEvent():
-            return head + wire.SHARER_FIXED.pack(*event[1:])
+        case wire.SharedMmEvent():
+            return head + wire.SHARED_MM_FIXED.pack(*event[1:])
         case wire.ExitEvent():
             return head + wire.EXIT_FIXED.pack(*event[1:])
-        case wire.AgainEvent():
-            return head + wire.AGAIN_FIXED.pack(*event[1:])
-        case wire.LevelsEvent():
-            packed = b"".join(wire.COUNTERS.pack(*level) for level in event.levels)
-            return head + wire.LEVELS_FIXED.pack(len(event.levels)) + packed
+        case wire.KilledAgainEvent():
+            return head + wire.KILLED_AGAIN_FIXED.pack(*event[1:])
+        case wire.MemcgChainEvent():
+            packed = b"".join(wire.MEMCG_COUNTERS.pack(*level) for level in event.memcg_chain)
+            return head + wire.MEMCG_CHAIN_FIXED.pack(len(event.memcg_chain)) + packed
         case wire.LogEvent():
             return head + wire.LOG_FIXED.pack(len(event.text)) + event.text
         case wire.EndEvent():

@@ -19,8 +19,8 @@ from .conftest import Eat, MakeDaemon
 BPF_MAP_TYPE_LRU_HASH = 9
 LOCAL_FREE_TARGET = 128
 """Of kernel/bpf/bpf_lru_list.c: free entries of an LRU map that each CPU keeps to itself."""
-EMPTIED_BY_EXIT = ("victims", "cmdlines")
-EMPTIED_LATER = ("condemned", "killing", "sigkilled")
+EMPTIED_BY_EXIT = ("awaiting_exit", "cmdlines")
+EMPTIED_LATER = ("awaiting_mark", "victim_by_tid", "sigkilled")
 """Where RCU callbacks run: not all kernels run programs there in the context of every task."""
 MAPS = (*EMPTIED_BY_EXIT, *(EMPTIED_LATER if IN_VM else ()))
 VICTIM_SIZE = 4 * 8
@@ -63,7 +63,7 @@ def test_room_for_every_cpu(tracer: Daemon) -> None:
         if each.type == BPF_MAP_TYPE_LRU_HASH
     }
     assert {name for name, entries in room.items() if entries >= 1024} == {
-        "killing", "condemned", "victims", "sigkilled", "sigkill_rates"
+        "victim_by_tid", "awaiting_mark", "awaiting_exit", "sigkilled", "cgroup_rates"
     }  # fmt: skip
 
 
@@ -73,14 +73,14 @@ def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: 
     daemon.start()
     eater = eat(16, cgroup.child("limit", 8), gate=True)
     eater.start()
-    with bpf_maps.opened(daemon.process.pid, "victims") as victims:
+    with bpf_maps.opened(daemon.process.pid, "awaiting_exit") as awaiting_exit:
         with stopped_in_exit(eater.pid):
             eater.go()
             wait_until("its record", lambda: daemon.of_type("oom_kill"))
-            entry = bpf_maps.read(victims, eater.pid, VICTIM_SIZE)
+            entry = bpf_maps.read(awaiting_exit, eater.pid, VICTIM_SIZE)
         eater.die()
         wait_until("its exit", lambda: daemon.of_type("oom_exit"))
-        bpf_maps.write(victims, eater.pid, entry)  # as if it had been missed
+        bpf_maps.write(awaiting_exit, eater.pid, entry)  # as if it had been missed
         exit_with_pid(eater.pid)
         fence = eat(16, cgroup.child("fence", 8)).die()
         wait_until("a later exit", lambda: fence.pid in [each["pid"] for each in daemon.of_type("oom_exit")])

@@ -11,22 +11,22 @@ from typing import NamedTuple
 # The mirror of bpf/event.h, written by `make layout`.
 # enum event_type
 BRIEF = 10
-REPORTED = 11
+LOG_BRIEF = 11
 
 # enum brief_flags
 BRIEF_OC = 1 << 16
 BRIEF_MEMCG = 1 << 17
 BRIEF_SYSRQ = 1 << 18
-BRIEF_LEAF_CUT = 1 << 19
+BRIEF_LEAF_TRUNCATED = 1 << 19
 
-UNKNOWN = 0xFFFFFFFF
+UNKNOWN_PAGES = 0xFFFFFFFF
 NO_LEVEL = 0xFF
 
-FIXED = struct.Struct("=Qq10I16shH3Bx")
-REPORTED_FIXED = struct.Struct("=I4x")
+BRIEF_FIXED = struct.Struct("=Qq10I16shH3Bx")
+LOG_BRIEF_FIXED = struct.Struct("=I4x")
 
 
-class Essentials(NamedTuple):
+class BriefFields(NamedTuple):
     """struct brief_event, without its header."""
 
     started_ns: int
@@ -51,7 +51,7 @@ class Essentials(NamedTuple):
 
 # The end of what `make layout` writes.
 
-MESSAGES = (
+LOG_MESSAGES = (
     b": Killed process 0 (",
     b"Memory cgroup out of memory: Killed process 0 (",
     b"Out of memory: Killed process 0 (",
@@ -60,7 +60,7 @@ MESSAGES = (
 PATHS_BYTES = 1 << 19
 
 
-class Brief(NamedTuple):
+class BriefIncident(NamedTuple):
     """What a victim that was told in brief tells of its incident."""
 
     flags: int
@@ -69,7 +69,7 @@ class Brief(NamedTuple):
     """So many names of the victim's cgroup, from the root, are the cgroup whose limit was hit."""
 
 
-class Paths:
+class PathStore:
     """The map ``paths``, in memory: a system call on a map would keep kprobes from this CPU meanwhile.
 
     What an event refers to stays there until the event is let go of.

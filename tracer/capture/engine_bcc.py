@@ -18,7 +18,7 @@ import orjson
 from tracer import PACKAGE
 from tracer.base.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.capture import engine_core
-from tracer.capture.programs import COUNTER_MISREAD, MAPS, Counters, Hook, Loaded, Settings, map_entries
+from tracer.capture.programs import COUNTER_MISREAD, MAPS, Hook, Loaded, ProgramCounters, Settings, map_entries
 from tracer.linux import libbpf
 
 CHILD = os.path.join(os.path.dirname(__file__), "engine_bcc_child.py")
@@ -107,7 +107,7 @@ def verify(maps: dict[str, int]) -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    if Counters(maps).read(COUNTER_MISREAD):
+    if ProgramCounters(maps).read(COUNTER_MISREAD):
         raise TracerError(
             "the kernel headers are not those of the running kernel: structures are laid out differently",
             "install the headers of this very kernel, or use --engine core",

@@ -28,7 +28,7 @@ class KillRings:
     def __init__(self, maps: dict[str, int]) -> None:
         self._whole = open_ring(maps["events"])
         self._briefs = open_ring(maps["briefs"]) if "briefs" in maps else None
-        self._paths = brief.Paths(maps["paths"]) if "paths" in maps else None
+        self._paths = brief.PathStore(maps["paths"]) if "paths" in maps else None
         self._rings = [(ring, Backlog(ring.end)) for ring in (self._whole, self._briefs) if ring is not None]
         self.backlogs = tuple(backlog for _, backlog in self._rings)
         """What is in these must outlive the daemon."""
@@ -87,7 +87,7 @@ class KillRings:
             release(ring, backlog, backlog.first_needed(ring.position, incident_is_open) if is_noted else 0)
 
 
-def decode(data: bytes, paths: brief.Paths | None) -> wire.Event:
+def decode(data: bytes, paths: brief.PathStore | None) -> wire.Event:
     """An event of either ring buffer.
 
     Raises wire.DecodeError where it is unknown or does not fit.
@@ -95,13 +95,13 @@ def decode(data: bytes, paths: brief.Paths | None) -> wire.Event:
     try:
         header = wire.Header(*wire.HEADER.unpack_from(data))
         if header.type == brief.BRIEF:
-            return _victim(header, brief.Essentials(*brief.FIXED.unpack_from(data, wire.HEADER.size)), paths)
-        if header.type == brief.REPORTED:
-            (message,) = brief.REPORTED_FIXED.unpack_from(data, wire.HEADER.size)
-            return wire.LogEvent(header, brief.MESSAGES[message])
+            return _victim(header, brief.BriefFields(*brief.BRIEF_FIXED.unpack_from(data, wire.HEADER.size)), paths)
+        if header.type == brief.LOG_BRIEF:
+            (message,) = brief.LOG_BRIEF_FIXED.unpack_from(data, wire.HEADER.size)
+            return wire.LogEvent(header, brief.LOG_MESSAGES[message])
     except (struct.error, IndexError) as error:
         raise wire.DecodeError(f"{len(data)} bytes: {error}") from error
-    return wire.decode(data)
+    return wire.decode_event(data)
 
 
 def decoded(
@@ -125,15 +125,15 @@ def release(ring: Ring, backlog: Backlog, needed: int) -> None:
     backlog.released(needed)
 
 
-def _victim(header: wire.Header, known: brief.Essentials, paths: brief.Paths | None) -> wire.VictimEvent:
+def _victim(header: wire.Header, known: brief.BriefFields, paths: brief.PathStore | None) -> wire.VictimEvent:
     names = b""
-    flags = known.flags & (wire.VICTIM_TASK | wire.VICTIM_GROUP | wire.VICTIM_MARKED | wire.VICTIM_CGROUP_CUT)
+    flags = known.flags & (wire.VICTIM_TASK | wire.VICTIM_GROUP | wire.VICTIM_MARKED | wire.VICTIM_CGROUP_TRUNCATED)
     if known.flags & wire.VICTIM_CGROUP and paths is not None:
         names = paths.read(known.path, known.path_len)
         flags |= wire.VICTIM_CGROUP
-        if known.flags & brief.BRIEF_LEAF_CUT:
+        if known.flags & brief.BRIEF_LEAF_TRUNCATED:
             names = names.partition(b"\0")[2]  # without the name that was cut
-            flags |= wire.VICTIM_CGROUP_CUT
+            flags |= wire.VICTIM_CGROUP_TRUNCATED
     return wire.VictimEvent(
         header=header,
         started_ns=known.started_ns,
@@ -164,7 +164,7 @@ def _victim(header: wire.Header, known: brief.Essentials, paths: brief.Paths | N
         cgroup=names,
         exe=b"",
         cmdline=b"",
-        brief=brief.Brief(
+        brief=brief.BriefIncident(
             known.flags, known.constraint, None if known.limit_level == brief.NO_LEVEL else known.limit_level
         ),
     )
@@ -182,4 +182,4 @@ def _moment(data: bytes) -> tuple[int, bool]:
 
 
 def _pages(pages: int) -> int:
-    return -1 if pages == brief.UNKNOWN else pages
+    return -1 if pages == brief.UNKNOWN_PAGES else pages

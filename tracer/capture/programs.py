@@ -14,12 +14,12 @@ from tracer.capture.ringbuf import Ring
 EngineName = Literal["core", "bcc"]
 
 COUNTER_LOST = 0
-COUNTER_UNSEEN_CGROUPS = 1
+COUNTER_CGROUPS_LOST = 1
 COUNTER_MISREAD = 2
-COUNTER_LOST_TOLD = 3
+COUNTER_LOST_REPORTED = 3
 COUNTER_SIGKILLS_LOST = 4
-COUNTER_SIGKILLS_LOST_TOLD = 5
-COUNTER_WHOLE_NS = 6
+COUNTER_SIGKILLS_LOST_REPORTED = 5
+COUNTER_LOSSLESS_UNTIL_NS = 6
 """enum counter in bpf/incident.h."""
 
 MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines", "briefs", "paths")
@@ -96,7 +96,7 @@ def map_info(descriptor: int) -> dict[str, str]:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
 
 
-class Counters:
+class ProgramCounters:
     """The programs' counters, in memory: a system call on a map would keep kprobes from this CPU meanwhile."""
 
     def __init__(self, maps: dict[str, int]) -> None:
@@ -108,5 +108,5 @@ class Counters:
         return self._values[counter]
 
     def write(self, counter: int, value: int) -> None:
-        """Only COUNTER_LOST_TOLD, COUNTER_SIGKILLS_LOST_TOLD and COUNTER_WHOLE_NS are ours to write."""
+        """Set a counter that user space keeps: COUNTER_*_REPORTED or COUNTER_LOSSLESS_UNTIL_NS."""
         self._values[counter] = value

@@ -8,20 +8,20 @@ from typing import NamedTuple
 from tracer.base.clock import boottime_ns
 from tracer.capture.kill_buffers import KillRings, release
 from tracer.capture.programs import (
+    COUNTER_CGROUPS_LOST,
+    COUNTER_LOSSLESS_UNTIL_NS,
     COUNTER_LOST,
-    COUNTER_LOST_TOLD,
+    COUNTER_LOST_REPORTED,
     COUNTER_SIGKILLS_LOST,
-    COUNTER_SIGKILLS_LOST_TOLD,
-    COUNTER_UNSEEN_CGROUPS,
-    COUNTER_WHOLE_NS,
-    Counters,
+    COUNTER_SIGKILLS_LOST_REPORTED,
+    ProgramCounters,
     open_ring,
 )
 from tracer.capture.ringbuf_retention import Backlog
 
 _LOSSES = {
-    "ring_buffer": (COUNTER_LOST, COUNTER_LOST_TOLD),
-    "sigkill": (COUNTER_SIGKILLS_LOST, COUNTER_SIGKILLS_LOST_TOLD),
+    "ring_buffer": (COUNTER_LOST, COUNTER_LOST_REPORTED),
+    "sigkill": (COUNTER_SIGKILLS_LOST, COUNTER_SIGKILLS_LOST_REPORTED),
 }
 """Stage of a ``lost`` record -> what counts the losses, and how many of them were told."""
 
@@ -42,12 +42,12 @@ class Rings:
     """Of the programs at work; raises OSError where a map is not what it should be."""
 
     def __init__(self, maps: dict[str, int]) -> None:
-        self._counters = Counters(maps)
+        self._counters = ProgramCounters(maps)
         self.kills = KillRings(maps)
         self.cgroups = open_ring(maps["cgroups"])
         self.sigkills = open_ring(maps["sigkills"])
         self.sigkill_backlog = Backlog(self.sigkills.end)
-        self._unseen_cgroups = self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        self._unseen_cgroups = self._counters.read(COUNTER_CGROUPS_LOST)
         self._asked: dict[str, int] = {}
 
     @property
@@ -66,12 +66,12 @@ class Rings:
             if count > first:
                 losses.append(Loss(stage, first, count, before is None, partial(self._counters.write, told, count)))
         if all_told:
-            self._counters.write(COUNTER_WHOLE_NS, now_ns)
+            self._counters.write(COUNTER_LOSSLESS_UNTIL_NS, now_ns)
         return losses
 
     def has_unseen_cgroups(self) -> bool:
         """Whether new cgroups have found their ring buffer full since this was last asked."""
-        before, self._unseen_cgroups = self._unseen_cgroups, self._counters.read(COUNTER_UNSEEN_CGROUPS)
+        before, self._unseen_cgroups = self._unseen_cgroups, self._counters.read(COUNTER_CGROUPS_LOST)
         return before != self._unseen_cgroups
 
     def release(self, incident_is_open: bool, sigkills_told: int, is_noted: bool) -> None:
@@ -94,6 +94,6 @@ class Untold(NamedTuple):
 
 def untold(maps: dict[str, int], began_ns: int) -> Untold:
     """Of the capture that has these maps, and was complete at ``began_ns`` (CLOCK_BOOTTIME)."""
-    counters = Counters(maps)
+    counters = ProgramCounters(maps)
     counts = {stage: counters.read(counter) - counters.read(told) for stage, (counter, told) in _LOSSES.items()}
-    return Untold(counts, max(began_ns, counters.read(COUNTER_WHOLE_NS)))
+    return Untold(counts, max(began_ns, counters.read(COUNTER_LOSSLESS_UNTIL_NS)))

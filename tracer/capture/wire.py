@@ -8,34 +8,34 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tracer.capture.brief import Brief
+from tracer.capture.brief import BriefIncident
 
 # The mirror of bpf/event.h, written by `make layout`.
 EVENT_LAYOUT = 3
 CANDIDATES_MAX = 10
-LEVELS_MAX = 16
+MEMCG_CHAIN_MAX = 16
 ANCESTORS_MAX = 8
 
 # enum event_type
 VICTIM = 1
 INCIDENT = 2
-SHARER = 3
+SHARED_MM = 3
 EXIT = 4
-LEVELS = 5
+MEMCG_CHAIN = 5
 LOG = 6
 END = 7
 CGROUP = 8
 SIGKILL = 9
-AGAIN = 12
+KILLED_AGAIN = 12
 
 # enum victim_flags
 VICTIM_TASK = 1 << 0
 VICTIM_CMDLINE = 1 << 1
 VICTIM_EXE = 1 << 2
 VICTIM_CGROUP = 1 << 3
-VICTIM_CGROUP_CUT = 1 << 4
-VICTIM_EXE_CUT = 1 << 5
-VICTIM_CMDLINE_CUT = 1 << 6
+VICTIM_CGROUP_TRUNCATED = 1 << 4
+VICTIM_EXE_TRUNCATED = 1 << 5
+VICTIM_CMDLINE_TRUNCATED = 1 << 6
 VICTIM_RSS_EXACT = 1 << 7
 VICTIM_GROUP = 1 << 8
 VICTIM_FORKED = 1 << 9
@@ -46,30 +46,30 @@ VICTIM_HOST_NETWORK = 1 << 11
 INCIDENT_OC = 1 << 0
 INCIDENT_MEMCG = 1 << 1
 INCIDENT_STAT = 1 << 2
-INCIDENT_LIMIT_CUT = 1 << 3
-INCIDENT_TRIGGER_CUT = 1 << 4
+INCIDENT_LIMIT_TRUNCATED = 1 << 3
+INCIDENT_TRIGGER_TRUNCATED = 1 << 4
 INCIDENT_TRIGGER_CGROUP = 1 << 5
 INCIDENT_GROUP = 1 << 6
 
 # enum sigkill_flags
 SIGKILL_FROM_KERNEL = 1 << 0
 SIGKILL_CGROUP = 1 << 1
-SIGKILL_CUT = 1 << 2
+SIGKILL_CGROUP_TRUNCATED = 1 << 2
 SIGKILL_SENDER_CGROUP = 1 << 3
-SIGKILL_SENDER_CUT = 1 << 4
+SIGKILL_SENDER_TRUNCATED = 1 << 4
 SIGKILL_UNSEEN = 1 << 5
 
 HEADER = struct.Struct("=2I2Q")
 ANCESTOR = struct.Struct("=I16s")
 VICTIM_FIXED = struct.Struct("=3Q7q4Ii8I16s3H2x")
 CANDIDATE = struct.Struct("=2qIi16s")
-COUNTERS = struct.Struct("=8q")
-STAT = struct.Struct("=6q")
+MEMCG_COUNTERS = struct.Struct("=8q")
+MEMCG_STAT = struct.Struct("=6q")
 INCIDENT_FIXED = struct.Struct("=2Qq2i5I16sI3H2x")
-SHARER_FIXED = struct.Struct("=2I16s")
+SHARED_MM_FIXED = struct.Struct("=2I16s")
 EXIT_FIXED = struct.Struct("=QI4x")
-AGAIN_FIXED = struct.Struct("=I4x")
-LEVELS_FIXED = struct.Struct("=I4x")
+KILLED_AGAIN_FIXED = struct.Struct("=I4x")
+MEMCG_CHAIN_FIXED = struct.Struct("=I4x")
 CGROUP_FIXED = struct.Struct("=I")
 SIGKILL_FIXED = struct.Struct("=8I16s16s2H")
 LOG_FIXED = struct.Struct("=I")
@@ -84,7 +84,7 @@ class Header(NamedTuple):
     incident_ns: int
 
 
-class Ancestor(NamedTuple):
+class AncestorEntry(NamedTuple):
     """struct ancestor."""
 
     pid: int
@@ -119,11 +119,11 @@ class VictimEvent(NamedTuple):
     network_namespace: int
     ancestors_len: int
     comm: bytes
-    ancestors: tuple[Ancestor, ...]
+    ancestors: tuple[AncestorEntry, ...]
     cgroup: bytes
     exe: bytes
     cmdline: bytes
-    brief: Brief | None
+    brief: BriefIncident | None
 
 
 class CandidateEntry(NamedTuple):
@@ -136,7 +136,7 @@ class CandidateEntry(NamedTuple):
     comm: bytes
 
 
-class Counters(NamedTuple):
+class MemcgCounters(NamedTuple):
     """struct memcg_counters."""
 
     usage_pages: int
@@ -149,7 +149,7 @@ class Counters(NamedTuple):
     oom_group: int
 
 
-class Stat(NamedTuple):
+class MemcgStat(NamedTuple):
     """struct memcg_stat."""
 
     anon_pages: int
@@ -176,16 +176,16 @@ class IncidentEvent(NamedTuple):
     trigger_uid: int
     trigger_comm: bytes
     flags: int
-    limit: Counters
-    stat: Stat
+    limit: MemcgCounters
+    stat: MemcgStat
     candidates: tuple[CandidateEntry, ...]
     message: bytes
     limit_cgroup: bytes
     trigger_cgroup: bytes
 
 
-class SharerEvent(NamedTuple):
-    """struct sharer_event."""
+class SharedMmEvent(NamedTuple):
+    """struct shared_mm_event."""
 
     header: Header
     victim_pid: int
@@ -201,18 +201,18 @@ class ExitEvent(NamedTuple):
     pid: int
 
 
-class AgainEvent(NamedTuple):
-    """struct again_event."""
+class KilledAgainEvent(NamedTuple):
+    """struct killed_again_event."""
 
     header: Header
     tid: int
 
 
-class LevelsEvent(NamedTuple):
-    """struct levels_event."""
+class MemcgChainEvent(NamedTuple):
+    """struct memcg_chain_event."""
 
     header: Header
-    levels: tuple[Counters, ...]
+    memcg_chain: tuple[MemcgCounters, ...]
 
 
 class CgroupEvent(NamedTuple):
@@ -255,8 +255,8 @@ class EndEvent(NamedTuple):
 
 
 Event = (
-    VictimEvent | IncidentEvent | SharerEvent | ExitEvent | LevelsEvent | LogEvent | EndEvent | CgroupEvent
-    | SigkillEvent | AgainEvent
+    VictimEvent | IncidentEvent | SharedMmEvent | ExitEvent | MemcgChainEvent | LogEvent | EndEvent | CgroupEvent
+    | SigkillEvent | KilledAgainEvent
 )  # fmt: skip
 
 
@@ -264,7 +264,7 @@ class DecodeError(ValueError):
     """An event that is not what bpf/event.h says."""
 
 
-def decode(data: bytes) -> Event:
+def decode_event(data: bytes) -> Event:
     """One event.
 
     Raises DecodeError where the type is unknown or the length does not fit.
@@ -285,7 +285,7 @@ def join_path_bytes(names: bytes) -> bytes:
     return b"/" + b"/".join(reversed(names.split(b"\0")[:-1]))
 
 
-def text(raw: bytes) -> str:
+def decode_text(raw: bytes) -> str:
     """Bytes that somebody chose, up to the first NUL, as a string that is valid JSON."""
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
@@ -303,7 +303,7 @@ def _strings(data: memoryview, at: int, *lengths: int) -> list[bytes]:
 def _victim(header: Header, data: memoryview) -> VictimEvent:
     *fields, cgroup_len, exe_len, cmdline_len = VICTIM_FIXED.unpack_from(data)
     at = VICTIM_FIXED.size
-    ancestors = tuple(Ancestor(*ANCESTOR.unpack_from(data, at + i * ANCESTOR.size)) for i in range(ANCESTORS_MAX))
+    ancestors = tuple(AncestorEntry(*ANCESTOR.unpack_from(data, at + i * ANCESTOR.size)) for i in range(ANCESTORS_MAX))
     at += ANCESTORS_MAX * ANCESTOR.size
     strings = _strings(data, at, cgroup_len, exe_len, cmdline_len)
     event = VictimEvent._make((header, *fields, ancestors, *strings, None))
@@ -313,10 +313,10 @@ def _victim(header: Header, data: memoryview) -> VictimEvent:
 def _incident(header: Header, data: memoryview) -> IncidentEvent:
     *fields, message_len, limit_len, trigger_len = INCIDENT_FIXED.unpack_from(data)
     at = INCIDENT_FIXED.size
-    limit = Counters(*COUNTERS.unpack_from(data, at))
-    at += COUNTERS.size
-    stat = Stat(*STAT.unpack_from(data, at))
-    at += STAT.size
+    limit = MemcgCounters(*MEMCG_COUNTERS.unpack_from(data, at))
+    at += MEMCG_COUNTERS.size
+    stat = MemcgStat(*MEMCG_STAT.unpack_from(data, at))
+    at += MEMCG_STAT.size
     candidates = tuple(
         CandidateEntry(*CANDIDATE.unpack_from(data, at + i * CANDIDATE.size)) for i in range(CANDIDATES_MAX)
     )
@@ -326,15 +326,18 @@ def _incident(header: Header, data: memoryview) -> IncidentEvent:
     return event._replace(candidates=candidates[: event.candidates_len])
 
 
-def _sharer(header: Header, data: memoryview) -> SharerEvent:
-    return SharerEvent(header, *SHARER_FIXED.unpack_from(data))
+def _sharer(header: Header, data: memoryview) -> SharedMmEvent:
+    return SharedMmEvent(header, *SHARED_MM_FIXED.unpack_from(data))
 
 
-def _levels(header: Header, data: memoryview) -> LevelsEvent:
-    (count,) = LEVELS_FIXED.unpack_from(data)
-    at = LEVELS_FIXED.size
-    levels = (Counters(*COUNTERS.unpack_from(data, at + i * COUNTERS.size)) for i in range(min(count, LEVELS_MAX)))
-    return LevelsEvent(header, tuple(levels))
+def _levels(header: Header, data: memoryview) -> MemcgChainEvent:
+    (count,) = MEMCG_CHAIN_FIXED.unpack_from(data)
+    at = MEMCG_CHAIN_FIXED.size
+    levels = (
+        MemcgCounters(*MEMCG_COUNTERS.unpack_from(data, at + i * MEMCG_COUNTERS.size))
+        for i in range(min(count, MEMCG_CHAIN_MAX))
+    )
+    return MemcgChainEvent(header, tuple(levels))
 
 
 def _log(header: Header, data: memoryview) -> LogEvent:
@@ -357,12 +360,12 @@ def _sigkill(header: Header, data: memoryview) -> SigkillEvent:
 _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     VICTIM: _victim,
     INCIDENT: _incident,
-    SHARER: _sharer,
+    SHARED_MM: _sharer,
     EXIT: lambda header, data: ExitEvent(header, *EXIT_FIXED.unpack_from(data)),
-    LEVELS: _levels,
+    MEMCG_CHAIN: _levels,
     LOG: _log,
     CGROUP: _cgroup,
     SIGKILL: _sigkill,
-    AGAIN: lambda header, data: AgainEvent(header, *AGAIN_FIXED.unpack_from(data)),
+    KILLED_AGAIN: lambda header, data: KilledAgainEvent(header, *KILLED_AGAIN_FIXED.unpack_from(data)),
     END: lambda header, _data: EndEvent(header),
 }

@@ -242,7 +242,7 @@ class Daemon:
                 self._pipeline.lose("record", error)
 
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
-        return decoded(((data, at) for at, data in ring.read()), wire.decode, self._pipeline.lose)
+        return decoded(((data, at) for at, data in ring.read()), wire.decode_event, self._pipeline.lose)
 
     def _inherit_all(self) -> None:
         """They go once all is taken: a run that is killed meanwhile leaves them to the next one."""

@@ -26,12 +26,12 @@ class Kill(NamedTuple):
     victim: wire.VictimEvent
     incident: wire.IncidentEvent | None
     victims: int | None
-    sharers: tuple[wire.SharerEvent, ...]
-    levels: tuple[wire.Counters, ...]
+    shared_mm: tuple[wire.SharedMmEvent, ...]
+    memcg_chain: tuple[wire.MemcgCounters, ...]
     log: tuple[bytes, ...]
 
 
-Told = Kill | wire.ExitEvent | wire.AgainEvent
+Told = Kill | wire.ExitEvent | wire.KilledAgainEvent
 
 
 class _Open:
@@ -42,9 +42,9 @@ class _Open:
         self.victims: list[wire.VictimEvent] = []
         self.reported: set[int] = set()
         """Which victims the kernel log has named as killed, in tracepoint mode."""
-        self.sharers: dict[int, wire.SharerEvent] = {}
+        self.shared_mm: dict[int, wire.SharedMmEvent] = {}
         """By their pids: a container chooses how many there are."""
-        self.levels: tuple[wire.Counters, ...] = ()
+        self.memcg_chain: tuple[wire.MemcgCounters, ...] = ()
         self.log: list[bytes] = []
         self.exits: list[wire.ExitEvent] = []
         """Victims that are gone already; their ends are told after their kills."""
@@ -56,10 +56,10 @@ class _Open:
         match event:
             case wire.VictimEvent():
                 self.victims.append(event)
-            case wire.SharerEvent():
-                self.sharers.setdefault(event.pid, event)
-            case wire.LevelsEvent():
-                self.levels = event.levels
+            case wire.SharedMmEvent():
+                self.shared_mm.setdefault(event.pid, event)
+            case wire.MemcgChainEvent():
+                self.memcg_chain = event.memcg_chain
             case wire.LogEvent():
                 if self.reported:
                     self.log.pop()  # each victim of a group has such a line: one tells how all were killed
@@ -84,7 +84,7 @@ class _Open:
             len(self.victims) - 1 not in self.reported or (self.incident is None and last.brief is None)
         ):
             return False
-        # Without kprobes nothing marks the end: members of a group and sharers of the memory may follow.
+        # Without kprobes nothing marks the end: members of a group and processes that share the memory may follow.
         return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
     def patience_ns(self) -> int | None:
@@ -101,13 +101,13 @@ class _Open:
             for number, victim in enumerate(self.victims)
             if number in self.reported or not victim.flags & wire.VICTIM_MARKED
         ]
-        sharers: dict[int, list[wire.SharerEvent]] = {}
-        for sharer in self.sharers.values():
-            sharers.setdefault(sharer.victim_pid, []).append(sharer)
+        shared_mm: dict[int, list[wire.SharedMmEvent]] = {}
+        for process in self.shared_mm.values():
+            shared_mm.setdefault(process.victim_pid, []).append(process)
         log = tuple(self.log)
         for victim in killed:
-            own = tuple(sharers.get(victim.pid or victim.tid, ()))
-            yield Kill(victim, self.incident, len(killed), own, self.levels, log)
+            own = tuple(shared_mm.get(victim.pid or victim.tid, ()))
+            yield Kill(victim, self.incident, len(killed), own, self.memcg_chain, log)
 
 
 def _tells_all(victim: wire.VictimEvent) -> bool:
@@ -136,7 +136,7 @@ class Incidents:
         if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
             yield event
             return
-        if isinstance(event, wire.AgainEvent):
+        if isinstance(event, wire.KilledAgainEvent):
             yield event
             return
         # The beginning of its incident was not seen, so nothing can be joined to it.
@@ -146,7 +146,7 @@ class Incidents:
         if self._open is not None and self._open.incident_ns != incident_ns:
             yield from self.end()
         if self._open is None:
-            if isinstance(event, (wire.SharerEvent, wire.EndEvent)):  # too late, or there was no victim
+            if isinstance(event, (wire.SharedMmEvent, wire.EndEvent)):  # too late, or there was no victim
                 return
             self._open = _Open(incident_ns)
         current = self._open

@@ -35,7 +35,7 @@ PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
 """What a memory cgroup's counter holds for "no limit" (LONG_MAX / PAGE_SIZE)."""
 CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
-NOT_COUNTED = wire.Counters(*[-1] * len(wire.Counters._fields))
+NOT_COUNTED = wire.MemcgCounters(*[-1] * len(wire.MemcgCounters._fields))
 DELAYED_NS = 5_000_000_000
 """A busy host takes a second for an incident; what is older by so much has waited for a reader."""
 
@@ -72,10 +72,10 @@ class Records:
             limit = _limit_of(limit_cgroup, NOT_COUNTED, None) if limit_cgroup else None
         else:
             # Of a path without its leaf end nobody knows how deep it goes.
-            whole = None if victim.flags & wire.VICTIM_CGROUP_CUT else cgroup
-            depth = _limit_depth(report, kill.levels, whole)
+            whole = None if victim.flags & wire.VICTIM_CGROUP_TRUNCATED else cgroup
+            depth = _limit_depth(report, kill.memcg_chain, whole)
             incident = _reported_incident(report, kill, depth)
-            limit = _reported_limit(kill.levels, whole, depth)
+            limit = _reported_limit(kill.memcg_chain, whole, depth)
         incident["id"] = self._incident_id(victim.header.incident_ns)
         incident["victims"] = kill.victims
         chosen = seen and event is not None and event.chosen_pid == victim.pid and bool(event.chosen_points)
@@ -140,15 +140,15 @@ class Records:
             "gfp_flags": self._gfp.spell(event.gfp_mask),
             "order": event.order,
             "total_pages": event.total_pages,
-            "message": wire.text(event.message) or None,
+            "message": wire.decode_text(event.message) or None,
         }
 
 
 def _reported_incident(report: Report, kill: Kill, depth: int | None) -> Incident:
     group_kill = None
     if depth is not None or report.scope not in (None, "memcg"):
-        group_kill = any(level.oom_group > 0 for level in kill.levels[: None if depth is None else depth + 1])
-    elif kill.levels and not any(level.oom_group > 0 for level in kill.levels):
+        group_kill = any(level.oom_group > 0 for level in kill.memcg_chain[: None if depth is None else depth + 1])
+    elif kill.memcg_chain and not any(level.oom_group > 0 for level in kill.memcg_chain):
         group_kill = False
     return {
         "id": "",
@@ -166,33 +166,33 @@ def _reported_incident(report: Report, kill: Kill, depth: int | None) -> Inciden
 def _limit(event: wire.IncidentEvent, truncated: list[str]) -> Limit | None:
     if not event.flags & wire.INCIDENT_MEMCG:
         return None
-    if event.flags & wire.INCIDENT_LIMIT_CUT:
+    if event.flags & wire.INCIDENT_LIMIT_TRUNCATED:
         truncated.append("limit.cgroup")
     breakdown = _breakdown(event.stat) if event.flags & wire.INCIDENT_STAT else None
-    is_known = event.limit_cgroup or not event.flags & wire.INCIDENT_LIMIT_CUT
+    is_known = event.limit_cgroup or not event.flags & wire.INCIDENT_LIMIT_TRUNCATED
     return _limit_of(wire.join_path(event.limit_cgroup) if is_known else None, event.limit, breakdown)
 
 
-def _limit_depth(report: Report, levels: tuple[wire.Counters, ...], cgroup: str | None) -> int | None:
+def _limit_depth(report: Report, memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | None) -> int | None:
     """How far above the victim the limit is that the kernel log names; else the only one that there is."""
-    if report.scope != "memcg" or cgroup is None or not levels:
+    if report.scope != "memcg" or cgroup is None or not memcg_chain:
         return None
     names = cgroup.split("/")[1:]
     if report.limit_cgroup is not None:
         depth = len(names) - len(report.limit_cgroup.strip("/").split("/"))
-        return depth if 0 <= depth < len(levels) else None
-    limited = [depth for depth, level in enumerate(levels) if _is_limited(level)]
-    return limited[0] if len(limited) == 1 and len(names) == len(levels) else None
+        return depth if 0 <= depth < len(memcg_chain) else None
+    limited = [depth for depth, level in enumerate(memcg_chain) if _is_limited(level)]
+    return limited[0] if len(limited) == 1 and len(names) == len(memcg_chain) else None
 
 
-def _reported_limit(levels: tuple[wire.Counters, ...], cgroup: str | None, depth: int | None) -> Limit | None:
+def _reported_limit(memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | None, depth: int | None) -> Limit | None:
     if depth is None or cgroup is None:
         return None
     names = cgroup.split("/")[1:]
-    return _limit_of("/" + "/".join(names[: len(names) - depth]), levels[depth], None)
+    return _limit_of("/" + "/".join(names[: len(names) - depth]), memcg_chain[depth], None)
 
 
-def _is_limited(counters: wire.Counters) -> bool:
+def _is_limited(counters: wire.MemcgCounters) -> bool:
     return min(counters.limit_pages, _known(counters.memsw_limit_pages, PAGE_COUNTER_MAX)) < PAGE_COUNTER_MAX
 
 
@@ -200,7 +200,7 @@ def _known(value: int, otherwise: int) -> int:
     return otherwise if value < 0 else value
 
 
-def _limit_of(cgroup: str | None, counters: wire.Counters, breakdown: Breakdown | None) -> Limit:
+def _limit_of(cgroup: str | None, counters: wire.MemcgCounters, breakdown: Breakdown | None) -> Limit:
     swap_usage = counters.swap_usage_pages
     if counters.memsw_usage_pages >= 0:  # v1 counts memory plus swap
         swap_usage = max(0, counters.memsw_usage_pages - counters.usage_pages)
@@ -218,7 +218,7 @@ def _limit_of(cgroup: str | None, counters: wire.Counters, breakdown: Breakdown 
     }
 
 
-def _breakdown(stat: wire.Stat) -> Breakdown:
+def _breakdown(stat: wire.MemcgStat) -> Breakdown:
     return {
         "anon_bytes": _pages(stat.anon_pages),
         "file_bytes": _pages(stat.file_pages),
@@ -234,9 +234,9 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
     known = bool(event.flags & wire.VICTIM_TASK)
     whole = known and event.brief is None
     for flag, name in (
-        (wire.VICTIM_CGROUP_CUT, "victim.cgroup"),
-        (wire.VICTIM_EXE_CUT, "victim.exe"),
-        (wire.VICTIM_CMDLINE_CUT | wire.VICTIM_CMDLINE, "victim.cmdline"),
+        (wire.VICTIM_CGROUP_TRUNCATED, "victim.cgroup"),
+        (wire.VICTIM_EXE_TRUNCATED, "victim.exe"),
+        (wire.VICTIM_CMDLINE_TRUNCATED | wire.VICTIM_CMDLINE, "victim.cmdline"),
     ):
         if event.flags & flag == flag:
             truncated.append(name)
@@ -245,12 +245,14 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
     peak_rss_bytes = _pages(event.peak_rss_pages)
     if peak_rss_bytes is not None and rss_bytes is not None:
         peak_rss_bytes = max(peak_rss_bytes, rss_bytes)  # the kernel notes the peak only when memory is given back
-    sharers: list[SharedMmProcess] = [{"pid": sharer.pid, "comm": wire.text(sharer.comm)} for sharer in kill.sharers]
+    shared_mm: list[SharedMmProcess] = [
+        {"pid": process.pid, "comm": wire.decode_text(process.comm)} for process in kill.shared_mm
+    ]
     return {
         "pid": event.pid if known else None,
         "tid": event.tid,
         "ppid": event.ppid if whole else None,
-        "comm": wire.text(event.comm) if known else None,
+        "comm": wire.decode_text(event.comm) if known else None,
         "cmdline": _cmdline(event.cmdline) if event.flags & wire.VICTIM_CMDLINE else None,
         "exe": (wire.join_path(event.exe) if event.exe else None) if event.flags & wire.VICTIM_EXE else None,
         "uid": event.uid if known else None,
@@ -268,8 +270,10 @@ def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[
         "page_tables_bytes": _or_none(event.page_tables_bytes),
         "peak_rss_bytes": peak_rss_bytes,
         "cgroup": cgroup,
-        "ancestors": [{"pid": each.pid, "comm": wire.text(each.comm)} for each in event.ancestors] if whole else None,
-        "shared_mm": sharers if whole else None,
+        "ancestors": [{"pid": each.pid, "comm": wire.decode_text(each.comm)} for each in event.ancestors]
+        if whole
+        else None,
+        "shared_mm": shared_mm if whole else None,
     }
 
 
@@ -283,19 +287,19 @@ def _cmdline(raw: bytes) -> list[str]:
     arguments = raw.split(b"\0")
     if arguments[-1] == b"":
         arguments.pop()
-    return [wire.text(argument) for argument in arguments]
+    return [wire.decode_text(argument) for argument in arguments]
 
 
 def _trigger(event: wire.IncidentEvent | None, truncated: list[str]) -> Trigger | None:
     if event is None:
         return None
-    if event.flags & wire.INCIDENT_TRIGGER_CUT:
+    if event.flags & wire.INCIDENT_TRIGGER_TRUNCATED:
         truncated.append("trigger.cgroup")
     known = event.flags & wire.INCIDENT_TRIGGER_CGROUP
     return {
         "pid": event.trigger_pid,
         "tid": event.header.tid,
-        "comm": wire.text(event.trigger_comm),
+        "comm": wire.decode_text(event.trigger_comm),
         "uid": event.trigger_uid,
         "cgroup": wire.join_path(event.trigger_cgroup) if known else None,
     }
@@ -306,7 +310,7 @@ def _candidates(event: wire.IncidentEvent) -> list[Candidate]:
     return [
         {
             "pid": entry.pid,
-            "comm": wire.text(entry.comm),
+            "comm": wire.decode_text(entry.comm),
             "points": entry.points,
             "rss_bytes": _pages(entry.rss_pages),
             "oom_score_adj": entry.oom_score_adj,

@@ -9,7 +9,7 @@ CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
 
 
-def incident(victim: wire.VictimEvent, known: brief.Brief, report: Report) -> Incident:
+def incident(victim: wire.VictimEvent, known: brief.BriefIncident, report: Report) -> Incident:
     """Without ids; ``report`` is what the kernel log has told, in tracepoint mode."""
     scope = _scope(known, report)
     in_group: bool | None = bool(victim.flags & wire.VICTIM_GROUP)
@@ -28,7 +28,7 @@ def incident(victim: wire.VictimEvent, known: brief.Brief, report: Report) -> In
     }
 
 
-def limit_cgroup(known: brief.Brief, report: Report, cgroup: str | None) -> str | None:
+def limit_cgroup(known: brief.BriefIncident, report: Report, cgroup: str | None) -> str | None:
     """The cgroup whose limit was hit; None where none was, or it is unknown."""
     if cgroup is None or _scope(known, report) != "memcg":
         return None
@@ -40,7 +40,7 @@ def limit_cgroup(known: brief.Brief, report: Report, cgroup: str | None) -> str 
     return "/" + "/".join(names[: known.limit_level])
 
 
-def _scope(known: brief.Brief, report: Report) -> Scope | None:
+def _scope(known: brief.BriefIncident, report: Report) -> Scope | None:
     if not known.flags & brief.BRIEF_OC:
         return report.scope
     if known.flags & brief.BRIEF_MEMCG:

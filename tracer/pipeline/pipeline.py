@@ -131,7 +131,7 @@ class Pipeline:
     def _tell(self, joined: Iterable[Told], *, inherited: bool = False) -> None:
         for each in joined:
             self._audit.touched(time.monotonic_ns())
-            if isinstance(each, wire.AgainEvent):
+            if isinstance(each, wire.KilledAgainEvent):
                 self._audit.note_again(each.header.time_ns, each.tid)
                 continue
             write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill

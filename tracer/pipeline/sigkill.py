@@ -54,7 +54,7 @@ class Sigkills:
             case wire.LogEvent() if self._marked and event.header.incident_ns == self._marked.header.incident_ns:
                 if KILLED in event.text:
                     _remember(self._oom_killed, self._marked.pid or self._marked.tid, self._marked.header.time_ns)
-            case wire.SharerEvent():
+            case wire.SharedMmEvent():
                 _remember(self._oom_killed, event.pid, event.header.time_ns)
 
     def feed(self, event: wire.SigkillEvent, position: int | None, now_ns: int) -> list[tuple[Sigkill, int | None]]:
@@ -102,7 +102,10 @@ class Sigkills:
 
     def _record(self, event: wire.SigkillEvent) -> Sigkill:
         truncated = []
-        for flag, name in ((wire.SIGKILL_CUT, "victim.cgroup"), (wire.SIGKILL_SENDER_CUT, "sender.cgroup")):
+        for flag, name in (
+            (wire.SIGKILL_CGROUP_TRUNCATED, "victim.cgroup"),
+            (wire.SIGKILL_SENDER_TRUNCATED, "sender.cgroup"),
+        ):
             if event.flags & flag:
                 truncated.append(name)
         return {
@@ -117,7 +120,7 @@ class Sigkills:
             "victim": {
                 "pid": event.pid,
                 "tid": event.tid,
-                "comm": wire.text(event.comm),
+                "comm": wire.decode_text(event.comm),
                 "uid": event.uid,
                 "cgroup": _path(event.cgroup, event.flags & wire.SIGKILL_CGROUP),
                 "is_container_init": event.namespace_level > 0 and event.namespace_pid == 1,
@@ -136,7 +139,7 @@ def _sender(event: wire.SigkillEvent) -> SigkillSender:
     return {
         "pid": event.sender_pid,
         "tid": event.header.tid,
-        "comm": wire.text(event.sender_comm),
+        "comm": wire.decode_text(event.sender_comm),
         "uid": event.sender_uid,
         "cgroup": _path(event.sender_cgroup, event.flags & wire.SIGKILL_SENDER_CGROUP),
         "container": None,

@@ -66,7 +66,7 @@ def at(time_ns: int) -> bytes:
 
 
 def times(found: list[tuple[bytes, Place]]) -> list[int]:
-    return [wire.decode(data).header.time_ns for data, _ in found]
+    return [wire.decode_event(data).header.time_ns for data, _ in found]
 
 
 def all_times(rings: KillRings) -> list[int]:
@@ -149,10 +149,12 @@ def test_brief_victim() -> None:
     assert isinstance(victim, wire.VictimEvent)
     assert victim.brief is not None
     assert victim.brief.limit_level == 1
-    for name in set(brief.Essentials._fields) & set(wire.VictimEvent._fields) - {"flags"}:
+    for name in set(brief.BriefFields._fields) & set(wire.VictimEvent._fields) - {"flags"}:
         assert getattr(victim, name) == getattr(whole, name), name
     assert victim.cgroup == whole.cgroup
-    unknown = decode(events.brief_victim(swap_pages=brief.UNKNOWN, limit_level=brief.NO_LEVEL, flags=0), events.PATHS)
+    unknown = decode(
+        events.brief_victim(swap_pages=brief.UNKNOWN_PAGES, limit_level=brief.NO_LEVEL, flags=0), events.PATHS
+    )
     assert isinstance(unknown, wire.VictimEvent)
     assert unknown.brief is not None
     assert (unknown.swap_pages, unknown.brief.limit_level, unknown.flags, unknown.cgroup) == (-1, None, 0, b"")
@@ -160,14 +162,14 @@ def test_brief_victim() -> None:
 
 def test_long_path() -> None:
     """A path that lacks its leaf end lacks the name that was cut, too, and says so."""
-    flags = wire.VICTIM_CGROUP | brief.BRIEF_LEAF_CUT
+    flags = wire.VICTIM_CGROUP | brief.BRIEF_LEAF_TRUNCATED
     data = events.brief_victim(
         flags=flags, path=events.PATH_AT + 3, path_len=len(events.path(b"/system.slice/hog.service")) - 3
     )
     victim = decode(data, events.PATHS)
     assert isinstance(victim, wire.VictimEvent)
     assert wire.join_path(victim.cgroup) == "/system.slice"
-    assert victim.flags & wire.VICTIM_CGROUP_CUT
+    assert victim.flags & wire.VICTIM_CGROUP_TRUNCATED
 
 
 @pytest.mark.parametrize(("message", "text"), [(0, b""), (1, b"Memory cgroup out of memory"), (2, b"Out of memory")])
@@ -195,7 +197,7 @@ def test_impossible(data: bytes) -> None:
         decode(data, events.PATHS)
 
 
-@given(st.sampled_from([brief.BRIEF, brief.REPORTED]), st.binary(max_size=200))
+@given(st.sampled_from([brief.BRIEF, brief.LOG_BRIEF]), st.binary(max_size=200))
 def test_garbage(kind: int, data: bytes) -> None:
     """Whatever follows a valid header, nothing but DecodeError is raised."""
     with contextlib.suppress(wire.DecodeError):

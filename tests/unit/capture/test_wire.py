@@ -11,15 +11,15 @@ from tests.harness import events
 from tracer.capture import wire
 
 EXIT = wire.ExitEvent(events.header(wire.EXIT), killed_ns=events.KILL_NS, pid=77)
-AGAIN = wire.AgainEvent(events.header(wire.AGAIN), tid=77)
+AGAIN = wire.KilledAgainEvent(events.header(wire.KILLED_AGAIN), tid=77)
 EACH = [
     pytest.param(events.victim(), id="victim"),
     pytest.param(events.incident(candidates_len=2, candidates=(events.candidate(), events.candidate(pid=2))), id="oc"),
     pytest.param(events.blind_incident(), id="tracepoints"),
-    pytest.param(events.sharer(9), id="sharer"),
+    pytest.param(events.shared_mm(9), id="sharer"),
     pytest.param(EXIT, id="exit"),
     pytest.param(AGAIN, id="again"),
-    pytest.param(events.levels(events.counters(), events.counters(limit_pages=5)), id="levels"),
+    pytest.param(events.memcg_chain(events.counters(), events.counters(limit_pages=5)), id="levels"),
     pytest.param(events.log(b"oom-kill:constraint=CONSTRAINT_NONE"), id="log"),
     pytest.param(events.end(), id="end"),
     pytest.param(events.sigkill(), id="sigkill"),
@@ -29,7 +29,7 @@ EACH = [
 @pytest.mark.parametrize("event", EACH)
 def test_round_trip(event: wire.Event) -> None:
     """An event comes back as it was sent, with every field in its place."""
-    assert event == wire.decode(events.encode(event))
+    assert event == wire.decode_event(events.encode(event))
 
 
 @pytest.mark.parametrize("event", EACH)
@@ -38,53 +38,53 @@ def test_truncated(event: wire.Event) -> None:
     data = events.encode(event)
     for length in range(len(data)):
         with pytest.raises(wire.DecodeError):
-            wire.decode(data[:length])
+            wire.decode_event(data[:length])
 
 
 @pytest.mark.parametrize("event", EACH)
 def test_longer(event: wire.Event) -> None:
     """What follows an event does not matter."""
-    assert event == wire.decode(events.encode(event) + b"\xff" * 9)
+    assert event == wire.decode_event(events.encode(event) + b"\xff" * 9)
 
 
-@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in (*range(1, wire.SIGKILL + 1), wire.AGAIN)))
+@given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in (*range(1, wire.SIGKILL + 1), wire.KILLED_AGAIN)))
 def test_unknown_type(kind: int) -> None:
     """An event of a type that this version does not know is refused."""
     with pytest.raises(wire.DecodeError):
-        wire.decode(wire.HEADER.pack(kind, 1, 2, 3) + bytes(2000))
+        wire.decode_event(wire.HEADER.pack(kind, 1, 2, 3) + bytes(2000))
 
 
 @given(st.binary(max_size=64) | st.builds(bytes.__add__, st.just(b"\2\0\0\0"), st.binary(max_size=2048)))
 def test_garbage(data: bytes) -> None:
     """Whatever the bytes, nothing but DecodeError is raised."""
     with contextlib.suppress(wire.DecodeError):
-        wire.decode(data)
+        wire.decode_event(data)
 
 
 @given(st.integers(1, 7), st.binary(max_size=1500))
 def test_garbage_in_an_event(kind: int, data: bytes) -> None:
     """Whatever follows a valid header, nothing but DecodeError is raised."""
     with contextlib.suppress(wire.DecodeError):
-        wire.decode(wire.HEADER.pack(kind, 1, 2, 3) + data)
+        wire.decode_event(wire.HEADER.pack(kind, 1, 2, 3) + data)
 
 
 @given(st.data())
 def test_damaged(data: st.DataObject) -> None:
     """An event with some bytes overwritten is decoded or refused."""
-    each: list[wire.Event] = [events.victim(), events.incident(), events.levels(events.counters())]
+    each: list[wire.Event] = [events.victim(), events.incident(), events.memcg_chain(events.counters())]
     original = events.encode(data.draw(st.sampled_from(each)))
     at, damage = data.draw(st.integers(0, len(original))), data.draw(st.binary(min_size=1, max_size=8))
     with contextlib.suppress(wire.DecodeError):
-        wire.decode(original[:at] + damage + original[at + len(damage) :])
+        wire.decode_event(original[:at] + damage + original[at + len(damage) :])
 
 
 def test_more_levels_than_there_can_be() -> None:
     """A count beyond the array's end reads the array and no more."""
-    data = events.header(wire.LEVELS)
-    each = [events.counters(usage_pages=number) for number in range(wire.LEVELS_MAX)]
-    packed = b"".join(wire.COUNTERS.pack(*level) for level in each)
-    event = wire.decode(wire.HEADER.pack(*data) + wire.LEVELS_FIXED.pack(1 << 31) + packed)
-    assert wire.LevelsEvent(data, tuple(each)) == event
+    data = events.header(wire.MEMCG_CHAIN)
+    each = [events.counters(usage_pages=number) for number in range(wire.MEMCG_CHAIN_MAX)]
+    packed = b"".join(wire.MEMCG_COUNTERS.pack(*level) for level in each)
+    event = wire.decode_event(wire.HEADER.pack(*data) + wire.MEMCG_CHAIN_FIXED.pack(1 << 31) + packed)
+    assert wire.MemcgChainEvent(data, tuple(each)) == event
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_join_path_any_names(names: list[bytes]) -> None:
 )
 def test_text(raw: bytes, text: str) -> None:
     """A name ends at its first NUL; half a character, as the kernel's limit of 15 bytes leaves it, is written out."""
-    assert text == wire.text(raw)
+    assert text == wire.decode_text(raw)

@@ -25,8 +25,8 @@ SIGKILL_LENGTHS = ("cgroup_len", "sender_cgroup_len")
 INCIDENT_LENGTHS = ("message_len", "limit_cgroup_len", "trigger_cgroup_len")
 HEAD = wire.HEADER.size
 INCIDENT_END = HEAD + wire.INCIDENT_FIXED.size
-STAT_AT = INCIDENT_END + wire.COUNTERS.size
-CANDIDATES_AT = STAT_AT + wire.STAT.size
+STAT_AT = INCIDENT_END + wire.MEMCG_COUNTERS.size
+CANDIDATES_AT = STAT_AT + wire.MEMCG_STAT.size
 
 
 def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
@@ -45,10 +45,10 @@ def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
 
 STRUCTS: dict[str, Layout] = {
     "event": spread(wire.HEADER, wire.Header._fields),
-    "ancestor": spread(wire.ANCESTOR, wire.Ancestor._fields),
+    "ancestor": spread(wire.ANCESTOR, wire.AncestorEntry._fields),
     "candidate": spread(wire.CANDIDATE, wire.CandidateEntry._fields),
-    "memcg_counters": spread(wire.COUNTERS, wire.Counters._fields),
-    "memcg_stat": spread(wire.STAT, wire.Stat._fields),
+    "memcg_counters": spread(wire.MEMCG_COUNTERS, wire.MemcgCounters._fields),
+    "memcg_stat": spread(wire.MEMCG_STAT, wire.MemcgStat._fields),
     "victim_event": {
         **spread(wire.VICTIM_FIXED, (*wire.VictimEvent._fields[1:-5], *LENGTHS), HEAD),
         "ancestors": (HEAD + wire.VICTIM_FIXED.size, wire.ANCESTORS_MAX * wire.ANCESTOR.size, False),
@@ -60,17 +60,17 @@ STRUCTS: dict[str, Layout] = {
     },
     "incident_event": {
         **spread(wire.INCIDENT_FIXED, (*wire.IncidentEvent._fields[1:-6], *INCIDENT_LENGTHS), HEAD),
-        "limit": (INCIDENT_END, wire.COUNTERS.size, False),
-        "stat": (STAT_AT, wire.STAT.size, False),
+        "limit": (INCIDENT_END, wire.MEMCG_COUNTERS.size, False),
+        "stat": (STAT_AT, wire.MEMCG_STAT.size, False),
         "candidates": (CANDIDATES_AT, wire.CANDIDATES_MAX * wire.CANDIDATE.size, False),
         "strings": (CANDIDATES_AT + wire.CANDIDATES_MAX * wire.CANDIDATE.size, 64 + 4096 + 4096, False),
     },
-    "sharer_event": spread(wire.SHARER_FIXED, wire.SharerEvent._fields[1:], HEAD),
-    "again_event": spread(wire.AGAIN_FIXED, wire.AgainEvent._fields[1:], HEAD),
+    "shared_mm_event": spread(wire.SHARED_MM_FIXED, wire.SharedMmEvent._fields[1:], HEAD),
+    "killed_again_event": spread(wire.KILLED_AGAIN_FIXED, wire.KilledAgainEvent._fields[1:], HEAD),
     "exit_event": spread(wire.EXIT_FIXED, wire.ExitEvent._fields[1:], HEAD),
-    "levels_event": {
-        **spread(wire.LEVELS_FIXED, ("levels_len",), HEAD),
-        "levels": (HEAD + wire.LEVELS_FIXED.size, wire.LEVELS_MAX * wire.COUNTERS.size, False),
+    "memcg_chain_event": {
+        **spread(wire.MEMCG_CHAIN_FIXED, ("memcg_chain_len",), HEAD),
+        "memcg_chain": (HEAD + wire.MEMCG_CHAIN_FIXED.size, wire.MEMCG_CHAIN_MAX * wire.MEMCG_COUNTERS.size, False),
     },
     "cgroup_event": {
         **spread(wire.CGROUP_FIXED, ("len",), HEAD),
@@ -80,8 +80,8 @@ STRUCTS: dict[str, Layout] = {
         **spread(wire.LOG_FIXED, ("len",), HEAD),
         "text": (HEAD + wire.LOG_FIXED.size, 1024, False),
     },
-    "brief_event": spread(brief.FIXED, brief.Essentials._fields, HEAD),
-    "reported_event": spread(brief.REPORTED_FIXED, ("message",), HEAD),
+    "brief_event": spread(brief.BRIEF_FIXED, brief.BriefFields._fields, HEAD),
+    "log_brief_event": spread(brief.LOG_BRIEF_FIXED, ("message",), HEAD),
     "sigkill_event": {
         **spread(wire.SIGKILL_FIXED, (*wire.SigkillEvent._fields[1:-2], *SIGKILL_LENGTHS), HEAD),
         "strings": (HEAD + wire.SIGKILL_FIXED.size, 64 + 4096 + 4096, False),
@@ -115,7 +115,7 @@ def test_layout_version(tmp_path: Path) -> None:
 
 def test_layout_version_rises() -> None:
     """Other structs are another layout: raise EVENT_LAYOUT, once a release, and tell here what it stands for."""
-    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 1767374536)
+    assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 2004703605)
 
 
 def test_all_structs_are_here() -> None:
@@ -153,7 +153,7 @@ def test_event_types(tmp_path: Path) -> None:
     values = evaluate('#include "event.h"', names, tmp_path)
     mirrored = {**vars(wire), **vars(brief)}
     assert {name: mirrored[name.removeprefix("EVENT_")] for name in names} == values
-    assert sorted([*wire._DECODERS, brief.BRIEF, brief.REPORTED]) == sorted(values.values())
+    assert sorted([*wire._DECODERS, brief.BRIEF, brief.LOG_BRIEF]) == sorted(values.values())
 
 
 def test_brief(tmp_path: Path) -> None:
@@ -161,17 +161,19 @@ def test_brief(tmp_path: Path) -> None:
     text = (BPF / "brief.h").read_text()
     bytes_kept = re.search(r"^#define PATHS_BYTES (.*)$", text, re.MULTILINE)
     assert bytes_kept is not None
-    asked = ["BRIEF_UNKNOWN", "BRIEF_NO_LEVEL", "MESSAGE_OTHER", "MESSAGE_MEMCG", "MESSAGE_HOST", bytes_kept[1]]
+    asked = ["BRIEF_UNKNOWN_PAGES", "BRIEF_NO_LEVEL", "MESSAGE_OTHER", "MESSAGE_MEMCG", "MESSAGE_HOST", bytes_kept[1]]
     values = list(evaluate('#include "event.h"', asked, tmp_path).values())
-    assert values == [brief.UNKNOWN, brief.NO_LEVEL, 0, 1, 2, brief.PATHS_BYTES]
-    for message in brief.MESSAGES[1:]:
+    assert values == [brief.UNKNOWN_PAGES, brief.NO_LEVEL, 0, 1, 2, brief.PATHS_BYTES]
+    for message in brief.LOG_MESSAGES[1:]:
         assert f'"{message.decode().partition("Killed")[0]}"' in text
 
 
 def test_array_lengths(tmp_path: Path) -> None:
     """Arrays are as long in both languages."""
-    values = evaluate('#include "event.h"', ["CANDIDATES_MAX", "LEVELS_MAX", "ANCESTORS_MAX", "CMDLINE_LEN"], tmp_path)
-    assert list(values.values()) == [wire.CANDIDATES_MAX, wire.LEVELS_MAX, wire.ANCESTORS_MAX, procfs.CMDLINE_LEN]
+    values = evaluate(
+        '#include "event.h"', ["CANDIDATES_MAX", "MEMCG_CHAIN_MAX", "ANCESTORS_MAX", "CMDLINE_LEN"], tmp_path
+    )
+    assert list(values.values()) == [wire.CANDIDATES_MAX, wire.MEMCG_CHAIN_MAX, wire.ANCESTORS_MAX, procfs.CMDLINE_LEN]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def parse(line: bytes) -> Any:
 
 def record(victim: dict[str, Any] | None = None, incident: dict[str, Any] | None = None, sharers: int = 0) -> OomKill:
     """A record with some of its fields grown."""
-    several = tuple(events.sharer(1 << 21 | number) for number in range(sharers))
+    several = tuple(events.shared_mm(1 << 21 | number) for number in range(sharers))
     return complete(events.kill(events.victim(**victim or {}), events.incident(**incident or {}), several))
 
 

@@ -87,7 +87,7 @@ def test_kernel_knows_better() -> None:
     assert (record["victim"]["cmdline"], record["victim"]["exe"]) == (["own"], "/own")
 
 
-@pytest.mark.parametrize("cut", [0, wire.VICTIM_CMDLINE_CUT])
+@pytest.mark.parametrize("cut", [0, wire.VICTIM_CMDLINE_TRUNCATED])
 def test_long_cmdline(cut: int, sleeper: subprocess.Popen[bytes]) -> None:
     """A command line from /proc is cut where one from the kernel's side is, and named as cut, once."""
     record = killed(sleeper.pid, flags=FLAGS | cut)
@@ -99,7 +99,7 @@ def test_long_cmdline(cut: int, sleeper: subprocess.Popen[bytes]) -> None:
 
 def test_cut_and_gone() -> None:
     """A command line that nobody could read was not cut: it is unknown."""
-    record = complete(events.kill(events.victim(**{**BLANK, "flags": FLAGS | wire.VICTIM_CMDLINE_CUT})))
+    record = complete(events.kill(events.victim(**{**BLANK, "flags": FLAGS | wire.VICTIM_CMDLINE_TRUNCATED})))
     assert record["victim"]["cmdline"] is None
     assert record["truncated"] == []
 

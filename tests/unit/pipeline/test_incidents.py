@@ -48,7 +48,7 @@ def test_single() -> None:
 def test_killed_again() -> None:
     """That a victim of an earlier incident is killed once more is told at once, and begins no incident."""
     incidents = Incidents()
-    again = wire.AgainEvent(events.header(wire.AGAIN), tid=5)
+    again = wire.KilledAgainEvent(events.header(wire.KILLED_AGAIN), tid=5)
     assert list(incidents.feed(again, 0)) == [again]
     assert not incidents.is_open
     assert feed(incidents, events.victim(), events.incident()) == []
@@ -82,15 +82,15 @@ def test_sharers() -> None:
     several: list[wire.Event] = [
         events.victim(pid=1, flags=GROUP),
         events.incident(),
-        events.sharer(11, victim_pid=1),
-        events.sharer(11, victim_pid=1),
-        events.sharer(12, victim_pid=1),
+        events.shared_mm(11, victim_pid=1),
+        events.shared_mm(11, victim_pid=1),
+        events.shared_mm(12, victim_pid=1),
         events.victim(pid=2, flags=GROUP),
-        events.sharer(21, victim_pid=2),
+        events.shared_mm(21, victim_pid=2),
         events.end(),
     ]
     kills = feed(Incidents(), *several)
-    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[11, 12], [21]]
+    assert [[sharer.pid for sharer in kill.shared_mm] for kill in kills] == [[11, 12], [21]]
 
 
 class Compared(int):
@@ -111,14 +111,14 @@ def test_work_grows_with_the_number(count: int) -> None:
     several: list[wire.Event] = [INVOKED]
     for pid in range(1, count + 1):
         victim = events.victim(pid=Compared(pid), flags=GROUP)
-        sharer = events.sharer(Compared(1_000_000 + pid), victim_pid=Compared(pid))
+        sharer = events.shared_mm(Compared(1_000_000 + pid), victim_pid=Compared(pid))
         several += [victim, KILLED, sharer, sharer]
     incidents = Incidents()
     Compared.times = 0
     assert feed(incidents, *several) == []
     kills = kills_in(incidents.end())
     assert Compared.times <= 5 * count
-    assert [[sharer.pid for sharer in kill.sharers] for kill in kills] == [[1_000_001 + own] for own in range(count)]
+    assert [[sharer.pid for sharer in kill.shared_mm] for kill in kills] == [[1_000_001 + own] for own in range(count)]
     assert {kill.log for kill in kills} == {(INVOKED.text, KILLED.text)}, "and not a line for each other victim"
 
 
@@ -169,14 +169,14 @@ def test_too_late() -> None:
     """What comes after the end opens no incident: the victims' records are written."""
     incidents = Incidents()
     feed(incidents, events.victim(), events.incident(), events.end())
-    assert feed(incidents, events.sharer(3), events.end()) == []
+    assert feed(incidents, events.shared_mm(3), events.end()) == []
     assert incidents.patience_ns() is None
 
 
 def test_nobody_was_killed() -> None:
     """An incident without victims says nothing."""
     incidents = Incidents()
-    assert feed(incidents, INVOKED, events.levels(events.counters()), later(events.victim(pid=2))) == []
+    assert feed(incidents, INVOKED, events.memcg_chain(events.counters()), later(events.victim(pid=2))) == []
     assert pids(kills_in(incidents.end())) == [2]
 
 
@@ -185,7 +185,7 @@ def test_tracepoints_single() -> None:
     levels = (events.counters(limit_pages=5), events.counters())
     victim, incident = events.victim(), events.blind_incident()
     incidents = Incidents()
-    assert feed(incidents, INVOKED, events.levels(*levels), victim, incident) == []
+    assert feed(incidents, INVOKED, events.memcg_chain(*levels), victim, incident) == []
     assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
     assert incidents.patience_ns() is None
 
@@ -211,9 +211,9 @@ def test_tracepoints_hold_for_sharers() -> None:
     """Without kprobes a victim whose memory has more users than it has threads is held for the others."""
     incidents = Incidents()
     victim = events.victim(mm_users=3, threads=2)
-    assert feed(incidents, victim, events.blind_incident(), KILLED, events.sharer(5)) == []
+    assert feed(incidents, victim, events.blind_incident(), KILLED, events.shared_mm(5)) == []
     (kill,) = kills_in(incidents.flush(QUIET_NS))
-    assert [sharer.pid for sharer in kill.sharers] == [5]
+    assert [sharer.pid for sharer in kill.shared_mm] == [5]
 
 
 def test_tracepoints_threads_are_no_sharers() -> None:

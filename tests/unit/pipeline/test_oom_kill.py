@@ -133,7 +133,7 @@ def test_limit_v2() -> None:
     } == record["limit"]
 
 
-def v1(**changes: Any) -> wire.Counters:
+def v1(**changes: Any) -> wire.MemcgCounters:
     """The counters of a cgroup v1."""
     return events.counters(
         usage_pages=100,
@@ -168,7 +168,7 @@ def test_no_limit() -> None:
 
 def test_statistics_unknown() -> None:
     """What a memory cgroup consists of is null where the kernel did not show it, as a whole or in part."""
-    limit = complete(kill(by=incident(stat=wire.Stat(1, 2, 3, -1, -1, 4))))["limit"]
+    limit = complete(kill(by=incident(stat=wire.MemcgStat(1, 2, 3, -1, -1, 4))))["limit"]
     assert limit is not None
     assert limit["breakdown"] is not None
     assert (limit["breakdown"]["slab_bytes"], limit["breakdown"]["kernel_bytes"]) == (None, None)
@@ -290,14 +290,14 @@ def test_cmdline(raw: bytes, arguments: list[str]) -> None:
 
 def test_sharers() -> None:
     """Who shares the victim's memory is named."""
-    record = complete(kill(sharers=(events.sharer(8), events.sharer(9))))
+    record = complete(kill(shared_mm=(events.shared_mm(8), events.shared_mm(9))))
     assert record["victim"]["shared_mm"] == [{"pid": 8, "comm": "child"}, {"pid": 9, "comm": "child"}]
 
 
 def test_cut() -> None:
     """What was too long for the kernel's side is named."""
-    cut = wire.VICTIM_CGROUP_CUT | wire.VICTIM_EXE_CUT | wire.VICTIM_CMDLINE_CUT
-    by = incident(flags=incident().flags | wire.INCIDENT_LIMIT_CUT | wire.INCIDENT_TRIGGER_CUT)
+    cut = wire.VICTIM_CGROUP_TRUNCATED | wire.VICTIM_EXE_TRUNCATED | wire.VICTIM_CMDLINE_TRUNCATED
+    by = incident(flags=incident().flags | wire.INCIDENT_LIMIT_TRUNCATED | wire.INCIDENT_TRIGGER_TRUNCATED)
     record = complete(kill(victim(flags=victim().flags | cut), by))
     paths = ["limit.cgroup", "trigger.cgroup", "victim.cgroup", "victim.cmdline", "victim.exe"]
     assert paths == sorted(record["truncated"])
@@ -305,9 +305,11 @@ def test_cut() -> None:
 
 def test_unknown_paths() -> None:
     """Of a cgroup that lies too deep nothing is known; that is not the root."""
-    flags = victim().flags & ~wire.VICTIM_CGROUP | wire.VICTIM_CGROUP_CUT
+    flags = victim().flags & ~wire.VICTIM_CGROUP | wire.VICTIM_CGROUP_TRUNCATED
     by = incident(
-        flags=incident().flags & ~wire.INCIDENT_TRIGGER_CGROUP | wire.INCIDENT_LIMIT_CUT | wire.INCIDENT_TRIGGER_CUT,
+        flags=incident().flags & ~wire.INCIDENT_TRIGGER_CGROUP
+        | wire.INCIDENT_LIMIT_TRUNCATED
+        | wire.INCIDENT_TRIGGER_TRUNCATED,
         limit_cgroup=b"",
         trigger_cgroup=b"",
     )

@@ -115,4 +115,4 @@ def test_whole_incident() -> None:
 
 def test_end_that_comes_later() -> None:
     """What still comes of an incident that is over makes no kill."""
-    assert len(joined(events.brief_victim(), events.encode(events.end()), events.encode(events.sharer(9)))) == 1
+    assert len(joined(events.brief_victim(), events.encode(events.end()), events.encode(events.shared_mm(9)))) == 1

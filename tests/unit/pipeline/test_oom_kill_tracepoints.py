@@ -29,7 +29,7 @@ def summary(limit: bytes) -> bytes:
     )
 
 
-def record(levels: tuple[wire.Counters, ...], *log: bytes, cgroup: bytes = CGROUP) -> OomKill:
+def record(levels: tuple[wire.MemcgCounters, ...], *log: bytes, cgroup: bytes = CGROUP) -> OomKill:
     """What is known of a kill in ``cgroup`` whose levels, from the leaf up, have these figures."""
     victim = events.victim(cgroup=events.path(cgroup))
     return complete(Kill(victim, events.blind_incident(), 1, (), levels, log), BLIND)
@@ -61,7 +61,7 @@ def test_group_from_the_log() -> None:
         assert list(incidents.feed(event, 0)) == []
     kills = [each for each in incidents.end() if isinstance(each, Kill)]
     for kill in kills:
-        found = complete(kill._replace(levels=(LIMITED, FREE, FREE)), BLIND)
+        found = complete(kill._replace(memcg_chain=(LIMITED, FREE, FREE)), BLIND)
         assert found["incident"]["message"] == "Memory cgroup out of memory"
         assert found["limit"] is not None
         assert found["limit"]["cgroup"] == CGROUP.decode()
@@ -97,7 +97,7 @@ def test_incident_from_the_log() -> None:
         ((FREE, MEMSW, FREE), "/pod/box"),
     ],
 )
-def test_the_only_limit(levels: tuple[wire.Counters, ...], cgroup: str) -> None:
+def test_the_only_limit(levels: tuple[wire.MemcgCounters, ...], cgroup: str) -> None:
     """Where the log's summary was held back the only limit that there is was hit."""
     found = record(levels, KILLED)
     assert found["limit"] is not None
@@ -116,7 +116,7 @@ def test_the_only_limit(levels: tuple[wire.Counters, ...], cgroup: str) -> None:
         pytest.param((LIMITED, FREE), (INVOKED, summary(b"/pod"), KILLED), id="beyond the figures"),
     ],
 )
-def test_limit_unknown(levels: tuple[wire.Counters, ...], log: tuple[bytes, ...]) -> None:
+def test_limit_unknown(levels: tuple[wire.MemcgCounters, ...], log: tuple[bytes, ...]) -> None:
     """A limit is not guessed."""
     assert record(levels, *log)["limit"] is None
 
@@ -132,7 +132,7 @@ def test_limit_unknown(levels: tuple[wire.Counters, ...], log: tuple[bytes, ...]
         pytest.param((), (), None, id="nothing known"),
     ],
 )
-def test_group_kill(levels: tuple[wire.Counters, ...], log: tuple[bytes, ...], group_kill: bool | None) -> None:
+def test_group_kill(levels: tuple[wire.MemcgCounters, ...], log: tuple[bytes, ...], group_kill: bool | None) -> None:
     """memory.oom.group counts from the victim's cgroup up to the limit."""
     assert group_kill == record(levels, *log)["incident"]["group_kill"]
 
@@ -153,7 +153,7 @@ def test_root_cgroup() -> None:
 def test_cut_path() -> None:
     """Of a path without its leaf end nobody knows which of the levels is which: the limit is unknown."""
     whole = events.victim(cgroup=events.path(CGROUP))
-    cut = whole._replace(flags=whole.flags | wire.VICTIM_CGROUP_CUT)
+    cut = whole._replace(flags=whole.flags | wire.VICTIM_CGROUP_TRUNCATED)
     kill = Kill(whole, events.blind_incident(), 1, (), (LIMITED, FREE, FREE), (KILLED,))
     assert complete(kill, BLIND)["limit"] is not None
     found = complete(kill._replace(victim=cut), BLIND)

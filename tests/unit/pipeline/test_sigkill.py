@@ -46,7 +46,9 @@ def test_record() -> None:
 
 def test_unknown() -> None:
     """What the kernel does not tell is null; what was cut is named."""
-    cut = wire.SIGKILL_CGROUP | wire.SIGKILL_CUT | wire.SIGKILL_SENDER_CGROUP | wire.SIGKILL_SENDER_CUT
+    cut = (
+        wire.SIGKILL_CGROUP | wire.SIGKILL_CGROUP_TRUNCATED | wire.SIGKILL_SENDER_CGROUP | wire.SIGKILL_SENDER_TRUNCATED
+    )
     assert complete(events.sigkill(flags=cut))["truncated"] == ["victim.cgroup", "sender.cgroup"]
     record = complete(events.sigkill(flags=0, cgroup=b"", sender_cgroup=b""))
     assert (record["victim"]["cgroup"], record["container"], record["systemd"]) == (None, None, None)
@@ -93,7 +95,7 @@ def test_kernel_waits() -> None:
         assert waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 100 + number, 50) == []
     assert (waiting.next_ns(), waiting.first_needed(900)) == (50 + HOLD_NS, 100)
     waiting.note(events.victim(pid=1, tid=1))
-    waiting.note(events.sharer(3))
+    waiting.note(events.shared_mm(3))
     assert waiting.due(49 + HOLD_NS) == []
     ((record, position),) = waiting.due(50 + HOLD_NS)
     assert (record["victim"]["pid"], record["sender"], position) == (2, None, 101)

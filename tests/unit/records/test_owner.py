@@ -122,7 +122,9 @@ def cut(path: str) -> tuple[bytes, int]:
         if room < 0:
             break
         kept.append(name)
-    return b"".join(name + b"\0" for name in reversed(kept)), 0 if len(kept) == len(names) else wire.VICTIM_CGROUP_CUT
+    return b"".join(name + b"\0" for name in reversed(kept)), 0 if len(kept) == len(
+        names
+    ) else wire.VICTIM_CGROUP_TRUNCATED
 
 
 def killed(path: str, runtimes: Runtimes | None = None) -> Any:
