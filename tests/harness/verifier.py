@@ -86,7 +86,7 @@ def measure(kprobes: int) -> dict[str, Statistics]:
     logs = {}
     try:
         settings = Settings(cpus=2, kprobes=kprobes, stats_index=0, stats_index_size=0, sigkill=2)
-        engine_core._configure(opened, settings, 4096)
+        engine_core._configure_object(opened, settings, 4096)
         program = library.bpf_object__next_program(opened, None)
         while program:
             log = ctypes.create_string_buffer(_LOG_BYTES)

@@ -38,7 +38,7 @@ def load(btf: Path, kprobes: bool) -> None:
     assert opened
     try:
         settings = Settings(cpus=2, kprobes=int(kprobes), stats_index=0, stats_index_size=0, sigkill=2)
-        engine_core._configure(opened, settings, 4096)
+        engine_core._configure_object(opened, settings, 4096)
         if library.bpf_object__load(opened):
             raise libbpf.last_error()
     finally:

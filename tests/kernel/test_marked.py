@@ -77,7 +77,7 @@ def sigkill_in(function: str, pid: int) -> Link:
     descriptor = load(BPF_PROG_TYPE_KPROBE, b"kill", b"GPL", program, count, None)
     if descriptor < 0:
         raise libbpf.last_error()
-    return attach._attach(descriptor, Hook("kill", "kprobe", function))
+    return attach._attach_program(descriptor, Hook("kill", "kprobe", function))
 
 
 @pytest.mark.parametrize("function", ["out_of_memory", "task_will_free_mem"])

@@ -362,7 +362,7 @@ def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:
     program = f"""
 from tracer.capture import capture
 from tracer.linux import privileges
-attached = capture.attach("{ENGINE}", {str(pins)!r}).attached
+attached = capture.start_capture("{ENGINE}", {str(pins)!r}).attached
 privileges.keep_capabilities(privileges.CAP_BPF, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_SYS_PTRACE)
 print("attached", flush=True)
 input()

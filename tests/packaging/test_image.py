@@ -28,7 +28,7 @@ from tests.runtimes.running import Running
 from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
 from tests.runtimes.victims import check_told, check_verdict
 from tracer import __version__
-from tracer.capture.pins import detach
+from tracer.capture.pins import detach_captures
 from tracer.identity.runtimes import ROOTS
 
 from . import dockerfile
@@ -227,7 +227,7 @@ def pod(
     assert start["pinned"] or KERNEL_VERSION < (5, 15)
     yield running
     running.stop()
-    detach(f"{pins}/oomtrace")
+    detach_captures(f"{pins}/oomtrace")
     pins.rmdir()
 
 

@@ -41,7 +41,7 @@ class _PerfEventAttr(ctypes.Structure):
     ]
 
 
-def attach(programs: dict[str, int], hooks: Sequence[Hook], required: frozenset[str]) -> list[Link]:
+def attach_programs(programs: dict[str, int], hooks: Sequence[Hook], required: frozenset[str]) -> list[Link]:
     """Attach programs, known by name and descriptor; a hook may fail whose program is missing or not ``required``.
 
     Raises OSError where the kernel refuses one that is.
@@ -52,7 +52,7 @@ def attach(programs: dict[str, int], hooks: Sequence[Hook], required: frozenset[
             if hook.program not in programs:
                 continue
             try:
-                links.append(_attach(programs[hook.program], hook))
+                links.append(_attach_program(programs[hook.program], hook))
             except OSError as error:
                 if hook.program in required:
                     raise OSError(error.errno, f"{hook.kind} {hook.target}: {error.strerror}") from error
@@ -63,7 +63,7 @@ def attach(programs: dict[str, int], hooks: Sequence[Hook], required: frozenset[
     return links
 
 
-def _attach(program: int, hook: Hook) -> Link:
+def _attach_program(program: int, hook: Hook) -> Link:
     if hook.kind == "raw_tp":
         link = libbpf.library().bpf_raw_tracepoint_open(hook.target.encode(), program)
         if link < 0:

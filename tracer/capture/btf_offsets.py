@@ -26,7 +26,7 @@ _MODIFIERS = {8, 9, 10, 11, 18}
 """typedef, volatile, const, restrict, type_tag."""
 
 
-class Member(NamedTuple):
+class BtfMember(NamedTuple):
     offset: int
     """Bytes from the beginning of the outermost struct."""
     type_id: int
@@ -54,19 +54,19 @@ class Btf:
         type_id = self._find(name, _STRUCT)
         return int(self._library.btf__resolve_size(self._btf, type_id)) if type_id else 0
 
-    def member(self, struct_name: str, name: str) -> Member | None:
+    def member(self, struct_name: str, name: str) -> BtfMember | None:
         """A field of a struct, also of the anonymous structs and unions in it."""
         type_id = self._find(struct_name, _STRUCT)
         return self._member(type_id, name, 0) if type_id else None
 
-    def _member(self, type_id: int, name: str, base: int) -> Member | None:
+    def _member(self, type_id: int, name: str, base: int) -> BtfMember | None:
         address, _kind, count, _size, kind_flag = self._head(type_id)
         for raw in struct.iter_unpack("=III", ctypes.string_at(address, 12 * count)):
             name_offset, member_type, bits = raw
             offset = base + (bits & 0xFFFFFF if kind_flag else bits) // 8
             found = self._library.btf__name_by_offset(self._btf, name_offset).decode()
             if found == name:
-                return Member(offset, member_type)
+                return BtfMember(offset, member_type)
             if not found and self._head(member_type)[1] in (_STRUCT, _UNION):
                 inner = self._member(member_type, name, offset)
                 if inner is not None:
@@ -94,7 +94,7 @@ class Btf:
         return None
 
 
-class Declared(NamedTuple):
+class Declaration(NamedTuple):
     """What kernel.h says: a struct's fields or an enum's enumerators, as written."""
 
     keyword: str
@@ -102,16 +102,16 @@ class Declared(NamedTuple):
     body: str
 
 
-def declared(kernel_h: str) -> Iterator[Declared]:
+def parse_declarations(kernel_h: str) -> Iterator[Declaration]:
     for match in _BLOCK.finditer(kernel_h):
-        yield Declared(match[1], match[2], match[3])
+        yield Declaration(match[1], match[2], match[3])
 
 
-def from_btf(kernel_h: str, btf: Btf) -> str:
+def types_from_btf(kernel_h: str, btf: Btf) -> str:
     """kernel.h with the offsets of ``btf``, and EXISTS_*, SIZE_*, OFFSET_*, ENUM_* to match."""
     macros: list[str] = []
     placed = kernel_h
-    for block in declared(kernel_h):
+    for block in parse_declarations(kernel_h):
         if block.keyword == "enum":
             macros.extend(_enum_macros(block, btf))
             continue
@@ -120,7 +120,7 @@ def from_btf(kernel_h: str, btf: Btf) -> str:
         macros.append(f"#define SIZE_{block.name} {btf.size(real_name)}")
         for number, field in enumerate(_FIELD.finditer(block.body)):
             member = btf.member(real_name, field["name"])
-            if member is not None and not _same_kind(field, btf.kind(member.type_id)):
+            if member is not None and not _has_declared_kind(field, btf.kind(member.type_id)):
                 member = None
             offset = member.offset if member is not None else 0
             key = f"{block.name}_{field['name']}"
@@ -135,14 +135,14 @@ def from_btf(kernel_h: str, btf: Btf) -> str:
     return "\n".join([placed, *macros, ""])
 
 
-def _enum_macros(block: Declared, btf: Btf) -> Iterator[str]:
+def _enum_macros(block: Declaration, btf: Btf) -> Iterator[str]:
     for name in _ENUMERATOR.findall(block.body):
         value = btf.enumerator(block.name, name)
         yield f"#define EXISTS_ENUM_{name} {int(value is not None)}"
         yield f"#define ENUM_{name} {value or 0}"
 
 
-def _same_kind(field: re.Match[str], kind: int) -> bool:
+def _has_declared_kind(field: re.Match[str], kind: int) -> bool:
     """Whether the kernel's field has the declared shape; it is what tells the variants of a struct (``___``) apart."""
     if field["array"]:
         return kind == _ARRAY
@@ -203,7 +203,7 @@ _HEADER_MACROS = """
 """
 
 
-def from_headers(source: str) -> str:
+def types_from_headers(source: str) -> str:
     """The macros that go with the kernel's own headers, found under ``source`` (/lib/modules/RELEASE/build).
 
     struct memcg_vmstats and struct mount are private to the kernel's source: what needs them stays unknown.

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 from tracer import __version__
 from tracer.base.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.capture import engine_core, kernel_features
-from tracer.capture.attach import attach as attach_programs
-from tracer.capture.pins import About, Pinned, Pins
-from tracer.capture.programs import Attached, EngineName, Hook, Link, Settings
+from tracer.capture.attach import attach_programs
+from tracer.capture.pins import CaptureInfo, PinnedCapture, Pins
+from tracer.capture.programs import AttachedPrograms, EngineName, Hook, Link, Settings
 from tracer.capture.wire import EVENT_LAYOUT
 from tracer.config.options import SIGKILL_SCOPES, SigkillOption
 from tracer.linux import libbpf, privileges, procfs
@@ -24,21 +24,21 @@ CMDLINES_MIN, CMDLINES_MAX = 4096, 32768
 
 
 class Capture(NamedTuple):
-    attached: Attached
+    attached: AttachedPrograms
     source: Source
-    scores: bool
+    has_scores: bool
     """Whether the kernel's scoring of candidates is seen."""
-    since_ns: int
+    attached_ns: int
     """CLOCK_BOOTTIME when all programs were attached."""
     pinned: bool = False
     """It goes on when this process ends."""
     adopted: bool = False
-    """It was there when this process began; its counters count since ``since_ns``."""
-    predecessors: tuple[Pinned, ...] = ()
-    """Captures that have just ended: what is in them is to be read, up to ``since_ns``, before they are removed."""
+    """It was there when this process began; its counters count since ``attached_ns``."""
+    previous_captures: tuple[PinnedCapture, ...] = ()
+    """Captures that have just ended: what is in them is to be read, up to ``attached_ns``, before they are removed."""
 
     @property
-    def unseeded(self) -> int | None:
+    def unseeded_cmdlines(self) -> int | None:
         """The map of command lines that lacks those of what ran before; None: it has them."""
         return None if self.adopted else self.attached.maps["cmdlines"]
 
@@ -71,7 +71,7 @@ def choose_engine(wanted: Literal["auto", "core", "bcc"], has_btf: bool) -> Engi
     return wanted
 
 
-def attach(
+def start_capture(
     wanted: Literal["auto", "core", "bcc"], pins: str | None = None, sigkill: SigkillOption = "containers"
 ) -> Capture:
     """Attach to all that this kernel offers, or else to the tracepoints alone; ``sigkill`` tells whose SIGKILLs count.
@@ -81,7 +81,7 @@ def attach(
     Raises TracerError: exit code 3 where not even the tracepoints work, 1 where another process has these pins.
     """
     place, unpinned = _open_pins(pins)
-    found = kernel_features.detect()
+    found = kernel_features.detect_features()
     engine = choose_engine(wanted, found.btf)
     settings = Settings(
         cpus=libbpf.library().libbpf_num_possible_cpus(),
@@ -92,26 +92,26 @@ def attach(
     )
     attempts: Sequence[bool] = (True, False) if found.kprobes else (False,)
     for kprobes in attempts:
-        hooks = kernel_features.hooks(found, kprobes)
+        hooks = kernel_features.choose_hooks(found, kprobes)
         told = settings._replace(kprobes=int(kprobes))
         folder = place.folder(engine, fingerprint(engine, found.btf, hooks, told)) if place else ""
         if place and (adopted := place.adopt(folder)):
-            return _adopted(adopted)._replace(predecessors=place.end_others(folder))
+            return _pinned_capture(adopted)._replace(previous_captures=place.end_others(folder))
         required = kernel_features.REQUIRED | (kernel_features.REQUIRED_KPROBES if kprobes else frozenset())
         try:
-            maps, links = _attach(engine, hooks, told, required, found.btf)
+            maps, links = _load_and_attach(engine, hooks, told, required, found.btf)
         except OSError as error:
             if kprobes and not libbpf.lacks_privilege(error):
                 print(f"oomtrace: no kprobes ({error}); it goes on with tracepoints alone", file=sys.stderr)
                 continue
-            raise _explain(error) from error
-        capture = _started(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
+            raise _attach_error(error) from error
+        capture = _unpinned_capture(engine, maps, links, "bpf" if kprobes else "bpf_tracepoints")
         if place:
             try:
-                capture = _pin(place, folder, capture, links)
+                capture = _pin_capture(place, folder, capture, links)
             except OSError as error:
                 unpinned = error
-            capture = capture._replace(predecessors=place.end_others(folder))
+            capture = capture._replace(previous_captures=place.end_others(folder))
         if unpinned:
             why = unpinned.strerror or unpinned
             print(f"oomtrace: nothing is pinned; while it does not run, kills are not seen ({why})", file=sys.stderr)
@@ -137,22 +137,22 @@ def fingerprint(engine: EngineName, btf: bool, hooks: Sequence[Hook], settings: 
     return f"{told:08x}"
 
 
-def _attach(
+def _load_and_attach(
     engine: EngineName, hooks: Sequence[Hook], settings: Settings, required: frozenset[str], btf: bool
 ) -> tuple[dict[str, int], list[Link]]:
     """Maps and links; raises OSError where the kernel refuses."""
     cmdlines = min(max(2 * sum(1 for _ in procfs.list_pids()), CMDLINES_MIN), CMDLINES_MAX)
     if engine == "core":
-        loaded = engine_core.load(hooks, settings, cmdlines)
+        loaded = engine_core.load_programs(hooks, settings, cmdlines)
     else:
         from tracer.capture import engine_bcc  # what it needs stays in memory: only where it is used
 
-        loaded = engine_bcc.load(hooks, settings, required, cmdlines, btf)
+        loaded = engine_bcc.load_programs(hooks, settings, required, cmdlines, btf)
     links: list[Link] = []
     try:
         links += attach_programs(loaded.programs, hooks, required)
         if engine == "bcc":
-            engine_bcc.verify(loaded.maps)
+            engine_bcc.verify_offsets(loaded.maps)
     except BaseException:
         for descriptor in (*loaded.maps.values(), *(link.descriptor for link in links)):
             os.close(descriptor)
@@ -163,7 +163,7 @@ def _attach(
     return loaded.maps, links
 
 
-def _started(engine: EngineName, maps: dict[str, int], links: Sequence[Link], source: Source) -> Capture:
+def _unpinned_capture(engine: EngineName, maps: dict[str, int], links: Sequence[Link], source: Source) -> Capture:
     """A capture that ends with this process."""
     open_links = [link.descriptor for link in links]
 
@@ -173,7 +173,9 @@ def _started(engine: EngineName, maps: dict[str, int], links: Sequence[Link], so
 
     hooks = tuple(link.hook for link in links)
     scores = any(hook.program == "on_oom_badness_return" for hook in hooks)
-    return Capture(Attached(engine, hooks, maps, detach), source, scores, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    return Capture(
+        AttachedPrograms(engine, hooks, maps, detach), source, scores, time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    )
 
 
 def _open_pins(path: str | None) -> tuple[Pins | None, OSError | None]:
@@ -184,23 +186,23 @@ def _open_pins(path: str | None) -> tuple[Pins | None, OSError | None]:
         return None, error
 
 
-def _pin(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> Capture:
+def _pin_capture(place: Pins, folder: str, capture: Capture, links: Sequence[Link]) -> Capture:
     """The capture, pinned; raises OSError where it cannot be."""
-    about: About = {
+    about: CaptureInfo = {
         "layout": EVENT_LAYOUT,
         "version": __version__,
         "engine": capture.attached.engine,
         "fingerprint": folder.rpartition("-")[2],
         "source": capture.source,
-        "scores": capture.scores,
+        "scores": capture.has_scores,
         "hooks": [(hook.program, hook.kind, hook.target) for hook in capture.attached.hooks],
-        "since_ns": capture.since_ns,
+        "since_ns": capture.attached_ns,
     }
     pinned = place.pin(folder, about, capture.attached.maps, links)
-    return _adopted(pinned)._replace(adopted=False)
+    return _pinned_capture(pinned)._replace(adopted=False)
 
 
-def _adopted(pinned: Pinned) -> Capture:
+def _pinned_capture(pinned: PinnedCapture) -> Capture:
     """A capture that goes on when this process ends, unless it is told to detach."""
     about = pinned.about
 
@@ -210,11 +212,11 @@ def _adopted(pinned: Pinned) -> Capture:
             os.close(link)
 
     hooks = tuple(map(Hook._make, about["hooks"]))
-    attached = Attached(about["engine"], hooks, pinned.maps, detach)
+    attached = AttachedPrograms(about["engine"], hooks, pinned.maps, detach)
     return Capture(attached, about["source"], about["scores"], about["since_ns"], pinned=True, adopted=True)
 
 
-def _explain(error: OSError) -> TracerError:
+def _attach_error(error: OSError) -> TracerError:
     if libbpf.lacks_privilege(error):
         if os.geteuid() != 0:
             return TracerError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED)

@@ -18,7 +18,7 @@ import orjson
 from tracer import PACKAGE
 from tracer.base.errors import EXIT_UNSUPPORTED, TracerError
 from tracer.capture import engine_core
-from tracer.capture.programs import COUNTER_MISREAD, MAPS, Hook, Loaded, ProgramCounters, Settings, map_entries
+from tracer.capture.programs import COUNTER_MISREAD, MAPS, Hook, LoadedPrograms, ProgramCounters, Settings, entry_count
 from tracer.linux import libbpf
 
 CHILD = os.path.join(os.path.dirname(__file__), "engine_bcc_child.py")
@@ -72,7 +72,9 @@ def kernel_headers() -> str:
     return build
 
 
-def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool) -> Loaded:
+def load_programs(
+    hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool
+) -> LoadedPrograms:
     """Compile and load the programs of ``hooks``; those that are not ``required`` may fail.
 
     Raises OSError where the kernel refuses, TracerError where there is nothing to compile with.
@@ -86,7 +88,7 @@ def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cm
     maps = _create_maps(cmdlines, settings.cpus)
     programs: list[int] = []
     try:
-        reply = _compile({**request, "maps": maps}, programs)
+        reply = _compile_programs({**request, "maps": maps}, programs)
         if reply["error"]:
             raise OSError(reply["errno"], reply["error"])
     except BaseException:
@@ -95,10 +97,10 @@ def load(hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cm
         raise
     for name in maps.keys() - set(MAPS):
         os.close(maps.pop(name))
-    return Loaded(dict(zip(reply["loaded"], programs, strict=True)), maps)
+    return LoadedPrograms(dict(zip(reply["loaded"], programs, strict=True)), maps)
 
 
-def verify(maps: dict[str, int]) -> None:
+def verify_offsets(maps: dict[str, int]) -> None:
     """Let a process exit, so that the attached programs find it where the kernel's headers say, or do not.
 
     Raises TracerError (exit code 3) where they do not.
@@ -125,7 +127,7 @@ def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
         found = library.bpf_object__next_map(opened, None)
         while found:
             name, kind = library.bpf_map__name(found), library.bpf_map__type(found)
-            entries = map_entries(name.decode(), kind, library.bpf_map__max_entries(found), cmdlines, cpus)
+            entries = entry_count(name.decode(), kind, library.bpf_map__max_entries(found), cmdlines, cpus)
             if b"." not in name:  # .rodata and the like belong to the object
                 options.map_flags = library.bpf_map__map_flags(found)
                 descriptor = library.bpf_map_create(
@@ -145,7 +147,7 @@ def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
     return maps
 
 
-def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
+def _compile_programs(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
     """The child's reply; ``programs`` receives the descriptors of what it loaded."""
     for python in (SYSTEM_PYTHON, OWN_PYTHON):
         if not os.access(python, os.X_OK):
@@ -155,7 +157,9 @@ def _compile(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
             reply: dict[str, Any] = orjson.loads(answer)
             return reply
         if status != NO_BCC:
-            raise TracerError(f"bcc failed: {_first_error(complaints)}", "use --engine core, or see: oomtrace doctor")
+            raise TracerError(
+                f"bcc failed: {_first_error_line(complaints)}", "use --engine core, or see: oomtrace doctor"
+            )
     raise TracerError(
         "engine bcc needs bcc's Python module, and there is none",
         BCC_PACKAGES,
@@ -199,6 +203,6 @@ def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tup
     return status, answer, said
 
 
-def _first_error(complaints: bytes) -> str:
+def _first_error_line(complaints: bytes) -> str:
     lines = complaints.decode("utf-8", "backslashreplace").splitlines()
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")

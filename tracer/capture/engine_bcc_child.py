@@ -35,7 +35,7 @@ typedef _Bool bool;
 #define NULL ((void *)0)
 #define __aligned_u64 __u64 __attribute__((aligned(8)))
 """
-_STAND_IN: dict[str, str] = {
+_STUB_HEADERS: dict[str, str] = {
     "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_CC_STACKPROTECTOR 1\n",
     "linux/types.h": _TYPES,
     "uapi/linux/types.h": "#include <linux/types.h>\n",
@@ -50,10 +50,10 @@ _STAND_IN: dict[str, str] = {
 """Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
 
 
-_HOOKS = re.compile(r'^#include "(hooks/\w+\.h)"$', re.MULTILINE)
+_HOOK_INCLUDE = re.compile(r'^#include "(hooks/\w+\.h)"$', re.MULTILINE)
 
 
-def prepare(folder: str, request: dict[str, Any]) -> list[str]:
+def write_headers(folder: str, request: dict[str, Any]) -> list[str]:
     """Write what bcc includes, tell it where; the compiler's flags."""
     sources, headers = request["sources"], request["headers"]
     arch = "arm64" if platform.machine() == "aarch64" else "x86"
@@ -62,29 +62,29 @@ def prepare(folder: str, request: dict[str, Any]) -> list[str]:
     flags += [f"-DSETTING_{name}={value}ULL" for name, value in request["settings"].items()]
     if headers is None:
         with open(f"{sources}/kernel.h", encoding="utf-8") as file:
-            types = btf_offsets.from_btf(file.read(), btf_offsets.Btf())
-        for name, text in _STAND_IN.items():
+            types = btf_offsets.types_from_btf(file.read(), btf_offsets.Btf())
+        for name, text in _STUB_HEADERS.items():
             os.makedirs(os.path.dirname(f"{folder}/include/{name}"), exist_ok=True)
-            write(f"{folder}/include/{name}", text)
+            write_file(f"{folder}/include/{name}", text)
         os.environ["BCC_KERNEL_SOURCE"] = folder
     else:  # bcc finds them itself; told where, it would miss the half that Debian keeps apart
-        types = btf_offsets.from_headers(headers)
+        types = btf_offsets.types_from_headers(headers)
         flags.append("-DOOMTRACE_HEADERS")
-    write(f"{folder}/kernel_bcc.h", types)
+    write_file(f"{folder}/kernel_bcc.h", types)
     return flags
 
 
-def whole_source(folder: str) -> str:
+def inline_hooks(folder: str) -> str:
     """oomtrace.bpf.c with its programs in it: bcc loads no function that stands in an included file."""
     with open(f"{folder}/oomtrace.bpf.c", encoding="utf-8") as file:
         text = file.read()
-    for name in _HOOKS.findall(text):
+    for name in _HOOK_INCLUDE.findall(text):
         with open(f"{folder}/{name}", encoding="utf-8") as file:
             text = text.replace(f'#include "{name}"\n', file.read(), 1)
     return text
 
 
-def write(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
@@ -94,12 +94,12 @@ def main() -> None:
     request = json.loads(parent.recv(1 << 16))
     reply: dict[str, Any] = {"loaded": [], "error": None, "errno": 0}
     with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
-        flags = prepare(folder, request)
+        flags = write_headers(folder, request)
         try:
             from bcc import BPF  # it reads the environment when it is imported
         except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
             sys.exit(NO_BCC)
-        programs = BPF(text=whole_source(request["sources"]), cflags=flags)
+        programs = BPF(text=inline_hooks(request["sources"]), cflags=flags)
     descriptors: list[int] = []
     for name, is_raw_tracepoint, required in request["programs"]:
         try:

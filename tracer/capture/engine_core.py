@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from tracer import PACKAGE
 from tracer.base.errors import EXIT_UNSUPPORTED, TracerError
-from tracer.capture.programs import MAPS, Hook, Loaded, Settings, map_entries
+from tracer.capture.programs import MAPS, Hook, LoadedPrograms, Settings, entry_count
 from tracer.linux import libbpf
 
 OBJECTS = os.path.join(PACKAGE, "objects")
 _ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
-class _RawSettings(ctypes.Structure):
+class RawSettings(ctypes.Structure):
     """``settings`` in bpf/engine.h."""
 
     _fields_ = [
@@ -51,7 +51,7 @@ def open_object() -> int:
     return int(opened)
 
 
-def load(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> Loaded:
+def load_programs(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> LoadedPrograms:
     """Load the programs of ``hooks``.
 
     Raises OSError where the kernel refuses.
@@ -59,7 +59,7 @@ def load(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> Loaded:
     library = libbpf.library()
     opened = open_object()
     try:
-        _configure(opened, settings, cmdlines)
+        _configure_object(opened, settings, cmdlines)
         found: dict[str, int] = {}
         wanted = {hook.program for hook in hooks}
         program = library.bpf_object__next_program(opened, None)
@@ -79,21 +79,21 @@ def load(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> Loaded:
         }
     finally:
         library.bpf_object__close(opened)
-    return Loaded(programs, maps)
+    return LoadedPrograms(programs, maps)
 
 
-def _configure(opened: int, settings: Settings, cmdlines: int) -> None:
+def _configure_object(opened: int, settings: Settings, cmdlines: int) -> None:
     library = libbpf.library()
     size = ctypes.c_size_t()
     section = library.bpf_object__find_map_by_name(opened, b".rodata.settings")
     value = library.bpf_map__initial_value(section, ctypes.byref(size)) if section else None
-    if not value or size.value != ctypes.sizeof(_RawSettings):
+    if not value or size.value != ctypes.sizeof(RawSettings):
         raise TracerError(f"{object_path()} does not fit this version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
-    raw = _RawSettings(**settings._asdict())
+    raw = RawSettings(**settings._asdict())
     ctypes.memmove(value, ctypes.byref(raw), size.value)
     found = library.bpf_object__next_map(opened, None)
     while found:
         name, kind = library.bpf_map__name(found).decode(), library.bpf_map__type(found)
-        entries = map_entries(name, kind, library.bpf_map__max_entries(found), cmdlines, settings.cpus)
+        entries = entry_count(name, kind, library.bpf_map__max_entries(found), cmdlines, settings.cpus)
         library.bpf_map__set_max_entries(found, entries)
         found = library.bpf_object__next_map(opened, found)

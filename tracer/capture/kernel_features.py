@@ -32,26 +32,26 @@ REQUIRED = frozenset({"on_mark_victim", "on_signal_generate"})
 REQUIRED_KPROBES = frozenset({"on_oom_kill_process", "on_oom_kill_process_return", "on_do_oom_kill_process"})
 
 
-class Table(NamedTuple):
+class SymbolRange(NamedTuple):
     """Where mem_cgroup_stats_index is, and how far it reaches at most; 0 where /proc/kallsyms does not show it."""
 
     address: int
     size: int
 
 
-NO_TABLE = Table(0, 0)
+NO_SYMBOL = SymbolRange(0, 0)
 
 
-class Features(NamedTuple):
+class KernelFeatures(NamedTuple):
     btf: bool
     kprobes: bool
     """Kprobes can be attached and the functions of the OOM path are there."""
     symbols: dict[str, tuple[str, ...]]
     """Function -> its names in this kernel (compilers add .isra.0, .part.0, ...)."""
-    stats_index: Table
+    stats_index: SymbolRange
 
 
-def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], Table]:
+def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], SymbolRange]:
     """The OOM path's functions and the table of memory statistics; empty where they are hidden or unreadable."""
     names: dict[str, list[str]] = {}
     address = size = 0
@@ -72,14 +72,14 @@ def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], Tabl
                 elif ".cold" not in suffix:  # the unlikely half of a function is never entered by a call
                     names.setdefault(name, []).append(name + suffix)
     except OSError:
-        return {}, NO_TABLE
-    return {name: tuple(sorted(found)) for name, found in names.items()}, Table(address, max(size, 0))
+        return {}, NO_SYMBOL
+    return {name: tuple(sorted(found)) for name, found in names.items()}, SymbolRange(address, max(size, 0))
 
 
-def detect() -> Features:
+def detect_features() -> KernelFeatures:
     pmu = os.path.exists(KPROBE_PMU)
-    symbols, stats_index = read_symbols() if pmu else ({}, NO_TABLE)  # nothing else asks for them
-    return Features(
+    symbols, stats_index = read_symbols() if pmu else ({}, NO_SYMBOL)  # nothing else asks for them
+    return KernelFeatures(
         btf=os.path.exists(BTF),
         kprobes=pmu and {"oom_kill_process", "__oom_kill_process"} <= symbols.keys(),
         symbols=symbols,
@@ -87,12 +87,12 @@ def detect() -> Features:
     )
 
 
-def tracefs() -> str | None:
+def find_tracefs() -> str | None:
     """Where tracefs is mounted."""
     return next((path for path in TRACEFS if os.path.exists(f"{path}/events")), None)
 
 
-def hooks(features: Features, kprobes: bool) -> tuple[Hook, ...]:
+def choose_hooks(features: KernelFeatures, kprobes: bool) -> tuple[Hook, ...]:
     """Where to attach what.  A function is hooked by its plain name, or else by the one that the compiler gave it."""
     if not kprobes:
         return (*_TRACEPOINTS, _CONSOLE)

@@ -25,27 +25,27 @@ import orjson
 
 from tracer.base.errors import TracerError
 from tracer.base.log import warn
-from tracer.capture.programs import MAPS, EngineName, Link, map_info
+from tracer.capture.programs import MAPS, EngineName, Link, read_map_info
 from tracer.capture.wire import EVENT_LAYOUT
 from tracer.linux import bpffs, libbpf
 from tracer.records.model import Source
 
-ABOUT_BYTES = 4096
+INFO_BYTES = 4096
 
-_NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
+_CAPTURE_NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
 """What is called otherwise belongs to others.  A name in a bpffs may hold no dot."""
 _MAP_ARRAY = 2
 _MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 1, "briefs": 27,
               "paths": _MAP_ARRAY}  # fmt: skip
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
-_OLD_MAPS = ("events", "counters")
+_COMMON_MAPS = ("events", "counters")
 """What is asked of a capture of another version, which may lack the rest: how many events nobody can read."""
-_BESIDE = ("briefs", "paths")
+_SIDE_MAPS = ("briefs", "paths")
 """Maps that captures of earlier versions lack; they are pinned beside the folder."""
 _ZERO = ctypes.byref(ctypes.c_uint32(0))
 
 
-class About(TypedDict):
+class CaptureInfo(TypedDict):
     """What a capture tells of itself; ``layout`` and ``version`` mean the same in every version of oomtrace."""
 
     layout: int
@@ -59,17 +59,17 @@ class About(TypedDict):
     """CLOCK_BOOTTIME when all of its programs were attached."""
 
 
-class Pinned(NamedTuple):
+class PinnedCapture(NamedTuple):
     """A capture that is pinned; descriptors of all that the folder holds."""
 
     folder: str
-    about: About
+    about: CaptureInfo
     maps: dict[str, int]
     links: tuple[int, ...]
 
     def remove(self) -> None:
         """Unpin it.  The capture ends once the links are closed, too."""
-        _try_to_remove(self.folder)
+        _try_to_remove_capture(self.folder)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -117,10 +117,10 @@ class Pins:
         """Where the capture of these programs belongs."""
         return f"{self.path}/v{EVENT_LAYOUT}-{engine}-{fingerprint}"
 
-    def adopt(self, folder: str) -> Pinned | None:
+    def adopt(self, folder: str) -> PinnedCapture | None:
         """The capture in this folder, if it goes on there; one that is damaged is removed, or ended to be read."""
         if not os.path.lexists(folder):
-            _remove_beside(folder)
+            _remove_side_maps(folder)
             return None
         found = self._open(folder)
         if found is None:
@@ -132,13 +132,13 @@ class Pins:
             return None
         return found
 
-    def pin(self, folder: str, about: About, maps: dict[str, int], links: Sequence[Link]) -> Pinned:
+    def pin(self, folder: str, about: CaptureInfo, maps: dict[str, int], links: Sequence[Link]) -> PinnedCapture:
         """Make the capture outlive this process.
 
         Raises OSError where that cannot be; then nothing of it stays pinned.
         """
         told = orjson.dumps(about)
-        if len(told) >= ABOUT_BYTES:
+        if len(told) >= INFO_BYTES:
             raise OSError(f"what is to be told of the capture is too long ({len(told)} bytes)")
         for link in links:
             if not link.pinnable:
@@ -149,20 +149,20 @@ class Pins:
             raise OSError(error.errno, f"{folder}: {error.strerror}") from error
         try:
             for name, descriptor in maps.items():
-                bpffs.pin_object(descriptor, _path(folder, name))
+                bpffs.pin_object(descriptor, _pin_path(folder, name))
             for number, link in enumerate(links):
                 bpffs.pin_object(link.descriptor, f"{folder}/link_{number}")
-            description = _describe(told)
+            description = _create_info_map(told)
             try:
                 bpffs.pin_object(description, f"{folder}/about")
             finally:
                 os.close(description)
         except BaseException:
-            _remove(folder)
+            _remove_capture(folder)
             raise
-        return Pinned(folder, about, maps, tuple(link.descriptor for link in links))
+        return PinnedCapture(folder, about, maps, tuple(link.descriptor for link in links))
 
-    def end_others(self, folder: str) -> tuple[Pinned, ...]:
+    def end_others(self, folder: str) -> tuple[PinnedCapture, ...]:
         """End every capture but the one in this folder; those that can be read, for the caller to read and remove."""
         others = []
         self._remove_strays()
@@ -181,7 +181,7 @@ class Pins:
 
     def captures(self) -> list[str]:
         """The names of the captures that are pinned."""
-        return sorted(name for name in os.listdir(self.path) if _NAME.fullmatch(name))
+        return sorted(name for name in os.listdir(self.path) if _CAPTURE_NAME.fullmatch(name))
 
     def remove(self) -> list[str]:
         """End all captures, and take the folder away if nothing else is in it; their folders.
@@ -190,7 +190,7 @@ class Pins:
         """
         removed = [f"{self.path}/{name}" for name in self.captures()]
         for folder in removed:
-            _remove(folder)
+            _remove_capture(folder)
         self._remove_strays()
         if not os.listdir(self.path):
             os.rmdir(self.path)
@@ -199,15 +199,15 @@ class Pins:
     def _remove_strays(self) -> None:
         """What an earlier version has left beside a folder that it removed."""
         for folder, _, name in (name.rpartition("-") for name in os.listdir(self.path)):
-            if name in _BESIDE and _NAME.fullmatch(folder) and not os.path.lexists(f"{self.path}/{folder}"):
-                _remove_beside(f"{self.path}/{folder}")
+            if name in _SIDE_MAPS and _CAPTURE_NAME.fullmatch(folder) and not os.path.lexists(f"{self.path}/{folder}"):
+                _remove_side_maps(f"{self.path}/{folder}")
 
-    def _open(self, folder: str) -> Pinned | None:
+    def _open(self, folder: str) -> PinnedCapture | None:
         """The capture in a folder; None where that is damaged, and so was removed."""
         opened: list[int] = []
 
         def get(name: str) -> int:
-            opened.append(libbpf.library().bpf_obj_get(os.fsencode(_path(folder, name))))
+            opened.append(libbpf.library().bpf_obj_get(os.fsencode(_pin_path(folder, name))))
             if opened[-1] < 0:
                 opened.pop()
                 error = libbpf.last_error()
@@ -215,15 +215,15 @@ class Pins:
             return opened[-1]
 
         try:
-            about = _read_about(get("about"))
-            names = [name for name in MAPS if name not in _BESIDE or os.path.lexists(_path(folder, name))]
-            maps = {name: get(name) for name in (names if about["layout"] == EVENT_LAYOUT else _OLD_MAPS)}
+            about = _read_info(get("about"))
+            names = [name for name in MAPS if name not in _SIDE_MAPS or os.path.lexists(_pin_path(folder, name))]
+            maps = {name: get(name) for name in (names if about["layout"] == EVENT_LAYOUT else _COMMON_MAPS)}
             for name, descriptor in maps.items():
-                if map_info(descriptor).get("map_type") != str(_MAP_TYPES[name]):
+                if read_map_info(descriptor).get("map_type") != str(_MAP_TYPES[name]):
                     raise ValueError(f"{name} is something else")
             links = [name for name in os.listdir(folder) if name not in (*MAPS, "about")]
             for name in links:
-                if "link_id" not in map_info(get(name)):
+                if "link_id" not in read_map_info(get(name)):
                     raise ValueError(f"{name} does not belong there")
             os.close(opened.pop(0))  # about
         except (OSError, ValueError) as error:
@@ -231,11 +231,11 @@ class Pins:
                 os.close(descriptor)
             reason = error.strerror if isinstance(error, OSError) else error
             warn(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
-            _try_to_remove(folder)
+            _try_to_remove_capture(folder)
             return None
-        return Pinned(folder, about, maps, tuple(opened[len(maps) :]))
+        return PinnedCapture(folder, about, maps, tuple(opened[len(maps) :]))
 
-    def _end(self, capture: Pinned) -> Pinned:
+    def _end(self, capture: PinnedCapture) -> PinnedCapture:
         """Unpin its links; what it saw stays pinned until it is read.
 
         Renamed first: a folder of the old name would be expected to have its links.
@@ -243,9 +243,9 @@ class Pins:
         folder = f"{capture.folder}-ended-{time.monotonic_ns()}"
         try:
             os.rename(capture.folder, folder)
-            for name in _BESIDE:
+            for name in _SIDE_MAPS:
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(_path(capture.folder, name), _path(folder, name))
+                    os.rename(_pin_path(capture.folder, name), _pin_path(folder, name))
             for name in os.listdir(folder):
                 if name.startswith("link_"):
                     os.unlink(f"{folder}/{name}")
@@ -254,7 +254,7 @@ class Pins:
         return capture._replace(folder=folder)
 
 
-def detach(path: str) -> list[str]:
+def detach_captures(path: str) -> list[str]:
     """End all captures that are pinned in this folder; what was removed.
 
     Raises TracerError where a daemon still reads there, or what is pinned cannot be removed.
@@ -269,51 +269,51 @@ def detach(path: str) -> list[str]:
         raise TracerError(f"cannot detach ({error.strerror or error})", hint) from error
 
 
-def _describe(told: bytes) -> int:
+def _create_info_map(told: bytes) -> int:
     """A map that holds nothing but these bytes."""
     library = libbpf.library()
     options = libbpf.MapCreateOptions(sz=ctypes.sizeof(libbpf.MapCreateOptions))
-    made = library.bpf_map_create(_MAP_ARRAY, b"about", 4, ABOUT_BYTES, 1, ctypes.byref(options))
+    made = library.bpf_map_create(_MAP_ARRAY, b"about", 4, INFO_BYTES, 1, ctypes.byref(options))
     if made < 0:
         raise libbpf.last_error()
-    if library.bpf_map_update_elem(made, _ZERO, ctypes.create_string_buffer(told, ABOUT_BYTES), 0):
+    if library.bpf_map_update_elem(made, _ZERO, ctypes.create_string_buffer(told, INFO_BYTES), 0):
         error = libbpf.last_error()
         os.close(made)
         raise error
     return int(made)
 
 
-def _read_about(descriptor: int) -> About:
+def _read_info(descriptor: int) -> CaptureInfo:
     """Raises OSError or ValueError where that is no map of _describe(), or of one that is not understood."""
-    info = map_info(descriptor)
-    if (info.get("map_type"), info.get("value_size")) != (str(_MAP_ARRAY), str(ABOUT_BYTES)):
+    info = read_map_info(descriptor)
+    if (info.get("map_type"), info.get("value_size")) != (str(_MAP_ARRAY), str(INFO_BYTES)):
         raise ValueError("about is something else")
-    told = ctypes.create_string_buffer(ABOUT_BYTES)
+    told = ctypes.create_string_buffer(INFO_BYTES)
     if libbpf.library().bpf_map_lookup_elem(descriptor, _ZERO, told):
         raise libbpf.last_error()
-    about: About = orjson.loads(told.value)
+    about: CaptureInfo = orjson.loads(told.value)
     if not isinstance(about, dict) or not isinstance(about.get("layout"), int):
         raise ValueError("about says nothing")
-    if about["layout"] == EVENT_LAYOUT and not About.__annotations__.keys() <= about.keys():
+    if about["layout"] == EVENT_LAYOUT and not CaptureInfo.__annotations__.keys() <= about.keys():
         raise ValueError("about does not say all")
     return about
 
 
-def _path(folder: str, name: str) -> str:
-    return f"{folder}-{name}" if name in _BESIDE else f"{folder}/{name}"
+def _pin_path(folder: str, name: str) -> str:
+    return f"{folder}-{name}" if name in _SIDE_MAPS else f"{folder}/{name}"
 
 
-def _remove_beside(folder: str) -> None:
-    for name in _BESIDE:
+def _remove_side_maps(folder: str) -> None:
+    for name in _SIDE_MAPS:
         with contextlib.suppress(OSError):
-            os.unlink(_path(folder, name))
+            os.unlink(_pin_path(folder, name))
 
 
-def _remove(folder: str) -> None:
+def _remove_capture(folder: str) -> None:
     bpffs.remove_pins(folder)
-    _remove_beside(folder)
+    _remove_side_maps(folder)
 
 
-def _try_to_remove(folder: str) -> None:
+def _try_to_remove_capture(folder: str) -> None:
     bpffs.try_remove_pins(folder)
-    _remove_beside(folder)
+    _remove_side_maps(folder)

@@ -51,7 +51,7 @@ class Hook(NamedTuple):
     target: str
 
 
-class Loaded(NamedTuple):
+class LoadedPrograms(NamedTuple):
     """Programs and maps that an engine has loaded; descriptors by name."""
 
     programs: dict[str, int]
@@ -67,7 +67,7 @@ class Link(NamedTuple):
     pinnable: bool
 
 
-class Attached(NamedTuple):
+class AttachedPrograms(NamedTuple):
     """Programs at work."""
 
     engine: EngineName
@@ -78,7 +78,7 @@ class Attached(NamedTuple):
     """Ends the capture, pins and all; what is in the maps stays readable."""
 
 
-def map_entries(name: str, map_type: int, written: int, cmdlines: int, cpus: int) -> int:
+def entry_count(name: str, map_type: int, written: int, cmdlines: int, cpus: int) -> int:
     """How many entries a map gets; ``written`` is what its source says, which an LRU map is to hold at any time."""
     if name == "cmdlines":
         return cmdlines
@@ -87,10 +87,10 @@ def map_entries(name: str, map_type: int, written: int, cmdlines: int, cpus: int
 
 def open_ring(descriptor: int) -> Ring:
     """Raises OSError where that is no ring buffer, or cannot be mapped."""
-    return Ring(descriptor, int(map_info(descriptor)["max_entries"]))
+    return Ring(descriptor, int(read_map_info(descriptor)["max_entries"]))
 
 
-def map_info(descriptor: int) -> dict[str, str]:
+def read_map_info(descriptor: int) -> dict[str, str]:
     """What the kernel tells of a map, or of a link, by name: map_type, max_entries, link_id, ... (fdinfo, proc(5))."""
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}

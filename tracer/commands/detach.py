@@ -26,7 +26,7 @@ def detach(
     oomtrace pins its BPF programs in a bpffs, so that OOM kills are recorded while it restarts. This command removes
     the pins. Removing the Debian package does the same.
     """
-    removed = pins.detach(folder)
+    removed = pins.detach_captures(folder)
     if as_json:
         print_json({"pins": folder, "removed": removed})
         return

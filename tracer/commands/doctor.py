@@ -22,7 +22,7 @@ def doctor(as_json: bool = JSON) -> None:
     Each check prints one line: ok, MISSING (tracing needs it), without (some fields stay null), or unused. A failed
     check names the remedy in the next line.
     """
-    checks = checkup.examine()
+    checks = checkup.run_checks()
     if as_json:
         print_json({"can_trace": checkup.can_trace(checks), "checks": [check._asdict() for check in checks]})
     else:
@@ -31,6 +31,6 @@ def doctor(as_json: bool = JSON) -> None:
             print(f"{mark}  {check.name}: {check.finding}")
             if not check.ok:
                 print(f"         {check.remedy}")
-        print(checkup.summary(checks))
+        print(checkup.summarize(checks))
     if not checkup.can_trace(checks):
         raise typer.Exit(EXIT_UNSUPPORTED)

@@ -21,7 +21,7 @@ from tracer.base.hung_disk import HUNG_AFTER_S, DiskWorker
 from tracer.base.log import warn
 from tracer.capture import capture, kernel_features, wire
 from tracer.capture.kill_buffers import KillRings, decoded
-from tracer.capture.pins import Pinned
+from tracer.capture.pins import PinnedCapture
 from tracer.capture.programs import open_ring
 from tracer.capture.ring_buffers import Rings, untold
 from tracer.capture.ringbuf import Ring
@@ -63,14 +63,14 @@ class Daemon:
         self._host = host.read_host(options.labels)
         self._options, self._rereading = options, reload.ConfigReloader()
         self._outputs = Outputs(options.outputs)
-        self._capture = capture.attach(options.engine, options.pins, options.sigkill)
+        self._capture = capture.start_capture(options.engine, options.pins, options.sigkill)
         kept = state_dir.open_if_possible(options.state)
         boot = (self._host["boot_id"] or "0").split("-")[0]
         self._backfill = backfill.open_if_possible(boot) if options.backfill else None
         privileges.drop_capabilities()  # of this thread, and so before there are others
         self._disk = DiskWorker()
         self._reading.begin(options.runtime_roots, kept.hung if kept else None, self._host["boot_id"], self._disk)
-        self._reading.processes.seed_cmdlines(self._capture.unseeded)
+        self._reading.processes.seed_cmdlines(self._capture.unseeded_cmdlines)
         self._rings = Rings(self._capture.attached.maps)
         self._names = MetadataCache(self._reading.runtimes)
         self._sigkills = Sigkills(self._capture.source, boot, options.sigkill)
@@ -82,8 +82,10 @@ class Daemon:
         outputs = self._outputs.start(kept.folder if kept else None, self._disk)
         self._stream = Stream(outputs, self._host, options.max_record_bytes, self._rings.backlogs)
         if self._capture.adopted:
-            self._lacks_since(untold(self._capture.attached.maps, self._capture.since_ns).since_ns)
-        records = Records(self._capture.source, boot, GfpNames(kernel_features.tracefs()), self._capture.scores)
+            self._lacks_since(untold(self._capture.attached.maps, self._capture.attached_ns).since_ns)
+        records = Records(
+            self._capture.source, boot, GfpNames(kernel_features.find_tracefs()), self._capture.has_scores
+        )
         self._pipeline = Pipeline(
             records,
             self._names,
@@ -110,7 +112,7 @@ class Daemon:
         malloc_trim.trim_heap()
         self._stream.write(self._capture.start(self._stream.base(), self._options.sigkill))
         self._expect(None)
-        self._inherit_all()
+        self._drain_previous_captures()
         self._notifier.ready()
         self._audit.start(time.monotonic_ns())
         caught = b""
@@ -244,35 +246,35 @@ class Daemon:
     def _read(self, ring: Ring) -> Iterable[tuple[wire.Event, int]]:
         return decoded(((data, at) for at, data in ring.read()), wire.decode_event, self._pipeline.lose)
 
-    def _inherit_all(self) -> None:
+    def _drain_previous_captures(self) -> None:
         """They go once all is taken: a run that is killed meanwhile leaves them to the next one."""
-        for predecessor in self._capture.predecessors:
-            self._inherit(predecessor)
-        if self._capture.predecessors:
+        for previous in self._capture.previous_captures:
+            self._drain_previous(previous)
+        if self._capture.previous_captures:
             self._drain()  # what both saw is known as long as the older one is there
             self._settle()
-            for predecessor in self._capture.predecessors:
-                self._stream.once_taken(predecessor.remove)
-                self._stream.once_taken(predecessor.close)
+            for previous in self._capture.previous_captures:
+                self._stream.once_taken(previous.remove)
+                self._stream.once_taken(previous.close)
             self._stream.flush()
             self._settle()
 
-    def _inherit(self, predecessor: Pinned) -> None:
+    def _drain_previous(self, previous: PinnedCapture) -> None:
         """Tell what a capture saw that another version of oomtrace had left, and whose place is taken now."""
-        lost = untold(predecessor.maps, predecessor.about.get("since_ns", 0))
+        lost = untold(previous.maps, previous.about.get("since_ns", 0))
         for stage, count in lost.counts.items():
             if count:
                 self._lacks_since(lost.since_ns)
                 self._stream.lose(stage, count)
-        if predecessor.about["layout"] == wire.EVENT_LAYOUT:
-            events = [event for event, _ in KillRings(predecessor.maps).events(self._pipeline.lose)]
+        if previous.about["layout"] == wire.EVENT_LAYOUT:
+            events = [event for event, _ in KillRings(previous.maps).events(self._pipeline.lose)]
             for event in events:
                 self._sigkills.note(event)
             self._pipeline.inherit(events)
-            self._drain_sigkills(open_ring(predecessor.maps["sigkills"]))
+            self._drain_sigkills(open_ring(previous.maps["sigkills"]))
         else:
-            self._stream.lose("upgrade", len(open_ring(predecessor.maps["events"]).read()))
-            warn(f"events that version {predecessor.about['version']} left cannot be read; they are counted")
+            self._stream.lose("upgrade", len(open_ring(previous.maps["events"]).read()))
+            warn(f"events that version {previous.about['version']} left cannot be read; they are counted")
 
     def _lacks_since(self, since_ns: int) -> None:
         """What the next record of a loss tells may have been lost since then (CLOCK_BOOTTIME)."""
@@ -283,7 +285,7 @@ class Daemon:
         """Tell what was lost, and let the kernel have back the room of what was written."""
         losses = self._rings.lost()
         for loss in losses:
-            name = f"{self._ledger.boot}-{self._capture.since_ns:x}-{loss.stage}-{loss.first:x}-{loss.end:x}"
+            name = f"{self._ledger.boot}-{self._capture.attached_ns:x}-{loss.stage}-{loss.first:x}-{loss.end:x}"
             self._stream.lose(loss.stage, loss.end - loss.first, name, is_again=loss.is_old)
         if self._rings.has_unseen_cgroups():
             self._expect(None)

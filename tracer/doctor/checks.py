@@ -26,25 +26,25 @@ class Check(NamedTuple):
     """It is missed only where another one is missing, too."""
 
 
-def examine() -> list[Check]:
-    found = kernel_features.detect()
-    bcc = _bcc()
-    core = _core(found.btf)
+def run_checks() -> list[Check]:
+    found = kernel_features.detect_features()
+    bcc = _check_bcc()
+    core = _check_core(found.btf)
     checks = (
-        _privileges(),
-        _libbpf(),
-        *_lockdown(),
+        _check_privileges(),
+        _check_libbpf(),
+        *_check_lockdown(),
         core._replace(needed=not bcc.ok),
         bcc._replace(needed=not core.ok, spare=core.ok),
-        _kprobes(found),
-        _scores(found),
-        _statistics(found),
-        _tracefs(),
-        _bpffs(),
-        _kernel_log(),
-        _memory_controller(),
-        _openat2(),
-        *_configuration(),
+        _check_kprobes(found),
+        _check_candidates(found),
+        _check_breakdown(found),
+        _check_tracefs(),
+        _check_bpffs(),
+        _check_kernel_log(),
+        _check_memory_controller(),
+        _check_openat2(),
+        *_check_configuration(),
     )
     return [check._replace(remedy="") if check.ok else check for check in checks]
 
@@ -53,7 +53,7 @@ def can_trace(checks: Sequence[Check]) -> bool:
     return all(check.ok for check in checks if check.needed)
 
 
-def summary(checks: Sequence[Check]) -> str:
+def summarize(checks: Sequence[Check]) -> str:
     if not can_trace(checks):
         return "This host cannot be traced yet: see MISSING."
     if all(check.ok or check.spare for check in checks):
@@ -61,13 +61,13 @@ def summary(checks: Sequence[Check]) -> str:
     return "This host can be traced; what is without stays null in the records."
 
 
-def _privileges() -> Check:
+def _check_privileges() -> Check:
     missing = ", ".join(privileges.missing_capabilities())
     finding = f"this process has no {missing}" if missing else "enough"
     return Check("privileges", not missing, True, finding, f"run it as root (sudo), or with {missing}")
 
 
-def _libbpf() -> Check:
+def _check_libbpf() -> Check:
     try:
         libbpf.library()
     except TracerError as error:
@@ -75,7 +75,7 @@ def _libbpf() -> Check:
     return Check("libbpf", True, True, "libbpf.so.1 loads", "")
 
 
-def _lockdown() -> list[Check]:
+def _check_lockdown() -> list[Check]:
     """Nothing where the kernel does not say (no securityfs, or no lockdown)."""
     try:
         with open(kernel_features.LOCKDOWN, encoding="ascii") as file:
@@ -88,7 +88,7 @@ def _lockdown() -> list[Check]:
     return [Check("lockdown", False, True, finding, "boot with lockdown=integrity, or without lockdown")]
 
 
-def _core(btf: bool) -> Check:
+def _check_core(btf: bool) -> Check:
     name = "engine core"
     if not btf:
         remedy = "a kernel with CONFIG_DEBUG_INFO_BTF=y, or engine bcc"
@@ -100,7 +100,7 @@ def _core(btf: bool) -> Check:
     return Check(name, True, True, f"BTF and {os.path.basename(path)} are there", "")
 
 
-def _bcc() -> Check:
+def _check_bcc() -> Check:
     name = "engine bcc"
     probe = "from bcc import BPF"
     python = engine_bcc.SYSTEM_PYTHON
@@ -121,7 +121,7 @@ def _bcc() -> Check:
     return Check(name, True, False, f"{python} has bcc", "")
 
 
-def _kprobes(found: kernel_features.Features) -> Check:
+def _check_kprobes(found: kernel_features.KernelFeatures) -> Check:
     if found.kprobes:
         return Check("kprobes", True, False, "the functions of the OOM path can be hooked", "")
     if not os.path.exists(kernel_features.KPROBE_PMU):
@@ -132,22 +132,22 @@ def _kprobes(found: kernel_features.Features) -> Check:
     return Check("kprobes", False, False, finding, remedy)
 
 
-def _scores(found: kernel_features.Features) -> Check:
+def _check_candidates(found: kernel_features.KernelFeatures) -> Check:
     ok = found.kprobes and "oom_badness" in found.symbols
     finding = ", ".join(found.symbols.get("oom_badness", ())) if ok else "the kernel's scoring cannot be seen"
     return Check("candidates", ok, False, finding, "candidates and points stay null")
 
 
-def _statistics(found: kernel_features.Features) -> Check:
+def _check_breakdown(found: kernel_features.KernelFeatures) -> Check:
     name = "memory breakdown"
     if not found.kprobes:
         return Check(name, False, False, "needs kprobes", "limit.breakdown stays null")
-    ok = found.stats_index.address != 0 or not _indexed_statistics()
+    ok = found.stats_index.address != 0 or not _has_stats_index()
     finding = "readable" if ok else "mem_cgroup_stats_index is hidden (no CONFIG_KALLSYMS_ALL, or no CAP_SYSLOG)"
     return Check(name, ok, False, finding, "limit.breakdown stays null")
 
 
-def _indexed_statistics() -> bool:
+def _has_stats_index() -> bool:
     """Whether the kernel keeps memory statistics through a table, as it does since v6.11."""
     try:
         from tracer.capture.btf_offsets import Btf
@@ -160,8 +160,8 @@ def _indexed_statistics() -> bool:
     return member is not None and items is not None and btf.type_size(member.type_id) // 8 < items
 
 
-def _tracefs() -> Check:
-    name, path = "tracefs", kernel_features.tracefs()
+def _check_tracefs() -> Check:
+    name, path = "tracefs", kernel_features.find_tracefs()
     if path is not None:
         return Check(name, True, False, path, "")
     effect = "until then incident.gfp_flags stays null"
@@ -172,7 +172,7 @@ def _tracefs() -> Check:
     return Check(name, False, False, "not mounted", f"mount -t tracefs tracefs {kernel_features.TRACEFS[0]}; {effect}")
 
 
-def _bpffs() -> Check:
+def _check_bpffs() -> Check:
     folder = os.path.dirname(PINS_DIR)
     ok = _is_mounted(folder, "bpf")
     remedy = f"mount -t bpf bpf {folder}; until then nothing is traced while oomtrace does not run"
@@ -184,7 +184,7 @@ def _is_mounted(path: str, kind: str) -> bool:
         return any(mount.split()[1:3] == [path, kind] for mount in mounts)
 
 
-def _kernel_log() -> Check:
+def _check_kernel_log() -> Check:
     try:
         kmsg.Kmsg().close()
     except OSError as error:
@@ -195,7 +195,7 @@ def _kernel_log() -> Check:
     return Check("kernel log", ok, False, finding, remedy)
 
 
-def _memory_controller() -> Check:
+def _check_memory_controller() -> Check:
     with open("/proc/cgroups", encoding="ascii") as file:
         rows = [line.split() for line in file if line.startswith("memory")]
     ok = bool(rows) and rows[0][3] == "1"
@@ -210,7 +210,7 @@ def _memory_controller() -> Check:
     return Check("memory controller", ok, False, f"{finding} ({platform.release()})", remedy)
 
 
-def _openat2() -> Check:
+def _check_openat2() -> Check:
     name = "files of runtimes"
     try:
         tuple(safe_files.list_directory("/", count_max=1))
@@ -223,7 +223,7 @@ def _openat2() -> Check:
     return Check(name, True, False, "openat2() works", "")
 
 
-def _configuration() -> list[Check]:
+def _check_configuration() -> list[Check]:
     """The service's, with what the metrics port needs and asks for; nothing where there is none."""
     if not os.path.exists(CONFIG_FILE):
         return []

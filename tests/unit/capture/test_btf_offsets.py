@@ -12,7 +12,7 @@ from tests.harness import btf
 from tests.harness.compiler import BPF, evaluate
 from tests.harness.environment import require
 from tracer.capture import kernel_features
-from tracer.capture.btf_offsets import Btf, declared, from_btf, from_headers
+from tracer.capture.btf_offsets import Btf, parse_declarations, types_from_btf, types_from_headers
 
 KERNEL_H = (BPF / "kernel.h").read_text()
 ASKED = re.compile(r"\b(?:EXISTS|OFFSET|SIZE|ENUM)_\w+")
@@ -23,7 +23,7 @@ FIELD = re.compile(r"^\t(?P<type>.*?[ *])(?P<name>\w+)(?P<array>\[\d+\])?;$", re
 def placed() -> str:
     """What bcc includes on the running kernel."""
     require(Path(kernel_features.BTF).exists(), "a kernel with BTF")
-    return from_btf(KERNEL_H, Btf())
+    return types_from_btf(KERNEL_H, Btf())
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def macros(text: str) -> dict[str, str]:
 def expected_macros(oracle: btf.RawBtf) -> dict[str, int]:
     """What kernel.h makes one ask, answered by the other reader."""
     found: dict[str, int] = {}
-    for block in declared(KERNEL_H):
+    for block in parse_declarations(KERNEL_H):
         if block.keyword == "enum":
             values = oracle.enumerators(block.name)
             for name in re.findall(r"^\t(\w+),$", block.body, re.MULTILINE):
@@ -70,7 +70,7 @@ def test_macros(placed: str, oracle: btf.RawBtf) -> None:
 def test_layout(placed: str, oracle: btf.RawBtf, tmp_path: Path) -> None:
     """The compiler puts every field that exists where the running kernel has it."""
     offsets = {}
-    for block in declared(KERNEL_H):
+    for block in parse_declarations(KERNEL_H):
         if block.keyword == "struct":
             for field in FIELD.finditer(block.body):
                 key = f"{block.name}_{field['name']}"
@@ -144,7 +144,7 @@ def test_btf_answers_every_question(placed: str, tmp_path: Path) -> None:
 def test_headers_answer_every_question(kernel: str, tmp_path: Path) -> None:
     """Every EXISTS, OFFSET, SIZE and ENUM in bpf/ is defined where the types come from headers, old ones and new."""
     tree = write_tree(tmp_path / "tree", HEADERS[kernel])
-    assert set() == left_over(from_headers(str(tree)), tmp_path, "-DOOMTRACE_HEADERS")
+    assert set() == left_over(types_from_headers(str(tree)), tmp_path, "-DOOMTRACE_HEADERS")
 
 
 HEADERS = {
@@ -194,7 +194,7 @@ def write_tree(tree: Path, headers: dict[str, str]) -> Path:
 def test_headers(kernel: str, question: str, tmp_path: Path) -> None:
     """What differs between kernels is looked up in their headers."""
     answer = ANSWERS[question][list(HEADERS).index(kernel)]
-    assert str(answer) == macros(from_headers(str(write_tree(tmp_path, HEADERS[kernel]))))[question]
+    assert str(answer) == macros(types_from_headers(str(write_tree(tmp_path, HEADERS[kernel]))))[question]
 
 
 def test_headers_of_debian(tmp_path: Path) -> None:
@@ -203,16 +203,16 @@ def test_headers_of_debian(tmp_path: Path) -> None:
     build = tmp_path / "linux-headers-amd64"
     (build / "include" / "linux").mkdir(parents=True)
     (build / "Makefile").write_text(f"KERNELRELEASE := 6.15\ninclude {common}/Makefile\n")
-    assert from_headers(str(common)) == from_headers(str(build))
+    assert types_from_headers(str(common)) == types_from_headers(str(build))
 
 
 def test_headers_in_parts(tmp_path: Path) -> None:
     """A struct that has moved to a header of a similar name is found there."""
     headers = {**HEADERS["5.10"], "mm_types.h": "", "mm_types_task.h": "struct mm_rss_stat rss_stat;"}
-    assert macros(from_headers(str(write_tree(tmp_path, headers))))["EXISTS_mm_struct___struct_rss_stat"] == "1"
+    assert macros(types_from_headers(str(write_tree(tmp_path, headers))))["EXISTS_mm_struct___struct_rss_stat"] == "1"
 
 
 def test_no_headers(tmp_path: Path) -> None:
     """Where there are no headers nothing is said to exist, and nothing is raised."""
-    found = macros(from_headers(str(tmp_path / "nowhere")))
+    found = macros(types_from_headers(str(tmp_path / "nowhere")))
     assert ["0"] * len(ANSWERS) == [found[question] for question in ANSWERS]

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.harness.compiler import BPF
-from tracer.capture.kernel_features import NO_TABLE, REQUIRED, REQUIRED_KPROBES, Features, Table, hooks, read_symbols
+from tracer.capture.kernel_features import (
+    NO_SYMBOL,
+    REQUIRED,
+    REQUIRED_KPROBES,
+    KernelFeatures,
+    SymbolRange,
+    choose_hooks,
+    read_symbols,
+)
 from tracer.capture.programs import Hook
 
 # Debian's 6.12, shortened; addresses as root sees them.
@@ -24,18 +32,18 @@ ffffffff82a00000 d mem_cgroup_stats_index
 ffffffff82a00040 d mem_cgroup_events_index
 ffffffffc0000000 t oom_kill_process\t[lookalike]
 """
-EVERYTHING = Features(
+EVERYTHING = KernelFeatures(
     btf=True,
     kprobes=True,
     symbols={
         name: (name,)
         for name in ("out_of_memory", "oom_badness", "oom_kill_process", "__oom_kill_process", "mark_oom_victim")
     },
-    stats_index=NO_TABLE,
+    stats_index=NO_SYMBOL,
 )
 
 
-def symbols(tmp_path: Path, text: str) -> tuple[dict[str, tuple[str, ...]], Table]:
+def symbols(tmp_path: Path, text: str) -> tuple[dict[str, tuple[str, ...]], SymbolRange]:
     """What is read from a /proc/kallsyms of this text."""
     path = tmp_path / "kallsyms"
     path.write_text(text)
@@ -46,7 +54,7 @@ def test_plain_names(tmp_path: Path) -> None:
     """Functions of the kernel are found, those of modules and longer names are not."""
     found, table = symbols(tmp_path, PLAIN)
     assert EVERYTHING.symbols == found
-    assert Table(0xFFFFFFFF82A00000, 0x40) == table
+    assert SymbolRange(0xFFFFFFFF82A00000, 0x40) == table
 
 
 @pytest.mark.parametrize("suffix", ["", ".isra.0", ".part.0", ".constprop.0", ".constprop.0.isra.0", ".llvm.123"])
@@ -73,19 +81,19 @@ def test_hidden_addresses(tmp_path: Path) -> None:
     """Without privileges every address is 0: names are known, the table is not."""
     found, table = symbols(tmp_path, re.sub("^f[0-9a-f]+", "0" * 16, PLAIN, flags=re.MULTILINE))
     assert EVERYTHING.symbols == found
-    assert table == NO_TABLE
+    assert table == NO_SYMBOL
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "zzzz t oom_badness\n", "\n\n", "ffffffff8100 t\n"])
 def test_nothing_to_read(text: str, tmp_path: Path) -> None:
     """A file without symbols has none."""
-    assert symbols(tmp_path, text) == ({}, NO_TABLE)
+    assert symbols(tmp_path, text) == ({}, NO_SYMBOL)
 
 
 def test_unreadable(tmp_path: Path) -> None:
     """A file that cannot be read has no symbols."""
-    assert read_symbols(str(tmp_path / "nowhere")) == ({}, NO_TABLE)
-    assert read_symbols(str(tmp_path)) == ({}, NO_TABLE)
+    assert read_symbols(str(tmp_path / "nowhere")) == ({}, NO_SYMBOL)
+    assert read_symbols(str(tmp_path)) == ({}, NO_SYMBOL)
 
 
 def targets(found: tuple[Hook, ...]) -> list[str]:
@@ -115,12 +123,12 @@ def test_hooks_with_kprobes() -> None:
         "kprobe:__oom_kill_process",
         "kprobe:mark_oom_victim",
         *TRACEPOINTS,
-    ] == targets(hooks(EVERYTHING, kprobes=True))
+    ] == targets(choose_hooks(EVERYTHING, kprobes=True))
 
 
 def test_hooks_without_kprobes() -> None:
     """Without kprobes the tracepoints are left, and the console's words."""
-    assert [*TRACEPOINTS, "raw_tp:console"] == targets(hooks(EVERYTHING, kprobes=False))
+    assert [*TRACEPOINTS, "raw_tp:console"] == targets(choose_hooks(EVERYTHING, kprobes=False))
 
 
 def test_split_functions() -> None:
@@ -130,7 +138,7 @@ def test_split_functions() -> None:
         "oom_badness": ("oom_badness", "oom_badness.part.0"),
         "oom_kill_process": ("oom_kill_process", "oom_kill_process.isra.0"),
     }
-    found = targets(hooks(EVERYTHING._replace(symbols=split), kprobes=True))
+    found = targets(choose_hooks(EVERYTHING._replace(symbols=split), kprobes=True))
     assert [target for target in found if "badness" in target] == [
         "kprobe:oom_badness",
         "kretprobe:oom_badness",
@@ -147,8 +155,8 @@ def test_split_functions() -> None:
 def test_inlined_function(missing: str) -> None:
     """What the compiler has inlined is not hooked, and the rest is."""
     fewer = {name: names for name, names in EVERYTHING.symbols.items() if name != missing}
-    found = hooks(EVERYTHING._replace(symbols=fewer), kprobes=True)
-    assert {hook for hook in hooks(EVERYTHING, kprobes=True) if hook.target != missing} == set(found)
+    found = choose_hooks(EVERYTHING._replace(symbols=fewer), kprobes=True)
+    assert {hook for hook in choose_hooks(EVERYTHING, kprobes=True) if hook.target != missing} == set(found)
     assert {hook.program for hook in found} >= REQUIRED | REQUIRED_KPROBES
 
 
@@ -157,7 +165,7 @@ def test_hooks_are_programs(kprobes: bool) -> None:
     """Every hook's program stands in the C source, and is of that kind."""
     source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
     sections = re.findall(r'^SEC\("(\w+)/(\w+)"\)\nint (\w+)\(', source, re.MULTILINE)
-    assert {(hook.program, hook.kind, hook.target) for hook in hooks(EVERYTHING, kprobes)} <= {
+    assert {(hook.program, hook.kind, hook.target) for hook in choose_hooks(EVERYTHING, kprobes)} <= {
         (program, kind, target) for kind, target, program in sections
     }
 
@@ -166,4 +174,4 @@ def test_every_program_is_used() -> None:
     """No program in the C source is without a hook."""
     source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
     programs = re.findall(r'^SEC\("\w+/\w+"\)\nint (\w+)\(', source, re.MULTILINE)
-    assert sorted(programs) == sorted({hook.program for way in (False, True) for hook in hooks(EVERYTHING, way)})
+    assert sorted(programs) == sorted({hook.program for way in (False, True) for hook in choose_hooks(EVERYTHING, way)})

@@ -180,7 +180,7 @@ def test_array_lengths(tmp_path: Path) -> None:
     ("header", "opening", "mirror"),
     [
         pytest.param("incident.h", "struct cmdline {", procfs_reader._Cmdline, id="cmdline"),
-        pytest.param("engine.h", "const volatile struct {", engine_core._RawSettings, id="settings"),
+        pytest.param("engine.h", "const volatile struct {", engine_core.RawSettings, id="settings"),
     ],
 )
 def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_settings_are_all_told() -> None:
     asked = {name for file in BPF.rglob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
     asked.discard("name")  # the macro itself
     assert asked == set(programs.Settings._fields)
-    assert asked == {name for name, *_ in engine_core._RawSettings._fields_} - {"pad"}
+    assert asked == {name for name, *_ in engine_core.RawSettings._fields_} - {"pad"}
 
 
 def test_counters() -> None:

@@ -13,15 +13,15 @@ from tracer.doctor import checks
 def test_spare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without bcc misses nothing where the kernel has BTF; without BTF it is told which package to install."""
     monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
-    (found,) = (check for check in checks.examine() if check.name == "engine bcc")
+    (found,) = (check for check in checks.run_checks() if check.name == "engine bcc")
     has_btf = os.path.exists(kernel_features.BTF)
     assert (found.ok, found.needed, found.spare) == (False, not has_btf, has_btf)
     assert "apt install python3-bpfcc" in found.remedy
     core = checks.Check("engine core", True, True, "BTF", "")
-    assert checks.summary([core, found._replace(needed=False, spare=True)]) == (
+    assert checks.summarize([core, found._replace(needed=False, spare=True)]) == (
         "This host can be traced, with every field."
     )
-    assert checks.summary([core._replace(ok=False), found._replace(needed=True, spare=False)]).startswith(
+    assert checks.summarize([core._replace(ok=False), found._replace(needed=True, spare=False)]).startswith(
         "This host cannot be traced yet"
     )
 
@@ -30,7 +30,7 @@ def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then bcc is what is missing."""
     monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
     monkeypatch.setattr("tracer.capture.kernel_features.BTF", "/nowhere/vmlinux")
-    found = {check.name: check for check in checks.examine()}
+    found = {check.name: check for check in checks.run_checks()}
     assert [found[name].needed for name in ("engine core", "engine bcc")] == [True, True]
     assert not checks.can_trace(list(found.values()))
 
@@ -41,7 +41,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tracer.doctor.checks.CONFIG", str(path))
 
     def found() -> list[tuple[bool, str]]:
-        return [(each.ok, each.finding) for each in checks.examine() if each.name == "configuration"]
+        return [(each.ok, each.finding) for each in checks.run_checks() if each.name == "configuration"]
 
     assert found() == []
     path.write_text(f'metrics = ["9814?token-file={token}"]')
@@ -75,7 +75,7 @@ def test_lockdown(
     if text is not None:
         path.write_text(text)
     monkeypatch.setattr("tracer.capture.kernel_features.LOCKDOWN", str(path))
-    examined = checks.examine()
+    examined = checks.run_checks()
     assert [(each.ok, each.finding) for each in examined if each.name == "lockdown"] == found
     if found == [] or not found[0][0]:
         assert checks.can_trace([each for each in examined if each.name == "lockdown"]) is (found == [])

@@ -64,7 +64,7 @@ def without_bcc(monkeypatch: pytest.MonkeyPatch) -> str:
     """Neither the system's Python nor that of oomtrace has it."""
     monkeypatch.setattr(engine_bcc, "SYSTEM_PYTHON", "/nowhere/python3")
     monkeypatch.setattr(engine_bcc, "OWN_PYTHON", "/nowhere/python3")
-    return message(lambda: engine_bcc._compile({}, []))
+    return message(lambda: engine_bcc._compile_programs({}, []))
 
 
 def locked_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> str:
