@@ -25,9 +25,9 @@ from tracer.base.errors import EXIT_FAILED, EXIT_USAGE
 from tracer.config.options import from_json
 from tracer.config.settings import SETTINGS
 from tracer.identity.runtimes import ROOTS, Runtimes
-from tracer.watch import text
-from tracer.watch.model import Model
-from tracer.watch.text import row
+from tracer.watch import detail
+from tracer.watch.detail import list_row
+from tracer.watch.model import IncidentList
 from tracer.why import sources
 
 from .target import Target, mutate
@@ -215,12 +215,12 @@ def configuration_seeds() -> list[bytes]:
 
 def run_watch(data: bytes) -> None:
     """What the watch shows of lines: every incident, whole, and any search."""
-    model = Model()
+    model = IncidentList()
     for line in data.split(b"\n"):
         model.take(line)
     for shown_ in model.shown:
-        assert row(shown_.incident)
-        assert list(text.lines(shown_.incident))
+        assert list_row(shown_.incident)
+        assert list(detail.detail_lines(shown_.incident))
     model.filter("web")
 
 

@@ -18,8 +18,8 @@ from tests.harness.kernel_log_files import reports
 from tests.unit.report.test_report import hostile_records
 from tracer.logs.oom_lines import LogLine
 from tracer.records.summary import describe_kill
-from tracer.report.incidents import seconds
-from tracer.report.whose import whose
+from tracer.report.incidents import unix_seconds
+from tracer.report.victim_names import victim_names
 
 from .browser import Browser
 from .conftest import MakePage, run_report
@@ -120,7 +120,7 @@ def test_counts(browser: Browser, many_page: Path, many_records: list[Record]) -
     """Victims by container, image and node are those of the records; so are what the filters leave."""
     browser.show(many_page)
     for place, facet in enumerate(("container", "image", "node")):
-        expected = Counter(getattr(whose(record), facet) for record in many_records)  # type: ignore[arg-type]
+        expected = Counter(getattr(victim_names(record), facet) for record in many_records)  # type: ignore[arg-type]
         script = "return [...document.querySelectorAll('#rankings > div')[arguments[0]].querySelectorAll('button')]"
         rows = browser.js(
             script + ".map((button) => [...button.querySelectorAll('span')].map((span) => span.textContent))", place
@@ -149,8 +149,8 @@ def test_counts(browser: Browser, many_page: Path, many_records: list[Record]) -
         ".map((row) => [...row.cells].map((cell) => cell.textContent))), 100))"
     )
     assert sum(int(row[2].replace(",", "")) for row in bars) == len(many_records)
-    first = seconds(f"{bars[0][0].replace(' ', 'T')}Z"), seconds(f"{bars[0][1].replace(' ', 'T')}Z")
-    inside = [record for record in many_records if first[0] <= seconds(record["time"]) < first[1]]  # type: ignore[operator]
+    first = unix_seconds(f"{bars[0][0].replace(' ', 'T')}Z"), unix_seconds(f"{bars[0][1].replace(' ', 'T')}Z")
+    inside = [record for record in many_records if first[0] <= unix_seconds(record["time"]) < first[1]]  # type: ignore[operator]
     assert int(bars[0][2]) == len(inside)
 
 

@@ -2,7 +2,7 @@
 """Whoever dies in a container is named as the container's runtime names it."""
 
 from tracer.identity.runtimes import Runtimes
-from tracer.why.moment import seconds, utc
+from tracer.why.timestamps import to_rfc3339, unix_seconds
 
 from .conftest import Start
 from .runtime import EAT, EATER, Runtime
@@ -77,7 +77,7 @@ def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
         roots = [(name, str(path)) for name, path in runtime.roots().items()]
         ended = Runtimes(roots).fetch_state(container.id, runtime.kind)
         assert ended is not None
-        late_s = (seconds(utc(ended["finished_at"])) or 0) - (seconds(record["time"]) or 0)
+        late_s = (unix_seconds(to_rfc3339(ended["finished_at"])) or 0) - (unix_seconds(record["time"]) or 0)
         assert -TICK_S <= late_s < 60, ended
 
 

@@ -70,6 +70,6 @@ def report(
 
     names = OwnerFilter(container, pod, unit, None if cgroup is None else normalize_cgroup_path(cgroup))
     form = form or ("md" if output.lower().endswith((".md", ".markdown")) else "html")
-    code = make.report(files, make.Form(form, output, last, since, until, names))
+    code = make.write_report(files, make.ReportOptions(form, output, last, since, until, names))
     if code:
         raise typer.Exit(code)

@@ -72,7 +72,7 @@ def top(
     from tracer.reading.sources import Reading
     from tracer.top import screen
     from tracer.top import snapshot as looking
-    from tracer.top.table import table
+    from tracer.top.table import render_table
 
     owner = OwnerFilter(container, pod, unit, None if cgroup is None else normalize_cgroup_path(cgroup))
     for key in get_args(looking.Sort):
@@ -82,13 +82,13 @@ def top(
         raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
     reading = Reading(reader_capabilities(network=False), (processes.read_as_plain,))
     reading.begin(map(parse_runtime_root, runtime_root))
-    looker = looking.Top(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
+    looker = looking.Snapshots(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
 
     warned: set[str] = set()
 
-    def look() -> tuple[looking.Host, list[looking.Entry]]:
+    def look() -> tuple[looking.HostMemory, list[looking.ProcessEntry]]:
         host, entries = looker.look()
-        return host, looking.select(entries, key, owner)
+        return host, looking.select_entries(entries, key, owner)
 
     def fill(columns: int, rows: int) -> list[str]:
         host, entries = look()
@@ -98,7 +98,7 @@ def top(
             f"{time.strftime('%H:%M:%S')}  {len(entries)} processes  "
             f"{host.available_bytes >> 20} of {host.total_bytes >> 20} MiB available  q ends"
         )
-        return [head[:columns], *notes, *table(shown, columns)][:rows]
+        return [head[:columns], *notes, *render_table(shown, columns)][:rows]
 
     def write() -> None:
         host, entries = look()
@@ -107,13 +107,13 @@ def top(
         if not entries:
             raise TracerError(f"no process is in {owner}", "oomtrace top shows all processes with their owners")
         if as_json:
-            print_json(looking.report(host, entries[:lines], looker.unread))
+            print_json(looking.snapshot_json(host, entries[:lines], looker.unread))
         else:
-            print(*table(entries[:lines]), sep="\n")
+            print(*render_table(entries[:lines]), sep="\n")
 
     with contextlib.closing(reading):
-        if not as_json and times != 1 and screen.is_there():
-            screen.show(fill, INTERVAL_S, times)
+        if not as_json and times != 1 and screen.is_terminal():
+            screen.refresh_screen(fill, INTERVAL_S, times)
             return
         try:
             write()

@@ -9,11 +9,11 @@ from datetime import datetime
 from tracer.records.model import OomExit, OomKill, Record
 from tracer.records.recurrence import Regularity, assess_regularity
 from tracer.records.same_kill import CLOCK_TOLERANCE_S, ExitIndex, has_same_id, may_be_same_kill
-from tracer.report.whose import whose
+from tracer.report.victim_names import victim_names
 
 
 @dataclass
-class Kill:
+class ReportedKill:
     """A victim."""
 
     record: OomKill
@@ -23,12 +23,12 @@ class Kill:
 
 
 @dataclass
-class Incident:
+class ReportedIncident:
     """One run of the OOM killer."""
 
     time_s: float | None
     """Unix time; None where no source tells."""
-    kills: list[Kill] = field(default_factory=list)
+    kills: list[ReportedKill] = field(default_factory=list)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class Incident:
 class Workload:
     """Kills of one workload on one node."""
 
-    def __init__(self, name: str, node: str | None, incidents: Sequence[Incident], victims: int) -> None:
+    def __init__(self, name: str, node: str | None, incidents: Sequence[ReportedIncident], victims: int) -> None:
         self.name, self.node = name, node
         self.incidents = incidents
         self.victims = victims
@@ -59,7 +59,7 @@ class _Told:
         self.best = record
         """Which tells most."""
         self.lines = lines
-        self.time_s = seconds(record["time"])
+        self.time_s = unix_seconds(record["time"])
         self.incidents = [(record["host"]["name"], record["incident"]["id"])]
         self._all = [record]
 
@@ -100,7 +100,7 @@ class _Told:
             if self.best["host"]["name"] is None and each["host"]["name"] is not None:
                 self.best = {**self.best, "host": each["host"]}
             if self.best["time"] is None and each["time"] is not None:
-                self.best, self.time_s = {**self.best, "time": each["time"]}, seconds(each["time"])
+                self.best, self.time_s = {**self.best, "time": each["time"]}, unix_seconds(each["time"])
 
 
 class _Same:
@@ -154,23 +154,23 @@ class Collection:
         elif record["type"] == "gap":
             self.missing += record["missing"]
 
-    def incidents(self) -> list[Incident]:
+    def incidents(self) -> list[ReportedIncident]:
         """In the order of time; those of an unknown time come first."""
-        found: dict[_Key, Incident] = {}
+        found: dict[_Key, ReportedIncident] = {}
         same = _Same()
         for told in self._joined():
-            kill = Kill(told.best, self._exits.find(told.best), told.lines)
+            kill = ReportedKill(told.best, self._exits.find(told.best), told.lines)
             key = same.join(told.incidents)
             if key not in found:
-                found[key] = Incident(None)
+                found[key] = ReportedIncident(None)
             found[key].kills.append(kill)
-        incidents: dict[_Key, Incident] = {}
+        incidents: dict[_Key, ReportedIncident] = {}
         for key, incident in found.items():  # a later kill may have told that two are one
             first = incidents.setdefault(same.first(key), incident)
             if first is not incident:
                 first.kills += incident.kills
         for incident in incidents.values():
-            times = [time_s for kill in incident.kills if (time_s := seconds(kill.record["time"])) is not None]
+            times = [time_s for kill in incident.kills if (time_s := unix_seconds(kill.record["time"])) is not None]
             incident.time_s = min(times, default=None)
         return sorted(incidents.values(), key=lambda incident: incident.time_s or 0.0)
 
@@ -199,12 +199,12 @@ class Collection:
         return left
 
 
-def workloads(incidents: Sequence[Incident]) -> list[Workload]:
+def workloads(incidents: Sequence[ReportedIncident]) -> list[Workload]:
     """Those with the most incidents first; an incident with victims of several is one of each."""
-    found: dict[tuple[str | None, str], list[Incident]] = defaultdict(list)
+    found: dict[tuple[str | None, str], list[ReportedIncident]] = defaultdict(list)
     for incident in incidents:
         for kill in incident.kills:
-            names = whose(kill.record)
+            names = victim_names(kill.record)
             found[names.node, names.workload].append(incident)
     made = []
     for (node, name), of_victims in found.items():
@@ -213,7 +213,7 @@ def workloads(incidents: Sequence[Incident]) -> list[Workload]:
     return sorted(made, key=lambda workload: (-len(workload.incidents), workload.name))
 
 
-def seconds(time: str | None) -> float | None:
+def unix_seconds(time: str | None) -> float | None:
     """Unix time of a record's time; None where it is none."""
     if time is None:
         return None

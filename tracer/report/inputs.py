@@ -18,7 +18,7 @@ from tracer.logs.log_file import LogFile
 from tracer.logs.remarks import Remark
 from tracer.records.model import OomKill
 from tracer.report.incidents import Collection
-from tracer.report.log import LogKills
+from tracer.report.log import LogReader
 
 LONGEST_LINE_BYTES = 1 << 20
 _SAMPLE_LINES = 64
@@ -30,7 +30,7 @@ _MARK = b"schema"
 """A field of each record."""
 
 
-class Input(NamedTuple):
+class InputFile(NamedTuple):
     """A file that was read."""
 
     name: str
@@ -38,15 +38,15 @@ class Input(NamedTuple):
     """Lines that are no records."""
 
 
-class Inputs:
+class ReportInputs:
     """Reads one file after the other into a collection."""
 
     def __init__(self, collection: Collection, is_wanted: Callable[[OomKill], bool] = lambda _kill: True) -> None:
         self._collection = collection
         self._is_wanted = is_wanted
         self._records = Records()
-        self._kills = LogKills(self._hear)
-        self.read_so_far: list[Input] = []
+        self._kills = LogReader(self._hear)
+        self.read_so_far: list[InputFile] = []
 
     def read(self, path: str) -> None:
         """Read a file, compressed or not, standard input (``-``), or this boot's log (``/dev/kmsg``).
@@ -55,7 +55,7 @@ class Inputs:
         """
         if path == kmsg.PATH:
             self._kills.read_this_boot()
-            self.read_so_far.append(Input(path, 0))
+            self.read_so_far.append(InputFile(path, 0))
             return
         file = LogFile(path)
         try:
@@ -64,7 +64,7 @@ class Inputs:
         finally:
             file.close()
         if bad is not None:
-            self.read_so_far.append(Input(file.name, bad))
+            self.read_so_far.append(InputFile(file.name, bad))
         if blocks.damage is not None:
             raise blocks.damage
         if bad is None:

@@ -21,20 +21,20 @@ from tracer.logs.times import Calendar
 from tracer.logs.victim_report import VictimReport
 from tracer.records.model import Host, OomKill
 
-Found = Callable[[OomKill, tuple[str, ...]], None]
+OnKill = Callable[[OomKill, tuple[str, ...]], None]
 
 _MOST_LINES = 200
 """Of one incident: the table of tasks has a line for each process of the host."""
 _HEARD_LINES = 4096
 
 
-class LogKills:
+class LogReader:
     """Reads one log after the other; ``found`` gets each kill with its incident's lines, harmless for a screen.
 
     Where a log was rotated within a report, the next one goes on with it.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: OnKill) -> None:
         self._found = found
         self._reports = HostReports(self._report, self._hear)
         self._scan: LogScan | None = None

@@ -12,16 +12,16 @@ from tracer.logs.times import Calendar, Period
 from tracer.records.matching import OwnerFilter
 from tracer.records.model import OomKill
 from tracer.report.incidents import Collection, workloads
-from tracer.report.inputs import Input, Inputs
-from tracer.report.markdown import markdown
-from tracer.report.page import page
+from tracer.report.inputs import InputFile, ReportInputs
+from tracer.report.markdown import render_markdown
+from tracer.report.page import render_page
 
 STDOUT = "-"
 SECTIONS = 20
 """Incidents in a ticket, unless told otherwise."""
 
 
-class Form(NamedTuple):
+class ReportOptions(NamedTuple):
     """What is made."""
 
     format: str = "html"
@@ -33,7 +33,7 @@ class Form(NamedTuple):
     """Whose kills."""
 
 
-def report(files: Sequence[str], form: Form) -> int:
+def write_report(files: Sequence[str], form: ReportOptions) -> int:
     """Write the report; gives the exit code.  What could not be read is said on stderr, a line for each file.
 
     Raises TracerError where no report can be written.
@@ -48,7 +48,7 @@ def report(files: Sequence[str], form: Form) -> int:
     def is_wanted(kill: OomKill) -> bool:
         return period.has(kill["time"]) and form.names.matches(kill, kill["victim"]["cgroup"])
 
-    inputs = Inputs(collection, is_wanted)
+    inputs = ReportInputs(collection, is_wanted)
     code = 0
     for path in files:
         try:
@@ -68,14 +68,14 @@ def report(files: Sequence[str], form: Form) -> int:
     incidents = collection.incidents()
     notes = list(_notes(inputs.read_so_far, collection))
     if form.format == "md":
-        text = markdown(incidents, workloads(incidents), form.last or SECTIONS, notes)
+        text = render_markdown(incidents, workloads(incidents), form.last or SECTIONS, notes)
     else:
-        text = page(incidents[-(form.last or 0) :], notes)
+        text = render_page(incidents[-(form.last or 0) :], notes)
     _write(form.output, text.encode("utf-8", "backslashreplace"))
     return code
 
 
-def _notes(inputs: Sequence[Input], collection: Collection) -> list[str]:
+def _notes(inputs: Sequence[InputFile], collection: Collection) -> list[str]:
     """What a reader must know of what is not in the report."""
     notes = []
     bad = sum(read.bad for read in inputs)

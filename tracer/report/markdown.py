@@ -13,9 +13,9 @@ from tracer.records.conclusions import format_trigger, format_uptime, trigger_ro
 from tracer.records.model import OomKill
 from tracer.records.recurrence import Regularity
 from tracer.records.summary import describe_kill
-from tracer.report.incidents import Incident, Kill, Workload
-from tracer.report.memory import bound_bytes, parts, size_text
-from tracer.report.whose import whose
+from tracer.report.incidents import ReportedIncident, ReportedKill, Workload
+from tracer.report.memory import bound_bytes, memory_parts, size_text
+from tracer.report.victim_names import victim_names
 
 _MOST_WORKLOADS = 20
 _MOST_VICTIMS = 10
@@ -25,7 +25,9 @@ _MOST_LINES = 40
 _UNKNOWN = "unknown"
 
 
-def markdown(incidents: Sequence[Incident], workloads: Sequence[Workload], last: int, notes: Sequence[str]) -> str:
+def render_markdown(
+    incidents: Sequence[ReportedIncident], workloads: Sequence[Workload], last: int, notes: Sequence[str]
+) -> str:
     """A table of the workloads, and the ``last`` incidents, newest first.  ``notes`` are our own words."""
     victims = sum(len(incident.kills) for incident in incidents)
     lines = ["# OOM kills", "", f"{_count(len(incidents), 'incident')}, {_count(victims, 'victim')}."]
@@ -81,7 +83,7 @@ def span_text(span_s: float | None) -> str:
     return f"{span_s:.1f} s"
 
 
-def _incident(incident: Incident) -> Iterator[str]:
+def _incident(incident: ReportedIncident) -> Iterator[str]:
     first = incident.kills[0].record
     time, uptime = first["time"], uptime_s(first)
     when = "At an unknown time" if uptime is None else format_uptime(uptime)
@@ -103,9 +105,9 @@ def _incident(incident: Incident) -> Iterator[str]:
         yield from _block(incident.lines[-_MOST_LINES:])
 
 
-def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
+def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
     record = kill.record
-    for name, value in whose(record).facets():
+    for name, value in victim_names(record).facets():
         if value is not None:
             yield name, code(value)
     cmdline = record["victim"]["cmdline"]
@@ -116,7 +118,7 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         usage, bound = size_text(limit["usage_bytes"]), bound_bytes(record)
         cgroup = "a memory cgroup" if limit["cgroup"] is None else code(limit["cgroup"])
         yield "limit", f"{cgroup}, {usage} of {size_text(bound)} used"
-        memory = ", ".join(f"{part.label} {size_text(part.size_bytes)}" for part in parts(limit))
+        memory = ", ".join(f"{part.label} {size_text(part.size_bytes)}" for part in memory_parts(limit))
         if memory:
             yield "memory under it", memory
     role = trigger_role(record)

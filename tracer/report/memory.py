@@ -7,14 +7,14 @@ from tracer.records import conclusions
 from tracer.records.model import Limit, OomKill
 
 
-class Part(NamedTuple):
+class MemoryPart(NamedTuple):
     name: str
     """For machines: a class of the page."""
     label: str
     size_bytes: int
 
 
-def parts(limit: Limit | None) -> list[Part]:
+def memory_parts(limit: Limit | None) -> list[MemoryPart]:
     """The parts that are known and not empty; ``other`` is what the usage has beyond them.
 
     The kernel counts shared memory as page cache, too, and slab as kernel memory, too; here each byte counts once.
@@ -25,15 +25,15 @@ def parts(limit: Limit | None) -> list[Part]:
     shmem, slab = breakdown["shmem_bytes"], breakdown["slab_bytes"]
     file, kernel = breakdown["file_bytes"], breakdown["kernel_bytes"]
     found = [
-        Part("anon", "anonymous (heaps, stacks)", breakdown["anon_bytes"] or 0),
-        Part("shmem", "tmpfs and shared memory", shmem or 0),
-        Part("file", "other page cache", max(0, (file or 0) - (shmem or 0))),
-        Part("slab", "kernel objects (slab)", slab or 0),
-        Part("kernel", "other kernel memory", max(0, (kernel or 0) - (slab or 0))),
-        Part("sock", "network buffers", breakdown["sock_bytes"] or 0),
+        MemoryPart("anon", "anonymous (heaps, stacks)", breakdown["anon_bytes"] or 0),
+        MemoryPart("shmem", "tmpfs and shared memory", shmem or 0),
+        MemoryPart("file", "other page cache", max(0, (file or 0) - (shmem or 0))),
+        MemoryPart("slab", "kernel objects (slab)", slab or 0),
+        MemoryPart("kernel", "other kernel memory", max(0, (kernel or 0) - (slab or 0))),
+        MemoryPart("sock", "network buffers", breakdown["sock_bytes"] or 0),
     ]
     rest = (limit["usage_bytes"] or 0) - sum(part.size_bytes for part in found)
-    found.append(Part("other", "not told apart", max(0, rest)))
+    found.append(MemoryPart("other", "not told apart", max(0, rest)))
     return [part for part in found if part.size_bytes > 0]
 
 

@@ -18,10 +18,10 @@ from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
 from tracer.records.conclusions import format_uptime, trigger_role, uptime_s
 from tracer.records.summary import describe_kill
-from tracer.report.incidents import Incident, workloads
+from tracer.report.incidents import ReportedIncident, workloads
 from tracer.report.markdown import pattern_text
-from tracer.report.memory import bound_bytes, parts
-from tracer.report.whose import FACETS, names, whose
+from tracer.report.memory import bound_bytes, memory_parts
+from tracer.report.victim_names import FACETS, search_terms, victim_names
 
 PARTS = Path(__file__).with_name("page_parts")
 SCRIPTS = ("data", "kernel_log", "timeline", "list", "incident", "app")
@@ -29,7 +29,7 @@ _PLACE = re.compile(r"@([a-z-]+)@")
 _HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&'"})
 
 
-def page(incidents: Sequence[Incident], notes: Sequence[str]) -> str:
+def render_page(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> str:
     """The page; ``notes`` are our own words."""
     style = (PARTS / "page.css").read_text()
     code = "\n".join((PARTS / f"{name}.js").read_text() for name in SCRIPTS)
@@ -55,12 +55,12 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _line(incident: Incident) -> dict[str, Any]:
+def _line(incident: ReportedIncident) -> dict[str, Any]:
     """All that is told of an incident; the page reads it when it is looked at."""
     kills = incident.kills
     return {
         "said": [printable(describe_kill(kill.record)) for kill in kills],
-        "parts": [list(part) for part in parts(kills[0].record["limit"])],
+        "parts": [list(part) for part in memory_parts(kills[0].record["limit"])],
         "role": trigger_role(kills[0].record),
         "sinceBoot": _since_boot(incident),
         "lines": incident.lines,
@@ -69,13 +69,13 @@ def _line(incident: Incident) -> dict[str, Any]:
     }
 
 
-def _since_boot(incident: Incident) -> str | None:
+def _since_boot(incident: ReportedIncident) -> str | None:
     """When it was, if its log has no date."""
     uptime = uptime_s(incident.kills[0].record)
     return None if uptime is None else format_uptime(uptime)
 
 
-def _index(incidents: Sequence[Incident], notes: Sequence[str]) -> dict[str, Any]:
+def _index(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> dict[str, Any]:
     """What the page keeps in mind of all incidents: rows for its list, names, workloads."""
     numbered = {facet: _Names() for facet in (*FACETS, "scope")}
     numbers = {id(incident): number for number, incident in enumerate(incidents)}
@@ -110,18 +110,18 @@ class _Names:
         return self.numbers.setdefault(name, len(self.numbers))
 
 
-def _row(incident: Incident, numbered: dict[str, _Names]) -> dict[str, Any]:
+def _row(incident: ReportedIncident, numbered: dict[str, _Names]) -> dict[str, Any]:
     """Column -> value; a facet's is a name's number, or one for each victim where they differ."""
     kills = incident.kills
     record = kills[0].record
-    owners = [whose(kill.record) for kill in kills]
+    owners = [victim_names(kill.record) for kill in kills]
     facets: dict[str, Any] = {}
     for facet in FACETS:
         found = [numbered[facet].number(getattr(owner, facet)) for owner in owners]
         facets[facet] = found[0] if len(set(found)) == 1 else found
     moment = None if incident.time_s is None else round(incident.time_s * 1000)
     victim = record["victim"]
-    searched = dict.fromkeys(word for kill in kills for word in names(kill.record))
+    searched = dict.fromkeys(word for kill in kills for word in search_terms(kill.record))
     return {
         "time": moment,
         "sinceBoot": _since_boot(incident) if moment is None else None,

@@ -28,7 +28,7 @@ class Memcg(NamedTuple):
         return self.limit_bytes - self.usage_bytes
 
 
-class Memcgs:
+class MemcgLimits:
     """What the limits are at one moment: each file is read once."""
 
     def __init__(self, swap_bytes: int) -> None:

@@ -20,12 +20,12 @@ Lines = Callable[[int, int], list[str]]
 """What to show in so many columns and rows."""
 
 
-def is_there() -> bool:
+def is_terminal() -> bool:
     """Whether standard output is a terminal that can be painted."""
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def size() -> tuple[int, int]:
+def terminal_size() -> tuple[int, int]:
     """Columns and rows."""
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
@@ -34,14 +34,14 @@ def size() -> tuple[int, int]:
     return columns or 80, rows or 24  # a serial line does not know
 
 
-def show(lines: Lines, seconds: float, times: int | None = None) -> None:
+def refresh_screen(lines: Lines, seconds: float, times: int | None = None) -> None:
     """Show them every so many seconds, and whenever the size changes; until q, SIGINT or SIGTERM, or so often.
 
     What was on the terminal is there again when this returns or raises.
     """
     with _prepared() as woken:
         while times is None or times > 0:
-            _paint(lines(*size()))
+            _paint(lines(*terminal_size()))
             times = None if times is None else times - 1
             if times == 0 or _ends(woken, seconds):
                 return

@@ -15,7 +15,7 @@ from tracer.records.model import Level
 from tracer.records.owner import Container, Kubernetes, Owner, Systemd, owner_of
 from tracer.redaction.cmdline import Redactor
 from tracer.top.badness import badness, next_choice
-from tracer.top.memcg import Memcg, Memcgs
+from tracer.top.memcg import Memcg, MemcgLimits
 
 HOST = "host"
 """In place of a cgroup's path, of which it can be none: the whole host is out of memory."""
@@ -23,7 +23,7 @@ HOST = "host"
 Sort = Literal["rss", "mem", "vsz", "cpu", "oom"]
 
 
-class Host(NamedTuple):
+class HostMemory(NamedTuple):
     """The host's memory, of /proc/meminfo."""
 
     total_bytes: int
@@ -36,7 +36,7 @@ class Host(NamedTuple):
         return (self.total_bytes + self.swap_bytes) // os.sysconf("SC_PAGE_SIZE")
 
 
-class Entry(NamedTuple):
+class ProcessEntry(NamedTuple):
     """One process."""
 
     process: Process
@@ -99,7 +99,7 @@ class TopJson(TypedDict):
     """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
-class Top:
+class Snapshots:
     """Looks at the host, again and again."""
 
     def __init__(self, runtimes: Runtimes, read_processes: Callable[[], Iterable[Process]]) -> None:
@@ -109,12 +109,12 @@ class Top:
         self._whose: dict[str, enrich.ResolvedIdentity] = {}
         self._users: dict[int, str] = {}
 
-    def look(self) -> tuple[Host, list[Entry]]:
+    def look(self) -> tuple[HostMemory, list[ProcessEntry]]:
         """The host's memory, and all processes as they are now."""
-        host = read_host()
+        host = read_host_memory()
         now_ns = boottime_ns()
         self._runtimes.unread.clear()
-        memcgs = Memcgs(host.swap_bytes)
+        memcgs = MemcgLimits(host.swap_bytes)
         found = list(self._read_processes())
         chosen = next_choices(found, memcgs, host)
         self._forget({each.cgroup for each in found})
@@ -125,8 +125,10 @@ class Top:
         """At the last look: folders of runtimes that could not be read, and what may be missing for that."""
         return list(self._runtimes.unread.values())
 
-    def _entry(self, each: Process, host: Host, now_ns: int, memcgs: Memcgs, next_of: tuple[str, ...]) -> Entry:
-        return Entry(
+    def _entry(
+        self, each: Process, host: HostMemory, now_ns: int, memcgs: MemcgLimits, next_of: tuple[str, ...]
+    ) -> ProcessEntry:
+        return ProcessEntry(
             each,
             self._user(each.uid),
             100 * each.cpu_ns / max(1, now_ns - each.start_ns),
@@ -161,7 +163,7 @@ class Top:
             del self._whose[path]
 
 
-def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, list[str]]:
+def next_choices(found: list[Process], memcgs: MemcgLimits, host: HostMemory) -> dict[int, list[str]]:
     """Pid -> where the kernel would kill it first, the innermost cgroup first, HOST last."""
     members: dict[str, list[Process]] = {}
     limits: dict[str, Memcg] = {}
@@ -180,9 +182,9 @@ def next_choices(found: list[Process], memcgs: Memcgs, host: Host) -> dict[int, 
     return chosen
 
 
-def select(entries: list[Entry], sort: Sort, owner: OwnerFilter) -> list[Entry]:
+def select_entries(entries: list[ProcessEntry], sort: Sort, owner: OwnerFilter) -> list[ProcessEntry]:
     """The entries that pass the filter, those with the highest sort key first."""
-    keys: dict[Sort, Callable[[Entry], float]] = {
+    keys: dict[Sort, Callable[[ProcessEntry], float]] = {
         "rss": lambda entry: entry.process.rss_bytes,
         "mem": lambda entry: entry.process.rss_bytes,
         "vsz": lambda entry: entry.process.total_vm_bytes,
@@ -197,7 +199,7 @@ def select(entries: list[Entry], sort: Sort, owner: OwnerFilter) -> list[Entry]:
     return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
 
 
-def _entry_json(entry: Entry, host: Host) -> EntryJson:
+def _entry_json(entry: ProcessEntry, host: HostMemory) -> EntryJson:
     """Its points are for the limit that is nearest to be hit, without one for the host."""
     process, limit, whose = entry.process, entry.limit, entry.whose
     return {
@@ -230,7 +232,7 @@ def _entry_json(entry: Entry, host: Host) -> EntryJson:
     }
 
 
-def report(host: Host, entries: list[Entry], unread: list[str]) -> TopJson:
+def snapshot_json(host: HostMemory, entries: list[ProcessEntry], unread: list[str]) -> TopJson:
     """What ``--json`` prints."""
     return {
         "memory_total_bytes": host.total_bytes,
@@ -257,10 +259,10 @@ def shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def read_host() -> Host:
+def read_host_memory() -> HostMemory:
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
     total, available, swap = (
         int(lines.get(name, "0").split()[0]) << 10 for name in ("MemTotal", "MemAvailable", "SwapTotal")
     )
-    return Host(total, available, swap)
+    return HostMemory(total, available, swap)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tracer.base.clock import boottime_ns
 from tracer.base.printable import printable
 from tracer.records.matching import shown_container, shown_pod, shown_unit
-from tracer.top.snapshot import HOST, Entry
+from tracer.top.snapshot import HOST, ProcessEntry
 
 _NONE = "-"
 _NAME_MAX = 24
@@ -18,13 +18,13 @@ _COMMAND = "COMMAND"
 
 class _Column(NamedTuple):
     title: str
-    cell: Callable[[Entry, float], str]
+    cell: Callable[[ProcessEntry, float], str]
     """Of an entry and the time of boot."""
     least: int = 0
     """The column's width, at least; of text on the left, it is negative."""
 
 
-def _start(entry: Entry, booted_s: float) -> str:
+def _start(entry: ProcessEntry, booted_s: float) -> str:
     """START as of ps: the time of today, the day of this year, else the year."""
     now, then = time.localtime(), time.localtime(booted_s + entry.process.start_ns / 1e9)
     if now.tm_year != then.tm_year:
@@ -32,7 +32,7 @@ def _start(entry: Entry, booted_s: float) -> str:
     return time.strftime("%H:%M" if now.tm_yday == then.tm_yday else "%b%d", then)
 
 
-def _time(entry: Entry, _booted_s: float) -> str:
+def _time(entry: ProcessEntry, _booted_s: float) -> str:
     seconds = entry.process.cpu_ns // 1_000_000_000
     return f"{seconds // 60}:{seconds % 60:02}"
 
@@ -42,7 +42,7 @@ def _percent(value: float) -> str:
     return f"{tenths // 10}.{tenths % 10}" if tenths < 1000 else str(tenths // 10)
 
 
-def _user(entry: Entry) -> str:
+def _user(entry: ProcessEntry) -> str:
     return entry.user if len(entry.user) <= 8 else f"{entry.user[:7]}+"
 
 
@@ -54,24 +54,24 @@ def _number(value: int | None) -> str:
     return _NONE if value is None else str(value)
 
 
-def _next(entry: Entry) -> str:
+def _next(entry: ProcessEntry) -> str:
     signs = ("*" if any(path != HOST for path in entry.next_of) else "") + ("H" if HOST in entry.next_of else "")
     return signs or _NONE
 
 
-def _container(entry: Entry) -> str:
+def _container(entry: ProcessEntry) -> str:
     return shown_container(entry.whose._asdict()) or _NONE
 
 
-def _pod(entry: Entry) -> str:
+def _pod(entry: ProcessEntry) -> str:
     return shown_pod(entry.whose._asdict()) or _NONE
 
 
-def _unit(entry: Entry) -> str:
+def _unit(entry: ProcessEntry) -> str:
     return shown_unit(entry.whose._asdict()) or _NONE
 
 
-def _command(entry: Entry) -> str:
+def _command(entry: ProcessEntry) -> str:
     """As ps has it: kernel threads and those without a command line in brackets, the dead called so."""
     process = entry.process
     return " ".join(entry.cmdline) or f"[{process.comm}]" + (" <defunct>" if process.state[0] == "Z" else "")
@@ -103,7 +103,7 @@ _LEAST_TELLING = ("TTY", "TIME", "STAT", "START", "VSZ", "UNIT", "%CPU", "POD", 
 _MAY_BE_EMPTY = frozenset({"LIMIT", "FREE", "CONTAINER", "POD", "UNIT"})
 
 
-def table(entries: Sequence[Entry], width: int | None = None) -> list[str]:
+def render_table(entries: Sequence[ProcessEntry], width: int | None = None) -> list[str]:
     """The titles and a line each.
 
     With a ``width``, that of a terminal, lines are cut there, columns in which there is nothing are left out, and so

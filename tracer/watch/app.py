@@ -10,7 +10,7 @@ from tracer.base.errors import EXIT_UNSUPPORTED, EXIT_USAGE, TracerError
 from tracer.base.extras import install_hint
 from tracer.base.printable import printable
 from tracer.logs.log_file import STDIN
-from tracer.watch.feed import Feed
+from tracer.watch.feed import RecordFeed
 
 
 def watch(path: str | None) -> int:
@@ -31,7 +31,7 @@ def watch(path: str | None) -> int:
         path = STDIN
     if path == STDIN and not piped:
         raise TracerError("nothing is piped in", "oomtrace run | oomtrace watch -, or give a file", EXIT_USAGE)
-    feed = Feed(path)
+    feed = RecordFeed(path)
     keyboard = _keyboard()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)

@@ -21,7 +21,7 @@ TRACER = (
 _STOP_S = 10.0
 
 
-class Feed:
+class RecordFeed:
     """Takes lines on in the background; ``wake`` is called, in that thread, when there are some.
 
     ``path`` is a file, ``-`` for standard input, or None: ``oomtrace run`` is started, which needs root.  Raises

@@ -5,17 +5,17 @@ from collections import deque
 
 from tracer.encoding.decoder import Records, UnfitError
 from tracer.records.model import OomKill
-from tracer.report.incidents import Incident, Kill, seconds
-from tracer.report.whose import names
+from tracer.report.incidents import ReportedIncident, ReportedKill, unix_seconds
+from tracer.report.victim_names import search_terms
 
 MOST = 10_000
 """Incidents that are kept; older ones are only counted."""
 
 
-class Shown:
+class ListedIncident:
     """An incident, and what a search looks at."""
 
-    def __init__(self, incident: Incident, number: int) -> None:
+    def __init__(self, incident: ReportedIncident, number: int) -> None:
         self.incident = incident
         self.number = number
         """The higher, the newer."""
@@ -26,21 +26,21 @@ class Shown:
         """Whether all the words are in one of its names."""
         if self._kills != len(self.incident.kills):
             self._kills = len(self.incident.kills)
-            self._text = "\n".join(name for kill in self.incident.kills for name in names(kill.record)).lower()
+            self._text = "\n".join(name for kill in self.incident.kills for name in search_terms(kill.record)).lower()
         return all(word in self._text for word in words)
 
 
-class Model:
+class IncidentList:
     """Takes lines; ``shown`` are the incidents that the filter leaves, the newest first."""
 
     def __init__(self) -> None:
         self._records = Records()
-        self._all: deque[Shown] = deque()
-        self._incidents: dict[tuple[str | None, str], Shown] = {}
-        self._kills: dict[tuple[str | None, str], Kill] = {}
+        self._all: deque[ListedIncident] = deque()
+        self._incidents: dict[tuple[str | None, str], ListedIncident] = {}
+        self._kills: dict[tuple[str | None, str], ReportedKill] = {}
         """By host and id; so are incidents."""
         self._words: list[str] = []
-        self.shown: deque[Shown] = deque()
+        self.shown: deque[ListedIncident] = deque()
         self.incidents = self.victims = self.missing = self.bad = 0
         """Since the start."""
         self.started = ""
@@ -77,7 +77,7 @@ class Model:
         host = record["host"]["name"]
         if (host, record["id"]) in self._kills:
             return
-        kill = self._kills[host, record["id"]] = Kill(record)
+        kill = self._kills[host, record["id"]] = ReportedKill(record)
         self.victims += 1
         key = (host, record["incident"]["id"])
         known = self._incidents.get(key)
@@ -89,14 +89,16 @@ class Model:
                 self.shown.insert(newer, known)
             return
         self.incidents += 1
-        shown = self._incidents[key] = Shown(Incident(seconds(record["time"]), [kill]), self.incidents)
+        shown = self._incidents[key] = ListedIncident(
+            ReportedIncident(unix_seconds(record["time"]), [kill]), self.incidents
+        )
         self._all.appendleft(shown)
         if shown.has(self._words):
             self.shown.appendleft(shown)
         while len(self._all) > MOST:
             self._forget(self._all.pop())
 
-    def _forget(self, old: Shown) -> None:
+    def _forget(self, old: ListedIncident) -> None:
         record = old.incident.kills[0].record
         del self._incidents[record["host"]["name"], record["incident"]["id"]]
         for kill in old.incident.kills:

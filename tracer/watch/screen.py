@@ -8,9 +8,9 @@ from typing import IO, Any
 import urwid
 
 from tracer.base.printable import printable
-from tracer.watch.feed import Feed
-from tracer.watch.model import Model, Shown
-from tracer.watch.text import Line, lines, row
+from tracer.watch.detail import DetailLine, detail_lines, list_row
+from tracer.watch.feed import RecordFeed
+from tracer.watch.model import IncidentList, ListedIncident
 
 WIDE_COLUMNS = 120
 """From here on list and detail are side by side."""
@@ -34,10 +34,10 @@ _BARS = ("bar", "victim", "part")
 class Screen:
     """Runs until q, SIGINT, or the tracer's failure.  ``keyboard`` is the terminal that keys come from."""
 
-    def __init__(self, feed: Feed, keyboard: IO[str]) -> None:
+    def __init__(self, feed: RecordFeed, keyboard: IO[str]) -> None:
         self._feed = feed
-        self._model = Model()
-        self._current: Shown | None = None
+        self._model = IncidentList()
+        self._current: ListedIncident | None = None
         self._kills = 0
         self._rows = _Rows(self._model)
         urwid.connect_signal(self._rows, "modified", self._show_detail)
@@ -104,7 +104,7 @@ class Screen:
         if shown is self._current and kills == self._kills:
             return
         self._current, self._kills = shown, kills
-        found: Iterable[Line] = () if shown is None else lines(shown.incident)
+        found: Iterable[DetailLine] = () if shown is None else detail_lines(shown.incident)
         self._detail.body[:] = [_widget(line) for line in found]
         if self._detail.body:
             self._detail.set_focus(0)
@@ -138,15 +138,15 @@ class Screen:
 class _Rows(urwid.ListWalker):  # type: ignore[misc]
     """Makes rows as they are looked at."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: IncidentList) -> None:
         self._model = model
         self.focus = 0
 
-    def current(self) -> Shown | None:
+    def current(self) -> ListedIncident | None:
         shown = self._model.shown
         return shown[self.focus] if self.focus < len(shown) else None
 
-    def keep(self, wanted: Shown | None) -> None:
+    def keep(self, wanted: ListedIncident | None) -> None:
         """The list has changed: stay with this one, or with the newest."""
         shown = self._model.shown
         self.focus = 0
@@ -158,7 +158,7 @@ class _Rows(urwid.ListWalker):  # type: ignore[misc]
         shown = self._model.shown
         if not 0 <= position < len(shown):
             raise IndexError(position)
-        when, who, size = row(shown[position].incident)
+        when, who, size = list_row(shown[position].incident)
         columns = urwid.Columns(
             [
                 (14, urwid.Text(when, wrap="clip")),
@@ -260,7 +260,7 @@ def _palette(plain: bool) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _widget(line: Line) -> Any:
+def _widget(line: DetailLine) -> Any:
     if line.share is not None:
         columns = [
             (_LABEL_COLUMNS, urwid.Text(line.label, wrap="ellipsis")),

@@ -15,9 +15,9 @@ from tracer.records.model import OomKill
 from tracer.records.owner import Identity, owner_of, user_manager_uid
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
-from tracer.why.limits import container_word, kubectl, owner, set_limit, shell_word
-from tracer.why.memory import Memory
-from tracer.why.moment import seconds, span
+from tracer.why.limits import container_word, kubectl, limit_commands, limit_owner, shell_word
+from tracer.why.memory import LimitMemory
+from tracer.why.timestamps import format_span, unix_seconds
 from tracer.why.verdict import Verdict
 
 _MIB = 1 << 20
@@ -66,7 +66,7 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
         return [*_for_no_limit(verdict, kill), *task]
     if memory["is_lowered"]:
         return _for_lowered(verdict, kill, memory)
-    filled = filling(memory)
+    filled = dominant_part(memory)
     if filled == "tmpfs":
         text = (
             "Look at files in tmpfs (/dev/shm, /tmp, emptyDir with medium Memory) and at shared memory first: they "
@@ -81,8 +81,8 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
     if verdict["history"]["regular"] and pause_s is not None:
         whom = printable(kill["victim"]["comm"] or "the victim")
         text = (
-            f"Look for a leak in {whom}: it fills the same limit every {span(pause_s)} or so. A higher limit does not "
-            "cure that, it only makes the next kill come later."
+            f"Look for a leak in {whom}: it fills the same limit every {format_span(pause_s)} or so. A higher limit "
+            "does not cure that, it only makes the next kill come later."
         )
         return [{"text": text, "commands": look["commands"]}]
     raised, rss = _raise(verdict, kill, memory), memory["victim_rss_bytes"]
@@ -126,19 +126,19 @@ def _for_no_limit(verdict: Verdict, kill: OomKill) -> list[Advice]:
     return [{"text": text, "commands": ["oomtrace top --sort rss", "oomtrace top --sort oom"]}]
 
 
-def _for_lowered(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
+def _for_lowered(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[Advice]:
     usage, limit = memory["usage_bytes"] or 0, memory["limit_bytes"] or 0
     who = (
         f"Find out what lowered the limit to {limit // _MIB} MiB: an autoscaler, docker update, systemctl, a script. "
         "memory.high below the usage does not kill; it reclaims and slows down."
     )
     new = -(-usage * 5 // 4 // _MIB)
-    where, commands = set_limit(kill, memory, new)
+    where, commands = limit_commands(kill, memory, new)
     text = f"If it rightly needs the {usage // _MIB} MiB that were in use, raise the limit to {new} MiB."
     return [{"text": who, "commands": []}, {"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
-def filling(memory: Memory) -> str | None:
+def dominant_part(memory: LimitMemory) -> str | None:
     """What most of the limit is: heap, tmpfs, cache or kernel; None: not known, or a mixture."""
     parts, usage = memory["breakdown"], memory["usage_bytes"] or memory["limit_bytes"]
     if parts is None or not usage:
@@ -153,7 +153,7 @@ def filling(memory: Memory) -> str | None:
     return next((name for name, size in sizes.items() if size is not None and size > _MOST * usage), None)
 
 
-def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
+def _raise(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[Advice]:
     """To a quarter more, which is an attempt: how much it needs beyond the limit is unknown."""
     limit = memory["limit_bytes"]
     if limit is None:
@@ -162,10 +162,10 @@ def _raise(verdict: Verdict, kill: OomKill, memory: Memory) -> list[Advice]:
     is_own, kind = verdict["cause"] == "own_limit", verdict["kind"]
     whose = f" of {printable(memory['cgroup'] or '')}"
     if is_own:
-        whose = f" of its {printable(owner(kill, memory))}" if kind in ("pid", "process") else ""
+        whose = f" of its {printable(limit_owner(kill, memory))}" if kind in ("pid", "process") else ""
     times = verdict["history"]["total"]
     often = f", as it was too low {times} times" if times >= _LEAST_COUNT else ""
-    where, commands = set_limit(kill, memory, new)
+    where, commands = limit_commands(kill, memory, new)
     text = (
         f"If it rightly needs that much, raise the limit{whose} from {limit // _MIB} to {new} MiB{often}; the peak "
         "demand is unknown, so look again then."
@@ -184,7 +184,7 @@ def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
         }
     if who == "runtime":
         commands = []
-        at = seconds(verdict["time"])
+        at = unix_seconds(verdict["time"])
         if at is not None and container is not None and container["runtime"] in ("docker", "podman"):
             # Not 0s: docker takes that for the begin of this second, and shows nothing of a kill within it.
             until = format_rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"

@@ -10,11 +10,11 @@ from tracer.base.printable import printable
 from tracer.identity.runtimes import Runtimes
 from tracer.records.conclusions import uptime_s
 from tracer.records.host import read_host
-from tracer.why import owners, search, sources
+from tracer.why import grouping, search, sources
 from tracer.why.advice import Advice, advise
-from tracer.why.moment import moment, told
+from tracer.why.timestamps import format_moment, format_time
 from tracer.why.verdict import Verdict, judge
-from tracer.why.words import explain
+from tracer.why.words import explain_verdict
 
 _EVIDENCE_MAX = 5
 
@@ -41,33 +41,33 @@ class Answer(TypedDict):
     verdict: Verdict
     evidence: list[Evidence]
     """Kills of it, the latest last."""
-    others: list[owners.Other]
+    others: list[grouping.Namesake]
     """Who else has that name."""
     unread: list[str]
     """Folders of runtimes that could not be read, and what may be missing for that."""
 
 
-def answer(question: Question, runtimes: Runtimes) -> Answer:
+def answer_question(question: Question, runtimes: Runtimes) -> Answer:
     """What became of it.  What could not be read is told on stderr.
 
     Raises TracerError where nothing of that name is known.
     """
     if not question.name:
         raise TracerError("NAME is empty", "give a container, pod, unit, pid or process name", EXIT_USAGE)
-    target = search.look_up(question.name, runtimes)
+    target = search.find_target(question.name, runtimes)
     host = read_host()
-    read = sources.read(
+    read = sources.read_sources(
         question.records,
         question.logs,
         runtimes.fetch_metadata,
-        lambda kill: search.may_be_of(kill, target),
+        lambda kill: search.may_match(kill, target),
         host,
     )
     for problem in read.problems:
         print(f"oomtrace: {printable(problem)}", file=sys.stderr)
-    kept, target = search.given_first(read.found, target, host["boot_id"])
+    kept, target = search.prefer_given_sources(read.found, target, host["boot_id"])
     is_given = any(each.is_given for each in kept)
-    kind, found, target = search.matching(kept, target)
+    kind, found, target = search.select_kills(kept, target)
     if kind is None:
         raise _unknown(question, read)
     if question.logs and not is_given:
@@ -80,13 +80,16 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
         target,
         kind,
         found,
-        read.watches,
+        read.coverages,
         sum(each.missing for each in read.watched if each.is_given or not is_given),
         question.exit_code,
         time.time(),
     )
     return {
-        "sentences": [*explain(verdict), *map(printable, filter(None, [owners.sentence(target.others)]))],
+        "sentences": [
+            *explain_verdict(verdict),
+            *map(printable, filter(None, [grouping.namesakes_sentence(target.others)])),
+        ],
         "advice": advise(verdict),
         "verdict": verdict,
         "evidence": [
@@ -104,7 +107,7 @@ def answer(question: Question, runtimes: Runtimes) -> Answer:
     }
 
 
-def lines(told_: Answer) -> list[str]:
+def format_answer(told_: Answer) -> list[str]:
     """For a human."""
     shown = [*told_["sentences"]]
     for advice in told_["advice"]:
@@ -115,13 +118,15 @@ def lines(told_: Answer) -> list[str]:
         if left > 0:
             shown.append(f"    {left} earlier ones (--json shows all)")
         for each in told_["evidence"][-_EVIDENCE_MAX:]:
-            shown.append(f"    {moment(each['time'], each['uptime_s'])}  {each['type']} {each['id']}, {each['source']}")
+            shown.append(
+                f"    {format_moment(each['time'], each['uptime_s'])}  {each['type']} {each['id']}, {each['source']}"
+            )
     return [printable(line) for line in shown]
 
 
 def _unknown(question: Question, read: sources.Sources) -> TracerError:
     where = [
-        f"{watched.source}{'' if watched.since is None else f' (since {told(watched.since)})'}"
+        f"{watched.source}{'' if watched.since is None else f' (since {format_time(watched.since)})'}"
         for watched in read.watched
     ]
     if not question.records and not any(watched.source != "kernel log" for watched in read.watched):

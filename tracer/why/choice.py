@@ -11,7 +11,7 @@ ChosenBy = Literal["allocating_task", "group", "group_first", "only", "oom_score
 that were scored; ``size``: the largest, of all that a log lists."""
 
 
-class Choice(TypedDict):
+class VictimChoice(TypedDict):
     by: ChosenBy
     other: Candidate | None
     """The one that was chosen instead (``group``), or the largest that was spared (``oom_score_adj``)."""
@@ -19,7 +19,7 @@ class Choice(TypedDict):
     """Among how many; null: unknown."""
 
 
-def choice(kill: OomKill) -> Choice | None:
+def victim_choice(kill: OomKill) -> VictimChoice | None:
     """None: nothing tells."""
     victim, first, is_group = kill["victim"], chosen_candidate(kill), kill["incident"]["group_kill"] is True
     is_first = first is not None and first["pid"] == victim["pid"]

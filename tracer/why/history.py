@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from tracer.records.model import OomKill
 from tracer.records.recurrence import Pattern, assess_regularity
-from tracer.why.moment import seconds
+from tracer.why.timestamps import unix_seconds
 
 DAY_S = 86400.0
 
@@ -27,12 +27,14 @@ class History(TypedDict):
     """As the report has it."""
 
 
-def history(kills: Iterable[OomKill], now_s: float) -> History:
+def summarize_history(kills: Iterable[OomKill], now_s: float) -> History:
     first_of: dict[tuple[str | None, str], OomKill] = {}
     for kill in kills:
         first_of.setdefault((kill["host"]["name"], kill["incident"]["id"]), kill)
-    times = sorted(kill["time"] for kill in first_of.values() if seconds(kill["time"]) is not None and kill["time"])
-    moments = [at for at in map(seconds, times) if at is not None]
+    times = sorted(
+        kill["time"] for kill in first_of.values() if unix_seconds(kill["time"]) is not None and kill["time"]
+    )
+    moments = [at for at in map(unix_seconds, times) if at is not None]
     found = assess_regularity(moments)
     return {
         "total": len(first_of),

@@ -18,7 +18,7 @@ _SHELLS = frozenset(
 """What sends it for a human or a script."""
 
 
-def kind_of(kill: Sigkill) -> KillerKind:
+def killer_kind(kill: Sigkill) -> KillerKind:
     """A process in a container, or of a user, may call itself as it likes: names count of the host's only."""
     sender = kill["sender"]
     if sender is None:

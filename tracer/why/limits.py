@@ -9,7 +9,7 @@ from tracer.identity.cgroup_path import classify_cgroup, parse_cgroup_path
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
 from tracer.records.owner import Container, Kubernetes, owner_of, user_manager_uid
-from tracer.why.memory import Memory
+from tracer.why.memory import LimitMemory
 
 _MIB = 1 << 20
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
@@ -17,7 +17,7 @@ _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 _DNS_NAME_MAX = 253
 
 
-def owner(kill: OomKill, memory: Memory) -> str:
+def limit_owner(kill: OomKill, memory: LimitMemory) -> str:
     """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
     container, systemd = kill["container"], kill["systemd"]
     of = parse_cgroup_path(
@@ -32,7 +32,7 @@ def owner(kill: OomKill, memory: Memory) -> str:
     return f"cgroup {memory['cgroup']}"
 
 
-def set_limit(kill: OomKill, memory: Memory, mib: int) -> tuple[str, list[str]]:
+def limit_commands(kill: OomKill, memory: LimitMemory, mib: int) -> tuple[str, list[str]]:
     """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
     path, kind = memory["cgroup"] or "", memory["level"]
     shown, own = parse_cgroup_path(path), owner_of(kill)
@@ -89,7 +89,7 @@ def kubectl(action: str, pod: str | None, namespace: str | None) -> list[str]:
     return [f"kubectl {'' if namespace is None else f'-n {namespace} '}{action} {pod}"]
 
 
-def _set_container(container: Container, memory: Memory, mib: int) -> tuple[str, list[str]]:
+def _set_container(container: Container, memory: LimitMemory, mib: int) -> tuple[str, list[str]]:
     """The limit of memory and swap goes up with that of memory, or Docker refuses and the container gets less swap.
 
     What makes containers anew from a file sets the limit there.

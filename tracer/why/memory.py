@@ -7,7 +7,7 @@ from tracer.records.conclusions import bound_bytes, is_limit_lowered, swap_allow
 from tracer.records.model import Breakdown, Level, OomKill
 
 
-class Memory(TypedDict):
+class LimitMemory(TypedDict):
     """What filled the limit."""
 
     cgroup: str | None
@@ -23,7 +23,7 @@ class Memory(TypedDict):
     breakdown: Breakdown | None
 
 
-def memory(kill: OomKill) -> Memory | None:
+def memory_at_limit(kill: OomKill) -> LimitMemory | None:
     """Null where no memory cgroup's limit was hit, or nothing is known of it."""
     limit = kill["limit"]
     if limit is None:

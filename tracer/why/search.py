@@ -26,13 +26,13 @@ from tracer.records.matching import (
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import CLOCK_TOLERANCE_S, KillRecord, has_same_id, may_be_same_kill
-from tracer.why import owners
-from tracer.why.moment import seconds, utc
-from tracer.why.owners import Other
-from tracer.why.sources import Found
+from tracer.why import grouping
+from tracer.why.grouping import Namesake
+from tracer.why.sources import FoundKill
+from tracer.why.timestamps import to_rfc3339, unix_seconds
 
 
-class _State(TypedDict):
+class _ContainerState(TypedDict):
     id: str
     runtime: str | None
     name: str | None
@@ -43,10 +43,10 @@ class _State(TypedDict):
     finished_at: str | None
 
 
-class State(_State, total=False):
+class ContainerState(_ContainerState, total=False):
     """What a runtime's files say of a container now."""
 
-    key: owners.Key
+    key: grouping.GroupKey
     """Of the one that it is counted with."""
     full: bool
     """Whether the name is its name in full."""
@@ -56,7 +56,7 @@ class Target(NamedTuple):
     """What is asked for."""
 
     name: str
-    states: tuple[State, ...]
+    states: tuple[ContainerState, ...]
     """Containers of that name, id or pod that the runtimes know."""
     running: tuple[Kind, ...]
     """As what it runs now."""
@@ -66,7 +66,7 @@ class Target(NamedTuple):
     """As what alone it is asked for."""
     full: tuple[Kind, ...] = ()
     """As what the name is, in full, that of what runs now."""
-    others: tuple[Other, ...] = ()
+    others: tuple[Namesake, ...] = ()
     """Who else has that name."""
 
     @property
@@ -74,10 +74,10 @@ class Target(NamedTuple):
         return [state["id"] for state in self.states]
 
 
-def look_up(text: str, runtimes: Runtimes) -> Target:
+def find_target(text: str, runtimes: Runtimes) -> Target:
     """What the runtimes and /proc say of a name, or of KIND:NAME, now."""
     name, only = split_kind(text)
-    states: list[State] = []
+    states: list[ContainerState] = []
     running: set[Kind] = set()
     inside: set[Kind] = set()
     full: set[Kind] = set()
@@ -91,7 +91,7 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
         running |= set(owner_kinds(name, whose)) - {"container"}  # whether a container runs, its runtime's files say
         inside |= set(owner_kinds(f"*/{name}", whose))
         owner = owner_of(whose)
-        full |= {"pod"} if owners.is_full_pod(name, owner.kubernetes) else set()
+        full |= {"pod"} if grouping.is_full_pod(name, owner.kubernetes) else set()
         full |= {"unit"} if owner.systemd is not None and owner.systemd["unit"] == name else set()
     if any(state["full"] for state in states):
         full.add("container")
@@ -104,7 +104,7 @@ def look_up(text: str, runtimes: Runtimes) -> Target:
         running.add("container")
     if not full and is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if not full and any(_comm(pid) == name[: owners.COMM_LEN] for pid in procfs.list_pids()):
+    if not full and any(_comm(pid) == name[: grouping.COMM_LEN] for pid in procfs.list_pids()):
         running.add("process")
     running, inside = running & asked_kinds, inside & asked_kinds
     return Target(name, tuple(states), _ordered(running), _ordered(inside), only, _ordered(full))
@@ -114,22 +114,22 @@ def _ordered(kinds: set[Kind]) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
-def may_be_of(kill: KillRecord, target: Target) -> bool:
+def may_match(kill: KillRecord, target: Target) -> bool:
     """Whether the target names this kill's victim, or what is inside of something else."""
-    return kind_of(kill, target) is not None or kind_of(kill, _anywhere(target)) is not None
+    return first_kind(kill, target) is not None or first_kind(kill, _anywhere(target)) is not None
 
 
 def _anywhere(target: Target) -> Target:
     return Target(f"*/{target.name}", (), (), kind=target.kind)
 
 
-def kind_of(kill: KillRecord, target: Target) -> Kind | None:
+def first_kind(kill: KillRecord, target: Target) -> Kind | None:
     """As what the target names this kill's victim first; None: it is another's."""
     return next(iter(_kinds_of(kill, target)), None)
 
 
 def _kinds_of(kill: KillRecord, target: Target) -> list[Kind]:
-    kinds = owners.kinds_of(kill, target.name, target.ids)
+    kinds = grouping.kinds_of(kill, target.name, target.ids)
     return [kind for kind in kinds if target.kind in (None, kind)]
 
 
@@ -143,7 +143,7 @@ def is_inner(kill: KillRecord, target: Target, kind: Kind) -> bool:
     return not (is_pod(target.name, owner.kubernetes) if kind == "pod" else is_unit(target.name, owner.systemd))
 
 
-def given_first(found: list[Found], target: Target, boot_id: str | None) -> tuple[list[Found], Target]:
+def prefer_given_sources(found: list[FoundKill], target: Target, boot_id: str | None) -> tuple[list[FoundKill], Target]:
     """Kills in sources that the user named come alone, with what other sources have of the same kills: a log may be of
     another host, where the same name means something else.
 
@@ -151,7 +151,7 @@ def given_first(found: list[Found], target: Target, boot_id: str | None) -> tupl
     """
     given = defaultdict(list)
     for each in found:
-        if each.is_given and may_be_of(each.kill, target):
+        if each.is_given and may_match(each.kill, target):
             given[each.kill["victim"]["tid"]].append(each)
     if not given:
         return found, target
@@ -168,7 +168,7 @@ def given_first(found: list[Found], target: Target, boot_id: str | None) -> tupl
     return kept, target._replace(states=states)
 
 
-def matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found], Target]:
+def select_kills(found: list[FoundKill], target: Target) -> tuple[Kind | None, list[FoundKill], Target]:
     """As what the target was found, and its kills, each once, the earliest first; those without a time come before.
 
     Of several that have the name it is the one with the newest kill; the others are in the target.  Where nothing of
@@ -200,17 +200,17 @@ class _Group(NamedTuple):
     """Who is counted as one."""
 
     kind: Kind
-    key: owners.Key
+    key: grouping.GroupKey
     is_inner: bool
-    kills: list[Found]
+    kills: list[FoundKill]
 
 
-def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Found], Target]:
+def _matching(found: list[FoundKill], target: Target) -> tuple[Kind | None, list[FoundKill], Target]:
     """A name in full comes before others, and what the host has of a name before what somebody made inside of
     something."""
     kinds = [(each, kind) for each in _once(found, target) for kind in _kinds_of(each.kill, target)]
     outer = [(each, kind) for each, kind in kinds if not is_inner(each.kill, target, kind)]
-    full = [(each, kind) for each, kind in outer if owners.is_full(target.name, each.kill, kind)]
+    full = [(each, kind) for each, kind in outer if grouping.is_full(target.name, each.kill, kind)]
     if full or target.full:
         target = target if target.full else target._replace(states=(), running=())
         outer = full
@@ -229,30 +229,37 @@ def _matching(found: list[Found], target: Target) -> tuple[Kind | None, list[Fou
     return kind, kills, target._replace(states=own, others=tuple(others))
 
 
-def _grouped(kinds: list[tuple[Found, Kind]], is_inner: bool) -> list[_Group]:
+def _grouped(kinds: list[tuple[FoundKill, Kind]], is_inner: bool) -> list[_Group]:
     """A log tells ids alone: what else has the same id has the name."""
     keyed = [
-        (each, kind, owners.key(each.kill, kind, inner=is_inner), None if is_inner else owners.id_of(each.kill, kind))
+        (
+            each,
+            kind,
+            grouping.group_key(each.kill, kind, inner=is_inner),
+            None if is_inner else grouping.runtime_id(each.kill, kind),
+        )
         for each, kind in kinds
     ]
-    named: dict[tuple[Kind, str | None], owners.Key] = {
+    named: dict[tuple[Kind, str | None], grouping.GroupKey] = {
         (kind, of): key for _, kind, key, of in keyed if of is not None and of not in key
     }
-    groups: dict[owners.Key, _Group] = {}
+    groups: dict[grouping.GroupKey, _Group] = {}
     for each, kind, key, of in keyed:
         key_of_all = named.get((kind, of), key)
         groups.setdefault(key_of_all, _Group(kind, key_of_all, is_inner, [])).kills.append(each)
     return list(groups.values())
 
 
-def _states_of(states: tuple[State, ...], group: _Group | None) -> tuple[tuple[State, ...], tuple[State, ...]]:
+def _states_of(
+    states: tuple[ContainerState, ...], group: _Group | None
+) -> tuple[tuple[ContainerState, ...], tuple[ContainerState, ...]]:
     """Those of the one that the answer is about, and all others; without a kill it is one that runs, or ended last."""
     if group is None:
         last = max(states, key=lambda state: (state["running"] is True, state["finished_at"] or ""))
         own = [state for state in states if state is last or state.get("key") == last.get("key", "none")]
     else:
-        ids = {owners.id_of(each.kill, "container") for each in group.kills}
-        pods = {owners.id_of(each.kill, "pod") for each in group.kills} - {None}
+        ids = {grouping.runtime_id(each.kill, "container") for each in group.kills}
+        pods = {grouping.runtime_id(each.kill, "pod") for each in group.kills} - {None}
         own = [
             state
             for state in states
@@ -261,19 +268,21 @@ def _states_of(states: tuple[State, ...], group: _Group | None) -> tuple[tuple[S
     return tuple(own), tuple(state for state in states if state not in own)
 
 
-def _others(groups: Iterable[_Group], chosen: _Group | None, target: Target) -> Iterator[Other]:
+def _others(groups: Iterable[_Group], chosen: _Group | None, target: Target) -> Iterator[Namesake]:
     """Whose kills are not all of the one that the answer is about; what processes are called means nobody."""
     told = {id(each) for each in chosen.kills} if chosen is not None else set()
     for group in groups:
         is_owner = group.kind not in ("pid", "process")
         if is_owner and group is not chosen and not {id(each) for each in group.kills} <= told:
-            yield owners.other([each.kill for each in group.kills], target.name, group.kind, inner=group.is_inner)
+            yield grouping.make_namesake(
+                [each.kill for each in group.kills], target.name, group.kind, inner=group.is_inner
+            )
 
 
-def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[State]) -> Iterator[Other]:
+def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[ContainerState]) -> Iterator[Namesake]:
     """Who has that name, and was never killed."""
     keys = {group.key for group in groups}
-    ids = {owners.id_of(each.kill, "container") for group in groups for each in group.kills}
+    ids = {grouping.runtime_id(each.kill, "container") for group in groups for each in group.kills}
     for state in states:
         if state["id"] not in ids and state.get("key") not in keys and state["running"]:
             name = state["name"] or target.name
@@ -283,9 +292,9 @@ def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[
             yield {"kind": each, "name": target.name, "kills": 0, "ask": f"{each}:{target.name}"}
 
 
-def _once(found: list[Found], target: Target) -> list[Found]:
+def _once(found: list[FoundKill], target: Target) -> list[FoundKill]:
     """What several sources tell of the same kill: that which tells most, with the breakdown that another has."""
-    kept: dict[tuple[str, int], list[Found]] = {}
+    kept: dict[tuple[str, int], list[FoundKill]] = {}
     wanted = (each for each in found if _kinds_of(each.kill, target))
     for each in sorted(wanted, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
         others = kept.setdefault((each.kill["type"], each.kill["victim"]["tid"]), [])
@@ -303,18 +312,18 @@ def _once(found: list[Found], target: Target) -> list[Found]:
     return sorted((each for others in kept.values() for each in others), key=_moment)
 
 
-def _moment(found: Found) -> tuple[str, float]:
+def _moment(found: FoundKill) -> tuple[str, float]:
     """Those without a time come first, as they are since boot."""
     return found.kill["time"] or "", 0.0 if found.kill["time"] is not None else uptime_s(found.kill) or 0.0
 
 
-def _rank(found: Found) -> int:
+def _rank(found: FoundKill) -> int:
     kill = found.kill
     return ("bpf", "bpf_tracepoints", "kernel_log").index(kill["source"])
 
 
 def _is_same(kill: KillRecord, other: KillRecord) -> bool:
-    at, other_at = seconds(kill["time"]), seconds(other["time"])
+    at, other_at = unix_seconds(kill["time"]), unix_seconds(other["time"])
     near = at is not None and other_at is not None and abs(at - other_at) <= CLOCK_TOLERANCE_S
     return (near or has_same_id(kill, other)) and may_be_same_kill(kill, other)
 
@@ -333,7 +342,7 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
             yield container["id"], container["runtime"]
 
 
-def _named_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> State | None:
+def _named_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState | None:
     """Of a container that has the name."""
     container: Container = {
         "id": container_id,
@@ -355,12 +364,12 @@ def _named_state(name: str, container_id: str, found: ContainerMetadata, runtime
         return None
     state = _state(container_id, found, runtimes)
     in_pod = pod if container["runtime"] != "docker" else None  # as in records, where the path has to show it
-    state["key"] = owners.container_key(container, in_pod)
-    state["full"] = owners.is_full_container(name, container, in_pod)
+    state["key"] = grouping.container_key(container, in_pod)
+    state["full"] = grouping.is_full_container(name, container, in_pod)
     return state
 
 
-def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> State:
+def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState:
     runtime = found.get("runtime")
     verdict = None if runtime is None else runtimes.fetch_state(container_id, runtime)
     return {
@@ -371,7 +380,7 @@ def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> S
         "running": None if verdict is None else verdict["running"],
         "oom_killed": None if verdict is None else verdict["oom_killed"],
         "exit_code": None if verdict is None else verdict["exit_code"],
-        "finished_at": None if verdict is None else utc(verdict.get("finished_at")),
+        "finished_at": None if verdict is None else to_rfc3339(verdict.get("finished_at")),
     }
 
 

@@ -21,7 +21,7 @@ from tracer.logs.kmsg import Kmsg
 from tracer.logs.log_file import LogFile, UnopenedError
 from tracer.records.model import Host, OomExit, Record
 from tracer.records.same_kill import ExitIndex, KillRecord
-from tracer.why.watches import Part, Watch, watches
+from tracer.why.coverage import Coverage, StreamPart, stream_coverage
 
 RECORDS = "/var/log/oomtrace/*.json*"
 """Where the service may write to, and what logrotate makes of it."""
@@ -33,7 +33,7 @@ JOURNAL = (
 _LONGEST_BYTES = 1 << 20
 
 
-class Found(NamedTuple):
+class FoundKill(NamedTuple):
     """A kill, and where it is on record."""
 
     kill: KillRecord
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     """Whether the user named the source."""
 
 
-class Watched(NamedTuple):
+class SearchedSource(NamedTuple):
     """What a source can tell of."""
 
     source: str
@@ -55,10 +55,10 @@ class Watched(NamedTuple):
 
 
 class Sources(NamedTuple):
-    found: list[Found]
+    found: list[FoundKill]
     """All kills, in no order; the same kill once for each source."""
-    watched: list[Watched]
-    watches: list[Watch]
+    watched: list[SearchedSource]
+    coverages: list[Coverage]
     """When this host was watched, by whichever of them."""
     problems: list[str]
     """Sources that could not be read, or not all of them, and why."""
@@ -66,7 +66,7 @@ class Sources(NamedTuple):
     """Of all kills: rotation may come between the two records of one."""
 
 
-def read(
+def read_sources(
     records: list[str], logs: list[str], find: enrich.FetchMetadata, wanted: Callable[[KillRecord], bool], host: Host
 ) -> Sources:
     """The wanted kills of all sources.
@@ -75,17 +75,17 @@ def read(
     boot's is read, too.  ``find`` names the containers in the latter.  ``host`` is this one.
     """
     sources = Sources([], [], [], [], ExitIndex())
-    parts: list[Part] = []
+    parts: list[StreamPart] = []
 
-    def part() -> Part:
-        parts.append(Part(host))
+    def part() -> StreamPart:
+        parts.append(StreamPart(host))
         return parts[-1]
 
     for path in records or sorted(glob.glob(RECORDS)):
         _attempt(sources, lambda path=path: _read_file(sources, path, wanted, part(), bool(records)))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
         _attempt(sources, lambda: _read_journal(sources, wanted, part()))
-    sources.watches.extend(watches(parts, host["boot_id"]))
+    sources.coverages.extend(stream_coverage(parts, host["boot_id"]))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
         _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted, path in logs))  # type: ignore[misc]
     sources.found[:] = [each._replace(exit=sources.exits.find(each.kill)) for each in sources.found]
@@ -99,7 +99,9 @@ def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
         sources.problems.append(str(error))
 
 
-def _read_file(sources: Sources, path: str, wanted: Callable[[KillRecord], bool], part: Part, is_given: bool) -> None:
+def _read_file(
+    sources: Sources, path: str, wanted: Callable[[KillRecord], bool], part: StreamPart, is_given: bool
+) -> None:
     file = LogFile(path)
     try:
         _read_records(sources, file.name, file.blocks(), wanted, part, is_given=is_given)
@@ -110,7 +112,7 @@ def _read_file(sources: Sources, path: str, wanted: Callable[[KillRecord], bool]
         file.close()
 
 
-def _read_journal(sources: Sources, wanted: Callable[[KillRecord], bool], part: Part) -> None:
+def _read_journal(sources: Sources, wanted: Callable[[KillRecord], bool], part: StreamPart) -> None:
     with subprocess.Popen(
         JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as reader:
@@ -127,12 +129,12 @@ def _read_records(
     source: str,
     blocks: Iterable[bytes],
     wanted: Callable[[KillRecord], bool],
-    part: Part,
+    part: StreamPart,
     is_pure: bool = True,
     is_given: bool = False,
 ) -> None:
     """``is_pure``: other lines than records are damage; ``is_given``: the user named the source."""
-    found: dict[tuple[str | None, str], Found] = {}
+    found: dict[tuple[str | None, str], FoundKill] = {}
     since: str | None = None
     missing, unfit = 0, 0
     records = Records()
@@ -149,7 +151,7 @@ def _read_records(
             part.add(record)
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
                 if wanted(record):
-                    found[record["host"]["name"], record["id"]] = Found(record, source, is_given=is_given)
+                    found[record["host"]["name"], record["id"]] = FoundKill(record, source, is_given=is_given)
             elif record["type"] == "oom_exit":
                 sources.exits.add(record)
             elif record["type"] == "gap":
@@ -159,7 +161,7 @@ def _read_records(
     finally:
         sources.found.extend(found.values())
         if since is not None:
-            sources.watched.append(Watched(source, since, missing, is_given))
+            sources.watched.append(SearchedSource(source, since, missing, is_given))
     if is_pure and unfit:
         sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
 
@@ -197,7 +199,7 @@ def _read_log(
                 enrich.resolve_cgroup(cgroup, find) if cgroup is not None else enrich.resolve_container(record, find),
             )
             if wanted(record):
-                sources.found.append(Found(record, source, is_given=is_given))
+                sources.found.append(FoundKill(record, source, is_given=is_given))
     except UnopenedError:
         is_open = False
         raise
@@ -205,9 +207,9 @@ def _read_log(
         sources.problems.extend(remark.text_with_hint() for remark in kills.remarks())
         if is_open:
             since = _first_line() if path == kmsg.PATH else None
-            sources.watched.append(Watched(source, since, is_given=is_given))
+            sources.watched.append(SearchedSource(source, since, is_given=is_given))
             if since is not None:
-                sources.watches.append(Watch(since, None, "off"))
+                sources.coverages.append(Coverage(since, None, "off"))
 
 
 def _first_line() -> str | None:

@@ -3,16 +3,16 @@
 
 from tracer.records.conclusions import page_bytes
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
-from tracer.why.advice import filling
-from tracer.why.memory import Memory
-from tracer.why.moment import seconds, span
+from tracer.why.advice import dominant_part
+from tracer.why.memory import LimitMemory
+from tracer.why.timestamps import format_span, unix_seconds
 from tracer.why.verdict import Verdict
 
 _OTHERS_MAX = 3
 _SMALL = 0.5
 
 
-def in_use(verdict: Verdict) -> str | None:
+def describe_memory(verdict: Verdict) -> str | None:
     """What filled the limit, how much the victim had, and who had more."""
     memory, kill = verdict["memory"], verdict["kill"]
     if kill is None or kill["type"] != "oom_kill":
@@ -23,19 +23,19 @@ def in_use(verdict: Verdict) -> str | None:
     text += _resident(kill, memory, "" if is_named else _others(kill))
     if memory is None:
         text += filter(None, [_total(kill)])
-    started, ended = seconds(kill["victim"]["started_at"]), seconds(kill["time"])
+    started, ended = unix_seconds(kill["victim"]["started_at"]), unix_seconds(kill["time"])
     if started is not None and ended is not None and ended >= started:
-        text.append(f"It had run for {span(ended - started)}.")
+        text.append(f"It had run for {format_span(ended - started)}.")
     return " ".join(text) or None
 
 
-def _resident(kill: OomKill, memory: Memory | None, others: str) -> list[str]:
+def _resident(kill: OomKill, memory: LimitMemory | None, others: str) -> list[str]:
     """How much the victim had, how much that was of the limit, and who had more where it was little."""
     victim = kill["victim"]
     rss, swap, name = victim["rss_bytes"], victim["swap_bytes"], victim["comm"] or "The victim"
     if rss is None:
         return []
-    had, swapped = f"{name} had {size(rss)} resident", f" and {size(swap)} in swap" if swap else ""
+    had, swapped = f"{name} had {format_size(rss)} resident", f" and {format_size(swap)} in swap" if swap else ""
     bound = None if memory is None else memory["limit_bytes"] or memory["usage_bytes"]
     if memory is None or not bound:
         others = others if memory is None else ""
@@ -48,12 +48,12 @@ def _resident(kill: OomKill, memory: Memory | None, others: str) -> list[str]:
         elsewhere = rss - max(bound, memory["usage_bytes"] or 0) <= mapped
         share = "more than the limit" + (", as it maps files that are charged elsewhere" if elsewhere else "")
     text = [f"{had}, {share}{',' if swap else ''}{swapped}."]
-    if rss < _SMALL * bound and filling(memory) not in ("tmpfs", "cache", "kernel") and others:
+    if rss < _SMALL * bound and dominant_part(memory) not in ("tmpfs", "cache", "kernel") and others:
         text.append(f"The largest others: {others}.")
     return text
 
 
-def _breakdown(memory: Memory) -> str | None:
+def _breakdown(memory: LimitMemory) -> str | None:
     parts = memory["breakdown"]
     if parts is None:
         return "What the limit was full of is not on record."
@@ -63,25 +63,25 @@ def _breakdown(memory: Memory) -> str | None:
     named = (
         (parts["anon_bytes"], "heap"), (cache, "page cache"), (shmem, "tmpfs and shared memory"), (kernel, "kernel"),
     )  # fmt: skip
-    told_parts = [f"{size(count)} {name}" for count, name in named if count]
+    told_parts = [f"{format_size(count)} {name}" for count, name in named if count]
     if not told_parts:
         return None
     most = {"heap": "heap", "tmpfs": "tmpfs and shared memory", "cache": "page cache", "kernel": "kernel memory"}
-    filled = filling(memory)
+    filled = dominant_part(memory)
     what = "What was in use" if memory["is_lowered"] else "What filled it"
     if sum(count for count, _ in named if count) < _SMALL * (memory["usage_bytes"] or 0):
         return f"{what} is known in part only: {', '.join(told_parts)}."
     return f"{what} was {'mostly ' + most[filled] if filled else 'a mixture'}: {', '.join(told_parts)}."
 
 
-def _swap(memory: Memory) -> str | None:
+def _swap(memory: LimitMemory) -> str | None:
     """In cgroup v2 swap has a limit of its own, in v1 one with the memory."""
     used, allowed = memory["swap_usage_bytes"], memory["swap_allowance_bytes"]
     if not used:
         return None
     if allowed is None or allowed >= NO_LIMIT_BYTES:
-        return f"{size(used)} more were in swap."
-    return f"{size(used)} more were in swap, of {size(allowed)} allowed."
+        return f"{format_size(used)} more were in swap."
+    return f"{format_size(used)} more were in swap, of {format_size(allowed)} allowed."
 
 
 def _total(kill: OomKill) -> str | None:
@@ -90,7 +90,7 @@ def _total(kill: OomKill) -> str | None:
     if pages is None or page is None:
         return None
     of = "The host has" if kill["incident"]["scope"] in ("host", "sysrq") else "These nodes have"
-    return f"{of} {size(pages * page)} of RAM and swap."
+    return f"{of} {format_size(pages * page)} of RAM and swap."
 
 
 def _others(kill: OomKill) -> str:
@@ -98,11 +98,11 @@ def _others(kill: OomKill) -> str:
     others = [each for each in kill["candidates"] or [] if each["pid"] != own and each["rss_bytes"]]
     others.sort(key=lambda each: -(each["rss_bytes"] or 0))
     return ", ".join(
-        f"{each['comm']} (pid {each['pid']}) {size(each['rss_bytes'] or 0)}" for each in others[:_OTHERS_MAX]
+        f"{each['comm']} (pid {each['pid']}) {format_size(each['rss_bytes'] or 0)}" for each in others[:_OTHERS_MAX]
     )
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """``64.0 MiB``."""
     value, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):

@@ -13,14 +13,14 @@ from tracer.records.owner import owner_of
 from tracer.records.same_kill import KillRecord
 from tracer.why import killer
 from tracer.why.cause import OOM, Cause, cause_of
-from tracer.why.choice import Choice, choice
-from tracer.why.history import History, history
+from tracer.why.choice import VictimChoice, victim_choice
+from tracer.why.coverage import Coverage, coverage_at, covers
+from tracer.why.history import History, summarize_history
 from tracer.why.killer import KillerKind
-from tracer.why.memory import Memory, memory
-from tracer.why.moment import seconds
-from tracer.why.search import State, Target, is_inner
-from tracer.why.sources import Found
-from tracer.why.watches import Watch, covers, watch_of
+from tracer.why.memory import LimitMemory, memory_at_limit
+from tracer.why.search import ContainerState, Target, is_inner
+from tracer.why.sources import FoundKill
+from tracer.why.timestamps import unix_seconds
 
 SIGKILLED = 137
 """128 + SIGKILL."""
@@ -32,7 +32,7 @@ _STOP_S = 120.0
 """So long systemd waits at most, by default and with room, until it kills what is left of a unit."""
 
 
-class Runtime(TypedDict):
+class RuntimeStatus(TypedDict):
     """What the container's runtime says, and whether it is right."""
 
     runtime: str | None
@@ -61,10 +61,10 @@ class Verdict(TypedDict):
     exit_code: int | None
     kill: KillRecord | None
     killer: KillerKind | None
-    memory: Memory | None
-    choice: Choice | None
+    memory: LimitMemory | None
+    choice: VictimChoice | None
     """Why the kernel chose this process."""
-    runtime: Runtime | None
+    runtime: RuntimeStatus | None
     history: History
     earlier: int
     """OOM kills before that end, where it came of something else."""
@@ -81,8 +81,8 @@ class Verdict(TypedDict):
 def judge(
     target: Target,
     kind: Kind,
-    found: Sequence[Found],
-    watches: Sequence[Watch],
+    found: Sequence[FoundKill],
+    coverages: Sequence[Coverage],
     missing: int,
     exit_code: int | None,
     now_s: float,
@@ -91,15 +91,15 @@ def judge(
     record; ``exit_code``: what the user knows of it.
     """
     state = _state_of(target, found)
-    finished_s = seconds(state["finished_at"]) if state is not None and state["running"] is False else None
+    finished_s = unix_seconds(state["finished_at"]) if state is not None and state["running"] is False else None
     code = exit_code if exit_code is not None else state["exit_code"] if state is not None else None
     chosen, exited_after = _choose(kind, found, state, finished_s, code)
     if chosen is not None and state is not None and _container_id(chosen) not in (None, state["id"]):
         state = next((each for each in target.states if each["id"] == _container_id(chosen)), None)
         finished_s, code = None, exit_code if exit_code is not None or state is None else state["exit_code"]
     scopes = ("all", "containers") if kind in ("container", "pod") else ("all",)
-    watch = watch_of(finished_s, watches)
-    sigkill_watch = watch_of(finished_s, [each for each in watches if each.sigkills in scopes])
+    oom_coverage = coverage_at(finished_s, coverages)
+    sigkill_coverage = coverage_at(finished_s, [each for each in coverages if each.sigkills in scopes])
     oom_kills = [kill for kill in (each.kill for each in found) if kill["type"] == "oom_kill"]
     verdict: Verdict = {
         "name": target.name,
@@ -116,37 +116,37 @@ def judge(
         "memory": None,
         "choice": None,
         "runtime": None,
-        "history": history(oom_kills, now_s),
+        "history": summarize_history(oom_kills, now_s),
         "earlier": 0,
-        "oom_since": None if watch is None else watch.since,
-        "oom_until": None if watch is None else watch.until,
-        "sigkill_since": None if sigkill_watch is None else sigkill_watch.since,
-        "sigkill_until": None if sigkill_watch is None else sigkill_watch.until,
+        "oom_since": None if oom_coverage is None else oom_coverage.since,
+        "oom_until": None if oom_coverage is None else oom_coverage.until,
+        "sigkill_since": None if sigkill_coverage is None else sigkill_coverage.since,
+        "sigkill_until": None if sigkill_coverage is None else sigkill_coverage.until,
         "missing": missing,
     }
     if chosen is not None:
         verdict["cause"] = cause_of(chosen.kill, kind, is_inner(chosen.kill, target, kind))
         verdict["ended"] = _ended(chosen, kind, finished_s)
         if chosen.kill["type"] == "oom_kill":
-            verdict["memory"], verdict["choice"] = memory(chosen.kill), choice(chosen.kill)
+            verdict["memory"], verdict["choice"] = memory_at_limit(chosen.kill), victim_choice(chosen.kill)
         else:
-            verdict["killer"] = killer.kind_of(chosen.kill)
+            verdict["killer"] = killer.killer_kind(chosen.kill)
             verdict["earlier"] = len(oom_kills)
     else:
-        verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, watch, sigkill_watch)
+        verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, oom_coverage, sigkill_coverage)
         verdict["ended"] = None if verdict["cause"] == "running" else True
         verdict["earlier"] = len(oom_kills)
     verdict["runtime"] = _runtime(verdict, state, chosen, bool(oom_kills))
     return verdict
 
 
-def _state_of(target: Target, found: Sequence[Found]) -> State | None:
+def _state_of(target: Target, found: Sequence[FoundKill]) -> ContainerState | None:
     """Of the container that is asked for: of several in the last kill's pod one that runs, or the last that ended."""
     killed_id = _container_id(found[-1]) if found else None
     kubernetes = owner_of(found[-1].kill).kubernetes if found else None
     pod = kubernetes["pod_uid"] if kubernetes is not None else None
 
-    def worth(state: State) -> tuple[bool, bool, str, bool]:
+    def worth(state: ContainerState) -> tuple[bool, bool, str, bool]:
         is_there = pod is None or state["id"] == killed_id or state["pod_uid"] == pod
         return is_there, state["running"] is True, state["finished_at"] or "", state["id"] == killed_id
 
@@ -154,8 +154,8 @@ def _state_of(target: Target, found: Sequence[Found]) -> State | None:
 
 
 def _choose(
-    kind: Kind, found: Sequence[Found], state: State | None, finished_s: float | None, code: int | None
-) -> tuple[Found | None, bool]:
+    kind: Kind, found: Sequence[FoundKill], state: ContainerState | None, finished_s: float | None, code: int | None
+) -> tuple[FoundKill | None, bool]:
     """The kill that is asked for, if there was one, and whether the container ended by itself after it."""
     if state is not None and finished_s is not None:
         own = [each for each in found if _container_id(each) == state["id"]]
@@ -173,7 +173,7 @@ def _choose(
     if kind in ("pid", "process"):
         return last, False
     within = _SAME_END_S
-    if last.kill["type"] == "sigkill" and kind == "unit" and killer.kind_of(last.kill) == "systemd":
+    if last.kill["type"] == "sigkill" and kind == "unit" and killer.killer_kind(last.kill) == "systemd":
         within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
     at = _at(last) or 0
     same = [
@@ -185,39 +185,39 @@ def _choose(
     return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
 
 
-def _container_id(found: Found) -> str | None:
+def _container_id(found: FoundKill) -> str | None:
     container = owner_of(found.kill).container
     return None if container is None else container["id"]
 
 
-def _at(found: Found) -> float | None:
+def _at(found: FoundKill) -> float | None:
     """In seconds since 1970 or, of a log without dates, since boot: far from all that have dates."""
-    moment = seconds(found.kill["time"])
+    moment = unix_seconds(found.kill["time"])
     return uptime_s(found.kill) if moment is None else moment
 
 
-def _is_near(found: Found, at: float, within: float) -> bool:
+def _is_near(found: FoundKill, at: float, within: float) -> bool:
     moment = _at(found)
     return moment is not None and abs(moment - at) <= within
 
 
-def _first_cause(found: Sequence[Found]) -> Found:
+def _first_cause(found: Sequence[FoundKill]) -> FoundKill:
     """Runtimes send SIGKILL after the dead: an OOM kill comes before that."""
     return next((each for each in found if each.kill["type"] == "oom_kill"), found[0])
 
 
-def _is_end(found: Found) -> bool:
+def _is_end(found: FoundKill) -> bool:
     """Whether it killed the container's init, and so the whole container."""
     is_init = found.kill["victim"]["is_container_init"]
     return _init_died(found) if is_init is None else is_init
 
 
-def _init_died(found: Found) -> bool:
+def _init_died(found: FoundKill) -> bool:
     """Whether that one was gone soon after; it may have ended by itself, as a shell does whose command was killed."""
     return found.exit is not None and found.exit["container_init_died"] is True
 
 
-def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
+def _ended(chosen: FoundKill, kind: Kind, finished_s: float | None) -> bool | None:
     """``finished_s``: of the container for whose end the kill was chosen.  The init may end by a child's death, too."""
     if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
@@ -225,28 +225,30 @@ def _ended(chosen: Found, kind: Kind, finished_s: float | None) -> bool | None:
 
 
 def _cause_without_kill(
-    state: State | None,
+    state: ContainerState | None,
     kind: Kind,
     target: Target,
     code: int | None,
     finished_s: float | None,
-    watch: Watch | None,
-    sigkill_watch: Watch | None,
+    oom_coverage: Coverage | None,
+    sigkill_coverage: Coverage | None,
 ) -> Cause:
     if kind in target.running and (state is None or state["running"] is not False):
         return "running"
     if code is not None and code != SIGKILLED:
         return "exited"
-    if finished_s is None or code is None or not covers(watch, finished_s):
+    if finished_s is None or code is None or not covers(oom_coverage, finished_s):
         return "unknown"
-    return "exited" if covers(sigkill_watch, finished_s) else "not_oom"
+    return "exited" if covers(sigkill_coverage, finished_s) else "not_oom"
 
 
-def _runtime(verdict: Verdict, state: State | None, chosen: Found | None, any_oom: bool) -> Runtime | None:
+def _runtime(
+    verdict: Verdict, state: ContainerState | None, chosen: FoundKill | None, any_oom: bool
+) -> RuntimeStatus | None:
     """What its files say now; where they are gone, what they said when the victim was."""
     then = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None
     container = owner_of(chosen.kill).container if chosen is not None else None
-    says: Runtime
+    says: RuntimeStatus
     if state is not None and (container is None or container["id"] == state["id"]):
         says = {
             "runtime": state["runtime"],

@@ -7,12 +7,12 @@ from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import OomKill
 from tracer.records.owner import owner_of
 from tracer.why.cause import OOM
-from tracer.why.choice import Choice
+from tracer.why.choice import VictimChoice
 from tracer.why.killer import KillerKind
-from tracer.why.limits import owner
-from tracer.why.moment import at, span, told
-from tracer.why.usage import in_use, size
-from tracer.why.verdict import SIGKILLED, Runtime, Verdict
+from tracer.why.limits import limit_owner
+from tracer.why.timestamps import at_moment, format_span, format_time
+from tracer.why.usage import describe_memory, format_size
+from tracer.why.verdict import SIGKILLED, RuntimeStatus, Verdict
 
 _WHY_KILLERS: dict[KillerKind, str] = {
     "kernel": "The kernel itself did, for another reason than memory: the init of its PID namespace ended, a limit of "
@@ -33,16 +33,16 @@ _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 135: "
             141: "SIGPIPE", 143: "SIGTERM"}  # fmt: skip
 
 
-def explain(verdict: Verdict) -> list[str]:
+def explain_verdict(verdict: Verdict) -> list[str]:
     """Paragraphs: what happened, why to this process; what the memory was; how often; what the runtime says; what is
     unknown."""
-    parts = [_what(verdict), in_use(verdict), _often(verdict), _runtime(verdict), _unknown(verdict)]
+    parts = [_what(verdict), describe_memory(verdict), _often(verdict), _runtime(verdict), _unknown(verdict)]
     return [printable(part) for part in parts if part]
 
 
 def _what(verdict: Verdict) -> str:
     who = f"{_KINDS[verdict['kind']]} {verdict['name']}{_where(verdict)}"
-    when = at(verdict["time"], verdict["uptime_s"])
+    when = at_moment(verdict["time"], verdict["uptime_s"])
     kill, cause, code = verdict["kill"], verdict["cause"], verdict["exit_code"]
     if kill is not None and kill["type"] == "oom_kill":
         return f"{_verb(verdict, who)} {when}, {_limit(verdict, kill)}. {_victim(verdict, kill)}"
@@ -109,7 +109,7 @@ def _verb(verdict: Verdict, who: str) -> str:
 def _limit(verdict: Verdict, kill: OomKill) -> str:
     memory, cause = verdict["memory"], verdict["cause"]
     if memory is not None and cause == "some_limit" and memory["limit_bytes"] is not None:
-        return f"by the limit of a memory cgroup, {size(memory['limit_bytes'])}; which one is unknown"
+        return f"by the limit of a memory cgroup, {format_size(memory['limit_bytes'])}; which one is unknown"
     if memory is None or cause not in ("own_limit", "limit_above", "limit_below", "cgroup_limit"):
         return _no_limit(verdict, kill)
     bound, level = memory["limit_bytes"], memory["level"]
@@ -117,16 +117,16 @@ def _limit(verdict: Verdict, kill: OomKill) -> str:
     if cause == "own_limit" and verdict["kind"] not in ("pid", "process"):
         whose = _ITS_OWN
     elif cause == "own_limit" or (cause == "limit_below" and level == "container" and verdict["kind"] == "pod"):
-        whose = f"the limit of its {owner(kill, memory)}"
+        whose = f"the limit of its {limit_owner(kill, memory)}"
     elif cause == "limit_above":
         whose = f"a limit above its own, that of the {cgroup}"
     else:
         whose = f"the limit of the {cgroup}" + (" in it" if cause == "limit_below" else "")
-    of = "" if bound is None else f"{' of' if whose == _ITS_OWN else ','} {size(bound)}"
+    of = "" if bound is None else f"{' of' if whose == _ITS_OWN else ','} {format_size(bound)}"
     if not memory["is_lowered"]:
         return f"by {whose}{of}"
-    usage = size(memory["usage_bytes"] or 0)
-    return f"by {whose}, as it was lowered to {size(bound or 0)} while {usage} were in use"
+    usage = format_size(memory["usage_bytes"] or 0)
+    return f"by {whose}, as it was lowered to {format_size(bound or 0)} while {usage} were in use"
 
 
 def _no_limit(verdict: Verdict, kill: OomKill) -> str:
@@ -176,7 +176,7 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     return text
 
 
-def _chosen(choice: Choice | None, kill: OomKill) -> str:
+def _chosen(choice: VictimChoice | None, kill: OomKill) -> str:
     """Why the kernel killed this process and no other; goes on with the victim."""
     if choice is None:
         return ""
@@ -184,7 +184,7 @@ def _chosen(choice: Choice | None, kill: OomKill) -> str:
     candidates = "all candidates" if choice["of"] is None else f"{choice['of']} candidates"
     counted = f"; its oom_score_adj is {adjusted}" if adjusted else ""
     if choice["by"] == "oom_score_adj" and other is not None:
-        had = f"{size(other['rss_bytes'] or 0)} resident and an oom_score_adj of {other['oom_score_adj']}"
+        had = f"{format_size(other['rss_bytes'] or 0)} resident and an oom_score_adj of {other['oom_score_adj']}"
         return f", for its oom_score_adj of {adjusted}: {other['comm']} (pid {other['pid']}), with {had}, was spared"
     if choice["by"] == "group":
         first = "" if other is None else f": the kernel chose {other['comm']} (pid {other['pid']})"
@@ -217,21 +217,23 @@ def _often(verdict: Verdict) -> str | None:
         if not verdict["earlier"]:
             return None
         times = "once" if verdict["earlier"] == 1 else f"{verdict['earlier']} times"
-        return f"It was OOM killed {times} at other times, last at {told(past['last'])}; that is not what ended it."
+        return (
+            f"It was OOM killed {times} at other times, last at {format_time(past['last'])}; that is not what ended it."
+        )
     if past["total"] == 1:
         return "No other OOM kill of it is on record."
     text = f"{past['total']} OOM kills of it are on record"
     if past["first"] is None:
         return f"{text}, without dates."
-    text += f" since {told(past['first'])}"
+    text += f" since {format_time(past['first'])}"
     text += f", {past['last_day']} of the last 24 hours"
     if past["pause_s"] is None:
         return f"{text}."
     if past["regular"]:
-        return f"{text}; they come regularly, every {span(past['pause_s'])}."
+        return f"{text}; they come regularly, every {format_span(past['pause_s'])}."
     if past["pattern"] == "burst" or past["pause_s"] < 1:
         return f"{text}, most in quick succession."
-    return f"{text}, with {span(past['pause_s'])} in between as a rule, but not regularly."
+    return f"{text}, with {format_span(past['pause_s'])} in between as a rule, but not regularly."
 
 
 def _runtime(verdict: Verdict) -> str | None:
@@ -244,7 +246,7 @@ def _runtime(verdict: Verdict) -> str | None:
     return f"{text}{_judged(says)}"
 
 
-def _judged(says: Runtime) -> str:
+def _judged(says: RuntimeStatus) -> str:
     if says["note"] == "earlier":
         return ". It means an earlier kill in this container, which is not what ended it."
     if says["note"] == "unrecorded":
@@ -272,4 +274,4 @@ def _unknown(verdict: Verdict) -> str | None:
 
 
 def _when(since: str | None, until: str | None) -> str:
-    return f"since {told(since)}" if until is None else f"from {told(since)} to {told(until)}"
+    return f"since {format_time(since)}" if until is None else f"from {format_time(since)} to {format_time(until)}"

@@ -18,7 +18,7 @@ import pytest
 from tests.harness.environment import require
 from tracer.base.errors import TracerError
 from tracer.logs.log_file import LogFile, UnopenedError
-from tracer.watch.feed import Feed
+from tracer.watch.feed import RecordFeed
 
 TEXT = b"[    1.000000] usb 1-1: new device\n" * 100
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
@@ -92,7 +92,7 @@ def test_compressed_file_cannot_grow(tmp_path: Path) -> None:
     """Following it is refused at once, by the watch, too, and no option is named that a command may not have."""
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(TEXT))
-    attempts: list[Callable[[], object]] = [LogFile(str(path)).follow, lambda: Feed(str(path))]
+    attempts: list[Callable[[], object]] = [LogFile(str(path)).follow, lambda: RecordFeed(str(path))]
     for follow in attempts:
         with pytest.raises(TracerError, match="cannot grow") as raised:
             follow()

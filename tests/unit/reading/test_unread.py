@@ -19,7 +19,7 @@ from tracer.linux.safe_files import UnreadableError
 from tracer.reading import processes
 from tracer.reading.directory_reader import READ_S
 from tracer.reading.sources import Reading
-from tracer.top.snapshot import Top, report
+from tracer.top.snapshot import Snapshots, snapshot_json
 
 MISSING = "names of Docker's containers may be missing"
 
@@ -54,10 +54,10 @@ def test_hanging_folder_of_top(hanging: Path) -> None:
     shown = [own._replace(cgroup=f"/docker/{ID}")]
     with closing(Reading(reader_capabilities(network=False))) as reading:
         reading.begin([("docker", str(hanging))])
-        top = Top(reading.runtimes, lambda: shown)
+        top = Snapshots(reading.runtimes, lambda: shown)
         host, entries = top.look()
         expected = [f"{hanging}: no answer within {READ_S:g} s; {MISSING}"]
-        assert (top.unread, report(host, entries, top.unread)["unread"]) == (expected, expected)
+        assert (top.unread, snapshot_json(host, entries, top.unread)["unread"]) == (expected, expected)
         top.look()
         assert top.unread == [f"{hanging}: it did not answer; {MISSING}"]
         shown[0] = own._replace(cgroup="/system.slice/mail.service")

@@ -17,9 +17,9 @@ from tracer.pipeline.incidents import Kill
 from tracer.reading import processes
 from tracer.records.filter import Filter
 from tracer.records.matching import OwnerFilter
-from tracer.report.make import Form, report
-from tracer.top.snapshot import Entry, select
-from tracer.why.search import Target, kind_of
+from tracer.report.make import ReportOptions, write_report
+from tracer.top.snapshot import ProcessEntry, select_entries
+from tracer.why.search import Target, first_kind
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 
@@ -57,8 +57,8 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
     own = processes.read_process(os.getpid())
     assert own is not None
     whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
-    entry = Entry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
-    assert select([entry], "rss", OwnerFilter(container=name)) == ([entry] if expected else [])
+    entry = ProcessEntry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
+    assert select_entries([entry], "rss", OwnerFilter(container=name)) == ([entry] if expected else [])
 
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
@@ -81,7 +81,7 @@ def test_filter(kill: Any, name: str, expected: bool) -> None:
 @pytest.mark.parametrize(("name", "expected"), NAMES)
 def test_why(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace why NAME``: a name may be a process's or a pid as well, so a few digits of an id name no container."""
-    kind = kind_of(kill, Target(name, (), ()))
+    kind = first_kind(kill, Target(name, (), ()))
     assert (kind == "container") == (expected and name != ID[:1])
 
 
@@ -109,13 +109,13 @@ def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_pa
     own = processes.read_process(os.getpid())
     assert own is not None
     whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
-    entry = Entry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
-    assert bool(select([entry], "rss", OwnerFilter(**selection))) is expected
+    entry = ProcessEntry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
+    assert bool(select_entries([entry], "rss", OwnerFilter(**selection))) is expected
 
     page = tmp_path / "page.md"
     records = tmp_path / "records"
     records.write_text(json.dumps(kill) + "\n")
-    assert report([str(records)], Form("md", str(page), names=OwnerFilter(**selection))) == 0
+    assert write_report([str(records)], ReportOptions("md", str(page), names=OwnerFilter(**selection))) == 0
     assert ("java" in page.read_text()) is expected
 
 
@@ -150,5 +150,5 @@ def test_report_period(kill: Any, tmp_path: Path, since: str | None, until: str 
     kill["time"] = "2026-11-24T03:51:53.000000000Z"
     records, page = tmp_path / "records", tmp_path / "page.md"
     records.write_text(json.dumps(kill) + "\n")
-    assert report([str(records)], Form("md", str(page), since=since, until=until)) == 0
+    assert write_report([str(records)], ReportOptions("md", str(page), since=since, until=until)) == 0
     assert ("java" in page.read_text()) is expected

@@ -41,13 +41,13 @@ from tracer.records.matching import (
 )
 from tracer.records.owner import owner_of
 from tracer.records.summary import summarize
-from tracer.report.whose import whose
-from tracer.top.snapshot import Entry, select
-from tracer.top.table import table
-from tracer.why.killer import kind_of as killer_of
-from tracer.why.owners import Other, sentence
-from tracer.why.search import Target, kind_of, matching
-from tracer.why.sources import Found
+from tracer.report.victim_names import victim_names
+from tracer.top.snapshot import ProcessEntry, select_entries
+from tracer.top.table import render_table
+from tracer.why.grouping import Namesake, namesakes_sentence
+from tracer.why.killer import killer_kind as killer_of
+from tracer.why.search import Target, first_kind, select_kills
+from tracer.why.sources import FoundKill
 
 OWN, OTHER = "a" * 64, "b" * 64
 POD, OTHER_POD = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e", "00000000-1111-4222-8333-444444444444"
@@ -289,15 +289,15 @@ def test_why(base: str, below: list[str]) -> None:
     real["id"], real["victim"]["tid"] = "another", 7
     state: Any = {"id": OTHER, "name": "payments", "pod_uid": None, "running": True, "finished_at": None}
     for name in NAMES:
-        assert kind_of(record, Target(name, (), ())) is None
+        assert first_kind(record, Target(name, (), ())) is None
         for states, running in (((state,), ("container",)), ((), ("unit",)), ((), ("pod",)), ((state,), ())):
-            kind, found, target = matching([Found(record, "hostile")], Target(name, states, running))  # type: ignore[arg-type]
+            kind, found, target = select_kills([FoundKill(record, "hostile")], Target(name, states, running))  # type: ignore[arg-type]
             assert (found, target.name) == ([], name)
             assert kind is not None
     for name in ("payments", OTHER, OTHER[:12]):
-        _, found, target = matching([Found(record, "hostile"), Found(real, "real")], Target(name, (), ()))
+        _, found, target = select_kills([FoundKill(record, "hostile"), FoundKill(real, "real")], Target(name, (), ()))
         assert ([each.source for each in found], target.name) == (["real"], name)
-    _, found, target = matching([Found(record, "hostile")], Target("payments", (), ()))
+    _, found, target = select_kills([FoundKill(record, "hostile")], Target("payments", (), ()))
     assert not found or "/" in target.name  # in full: it is said whose it is
 
 
@@ -316,9 +316,11 @@ def test_why_pod_called_like_something_inside() -> None:
     inside = in_pod(f"{BASES['pod']}/lxc.payload.payments", "evil", "evilpod", "prod")
     real = in_pod(OTHERS["pod"], "prod", "payments", "app")
     real["id"], real["victim"]["tid"] = "another", 7
-    kind, found, target = matching([Found(inside, "inside"), Found(real, "real")], Target("prod/payments", (), ()))
+    kind, found, target = select_kills(
+        [FoundKill(inside, "inside"), FoundKill(real, "real")], Target("prod/payments", (), ())
+    )
     assert (kind, [each.source for each in found], target.name) == ("pod", ["real"], "prod/payments")
-    kind, found, _ = matching([Found(inside, "inside")], Target("prod/payments", (), ("pod",)))
+    kind, found, _ = select_kills([FoundKill(inside, "inside")], Target("prod/payments", (), ("pod",)))
     assert (kind, found) == ("pod", [])
 
 
@@ -327,14 +329,14 @@ def test_why_container_called_like_an_id() -> None:
     named = in_pod(BASES["pod"], "evil", "evilpod", OTHER[:12])
     real = killed(OTHERS["docker"])
     real["id"], real["victim"]["tid"] = "another", 7
-    kind, found, _ = matching([Found(named, "named"), Found(real, "real")], Target(OTHER[:12], (), ()))
+    kind, found, _ = select_kills([FoundKill(named, "named"), FoundKill(real, "real")], Target(OTHER[:12], (), ()))
     assert (kind, [each.source for each in found]) == ("container", ["real"])
 
 
 @everywhere
 def test_report_and_watch(base: str, below: list[str]) -> None:
     """The views' names are those of the owner; what is inside is told with it."""
-    record, plain = whose(killed("/".join([BASES[base], *below]))), whose(killed(BASES[base]))
+    record, plain = victim_names(killed("/".join([BASES[base], *below]))), victim_names(killed(BASES[base]))
     assert (record.image, record.namespace, record.node) == (plain.image, plain.namespace, plain.node)
     assert record.workload == plain.workload or record.workload.startswith(f"{plain.workload}/")
     assert record.container == plain.container or (record.container or "").startswith(f"{plain.workload}/")
@@ -346,11 +348,15 @@ def test_top(base: str, below: list[str]) -> None:
     own = processes.read_process(os.getpid())
     assert own is not None
     found = enrich.resolve_cgroup("/".join([BASES[base], *below]), Runtimes([]).fetch_metadata)
-    one = Entry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])
+    one = ProcessEntry(own._replace(comm="hog"), "root", 1.0, 1.0, None, (), found, ["hog"])
     for name in NAMES:
-        assert select([one], "rss", OwnerFilter(container=name)) == select([one], "rss", OwnerFilter(unit=name)) == []
+        assert (
+            select_entries([one], "rss", OwnerFilter(container=name))
+            == select_entries([one], "rss", OwnerFilter(unit=name))
+            == []
+        )
     place = shown_container(killed(BASES[base])) or shown_unit(killed(BASES[base])) or ""
-    cells = table([one])[1].split()
+    cells = render_table([one])[1].split()
     assert all(cell.startswith(place[:20]) or cell == "hog" for cell in cells if "payments" in cell)
 
 
@@ -427,10 +433,12 @@ def in_a_pod(number: int, namespace: str, pod: str, name: str, container_id: str
     return named_kill(number, path, container=name, pod=(namespace, pod, name))
 
 
-def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[Any, list[str], tuple[Other, ...]]:
+def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[Any, list[str], tuple[Namesake, ...]]:
     """Of whom it is, by which kills, and who else has the name."""
     text, only = split_kind(name)
-    kind, found, told = matching([Found(each, "test") for each in kills], target or Target(text, (), (), kind=only))
+    kind, found, told = select_kills(
+        [FoundKill(each, "test") for each in kills], target or Target(text, (), (), kind=only)
+    )
     return kind, [each.kill["id"] for each in found], told.others
 
 
@@ -441,7 +449,7 @@ def test_containers_of_one_name_in_two_pods() -> None:
     kind, ids, (other,) = answer("app", [*shop, *payments])
     assert (kind, ids) == ("container", ["kill-4", "kill-5"])
     assert other == {"kind": "container", "name": "shop/web-0/app", "kills": 3, "ask": "shop/web-0/app"}
-    line = sentence([other])
+    line = namesakes_sentence([other])
     assert line == (
         "Others have that name, and are not counted here: container shop/web-0/app: 3 times "
         "(oomtrace why shop/web-0/app)."
@@ -491,7 +499,7 @@ def test_names_that_a_shell_understands() -> None:
     kind, ids, (other,) = answer("mail", kills)
     assert (kind, ids, other["ask"]) == ("unit", ["kill-2"], "unit:-A/mail.service")
     assert answer(other["ask"], kills) == ("unit", ["kill-1"], ())
-    line = sentence([{"kind": "unit", "name": "a b", "kills": 1, "ask": "unit:a b;reboot"}])
+    line = namesakes_sentence([{"kind": "unit", "name": "a b", "kills": 1, "ask": "unit:a b;reboot"}])
     assert line is not None
     assert "(oomtrace why 'unit:a b;reboot')" in line
 

@@ -13,10 +13,10 @@ from tests.harness.events import incident, victim
 from tests.harness.records import complete
 from tracer.delivery.metrics import Metrics
 from tracer.pipeline.incidents import Kill
-from tracer.report.incidents import Collection, Incident, Workload, workloads
-from tracer.report.markdown import markdown
-from tracer.report.page import page
-from tracer.watch.text import lines
+from tracer.report.incidents import Collection, ReportedIncident, Workload, workloads
+from tracer.report.markdown import render_markdown
+from tracer.report.page import render_page
+from tracer.watch.detail import detail_lines
 
 NAMES = {"container": "the-pod/the-container", "image": "the-image", "node": "the-node", "namespace": "the-namespace"}
 
@@ -42,20 +42,22 @@ def record() -> Any:
 def test_ticket(record: Any) -> None:
     """In Markdown."""
     found, _ = gathered(record)
-    shown = dict(re.findall(r"^- (\w+): `(.*)`$", markdown(found, (), 1, ()), re.MULTILINE))
+    shown = dict(re.findall(r"^- (\w+): `(.*)`$", render_markdown(found, (), 1, ()), re.MULTILINE))
     assert {name: shown.get(name) for name in NAMES} == NAMES
 
 
 def test_watch(record: Any) -> None:
     """In the terminal."""
     found, _ = gathered(record)
-    shown = {line.label: line.text for line in lines(found[0])}
+    shown = {line.label: line.text for line in detail_lines(found[0])}
     assert {name: shown.get(name) for name in NAMES} == NAMES
 
 
 def test_page(record: Any) -> None:
     """In the page's rows; its script goes by the names of the columns, too."""
-    (text,) = re.findall(r'<script[^>]* id="index"[^>]*>(.*?)</script>', page(gathered(record)[0], ()), re.DOTALL)
+    (text,) = re.findall(
+        r'<script[^>]* id="index"[^>]*>(.*?)</script>', render_page(gathered(record)[0], ()), re.DOTALL
+    )
     index = orjson.loads(text)
     (row,) = index["rows"]
     shown = dict(zip(index["columns"], row, strict=True))
@@ -94,7 +96,7 @@ def test_metrics(record: Any) -> None:
     assert samples["oomtrace_victim_last_oom_kill_timestamp_seconds"] == expected
 
 
-def gathered(record: Any) -> tuple[list[Incident], list[Workload]]:
+def gathered(record: Any) -> tuple[list[ReportedIncident], list[Workload]]:
     collection = Collection()
     collection.add(record)
     found = collection.incidents()

@@ -29,11 +29,11 @@ from tracer.logs import kills, kmsg, this_boot
 from tracer.records.host import read_host
 from tracer.report import make
 from tracer.report.incidents import Collection, workloads
-from tracer.report.inputs import Inputs
-from tracer.report.make import Form, report
+from tracer.report.inputs import ReportInputs
+from tracer.report.make import ReportOptions, write_report
 from tracer.report.markdown import code
-from tracer.report.memory import parts, size_text
-from tracer.report.page import page
+from tracer.report.memory import memory_parts, size_text
+from tracer.report.page import render_page
 
 BASES = of_kernel_logs()
 
@@ -46,7 +46,7 @@ def written(path: Path, records: list[dict[str, Any]]) -> str:
 def read(*paths: str) -> tuple[Collection, list[int]]:
     """What the files tell, and how many lines of each are bad."""
     collection = Collection()
-    inputs = Inputs(collection)
+    inputs = ReportInputs(collection)
     for path in paths:
         inputs.read(path)
     inputs.end()
@@ -59,7 +59,7 @@ def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -
     good = [json.dumps(record).encode() for record in many(BASES, 20)]
     bad = [b"not JSON", b'{"schema":1,"type":"oom_kill"}', b"x" * 3_000_000, good[3][:-9], b"\xff\xfe"]
     path.write_bytes(b"\n".join([*bad[:2], *good[:10], b"", *bad[2:], *good[10:]]))
-    assert report([str(path)], Form("md", last=3)) == 0
+    assert write_report([str(path)], ReportOptions("md", last=3)) == 0
     captured = capsysbinary.readouterr()
     assert captured.err == f"oomtrace: {path}: 5 lines are no records, and left out\n".encode()
     assert b"20 incidents, 20 victims." in captured.out
@@ -206,11 +206,11 @@ def test_neither(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> 
     other = tmp_path / "other"
     other.write_bytes(b"hello\nworld\n" * 100)
     good = written(tmp_path / "good", list(many(BASES, 2)))
-    assert report([str(other), str(tmp_path / "none"), good], Form("md")) == EXIT_FAILED
+    assert write_report([str(other), str(tmp_path / "none"), good], ReportOptions("md")) == EXIT_FAILED
     captured = capsysbinary.readouterr()
     assert re.fullmatch(rb"(oomtrace: [^\n]+\n){2}", captured.err)
     assert b"2 incidents" in captured.out
-    assert report([str(tmp_path / "none")], Form("md")) == EXIT_FAILED
+    assert write_report([str(tmp_path / "none")], ReportOptions("md")) == EXIT_FAILED
     assert capsysbinary.readouterr().out == b""
 
 
@@ -219,7 +219,7 @@ def test_damaged(count: int, tmp_path: Path, capsysbinary: pytest.CaptureFixture
     """What came before the damage is told, however little that is."""
     path = tmp_path / "oom.json.gz"
     path.write_bytes(gzip.compress("".join(json.dumps(each) + "\n" for each in many(BASES, count)).encode())[:-4])
-    assert report([str(path)], Form("md")) == EXIT_FAILED
+    assert write_report([str(path)], ReportOptions("md")) == EXIT_FAILED
     captured = capsysbinary.readouterr()
     assert f"{count} incidents".encode() in captured.out
     assert re.fullmatch(rb"oomtrace: [^\n]+ is damaged, and was read up to there[^\n]*\n", captured.err)
@@ -230,7 +230,7 @@ def test_damaged_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes])
     path = tmp_path / "kern.log.gz"
     log = WHOLE["journal json"](list(lines(FILES["6.12-other"]))[-20:])
     path.write_bytes(gzip.compress(log)[:-4])
-    assert report([str(path)], Form("md")) == EXIT_FAILED
+    assert write_report([str(path)], ReportOptions("md")) == EXIT_FAILED
     assert b"1 incident, 1 victim" in capsysbinary.readouterr().out
 
 
@@ -249,7 +249,7 @@ def test_nothing_read_is_nothing_written(what: str, tmp_path: Path, capsys: pyte
         path.write_bytes(gzip.compress(data + data, 0)[:200])
     elif what == "pretty":
         path.write_text(json.dumps(record, indent=4))
-    assert report([str(path)], Form("html", str(output))) == EXIT_FAILED
+    assert write_report([str(path)], ReportOptions("html", str(output))) == EXIT_FAILED
     assert output.read_text() == "good"
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -312,7 +312,7 @@ def test_this_boots_log(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.Ca
     for kill in incident.kills:
         assert kill.record["host"] == read_host()
         assert any(f"Killed process {kill.record['victim']['tid']} " in line for line in kill.lines)
-    assert report([kmsg.PATH], Form("md")) == 0
+    assert write_report([kmsg.PATH], ReportOptions("md")) == 0
     assert b"236" in capsysbinary.readouterr().out
 
 
@@ -322,7 +322,7 @@ def test_undated(form: str, expected: str | None, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(WHOLE[form](lines(FILES["7.2-group"])))
     (found,) = re.findall(
         r'<script type="application/json" id="index">(.*?)</script>',
-        page(read(str(tmp_path / "log"))[0].incidents(), []),
+        render_page(read(str(tmp_path / "log"))[0].incidents(), []),
     )
     index = json.loads(found)
     (row,) = (dict(zip(index["columns"], each, strict=True)) for each in index["rows"])
@@ -347,22 +347,22 @@ def test_standard_output_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(make.sys, "stdout", None)  # type: ignore[attr-defined]
     for form in ("html", "md"):
         with pytest.raises(TracerError, match="no standard output"):
-            report([good], Form(form))
-    assert report([good], Form("md", str(tmp_path / "report.md"))) == 0
+            write_report([good], ReportOptions(form))
+    assert write_report([good], ReportOptions("md", str(tmp_path / "report.md"))) == 0
 
 
 def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is not for everybody; a page does not go to a terminal."""
     good = written(tmp_path / "good", list(many(BASES, 2)))
     output = tmp_path / "report.html"
-    assert report([good], Form("html", str(output))) == 0
+    assert write_report([good], ReportOptions("html", str(output))) == 0
     assert output.stat().st_mode & 0o007 == 0
     with pytest.raises(TracerError) as raised:
-        report([good], Form("html", str(tmp_path / "no" / "folder")))
+        write_report([good], ReportOptions("html", str(tmp_path / "no" / "folder")))
     assert raised.value.exit_code == EXIT_FAILED
     monkeypatch.setattr(make.sys.stdout, "isatty", lambda: True)  # type: ignore[attr-defined]
     with pytest.raises(TracerError) as raised:
-        report([good], Form("html"))
+        write_report([good], ReportOptions("html"))
     assert raised.value.exit_code == EXIT_USAGE
 
 
@@ -371,7 +371,7 @@ def test_losses_are_told(tmp_path: Path, capsysbinary: pytest.CaptureFixture[byt
     base = {name: BASES[0][name] for name in ("schema", "time", "seq", "host")}
     lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": "2026-11-01T00:00:00.000000000Z"}
     gap = {**base, "type": "gap", "since": None, "oom_kills": 9, "records": 5, "missing": 4, "cgroups": []}
-    assert report([written(tmp_path / "oom.json", [lost, gap])], Form("md")) == 0
+    assert write_report([written(tmp_path / "oom.json", [lost, gap])], ReportOptions("md")) == 0
     captured = capsysbinary.readouterr()
     assert b"0 incidents, 0 victims." in captured.out
     assert b"(lost, gap): 7" in captured.out
@@ -419,7 +419,7 @@ def test_markdown_is_safe(tmp_path: Path, capsysbinary: pytest.CaptureFixture[by
         record["container"].update(name=name, image=name)
         record["candidates"][0]["comm"] = name
         records.append(record)
-    assert report([written(tmp_path / "oom.json", records)], Form("md", last=100)) == 0
+    assert write_report([written(tmp_path / "oom.json", records)], ReportOptions("md", last=100)) == 0
     text = capsysbinary.readouterr().out.decode()
     rendered = cmarkgfm.github_flavored_markdown_to_html(text, Options.CMARK_OPT_UNSAFE)
     outside = re.sub(r"<(code|pre)\b.*?</\1>", "", rendered, flags=re.DOTALL)
@@ -457,14 +457,14 @@ def test_parts_count_each_byte_once() -> None:
     limits = [record["limit"] for record in BASES if record["limit"] and record["limit"]["breakdown"]]
     assert len(limits) > 20
     for limit in limits:
-        found = parts(limit)
+        found = memory_parts(limit)
         breakdown = limit["breakdown"]
         told = {part.name: part.size_bytes for part in found}
         assert told.get("anon", 0) == breakdown["anon_bytes"]
         assert told.get("shmem", 0) + told.get("file", 0) == breakdown["file_bytes"]
         assert sum(told.values()) >= limit["usage_bytes"]
         assert sum(told.values()) <= limit["usage_bytes"] * 1.02 + (4 << 20), "statistics lag behind by a little"
-    assert parts(None) == []
+    assert memory_parts(None) == []
 
 
 def test_workloads_are_found(tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_workloads_are_found(tmp_path: Path) -> None:
 def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """In Markdown, too, who lowered a limit did not ask for memory; a log without dates has the time since boot."""
     log = str((DATA / "kernel_logs") / "7.2-shrink.txt")
-    assert report([log], Form("md")) == 0
+    assert write_report([log], ReportOptions("md")) == 0
     said = capsysbinary.readouterr().out.decode()
     assert "\n## 73.56 s after boot\n" in said
     assert "was lowered to 20 MiB while 50 MiB were in use" in said
@@ -495,7 +495,7 @@ def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes
     assert "\n- lowered by" not in said, "the log does not say"
     (record,) = [copy.deepcopy(each) for each in BASES if each["victim"]["comm"] == "hog-shrunk"]
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"
-    assert report([written(tmp_path / "oom.json", [record])], Form("md")) == 0
+    assert write_report([written(tmp_path / "oom.json", [record])], ReportOptions("md")) == 0
     assert f"\n- lowered by: `sh (thread {record['trigger']['tid']})`\n" in capsysbinary.readouterr().out.decode()
 
 

@@ -26,7 +26,7 @@ from tracer.linux import procfs as proc
 from tracer.reading import processes
 from tracer.top import snapshot
 from tracer.top.badness import badness
-from tracer.top.table import table
+from tracer.top.table import render_table
 
 PS = ("user", "pid", "pcpu", "pmem", "vsz", "rss", "tname", "stat", "start_time", "bsdtime")
 TITLES = ("USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME")
@@ -141,7 +141,7 @@ def test_badness_is_the_kernels(adj: int) -> None:
             if found is not None and found.rss_bytes > 40 << 20 and found.oom_score_adj == adj and found.state == "S":
                 break
         assert found is not None
-        total_pages = snapshot.read_host().total_pages
+        total_pages = snapshot.read_host_memory().total_pages
         points = badness(found, total_pages)
         assert points is not None
         # proc_oom_score() in fs/proc/base.c
@@ -204,15 +204,15 @@ def test_narrow() -> None:
     """A narrow terminal keeps pid, size and command, and no line is longer than it is wide."""
     own = processes.read_process(os.getpid())
     assert own is not None
-    entry = snapshot.Entry(
+    entry = snapshot.ProcessEntry(
         own, "nobody", 1.0, 1.0, None, (), ResolvedIdentity(None, None, None, None, False), ["python3", "x" * 500]
     )
     for width in (40, 60, 80, 120):
-        head, line = table([entry], width)
+        head, line = render_table([entry], width)
         assert len(line) == width
         assert {"PID", "RSS", "OOM", "COMMAND"} <= set(head.split())
         assert "CONTAINER" not in head
-    assert "CONTAINER" in table([entry])[0]
+    assert "CONTAINER" in render_table([entry])[0]
 
 
 def test_options_in_docs() -> None:

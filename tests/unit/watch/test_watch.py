@@ -12,14 +12,14 @@ from tests.unit.report.test_report import hostile_records
 from tracer.base.printable import printable
 from tracer.records.summary import describe_kill
 from tracer.watch import model as models
-from tracer.watch.model import Model
-from tracer.watch.text import lines, row
+from tracer.watch.detail import detail_lines, list_row
+from tracer.watch.model import IncidentList
 
 BASES = of_kernel_logs()
 
 
-def filled(records: list[dict[str, Any]]) -> Model:
-    model = Model()
+def filled(records: list[dict[str, Any]]) -> IncidentList:
+    model = IncidentList()
     for record in records:
         model.take(json.dumps(record).encode())
     return model
@@ -40,8 +40,8 @@ def test_lowered_limit() -> None:
 
     def facts() -> dict[str, str]:
         (shown,) = filled([record]).shown
-        assert row(shown.incident)[0] == "67.85 s up"
-        return {line.label: line.text for line in lines(shown.incident) if line.style == "fact"}
+        assert list_row(shown.incident)[0] == "67.85 s up"
+        return {line.label: line.text for line in detail_lines(shown.incident) if line.style == "fact"}
 
     assert facts()["time"] == "67.85 s after boot"
     assert not {"asked", "lowered by"} & facts().keys(), "the log does not say"
@@ -55,7 +55,7 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old incidents are forgotten, but counted; the filter's list forgets them, too."""
     monkeypatch.setattr(models, "MOST", 30)
     records = list(many(BASES, 100))
-    model = Model()
+    model = IncidentList()
     model.filter("node-1 memcg")
     for record in records:
         model.take(json.dumps(record).encode())
@@ -70,7 +70,7 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_filter_as_it_comes() -> None:
     """A filter that is set before gives the same as one that is set after; words may be in any order and case."""
     records = list(many(BASES, 200))
-    before = Model()
+    before = IncidentList()
     before.filter("CART node-1")
     for record in records:
         before.take(json.dumps(record).encode())
@@ -89,7 +89,7 @@ def test_late_victim_of_an_old_incident(monkeypatch: pytest.MonkeyPatch) -> None
     late["id"], late["victim"]["comm"] = "late", "latecomer"
     for record in (records[0], records[4], late):
         record["victim"]["cgroup"] = "/wanted"
-    model = Model()
+    model = IncidentList()
     model.filter("wanted")
     for record in (*records[:5], late):
         model.take(json.dumps(record).encode())
@@ -135,15 +135,15 @@ def test_group_kill_and_its_end() -> None:
     model = filled([*group, gone])
     (shown,) = model.shown
     assert (model.incidents, model.victims) == (1, len(group))
-    assert f"+{len(group) - 1}" in row(shown.incident)[1]
-    said = [line.text for line in lines(shown.incident)]
+    assert f"+{len(group) - 1}" in list_row(shown.incident)[1]
+    said = [line.text for line in detail_lines(shown.incident)]
     assert said[: len(group)] == [describe_kill(record) for record in group]  # type: ignore[arg-type]
     assert "after 2.5 ms, and the container with it" in said
 
 
 def test_bad_lines() -> None:
     """What is no record is counted."""
-    model = Model()
+    model = IncidentList()
     for line in (b"x", b"{}", b'{"type":"oom_kill"}', b"\xff"):
         model.take(line)
     assert (model.bad, model.incidents) == (4, 0)
@@ -154,7 +154,7 @@ def test_what_is_said() -> None:
     bars = 0
     for record in BASES:
         (shown,) = filled([record]).shown
-        found = list(lines(shown.incident))
+        found = list(detail_lines(shown.incident))
         assert found[0].text == printable(describe_kill(record))  # type: ignore[arg-type]
         shares = [line.share for line in found if line.share is not None]
         assert all(0 <= share <= 1 for share in shares)
@@ -170,5 +170,8 @@ def test_names_are_harmless() -> None:
     model = filled(hostile_records())
     assert len(model.shown) == len(HOSTILE)
     for shown in model.shown:
-        texts = [*row(shown.incident), *(text for line in lines(shown.incident) for text in (line.label, line.text))]
+        texts = [
+            *list_row(shown.incident),
+            *(text for line in detail_lines(shown.incident) for text in (line.label, line.text)),
+        ]
         assert all(text.isprintable() for text in texts)

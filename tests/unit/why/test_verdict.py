@@ -29,14 +29,14 @@ from tracer.records.model import OomExit, OomKill, Sigkill
 from tracer.report.incidents import Collection, workloads
 from tracer.why import search, sources
 from tracer.why.advice import advise
-from tracer.why.history import history
-from tracer.why.moment import seconds, span, told, utc
-from tracer.why.search import State, Target
-from tracer.why.sources import Found, Watched
-from tracer.why.usage import size
+from tracer.why.coverage import Coverage
+from tracer.why.history import summarize_history
+from tracer.why.search import ContainerState, Target
+from tracer.why.sources import FoundKill, SearchedSource
+from tracer.why.timestamps import format_span, format_time, to_rfc3339, unix_seconds
+from tracer.why.usage import format_size
 from tracer.why.verdict import Verdict, judge
-from tracer.why.watches import Watch
-from tracer.why.words import explain
+from tracer.why.words import explain_verdict
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 DOCKER = f"/docker/{ID}".encode()
@@ -61,7 +61,7 @@ def kills(log: str, *replaced: tuple[bytes, bytes], tmp: Path) -> list[OomKill]:
         text = text.replace(old, new)
     file = tmp / f"{log}.txt"
     file.write_bytes(text)
-    read = sources.read([str(tmp / "none.json")], [str(file)], no_names, lambda _kill: True, HOST)
+    read = sources.read_sources([str(tmp / "none.json")], [str(file)], no_names, lambda _kill: True, HOST)
     found = [each.kill for each in read.found if each.source == f"log {file}"]
     for kill in found:
         kill["time"] = AT
@@ -80,18 +80,18 @@ def judged(
     found: list[Any],
     name: str = "x",
     kind: Kind = "process",
-    states: tuple[State, ...] = (),
+    states: tuple[ContainerState, ...] = (),
     running: tuple[Kind, ...] = (),
-    watches: tuple[Watch, ...] = (),
+    watches: tuple[Coverage, ...] = (),
     exit_code: int | None = None,
 ) -> Verdict:
-    each = [kill if isinstance(kill, Found) else Found(kill, "test") for kill in found]
+    each = [kill if isinstance(kill, FoundKill) else FoundKill(kill, "test") for kill in found]
     return judge(Target(name, states, running), kind, each, watches, 0, exit_code, NOW_S)
 
 
-def state(**changed: Any) -> State:
+def state(**changed: Any) -> ContainerState:
     """A Docker container that has ended."""
-    ended: State = {
+    ended: ContainerState = {
         "id": ID,
         "runtime": "docker",
         "name": "cart",
@@ -174,7 +174,7 @@ def exit_of(kill: OomKill, init_died: bool | None, oom_killed: bool | None = Non
 
 
 def text(verdict: Verdict) -> str:
-    return "\n".join(explain(verdict))
+    return "\n".join(explain_verdict(verdict))
 
 
 Killed = Callable[..., list[OomKill]]
@@ -228,7 +228,7 @@ def test_pod(killed: Killed) -> None:
     assert judged([kill], POD_UID, "pod")["cause"] == "own_limit"
     assert judged([kill], ID, "container")["cause"] == "limit_above"
     target = Target(POD_UID, (), ())
-    assert search.kind_of(kill, target) == "pod"
+    assert search.first_kind(kill, target) == "pod"
 
 
 def test_where(killed: Killed) -> None:
@@ -252,10 +252,10 @@ def test_known_containers(tmp_path: Path) -> None:
     (folder / "config.v2.json").write_text(json.dumps({"Name": "/cart", "State": ended}))
     runtimes = Runtimes([("docker", str(tmp_path))])
     for name in ("cart", ID, ID[:12]):
-        (told_,) = search.look_up(name, runtimes).states
+        (told_,) = search.find_target(name, runtimes).states
         expected = state(oom_killed=False, exit_code=3, finished_at="2027-01-15T08:00:00.500000000Z")
         assert {name: told_[name] for name in expected} == expected  # type: ignore[literal-required]
-    assert search.look_up("car", runtimes).states == ()
+    assert search.find_target("car", runtimes).states == ()
 
 
 def test_options_in_docs() -> None:
@@ -271,7 +271,7 @@ def test_names_match(killed: Killed) -> None:
     (served,) = killed("5.10-memcg2", (b"/test", UNIT))
 
     def kind(name: str, of: OomKill = kill) -> Kind | None:
-        return search.kind_of(of, Target(name, (), ()))
+        return search.first_kind(of, Target(name, (), ()))
 
     assert [kind(ID), kind(ID[:12]), kind(ID[:3]), kind("172"), kind("hog"), kind("ho"), kind("17")] == [
         *("container", "container", None, "pid", "process"),
@@ -282,16 +282,16 @@ def test_names_match(killed: Killed) -> None:
         None,
     ]
     by_state = Target("cart", (state(),), ())
-    assert search.kind_of(kill, by_state) == "container"
-    assert search.kind_of(served, by_state) is None
+    assert search.first_kind(kill, by_state) == "container"
+    assert search.first_kind(served, by_state) is None
 
 
 def test_container_before_process(killed: Killed) -> None:
     """A name that is both a container and a process somewhere else means the container."""
     (kill,) = killed("6.1-v1-memcg1")
-    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (state(name="hog"),), ()))
+    kind, found, _ = search.select_kills([FoundKill(kill, "test")], Target("hog", (state(name="hog"),), ()))
     assert (kind, found) == ("container", [])
-    kind, found, _ = search.matching([Found(kill, "test")], Target("hog", (), ()))
+    kind, found, _ = search.select_kills([FoundKill(kill, "test")], Target("hog", (), ()))
     assert (kind, len(found)) == ("process", 1)
 
 
@@ -304,8 +304,11 @@ def test_the_same_kill_twice(killed: Killed) -> None:
     seen["source"], seen["id"], seen["time"] = "bpf_tracepoints", "other", format_rfc3339(int((KILL_S + 0.002) * 1e9))
     assert seen["limit"] is not None
     seen["limit"]["breakdown"] = None
-    for order in ([Found(logged, "log"), Found(seen, "file")], [Found(seen, "file"), Found(logged, "log")]):
-        kind, found, _ = search.matching(copy.deepcopy(order), Target("hog", (), ()))
+    for order in (
+        [FoundKill(logged, "log"), FoundKill(seen, "file")],
+        [FoundKill(seen, "file"), FoundKill(logged, "log")],
+    ):
+        kind, found, _ = search.select_kills(copy.deepcopy(order), Target("hog", (), ()))
         assert (kind, [each.source for each in found]) == ("process", ["file"])
         kill = found[0].kill
         assert kill["type"] == "oom_kill"
@@ -360,7 +363,7 @@ def test_runtime_is_wrong_about_init(killed: Killed) -> None:
 def test_child_killed(killed: Killed, oom_killed: bool) -> None:
     """A child died, the container runs: Docker says one or the other, depending on its version."""
     kill = container_kill(killed, False)
-    found = Found(kill, "test", exit_of(kill, False, oom_killed))
+    found = FoundKill(kill, "test", exit_of(kill, False, oom_killed))
     lives = state(running=True, oom_killed=oom_killed, exit_code=None, finished_at=None)
     verdict = judged([found], "cart", "container", (lives,), ("container",))
     assert (verdict["cause"], verdict["ended"]) == ("own_limit", False)
@@ -381,7 +384,7 @@ def test_exited_after_child(killed: Killed) -> None:
 def test_exited_after_child_by_records_alone(killed: Killed) -> None:
     """The record of the exit tells that the init was gone soon after, though nobody killed it."""
     kill = container_kill(killed, False)
-    verdict = judged([Found(kill, "test", exit_of(kill, True))], "cart", "container")
+    verdict = judged([FoundKill(kill, "test", exit_of(kill, True))], "cart", "container")
     assert (verdict["ended"], verdict["exited_after"]) == (True, True)
 
 
@@ -437,16 +440,16 @@ AFTER = format_rfc3339(int((KILL_S + 3600) * 1e9))
     ("watches", "cause", "said"),
     [
         ((), "unknown", "nobody watched then"),
-        ((Watch(AFTER, None, "off"),), "unknown", "nobody watched then"),
-        ((Watch(SINCE, BEFORE, "all"),), "unknown", "nobody watched then"),
-        ((Watch(SINCE, None, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
-        ((Watch(SINCE, None, "off"), Watch(AFTER, None, "containers")), "not_oom", "is not on record"),
-        ((Watch(SINCE, None, "off"), Watch(SINCE, BEFORE, "containers")), "not_oom", "is not on record"),
-        ((Watch(SINCE, None, "containers"),), "exited", "was not killed: no kill of it is on record"),
-        ((Watch(SINCE, BEFORE, "off"), Watch(SINCE, AFTER, "containers")), "exited", "was not killed"),
+        ((Coverage(AFTER, None, "off"),), "unknown", "nobody watched then"),
+        ((Coverage(SINCE, BEFORE, "all"),), "unknown", "nobody watched then"),
+        ((Coverage(SINCE, None, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
+        ((Coverage(SINCE, None, "off"), Coverage(AFTER, None, "containers")), "not_oom", "is not on record"),
+        ((Coverage(SINCE, None, "off"), Coverage(SINCE, BEFORE, "containers")), "not_oom", "is not on record"),
+        ((Coverage(SINCE, None, "containers"),), "exited", "was not killed: no kill of it is on record"),
+        ((Coverage(SINCE, BEFORE, "off"), Coverage(SINCE, AFTER, "containers")), "exited", "was not killed"),
     ],
 )
-def test_137_without_a_kill(watches: tuple[Watch, ...], cause: str, said: str) -> None:
+def test_137_without_a_kill(watches: tuple[Coverage, ...], cause: str, said: str) -> None:
     """That no kill is on record means nothing, unless somebody watched."""
     verdict = judged([], "cart", "container", (state(oom_killed=False),), watches=watches)
     assert cause == verdict["cause"]
@@ -627,7 +630,7 @@ def test_group_counts_once(killed: Killed) -> None:
     group = killed("7.2-group")
     incidents = {kill["incident"]["id"] for kill in group}
     assert len(incidents) < len(group)
-    assert history(group, NOW_S)["total"] == len(incidents)
+    assert summarize_history(group, NOW_S)["total"] == len(incidents)
 
 
 def test_process_means_the_last(killed: Killed) -> None:
@@ -662,7 +665,7 @@ def test_hostile_names(killed: Killed) -> None:
     kill["container"] = {**record["container"], "name": evil}
     kill["victim"]["comm"] = evil
     verdict = judged([kill], evil, "container")
-    shown = [*explain(verdict), *(command for advice in advise(verdict) for command in advice["commands"])]
+    shown = [*explain_verdict(verdict), *(command for advice in advise(verdict) for command in advice["commands"])]
     assert all(line.isprintable() for line in shown)
     commands = [command for advice in advise(verdict) for command in advice["commands"]]
     assert any("'x\\x1b[31m\\n$(reboot); '\"'\"'y'" in command for command in commands)
@@ -703,20 +706,22 @@ def test_damaged_file(tmp_path: Path) -> None:
     """What in a file is no record is counted and said, and the rest is used."""
     file = tmp_path / "records.json"
     file.write_bytes(b"\n".join([line_of(sigkill()), b"{", b"\xff\xfe", line_of(sigkill(id="2", seq=4)), b'{"type":']))
-    read = sources.read([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
+    read = sources.read_sources([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
     assert sum(each.source == str(file) for each in read.found) == 2
     problems = "\n".join(read.problems)
     assert f"{file}: 3 lines are no records" in problems
     assert f"cannot read {tmp_path}/missing" in problems
-    assert Watched(str(file), AT, is_given=True) in read.watched
-    assert Watch(AT, None, "containers") in read.watches
+    assert SearchedSource(str(file), AT, is_given=True) in read.watched
+    assert Coverage(AT, None, "containers") in read.coverages
 
 
 def test_unread_log_tells_nothing(tmp_path: Path) -> None:
     """That a log names no kill is said only of one that was read."""
     log = tmp_path / "kern.log"
     log.write_bytes(b"Nov 24 03:51:53 h kernel: [    1.000000] Linux\n")
-    read = sources.read([], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True, HOST)
+    read = sources.read_sources(
+        [], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True, HOST
+    )
     assert [each.source for each in read.watched if each.source.startswith("log ")] == [f"log {log}"]
     assert sum(f"cannot read {tmp_path}" in problem for problem in read.problems) == 2
 
@@ -729,12 +734,12 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
     lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": AT}
     file = tmp_path / "records.json"
     file.write_bytes(b"\n".join(line_of(each) for each in (kill, exit_of(kill, True), gap, lost)))
-    read = sources.read([str(file)], [], no_names, lambda _kill: True, HOST)
+    read = sources.read_sources([str(file)], [], no_names, lambda _kill: True, HOST)
     (found,) = [each for each in read.found if each.source == str(file)]
     assert found.exit is not None
     assert found.exit["container_init_died"] is True
     assert [each.missing for each in read.watched if each.source == str(file)] == [5]
-    verdict = judge(Target("x", (), ("process",)), "process", [], read.watches, 5, None, NOW_S)
+    verdict = judge(Target("x", (), ("process",)), "process", [], read.coverages, 5, None, NOW_S)
     assert "5 kills of that time have no record" in text(verdict)
 
 
@@ -747,14 +752,14 @@ def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
     older.write_bytes(line_of(kill))
     newer.write_bytes(line_of(exit_of(kill, True)))
     foreign.write_bytes(line_of(other))
-    read = sources.read(
+    read = sources.read_sources(
         [str(newer), str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST
     )
     (found,) = read.found
     assert found.exit == exit_of(kill, True)
     said = text(judged([found], "cart", "container"))
     assert "ended by itself, after a process in it was OOM killed" in said
-    read = sources.read([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST)
+    read = sources.read_sources([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST)
     assert "lived on" not in text(judged(read.found, "cart", "container"))
     assert "is not on record" in text(judged(read.found, "cart", "container"))
 
@@ -766,7 +771,7 @@ def test_hosts_with_the_same_thread(killed: Killed) -> None:
     others[0]["host"] = {**HOST, "name": "other", "boot_id": None}
     others[1]["victim"]["comm"] = "other"
     others[1]["id"] = "another"
-    _, found, _ = search.matching([Found(each, "test") for each in (kill, *others)], Target(ID, (), ()))
+    _, found, _ = search.select_kills([FoundKill(each, "test") for each in (kill, *others)], Target(ID, (), ()))
     assert len(found) == 3
     assert judged(found, ID, "container")["history"]["total"] == 2
 
@@ -890,22 +895,22 @@ def test_runs(tmp_path: Path) -> None:
 )
 def test_utc(told_: str | int | None, expected: str | None) -> None:
     """When a container ended, as its runtime has it."""
-    assert expected == utc(told_)
+    assert expected == to_rfc3339(told_)
 
 
 def test_moments() -> None:
     """Times are read as they are written, and what is none is not read."""
-    assert seconds(format_rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
-    assert seconds("2027-01-15T08:00:00Z") == 1_800_000_000
-    assert [seconds(bad) for bad in (None, "", "soon", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00")] == [
+    assert unix_seconds(format_rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
+    assert unix_seconds("2027-01-15T08:00:00Z") == 1_800_000_000
+    assert [unix_seconds(bad) for bad in (None, "", "soon", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00")] == [
         None
     ] * 5
-    assert told("2027-01-15T08:00:00.1Z") == "2027-01-15 08:00:00 UTC"
-    assert [span(length) for length in (0.2, 1, 89, 100, 7200, 200000)] == [
+    assert format_time("2027-01-15T08:00:00.1Z") == "2027-01-15 08:00:00 UTC"
+    assert [format_span(length) for length in (0.2, 1, 89, 100, 7200, 200000)] == [
         "less than a second",
         *("1 second", "89 seconds", "2 minutes", "2 hours", "2 days"),
     ]
-    assert [size(count) for count in (0, 1023, 1536, 64 * MIB, 5 << 40)] == [
+    assert [format_size(count) for count in (0, 1023, 1536, 64 * MIB, 5 << 40)] == [
         *("0 B", "1023 B", "1.5 KiB", "64.0 MiB", "5.0 TiB"),
     ]
 
@@ -951,11 +956,11 @@ def test_any_record(log: str, killed: Killed) -> None:
         if read is None or (read["type"] != "oom_kill" and read["type"] != "sigkill"):
             return
         target = Target("cart", (state(),), ())
-        search.kind_of(read, target)
-        _, found, _ = search.matching([Found(read, "a"), Found(copy.deepcopy(read), "b")], target)
-        for each in (found, [Found(read, "a")]):
+        search.first_kind(read, target)
+        _, found, _ = search.select_kills([FoundKill(read, "a"), FoundKill(copy.deepcopy(read), "b")], target)
+        for each in (found, [FoundKill(read, "a")]):
             verdict = judged(each, "cart", kind, (state(),))
-            assert all(sentence.isprintable() for sentence in explain(verdict))
+            assert all(sentence.isprintable() for sentence in explain_verdict(verdict))
             assert all(command.isprintable() for advice in advise(verdict) for command in advice["commands"])
 
     check()

@@ -9,13 +9,13 @@ from tracer.base.clock import format_rfc3339
 from tracer.logs.times import Calendar
 from tracer.records.conclusions import format_uptime
 
-_MOST_NS = 1 << 63
+_MAX_NS = 1 << 63
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")
 
 
-def seconds(moment: str | None) -> float | None:
+def unix_seconds(text: str | None) -> float | None:
     """Since 1970; None: it is null, or no such time."""
-    match = _RFC3339.match(moment or "")
+    match = _RFC3339.match(text or "")
     if match is None:
         return None
     try:
@@ -24,29 +24,29 @@ def seconds(moment: str | None) -> float | None:
         return None
 
 
-def utc(moment: str | int | None) -> str | None:
-    """What runtimes write, RFC 3339 in any zone or Unix time in nanoseconds, as records have it."""
-    if isinstance(moment, str):
-        moment = None if moment.startswith("0001-") else Calendar().iso(moment.encode())  # Go's zero
-    return format_rfc3339(moment) if moment is not None and 0 < moment < _MOST_NS else None
+def to_rfc3339(time: str | int | None) -> str | None:
+    """The time that a runtime wrote, RFC 3339 in any zone or Unix time in nanoseconds, in the form that records use."""
+    if isinstance(time, str):
+        time = None if time.startswith("0001-") else Calendar().iso(time.encode())  # Go's zero time
+    return format_rfc3339(time) if time is not None and 0 < time < _MAX_NS else None
 
 
-def told(moment: str | None) -> str:
+def format_time(text: str | None) -> str:
     """``2026-11-24 03:51:53 UTC``."""
-    return "an unknown time" if seconds(moment) is None else f"{(moment or '')[:19].replace('T', ' ')} UTC"
+    return "an unknown time" if unix_seconds(text) is None else f"{(text or '')[:19].replace('T', ' ')} UTC"
 
 
-def moment(time: str | None, uptime_s: float | None) -> str:
+def format_moment(time: str | None, uptime_s: float | None) -> str:
     """``2026-11-24 03:51:53 UTC``, or ``9.04 s after boot`` where a log has nothing else."""
-    return told(time) if time is not None or uptime_s is None else format_uptime(uptime_s)
+    return format_time(time) if time is not None or uptime_s is None else format_uptime(uptime_s)
 
 
-def at(time: str | None, uptime_s: float | None) -> str:
+def at_moment(time: str | None, uptime_s: float | None) -> str:
     """In a sentence: when it was."""
-    return f"{'at ' if time is not None or uptime_s is None else ''}{moment(time, uptime_s)}"
+    return f"{'at ' if time is not None or uptime_s is None else ''}{format_moment(time, uptime_s)}"
 
 
-def span(length_s: float) -> str:
+def format_span(length_s: float) -> str:
     """About how long, in words."""
     if length_s < 1:
         return "less than a second"

@@ -24,7 +24,7 @@ from tracer.records.matching import (
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import KillRecord
 
-Key = tuple[str | None, ...]
+GroupKey = tuple[str | None, ...]
 COMM_LEN = 15
 _ID_LEN = 64
 """Of ids that a runtime has drawn; shorter ones are names (LXC, nspawn), of which one may begin like another."""
@@ -32,7 +32,7 @@ _PROJECT = ("com.docker.compose.project", "io.podman.compose.project")
 _SERVICE = ("com.docker.compose.service", "io.podman.compose.service")
 
 
-class Other(TypedDict):
+class Namesake(TypedDict):
     """One that has the same name, and is not the one that the answer is about."""
 
     kind: Kind
@@ -80,7 +80,7 @@ def is_full_pod(name: str, kubernetes: Kubernetes | None) -> bool:
     return kubernetes is not None and is_pod(name, kubernetes) and name != kubernetes["pod_name"]
 
 
-def key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> Key:
+def group_key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> GroupKey:
     """What those have in common that are counted as one; ``inner``: they are inside of something."""
     owner = owner_of(kill)
     if kind in ("pid", "process"):
@@ -90,7 +90,7 @@ def key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> Key:
     return container_key(owner.container, owner.kubernetes)
 
 
-def container_key(container: Container, pod: Kubernetes | None) -> Key:
+def container_key(container: Container, pod: Kubernetes | None) -> GroupKey:
     """A container that was made anew has another id, its pod another uid, and a Deployment's another name."""
     if pod is not None and pod["pod_name"] is not None:
         return "pod", pod["namespace"], workload(pod["pod_name"]), pod["container_name"] or container["name"]
@@ -101,7 +101,7 @@ def container_key(container: Container, pod: Kubernetes | None) -> Key:
     return "container", container["runtime"], container["name"], project, service
 
 
-def id_of(kill: KillRecord, kind: Kind) -> str | None:
+def runtime_id(kill: KillRecord, kind: Kind) -> str | None:
     """A container's id or a pod's uid, which is known where names are not."""
     container, pod = owner_of(kill).container, owner_of(kill).kubernetes
     if kind == "container":
@@ -109,7 +109,7 @@ def id_of(kill: KillRecord, kind: Kind) -> str | None:
     return pod["pod_uid"] if kind == "pod" and pod is not None else None
 
 
-def other(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: bool = False) -> Other:
+def make_namesake(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: bool = False) -> Namesake:
     """``kills``: of one that is not the one that the answer is about, the last one last."""
     kill, owner = kills[-1], owner_of(kills[-1])
     shown = name if kind in ("pid", "process") else _shown(kill, kind)
@@ -126,7 +126,7 @@ def other(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: bool = F
     return {"kind": kind, "name": shown, "kills": len(kills), "ask": ask}
 
 
-def sentence(others: Iterable[Other]) -> str | None:
+def namesakes_sentence(others: Iterable[Namesake]) -> str | None:
     """In one line."""
     parts = []
     for each in others:

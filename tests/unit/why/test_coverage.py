@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.harness.records import HOST
-from tracer.why.watches import Part, Watch, watches
+from tracer.why.coverage import Coverage, StreamPart, stream_coverage
 
 OTHER_BOOT = {**HOST, "boot_id": "another"}
 
@@ -31,45 +31,45 @@ def kill(hour: int, **more: Any) -> dict[str, Any]:
     return record("oom_kill", hour, **{"source": "bpf", **more})
 
 
-def part(*records: Any, damaged: bool = False) -> Part:
-    made = Part(HOST)
+def part(*records: Any, damaged: bool = False) -> StreamPart:
+    made = StreamPart(HOST)
     for each in records:
         made.add(each)
     made.is_damaged = damaged
     return made
 
 
-STREAMS: dict[str, tuple[list[Part], list[Watch]]] = {
-    "it goes on": ([part(start(1), kill(3))], [Watch(at(1), None, "containers")]),
-    "stopped": ([part(start(1), kill(3), stop(5))], [Watch(at(1), at(5), "containers")]),
+STREAMS: dict[str, tuple[list[StreamPart], list[Coverage]]] = {
+    "it goes on": ([part(start(1), kill(3))], [Coverage(at(1), None, "containers")]),
+    "stopped": ([part(start(1), kill(3), stop(5))], [Coverage(at(1), at(5), "containers")]),
     "started again": (
         [part(start(1), stop(5), start(7, "off"))],
-        [Watch(at(1), at(5), "containers"), Watch(at(7), None, "off")],
+        [Coverage(at(1), at(5), "containers"), Coverage(at(7), None, "off")],
     ),
     "captured meanwhile": (
         [part(start(1), stop(5), start(7, adopted=True))],
-        [Watch(at(1), at(5), "containers"), Watch(at(5), None, "containers")],
+        [Coverage(at(1), at(5), "containers"), Coverage(at(5), None, "containers")],
     ),
     "ended without a stop": (
         [part(start(1), kill(3), start(7, "all"))],
-        [Watch(at(1), at(7), "containers"), Watch(at(7), None, "all")],
+        [Coverage(at(1), at(7), "containers"), Coverage(at(7), None, "all")],
     ),
-    "rotated": ([part(kill(6), kill(8)), part(start(1), kill(3))], [Watch(at(1), None, "containers")]),
-    "rotated, and the start is gone": ([part(kill(6))], [Watch(at(6), None, "off")]),
-    "rotated, with SIGKILLs": ([part(kill(6), record("sigkill", 7))], [Watch(at(6), None, "containers")]),
-    "stopped after rotation": ([part(stop(8)), part(start(1), kill(3))], [Watch(at(1), at(8), "containers")]),
-    "twice": ([part(start(1), kill(3), stop(5))] * 2, [Watch(at(1), at(5), "containers")]),
-    "damaged": ([part(start(1), kill(3), damaged=True)], [Watch(at(1), at(3), "containers")]),
+    "rotated": ([part(kill(6), kill(8)), part(start(1), kill(3))], [Coverage(at(1), None, "containers")]),
+    "rotated, and the start is gone": ([part(kill(6))], [Coverage(at(6), None, "off")]),
+    "rotated, with SIGKILLs": ([part(kill(6), record("sigkill", 7))], [Coverage(at(6), None, "containers")]),
+    "stopped after rotation": ([part(stop(8)), part(start(1), kill(3))], [Coverage(at(1), at(8), "containers")]),
+    "twice": ([part(start(1), kill(3), stop(5))] * 2, [Coverage(at(1), at(5), "containers")]),
+    "damaged": ([part(start(1), kill(3), damaged=True)], [Coverage(at(1), at(3), "containers")]),
     "damaged, then rotated": (
         [part(start(1), kill(3), damaged=True), part(kill(6))],
-        [Watch(at(1), at(3), "containers"), Watch(at(6), None, "off")],
+        [Coverage(at(1), at(3), "containers"), Coverage(at(6), None, "off")],
     ),
     "another boot": (
         [part(start(1, host=OTHER_BOOT), kill(3, host=OTHER_BOOT), start(7))],
-        [Watch(at(1), at(3), "containers"), Watch(at(7), None, "containers")],
+        [Coverage(at(1), at(3), "containers"), Coverage(at(7), None, "containers")],
     ),
     "another host": ([part(start(1, host={**OTHER_BOOT, "name": "other"}))], []),
-    "found in the kernel log": ([part(kill(1, source="kernel_log"), start(3))], [Watch(at(3), None, "containers")]),
+    "found in the kernel log": ([part(kill(1, source="kernel_log"), start(3))], [Coverage(at(3), None, "containers")]),
     "without a time": ([part({**start(1), "time": None})], []),
     "nothing": ([part()], []),
 }
@@ -79,4 +79,4 @@ STREAMS: dict[str, tuple[list[Part], list[Watch]]] = {
 def test_watches(name: str) -> None:
     """What is left of the stream tells from when to when kills were put on record."""
     parts, expected = STREAMS[name]
-    assert watches(parts, HOST["boot_id"]) == expected
+    assert stream_coverage(parts, HOST["boot_id"]) == expected

@@ -9,7 +9,7 @@ from tracer.records.model import OomKill
 from tracer.records.owner import owner_of
 
 
-class Whose(NamedTuple):
+class VictimNames(NamedTuple):
     """Whose a victim was; None is what it was in none of, or what is unknown."""
 
     container: str | None
@@ -28,7 +28,7 @@ FACETS = ("container", "image", "node", "namespace")
 """Fields of Whose, as every view names and orders them."""
 
 
-def whose(record: OomKill) -> Whose:
+def victim_names(record: OomKill) -> VictimNames:
     """Names as the record has them: hostile, and for a screen to be made harmless."""
     owner = owner_of(record)
     container, kubernetes, name = owner.container, owner.kubernetes, shown_container(record)
@@ -41,7 +41,7 @@ def whose(record: OomKill) -> Whose:
     victim, limit = record["victim"], record["limit"]
     cgroup = victim["cgroup"] or (None if limit is None else limit["cgroup"])
     parts = (namespace, name) if name is not None else (unit or cgroup or victim["comm"] or "unknown",)
-    return Whose(
+    return VictimNames(
         name,
         None if container is None else container["image"],
         record["host"]["name"],
@@ -50,11 +50,11 @@ def whose(record: OomKill) -> Whose:
     )
 
 
-def names(record: OomKill) -> list[str]:
+def search_terms(record: OomKill) -> list[str]:
     """All that a search for a kill looks at."""
     victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
     found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
-    found += [*whose(record), record["id"], record["incident"]["scope"]]
+    found += [*victim_names(record), record["id"], record["incident"]["scope"]]
     found += (record["host"]["labels"] or {}).values()
     if container is not None:
         found += [container["id"], container["name"]]

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from tracer.config.options import SigkillOption
 from tracer.records.model import Host, Record
-from tracer.why.moment import seconds
+from tracer.why.timestamps import unix_seconds
 
 
-class Watch(NamedTuple):
+class Coverage(NamedTuple):
     """A time in which every kill was put on record, or counted as missing."""
 
     since: str
@@ -32,7 +32,7 @@ class _Mark(NamedTuple):
     """Whether nothing was missed since the stop before."""
 
 
-class Part:
+class StreamPart:
     """Of a stream of records what one file has."""
 
     def __init__(self, host: Host) -> None:
@@ -75,7 +75,7 @@ class Part:
             yield from ((boot, mark) for mark in marks)
 
 
-def watches(parts: Iterable[Part], boot_id: str | None) -> list[Watch]:
+def stream_coverage(parts: Iterable[StreamPart], boot_id: str | None) -> list[Coverage]:
     """Of one stream, whose parts come in any order, and some twice; in the order of time.
 
     ``boot_id`` is that of the boot that lasts.
@@ -87,33 +87,35 @@ def watches(parts: Iterable[Part], boot_id: str | None) -> list[Watch]:
             last_of[boot] = max(last, last_of.get(boot, last))
         for boot, mark in part.marks():
             by_boot.setdefault(boot, []).append(mark)
-    found: list[Watch] = []
+    found: list[Coverage] = []
     for boot, marks in by_boot.items():
         lasts_until = None if boot is not None and boot == boot_id else last_of[boot]
         found += _joined(sorted(set(marks), key=_order), lasts_until)
     return _in_order(found)
 
 
-def covers(watch: Watch | None, at_s: float) -> bool:
+def covers(coverage: Coverage | None, at_s: float) -> bool:
     """Whether it was watched then."""
-    since_s, until_s = (None, None) if watch is None else (seconds(watch.since), seconds(watch.until))
+    since_s, until_s = (
+        (None, None) if coverage is None else (unix_seconds(coverage.since), unix_seconds(coverage.until))
+    )
     return since_s is not None and since_s <= at_s and (until_s is None or at_s <= until_s)
 
 
-def watch_of(at_s: float | None, watches: Sequence[Watch]) -> Watch | None:
+def coverage_at(at_s: float | None, coverages: Sequence[Coverage]) -> Coverage | None:
     """The one that was then, or else the last before, or else the first; so it is without a time."""
-    found = _in_order(watches)
-    before = [each for each in found if at_s is not None and (seconds(each.since) or 0) <= at_s]
+    found = _in_order(coverages)
+    before = [each for each in found if at_s is not None and (unix_seconds(each.since) or 0) <= at_s]
     then = [each for each in before if at_s is not None and covers(each, at_s)]
     return next(iter(then or before[-1:] or found), None)
 
 
-def _in_order(watches: Iterable[Watch]) -> list[Watch]:
-    return sorted(watches, key=lambda each: each.since)
+def _in_order(coverages: Iterable[Coverage]) -> list[Coverage]:
+    return sorted(coverages, key=lambda each: each.since)
 
 
-def _joined(marks: list[_Mark], lasts_until: str | None) -> list[Watch]:
-    found: list[Watch] = []
+def _joined(marks: list[_Mark], lasts_until: str | None) -> list[Coverage]:
+    found: list[Coverage] = []
     is_open = False
     for mark in marks:
         if mark.kind in ("stop", "last"):
@@ -126,7 +128,7 @@ def _joined(marks: list[_Mark], lasts_until: str | None) -> list[Watch]:
                 found[-1] = found[-1]._replace(until=mark.time)
             elif mark.adopted and found and found[-1].until is not None:
                 since = found[-1].until
-            found.append(Watch(since, lasts_until, mark.sigkills))
+            found.append(Coverage(since, lasts_until, mark.sigkills))
             is_open = True
     return found
 

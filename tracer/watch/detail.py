@@ -8,14 +8,14 @@ from tracer.base.printable import printable
 from tracer.records.conclusions import format_trigger, format_uptime, trigger_role, uptime_s
 from tracer.records.matching import shown_unit
 from tracer.records.summary import describe_kill
-from tracer.report.incidents import Incident, Kill
-from tracer.report.memory import bound_bytes, parts, size_text
-from tracer.report.whose import whose
+from tracer.report.incidents import ReportedIncident, ReportedKill
+from tracer.report.memory import bound_bytes, memory_parts, size_text
+from tracer.report.victim_names import victim_names
 
 MOST_VICTIMS = 20
 
 
-class Line(NamedTuple):
+class DetailLine(NamedTuple):
     """A line: a heading, a fact with its name, or a bar (with ``share``)."""
 
     style: str
@@ -25,11 +25,11 @@ class Line(NamedTuple):
     share: float | None = None
 
 
-def row(incident: Incident) -> tuple[str, str, str]:
+def list_row(incident: ReportedIncident) -> tuple[str, str, str]:
     """For the list: when, who, how big."""
     record = incident.kills[0].record
     more = f" +{len(incident.kills) - 1}" if len(incident.kills) > 1 else ""
-    names = whose(record)
+    names = victim_names(record)
     where = names.container or shown_unit(record)
     who = f"{record['victim']['comm'] or 'a process'}{more}{f' in {where}' if where else ''}"
     bound = bound_bytes(record)
@@ -41,25 +41,25 @@ def row(incident: Incident) -> tuple[str, str, str]:
     return printable(when), printable(who), size if bound is None else f"{size} of {size_text(bound)}"
 
 
-def lines(incident: Incident) -> Iterator[Line]:
+def detail_lines(incident: ReportedIncident) -> Iterator[DetailLine]:
     """For the detail."""
     first = incident.kills[0]
     for kill in incident.kills[:MOST_VICTIMS]:
-        yield Line("said", "", printable(describe_kill(kill.record)))
+        yield DetailLine("said", "", printable(describe_kill(kill.record)))
     if len(incident.kills) > MOST_VICTIMS:
-        yield Line("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
+        yield DetailLine("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
     for label, text in _facts(first):
-        yield Line("fact", label, printable(text))
+        yield DetailLine("fact", label, printable(text))
     yield from _candidates(first, {kill.record["victim"]["pid"] for kill in incident.kills})
     yield from _memory(first)
 
 
-def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
+def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
     record = kill.record
     victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
     uptime = uptime_s(record)
     yield "time", record["time"] or ("not known" if uptime is None else format_uptime(uptime))
-    for label, name in whose(record).facets():
+    for label, name in victim_names(record).facets():
         if name is not None:
             yield label, name
     if victim["cmdline"]:
@@ -75,15 +75,15 @@ def _facts(kill: Kill) -> Iterator[tuple[str, str]]:
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"
 
 
-def _candidates(kill: Kill, victims: set[int | None]) -> Iterator[Line]:
+def _candidates(kill: ReportedKill, victims: set[int | None]) -> Iterator[DetailLine]:
     record = kill.record
     bound = bound_bytes(record)
     victim = record["victim"]
     candidates = record["candidates"]
     if not candidates:
         if bound is not None and victim["rss_bytes"] is not None:
-            yield Line("heading", "", "The victim against the limit")
-            yield Line(
+            yield DetailLine("heading", "", "The victim against the limit")
+            yield DetailLine(
                 "victim",
                 printable(victim["comm"] or "?"),
                 size_text(victim["rss_bytes"]),
@@ -92,20 +92,20 @@ def _candidates(kill: Kill, victims: set[int | None]) -> Iterator[Line]:
         return
     sizes = [candidate["rss_bytes"] or 0 for candidate in candidates]
     whole = max(bound or 0, *sizes, 1)
-    yield Line("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
+    yield DetailLine("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
     for candidate, size in zip(candidates, sizes, strict=True):
         style = "victim" if candidate["pid"] in victims else "bar"
         label = f"{printable(candidate['comm'])} ({candidate['pid']})"
-        yield Line(style, label, size_text(candidate["rss_bytes"]), _share(size, whole))
+        yield DetailLine(style, label, size_text(candidate["rss_bytes"]), _share(size, whole))
 
 
-def _memory(kill: Kill) -> Iterator[Line]:
-    found = parts(kill.record["limit"])
+def _memory(kill: ReportedKill) -> Iterator[DetailLine]:
+    found = memory_parts(kill.record["limit"])
     whole = max(bound_bytes(kill.record) or 0, sum(part.size_bytes for part in found), 1)
     if found:
-        yield Line("heading", "", f"What the memory was, of {size_text(whole)}")
+        yield DetailLine("heading", "", f"What the memory was, of {size_text(whole)}")
     for part in found:
-        yield Line("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, whole))
+        yield DetailLine("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, whole))
 
 
 def _share(size_bytes: int, whole_bytes: int) -> float:
