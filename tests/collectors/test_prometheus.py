@@ -263,4 +263,4 @@ def test_address_in_use(runs: Runs, start_program: Start, tmp_path: Path) -> Non
     start_program("other", ["python3", "-m", "http.server", "--bind", "127.0.0.1", str(port)], accepts(port))
     process = runs.spawn("--metrics", f"127.0.0.1:{port}")
     assert process.wait(60) == 1
-    assert f"cannot show metrics at 127.0.0.1:{port} (Address already in use): use HOST:PORT" in runs.said()
+    assert f"cannot publish metrics at 127.0.0.1:{port} (Address already in use): use HOST:PORT" in runs.said()

@@ -216,7 +216,7 @@ def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypa
         monkeypatch.setattr("tracer.delivery.spool_segment.UNREADABLE_S", 0.0)
     deliver()
     assert delivered == list(range(3000 if passes else first_lost))
-    assert spool.skipped == 3000 - len(delivered)
+    assert spool.damaged == 3000 - len(delivered)
     assert spool.is_empty
     spool.close()
 

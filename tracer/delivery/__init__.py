@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines -> outputs: queues, spools, sinks."""
+"""Deliver lines to outputs: queues, spools, sinks, and metrics."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines in memory that are not acknowledged yet, and how many were dropped between them.
+"""Unacknowledged lines in memory, and the number of lines dropped between them.
 
-When it is full new lines are dropped, not old ones: the first kills of an incident tell most.
+A full queue drops new lines, not old ones: the first kills of an incident are the most informative.
 """
 
 import time
@@ -10,35 +10,35 @@ from collections import deque
 MAX_BYTES = 4 << 20
 FULL_BYTES = MAX_BYTES - (64 << 10)
 SPARE_BYTES = 64 << 10
-"""Room for lines that say how many others were dropped."""
+"""Reserved for the lines that report dropped lines."""
 
 
 class LineQueue:
-    """Not for several threads at once."""
+    """Not thread-safe."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
-        """How many of the lines put so far, from the first on, have left it, or were dropped."""
+        """Number of lines, from the first one put, that have left the queue or were dropped or skipped."""
         self.dropped = 0
         self.dropped_since_ns: int | None = None
-        """Wall-clock time of the first of those that were dropped last, one after the other."""
+        """Wall-clock time at which the latest run of consecutive drops began."""
         self._items: deque[bytes | int] = deque()
-        """Lines, and behind a line how many were dropped or skipped."""
+        """Lines; an integer after a line is the number of lines dropped or skipped there."""
         self._bytes = 0
         self._is_dropping = False
 
     @property
     def is_full(self) -> bool:
-        """Whether a line that is put now may be dropped."""
+        """Whether the next line may be dropped."""
         return self._bytes >= FULL_BYTES
 
     @property
     def lines(self) -> int:
-        """How many are in it."""
+        """Number of lines in the queue."""
         return sum(isinstance(item, bytes) for item in self._items)
 
     def has_room(self, line: bytes, spare: bool = False) -> bool:
-        """Whether it can be put; ``spare``: also into the room that is left for such lines when it is full."""
+        """Whether the line fits; with ``spare``, the reserved room counts as well."""
         return not self._items or self._bytes + len(line) <= MAX_BYTES + (SPARE_BYTES if spare else 0)
 
     def put(self, line: bytes, spare: bool = False) -> None:
@@ -54,7 +54,7 @@ class LineQueue:
         self.skip()
 
     def skip(self) -> None:
-        """Count a line that is not wanted here: it is acknowledged with those before it."""
+        """Count a line that is not queued: it is acknowledged together with the lines before it."""
         if not self._items:
             self.acknowledged += 1
         elif isinstance(self._items[-1], int):
@@ -63,7 +63,7 @@ class LineQueue:
             self._items.append(1)
 
     def first(self, count: int = 1) -> list[bytes]:
-        """The oldest lines, at most ``count``, no others being left out between them; none: it is empty."""
+        """The oldest lines, ``count`` at most, up to the first gap; an empty list if the queue is empty."""
         lines: list[bytes] = []
         for item in self._items:
             if isinstance(item, int) or len(lines) == count:
@@ -72,7 +72,7 @@ class LineQueue:
         return lines
 
     def acknowledge(self, count: int = 1) -> None:
-        """So many of the oldest lines leave; what was dropped waits for the lines before it only."""
+        """Remove the oldest lines, and count what was dropped or skipped directly after each."""
         for _ in range(count):
             line = self._items.popleft()
             assert isinstance(line, bytes)

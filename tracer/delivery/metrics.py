@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts for Prometheus: over HTTP, or in a file for node_exporter's textfile collector; needs prometheus_client.
+"""Metrics for Prometheus: over HTTP, or in a file for node_exporter's textfile collector.  Needs prometheus_client.
 
-Series are bounded: what comes after the first SERIES_MAX different places is counted as ``other``.
+The number of series is bounded: kills after the first SERIES_MAX label combinations are counted as ``other``.
 """
 
 import os
@@ -28,50 +28,50 @@ SERIES_MAX = 1000
 SCOPES = ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
 STAGES = ("ring_buffer", "sigkill", "decode", "record", "upgrade")
 OUTPUT_STAGES = ("output", "spool", "rejected")
-"""Where something may get lost (`stage` of ``lost`` records), the second each with an output's URI."""
+"""Values of ``stage`` in ``lost`` records; those of outputs are followed by ``:URI``."""
 OTHER = "other"
 WRITE_S = 1.0
-"""The file is written anew at most so often."""
-FRESH_S = 60.0
-"""And at least so often: a reader sees by its time that oomtrace runs."""
-LOOK_MAX_S, LOOK_IDLE_S = 8.0, 60.0
-"""How rarely outputs are looked at in the end, while one has lines that wait; and when none has."""
+"""Shortest interval between writes of the file."""
+REFRESH_S = 60.0
+"""Longest interval: the age of the file shows whether oomtrace runs."""
+POLL_MAX_S, POLL_IDLE_S = 8.0, 60.0
+"""Longest interval between checks of the outputs: while an output has undelivered lines, and while none has."""
 FILE_MODE = 0o644
-"""node_exporter is another user."""
+"""node_exporter runs as another user."""
 LOOPBACK = "127.0.0.1"
-"""Where a port alone is: whoever means all addresses says so."""
-HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814), PORT for 127.0.0.1 alone, or file:/FOLDER/NAME.prom"
+"""Default host: other addresses must be configured explicitly."""
+HINT = "use HOST:PORT (127.0.0.1:9814, [::1]:9814), PORT for 127.0.0.1 only, or file:/DIRECTORY/NAME.prom"
 
 
 class Endpoint(NamedTuple):
-    """An address where counts are shown."""
+    """An address, or a file, for metrics."""
 
     host: str
     port: int
     path: str | None
     access: Access | None = None
-    """What is asked of clients; None: of a file."""
+    """Access control of an address; None for a file."""
 
     @property
     def description(self) -> str:
-        """For people."""
+        """For messages, without secrets."""
         return f"{_address(self.host, self.port)} ({self.access.description()})" if self.access else f"file:{self.path}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """``HOST:PORT``, with options, or ``PORT``, or ``file:PATH``.
+    """Parse ``HOST:PORT[?OPTIONS]``, ``PORT``, or ``file:PATH``.
 
     Raises TracerError (exit code 2).
     """
     if text.startswith("file:"):
         path = text.removeprefix("file:")
         if not (path.startswith("/") and path.endswith(".prom")):
-            raise TracerError(f"metrics {text!r}: node_exporter reads files called *.prom", HINT, EXIT_USAGE)
+            raise TracerError(f"metrics {text!r}: node_exporter reads *.prom files only", HINT, EXIT_USAGE)
         return Endpoint("", 0, path)
     address, _, query = text.partition("?")
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-        raise TracerError(f"metrics {address!r} is no address", HINT, EXIT_USAGE)
+        raise TracerError(f"metrics {address!r}: invalid address", HINT, EXIT_USAGE)
     host = host.removeprefix("[").removesuffix("]") or LOOPBACK
     return Endpoint(host, int(port), None, Access(_address(host, int(port)), query))
 
@@ -81,7 +81,7 @@ def _address(host: str, port: int) -> str:
 
 
 class VictimLabels(NamedTuple):
-    """Where a victim was; what is unknown or does not apply is empty."""
+    """Labels of a victim's series; a label that is unknown or does not apply is empty."""
 
     scope: str
     level: str
@@ -92,10 +92,11 @@ class VictimLabels(NamedTuple):
     unit: str
 
     def labels(self) -> dict[str, str]:
-        """Label -> value.
+        """All labels by name.
 
-        A scrape's target may have labels namespace, pod and container of its own, and Prometheus then renames ours to
-        exported_*, unless honor_labels is set.  Under victim_* they are found in any case.
+        A target that Prometheus discovers in Kubernetes may have labels namespace, pod and container of its own.
+        Prometheus then renames the metric's labels to exported_*, unless honor_labels is set.  The victim_* labels keep
+        their names in any case.
         """
         return {
             **self._asdict(),
@@ -106,12 +107,12 @@ class VictimLabels(NamedTuple):
 
 
 class Metrics:
-    """Sees every record that is written; shows from threads of its own."""
+    """Counts every record that is written, and publishes the counts from its own threads."""
 
     def __init__(
         self, kernel_oom_kills: Callable[[], int | None], outputs: Callable[[], Iterable[OutputStatus]], source: str
     ) -> None:
-        """Raises TracerError where prometheus_client is missing."""
+        """Raises TracerError if prometheus_client is missing."""
         try:
             import prometheus_client
         except ImportError as error:
@@ -127,14 +128,14 @@ class Metrics:
         self._missing = 0
         self._began_s = time.time()
         self._lock = threading.Lock()
-        self._news = threading.Event()
+        self._changed = threading.Event()
         self._registry = prometheus_client.CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
     def publish(self, endpoints: Iterable[Endpoint]) -> None:
-        """Begin.
+        """Begin to publish.
 
-        Raises TracerError where an address is taken, or a file cannot be written.
+        Raises TracerError if an address is in use, or a file cannot be written.
         """
         for endpoint in endpoints:
             try:
@@ -142,43 +143,43 @@ class Metrics:
                     self._serve(endpoint, endpoint.access)
                 elif endpoint.path is not None:
                     self._write(endpoint.path)
-                    threads.start_required("metrics", self._keep, endpoint.path)
+                    threads.start_required("metrics", self._keep_file_current, endpoint.path)
             except OSError as error:
                 where = endpoint.path or f"{endpoint.host}:{endpoint.port}"
-                # create_server() adds to the text what is said here already; getaddrinfo() has numbers of its own.
-                why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-                raise TracerError(f"cannot show metrics at {where} ({why})", HINT) from error
+                # create_server() adds the address to the text; getaddrinfo() has error numbers of its own.
+                reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+                raise TracerError(f"cannot publish metrics at {where} ({reason})", HINT) from error
 
     def _serve(self, endpoint: Endpoint, access: Access) -> None:
-        """Raises TracerError and OSError as ``show``."""
+        """Raises TracerError and OSError."""
         access.check()
-        if access.shows_secret:
+        if access.sends_secret_unencrypted:
             what = f"metrics {endpoint.description}: the secret is sent unencrypted"
             warn(f"{what}; set cert-file and key-file")
-        contexts = access.contexts()
+        context = access.tls_context()
 
         def wrap(accepted: socket.socket) -> socket.socket:
-            if contexts is None:
+            if context is None:
                 return accepted
-            return contexts.current().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            return context.current().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
 
-        told = ""
+        last_warning = ""
 
-        def answer(request: Request) -> Response:
-            nonlocal told
+        def respond(request: Request) -> Response:
+            nonlocal last_warning
             try:
                 refusal = access.refusal(request)
             except TracerError as error:
-                if str(error) != told:  # not for each request, of which anybody may send many
-                    told = str(error)
-                    warn(told)
+                if str(error) != last_warning:  # not per request: any client may send many
+                    last_warning = str(error)
+                    warn(last_warning)
                 return Response("500 Internal Server Error", [], b"")
-            return refusal or self._answer(request)
+            return refusal or self._respond(request)
 
-        MetricsServer(endpoint.host, endpoint.port, answer, wrap).start()
+        MetricsServer(endpoint.host, endpoint.port, respond, wrap).start()
 
-    def _answer(self, request: Request) -> Response:
-        """As prometheus_client does: in the format and compression that the request accepts."""
+    def _respond(self, request: Request) -> Response:
+        """The metrics in a format and compression that the request accepts, chosen by prometheus_client."""
         head: list[Any] = []
         environ = {
             "REQUEST_METHOD": request.method,
@@ -190,87 +191,91 @@ class Metrics:
         return Response(head[0], head[1], b"".join(body))
 
     def observe(self, record: Record) -> None:
-        """A record was written."""
+        """Count a record."""
         with self._lock:
             self._records[record["type"]] += 1
             if record["type"] == "oom_kill":
-                victim = self._bounded(victim_labels(record))
-                self._kills[victim] += 1
-                self._last[victim] = max(self._last.get(victim, 0.0), _seconds(record["time"]))
+                labels = self._bounded(victim_labels(record))
+                self._kills[labels] += 1
+                self._last[labels] = max(self._last.get(labels, 0.0), _unix_s(record["time"]))
             elif record["type"] == "lost":
                 self._lost[record["stage"]] += record["count"]
             elif record["type"] == "gap":
                 self._missing += record["missing"]
-        self._news.set()
+        self._changed.set()
 
     def collect(self) -> Iterator[Any]:
-        """All metrics, as prometheus_client wants them of a collector."""
+        """All metrics: prometheus_client's interface of a collector."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         with self._lock:
             kills, last = dict(self._kills), dict(self._last)
-            records, told, missing = dict(self._records), dict(self._lost), self._missing
-        states = list(self._outputs())
-        yield InfoMetricFamily("oomtrace_build", "Which oomtrace.", {"version": __version__, "source": self._source})
-        yield GaugeMetricFamily("oomtrace_start_time_seconds", "When it started.", self._began_s)
-        # From 0 on: Prometheus cannot see an increase to a value that it sees first.
-        stages = [*STAGES, *(f"{stage}:{state.uri}" for state in states for stage in OUTPUT_STAGES)]
-        lost = dict.fromkeys(stages, 0) | told
+            records, counted_lost, missing = dict(self._records), dict(self._lost), self._missing
+        statuses = list(self._outputs())
+        yield InfoMetricFamily(
+            "oomtrace_build", "Version of oomtrace.", {"version": __version__, "source": self._source}
+        )
+        yield GaugeMetricFamily("oomtrace_start_time_seconds", "Start time of oomtrace.", self._began_s)
+        # Series begin at 0: Prometheus sees no increase to the first value of a series.
+        stages = [*STAGES, *(f"{stage}:{status.uri}" for status in statuses for stage in OUTPUT_STAGES)]
+        lost = dict.fromkeys(stages, 0) | counted_lost
         totals = dict.fromkeys(SCOPES, 0)
         for victim, count in kills.items():
             totals[victim.scope] = totals.get(victim.scope, 0) + count
-        yield _family(CounterMetricFamily, "oomtrace_oom_kills", "OOM kills that were told.", ("scope",),
+        yield _family(CounterMetricFamily, "oomtrace_oom_kills", "Recorded OOM kills.", ("scope",),
                       {(scope,): count for scope, count in totals.items()})  # fmt: skip
-        yield _by_victim(CounterMetricFamily, "oomtrace_victim_oom_kills", "The same by where the victim was.", kills)
-        yield _by_victim(GaugeMetricFamily, "oomtrace_victim_last_oom_kill_timestamp_seconds", "The last there.", last)
+        yield _by_victim(CounterMetricFamily, "oomtrace_victim_oom_kills", "Recorded OOM kills by victim.", kills)
+        yield _by_victim(
+            GaugeMetricFamily, "oomtrace_victim_last_oom_kill_timestamp_seconds", "Time of the latest.", last
+        )
         yield _family(CounterMetricFamily, "oomtrace_records", "Records written.", ("type",), _single(records))
-        yield _family(CounterMetricFamily, "oomtrace_lost", "Events and lines lost.", ("stage",), _single(lost))
-        yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills that the kernel counts and nobody saw.", missing)
+        yield _family(CounterMetricFamily, "oomtrace_lost", "Lost events and lines.", ("stage",), _single(lost))
+        yield CounterMetricFamily("oomtrace_gap_oom_kills", "Kills counted by the kernel that have no record.", missing)
         refused = CounterMetricFamily(
-            "oomtrace_threads_refused", "Threads that could not be started.", threads.start_failures
+            "oomtrace_threads_refused", "Threads that failed to start.", threads.start_failures
         )
         yield refused
-        counted = self._kernel_oom_kills()
-        if counted is not None:
-            yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", counted)
-        for name, words, kind in _OUTPUT_METRICS:
+        kernel_kills = self._kernel_oom_kills()
+        if kernel_kills is not None:
+            yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", kernel_kills)
+        for name, text, kind in _OUTPUT_METRICS:
             family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            values = {(state.uri,): float(getattr(state, name)) for state in states}
-            yield _family(family, f"oomtrace_output_{name}", words, ("output",), values)
+            values = {(status.uri,): float(getattr(status, name)) for status in statuses}
+            yield _family(family, f"oomtrace_output_{name}", text, ("output",), values)
 
-    def _bounded(self, victim: VictimLabels) -> VictimLabels:
-        if victim in self._kills or len(self._kills) < SERIES_MAX:
-            return victim
-        return VictimLabels(victim.scope, *[OTHER] * (len(VictimLabels._fields) - 1))
+    def _bounded(self, labels: VictimLabels) -> VictimLabels:
+        if labels in self._kills or len(self._kills) < SERIES_MAX:
+            return labels
+        return VictimLabels(labels.scope, *[OTHER] * (len(VictimLabels._fields) - 1))
 
-    def _keep(self, path: str) -> None:
-        """Outputs change when nothing is written, too: lines wait, and leave; it fails, and works again."""
+    def _keep_file_current(self, path: str) -> None:
+        """Write the file after records, and when the status of an output changes, which needs no record."""
         written: list[OutputStatus] | None = None
         failing, wait_s = False, WRITE_S
-        written_s = -FRESH_S
+        written_s = -REFRESH_S
         while True:
-            is_news = self._news.wait(wait_s)
-            self._news.clear()
-            states = list(self._outputs())
-            is_idle = not any(state.queued or state.spooled_bytes or state.failing for state in states)
-            if not is_news and states == written and time.monotonic() - written_s < FRESH_S:
-                wait_s = LOOK_IDLE_S if is_idle else min(2 * wait_s, LOOK_MAX_S)
+            has_records = self._changed.wait(wait_s)
+            self._changed.clear()
+            statuses = list(self._outputs())
+            is_idle = not any(status.queued or status.spooled_bytes or status.failing for status in statuses)
+            if not has_records and statuses == written and time.monotonic() - written_s < REFRESH_S:
+                wait_s = POLL_IDLE_S if is_idle else min(2 * wait_s, POLL_MAX_S)
                 continue
             try:
                 self._write(path)
             except OSError as error:
                 if not failing:
-                    warn(f"cannot write {path} ({error.strerror}); it is tried again")
+                    warn(f"cannot write {path} ({error.strerror}); retrying")
                 failing, written = True, None
             else:
-                failing, written, written_s = False, states, time.monotonic()
+                failing, written, written_s = False, statuses, time.monotonic()
             wait_s = WRITE_S
             time.sleep(WRITE_S)
 
     def _write(self, path: str) -> None:
         """Raises OSError."""
         text = self._client.generate_latest(self._registry)
-        scratch = f"{path}.{os.getpid()}"  # not *.prom: half of it is read by nobody
+        scratch = f"{path}.{os.getpid()}"  # not *.prom: node_exporter must not read an incomplete file
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(scratch, flags, FILE_MODE), "wb") as file:
             os.fchmod(file.fileno(), FILE_MODE)
@@ -281,15 +286,15 @@ class Metrics:
 _OUTPUT_METRICS = (
     ("queued", "Lines in memory.", "gauge"),
     ("spooled_bytes", "Lines on disk.", "gauge"),
-    ("dropped", "Lines that had no room.", "counter"),
-    ("rejected", "Lines that the other side refuses.", "counter"),
+    ("dropped", "Lines dropped because memory and disk were full.", "counter"),
+    ("rejected", "Lines rejected by the server.", "counter"),
     ("damaged", "Lines that could not be read from disk.", "counter"),
-    ("failing", "1 while it delivers nothing.", "gauge"),
+    ("failing", "1 while the output cannot deliver.", "gauge"),
 )
 
 
 def victim_labels(record: Any) -> VictimLabels:
-    owner = owner_of(record)  # so that nobody adds to the counts of others
+    owner = owner_of(record)  # a container must not add to the counts of another one
     parts: tuple[Any, ...] = (record["limit"], owner.kubernetes, owner.container, owner.systemd)
     limit, pod, container, unit = (each or {} for each in parts)
     return VictimLabels(
@@ -299,12 +304,12 @@ def victim_labels(record: Any) -> VictimLabels:
         pod=pod.get("pod_name") or pod.get("pod_uid") or "",
         container=pod.get("container_name") or container.get("name") or container.get("id") or "",
         image=container.get("image") or "",
-        unit="" if container else unit.get("unit") or "",  # a container's own scope has a name that nobody knows
+        unit="" if container else unit.get("unit") or "",  # the name of a container's scope says nothing
     )
 
 
-def _seconds(text: str | None) -> float:
-    """Of RFC 3339 in UTC; 0: unknown."""
+def _unix_s(text: str | None) -> float:
+    """Unix time of an RFC 3339 time in UTC; 0 if unknown."""
     return datetime.fromisoformat(f"{text[:26]}+00:00").timestamp() if text else 0.0
 
 
@@ -312,15 +317,15 @@ def _single(values: dict[str, int]) -> dict[tuple[str, ...], int]:
     return {(name,): value for name, value in values.items()}
 
 
-def _by_victim(kind: Any, name: str, words: str, values: Mapping[VictimLabels, float]) -> Any:
-    labels = tuple(VictimLabels(*VictimLabels._fields).labels())
+def _by_victim(kind: Any, name: str, text: str, values: Mapping[VictimLabels, float]) -> Any:
+    names = tuple(VictimLabels(*VictimLabels._fields).labels())
     return _family(
-        kind, name, words, labels, {tuple(victim.labels().values()): value for victim, value in values.items()}
+        kind, name, text, names, {tuple(labels.labels().values()): value for labels, value in values.items()}
     )
 
 
-def _family(kind: Any, name: str, words: str, labels: tuple[str, ...], values: Any) -> Any:
-    family = kind(name, words, labels=labels)
+def _family(kind: Any, name: str, text: str, labels: tuple[str, ...], values: Any) -> Any:
+    family = kind(name, text, labels=labels)
     for each, value in values.items():
         family.add_metric(each, value)
     return family

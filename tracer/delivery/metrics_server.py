@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP for whoever scrapes metrics: one thread, a bounded number of connections, each with a bounded size and time.
+"""HTTP server for scrapes of metrics: one thread, and connections that are bounded in number, size and time.
 
-Anybody who reaches the port may open connections and leave them idle.  They cost the daemon CONNECTIONS_MAX
-descriptors, no thread, and at most a tenth of one CPU.
+Any client that reaches the port may open connections and leave them idle.  They cost the daemon CONNECTIONS_MAX
+descriptors, no additional thread, and at most a tenth of one CPU.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from tracer.base import threads
 from tracer.base.log import warn
 
 CONNECTIONS_MAX = 16
-"""Beyond, the address with the most connections loses its oldest one."""
+"""One more connection closes the oldest one of the address that has the most."""
 CONNECTION_S = 10.0
-"""From accept to the end of the answer: Prometheus' own timeout of a scrape."""
+"""From accept to the end of the response: the default timeout of a Prometheus scrape."""
 REQUEST_MAX_BYTES = 8192
-REST = 9
-"""The thread rests so many times as long as it has worked."""
+REST_FACTOR = 9
+"""The thread sleeps so many times as long as it worked."""
 REST_MAX_S = 0.5
-RETRY_S = 1.0
-"""Without a free descriptor, no connection is accepted for so long."""
+ACCEPT_RETRY_S = 1.0
+"""Interval between attempts to accept while no descriptor is free."""
 _RECEIVE_BYTES = 4096
 
 
@@ -44,54 +44,54 @@ class Response(NamedTuple):
     body: bytes
 
 
-class _Connection:
+class _ScrapeConnection:
     def __init__(self, accepted: socket.socket, address: str) -> None:
         self.socket = accepted
         self.address = address
-        self.ends_s = time.monotonic() + CONNECTION_S
+        self.deadline_s = time.monotonic() + CONNECTION_S
         self.received = bytearray()
-        self.awaits = selectors.EVENT_READ
+        self.awaited_event = selectors.EVENT_READ
         self.unsent: memoryview | None = None
-        """None: the request is not complete."""
+        """Rest of the response; None until the request is complete."""
 
 
 class MetricsServer:
-    """Listens from the start on; ``answer`` and ``wrap`` are called in the server's thread.
+    """Listens at once; ``start`` begins to serve.
 
-    ``wrap`` makes a connection one of TLS, whose handshake comes with the first bytes.
+    ``respond`` and ``wrap`` are called in the server's thread.  ``wrap`` adds TLS to a connection, without a handshake.
 
-    Raises OSError where the address cannot be had.
+    Raises OSError if the address cannot be used.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
-        answer: Callable[[Request], Response],
+        respond: Callable[[Request], Response],
         wrap: Callable[[socket.socket], socket.socket] = lambda accepted: accepted,
     ) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         self._listener = socket.create_server(address[:2], family=family, dualstack_ipv6=is_dual)
         self._listener.setblocking(False)
-        self._answer = answer
+        self._respond = respond
         self._wrap = wrap
-        self._connections: list[_Connection] = []
-        """The oldest first."""
+        self._connections: list[_ScrapeConnection] = []
+        """Oldest first."""
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._accepts_again_s: float | None = None
-        """When to listen again; None: it listens."""
-        self._has_told = False
+        self._accept_retry_s: float | None = None
+        """When to accept again; None: the listener is registered."""
+        self._has_warned = False
 
     @property
     def port(self) -> int:
         return int(self._listener.getsockname()[1])
 
     def start(self) -> None:
-        """Serve, in a thread of its own.
+        """Serve in a thread.
 
-        Raises TracerError where none can be started.
+        Raises TracerError if it cannot be started.
         """
         threads.start_required("metrics", self._serve_forever)
 
@@ -102,15 +102,15 @@ class MetricsServer:
             for key, _ in ready:
                 if key.data is None:
                     self._accept()
-                elif key.data in self._connections:  # none that a newer one has driven out
-                    self._go_on(key.data)
-            self._end_late()
-            time.sleep(min(REST_MAX_S, REST * (time.thread_time() - began_s)))
+                elif key.data in self._connections:  # a newer connection may have replaced it
+                    self._continue(key.data)
+            self._close_expired()
+            time.sleep(min(REST_MAX_S, REST_FACTOR * (time.thread_time() - began_s)))
 
     def _timeout_s(self) -> float | None:
-        ends = [connection.ends_s for connection in self._connections[:1]]
-        ends += [] if self._accepts_again_s is None else [self._accepts_again_s]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
+        deadlines = [connection.deadline_s for connection in self._connections[:1]]
+        deadlines += [] if self._accept_retry_s is None else [self._accept_retry_s]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _accept(self) -> None:
         try:
@@ -119,28 +119,28 @@ class MetricsServer:
             return
         except OSError as error:  # no descriptor, no memory: the listener stays readable
             self._selector.unregister(self._listener)
-            self._accepts_again_s = time.monotonic() + RETRY_S
-            if not self._has_told:
+            self._accept_retry_s = time.monotonic() + ACCEPT_RETRY_S
+            if not self._has_warned:
                 warn(f"cannot accept a connection to the metrics port ({error.strerror}); retrying every second")
-            self._has_told = True
+            self._has_warned = True
             return
-        self._has_told = False
+        self._has_warned = False
         accepted.setblocking(False)
         try:
             accepted = self._wrap(accepted)
-        except OSError:  # it is gone already
+        except OSError:  # the client has disconnected already
             accepted.close()
             return
         if len(self._connections) >= CONNECTIONS_MAX:
             counts = Counter(connection.address for connection in self._connections)
-            crowded, _ = counts.most_common(1)[0]
-            self._end(next(connection for connection in self._connections if connection.address == crowded))
-        connection = _Connection(accepted, address[0])
+            busiest, _ = counts.most_common(1)[0]
+            self._close(next(connection for connection in self._connections if connection.address == busiest))
+        connection = _ScrapeConnection(accepted, address[0])
         self._connections.append(connection)
         self._selector.register(accepted, selectors.EVENT_READ, connection)
 
-    def _go_on(self, connection: _Connection) -> None:
-        """Receive, or send, as much as goes without waiting."""
+    def _continue(self, connection: _ScrapeConnection) -> None:
+        """Receive or send what is possible without blocking."""
         try:
             if connection.unsent is None:
                 reply = self._reply(connection.received) if self._receive(connection) else b""
@@ -151,80 +151,80 @@ class MetricsServer:
             connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
             if not connection.unsent:
                 with contextlib.suppress(OSError):
-                    _say_end(connection.socket)
-                self._end(connection)
+                    _shut_down(connection.socket)
+                self._close(connection)
         except BlockingIOError:
             return
-        except OSError as error:  # a reset is the other side's business
-            wanted = _wanted(error)
-            if wanted is None:
-                self._end(connection)
+        except OSError as error:
+            event = _event_tls_waits_for(error)
+            if event is None:
+                self._close(connection)
             else:
-                self._await(connection, wanted)
+                self._await(connection, event)
 
-    def _receive(self, connection: _Connection) -> bool:
-        """Receive what is there; False: the other side has ended."""
+    def _receive(self, connection: _ScrapeConnection) -> bool:
+        """Receive available bytes; return False at the end of the stream."""
         received = connection.socket.recv(_RECEIVE_BYTES)
         connection.received += received
-        # TLS decrypts by records: what is left of one does not make the descriptor readable.
+        # TLS decrypts whole records: the rest of one does not make the descriptor readable.
         pending = getattr(connection.socket, "pending", lambda: 0)()
         if pending:
             connection.received += connection.socket.recv(pending)
         return bool(received)
 
-    def _await(self, connection: _Connection, event: int) -> None:
-        if connection.awaits != event:
-            connection.awaits = event
+    def _await(self, connection: _ScrapeConnection, event: int) -> None:
+        if connection.awaited_event != event:
+            connection.awaited_event = event
             self._selector.modify(connection.socket, event, connection)
 
     def _reply(self, received: bytearray) -> bytes | None:
-        """The whole answer to what was received; None: the request is not complete."""
+        """The encoded response; None if the request is not complete."""
         head, is_complete, _ = received.partition(b"\r\n\r\n")
         if len(head) > REQUEST_MAX_BYTES:
-            return _encode(_refusal("431 Request Header Fields Too Large"))
+            return _encode(_error_response("431 Request Header Fields Too Large"))
         if not is_complete:
             return None
-        request = _parse(head.decode("latin-1"))
+        request = _parse_request(head.decode("latin-1"))
         if request is None:
-            return _encode(_refusal("400 Bad Request"))
+            return _encode(_error_response("400 Bad Request"))
         try:
-            return _encode(self._answer(request))
-        except Exception as error:  # whatever it is: the next scrape is answered
+            return _encode(self._respond(request))
+        except Exception as error:  # the server must survive any error
             warn(f"cannot answer a request for metrics: {error!r}")
-            return _encode(_refusal("500 Internal Server Error"))
+            return _encode(_error_response("500 Internal Server Error"))
 
-    def _end_late(self) -> None:
+    def _close_expired(self) -> None:
         now_s = time.monotonic()
-        for connection in [each for each in self._connections if each.ends_s <= now_s]:
-            self._end(connection)
-        if self._accepts_again_s is not None and self._accepts_again_s <= now_s:
-            self._accepts_again_s = None
+        for connection in [each for each in self._connections if each.deadline_s <= now_s]:
+            self._close(connection)
+        if self._accept_retry_s is not None and self._accept_retry_s <= now_s:
+            self._accept_retry_s = None
             self._selector.register(self._listener, selectors.EVENT_READ)
 
-    def _end(self, connection: _Connection) -> None:
+    def _close(self, connection: _ScrapeConnection) -> None:
         self._connections.remove(connection)
         self._selector.unregister(connection.socket)
         connection.socket.close()
 
 
-def _wanted(error: OSError) -> int | None:
-    """What TLS waits for: in a handshake it may read where we send, and the other way round; None: nothing, it is over.
+def _event_tls_waits_for(error: OSError) -> int | None:
+    """The event that TLS needs to continue: a handshake may read during a send, and vice versa; None for other errors.
 
-    By names: who has no TLS does not load it.
+    Compares names of classes, so that ``ssl`` is not loaded without TLS.
     """
     return {"SSLWantReadError": selectors.EVENT_READ, "SSLWantWriteError": selectors.EVENT_WRITE}.get(
         type(error).__name__
     )
 
 
-def _say_end(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     unwrap = getattr(connection, "unwrap", None)
     if unwrap is not None:
-        unwrap()  # tells the other side that nothing is cut off; its answer is not waited for
+        unwrap()  # sends close_notify, so the client knows that the response is complete; its own is not awaited
     connection.shutdown(socket.SHUT_WR)
 
 
-def _parse(head: str) -> Request | None:
+def _parse_request(head: str) -> Request | None:
     first, *rest = head.split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/"):
@@ -239,7 +239,7 @@ def _parse(head: str) -> Request | None:
     return Request(words[0], path, query, headers)
 
 
-def _refusal(status: str) -> Response:
+def _error_response(status: str) -> Response:
     return Response(status, [("Content-Type", "text/plain; charset=utf-8")], f"{status}\n".encode())
 
 

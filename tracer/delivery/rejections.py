@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines that the other side refuses: sent one by one, and set aside where the line itself is at fault."""
+"""Rejected lines: sent one at a time, and set aside if the line itself is at fault."""
 
 import errno
 from collections.abc import Callable
@@ -7,67 +7,72 @@ from collections.abc import Callable
 from tracer.base.log import warn
 from tracer.delivery.sinks import RejectedError
 
-DOUBTED_MAX = 32
-"""Where so many lines are refused one after the other, it is not known whether they are at fault."""
+SUSPECTS_MAX = 32
+"""If so many lines are rejected in a row, the server may be at fault rather than the lines."""
 
 
 class Rejections:
-    """Of one output; ``set_aside`` keeps lines, if it can, in ``place``."""
+    """Rejected lines of one output.
+
+    A suspect is a line that was rejected by an error that is not certain.  Suspects are at fault if the line after them
+    is accepted.  ``set_aside`` stores lines in ``place``, and returns whether it could.
+    """
 
     def __init__(self, uri: str, place: str, set_aside: Callable[[list[bytes]], bool]) -> None:
         self.rejected = 0
-        """Lines that the other side will never take."""
-        self._uri, self._place, self._keep = uri, place, set_aside
-        self._alone = 0
-        """So many lines are delivered one by one, because one of them is rejected."""
-        self._doubted: list[RejectedError] = []
-        """Why the oldest lines were refused, each on its own: it is their fault if the next one is taken."""
+        """Number of lines that the server will never accept."""
+        self._uri, self._place, self._set_aside_lines = uri, place, set_aside
+        self._single_lines = 0
+        """Number of lines to send one at a time, because one of them was rejected."""
+        self._suspects: list[RejectedError] = []
+        """Why each of the oldest lines was rejected."""
 
-    def wanted(self, batch_lines: int) -> int:
-        """How many lines there have to be, those included, of a batch of so many."""
-        return min(len(self._doubted) + 1, DOUBTED_MAX) if self._alone or self._doubted else batch_lines
+    def batch_size(self, batch_lines: int) -> int:
+        """Number of lines to fetch, suspects included; ``batch_lines`` is the sink's own batch size."""
+        is_single = self._single_lines or self._suspects
+        return min(len(self._suspects) + 1, SUSPECTS_MAX) if is_single else batch_lines
 
-    def to_send(self, lines: list[bytes]) -> list[bytes]:
-        """Those behind the ones in doubt.
+    def without_suspects(self, lines: list[bytes]) -> list[bytes]:
+        """The lines to send.
 
-        Raises OSError where there are none.
+        Raises OSError if all of them are suspects.
         """
-        if self._doubted and len(lines) == len(self._doubted):
-            raise OSError(errno.EPROTO, str(self._doubted[0]))
-        return lines[len(self._doubted) :]
+        if self._suspects and len(lines) == len(self._suspects):
+            raise OSError(errno.EPROTO, str(self._suspects[0]))
+        return lines[len(self._suspects) :]
 
-    def refused(self, lines: list[bytes], error: RejectedError) -> int:
-        """The lines behind those in doubt were refused; how many, from the first on, are done with."""
-        if len(lines) - len(self._doubted) > 1 and not error.among:
-            self._alone = len(lines)
-        elif self._doubted or not error.is_certain:
-            self._doubted.append(error)
+    def on_rejected(self, lines: list[bytes], error: RejectedError) -> int:
+        """Handle a rejection of the lines after the suspects; return how many of ``lines`` are done."""
+        if len(lines) - len(self._suspects) > 1 and not error.among:
+            self._single_lines = len(lines)
+        elif self._suspects or not error.is_certain:
+            self._suspects.append(error)
         else:
             lines = lines[: error.among or 1]
             self._set_aside(lines, error)
             return len(lines)
         return 0
 
-    def taken(self, lines: list[bytes]) -> int:
-        """A line behind those in doubt was taken: it is their own fault, and they are done with; how many they are."""
-        count = len(self._doubted)
-        for line, error in zip(lines, self._doubted, strict=False):
+    def on_accepted(self, lines: list[bytes]) -> int:
+        """A line after the suspects was accepted, so the suspects are at fault; return how many they are."""
+        count = len(self._suspects)
+        for line, error in zip(lines, self._suspects, strict=False):
             self._set_aside([line], error)
-        self._doubted.clear()
+        self._suspects.clear()
         return count
 
-    def acknowledged(self, count: int) -> None:
-        """So many of the oldest lines are done with."""
-        self._alone = max(0, self._alone - count)
+    def on_acknowledged(self, count: int) -> None:
+        """The oldest ``count`` lines are done."""
+        self._single_lines = max(0, self._single_lines - count)
 
-    def forget(self) -> None:
-        """No line was taken: nobody knows whose fault it is."""
-        self._doubted.clear()
+    def clear_suspects(self) -> None:
+        """No line was accepted, so it is unknown what is at fault."""
+        self._suspects.clear()
 
     def _set_aside(self, lines: list[bytes], error: RejectedError) -> None:
         self.rejected += error.count
-        is_kept = self._keep(lines)
+        is_kept = self._set_aside_lines(lines)
         if self.rejected == error.count:
-            what = f"{error.count} of {len(lines)} records, not told which" if error.among else "a record"
+            what = f"{error.count} of {len(lines)} records (which ones is unknown)" if error.among else "a record"
             kept = f"kept in {self._place} (1 MiB at most)" if is_kept else "lost"
-            warn(f"{self._uri} rejects {what}: {error}; it is {kept}; all that follow are counted, too")
+            warn(f"{self._uri} rejects {what}: {error}; rejected records are {kept}; further ones are counted silently")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads one segment of a spool, whatever stands in it, and whatever the disk answers.
+"""Read one segment of a spool, whatever its content and the state of the disk.
 
-What cannot be read now stays where it is, and is read later.  What is damaged is skipped and counted, line by line.
+What cannot be read now stays in place, and is read later.  Damaged lines are skipped and counted.
 """
 
 import errno
@@ -15,22 +15,25 @@ from typing import BinaryIO
 import orjson
 
 LINE_MAX_BYTES = 4 << 20
-"""What is longer without a newline was not written by oomtrace."""
+"""oomtrace writes no longer line."""
 UNREADABLE_S = 60.0
-"""What the disk fails to read for so long (EIO) is damaged."""
+"""What the disk fails to read (EIO) for so long counts as damaged."""
 BLOCK_BYTES = 4096
-"""What is passed over then: a disk fails in blocks, which are not larger."""
+"""Bytes to skip after such a failure: disks fail in blocks, which are not larger."""
 FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class SegmentGoneError(Exception):
-    """There is no segment of that name, or it is something else."""
+    """There is no segment of that name, or its file is not a segment."""
 
 
-def open_segment(name: str, folder: int, max_bytes: int) -> BinaryIO:
-    """Raises OSError where it cannot be opened now, GoneError where it never can."""
+def open_segment(name: str, directory: int, max_bytes: int) -> BinaryIO:
+    """Open a segment in the directory with the descriptor ``directory``.
+
+    Raises OSError if it cannot be opened now, SegmentGoneError if it never can.
+    """
     try:
-        descriptor = os.open(name, os.O_RDONLY | FLAGS, dir_fd=folder)
+        descriptor = os.open(name, os.O_RDONLY | FLAGS, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
             raise SegmentGoneError from error
@@ -43,28 +46,30 @@ def open_segment(name: str, folder: int, max_bytes: int) -> BinaryIO:
 
 
 class SegmentReader:
-    """``open_file`` opens the segment, ``skip`` counts lines that are lost, ``offset`` is where to begin."""
+    """``open_file`` opens the segment, ``count_damaged`` counts lost lines, ``offset`` is where to begin."""
 
-    def __init__(self, open_file: Callable[[], BinaryIO], skip: Callable[[int], None], offset: int = 0) -> None:
+    def __init__(
+        self, open_file: Callable[[], BinaryIO], count_damaged: Callable[[int], None], offset: int = 0
+    ) -> None:
         self.ahead: deque[tuple[bytes, int]] = deque()
-        """Lines that were read, each with the offset of its end."""
+        """Lines read ahead, each with the offset of its end."""
         self.offset = offset
-        """Where reading goes on."""
-        self._open_file, self._skip = open_file, skip
+        """Where the next read begins."""
+        self._open_file, self._count_damaged = open_file, count_damaged
         self._file: BinaryIO | None = None
         self._seen = 0
-        """How many lines were read, or skipped."""
+        """Number of lines read or counted as damaged."""
         self._is_begun = False
         self._is_torn = False
-        """The line that was read last has not ended yet, and is not wanted."""
+        """Whether the next bytes are the rest of a line that counts as damaged."""
         self._failing_since_s: float | None = None
 
     def read(self, count: int, lines: int | None, size_bytes: int) -> None:
-        """Read so many lines ahead; where none is there then it has ended, and what it lacks is counted.
+        """Read ahead until there are ``count`` lines.  At the end of the segment, count the lines that it lacks.
 
-        It should have ``lines``; where that is not known (None), ``size_bytes``.
+        The segment should have ``lines`` lines or, if that is unknown (None), ``size_bytes`` bytes.
 
-        Raises OSError where none is there, but may be later.
+        Raises OSError if nothing can be read now, and nothing was read ahead.
         """
         while len(self.ahead) < count:
             try:
@@ -73,7 +78,7 @@ class SegmentReader:
                 line = b""
             except OSError as error:
                 self.close()
-                if self.ahead:  # it will fail again when these are delivered
+                if self.ahead:  # the error recurs once these are delivered
                     return
                 if not self._is_damage(error):
                     raise
@@ -89,10 +94,10 @@ class SegmentReader:
             if _is_record(line):
                 self.ahead.append((line, self.offset))
             else:
-                self._skip(1)
+                self._count_damaged(1)
 
     def close(self) -> None:
-        """What is read later is opened anew."""
+        """Close the file; the next read opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -105,14 +110,14 @@ class SegmentReader:
                 is_cut = os.fstat(self._file.fileno()).st_size < self.offset
                 self.offset = _line_start(self._file, self.offset)
                 self._is_begun = True
-                self._skip(is_cut)
+                self._count_damaged(is_cut)
             self._file.seek(self.offset)
         line = self._file.readline(LINE_MAX_BYTES)
         self._failing_since_s = None
         return line
 
     def _is_damage(self, error: OSError) -> bool:
-        """Whether what comes next will never be read; then it is passed over."""
+        """Whether the next block will never be readable; if so, skip it."""
         now_s = time.monotonic()
         if self._failing_since_s is None:
             self._failing_since_s = now_s
@@ -121,14 +126,14 @@ class SegmentReader:
         if not self._is_torn:
             self._is_torn = True
             self._seen += 1
-            self._skip(1)
+            self._count_damaged(1)
         self.offset += BLOCK_BYTES - self.offset % BLOCK_BYTES
         return True
 
     def _end(self, lines: int | None, size_bytes: int) -> None:
         if lines is None:
             lines = self._seen + (self.offset < size_bytes or not self._is_begun)
-        self._skip(max(0, lines - self._seen))
+        self._count_damaged(max(0, lines - self._seen))
         self._seen = max(self._seen, lines)
         self._is_begun = True
 
@@ -141,7 +146,7 @@ def _is_record(line: bytes) -> bool:
 
 
 def _line_start(file: BinaryIO, offset: int) -> int:
-    """``offset``, but 0 where no line begins there: rather twice than never."""
+    """``offset``, or 0 if no line begins there: a duplicate is better than a loss."""
     if offset:
         file.seek(offset - 1)
         if file.read(1) != b"\n":

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of one output that it has not delivered yet: a queue in memory, a spool on disk.
+"""Undelivered lines of one output: a queue in memory and a spool on disk.
 
-The oldest ones are in the spool if that holds any.  The thread of a Disk alone touches the spool: neither who puts
-lines nor who delivers them waits for one that hangs.  While it does, lines are delivered from memory, ahead of the
-spool's; what then is in both comes twice.
+If the spool is not empty, it holds the oldest lines.  Only the disk worker's thread uses the spool, so neither the
+thread that puts lines nor the thread that delivers them waits for a hung disk.  While the disk hangs, lines are
+delivered from memory, ahead of those in the spool; lines that are in both are delivered twice.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from tracer.base.hung_disk import DiskWorker
 from tracer.base.log import warn
@@ -18,34 +19,43 @@ from tracer.delivery.spool import Spool, sync
 from tracer.records.record_id import RecordId, extract_record_ids
 
 MOVE_S = 0.2
-"""After so long who moves lines to the spool gives way: without a pause it would be taken for a disk that hangs."""
+"""Longest time that one job moves lines to the spool; a longer job would count as a hung disk."""
 SPOOL_RETRY_S = 1.0
 
 
+class Batch(NamedTuple):
+    """The oldest undelivered lines."""
+
+    lines: list[bytes]
+    is_spooled: bool
+    position: int
+    """If not spooled: the queue's ``acknowledged`` at the first line."""
+
+
 class UndeliveredLines:
-    """``spool`` is closed with it."""
+    """``close`` closes the spool as well."""
 
     def __init__(self, spool: Spool | None, disk: DiskWorker) -> None:
         self.queue = LineQueue()
         self.lock = threading.Lock()
         """Guards the queue."""
-        self.news = threading.Condition(self.lock)
-        """Who delivers waits for it."""
+        self.changed = threading.Condition(self.lock)
+        """The delivering thread waits for it."""
         self.spool = spool
         self._disk = disk
         self._retry_s = 0.0
-        self._owed = 0
-        """So many of the spool's first lines were delivered, and are yet to leave it."""
+        self._delivered_from_spool = 0
+        """Number of the spool's oldest lines that were delivered and that the spool does not know about yet."""
         self._moving: bytes | None = None
-        """The first line of the queue, while it is written to the spool."""
-        self._is_passed = False
-        """That one was delivered meanwhile, in its turn."""
-        self._overtakes = False
-        """The lines that are being delivered are not the spool's, which holds older ones."""
+        """The queue's oldest line, while it is written to the spool."""
+        self._is_moving_delivered = False
+        """Whether that line was delivered meanwhile, in its turn."""
+        self._bypasses_spool = False
+        """Whether the batch comes from the queue although the spool has older lines."""
         self._is_closed = False
-        self._damage_told = False
-        self._is_inherited = not self.is_spool_empty
-        """The first lines in the spool are an earlier run's, which may have delivered them before it was killed."""
+        self._has_reported_damage = False
+        self._has_lines_of_previous_run = not self.is_spool_empty
+        """The previous run may have delivered the spool's first lines before it was killed."""
 
     @property
     def is_spool_empty(self) -> bool:
@@ -56,58 +66,62 @@ class UndeliveredLines:
         return not self.queue.first() and self.is_spool_empty
 
     @property
-    def hangs(self) -> bool:
-        """Whether the disk does at this moment."""
+    def is_disk_hung(self) -> bool:
         return self.spool is not None and self._disk.is_hung()
 
-    def keep(self, *, waits: bool = True) -> None:
-        """Have the queue moved into the spool, as far as that has room; wait for that, unless it hangs."""
+    def spool_queue(self, *, wait: bool = True) -> None:
+        """Move the queue to the spool, as far as that has room; ``wait`` for it, unless the disk hangs."""
         if self.spool is not None:
             self._disk.submit(self._move)
-            if waits:
+            if wait:
                 self._disk.wait_idle()
 
-    def first(self, count: int, delivered: Callable[[], set[RecordId]]) -> tuple[list[bytes], bool, int]:
-        """The oldest lines; whether they are spooled; if not, the value of ``acknowledged`` at the first of them.
+    def first_batch(self, count: int, read_recent_ids: Callable[[], set[RecordId]]) -> Batch:
+        """The oldest lines, ``count`` at most.
 
-        ``delivered`` tells what the sink has already.  Raises OSError where the spool cannot be read now.
+        ``read_recent_ids`` returns the ids of the records that the sink already has.
+
+        Raises OSError if the spool cannot be read now.
         """
-        self._overtakes = False
+        self._bypasses_spool = False
         if self.spool is not None and not self.spool.is_empty:
-            known = delivered() if self._is_inherited else set()
+            delivered = read_recent_ids() if self._has_lines_of_previous_run else set()
             try:
-                lines = self._disk.run(partial(self._first_spooled, self.spool, count, known))
+                lines = self._disk.run(partial(self._first_spooled, self.spool, count, delivered))
             except TimeoutError:
-                lines, self._overtakes = [], True
+                lines, self._bypasses_spool = [], True
             if lines:
-                return lines, True, 0
+                return Batch(lines, True, 0)
         with self.lock:
-            may = self._overtakes or self.is_spool_empty
-            return self.queue.first(count) if may else [], False, self.queue.acknowledged
+            is_queue_first = self._bypasses_spool or self.is_spool_empty
+            return Batch(self.queue.first(count) if is_queue_first else [], False, self.queue.acknowledged)
 
-    def delivered(self, count: int, is_spooled: bool, begin: int) -> None:
-        """So many of the lines that ``first`` had told were delivered."""
+    def acknowledge(self, batch: Batch, count: int) -> None:
+        """The first ``count`` lines of the batch were delivered."""
         with self.lock:
             if self._is_closed:
                 return
             spooled = count
-            if not is_spooled:  # they may have been moved to the spool meanwhile, where they are the first
-                spooled = min(count, self.queue.acknowledged - begin)
+            if not batch.is_spooled:  # some may have been moved to the spool meanwhile, where they are the oldest
+                spooled = min(count, self.queue.acknowledged - batch.position)
                 self.queue.acknowledge(count - spooled)
                 if count > spooled and self._moving is not None:
-                    self._moving, self._is_passed = None, not self._overtakes
-            if self._overtakes or not spooled:
+                    self._moving, self._is_moving_delivered = None, not self._bypasses_spool
+            if self._bypasses_spool or not spooled:
                 return
-            self._owed += spooled
-        self._disk.submit(self._pass_over)
+            self._delivered_from_spool += spooled
+        self._disk.submit(self._advance_spool)
 
-    def recent(self) -> set[RecordId]:
-        """What the last lines in the spool tell of.  Raises TimeoutError where the disk hangs."""
+    def read_recent_ids(self) -> set[RecordId]:
+        """Ids of the latest records in the spool.
+
+        Raises TimeoutError if the disk hangs.
+        """
         spool = self.spool
         return self._disk.run(lambda: extract_record_ids(spool.recent())) if spool is not None else set()
 
     def set_aside(self, lines: list[bytes]) -> bool:
-        """Keep lines that are never delivered; False: not all of them."""
+        """Store rejected lines; return whether all of them were stored."""
         spool = self.spool
         if spool is None:
             return False
@@ -117,11 +131,13 @@ class UndeliveredLines:
             return False
 
     def close(self) -> int:
-        """Keep what can be kept; how many lines are left in memory, which are not acknowledged."""
+        """Spool the queue, as far as possible, and return the number of lines that are left and unacknowledged."""
+        if self._is_closed:
+            return 0
         self._retry_s = 0.0
         before = -1
         while before != (before := self.queue.lines):
-            self.keep()
+            self.spool_queue()
         with self.lock:
             self._is_closed = True
             left = self.queue.lines
@@ -130,7 +146,7 @@ class UndeliveredLines:
             self._disk.wait_idle()
         return left
 
-    # What follows is for the thread of the disk.
+    # The methods below run in the disk worker's thread.
 
     def _move(self) -> None:
         spool, now_s = self.spool, time.monotonic()
@@ -142,20 +158,20 @@ class UndeliveredLines:
                 break
         if complete := spool.take_complete():
             self._disk.submit_sync(partial(sync, complete))
-        with self.news:  # there may be something to deliver that was not there before
-            self.news.notify()
+        with self.changed:
+            self.changed.notify()
 
     def _move_first(self, spool: Spool) -> bool:
-        """Move the oldest line; False: there is none, or no room for it."""
+        """Move the oldest line; return False if there is none or if the spool has no room."""
         with self.lock:
             lines = self.queue.first()
             if not lines or self._is_closed:
                 return False
-            self._moving, self._is_passed = lines[0], False
-        is_kept = spool.append(lines[0])
+            self._moving, self._is_moving_delivered = lines[0], False
+        is_spooled = spool.append(lines[0])
         with self.lock:
             is_queued, self._moving = self._moving is not None, None
-            if not is_kept:
+            if not is_spooled:
                 self._retry_s = time.monotonic() + SPOOL_RETRY_S
                 return False
             if self._is_closed:
@@ -163,32 +179,32 @@ class UndeliveredLines:
             if is_queued:
                 self.queue.acknowledge()
             else:
-                self._owed += self._is_passed
+                self._delivered_from_spool += self._is_moving_delivered
         return True
 
-    def _pass_over(self) -> None:
-        if self.spool is not None and self._owed:
+    def _advance_spool(self) -> None:
+        if self.spool is not None and self._delivered_from_spool:
             with self.lock:
-                self._owed, owed = 0, self._owed
-            self.spool.advance(owed)
+                self._delivered_from_spool, count = 0, self._delivered_from_spool
+            self.spool.advance(count)
 
     def _close_spool(self) -> None:
         if self.spool is not None:
-            self._pass_over()
+            self._advance_spool()
             self.spool.close()
 
-    def _first_spooled(self, spool: Spool, count: int, known: set[RecordId]) -> list[bytes]:
-        """``known``: what was delivered already of what an earlier run has left."""
+    def _first_spooled(self, spool: Spool, count: int, delivered: set[RecordId]) -> list[bytes]:
+        """``delivered``: ids of records that the previous run has delivered."""
         if self._is_closed:
             return []
-        self._pass_over()
+        self._advance_spool()
         lines = spool.peek(count)
-        if self._is_inherited:
-            while lines and not known.isdisjoint(extract_record_ids(lines[:1])):
+        if self._has_lines_of_previous_run:
+            while lines and not delivered.isdisjoint(extract_record_ids(lines[:1])):
                 spool.advance(1)
                 lines = spool.peek(1)
-            self._is_inherited = False
-        if spool.skipped and not self._damage_told:
-            self._damage_told = True
-            warn(f"{spool.path} was damaged: what cannot be read is skipped and counted")
+            self._has_lines_of_previous_run = False
+        if spool.damaged and not self._has_reported_damage:
+            self._has_reported_damage = True
+            warn(f"{spool.path} is damaged: unreadable records are skipped and counted")
         return lines

@@ -109,7 +109,7 @@ def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = Fal
 def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host where nobody dies any more shows that an output fails, and that it works again; without CPU time else."""
     monkeypatch.setattr("tracer.delivery.metrics.WRITE_S", 0.05)
-    monkeypatch.setattr("tracer.delivery.metrics.LOOK_MAX_S", 0.4)
+    monkeypatch.setattr("tracer.delivery.metrics.POLL_MAX_S", 0.4)
     looks = []
 
     def states() -> list[OutputStatus]:
@@ -141,7 +141,7 @@ def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing happens, its time tells that oomtrace runs."""
-    for name, value in (("WRITE_S", 0.05), ("LOOK_MAX_S", 0.1), ("LOOK_IDLE_S", 0.1), ("FRESH_S", 0.5)):
+    for name, value in (("WRITE_S", 0.05), ("POLL_MAX_S", 0.1), ("POLL_IDLE_S", 0.1), ("REFRESH_S", 0.5)):
         monkeypatch.setattr(f"tracer.delivery.metrics.{name}", value)
     path = tmp_path / "x.prom"
     Metrics(lambda: 7, list, "bpf").publish([parse_endpoint(f"file:{path}")])

@@ -182,7 +182,7 @@ def test_cpu_time(opened: contextlib.ExitStack) -> None:
     metrics = Metrics(lambda: 7, list, "bpf")
     for number in range(SERIES_MAX):
         metrics.observe(kill(name=f"{number}" * 40))
-    server = MetricsServer("127.0.0.1", 0, metrics._answer)
+    server = MetricsServer("127.0.0.1", 0, metrics._respond)
     server.start()
     ask(server.port)
     ends_s, answers = time.monotonic() + 4, []
@@ -198,7 +198,9 @@ def test_cpu_time(opened: contextlib.ExitStack) -> None:
         each.start()
     for each in hammers:
         each.join()
-    assert thread_s("metrics") - spent_s < 1.0  # REST is nine times, and the first part of an answer goes before it
+    assert (
+        thread_s("metrics") - spent_s < 1.0
+    )  # REST_FACTOR is nine times, and the first part of an answer goes before it
     assert min(answers) > 100_000
 
 

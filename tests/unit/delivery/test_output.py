@@ -136,7 +136,7 @@ def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Capture
     assert kept(tmp_path) == ([0, 17, 60, 61] if spool else [])
     said = capfd.readouterr().err
     assert said.count("rejects a record: no mapping for it") == 1
-    assert (f" ({REJECTED_MAX_BYTES >> 20} MiB at most); all" if spool else "it is lost; all") in said
+    assert (f" ({REJECTED_MAX_BYTES >> 20} MiB at most); further" if spool else "are lost; further") in said
 
 
 def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
     wait_for(lambda: not output.failing)
     time.sleep(0.1)
     first, last = capfd.readouterr().err.splitlines()
-    assert re.search("it has taken nothing for [0-9]+ s; records are kept on disk, in ", first)
+    assert re.search("no data accepted for [0-9]+ s; records are kept on disk, in ", first)
     assert "secret" not in first.replace(sink.uri, "")
-    assert last.endswith("works again: 100 records caught up")
+    assert last.endswith("works again: 100 delayed records delivered")
 
 
 def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
@@ -230,7 +230,7 @@ def test_failing(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureF
     wait_for(lambda: (tmp_path / "x").read_bytes().count(b"\n") == 20)
     assert numbers_in(tmp_path / "x") == list(range(20))
     wait_for(lambda: kept(tmp_path) == [])
-    wait_for(lambda: "works again: 15 records caught up" in capfd.readouterr().err)
+    wait_for(lambda: "works again: 15 delayed records delivered" in capfd.readouterr().err)
 
 
 def test_error_of_a_network(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +366,7 @@ def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capf
     output.close(5)
     assert numbers(b"".join(sink.taken)) == list(range(210))
     assert output.damaged == 0
-    assert "the spool cannot be read (Too many open files); records are kept on disk" in capfd.readouterr().err
+    assert "cannot read the spool (Too many open files); records are kept on disk" in capfd.readouterr().err
 
 
 class Stuck(Spool):
@@ -447,14 +447,14 @@ def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
     undelivered = UndeliveredLines(spool, disk)
     for number in range(3):
         undelivered.queue.put(record(number))
-    lines, is_spooled, begin = undelivered.first(2, set)
-    assert lines == [record(0), record(1)]
-    undelivered.keep(waits=False)
+    batch = undelivered.first_batch(2, set)
+    assert batch.lines == [record(0), record(1)]
+    undelivered.spool_queue(wait=False)
     wait_for(lambda: undelivered._moving is not None)
-    undelivered.delivered(2, is_spooled, begin)
+    undelivered.acknowledge(batch, 2)
     spool.may.set()
     wait_for(disk.wait_idle)
-    assert undelivered.first(3, set)[0] == [record(2)]
+    assert undelivered.first_batch(3, set).lines == [record(2)]
 
 
 def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
@@ -463,17 +463,17 @@ def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
     undelivered = UndeliveredLines(spool, disk)
     spool.may.set()
     undelivered.queue.put(record(0))
-    undelivered.keep()
+    undelivered.spool_queue()
     spool.may.clear()
     undelivered.queue.put(record(1))
-    undelivered.keep(waits=False)
+    undelivered.spool_queue(wait=False)
     wait_for(disk.is_hung)
-    lines, is_spooled, begin = undelivered.first(2, set)
-    assert lines == [record(1)]
-    undelivered.delivered(1, is_spooled, begin)
+    batch = undelivered.first_batch(2, set)
+    assert batch.lines == [record(1)]
+    undelivered.acknowledge(batch, 1)
     spool.may.set()
     wait_for(disk.wait_idle)
-    assert undelivered.first(3, set) == ([record(0), record(1)], True, 0)
+    assert undelivered.first_batch(3, set) == ([record(0), record(1)], True, 0)
 
 
 class SlowToSync:

@@ -63,7 +63,7 @@ def test_next_run(tmp_path: Path) -> None:
         spool.close()
     spool = Spool(str(tmp_path), URI)
     assert drain(spool) == list(range(600, 1000))
-    assert spool.skipped == 0
+    assert spool.damaged == 0
     spool.close()
 
 
@@ -118,7 +118,7 @@ def test_disk_full(tmp_path: Path) -> None:
     assert segment.stat().st_size == 10_000
     keep(spool, 10, 20, 1000)
     assert drain(spool) == list(range(20))
-    assert spool.skipped == 0
+    assert spool.damaged == 0
     spool.close()
 
 
@@ -149,7 +149,7 @@ def test_damaged_segment(damage: Callable[[bytes], bytes], rest: list[int], skip
     spool = Spool(str(tmp_path), URI)
     keep(spool, 10, 20)
     assert drain(spool) == [*rest, *range(10, 20)]
-    assert spool.skipped == skipped
+    assert spool.damaged == skipped
     assert spool.is_empty
     assert os.listdir(spool.path) == ["uri"]
     spool.close()
@@ -178,7 +178,7 @@ def test_missing_segment(tmp_path: Path) -> None:
     for segment in (segments(spool)[0], segments(spool)[2]):
         segment.unlink()
     spool = Spool(str(tmp_path), URI)
-    assert spool.skipped == 2
+    assert spool.damaged == 2
     assert drain(spool) == [*range(263, 526), *range(789, 1500)]
     spool.close()
 
@@ -195,7 +195,7 @@ def test_segment_is_something_else(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 3)
     assert drain(spool) == [0, 1, 2]
-    assert spool.skipped == 3
+    assert spool.damaged == 3
     spool.close()
 
 
@@ -208,7 +208,7 @@ def test_folder_removed_meanwhile(tmp_path: Path) -> None:
     Path(spool.path).rmdir()
     assert not spool.append(record(3))
     assert drain(spool) == []
-    assert spool.skipped == 3
+    assert spool.damaged == 3
     spool.close()
 
 
@@ -240,7 +240,7 @@ def test_no_descriptor_is_free(again: bool, tmp_path: Path) -> None:
             spool.peek(1)
     assert len(segments(spool)) == 2
     assert drain(spool) == list(range(350, 600))
-    assert spool.skipped == 0
+    assert spool.damaged == 0
     assert spool.is_empty
     spool.close()
 
@@ -288,7 +288,7 @@ def test_error_that_passes(number: int, tmp_path: Path, monkeypatch: pytest.Monk
             spool.advance(len(lines))
     assert calls > 100
     assert delivered == list(range(600))
-    assert spool.skipped == 0
+    assert spool.damaged == 0
     monkeypatch.undo()
     spool.close()
 
@@ -301,7 +301,7 @@ def test_segment_goes_while_it_is_delivered(tmp_path: Path) -> None:
     segments(spool)[1].unlink()
     os.truncate(segments(spool)[1], 500_500)  # the third: 125 lines and half a line are left
     assert drain(spool) == [*range(100, 263), *range(526, 651), *range(789, 1000)]
-    assert spool.skipped == 263 + 138
+    assert spool.damaged == 263 + 138
     spool.close()
 
 
@@ -340,16 +340,16 @@ def test_links(tmp_path: Path) -> None:
     """Root does not keep records where somebody's link leads."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    with pytest.raises(TracerError, match=r"no folder: .*links are not followed"):
+    with pytest.raises(TracerError, match=r"not a directory: .*links are not followed"):
         Spool(f"{tmp_path}/link", URI)
     spool = Spool(f"{tmp_path}/real", URI)
     spool.close()
     Path(spool.path).rename(tmp_path / "elsewhere")
     Path(spool.path).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TracerError, match="no folder"):
+    with pytest.raises(TracerError, match="not a directory"):
         Spool(f"{tmp_path}/real", URI)
     (tmp_path / "file").touch()
-    with pytest.raises(TracerError, match="no folder"):
+    with pytest.raises(TracerError, match="not a directory"):
         Spool(f"{tmp_path}/file", URI)
     with pytest.raises(TracerError, match=r"No such file.*--state"):
         Spool(f"{tmp_path}/no/such", URI)
@@ -412,12 +412,12 @@ class Model:
 
     def again(self, in_order: bool) -> None:
         """End the process, in order or by a signal, which leaves all files as they are."""
-        self.skipped += self.spool.skipped
+        self.skipped += self.spool.damaged
         if in_order:
             self.spool.close()
         else:  # as the kernel does: descriptors are closed, and nothing else happens
             self.spool._close_reader()
-            for descriptor in {self.spool._folder, self.spool._appending, self.spool._cursor} - {None}:
+            for descriptor in {self.spool._directory, self.spool._appending, self.spool._cursor} - {None}:
                 os.close(descriptor)  # type: ignore[arg-type]
         self.spool = Spool(self.folder, URI, max_bytes=8000)
         self.last = -1
@@ -467,7 +467,7 @@ def test_whatever_happens(wanted: list[tuple[str, int]]) -> None:
         lost = model.kept - model.delivered
         assert model.is_damaged or not lost
         if not (model.is_removed and model.is_cursor_damaged):  # the first segment may be missing, and nobody knows
-            assert not lost or model.skipped + model.spool.skipped, "what is lost is counted"
+            assert not lost or model.skipped + model.spool.damaged, "what is lost is counted"
         assert model.spool.is_empty
         model.spool.close()
     spool_module.SEGMENT_BYTES = before

@@ -157,7 +157,7 @@ def test_outputs_that_come_again() -> None:
     stream = Stream(outputs[:1], HOST, 8192, [])
     for output, count in zip(outputs, (3, 2), strict=True):
         stream.exchange([output])
-        output._refusals.rejected = count
+        output._rejections.rejected = count
         stream.settle()
     stream.stop(None, 0, 0, 0)
     stream.close()

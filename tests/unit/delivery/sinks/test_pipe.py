@@ -114,7 +114,7 @@ def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixt
             output.put(record(number))
         output.close(1)
     assert (output.acknowledged, output.dropped) == (1 + is_spooled, 0)
-    assert capfd.readouterr().err == "oomtrace: stdout is gone for good: Broken pipe\n"
+    assert capfd.readouterr().err == "oomtrace: stdout is closed permanently: Broken pipe\n"
     reader, writer = os.pipe()
     with standard_output(writer) as sink:  # the next start
         output = Output(sink, Spool(str(tmp_path), "stdout"))
