@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
 from tests.harness.mounts import mount_missing
-from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat, cgroup, eat, hierarchy, pytest_configure
-from tests.reliability.conftest import first_runs, runs
+from tests.reliability.conftest import daemon, fresh_daemon
 
 from .certificates import Certificates
 from .certificates import make as make_certificates
 from .program import Program
 
-__all__ = ["cgroup", "eat", "first_runs", "hierarchy", "pytest_configure", "runs"]
+__all__ = ["cgroup", "daemon", "eat", "fresh_daemon", "hierarchy", "pytest_configure"]
 
 Kill = Callable[..., set[int]]
 Start = Callable[..., Program]
@@ -75,14 +75,14 @@ def start_program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
 
 
 PROGRAMS: pytest.StashKey[list[Program]] = pytest.StashKey()
-RUNS: pytest.StashKey[Runs] = pytest.StashKey()
+DAEMON: pytest.StashKey[Daemon] = pytest.StashKey()
 
 
 @pytest.fixture(autouse=True)
-def told(request: pytest.FixtureRequest) -> None:
-    """What the tracer says belongs to the report of a test that fails."""
-    if "runs" in request.fixturenames:
-        request.node.stash[RUNS] = request.getfixturevalue("runs")
+def remember_daemon(request: pytest.FixtureRequest) -> None:
+    """Remember the daemon for the report of a test that fails."""
+    if "daemon" in request.fixturenames:
+        request.node.stash[DAEMON] = request.getfixturevalue("daemon")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,6 +94,6 @@ def pytest_runtest_makereport(
     if report.failed and call.when == "call":
         for program in item.stash.get(PROGRAMS, []):
             report.sections.append((f"{program.name} says", program.said()))
-        if tracer := item.stash.get(RUNS, None):
-            report.sections.append(("the tracer says", tracer.said()[-8192:]))
+        if started := item.stash.get(DAEMON, None):
+            report.sections.append(("the daemon says", started.stderr()[-8192:]))
     return report

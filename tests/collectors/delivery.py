@@ -3,8 +3,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from tests.harness.daemon import Daemon
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 
 Key = tuple[str, str]
 
@@ -19,10 +19,10 @@ def once(records: Iterable[Record]) -> list[Record]:
     return list({key(record): record for record in reversed(list(records))}.values())[::-1]
 
 
-def check_delivered(runs: Runs, received: Sequence[Record], *, in_order: bool = True) -> None:
+def check_delivered(daemon: Daemon, received: Sequence[Record], *, in_order: bool = True) -> None:
     """All records; doubles are the same record again.  ``received`` are records as in docs/record.md."""
     assert received, "nothing was received"
-    written = once(runs.records())
+    written = once(daemon.records())
     keys, wanted = [key(record) for record in once(received)], [key(record) for record in written]
     assert keys == wanted if in_order else sorted(keys) == sorted(wanted)
     by_key = {key(record): record for record in written}

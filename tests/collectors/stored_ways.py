@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
-from tests.harness.runs import Runs
 from tracer.base.clock import parse_rfc3339
 
 from .delivery import once
@@ -53,12 +53,12 @@ def wait_for_kills(store: VictoriaLogs, name: str, way: Way, count: int) -> None
     wait_until(f"{count} kills are there by {name}", lambda: kills(store, name, way) >= count, ARRIVES_S)
 
 
-def check_all(runs: Runs, store: VictoriaLogs, name: str, way: Way) -> None:
+def check_all(daemon: Daemon, store: VictoriaLogs, name: str, way: Way) -> None:
     """Once the tracer has stopped."""
-    count = len(once(runs.records()))
+    count = len(once(daemon.records()))
     # A store may show a later batch before an earlier one.
     wait_until(f"all are there by {name}", lambda: len(keys(came(store, name, way))) >= count, ARRIVES_S)
-    check(runs, store, name, way)
+    check(daemon, store, name, way)
 
 
 Came = tuple[str, str | None, int]
@@ -80,9 +80,9 @@ def keys(found: list[Came]) -> set[tuple[str, str | int]]:
     return {(kind, time if id_ is None else id_) for kind, id_, time in found}
 
 
-def check(runs: Runs, store: VictoriaLogs, name: str, way: Way) -> None:
+def check(daemon: Daemon, store: VictoriaLogs, name: str, way: Way) -> None:
     """All that the tracer has written into the file beside it is there, and each kill is found by its fields."""
-    written = once(runs.records())
+    written = once(daemon.records())
     expected = [(record["type"], record.get("id"), parse_rfc3339(record["time"]) or 0) for record in written]
     found = came(store, name, way)
     assert keys(found) == keys(expected), name

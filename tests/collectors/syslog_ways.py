@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 from tracer.encoding.styles import flat
 
 from .certificates import Certificates
@@ -42,7 +42,7 @@ class Ways(NamedTuple):
         return [word for uri in uris for word in ("--output", uri)]
 
 
-def check_ways(runs: Runs, kill: Kill, program: Program, ways: Ways, received: Callable[[], list[Message]]) -> None:
+def check_ways(daemon: Daemon, kill: Kill, program: Program, ways: Ways, received: Callable[[], list[Message]]) -> None:
     """``received`` gives what has come: a ``way`` of NAMES, and what stands in the message."""
 
     def by(way: str) -> list[Message]:
@@ -51,17 +51,17 @@ def check_ways(runs: Runs, kill: Kill, program: Program, ways: Ways, received: C
     def have_all(victims: set[int]) -> bool:
         return all(victims <= killed(map(record, by(way))) for way in NAMES)
 
-    runs.start(*ways.outputs())
+    daemon.start(*ways.outputs())
     victims = kill(5)
     wait_until("each way has them", lambda: have_all(victims), ARRIVES_S)
     program.kill()
     victims |= kill(5)
     program.start()
     wait_until("each way has those of the meantime", lambda: have_all(victims), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     wait_until("the last are there", lambda: all(record(by(way)[-1])["type"] == "stop" for way in NAMES), ARRIVES_S)
     for way in NAMES:
-        check_delivered(runs, [record(each) for each in by(way)])
+        check_delivered(daemon, [record(each) for each in by(way)])
         for each in by(way):
             check_header(each, record(each), "local3" if way == "unix" else "daemon")
 

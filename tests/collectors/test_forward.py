@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import ROOT, wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 
 from . import certificates
 from .conftest import Kill, Start
@@ -60,11 +60,11 @@ def _exact(fields: dict[str, Any]) -> Any:
     return int(fields["int"]) if list(fields) == ["int"] else fields
 
 
-def test_killed_and_restarted(runs: Runs, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
+def test_killed_and_restarted(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """Over TCP: tag, time and every field arrive; what happens while nobody is there comes later."""
     port = free_port()
     server = Server(modules, tmp_path, start_program, {"port": port, "host": "127.0.0.1"})
-    runs.start("--output", f"forward://127.0.0.1:{port}/oomtrace")
+    daemon.start("--output", f"forward://127.0.0.1:{port}/oomtrace")
     victims = kill(5)
     wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
     server.program.kill()
@@ -72,25 +72,25 @@ def test_killed_and_restarted(runs: Runs, modules: Path, kill: Kill, start_progr
     server.program.start()
     victims |= kill(20, pause_ms=20)
     wait_until("all are there", lambda: victims <= killed(server.records()), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     wait_until("so is the stop", lambda: server.records()[-1]["type"] == "stop", ARRIVES_S)
-    check_delivered(runs, server.records())
+    check_delivered(daemon, server.records())
     for tag, time, record in server.got():
         assert tag == "oomtrace"
         assert time.partition(".")[2] == record["time"].removesuffix("Z").partition(".")[2]
 
 
-def test_unix(runs: Runs, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
+def test_unix(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """Over a UNIX socket, with the tag that is wanted."""
     path = tmp_path / "fluent.sock"
     server = Server(modules, tmp_path, start_program, {"path": str(path)})
-    runs.start("--output", f"forward+unix:{path}?tag=kernel.oom")
+    daemon.start("--output", f"forward+unix:{path}?tag=kernel.oom")
     victims = kill(3)
     wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
     assert {tag for tag, _, _ in server.got()} == {"kernel.oom"}
 
 
-def test_tls_and_key(runs: Runs, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
+def test_tls_and_key(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """With TLS, a key and a user; a wrong key and a wrong password are told, and neither is shown."""
     made, port = certificates.make(tmp_path), free_port()
     tls = {"cert": str(made.server), "key": str(made.server_key)}
@@ -100,12 +100,12 @@ def test_tls_and_key(runs: Runs, modules: Path, kill: Kill, start_program: Start
         (tmp_path / name).write_text(f"{secret}\n")
         (tmp_path / name).chmod(0o600)
     uri = f"forward+tls://127.0.0.1:{port}/oom?ca-file={made.authority}&user=oomtrace"
-    runs.start(
+    daemon.start(
         *("--output", f"{uri}&shared-key-file={tmp_path}/other&password-file={tmp_path}/password&name=key"),
         *("--output", f"{uri}&shared-key-file={tmp_path}/key&password-file={tmp_path}/other&name=user"),
         *("--output", f"{uri}&shared-key-file={tmp_path}/key&password-file={tmp_path}/password&name=right"),
     )
     victims = kill(3)
     wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
-    wait_until("both are told", lambda: runs.said().count("it refuses the key or the user") == 2, ARRIVES_S)
-    assert not any(secret in runs.said() for secret in ("the key'", "a secret", "no secret"))
+    wait_until("both are told", lambda: daemon.stderr().count("it refuses the key or the user") == 2, ARRIVES_S)
+    assert not any(secret in daemon.stderr() for secret in ("the key'", "a secret", "no secret"))

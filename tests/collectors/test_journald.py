@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
+from tests.harness.daemon import Daemon
 from tests.harness.environment import require, wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
 from tracer.delivery.sinks.open import open_uri
 
@@ -86,19 +86,19 @@ def unit(hierarchy: Hierarchy) -> Iterator[Cgroup]:
     group.remove()
 
 
-def test_journald(runs: Runs, journal: Journal, kill: Kill) -> None:
+def test_journald(daemon: Daemon, journal: Journal, kill: Kill) -> None:
     """All records, in order, though journald is killed meanwhile; each field by its name."""
     program = journal.start()
-    runs.start("--output", f"journald:{journal.socket}")
+    daemon.start("--output", f"journald:{journal.socket}")
     victims = kill(5)
     wait_until("they are there", lambda: victims <= killed(journal.records()), ARRIVES_S)
     program.kill()
     victims |= kill(5)
     program.start()
     wait_until("all are there", lambda: victims <= killed(journal.records()), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     wait_until("the last is there", lambda: journal.records()[-1]["type"] == "stop", ARRIVES_S)
-    check_delivered(runs, journal.records())
+    check_delivered(daemon, journal.records())
     for entry in journal.entries("OOMTRACE_TYPE=oom_kill"):
         record = json.loads(entry["OOMTRACE_RECORD"])
         assert entry["PRIORITY"] == "3"
@@ -108,14 +108,14 @@ def test_journald(runs: Runs, journal: Journal, kill: Kill) -> None:
         assert entry["OBJECT_COMM"] == record["victim"]["comm"]
 
 
-def test_what_journalctl_shows(runs: Runs, journal: Journal, unit: Cgroup, eat: Eat) -> None:
+def test_what_journalctl_shows(daemon: Daemon, journal: Journal, unit: Cgroup, eat: Eat) -> None:
     """A unit's log has the kill of its process, whose name has a newline; the catalog explains it."""
     journal.start()
-    runs.start("--output", f"journald:{journal.socket}")
+    daemon.start("--output", f"journald:{journal.socket}")
     name = "a\nMESSAGE=evil"
     victim = eat(16, unit, comm=name, extra=["two\nlines"]).die().pid
     wait_until("it is there", lambda: victim in killed(journal.records()), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     (entry,) = journal.entries("--unit=shop.service", "OOMTRACE_TYPE=oom_kill")
     assert entry["OOMTRACE_VICTIM_PID"] == str(victim)
     assert entry["OOMTRACE_VICTIM_COMM"] == entry["OBJECT_COMM"] == name

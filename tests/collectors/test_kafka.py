@@ -14,9 +14,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 
 from . import certificates
 from .configuration import adapted
@@ -110,10 +110,10 @@ def make_topic(client: Client) -> bool:
     return True
 
 
-def test_killed_and_restarted(runs: Runs, broker: Program, port: int, read: Read, kill: Kill) -> None:
+def test_killed_and_restarted(daemon: Daemon, broker: Program, port: int, read: Read, kill: Kill) -> None:
     """What happens while there is no broker comes when there is one; keyed by host, with type and id in headers."""
     first = read(port)
-    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=5")
+    daemon.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=5")
     victims = kill(5)
     wait_until("they are there", lambda: victims <= killed(first.records()), ARRIVES_S)
     broker.kill()
@@ -123,9 +123,9 @@ def test_killed_and_restarted(runs: Runs, broker: Program, port: int, read: Read
     second = read(port)
     victims |= kill(5)
     wait_until("all are there", lambda: victims <= killed(first.records() + second.records()), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     wait_until("so is the stop", lambda: second.records()[-1]["type"] == "stop", ARRIVES_S)
-    check_delivered(runs, first.records() + second.records())
+    check_delivered(daemon, first.records() + second.records())
     for message in first.messages + second.messages:
         record = json.loads(message.value() or b"")
         assert message.key() == record["host"]["name"].encode()
@@ -133,27 +133,29 @@ def test_killed_and_restarted(runs: Runs, broker: Program, port: int, read: Read
         assert message.headers() == [(name, value.encode()) for name, value in told]
 
 
-def test_hangs_within_a_storm(runs: Runs, broker: Program, port: int, read: Read, kill: Kill, tmp_path: Path) -> None:
+def test_hangs_within_a_storm(
+    daemon: Daemon, broker: Program, port: int, read: Read, kill: Kill, tmp_path: Path
+) -> None:
     """A broker that stops answering for longer than the timeout: batches come again, and nothing is out of order."""
     reader, properties = read(port), adapted("kafka/oomtrace.properties", {}, tmp_path)
-    runs.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&config-file={properties}")
+    daemon.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&config-file={properties}")
     assert broker.process is not None
     storm: set[int] = set()
     thread = Thread(target=lambda: storm.update(kill(40, pause_ms=50)))
     thread.start()
     wait_until("it has begun", lambda: killed(reader.records()), ARRIVES_S)
     os.kill(broker.process.pid, signal.SIGSTOP)
-    wait_until("that is noticed", lambda: "no answer within 2 s" in runs.said(), ARRIVES_S)
+    wait_until("that is noticed", lambda: "no answer within 2 s" in daemon.stderr(), ARRIVES_S)
     os.kill(broker.process.pid, signal.SIGCONT)
     thread.join()
     assert len(storm) == 40
-    runs.stop()
+    daemon.stop()
     wait_until("all are there", lambda: reader.records()[-1]["type"] == "stop", ARRIVES_S)
     assert storm <= killed(reader.records())
-    check_delivered(runs, reader.records())
+    check_delivered(daemon, reader.records())
 
 
-def test_tls(runs: Runs, port: int, read: Read, kill: Kill, start_program: Start, tmp_path: Path) -> None:
+def test_tls(daemon: Daemon, port: int, read: Read, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """Through TLS, whose certificate is checked: with another authority's nothing goes out, and that is said."""
     outside = free_port()
     start_broker(port, outside, start_program)
@@ -164,11 +166,11 @@ def test_tls(runs: Runs, port: int, read: Read, kill: Kill, start_program: Start
     tls: Client = {"security.protocol": "ssl", "ssl.ca.location": str(made.authority)}
     make_topic({"bootstrap.servers": f"127.0.0.1:{outside}", **tls})
     uri = f"kafka+tls://127.0.0.1:{outside}/{TOPIC}?timeout=5&ca-file="
-    runs.start("--output", f"{uri}{made.stranger}")
+    daemon.start("--output", f"{uri}{made.stranger}")
     kill(1)
-    wait_until("it is refused", lambda: "certificate verify failed" in runs.said(), ARRIVES_S)
-    runs.stop()
-    runs.start("--output", f"{uri}{made.authority}&name=right")
+    wait_until("it is refused", lambda: "certificate verify failed" in daemon.stderr(), ARRIVES_S)
+    daemon.stop()
+    daemon.start("--output", f"{uri}{made.authority}&name=right")
     victims = kill(3)
     reader = read(outside, tls)
     wait_until("they are there", lambda: victims <= killed(reader.records()), ARRIVES_S)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 
 from . import certificates
 from .certificates import Certificates
@@ -87,11 +87,11 @@ class Subscriber:
         return [record for _, record in self.got()]
 
 
-def test_killed_and_restarted(runs: Runs, broker: Broker, kill: Kill, start_program: Start) -> None:
+def test_killed_and_restarted(daemon: Daemon, broker: Broker, kill: Kill, start_program: Start) -> None:
     """What happens while there is no broker, or nobody who listens, comes when there is."""
-    runs.start("--output", broker.uri)
+    daemon.start("--output", broker.uri)
     victims = kill(2)
-    wait_until("nobody listens", lambda: f"nobody has subscribed to {TOPIC}" in runs.said(), ARRIVES_S)
+    wait_until("nobody listens", lambda: f"nobody has subscribed to {TOPIC}" in daemon.stderr(), ARRIVES_S)
     subscriber = Subscriber(broker, start_program)
     victims |= kill(5)
     wait_until("they are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
@@ -100,22 +100,22 @@ def test_killed_and_restarted(runs: Runs, broker: Broker, kill: Kill, start_prog
     broker.program.start()
     victims |= kill(5)
     wait_until("all are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
-    runs.stop()
+    daemon.stop()
     wait_until("so is the stop", lambda: subscriber.records()[-1]["type"] == "stop", ARRIVES_S)
-    check_delivered(runs, subscriber.records())
+    check_delivered(daemon, subscriber.records())
     for properties, record in subscriber.got():
         told = {"type": record["type"], "id": record.get("id"), "host": record["host"]["name"]}
         assert properties == " ".join(f"{name}:{value}" for name, value in told.items() if value is not None)
 
 
-def test_tls(runs: Runs, broker: Broker, kill: Kill, start_program: Start) -> None:
+def test_tls(daemon: Daemon, broker: Broker, kill: Kill, start_program: Start) -> None:
     """The broker's certificate is checked, and it checks the password: both are told, and neither password is."""
     uri = broker.uri.replace("mqtt://", "mqtts://").replace(f":{broker.port}/", f":{broker.tls_port}/")
     wrong = broker.folder / "wrong"
     wrong.write_text("nobody's secret")
     wrong.chmod(0o600)
     subscriber = Subscriber(broker, start_program)
-    runs.start(
+    daemon.start(
         *("--output", f"{uri}&name=stranger&ca-file={broker.made.stranger}"),
         *("--output", f"{uri.replace('/password', '/wrong')}&name=wrong&ca-file={broker.made.authority}"),
         *("--output", f"{uri}&name=right&ca-file={broker.made.authority}"),
@@ -123,12 +123,12 @@ def test_tls(runs: Runs, broker: Broker, kill: Kill, start_program: Start) -> No
     victims = kill(3)
     wait_until("they are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
     said = ("CERTIFICATE_VERIFY_FAILED", "the broker answers: Not authorized")
-    wait_until("both are told", lambda: all(words in runs.said() for words in said), ARRIVES_S)
-    assert "secret" not in runs.said()
+    wait_until("both are told", lambda: all(words in daemon.stderr() for words in said), ARRIVES_S)
+    assert "secret" not in daemon.stderr()
 
 
-def test_forbidden_topic(runs: Runs, broker: Broker, kill: Kill) -> None:
+def test_forbidden_topic(daemon: Daemon, broker: Broker, kill: Kill) -> None:
     """A broker that drops what it acknowledges says so in MQTT 5: nothing counts as delivered."""
-    runs.start("--output", broker.uri.replace(f"/{TOPIC}?", "/elsewhere?"))
+    daemon.start("--output", broker.uri.replace(f"/{TOPIC}?", "/elsewhere?"))
     kill(1)
-    wait_until("that is told", lambda: "the broker refuses it: Not authorized" in runs.said(), ARRIVES_S)
+    wait_until("that is told", lambda: "the broker refuses it: Not authorized" in daemon.stderr(), ARRIVES_S)

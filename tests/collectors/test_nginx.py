@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from tests.harness.runs import Runs
+from tests.harness.daemon import Daemon
 
 from .certificates import Certificates
 from .configuration import adapted
@@ -28,7 +28,7 @@ http {{
 """
 
 
-def test_limits(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
+def test_limits(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
     """Requests that are too large, too many, not answered in time or reset lose nothing; a new token is read."""
     store, port = VictoriaLogs(tmp_path, start_program), free_port()
     places = {
@@ -49,9 +49,9 @@ def test_limits(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path, ce
     options = f"token-file={token}&ca-file={certificates.authority}&cert-file={certificates.client}"
     query = "_time_field%3Dtime%26_msg_field%3Dtype%26_stream_fields%3Dhost.name%26extra_fields%3Dway%3Dnginx"
     uri = f"https://localhost:{port}/insert/jsonline?{options}&key-file={certificates.client_key}&query={query}"
-    runs.start("--output", uri)
+    daemon.start("--output", uri)
     kill(2)
-    runs.wait_for_kills(2)
+    daemon.wait_for_kills(2)
     token.write_text("geheim\n")
     wait_for_kills(store, "nginx", NDJSON, 2)
     nginx.kill()
@@ -61,13 +61,13 @@ def test_limits(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path, ce
     assert store.program.process is not None
     os.kill(store.program.process.pid, signal.SIGSTOP)
     kill(3)
-    runs.wait_for_kills(17)
+    daemon.wait_for_kills(17)
     nginx.restart()
     os.kill(store.program.process.pid, signal.SIGCONT)
     wait_for_kills(store, "nginx", NDJSON, 17)
-    runs.stop()
-    check_all(runs, store, "nginx", NDJSON)
+    daemon.stop()
+    check_all(daemon, store, "nginx", NDJSON)
     statuses = set(re.findall(r'" (\d{3}) ', (tmp_path / "access.log").read_text()))
     assert {"200", "401", "413", "429"} <= statuses, statuses
-    assert "geheim" not in runs.said()
-    assert "it answers 401" in runs.said()
+    assert "geheim" not in daemon.stderr()
+    assert "it answers 401" in daemon.stderr()

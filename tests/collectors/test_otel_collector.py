@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from tests.harness.runs import Runs
+from tests.harness.daemon import Daemon
 
 from .configuration import adapted
 from .conftest import Kill, Start
@@ -13,7 +13,7 @@ from .stored_ways import OTLP, check_all, wait_for_kills
 from .victoria_logs import VictoriaLogs
 
 
-def test_passed_on(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path) -> None:
+def test_passed_on(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path) -> None:
     """All records, with OpenTelemetry's names of fields."""
     store, port = VictoriaLogs(tmp_path, start_program), free_port()
     places = {
@@ -23,17 +23,17 @@ def test_passed_on(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path)
     }
     own = adapted("otel-collector/oomtrace.yaml", places, tmp_path)
     collector = start_program("otelcol", [OTELCOL.build(), f"--config={own}"], accepts(port))
-    runs.start("--output", f"otlp+http://127.0.0.1:{port}")
+    daemon.start("--output", f"otlp+http://127.0.0.1:{port}")
     kill(3)
     wait_for_kills(store, "otelcol", OTLP, 3)
     collector.kill()
     kill(3)
-    runs.wait_for_kills(6)
+    daemon.wait_for_kills(6)
     store.program.stop()
     collector.start()
     kill(2)
-    runs.wait_for_kills(8)
+    daemon.wait_for_kills(8)
     store.program.start()
     wait_for_kills(store, "otelcol", OTLP, 8)
-    runs.stop()
-    check_all(runs, store, "otelcol", OTLP)
+    daemon.stop()
+    check_all(daemon, store, "otelcol", OTLP)

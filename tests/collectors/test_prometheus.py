@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.environment import PATIENCE, wait_until
-from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import CONFIGURATIONS, adapted
@@ -57,7 +57,7 @@ def samples(text: str) -> dict[str, float]:
     return {name: float(number) for name, _, number in (line.rpartition(" ") for line in lines)}
 
 
-def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
+def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
     """Prometheus has as many kills as there are records, by place; it is killed and restarted in between."""
     shown, own, exported = free_port(), free_port(), tmp_path / "oomtrace.prom"
     shutil.copy(CONFIGURATIONS / "prometheus" / "oomtrace.rules.yml", tmp_path)
@@ -70,13 +70,13 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     config.write_text(yaml.safe_dump(jobs))
     flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{own}"]
     program = start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))
-    runs.start("--metrics", f"127.0.0.1:{shown}", "--metrics", f"file:{exported}", *only(cgroup))
+    daemon.start("--metrics", f"127.0.0.1:{shown}", "--metrics", f"file:{exported}", *only(cgroup))
 
     wait_until("it is scraped", lambda: value(own, 'oomtrace_oom_kills_total{scope="memcg"}') >= 0, SCRAPED_S)
     kill(5)
     program.restart()
     kill(7)
-    wait_until("all are told", lambda: len(told(runs)) == 12)
+    wait_until("all are told", lambda: len(told(daemon)) == 12)
 
     def has(query: str, number: float) -> bool:
         return value(own, query) == number
@@ -84,27 +84,29 @@ def test_scraped(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, t
     for job in ("oomtrace", *pods):
         of = f'job="{job}"'
         counted = f"sum(oomtrace_oom_kills_total{{{of}}})"
-        wait_until("all are counted", partial(has, counted, len(told(runs))), SCRAPED_S)
-        assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(told(runs))
-        assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(told(runs))
-        assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(told(runs))
+        wait_until("all are counted", partial(has, counted, len(told(daemon))), SCRAPED_S)
+        assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(told(daemon))
+        assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(told(daemon))
+        assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(told(daemon))
         assert value(own, f"time() - max(oomtrace_victim_last_oom_kill_timestamp_seconds{{{of}}})") < 120
         assert value(own, f"oomtrace_build_info{{{of}}}") == 1
-        assert value(own, f'oomtrace_output_failing{{{of},output="file:{runs.output}"}}') == 0
+        assert value(own, f'oomtrace_output_failing{{{of},output="file:{daemon.output}"}}') == 0
         for found in ask(own, f"oomtrace_victim_oom_kills_total{{{of}}}"):
             assert "victim_pod" not in found["metric"], "the victims are in no pod, whatever the target's labels are"
     wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90 * PATIENCE)
 
-    wait_until("the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(runs)), SCRAPED_S)
+    wait_until(
+        "the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(daemon)), SCRAPED_S
+    )
     assert exported.stat().st_mode & 0o777 == 0o644
-    assert kills_in(samples(get(shown))) == len(told(runs))
+    assert kills_in(samples(get(shown))) == len(told(daemon))
     names = {re.split("[{ ]", name, maxsplit=1)[0] for name in samples(get(shown))}
-    runs.stop()
+    daemon.stop()
     check_names(names)
 
 
 def test_tls(
-    runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, certificates: Certificates, tmp_path: Path
+    daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, certificates: Certificates, tmp_path: Path
 ) -> None:
     """Over TLS with a client's certificate, and with a token or a password, as Prometheus gives them; nobody else."""
     shown, own, token = free_port(), free_port(), tmp_path / "token"
@@ -134,16 +136,16 @@ def test_tls(
     start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))
     tls = f"cert-file={certificates.server}&key-file={certificates.server_key}&client-ca-file={certificates.authority}"
     secret = f"token-file={token}&user=prometheus&password-file={token}"
-    runs.start("--metrics", f"{shown}?{tls}&{secret}", *only(cgroup))
+    daemon.start("--metrics", f"{shown}?{tls}&{secret}", *only(cgroup))
     kill(3)
-    wait_until("all are told", lambda: len(told(runs)) == 3)
+    wait_until("all are told", lambda: len(told(daemon)) == 3)
     for job in ("oomtrace", "oomtrace-basic-auth"):
         counted = f'sum(oomtrace_oom_kills_total{{job="{job}"}})'
         wait_until(f"{job} has them", partial(lambda query: value(own, query) == 3, counted), SCRAPED_S)
     for job in without:
         wait_until(f"{job} was tried", partial(lambda job: value(own, f'up{{job="{job}"}}') == 0, job), SCRAPED_S)
         assert ask(own, f'oomtrace_build_info{{job="{job}"}}') == []
-    runs.stop()
+    daemon.stop()
 
 
 def only(cgroup: Cgroup) -> tuple[str, str]:
@@ -151,8 +153,8 @@ def only(cgroup: Cgroup) -> tuple[str, str]:
     return "--only", f"cgroup=*/{cgroup.path.name}/*"
 
 
-def told(runs: Runs) -> list[str]:
-    return [record["id"] for record in runs.of_type("oom_kill")]
+def told(daemon: Daemon) -> list[str]:
+    return [record["id"] for record in daemon.of_type("oom_kill")]
 
 
 def kills_in(found: dict[str, float]) -> float:
@@ -167,19 +169,19 @@ def check_names(names: set[str]) -> None:
         assert asked <= names, file
 
 
-def test_node_exporter(runs: Runs, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
+def test_node_exporter(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
     """node_exporter shows the file's counts as its own."""
     port, folder = free_port(), tmp_path / "textfile"
     folder.mkdir(mode=0o755)
-    runs.start("--metrics", f"file:{folder}/oomtrace.prom", *only(cgroup))
+    daemon.start("--metrics", f"file:{folder}/oomtrace.prom", *only(cgroup))
     flags = [f"--web.listen-address=127.0.0.1:{port}", f"--collector.textfile.directory={folder}"]
     command = [*unpacked("node-exporter", "prometheus-node-exporter"), "prometheus-node-exporter"]
     start_program(
         "node_exporter", [*command, "--collector.disable-defaults", "--collector.textfile", *flags], accepts(port)
     )
     kill(3)
-    wait_until("all are told", lambda: len(told(runs)) == 3)
-    wait_until("node_exporter has them", lambda: kills_in(samples(get(port))) == len(told(runs)), SCRAPED_S)
+    wait_until("all are told", lambda: len(told(daemon)) == 3)
+    wait_until("node_exporter has them", lambda: kills_in(samples(get(port))) == len(told(daemon)), SCRAPED_S)
     assert samples(get(port))["node_textfile_scrape_error"] == 0
 
 
@@ -257,10 +259,10 @@ def test_configuration() -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_address_in_use(runs: Runs, start_program: Start, tmp_path: Path) -> None:
+def test_address_in_use(daemon: Daemon, start_program: Start, tmp_path: Path) -> None:
     """One line says what is wrong, and the tracer does not start without what it was told to show."""
     port = free_port()
     start_program("other", ["python3", "-m", "http.server", "--bind", "127.0.0.1", str(port)], accepts(port))
-    process = runs.spawn("--metrics", f"127.0.0.1:{port}")
+    process = daemon.spawn("--metrics", f"127.0.0.1:{port}")
     assert process.wait(60) == 1
-    assert f"cannot publish metrics at 127.0.0.1:{port} (Address already in use): use HOST:PORT" in runs.said()
+    assert f"cannot publish metrics at 127.0.0.1:{port} (Address already in use): use HOST:PORT" in daemon.stderr()

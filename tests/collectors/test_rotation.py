@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
 
 from .delivery import key, killed, once
@@ -28,26 +28,26 @@ def records_in(path: Path) -> list[Record]:
     return found
 
 
-def test_killed_while_it_rotates(runs: Runs, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+def test_killed_while_it_rotates(daemon: Daemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
     """Every kill has one record in the file's parts, though the tracer is killed again and again."""
     path = tmp_path / "oomtrace.jsonl"
     output = ["--output", f"file:{path}?rotate-bytes=8K&compress=gzip"]
     chance = random.Random(3)
     group = cgroup.child("storm", 8)
-    runs.start(*output)
+    daemon.start(*output)
     eater = eat(16, group, children=KILLS, wait_ms=30, life=600)
     for _ in range(DEATHS):
         time.sleep(chance.uniform(0.1, 0.8))
-        runs.kill()
-        assert runs.start(*output)["adopted"]
+        daemon.kill()
+        assert daemon.start(*output)["adopted"]
     wait_until("all are killed", eater.ended, 120)
     victims = set(eater.children(KILLS))
     wait_until("all but two are compressed", lambda: len(list(tmp_path.glob("oomtrace.jsonl.0*[0-9]"))) <= 1)
-    runs.stop()
+    daemon.stop()
     assert group.oom_kills() == KILLS
     records = records_in(path)
     assert victims <= killed(records)
     kills = [key(record) for record in records if record["type"] == "oom_kill"]
     assert len(kills) == len(set(kills)), "none is told twice"
-    written = [key(record) for record in once(runs.records()) if record["type"] == "oom_kill"]
+    written = [key(record) for record in once(daemon.records()) if record["type"] == "oom_kill"]
     assert kills == written, "as in the other file, in which order the kernel killed"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import wait_until
-from tests.harness.runs import Runs
 
 from .certificates import Certificates
 from .configuration import adapted
@@ -56,28 +56,28 @@ def rsyslog(tmp_path: Path, start_program: Start) -> Rsyslog:
     return Rsyslog(tmp_path, start_program)
 
 
-def test_file(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path) -> None:
+def test_file(daemon: Daemon, rsyslog: Rsyslog, kill: Kill, tmp_path: Path) -> None:
     """imfile follows the file across its rotations; what is written while rsyslog is dead it reads afterwards."""
     path = tmp_path / "oomtrace.jsonl"
     name = "oomtrace-file.conf"
     places = {"/var/log/oom-kills.log": rsyslog.written, "/var/log/oomtrace/oomtrace.json": tmp_path / "oomtrace.json"}
     program = rsyslog.start([name], {name: places}, lambda: True)
-    runs.start("--output", f"file:{path}?rotate-bytes=6K")
+    daemon.start("--output", f"file:{path}?rotate-bytes=6K")
     victims = kill(10, pause_ms=50)
     wait_until("they are there", lambda: victims <= killed(rsyslog.received()), ARRIVES_S)
     program.kill()
     rotated = set(tmp_path.glob("oomtrace.jsonl.*"))
     victims |= kill(10)
-    runs.stop()
+    daemon.stop()
     assert len(rotated) > 1
     assert len(set(tmp_path.glob("oomtrace.jsonl.*")) - rotated) > 1, "it was rotated while rsyslog was dead, too"
     program.start()
-    wait_until("all are there", lambda: len(once(rsyslog.received())) == len(once(runs.records())), ARRIVES_S)
+    wait_until("all are there", lambda: len(once(rsyslog.received())) == len(once(daemon.records())), ARRIVES_S)
     assert victims <= killed(rsyslog.received())
-    check_delivered(runs, rsyslog.received(), in_order=False)  # of several files it reads the newest first
+    check_delivered(daemon, rsyslog.received(), in_order=False)  # of several files it reads the newest first
 
 
-def test_syslog(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
+def test_syslog(daemon: Daemon, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
     """A UNIX socket, UDP, TCP and TLS at once: each has all records, in order, their fields taken apart."""
     ways = Ways(tmp_path / "log.sock", free_port(socket.SOCK_DGRAM), free_port(), free_port(), certificates)
     plain, tls = "oomtrace-syslog.conf", "oomtrace-tls.conf"
@@ -97,7 +97,7 @@ def test_syslog(runs: Runs, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certif
     }
     listens = [accepts(ways.socket), bound_udp(ways.udp_port), accepts(ways.tcp_port), accepts(ways.tls_port)]
     program = rsyslog.start([plain, tls], places, lambda: all(each() for each in listens))
-    check_ways(runs, kill, program, ways, lambda: [read(each) for each in rsyslog.received()])
+    check_ways(daemon, kill, program, ways, lambda: [read(each) for each in rsyslog.received()])
 
 
 def read(told: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from tests.harness.runs import Runs
+from tests.harness.daemon import Daemon
 
 from .certificates import Certificates
 from .configuration import adapted
@@ -18,7 +18,7 @@ from .unpacked import unpacked
 PACKAGES = ("syslog-ng-core", "syslog-ng-scl")
 
 
-def test_syslog(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
+def test_syslog(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
     """A UNIX socket, UDP, TCP and TLS at once: each has all records, in order, their fields taken apart."""
     written = tmp_path / "oom-kills.log"
     ways = Ways(tmp_path / "log.sock", free_port(socket.SOCK_DGRAM), free_port(), free_port(), certificates)
@@ -45,7 +45,7 @@ def test_syslog(runs: Runs, start_program: Start, kill: Kill, tmp_path: Path, ce
         lines = written.read_bytes().split(b"\n")[:-1] if written.exists() else []
         return [{**each, "way": way(each)} for each in map(json.loads, lines)]
 
-    check_ways(runs, kill, program, ways, received)
+    check_ways(daemon, kill, program, ways, received)
     for each in received():
         if record(each)["type"] == "oom_kill":
             assert each["fields"]["victim"]["comm"] == record(each)["victim"]["comm"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.runs import Runs
+from tests.harness.daemon import Daemon
 from tracer.records.record_id import extract_record_id
 
 from .conftest import Kill, Start
@@ -37,33 +37,33 @@ def outputs(port: int) -> list[str]:
     return [word for uri in uris for word in ("--output", uri)]
 
 
-def test_all_ways(runs: Runs, store: VictoriaLogs, kill: Kill, tmp_path: Path) -> None:
+def test_all_ways(daemon: Daemon, store: VictoriaLogs, kill: Kill, tmp_path: Path) -> None:
     """Each has all, with the fields to ask for, though the store is restarted meanwhile, and the tracer killed."""
     files = {style: tmp_path / f"{style}.jsonl" for style in ("ecs", "otel")}
     arguments = outputs(store.port)
     for style, path in files.items():
         arguments += ["--output", f"file:{path}?style={style}"]
-    runs.start(*arguments)
+    daemon.start(*arguments)
     kill(4)
     for name, (_, _, way) in WAYS.items():
         wait_for_kills(store, name, way, 4)
     store.program.stop()
     kill(3)
-    runs.wait_for_kills(7)
-    runs.kill()
+    daemon.wait_for_kills(7)
+    daemon.kill()
     kill(2)
     for path in files.values():  # as if it had been killed within a line
         with path.open("ab") as file:
             file.write(path.read_bytes()[:40])
-    runs.start(*arguments)
+    daemon.start(*arguments)
     store.program.start()
     kill(1)
     for name, (_, _, way) in WAYS.items():
         wait_for_kills(store, name, way, 10)
-    runs.stop()
+    daemon.stop()
     for name, (_, _, way) in WAYS.items():
-        check_all(runs, store, name, way)
-    written = once(runs.records())
+        check_all(daemon, store, name, way)
+    written = once(daemon.records())
     for path in files.values():
         found = [extract_record_id(json.loads(line)) for line in path.read_bytes().splitlines()]
         assert len(found) == len(written), "nothing is torn, nothing twice"

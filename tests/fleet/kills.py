@@ -30,10 +30,10 @@ class Kills:
 def make(count: int, folder: Path, uri: str) -> Kills:
     """So many, one after the other; the tracer delivers to this output and into a file."""
     group = Hierarchy.find().make(f"oomtrace-fleet-{os.getpid()}")
-    daemon = Daemon(folder, arguments=["--output", uri])
+    daemon = Daemon(folder)
     eaters: list[Eater] = []
     try:
-        daemon.start()
+        daemon.start("--output", uri)
         limited = group.child("limited", LIMIT_MIB)
         warm = Eater(2 * LIMIT_MIB, [limited], children=2)
         eaters.append(warm)
@@ -58,8 +58,6 @@ def make(count: int, folder: Path, uri: str) -> Kills:
     finally:
         for eater in eaters:
             eater.close()
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-        daemon.end()
+        daemon.close()
         group.remove()
     return Kills(incidents, 1000 * used_s / count, rss_mb, threads)

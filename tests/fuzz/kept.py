@@ -9,7 +9,8 @@ from pathlib import Path
 import orjson
 
 from tests.harness.kernel_log_files import FILES, lines
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tracer.accounting.ledger import Entry, Ledger
 from tracer.delivery.spool import Spool
 from tracer.encoding import encoder

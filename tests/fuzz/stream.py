@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 from tests.harness import events
-from tests.harness.records import BLIND, HOST, RECORDS, validate
+from tests.harness.records import BLIND, HOST, RECORDS
+from tests.harness.schema import validate
 from tracer.capture import wire
 from tracer.capture.kill_buffers import decode
 from tracer.encoding import encoder

@@ -9,4 +9,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 
 # Their assertions are to show what differed, as those of the tests do.
-pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in ("daemon", "eater", "oracles", "watch")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in ("daemon", "eater", "oracles", "schema", "watch"))
+)

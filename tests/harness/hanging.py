@@ -103,7 +103,7 @@ def frozen(group: Cgroup, pid: int) -> Iterator[None]:
         other.remove()
 
 
-def state(pid: int) -> str:
+def process_state(pid: int) -> str:
     """As in ps: D waits for what no signal ends."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 

@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from tracer.identity.enrich import enrich_oom_kill
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline.incidents import Kill
 from tracer.pipeline.oom_kill import Records
-from tracer.records.json_schema import json_schema
 from tracer.records.model import Host, OomKill, Record
+
+from .schema import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST: Host = {
@@ -25,13 +24,6 @@ HOST: Host = {
 RECORDS = Records("bpf", "6a4ce4a0", GfpNames(None), scores=True)
 BLIND = Records("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
 """Without kprobes."""
-
-_VALIDATOR: Any = jsonschema.Draft202012Validator(json_schema())
-
-
-def validate(record: Any) -> None:
-    """The record, or what a line holds, satisfies the JSON Schema."""
-    _VALIDATOR.validate(record)
 
 
 def complete(kill: Kill, records: Records = RECORDS) -> OomKill:

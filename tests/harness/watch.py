@@ -31,13 +31,13 @@ class Watch:
             self._count_before = oracles.vmstat_oom_kills()
             if self._kills_before == len(log.poll()):
                 break
-        self._records_before = len(tracer.poll())
+        self._records_before = len(tracer.records())
         self._overruns_before = log.overruns  # tests that do not look at the log may have let it overflow
 
     @property
     def kprobes(self) -> bool:
         """Whether the tracer sees all hooks, or only the tracepoints of a kernel without kprobes."""
-        return bool(self._tracer.start()["source"] == "bpf")
+        return bool(self._tracer.wait_ready()["source"] == "bpf")
 
     def pace(self, reports: int) -> None:
         """Wait until the kernel would log so many reports in full."""
@@ -46,7 +46,7 @@ class Watch:
     def records(self, kind: str = "oom_kill") -> list[Record]:
         """The tracer's records of a type since the test began."""
         self._log.poll()  # a storm overwrites what is not read in time
-        return [record for record in self._tracer.poll()[self._records_before :] if record["type"] == kind]
+        return [record for record in self._tracer.records()[self._records_before :] if record["type"] == kind]
 
     def logged(self) -> list[Kill]:
         """The kernel log's kills since the test began."""

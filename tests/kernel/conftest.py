@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
-from tests.harness.daemon import Daemon
+from tests.harness.daemon import Daemon, SharedDaemon
 from tests.harness.eater import Eater, Option, Words
 from tests.harness.environment import CPUS, ENGINE, HAS_BTF, IN_VM, KERNEL, KERNEL_VERSION, ROOT
 from tests.harness.kernel_log import KernelLog
@@ -62,90 +62,89 @@ def kernel_log() -> Iterator[KernelLog]:
     log.close()
 
 
-class Tracers:
-    """At most one tracer runs at a time: that which most tests share, or one that a test makes for itself."""
-
-    def __init__(self, folder: Callable[[], Path], announce: Callable[[str, object], None]) -> None:
-        self._folder = folder
-        self._announce = announce
-        self._shared: Daemon | None = None
-        self._source: object = None
-        self._broken = False
-
-    def shared(self) -> Daemon:
-        """The tracer that tests share, started when it is not running."""
-        assert not self._broken, "the tracer did not start, see above"
-        if self._shared is not None and self._shared.process.poll() is not None:
-            died, self._shared = self._shared, None
-            died.end()
-            pytest.fail(f"the tracer died: {died.errors.read_text()[-4000:]}")
-        if self._shared is None:
-            self._broken = True  # until it is attached: not every test should wait for that
-            self._shared = Daemon(self._folder())
-            source = self._shared.start()["source"]
-            self._broken = False
-            if source != self._source:
-                self._announce("source", source)
-            self._source = source
-        return self._shared
-
-    def stop(self) -> None:
-        """End the shared tracer and check its account of itself."""
-        tracer, self._shared = self._shared, None
-        if tracer is None:
-            return
-        if self._broken:
-            tracer.process.kill()
-            tracer.end()
-            return
-        stop = tracer.stop()
-        assert len(tracer.of_type("oom_kill")) == stop["records"]
-        assert stop["lost"] == 0
-        assert list(range(len(tracer.records))) == [record["seq"] for record in tracer.records]
+@pytest.fixture(scope="session")
+def early_eaters() -> Iterator[list[Eater]]:
+    """The process that was started before the shared daemon, which knows its command line from /proc only."""
+    eaters: list[Eater] = []
+    yield eaters
+    for eater in eaters:
+        eater.close()
 
 
 @pytest.fixture(scope="session")
-def tracers(
+def shared_daemon(
     tmp_path_factory: pytest.TempPathFactory,
     hierarchy: Hierarchy,
+    early_eaters: list[Eater],
     record_testsuite_property: Callable[[str, object], None],
-) -> Iterator[Tracers]:
-    """Keeps the shared tracer."""
+) -> Iterator[SharedDaemon]:
+    """The daemon of the session; a test that needs none, or its own, stops it."""
     record_testsuite_property("kernel", KERNEL)
     record_testsuite_property("cgroup", hierarchy.version)
     record_testsuite_property("engine", ENGINE)
-    keeper = Tracers(lambda: tmp_path_factory.mktemp("tracer"), record_testsuite_property)
-    yield keeper
-    keeper.stop()
+    sources: list[str] = []
+
+    def make() -> Daemon:
+        while early_eaters:
+            early_eaters.pop().close()
+        early_eaters.append(Eater(30, gate=True, life=3600, comm="early", extra=["early", "bird"]))
+        early_eaters[0].start()
+        daemon = Daemon(tmp_path_factory.mktemp("tracer"))
+        daemon.spawn()
+        return daemon
+
+    def record_source(start: Record) -> None:
+        if start["source"] not in sources[-1:]:
+            sources.append(start["source"])
+            record_testsuite_property("source", start["source"])
+
+    shared = SharedDaemon(make, record_source)
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture
-def tracer(tracers: Tracers) -> Daemon:
-    """The tracer that tests share."""
-    return tracers.shared()
+def tracer(shared_daemon: SharedDaemon) -> Daemon:
+    """The daemon that tests share, attached."""
+    return shared_daemon.get()
 
 
 @pytest.fixture
-def make_daemon(tracers: Tracers, tmp_path: Path) -> Iterator[MakeDaemon]:
-    """Makes tracers for this test alone."""
-    tracers.stop()
+def early_eater(tracer: Daemon, early_eaters: list[Eater]) -> Eater:
+    """The eater that was started before the shared daemon."""
+    return early_eaters[0]
+
+
+@pytest.fixture
+def make_daemon(shared_daemon: SharedDaemon, tmp_path: Path) -> Iterator[MakeDaemon]:
+    """Starts daemons for one test; at most one daemon runs otherwise."""
+    shared_daemon.stop()
     made: list[Daemon] = []
 
-    def make(*outputs: Path, arguments: Sequence[str] = (), root: Path = ROOT, by: Sequence[str] = ()) -> Daemon:
-        made.append(Daemon(tmp_path, *outputs, arguments=arguments, root=root, by=by))
-        return made[-1]
+    def make(
+        *outputs: Path,
+        pins: Path | None = None,
+        arguments: Sequence[str] = (),
+        root: Path = ROOT,
+        wrapper: Sequence[str] = (),
+    ) -> Daemon:
+        daemon = Daemon(tmp_path, *outputs, pins=pins)
+        made.append(daemon)
+        # Most tests want no records of kills before their daemon.
+        daemon.spawn(*(["--no-backfill"] if pins else []), *arguments, wrapper=wrapper, root=root)
+        return daemon
 
     yield make
     for daemon in made:
         if daemon.process.poll() is None:
-            daemon.process.terminate()
-        daemon.end()
+            daemon.terminate()
+        daemon.check_lines()
 
 
 @pytest.fixture
 def kprobes(tracer: Daemon) -> bool:
     """Whether the tracer sees all hooks; a kernel without kprobes leaves it the tracepoints."""
-    return bool(tracer.start()["source"] == "bpf")
+    return bool(tracer.wait_ready()["source"] == "bpf")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def starve(make_daemon: MakeDaemon, tmp_path: Path) -> Starve:
 
     def make(*rings: str) -> Daemon:
         daemon = make_daemon(root=small_rings(tmp_path, *rings))
-        daemon.start()
+        daemon.wait_ready()
         return daemon
 
     return make
@@ -114,7 +114,7 @@ def test_group_kill(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     assert len({record["incident"]["id"] for record in records}) == 1
     assert {record["incident"]["victims"] for record in records} == {4}
     assert {record["incident"]["group_kill"] for record in records} == {
-        True if daemon.start()["source"] == "bpf" else None
+        True if daemon.wait_ready()["source"] == "bpf" else None
     }
     assert {record["limit"]["cgroup"] for record in records} == {group.name}
 

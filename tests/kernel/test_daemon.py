@@ -29,7 +29,7 @@ def test_stop(
 ) -> None:
     """Told to stop, the tracer writes what the kernel has already seen, then a stop record, and succeeds."""
     daemon = make_daemon()
-    start = daemon.start()
+    start = daemon.wait_ready()
     watch = Watch(daemon, kernel_log, tmp_path)
     eater = eat(16, cgroup.child("limit", 8)).die()
     stop = daemon.stop(by)
@@ -37,7 +37,7 @@ def test_stop(
     assert len(daemon.of_type("oom_kill")) == stop["records"]
     assert stop["lost"] == 0
     assert start["oom_kills"] < stop["oom_kills"] <= oracles.vmstat_oom_kills()
-    assert list(range(len(daemon.records))) == [record["seq"] for record in daemon.records]
+    assert list(range(len(daemon.records()))) == [record["seq"] for record in daemon.records()]
 
 
 def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
     umask = os.umask(0)
     try:
         daemon = make_daemon(new, old)
-        daemon.start()
+        daemon.wait_ready()
     finally:
         os.umask(umask)
     record = Watch(daemon, kernel_log, tmp_path).kill(eat(16, cgroup.child("limit", 8)).die())
@@ -62,8 +62,8 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
 def test_file_renamed_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
     """After logrotate's rename lines go to a new file, with SIGHUP or without; none is in neither or in both."""
     daemon = make_daemon()
-    daemon.start()
-    (output,) = daemon.outputs
+    daemon.wait_ready()
+    output = daemon.output
     group, rotated, older = cgroup.child("limit", 8), tmp_path / "records.json.1", tmp_path / "records.json.2"
     first = eat(16, group).die()
     wait_until("the first record is there", lambda: kills_in(output) == [first.pid])
@@ -93,7 +93,7 @@ def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> N
     output = ["--output", f"file:{rotating}?rotate-bytes=1M"]
     with hold_file_lock(f"{tmp_path}/.rotating.tidy"):  # for which that thread waits
         daemon = make_daemon(arguments=[*output, *(["--network"] if network else [])])
-        daemon.start()
+        daemon.wait_ready()
         tasks = Path(f"/proc/{daemon.process.pid}/task")
         wait_until(
             "it tidies", lambda: 19 in [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks.iterdir()]
@@ -116,11 +116,13 @@ def test_least_privileges(
         needed += ",+sys_admin"
     if KERNEL_VERSION < (5, 11):  # maps count as locked memory
         needed += ",+sys_resource"
-    by = ["setpriv", "--bounding-set", needed]
-    doctor = subprocess.run([*by, sys.executable, "-m", "tracer", "doctor"], cwd=ROOT, capture_output=True, text=True)
+    wrapper = ["setpriv", "--bounding-set", needed]
+    doctor = subprocess.run(
+        [*wrapper, sys.executable, "-m", "tracer", "doctor"], cwd=ROOT, capture_output=True, text=True
+    )
     assert (doctor.returncode, "MISSING" in doctor.stdout) == (0, False), doctor.stdout
-    daemon = make_daemon(by=by)
-    daemon.start()
+    daemon = make_daemon(wrapper=wrapper)
+    daemon.wait_ready()
     Watch(daemon, kernel_log, tmp_path).kill(eat(16, cgroup.child("limit", 8)).die())
 
 
@@ -164,7 +166,7 @@ def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: p
         monkeypatch.setenv("WATCHDOG_USEC", "1000000")
         daemon = make_daemon()
         assert manager.recv(4096) == b"READY=1"
-        daemon.start()
+        daemon.wait_ready()
         assert manager.recv(4096) == manager.recv(4096) == b"WATCHDOG=1"
         daemon.process.send_signal(signal.SIGHUP)
         heard = [manager.recv(4096) for _ in range(2)]
@@ -182,8 +184,8 @@ def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: p
 def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
     """After logrotate's copytruncate, lines begin at the start of the file."""
     daemon = make_daemon()
-    daemon.start()
-    (output,) = daemon.outputs
+    daemon.wait_ready()
+    output = daemon.output
     os.truncate(output, 0)
     eater = eat(16, cgroup.child("limit", 8)).die()
     wait_until("the records", lambda: output.read_bytes().count(b"\n") >= 2)
@@ -193,10 +195,10 @@ def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Ea
 def test_no_kills(make_daemon: MakeDaemon) -> None:
     """Without kills there are a start and a stop record, and no failure on stderr."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     daemon.stop()
     kills = len(daemon.of_type("oom_kill"))  # others may make some
-    assert kills == daemon.records[-1]["oom_kills"] - daemon.records[0]["oom_kills"]
+    assert kills == daemon.records()[-1]["oom_kills"] - daemon.records()[0]["oom_kills"]
     if not kills:
-        assert [record["type"] for record in daemon.records] == ["start", "stop"]
-    assert "Traceback" not in daemon.errors.read_text()
+        assert [record["type"] for record in daemon.records()] == ["start", "stop"]
+    assert "Traceback" not in daemon.stderr()

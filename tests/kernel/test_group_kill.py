@@ -126,7 +126,7 @@ def test_killed_again(
     inner.write("memory.oom.group", int(before == "group"))
     daemon = make_daemon()
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
-        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+        assert daemon.wait_ready()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
     counted = oracles.vmstat_oom_kills()
 
     def kills() -> list[int]:
@@ -156,7 +156,7 @@ def test_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pa
     group.write("memory.oom.group", 1)
     daemon = make_daemon()
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
-        daemon.start()
+        daemon.wait_ready()
     counted = oracles.vmstat_oom_kills()
     eaters = [eat(1, group, hold=True, extra_threads=8).full() for _ in range(60)]
     eaters.append(eat(320, group))

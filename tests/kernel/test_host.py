@@ -77,8 +77,8 @@ def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
     """When the host is out of memory and the kernel may as well take the tracer, no kill is lost: it is adopted."""
     pins = Path(f"/sys/fs/bpf/oomtrace-test-{os.getpid()}")
-    daemon = make_daemon(arguments=["--pins", str(pins)])
-    start = daemon.start()
+    daemon = make_daemon(pins=pins)
+    start = daemon.wait_ready()
     if not start["pinned"]:
         not_applicable("this kernel cannot pin kprobes")
     before = oracles.vmstat_oom_kills()
@@ -87,9 +87,9 @@ def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat:
     wait_until("the kernel has killed the tracer", lambda: daemon.process.poll() is not None)
     assert daemon.process.returncode == -signal.SIGKILL
     wait_until("and then the one that wants all", lambda: oracles.vmstat_oom_kills() >= before + 2)
-    again = make_daemon(arguments=["--pins", str(pins)])
+    again = make_daemon(pins=pins)
     try:
-        assert again.start()["adopted"]
+        assert again.wait_ready()["adopted"]
         wait_until("the records", lambda: len(again.of_type("oom_kill")) >= 2)
         again.stop()
     finally:

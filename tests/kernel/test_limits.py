@@ -42,7 +42,7 @@ class Host:
         rotated = f"file:{self.output}?rotate-bytes=6K&keep=3&compress=gzip"
         plain = folder / "plain.json"
         self.daemon: Daemon = make_daemon(plain, arguments=[*roots, "--output", rotated])
-        self.daemon.start()
+        self.daemon.wait_ready()
         self.made = 0
 
     def kill(self) -> float:
@@ -73,8 +73,8 @@ class Host:
         wait_until("the older parts", lambda: len(self.parts()) <= 4 and self.parts()[1].endswith(".gz"))
         stop = self.daemon.stop()
         assert (stop["records"], stop["lost"]) == (self.made, 0)
-        assert not [record for record in self.daemon.records if record["type"] in ("lost", "gap")]
-        assert "Traceback" not in self.daemon.errors.read_text()
+        assert not [record for record in self.daemon.records() if record["type"] in ("lost", "gap")]
+        assert "Traceback" not in self.daemon.stderr()
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_tasks(
     tasks.write("pids.max", len(os.listdir(f"/proc/{pid}/task")))
     for _ in range(KILLS):
         assert host.kill() < IN_TIME_S
-    said = host.daemon.errors.read_text()
+    said = host.daemon.stderr()
     assert said.count("cannot start a thread") == 1
     assert len(host.parts()) > 4
     tasks.write("pids.max", "max")
@@ -113,6 +113,6 @@ def test_descriptors(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, ea
     for _ in range(KILLS):
         assert host.kill() < IN_TIME_S
     assert len(host.parts()) == 1
-    assert host.daemon.errors.read_text().count("cannot rotate") == 1
+    assert host.daemon.stderr().count("cannot rotate") == 1
     resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     host.check_works_again()

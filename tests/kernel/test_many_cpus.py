@@ -99,7 +99,7 @@ def test_group_kill(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 def test_many_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
     """Threads of one victim exit on many CPUs at the same moment: one record tells of its kill, and one of its end."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     pids = []
     for number in range(2):
         group = cgroup.child(f"docker-{number:064x}.scope", 160)

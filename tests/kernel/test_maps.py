@@ -32,7 +32,7 @@ KILLS = 40 if IN_VM else 200
 def test_nothing_is_left(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
     """Of processes that are gone, killed by the OOM killer, by others, or not at all."""
     daemon = make_daemon(arguments=["--sigkill", "containers"])
-    daemon.start()
+    daemon.wait_ready()
     limited, free = cgroup.child(f"docker-{64 * '0'}.scope", 8), cgroup.child(f"docker-{64 * '1'}.scope")
     victims = eat(16, limited, children=KILLS, jobs=2, life=600)
     killer = eat(0, free, kills=KILLS, hold=True, life=600).full()
@@ -70,7 +70,7 @@ def test_room_for_every_cpu(tracer: Daemon) -> None:
 def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
     """A victim whose exit was missed is not taken for the process that has its number after it."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     eater = eat(16, cgroup.child("limit", 8), gate=True)
     eater.start()
     with bpf_maps.opened(daemon.process.pid, "awaiting_exit") as awaiting_exit:

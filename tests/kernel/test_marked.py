@@ -91,7 +91,7 @@ def test_killed_by_a_program(
     link = sigkill_in(function, pid)
     daemon = make_daemon(arguments=["--sigkill", "all"])
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
-        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+        assert daemon.wait_ready()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
     before = vmstat_oom_kills()
     eater.go()
     eater.die()
@@ -114,7 +114,7 @@ def test_killed_by_its_limit_of_cpu_time(
     group = cgroup.child("group", 64)
     daemon = make_daemon(arguments=["--sigkill", "all"])
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
-        assert daemon.start()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
+        assert daemon.wait_ready()["source"] == ("bpf" if kprobes else "bpf_tracepoints")
     before = vmstat_oom_kills()
     with (
         marked_victims() as marked,

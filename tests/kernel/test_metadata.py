@@ -38,7 +38,7 @@ class Docker:
 
     def start(self) -> Daemon:
         self.daemon = self._make_daemon(arguments=["--runtime-root", f"docker={self.root}"])
-        self.daemon.start()
+        self.daemon.wait_ready()
         return self.daemon
 
     def create(self, name: str = "web", *, is_watched: bool = False) -> tuple[Path, Cgroup]:
@@ -106,7 +106,7 @@ def test_secrets(
 ) -> None:
     """Passwords stay out of the stream, and so does what somebody's own expression finds."""
     daemon = make_daemon(arguments=arguments)
-    daemon.start()
+    daemon.wait_ready()
     record, _ = kill(daemon, eat, cgroup.child("limit", 8), SECRETS)
     cmdline = record["victim"]["cmdline"]
     assert expected == (cmdline and cmdline[-len(SECRETS) :])
@@ -179,7 +179,7 @@ def dead_disk(tmp_path: Path) -> Iterator[Path]:
 def test_disk_that_hangs(dead_disk: Path, tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
     """Records wait for it a moment each, later not at all; the tracer stops in order."""
     daemon = make_daemon(arguments=["--runtime-root", f"docker={dead_disk}"])
-    daemon.start()
+    daemon.wait_ready()
     group = cgroup.child("docker").child(secrets.token_hex(32), 8)
     for _ in range(7):
         record, late_s = kill(daemon, eat, group)

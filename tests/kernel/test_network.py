@@ -257,7 +257,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
     wait_until("addresses are settled", lambda: settled(name))
     expected, number = told_by_ip(name), inode(HANDLES / name)
     daemon = make_daemon(arguments=["--network"])
-    daemon.start()
+    daemon.wait_ready()
     group = cgroup.child("docker").child(secrets.token_hex(32), 8)
     victim = eat(16, group, gate=True, through=("nsenter", f"--net={HANDLES / name}"))
     victim.start()

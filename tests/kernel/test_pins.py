@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup
-from tests.harness.daemon import Daemon
+from tests.harness.daemon import Daemon, SharedDaemon
 from tests.harness.eater import Eater
 from tests.harness.environment import (
     ENGINE,
@@ -31,7 +31,7 @@ from tests.harness.kernel_log import KernelLog
 from tests.harness.oracles import Record
 from tracer.linux import libbpf
 
-from .conftest import Eat, MakeDaemon, Tracers
+from .conftest import Eat, MakeDaemon
 
 BPFFS = Path("/sys/fs/bpf")
 PINNABLE = KERNEL_VERSION >= (5, 15) or not Path("/sys/bus/event_source/devices/kprobe").exists()
@@ -71,8 +71,8 @@ def start(make_daemon: MakeDaemon, folder: Path) -> Start:
     """Starts a tracer with these pins, and waits until it is attached."""
 
     def make(root: Path = ROOT) -> Daemon:
-        daemon = make_daemon(arguments=["--pins", str(folder)], root=root)
-        daemon.start()
+        daemon = make_daemon(pins=folder, root=root)
+        daemon.wait_ready()
         return daemon
 
     return make
@@ -84,11 +84,6 @@ def kill(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> Iterator[Kill]:
     group = cgroup.child("limit", 8)
     yield lambda: eat(16, group).die()
     kernel_log.poll()  # for other tests: it would overwrite what nobody reads
-
-
-def end(daemon: Daemon, by: signal.Signals) -> None:
-    daemon.process.send_signal(by)
-    daemon.end()
 
 
 def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
@@ -138,17 +133,17 @@ def other_version(folder: Path, file: str, old: str, new: str) -> Path:
 def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals) -> None:
     """Kills made while no tracer runs are in the records of the next one, once, with their own time."""
     daemon = start()
-    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (True, False)
+    assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (True, False)
     before = kill()
     kills_of(daemon, before.pid)
-    end(daemon, by)
+    daemon.terminate(by)
     moments, eaters = [time.time()], []
     for _ in range(3):
         eaters.append(kill())
         time.sleep(0.1)
         moments.append(time.time())
     adopter = start()
-    assert (adopter.start()["pinned"], adopter.start()["adopted"]) == (True, True)
+    assert (adopter.wait_ready()["pinned"], adopter.wait_ready()["adopted"]) == (True, True)
     missed = kills_of(adopter, *(eater.pid for eater in eaters))
     for record, eater, since, until in zip(missed, eaters, moments, moments[1:], strict=False):
         assert record["victim"]["pid"] == eater.pid
@@ -170,9 +165,9 @@ def test_adoption(pins: Path, start: Start) -> None:
     assert len(links) >= len([pin for pin in capture.iterdir() if pin.name.startswith("link_")]) > 3
     assert (pins.stat().st_mode & 0o777, capture.stat().st_mode & 0o777) == (0o700, 0o700)
     for by in (signal.SIGKILL, signal.SIGTERM):
-        end(daemon, by)
+        daemon.terminate(by)
         daemon = start()
-        assert daemon.start()["adopted"]
+        assert daemon.wait_ready()["adopted"]
         assert (links, programs) == (ids("link"), ids("prog"))
         assert captures(pins) == [capture]
 
@@ -181,10 +176,10 @@ def test_adoption(pins: Path, start: Start) -> None:
 def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: Kill, tmp_path: Path) -> None:
     """It is told that there is one, and leaves that one alone."""
     first = start()
-    second = make_daemon(tmp_path / "second.json", arguments=["--pins", str(pins)])
+    second = make_daemon(tmp_path / "second.json", pins=pins)
     assert second.process.wait(PATIENCE_S) == 1
-    assert "another oomtrace reads" in second.errors.read_text()
-    assert "Traceback" not in second.errors.read_text()
+    assert "another oomtrace reads" in second.stderr()
+    assert "Traceback" not in second.stderr()
     refused = detach(pins)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "another oomtrace reads" in refused.stderr
@@ -205,7 +200,7 @@ def test_detach(pins: Path, start: Start, kill: Kill) -> None:
     wait_until("the links are gone", lambda: ids("link") == links)
     unseen = kill()
     again = start()
-    assert not again.start()["adopted"]
+    assert not again.wait_ready()["adopted"]
     seen = kill()
     kills_of(again, seen.pid)
     assert unseen.pid not in [record["victim"]["pid"] for record in again.of_type("oom_kill")]
@@ -238,10 +233,10 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     missed = kill()
     damage(capture)
     daemon = start()
-    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (True, False)
+    assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (True, False)
     wait_until("only the new one is left", lambda: captures(pins) == [capture])
     kills_of(daemon, *([missed.pid] if readable else []), kill().pid)
-    told = daemon.errors.read_text()
+    told = daemon.stderr()
     assert told.count(f"oomtrace: the capture pinned in {capture}") == 1, told
     assert "Traceback" not in told
     wait_until("the old links are gone", lambda: len(ids("link")) == whole)
@@ -274,7 +269,7 @@ def test_other_programs(
     storm = eat(16, cgroup.child("storm", 8), children=count, jobs=2, life=600)
     storm.children(count // 10)
     new = start()
-    assert (new.start()["pinned"], new.start()["adopted"]) == (True, False)
+    assert (new.wait_ready()["pinned"], new.wait_ready()["adopted"]) == (True, False)
     wait_until("the storm is over", lambda: kernel_log.poll() and storm.ended(), 10 * PATIENCE_S)
     kills_of(new, missed.pid, *storm.children(count))
     (replacement,) = captures(pins)
@@ -293,7 +288,7 @@ def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Pat
     ended = subprocess.run([sys.executable, "-c", ending], cwd=ROOT, check=True, capture_output=True, text=True)
     assert captures(pins) == [Path(ended.stdout.strip())]
     daemon = start()
-    assert not daemon.start()["adopted"]
+    assert not daemon.wait_ready()["adopted"]
     kills_of(daemon, missed.pid, kill().pid)
     assert len(captures(pins)) == 1
 
@@ -305,7 +300,7 @@ def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> N
     old.stop()
     kill()
     new = start()
-    assert (new.start()["pinned"], new.start()["adopted"]) == (True, False)
+    assert (new.wait_ready()["pinned"], new.wait_ready()["adopted"]) == (True, False)
     kills_of(new, kill().pid)
     lost = new.wait_for("lost")
     assert lost["stage"] == "upgrade"
@@ -325,11 +320,11 @@ def test_earlier_capture(pins: Path, start: Start, kill: Kill, tmp_path: Path) -
     for each in beside:
         each.unlink()
     new = start()
-    assert not new.start()["adopted"]
+    assert not new.wait_ready()["adopted"]
     kills_of(new, missed.pid, kill().pid)
     new.stop()
     assert new.of_type("lost") == []
-    assert "damaged" not in new.errors.read_text()
+    assert "damaged" not in new.stderr()
 
 
 @pytest.mark.usefixtures("any_engine")
@@ -348,16 +343,16 @@ ended.remove()
     assert captures(pins) == []
     assert len(list(pins.iterdir())) == 2
     daemon = start()
-    assert not daemon.start()["adopted"]
+    assert not daemon.wait_ready()["adopted"]
     kills_of(daemon, kill().pid)
     daemon.stop()
     detach(pins)
     assert not pins.exists()
 
 
-def test_detach_without_privileges(pins: Path, tracers: Tracers) -> None:
+def test_detach_without_privileges(pins: Path, shared_daemon: SharedDaemon) -> None:
     """A tracer that has given up what only attaching needs can still end its capture."""
-    tracers.stop()
+    shared_daemon.stop()
     links = ids("link")
     program = f"""
 from tracer.capture import capture
@@ -394,9 +389,9 @@ def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Pa
     folders = {"no bpffs": tmp_path / "pins", "no parent": BPFFS / "none" / "pins", "dot": BPFFS / "oomtrace.test"}
     path = folders[where]
     links, entries = ids("link"), os.listdir(BPFFS)
-    daemon = make_daemon(arguments=["--pins", str(path)])
-    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (False, False)
-    told = daemon.errors.read_text().splitlines()
+    daemon = make_daemon(pins=path)
+    assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (False, False)
+    told = daemon.stderr().splitlines()
     assert len([line for line in told if "nothing is pinned" in line and str(path) in line]) == 1, told
     kills_of(daemon, kill().pid)
     daemon.stop()
@@ -410,8 +405,8 @@ def test_kprobes_cannot_be_pinned(folder: Path, start: Start, kill: Kill) -> Non
     if PINNABLE:
         not_applicable("this kernel can pin all that there is")
     daemon = start()
-    assert (daemon.start()["pinned"], daemon.start()["adopted"]) == (False, False)
-    assert daemon.errors.read_text().count("cannot pin a kprobe") == 1
+    assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (False, False)
+    assert daemon.stderr().count("cannot pin a kprobe") == 1
     assert captures(folder) == []
     record = kills_of(daemon, kill().pid)[0]
     assert record["source"] == "bpf"

@@ -18,7 +18,7 @@ import pytest
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
 from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
-from tests.harness.hanging import dead_server, ends_in, frozen, state, stuck
+from tests.harness.hanging import dead_server, ends_in, frozen, process_state, stuck
 from tests.harness.oracles import Record
 from tracer.base.hung_disk import DiskWorker
 from tracer.identity.runtimes import READ_FUNCTIONS, list_entries
@@ -54,14 +54,13 @@ def kill(daemon: Daemon, eat: Eat, group: Cgroup) -> Record:
         for record in daemon.of_type("oom_kill"):
             if record["victim"]["pid"] == eater.pid:
                 return record
-    pytest.fail(f"no record within {SOON_S} s; {daemon.errors.read_text()}")
+    pytest.fail(f"no record within {SOON_S} s; {daemon.stderr()}")
 
 
 def end(daemon: Daemon) -> None:
     """It can be reaped soon after SIGTERM, and has written its last record."""
     assert ends_in(daemon.process, END_S) == 0
-    daemon.early_eater.close()
-    assert daemon.poll()[-1]["type"] == "stop"
+    assert daemon.records()[-1]["type"] == "stop"
 
 
 def processes_below(pid: int) -> list[int]:
@@ -74,7 +73,7 @@ def processes_below(pid: int) -> list[int]:
 
 def left_behind(pid: int) -> list[int]:
     """Readers below it that no signal ends."""
-    return [found for found in processes_below(pid) if comm(found) == "oomtrace-read" and state(found) == "D"]
+    return [found for found in processes_below(pid) if comm(found) == "oomtrace-read" and process_state(found) == "D"]
 
 
 def comm(pid: int) -> str:
@@ -84,24 +83,25 @@ def comm(pid: int) -> str:
 def test_stuck_before_the_start(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
     """A process whose command line cannot be read holds back neither the start nor the other command lines."""
     with stuck(tmp_path / "mnt") as pid:
+        early = eat(30, gate=True, life=3600, comm="early", extra=["early", "bird"])
+        early.start()
         daemon = make_daemon()
-        daemon.start()
+        daemon.wait_ready()
         record = kill(daemon, eat, cgroup.child("limit", 8))
         assert record["victim"]["cmdline"]
-        early = daemon.early_eater
         cgroup.child("early", 16).write("cgroup.procs", early.pid)
         early.go()
         early.die()
         wait_until("the early one's record", lambda: len(daemon.of_type("oom_kill")) == 2, SOON_S)
         assert daemon.of_type("oom_kill")[-1]["victim"]["cmdline"][-2:] == ["early", "bird"]
-        assert state(pid) != "Z"
+        assert process_state(pid) != "Z"
         end(daemon)
 
 
 def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
     """One that moved its command line is recorded without it; others are recorded soon, and the tracer ends."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     group = cgroup.child("both", 24)
     with stuck(tmp_path / "mnt", group) as pid:
         eat(20, group)
@@ -111,7 +111,7 @@ def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, e
         victim = next(each["victim"] for each in daemon.of_type("oom_kill") if each["victim"]["pid"] == pid)
         assert (victim["comm"], victim["cmdline"]) == ("stuck", None)
         end(daemon)
-    assert daemon.poll()[-1]["metadata_errors"] > 0
+    assert daemon.records()[-1]["metadata_errors"] > 0
 
 
 def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
@@ -174,14 +174,14 @@ def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon,
     """A user's file system below a runtime's folder, whose server has taken the request: no signal ends that wait."""
     with dead_server(tmp_path / "docker") as asked:
         daemon = make_daemon(arguments=["--runtime-root", f"docker={tmp_path / 'docker'}"])
-        daemon.start()
+        daemon.wait_ready()
         group = cgroup.child("docker").child(secrets.token_hex(32), 8)
         for _ in range(5):
             assert kill(daemon, eat, group)["container"]["name"] is None
         assert asked.is_set()
         wait_until("it waits on", lambda: len(left_behind(daemon.process.pid)) == 1)
         end(daemon)
-    assert daemon.poll()[-1]["metadata_errors"] > 0
+    assert daemon.records()[-1]["metadata_errors"] > 0
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def stopped_server() -> Iterator[int]:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        wait_until("it has stopped", lambda: state(server.pid) == "T")
+        wait_until("it has stopped", lambda: process_state(server.pid) == "T")
         yield port
         server.kill()
 
@@ -227,8 +227,8 @@ def test_outputs_that_hang(
         while True:
             os.write(reader, b"x" * 4096)
     uris = [f"file:{fifo}", f"http://127.0.0.1:{stopped_server}", "syslog+tcp://nobody.example:514"]
-    daemon = make_daemon(arguments=[word for uri in uris for word in ("-o", uri)], by=silent_resolver)
-    daemon.start()
+    daemon = make_daemon(arguments=[word for uri in uris for word in ("-o", uri)], wrapper=silent_resolver)
+    daemon.wait_ready()
     for name in ("one", "two", "three"):
         kill(daemon, eat, cgroup.child(name, 8))
     end(daemon)
@@ -239,7 +239,7 @@ def test_output_file_that_hangs_at_the_start(tmp_path: Path, make_daemon: MakeDa
     """It is an error, and no wait for ever."""
     with dead_server(tmp_path / "disk"):
         daemon = make_daemon(tmp_path / "records", arguments=["-o", f"file:{tmp_path}/disk/records"])
-        wait_until("it says so", lambda: "it does not answer" in daemon.errors.read_text(), PATIENCE * 20)
+        wait_until("it says so", lambda: "it does not answer" in daemon.stderr(), PATIENCE * 20)
     assert daemon.process.wait(PATIENCE * 10) == 1
 
 
@@ -248,7 +248,7 @@ def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: M
     config = tmp_path / "config.toml"
     config.write_text(f'output = "file:{tmp_path}/records.json"')
     daemon = make_daemon(arguments=["--config", str(config)])
-    daemon.start()
+    daemon.wait_ready()
     config.unlink()
     os.mkfifo(config)
     before = processes_below(daemon.process.pid)
@@ -264,7 +264,7 @@ def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: M
 def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
     """What is frozen answers: the kernel does, not the processes."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     group = cgroup.child("frozen", 24)
     eater = eat(8, group, hold=True).full()
     with frozen(group, eater.pid):
@@ -283,7 +283,7 @@ def readers_below(pid: int) -> list[int]:
 def test_readers_end_with_it(make_daemon: MakeDaemon, network: bool) -> None:
     """Also when it is killed; and they have privileges for reading alone, and none of its descriptors."""
     daemon = make_daemon(arguments=["--network"] if network else [])
-    daemon.start()
+    daemon.wait_ready()
     wait_until("readers", lambda: len(readers_below(daemon.process.pid)) >= 2)
     readers = readers_below(daemon.process.pid)
     for pid in readers:

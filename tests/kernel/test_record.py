@@ -135,8 +135,8 @@ def test_points(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 
 def test_start(tracer: Daemon) -> None:
     """The first record says what is attached."""
-    start = tracer.start()
+    start = tracer.wait_ready()
     assert start["seq"] == 0
-    assert start is tracer.records[0]
+    assert start is tracer.records()[0]
     assert start["hooks"]
     assert start["oom_kills"] <= vmstat_oom_kills()

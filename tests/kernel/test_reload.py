@@ -34,10 +34,10 @@ types = ["oom_kill"]
 
 def reload(daemon: Daemon, said: str) -> str:
     """Tell it to read its configuration, and wait until it says so; all that it has said."""
-    before = daemon.errors.read_text().count("\n")
+    before = daemon.stderr().count("\n")
     daemon.process.send_signal(signal.SIGHUP)
-    wait_until("it has reloaded", lambda: said in "".join(daemon.errors.read_text().splitlines(keepends=True)[before:]))
-    return daemon.errors.read_text()
+    wait_until("it has reloaded", lambda: said in "".join(daemon.stderr().splitlines(keepends=True)[before:]))
+    return daemon.stderr()
 
 
 def told(path: Path, *pids: int) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
     config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
     config.write_text(ONE.format(folder=tmp_path))
     daemon = make_daemon(arguments=["--config", str(config)])
-    daemon.start()
+    daemon.wait_ready()
     first = eat(16, group, comm="first").die()
     wait_until("the first kill is told", lambda: told(tmp_path / "records.json", first.pid))
 
@@ -86,8 +86,8 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
     assert (flat["victim.pid"], flat["host.labels"], flat["id"]) == (wanted.pid, {"site": "new"}, kills[1]["id"])
     assert stop["lost"] == 0
     assert stop["filtered"] >= 1
-    assert unwanted.pid not in [record.get("pid") for record in daemon.records]
-    assert [record["seq"] for record in daemon.records] == list(range(len(daemon.records)))
+    assert unwanted.pid not in [record.get("pid") for record in daemon.records()]
+    assert [record["seq"] for record in daemon.records()] == list(range(len(daemon.records())))
 
 
 def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_pa
     both = f'output = ["file:{tmp_path}/records.json", "file:{tmp_path}/other.json"]\n'
     config.write_text(both)
     daemon = make_daemon(arguments=["--config", str(config)])
-    daemon.start()
+    daemon.wait_ready()
     pids = []
     for text in (both.replace(f', "file:{tmp_path}/other.json"', ""), both):
         pids.append(eat(16, group).die().pid)

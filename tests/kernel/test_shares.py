@@ -39,26 +39,26 @@ def test_ten_hostile_containers(
         not_applicable("who waits for whom in the daemon has nothing to do with the kernel's OOM path")
     docker, containers = tmp_path / "docker", cgroup.child("docker")
     daemon = make_daemon(arguments=["--runtime-root", f"docker={docker}", *arguments])
-    daemon.start()
+    daemon.wait_ready()
     hostile = [create(docker, containers, f"hostile-{number}", LABELS) for number in range(HOSTILE)]
     eaters = [eat(16, group, children=100_000, jobs=1, life=600, comm="hostile") for group in hostile]
     wait_until("they are killed", lambda: min(group.oom_kills() for group in hostile) > 3)
     late_s = []
     for number in range(KILLS):
         group, comm = create(docker, containers, f"honest-{number}"), f"honest-{number}"
-        at = daemon.outputs[0].stat().st_size
+        at = daemon.output.stat().st_size
         eat(16, group, comm=comm).die()
         ended_s = time.monotonic()
         # Not by way of JSON: to check the others' records takes longer than to write them.
-        wait_until("its record", lambda at=at, comm=comm: is_told(daemon.outputs[0], at, comm), 30)  # type: ignore[misc]
+        wait_until("its record", lambda at=at, comm=comm: is_told(daemon.output, at, comm), 30)  # type: ignore[misc]
         late_s.append(time.monotonic() - ended_s)
     for eater in eaters:
         eater.close()
     print(f"late by {max(late_s):.2f} s at most, {sorted(late_s)[KILLS // 2]:.2f} s in the median")
     assert max(late_s) < LATE_S, late_s
     kills = sum(group.oom_kills() for group in hostile) + KILLS
-    wait_until("all are told", lambda: daemon.outputs[0].read_bytes().count(b'"type":"oom_kill"') == kills, 60)
-    records = daemon.poll()
+    wait_until("all are told", lambda: daemon.output.read_bytes().count(b'"type":"oom_kill"') == kills, 60)
+    records = daemon.records()
     assert not [record for record in records if record["type"] in ("lost", "gap")]
     honest = [record for record in records if record["type"] == "oom_kill" and record["victim"]["comm"] != "hostile"]
     assert [record["container"]["name"] for record in honest] == [f"honest-{number}" for number in range(KILLS)]

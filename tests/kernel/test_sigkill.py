@@ -40,11 +40,11 @@ Run = Callable[..., subprocess.Popen[bytes]]
 
 @pytest.fixture
 def start(make_daemon: MakeDaemon) -> Start:
-    """Starts a tracer with this scope."""
+    """Starts a daemon with this scope, and waits until it is attached."""
 
-    def make(scope: str, *arguments: str) -> Daemon:
-        daemon = make_daemon(arguments=["--sigkill", scope, *arguments])
-        daemon.start()
+    def make(scope: str, pins: Path | None = None) -> Daemon:  # noqa: F811
+        daemon = make_daemon(pins=pins, arguments=["--sigkill", scope])
+        daemon.wait_ready()
         return daemon
 
     return make
@@ -120,7 +120,7 @@ def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
     assert (sender["pid"], sender["tid"], sender["comm"]) == (shell.pid, shell.pid, "sh")
     assert (sender["uid"], sender["cgroup"], sender["container"]) == (NOBODY, outside.name, None)
     assert (record["container"]["id"], record["container"]["runtime"]) == (ID, "docker")
-    assert (record["delayed"], record["source"]) == (False, daemon.start()["source"])
+    assert (record["delayed"], record["source"]) == (False, daemon.wait_ready()["source"])
     assert record["truncated"] == []
 
 
@@ -399,16 +399,16 @@ def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
 def test_option_of_adopted_capture(start: Start, run: Run, cgroup: Cgroup, pins: Path) -> None:  # noqa: F811
     """Another scope takes effect at the next start; with the same one, kills of the time between are told."""
     group = container(cgroup)
-    start("off", "--pins", str(pins)).stop()
-    daemon = start("containers", "--pins", str(pins))
-    assert daemon.start()["adopted"] is False
+    start("off", pins).stop()
+    daemon = start("containers", pins)
+    assert daemon.wait_ready()["adopted"] is False
     first = run(group)
     kill(first)
     record_of(daemon, first.pid)
     daemon.stop()
     between = run(group)
     kill(between)
-    daemon = start("containers", "--pins", str(pins))
+    daemon = start("containers", pins)
     assert [each["adopted"] for each in daemon.of_type("start")][-1] is True
     record_of(daemon, between.pid)
     assert len(of_pid(daemon, first.pid)) <= 1
@@ -422,15 +422,15 @@ def test_since_of_adopted_capture(start: Start, cgroup: Cgroup, eat: Eat, pins: 
     """What was lost while nothing ran was lost since the last run, also where what that had kept is gone."""
     if IN_VM:
         not_applicable("a machine without KVM does not kill fast enough")
-    first = start("containers", "--pins", str(pins))
+    first = start("containers", pins)
     attached = seconds(first.start()["time"])
     wait_until("it is settled", lambda: time.time() > attached + 1)
     stopped = seconds(first.stop()["time"])
     eat(0, container(cgroup), kills=1500, hold=True, life=600).full()
     flooded = time.time()
     time.sleep(0.5)
-    shutil.rmtree(f"{first.outputs[0]}.state")
-    daemon = start("containers", "--pins", str(pins))
+    shutil.rmtree(first.state)
+    daemon = start("containers", pins)
     lost = daemon.wait_for("lost")
     assert (lost["stage"], lost["count"] > 0) == ("sigkill", True)
     assert stopped - 0.5 < seconds(lost["since"]) < flooded

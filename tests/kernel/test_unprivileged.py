@@ -54,14 +54,15 @@ def told(
     try:
         daemon = make_daemon(
             top / "records.json",
+            pins=pins,
             arguments=[
-                *("--pins", str(pins), "--metrics", f"127.0.0.1:{ports[0]}"),
+                *("--metrics", f"127.0.0.1:{ports[0]}"),
                 *("--metrics", f"127.0.0.1:{ports[1]}?token-env=SCRAPER"),
                 *("--output", f"http://127.0.0.1:{free_port()}/{SECRET}?token-file={token}"),
                 *("--redact", SECRET),
             ],
         )
-        daemon.start()
+        daemon.wait_ready()
         eat(16, cgroup.child(f"docker-{'5a' * 32}.scope", 8), extra=[SECRET]).die()
         daemon.wait_for("oom_kill")
         wait_until("lines wait on disk", lambda: list(top.rglob("*spool*/**/*")) or list(top.glob("*.state/**/*")))

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup
-from tests.harness.daemon import Daemon
-from tests.harness.eater import binary
+from tests.harness.eater import Eater, binary
 from tests.harness.environment import HAS_BTF, PATIENCE_S, wait_until
 from tests.harness.oracles import marked_victims
 from tests.harness.watch import Watch
@@ -178,9 +177,9 @@ def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fenc
     assert dying.pid not in [record["victim"]["pid"] for record in watch.records()]
 
 
-def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, eat: Eat, tracer: Daemon) -> None:
+def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, early_eater: Eater) -> None:
     """The command line of a process that is older than the tracer is known, too."""
-    eater = tracer.early_eater
+    eater = early_eater
     cgroup.child("limit", 16).write("cgroup.procs", eater.pid)
     eater.go()
     eater.die()

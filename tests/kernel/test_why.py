@@ -33,7 +33,7 @@ def ask(name: str, *arguments: str) -> Answer:
 
 @pytest.fixture
 def why(tracer: Daemon) -> Why:
-    return lambda name: ask(name, "--records", str(tracer.outputs[0]))
+    return lambda name: ask(name, "--records", str(tracer.output))
 
 
 def test_pid(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:

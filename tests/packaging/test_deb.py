@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.daemon import check_line
 from tests.harness.eater import binary
 from tests.harness.environment import IN_VM, MIB, ROOT, attempts, not_applicable, wait_until
 from tests.harness.oracles import Record
+from tests.harness.schema import check_line
 from tests.runtimes.commands import run
 
 DEB = Path(os.environ.get("OOMTRACE_DEB", "/nowhere"))

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
-from tests.harness.daemon import check_line
 from tests.harness.eater import Eater, binary
 from tests.harness.environment import IN_VM, KERNEL_VERSION, MIB, PATIENCE_S, ROOT, START_S, attempts, require
 from tests.harness.oracles import Record
+from tests.harness.schema import check_line
 from tests.runtimes.commands import run
 from tests.runtimes.containerd import Containerd
 from tests.runtimes.cri import Cri

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import manpages
-from tests.harness.daemon import check_line
 from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
+from tests.harness.schema import check_line
 from tests.runtimes.commands import ENVIRONMENT
 from tracer import __version__
 from tracer.records.json_schema import json_schema

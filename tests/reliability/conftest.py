@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures: runs of the tracer, storms, and their account."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import BPFFS, Daemon
 from tests.harness.eater import Eater
 from tests.harness.environment import attempts
 from tests.harness.oracles import vmstat_oom_kills
-from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat, cgroup, eat, hierarchy, pytest_configure
 
 from .tally import Tally
@@ -19,18 +20,23 @@ __all__ = ["cgroup", "eat", "hierarchy", "pytest_configure"]
 
 
 @pytest.fixture
-def first_runs(tmp_path: Path) -> Iterator[Runs]:
-    """Runs that share everything, the first ones of this boot; they leave nothing."""
-    made = Runs(tmp_path)
+def fresh_daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon as on its first start since boot: it has no ledger, so no kill before it is accounted for."""
+    made = Daemon(
+        tmp_path,
+        tmp_path / "records.jsonl",
+        pins=BPFFS / f"oomtrace-test-{os.getpid()}",
+        state=tmp_path / "state",
+    )
     yield made
     made.close()
 
 
 @pytest.fixture
-def runs(first_runs: Runs) -> Runs:
-    """Runs to which nothing has happened yet."""
-    first_runs.forget_the_past()
-    return first_runs
+def daemon(fresh_daemon: Daemon) -> Daemon:
+    """A daemon whose ledger accounts for all kills so far."""
+    fresh_daemon.account_for_past_kills()
+    return fresh_daemon
 
 
 class Storm:
@@ -70,9 +76,9 @@ class Storm:
         """Their pids, as their parents saw them."""
         return {pid for eater in self._eaters for pid in eater.children()}
 
-    def tally(self, fault: str, times: int, runs: Runs) -> Tally:
+    def tally(self, fault: str, times: int, daemon: Daemon) -> Tally:
         """The account; written down for the documentation."""
-        return Tally.of(fault, times, self.kills(), runs.records()).write()
+        return Tally.of(fault, times, self.kills(), daemon.records()).write()
 
 
 @pytest.fixture

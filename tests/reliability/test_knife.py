@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.environment import ROOT, wait_until
-from tests.harness.runs import Runs
 from tests.kernel.test_pins import other_version
 from tracer import __version__
 
@@ -19,105 +19,103 @@ KILLED = 20
 BURST, SMALL_BURST, BURST_GROUPS = 10_000, 4_000, 20
 
 
-def test_killed_in_a_storm(runs: Runs, storm: Storm) -> None:
+def test_killed_in_a_storm(daemon: Daemon, storm: Storm) -> None:
     """SIGKILL at any moment, again and again: the next run goes on where the last one was."""
     chance = random.Random(KILLED)
-    runs.start()
+    daemon.start()
     eater = storm.brew(2500, pause_ms=8)
     for _ in range(KILLED):
         time.sleep(chance.uniform(0.05, 0.4))
-        runs.kill()
+        daemon.kill()
         time.sleep(chance.choice((0, 0, 0.2)))
-        assert runs.start()["adopted"]
+        assert daemon.start()["adopted"]
         eater = storm.keep_up(eater, 500, pause_ms=8)
     storm.end(eater)
-    runs.wait_for_kills(storm.kills())
-    runs.stop()
-    storm.tally("SIGKILL of the tracer within a storm", KILLED, runs).check()
-    assert "Traceback" not in runs.said()
+    daemon.wait_for_kills(storm.kills())
+    daemon.stop()
+    storm.tally("SIGKILL of the tracer within a storm", KILLED, daemon).check()
+    assert "Traceback" not in daemon.stderr()
 
 
-def test_nobody_runs(runs: Runs, storm: Storm) -> None:
+def test_nobody_runs(daemon: Daemon, storm: Storm) -> None:
     """Kills between two runs are told by the second, with the time of the kill."""
-    runs.start()
-    runs.stop()
+    daemon.start()
+    daemon.stop()
     began = time.time()
     storm.end(storm.brew(200))
     over = time.time()
     time.sleep(6)
-    assert runs.start()["adopted"]
-    runs.wait_for_kills(200)
-    runs.stop()
-    storm.tally("no tracer runs", 1, runs).check()
-    for record in runs.of_type("oom_kill"):
+    assert daemon.start()["adopted"]
+    daemon.wait_for_kills(200)
+    daemon.stop()
+    storm.tally("no tracer runs", 1, daemon).check()
+    for record in daemon.of_type("oom_kill"):
         assert record["delayed"]
         assert began - 1 <= datetime.fromisoformat(record["time"][:26] + "+00:00").timestamp() <= over + 1
 
 
-def test_upgraded(runs: Runs, storm: Storm, tmp_path: Path) -> None:
+def test_upgraded(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
     """Another version, whose programs are others, takes over within a storm, without a gap or doubles."""
     older = other_version(tmp_path, "tracer/__init__.py", __version__, "0.0.1")
-    runs.start(root=older)
+    daemon.start(root=older)
     eater = storm.brew(600, pause_ms=20)
     for root in (ROOT, older, ROOT, older, ROOT):
         time.sleep(0.5)
-        runs.kill()
-        assert not runs.start(root=root)["adopted"]
+        daemon.kill()
+        assert not daemon.start(root=root)["adopted"]
         eater = storm.keep_up(eater, 200, pause_ms=20)
     storm.end(eater)
-    runs.wait_for_kills(storm.kills())
-    runs.stop()
-    storm.tally("an upgrade or a downgrade within a storm", 5, runs).check()
+    daemon.wait_for_kills(storm.kills())
+    daemon.stop()
+    storm.tally("an upgrade or a downgrade within a storm", 5, daemon).check()
 
 
-def test_stopped(runs: Runs, storm: Storm) -> None:
+def test_stopped(daemon: Daemon, storm: Storm) -> None:
     """A tracer that does not get to run for 30 s (SIGSTOP) tells all afterwards."""
-    runs.start()
-    assert runs.process is not None
-    runs.process.send_signal(signal.SIGSTOP)
+    daemon.start()
+    daemon.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     storm.end(storm.brew(300, pause_ms=50))
     time.sleep(max(0.0, 30 - (time.monotonic() - began)))
-    runs.process.send_signal(signal.SIGCONT)
-    runs.wait_for_kills(300)
-    runs.stop()
-    storm.tally("SIGSTOP of the tracer for 30 s", 1, runs).check()
-    assert any(record["delayed"] for record in runs.of_type("oom_kill"))
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.wait_for_kills(300)
+    daemon.stop()
+    storm.tally("SIGSTOP of the tracer for 30 s", 1, daemon).check()
+    assert any(record["delayed"] for record in daemon.of_type("oom_kill"))
 
 
-def test_many_cgroups(runs: Runs, storm: Storm) -> None:
+def test_many_cgroups(daemon: Daemon, storm: Storm) -> None:
     """10,000 kills in fifty cgroups, as fast as this machine makes them."""
-    runs.start()
+    daemon.start()
     eaters = [storm.brew(200, jobs=1) for _ in range(50)]
     storm.end(*eaters)
-    runs.wait_for_kills(10_000, 60)
-    runs.stop()
-    tally = storm.tally("10,000 kills in 50 cgroups at once", 1, runs)
+    daemon.wait_for_kills(10_000, 60)
+    daemon.stop()
+    tally = storm.tally("10,000 kills in 50 cgroups at once", 1, daemon)
     assert tally.kills == 10_000
     tally.check()
 
 
-def test_burst_while_nobody_runs(runs: Runs, storm: Storm) -> None:
+def test_burst_while_nobody_runs(daemon: Daemon, storm: Storm) -> None:
     """10,000 kills while no tracer runs: the next ones, of which some are killed meanwhile, have a record of each."""
-    runs.start()
-    runs.stop()
+    daemon.start()
+    daemon.stop()
     burst(storm, BURST)
     for written in (BURST // 8, BURST // 2):
-        assert runs.start()["adopted"]
-        runs.wait_for_kills(written)
-        runs.kill()
-    assert runs.start()["adopted"]
-    check_burst("10,000 kills while no tracer runs", BURST, runs, storm)
+        assert daemon.start()["adopted"]
+        daemon.wait_for_kills(written)
+        daemon.kill()
+    assert daemon.start()["adopted"]
+    check_burst("10,000 kills while no tracer runs", BURST, daemon, storm)
 
 
-def test_burst_while_stopped(runs: Runs, storm: Storm) -> None:
+def test_burst_while_stopped(daemon: Daemon, storm: Storm) -> None:
     """The same, of fewer, while the tracer does not get to run (SIGSTOP)."""
-    runs.start()
-    assert runs.process is not None
-    runs.process.send_signal(signal.SIGSTOP)
+    daemon.start()
+    daemon.process.send_signal(signal.SIGSTOP)
     burst(storm, SMALL_BURST)
-    runs.process.send_signal(signal.SIGCONT)
-    check_burst("a burst larger than the ring buffer", SMALL_BURST, runs, storm)
+    daemon.process.send_signal(signal.SIGCONT)
+    check_burst("a burst larger than the ring buffer", SMALL_BURST, daemon, storm)
 
 
 def burst(storm: Storm, kills: int) -> None:
@@ -125,16 +123,16 @@ def burst(storm: Storm, kills: int) -> None:
     storm.end(*[storm.brew(kills // BURST_GROUPS, jobs=1) for _ in range(BURST_GROUPS)])
 
 
-def check_burst(fault: str, kills: int, runs: Runs, storm: Storm) -> None:
+def check_burst(fault: str, kills: int, daemon: Daemon, storm: Storm) -> None:
     """Every kill has a record in its place; those that are reduced have the essentials, and only these."""
-    runs.wait_for_kills(kills, 120)
-    runs.stop()
-    tally = storm.tally(fault, 1, runs)
+    daemon.wait_for_kills(kills, 120)
+    daemon.stop()
+    tally = storm.tally(fault, 1, daemon)
     assert tally.kills == kills
     tally.check()
-    records = runs.of_type("oom_kill")
+    records = daemon.of_type("oom_kill")
     assert {record["victim"]["pid"] for record in records} == storm.victims()
-    assert {record["source"] for record in records} == {runs.of_type("start")[-1]["source"]}
+    assert {record["source"] for record in records} == {daemon.of_type("start")[-1]["source"]}
     assert [record["time"] for record in records] == sorted(record["time"] for record in records)
     reduced = [record for record in records if record["reduced"]]
     assert len(reduced) > kills // 2
@@ -154,55 +152,55 @@ def check_burst(fault: str, kills: int, runs: Runs, storm: Storm) -> None:
             None,
             None,
         )
-    assert runs.of_type("lost") == []
-    assert runs.count("oom_exit") == kills
+    assert daemon.of_type("lost") == []
+    assert daemon.count("oom_exit") == kills
 
 
-def test_two_at_once(runs: Runs, storm: Storm) -> None:
+def test_two_at_once(daemon: Daemon, storm: Storm) -> None:
     """Of two that are started at the same moment one says so and leaves, and the other one traces."""
-    first, second = runs.spawn(), runs.spawn()
+    first, second = daemon.spawn(), daemon.spawn()
     wait_until("one has left", lambda: first.poll() is not None or second.poll() is not None)
-    leaver, runs.process = (first, second) if first.poll() is not None else (second, first)
+    leaver, daemon.process = (first, second) if first.poll() is not None else (second, first)
     assert leaver.returncode == 1
-    said = runs.said().splitlines()
+    said = daemon.stderr().splitlines()
     assert len([line for line in said if "another oomtrace" in line]) == 1, said
-    wait_until("it is attached", lambda: runs.of_type("start"))
+    wait_until("it is attached", lambda: daemon.of_type("start"))
     storm.end(storm.brew(50))
-    runs.wait_for_kills(50)
-    runs.stop()
-    storm.tally("two tracers started at once", 1, runs).check()
+    daemon.wait_for_kills(50)
+    daemon.stop()
+    storm.tally("two tracers started at once", 1, daemon).check()
 
 
-def test_beside_another(runs: Runs, storm: Storm) -> None:
+def test_beside_another(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
     """One that keeps nothing runs beside it, sees the same, and leaves nothing."""
-    runs.start()
-    second = Runs(runs.errors.parent / "second")
-    second.errors.parent.mkdir()
-    second.start(options=["--no-keep"])
+    daemon.start()
+    second = Daemon(tmp_path / "second")
+    second.folder.mkdir()
+    second.start()
     storm.end(storm.brew(20))
-    runs.wait_for_kills(20)
+    daemon.wait_for_kills(20)
     second.wait_for_kills(20)
     second.stop()
-    runs.stop()
-    victims = [[record["victim"]["tid"] for record in each.of_type("oom_kill")] for each in (runs, second)]
+    daemon.stop()
+    victims = [[record["victim"]["tid"] for record in each.of_type("oom_kill")] for each in (daemon, second)]
     assert victims[0] == victims[1]
-    storm.tally("another tracer beside it", 1, runs).check()
+    storm.tally("another tracer beside it", 1, daemon).check()
 
 
-def test_little_memory(runs: Runs, storm: Storm, cgroup: Cgroup) -> None:
+def test_little_memory(daemon: Daemon, storm: Storm, cgroup: Cgroup) -> None:
     """64 MB are enough for the tracer, the verification of its programs included; it loses nothing in a storm."""
     little = cgroup.child("tracer", 64)
-    runs.start(through=["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(little.path)])
+    daemon.start(wrapper=["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(little.path)])
     storm.end(*[storm.brew(250) for _ in range(8)])
-    runs.wait_for_kills(2000, 60)
-    runs.stop()
+    daemon.wait_for_kills(2000, 60)
+    daemon.stop()
     assert little.oom_kills() == 0
-    storm.tally("64 MB for the tracer within a storm", 1, runs).check()
+    storm.tally("64 MB for the tracer within a storm", 1, daemon).check()
 
 
-def test_clock(runs: Runs, storm: Storm) -> None:
+def test_clock(daemon: Daemon, storm: Storm) -> None:
     """A clock that is set back and forward changes neither the order nor the number of records."""
-    runs.start()
+    daemon.start()
     right_s = time.time() - time.monotonic()
     storm.end(storm.brew(20))
     try:
@@ -212,7 +210,7 @@ def test_clock(runs: Runs, storm: Storm) -> None:
             time.sleep(1.5)  # the counts are compared in the meantime
     finally:
         time.clock_settime(time.CLOCK_REALTIME, right_s + time.monotonic())
-    runs.wait_for_kills(80)
-    runs.stop()
-    storm.tally("the clock set back and forward", 3, runs).check()
-    assert [record["seq"] for record in runs.records()] == list(range(len(runs.records())))
+    daemon.wait_for_kills(80)
+    daemon.stop()
+    storm.tally("the clock set back and forward", 3, daemon).check()
+    assert [record["seq"] for record in daemon.records()] == list(range(len(daemon.records())))

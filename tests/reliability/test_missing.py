@@ -5,8 +5,8 @@ import signal
 from collections.abc import Callable
 
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.environment import attempts, not_applicable, wait_until
-from tests.harness.runs import Runs
 from tests.kernel.conftest import Eat
 from tests.kernel.test_brief import small_rings
 
@@ -23,83 +23,83 @@ BURST = 700
 GROUPS = 10
 
 
-def test_without_bpffs(runs: Runs, storm: Storm) -> None:
+def test_without_bpffs(daemon: Daemon, storm: Storm) -> None:
     """What cannot be pinned ends with the tracer, which says so; the kernel log tells the kills of the time between."""
-    start = runs.start(through=WITHOUT_BPFFS)
+    start = daemon.start(wrapper=WITHOUT_BPFFS)
     assert not start["pinned"]
-    assert "bpffs" in runs.said()
+    assert "bpffs" in daemon.stderr()
     storm.end(storm.brew(10, jobs=1))
-    runs.wait_for_kills(10)
-    runs.stop()
+    daemon.wait_for_kills(10)
+    daemon.stop()
     storm.end(storm.brew(10, jobs=1))
-    assert not runs.start(through=WITHOUT_BPFFS)["adopted"]
-    runs.wait_for_kills(20)
-    runs.stop()
-    tally = storm.tally("no bpffs: nothing is attached between two runs", 1, runs)
+    assert not daemon.start(wrapper=WITHOUT_BPFFS)["adopted"]
+    daemon.wait_for_kills(20)
+    daemon.stop()
+    tally = storm.tally("no bpffs: nothing is attached between two runs", 1, daemon)
     tally.check()
     assert tally.from_log == 10
-    between = [record for record in runs.of_type("oom_kill") if record["source"] == "kernel_log"]
+    between = [record for record in daemon.of_type("oom_kill") if record["source"] == "kernel_log"]
     assert all(record["delayed"] for record in between)
 
 
-def test_without_tracefs(runs: Runs, storm: Storm) -> None:
+def test_without_tracefs(daemon: Daemon, storm: Storm) -> None:
     """All is told but the names of the allocation flags."""
-    runs.start(through=WITHOUT_TRACEFS)
+    daemon.start(wrapper=WITHOUT_TRACEFS)
     storm.end(storm.brew(20))
-    runs.wait_for_kills(20)
-    runs.stop()
-    storm.tally("no tracefs", 1, runs).check()
+    daemon.wait_for_kills(20)
+    daemon.stop()
+    storm.tally("no tracefs", 1, daemon).check()
 
 
-def test_before_the_first_start(first_runs: Runs, storm: Storm) -> None:
+def test_before_the_first_start(fresh_daemon: Daemon, storm: Storm) -> None:
     """Kills of this boot from before the first start come from the kernel log, or are told to be missing."""
     storm.end(storm.brew(10, jobs=1))
-    first_runs.start()
+    fresh_daemon.start()
     victims = storm.victims()
-    wait_until("the records", lambda: victims <= pids(first_runs))
-    first = len(first_runs.of_type("oom_kill"))
-    told = first_runs.of_type("oom_kill")
+    wait_until("the records", lambda: victims <= pids(fresh_daemon))
+    first = len(fresh_daemon.of_type("oom_kill"))
+    told = fresh_daemon.of_type("oom_kill")
     assert {record["source"] for record in told if record["victim"]["tid"] in victims} == {"kernel_log"}
-    first_runs.stop()
-    first_runs.start()
+    fresh_daemon.stop()
+    fresh_daemon.start()
     storm.end(storm.brew(10, jobs=1))
-    first_runs.wait_for_kills(first + 10)
-    stop = first_runs.stop()
-    assert len(first_runs.of_type("oom_kill")) == first + 10, "what the log tells is told once"
-    missing = sum(record["missing"] for record in first_runs.of_type("gap"))
+    fresh_daemon.wait_for_kills(first + 10)
+    stop = fresh_daemon.stop()
+    assert len(fresh_daemon.of_type("oom_kill")) == first + 10, "what the log tells is told once"
+    missing = sum(record["missing"] for record in fresh_daemon.of_type("gap"))
     assert first + 10 + missing <= stop["oom_kills"]
 
 
-def test_not_wanted(first_runs: Runs, storm: Storm) -> None:
+def test_not_wanted(fresh_daemon: Daemon, storm: Storm) -> None:
     """Without the kernel log they are told to be missing."""
     storm.end(storm.brew(10, jobs=1))
-    first_runs.start("--no-backfill")
-    wait_until("the gap", lambda: first_runs.of_type("gap"))
-    stop = first_runs.stop()
-    (gap,) = first_runs.of_type("gap")
+    fresh_daemon.start("--no-backfill")
+    wait_until("the gap", lambda: fresh_daemon.of_type("gap"))
+    stop = fresh_daemon.stop()
+    (gap,) = fresh_daemon.of_type("gap")
     assert gap["since"] is None
     assert gap["oom_kills"] == gap["missing"] == stop["oom_kills"]
     assert gap["cgroups"]
     assert {each["records"] for each in gap["cgroups"]} == {0}
-    assert first_runs.of_type("oom_kill") == []
+    assert fresh_daemon.of_type("oom_kill") == []
 
 
-def test_told_by_cgroup(runs: Runs, cgroup: Cgroup, eat: Eat) -> None:
+def test_told_by_cgroup(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
     """The gap names the cgroup whose victims found no room in the kernel, with its own count, and no other cgroup."""
     seen, burst = cgroup.child("seen", 8), cgroup.child("burst", 8)
-    overflow(runs, eat, burst, lambda: storm_in(eat, seen, 20))
-    recorded = sum(record["victim"]["cgroup"] == burst.name for record in runs.of_type("oom_kill"))
-    assert runs.count("oom_kill") == 20 + recorded
-    (gap,) = runs.of_type("gap")
+    overflow(daemon, eat, burst, lambda: storm_in(eat, seen, 20))
+    recorded = sum(record["victim"]["cgroup"] == burst.name for record in daemon.of_type("oom_kill"))
+    assert daemon.count("oom_kill") == 20 + recorded
+    (gap,) = daemon.of_type("gap")
     assert gap["cgroups"] == [{"cgroup": burst.name, "oom_kills": BURST, "records": recorded}]
     assert (gap["oom_kills"], gap["records"], gap["missing"]) == (20 + BURST, 20 + recorded, BURST - recorded)
     storm_in(eat, seen, 1)
-    runs.wait_for_kills(21 + recorded)
-    runs.stop()
-    assert len(runs.of_type("gap")) == 1, "it is told once"
+    daemon.wait_for_kills(21 + recorded)
+    daemon.stop()
+    assert len(daemon.of_type("gap")) == 1, "it is told once"
 
 
-def test_group_kills_hide_nothing(runs: Runs, cgroup: Cgroup, eat: Eat) -> None:
+def test_group_kills_hide_nothing(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
     """Of first victims of group kills, some counted twice and some once, none hides a kill that is missing.
 
     The chosen one is not the one that asks for memory, and so it may be gone before the kernel comes upon it again.
@@ -116,31 +116,30 @@ def test_group_kills_hide_nothing(runs: Runs, cgroup: Cgroup, eat: Eat) -> None:
             eat(48, group, life=600).die()
             holder.die()
 
-    overflow(runs, eat, burst, kill_groups)
-    recorded = sum(record["victim"]["cgroup"] == burst.name for record in runs.of_type("oom_kill"))
+    overflow(daemon, eat, burst, kill_groups)
+    recorded = sum(record["victim"]["cgroup"] == burst.name for record in daemon.of_type("oom_kill"))
     counted = [group.oom_kills() for group in groups]
     print(f"group kills: {GROUPS}, of which the kernel counted the first victim once: {counted.count(2)}")
     assert set(counted) <= {2, 3}
-    (gap,) = runs.of_type("gap")
+    (gap,) = daemon.of_type("gap")
     assert gap["cgroups"] == [{"cgroup": burst.name, "oom_kills": BURST, "records": recorded}]
     assert gap["oom_kills"] == BURST + sum(counted)
     assert (gap["records"], gap["missing"]) == (recorded + 2 * GROUPS, BURST - recorded)
-    runs.stop()
+    daemon.stop()
 
 
-def overflow(runs: Runs, eat: Eat, burst: Cgroup, before: Callable[[], None]) -> None:
+def overflow(daemon: Daemon, eat: Eat, burst: Cgroup, before: Callable[[], None]) -> None:
     """Start a run; while it stands still, let ``before`` kill, and then so many in ``burst`` that some find no room."""
-    ledger = runs.state / "ledger"
+    ledger = daemon.state / "ledger"
     known = ledger.read_bytes()[:256]
-    runs.start("--no-backfill", root=small_rings(runs.errors.parent, "briefs"))
-    assert runs.process is not None
+    daemon.start("--no-backfill", root=small_rings(daemon.folder, "briefs"))
     wait_until("the account has begun", lambda: ledger.read_bytes()[:256] != known)
-    runs.process.send_signal(signal.SIGSTOP)
+    daemon.process.send_signal(signal.SIGSTOP)
     before()
     storm_in(eat, burst, BURST)
     assert burst.oom_kills() == BURST
-    runs.process.send_signal(signal.SIGCONT)
-    wait_until("the account", lambda: runs.of_type("gap"), 60)
+    daemon.process.send_signal(signal.SIGCONT)
+    wait_until("the account", lambda: daemon.of_type("gap"), 60)
 
 
 def storm_in(eat: Eat, group: Cgroup, kills: int) -> None:
@@ -151,5 +150,5 @@ def storm_in(eat: Eat, group: Cgroup, kills: int) -> None:
             break
 
 
-def pids(runs: Runs) -> set[int]:
-    return {record["victim"]["tid"] for record in runs.of_type("oom_kill")}
+def pids(daemon: Daemon) -> set[int]:
+    return {record["victim"]["tid"] for record in daemon.of_type("oom_kill")}

@@ -20,10 +20,10 @@ import pytest
 
 from tests.collectors.program import free_port
 from tests.harness.cgroups import Cgroup
+from tests.harness.daemon import Daemon
 from tests.harness.eater import binary
 from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
 from tests.harness.oracles import vmstat_oom_kills
-from tests.harness.runs import Runs
 
 from .tally import Tally
 
@@ -149,7 +149,7 @@ def median(values: list[int]) -> int:
     return sorted(values)[len(values) // 2]
 
 
-def test_soak(runs: Runs, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
+def test_soak(daemon: Daemon, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
     """Every kill is told, and memory, descriptors and threads stay as they are."""
     if IN_VM:
         not_applicable("what the daemon keeps does not depend on the kernel")
@@ -158,8 +158,7 @@ def test_soak(runs: Runs, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
     arguments = ["--metrics", f"127.0.0.1:{port}", "--network", "--runtime-root", f"docker={docker.parent}"]
     into = ["sh", "-c", f'echo 0 >{limited.path}/cgroup.procs && exec "$@"', "sh"]
     docker.mkdir(parents=True)
-    runs.start(*arguments, "--output", rotated, through=into)
-    assert runs.process is not None
+    daemon.start(*arguments, "--output", rotated, wrapper=into)
     before = vmstat_oom_kills()
     began_s = time.monotonic()
     until_s = began_s + 60 * MINUTES
@@ -172,23 +171,23 @@ def test_soak(runs: Runs, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
         with ExitStack() as stack:
             hold_connections(port, stack)
         time.sleep(1)
-        samples.append(Sample.of(runs.process.pid))
+        samples.append(Sample.of(daemon.process.pid))
         if (minute := int((time.monotonic() - began_s) / 60)) > shown:
             shown = minute
             kills = sum(killer.kills for killer in killers)
-            print(f"minute {minute}: {kills} kills, {runs.count('oom_kill')} records, {samples[-1]}", flush=True)
+            print(f"minute {minute}: {kills} kills, {daemon.count('oom_kill')} records, {samples[-1]}", flush=True)
     for killer in killers:
         killer.join(60)
         assert not killer.errors, killer.errors
     kills = sum(killer.kills for killer in killers)
     assert vmstat_oom_kills() - before == kills, "something else was killed meanwhile"
-    runs.wait_for_kills(kills, 30 * PATIENCE)
-    wait_until("the exits", lambda: runs.count("oom_exit") == kills, 10 * PATIENCE)
-    stop = runs.stop()
+    daemon.wait_for_kills(kills, 30 * PATIENCE)
+    wait_until("the exits", lambda: daemon.count("oom_exit") == kills, 10 * PATIENCE)
+    stop = daemon.stop()
     assert kills > 120 * MINUTES / PATIENCE, "a busy machine may stand still for a moment, but not all the time"
-    tally(runs.output, kills).write().check()
-    assert (stop["lost"], runs.count("lost")) == (0, 0)
-    assert "Traceback" not in runs.said()
+    tally(daemon.output, kills).write().check()
+    assert (stop["lost"], daemon.count("lost")) == (0, 0)
+    assert "Traceback" not in daemon.stderr()
 
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[-third:]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.daemon import Daemon
 from tests.harness.environment import attempts
 from tests.harness.oracles import Record
-from tests.harness.runs import Runs
 from tests.kernel.test_pins import other_version
 
 from .conftest import Storm
@@ -52,21 +52,20 @@ def knifed(tmp_path: Path) -> Path:
     return other_version(tmp_path, "tracer/daemon/daemon.py", "def main() -> int:", KNIFE)
 
 
-def killed_at(step: int, runs: Runs, root: Path, *through: str) -> bool:
+def killed_at(step: int, daemon: Daemon, root: Path, *through: str) -> bool:
     """Whether a run was killed at this step, which may be one of its end once it has told all."""
-    runs.process = runs.spawn("--no-backfill", through=["env", f"OOMTRACE_TEST_STEP={step}", *through], root=root)
-    began = runs.count("start")
+    daemon.spawn("--no-backfill", wrapper=["env", f"OOMTRACE_TEST_STEP={step}", *through], root=root)
+    began = daemon.count("start")
     quiet_s = 0.0
     for _ in attempts(60):
-        if runs.process.poll() is not None:
+        if daemon.process.poll() is not None:
             break
-        quiet_s = quiet_s or (time.monotonic() if runs.count("start") > began else 0.0)
+        quiet_s = quiet_s or (time.monotonic() if daemon.count("start") > began else 0.0)
         if quiet_s and time.monotonic() - quiet_s > 4:  # the account takes two seconds
-            runs.process.terminate()
+            daemon.process.terminate()
             break
-    status = runs.process.wait(30)
-    runs.process = None
-    assert status in (0, -signal.SIGKILL), runs.said()[-2000:]
+    status = daemon.process.wait(30)
+    assert status in (0, -signal.SIGKILL), daemon.stderr()[-2000:]
     return status != 0
 
 
@@ -74,26 +73,26 @@ def ids(records: list[Record]) -> list[str]:
     return [record["id"] for record in records]
 
 
-def test_gap(runs: Runs, storm: Storm, knifed: Path) -> None:
+def test_gap(daemon: Daemon, storm: Storm, knifed: Path) -> None:
     """Kills that nobody saw: after each step of a run that tells them the next one knows whether that was done."""
-    runs.start("--no-backfill", through=WITHOUT_BPFFS)
-    runs.stop()
+    daemon.start("--no-backfill", wrapper=WITHOUT_BPFFS)
+    daemon.stop()
     step = 0
     while True:
         step += 1
         assert step < STEPS
         storm.end(storm.brew(3, jobs=1))
-        was_killed = killed_at(step, runs, knifed, *WITHOUT_BPFFS)
-        runs.start("--no-backfill", through=WITHOUT_BPFFS)
+        was_killed = killed_at(step, daemon, knifed, *WITHOUT_BPFFS)
+        daemon.start("--no-backfill", wrapper=WITHOUT_BPFFS)
         for _ in attempts(10):
-            if len(runs.of_type("gap")) >= step:
+            if len(daemon.of_type("gap")) >= step:
                 break
         time.sleep(3)
-        runs.stop()
-        gaps = runs.of_type("gap")
+        daemon.stop()
+        gaps = daemon.of_type("gap")
         assert len(set(ids(gaps))) == len(gaps) == step, "told, and once"
         assert [gap["missing"] for gap in gaps] == [3] * step
         if not was_killed:
             break
     assert step > 5
-    storm.tally("SIGKILL at each step of telling a gap", step, runs).check_told()
+    storm.tally("SIGKILL at each step of telling a gap", step, daemon).check_told()

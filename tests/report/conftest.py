@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness.environment import ROOT
-from tests.kernel.conftest import cgroup, eat, hierarchy, make_daemon, pytest_configure, tracers
+from tests.kernel.conftest import cgroup, early_eaters, eat, hierarchy, make_daemon, pytest_configure, shared_daemon
 
 from .browser import Browser
 from .samples import Record, many, of_kernel_logs
 
-__all__ = ["cgroup", "eat", "hierarchy", "make_daemon", "pytest_configure", "tracers"]
+__all__ = ["cgroup", "early_eaters", "eat", "hierarchy", "make_daemon", "pytest_configure", "shared_daemon"]
 
 MakePage = Callable[[Iterable[Record]], Path]
 

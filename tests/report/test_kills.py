@@ -22,7 +22,7 @@ CONTAINER = f"{os.getpid():064x}"
 def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: Browser, tmp_path: Path) -> None:
     """Three kills, the records and the kernel log together: three incidents, each with the kernel's own lines."""
     daemon = make_daemon()
-    daemon.start()
+    daemon.wait_ready()
     group = cgroup.child("docker").child(CONTAINER, 16)
     eaters = [eat(32, group, comm=f"eater-{number}").die() for number in range(3)]
     mine = {eater.pid for eater in eaters}
@@ -30,7 +30,7 @@ def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: 
     daemon.stop()
     log = tmp_path / "dmesg.txt"
     log.write_bytes(subprocess.run(["dmesg"], check=True, capture_output=True, timeout=20).stdout)
-    browser.show(run_report(daemon.outputs[0], log, output=tmp_path / "report.html"))
+    browser.show(run_report(daemon.output, log, output=tmp_path / "report.html"))
     records = [record for record in daemon.of_type("oom_kill") if record["victim"]["pid"] in mine]
     assert len(records) == group.oom_kills() == 3
     browser.find("#text").send_keys(f"/docker/{CONTAINER}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Hierarchy
-from tests.harness.daemon import Daemon
+from tests.harness.daemon import Daemon, SharedDaemon
 from tests.harness.environment import ENGINE, KERNEL
 from tests.harness.watch import Watch
 from tests.kernel.conftest import hierarchy, kernel_log, watch
@@ -94,60 +94,39 @@ def podman(running: Running) -> Podman:
     return runtime
 
 
-class Tracers:
-    """Keeps the tracer that tests share; it is started before any runtime, as on a host that boots."""
-
-    def __init__(self, folder: Callable[[], Path], roots: list[str]) -> None:
-        self._folder = folder
-        self._arguments = ["--network", *(argument for root in roots for argument in ("--runtime-root", root))]
-        self._shared: Daemon | None = None
-
-    def shared(self) -> Daemon:
-        """The tracer that tests share, started when it is not running."""
-        if self._shared is not None and self._shared.process.poll() is not None:
-            died, self._shared = self._shared, None
-            died.end()
-            pytest.fail(f"the tracer died: {died.errors.read_text()[-4000:]}")
-        if self._shared is None:
-            self._shared = Daemon(self._folder(), arguments=self._arguments)
-            self._shared.start()
-        return self._shared
-
-    def stop(self) -> None:
-        """End it and check its account of itself."""
-        tracer, self._shared = self._shared, None
-        if tracer is not None:
-            stop = tracer.stop()
-            assert len(tracer.of_type("oom_kill")) == stop["records"]
-            assert stop["lost"] == 0
-
-
 @pytest.fixture(scope="session")
-def tracers(
+def shared_daemon(
     tmp_path_factory: pytest.TempPathFactory,
     runtimes: dict[str, Runtime],
     record_testsuite_property: Callable[[str, object], None],
-) -> Iterator[Tracers]:
-    """Keeps the shared tracer."""
+) -> Iterator[SharedDaemon]:
+    """The daemon of the session; a test that needs none stops it."""
     for name, value in (("kernel", KERNEL), ("cgroup", Hierarchy.find().version), ("engine", ENGINE)):
         record_testsuite_property(name, value)
     record_testsuite_property("systemd", SYSTEMD)
     roots = {f"{name}={path}" for runtime in runtimes.values() for name, path in runtime.roots().items()}
-    keeper = Tracers(lambda: tmp_path_factory.mktemp("tracer"), sorted(roots))
-    yield keeper
-    keeper.stop()
+    arguments = ["--network", *(argument for root in sorted(roots) for argument in ("--runtime-root", root))]
+
+    def make() -> Daemon:
+        daemon = Daemon(tmp_path_factory.mktemp("tracer"))
+        daemon.spawn(*arguments)
+        return daemon
+
+    shared = SharedDaemon(make)
+    yield shared
+    shared.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tracer_comes_first(tracers: Tracers) -> None:
-    """The tracer is there before the first runtime is started."""
-    tracers.shared()
+def daemon_starts_first(shared_daemon: SharedDaemon) -> None:
+    """The daemon is attached before the first runtime is started, as on a host that boots."""
+    shared_daemon.get()
 
 
 @pytest.fixture
-def tracer(tracers: Tracers) -> Daemon:
-    """The tracer that tests share."""
-    return tracers.shared()
+def tracer(shared_daemon: SharedDaemon) -> Daemon:
+    """The daemon that tests share, attached."""
+    return shared_daemon.get()
 
 
 @pytest.fixture

@@ -3,15 +3,17 @@
 
 import pytest
 
-from .conftest import Start, Tracers
+from tests.harness.daemon import SharedDaemon
+
+from .conftest import Start
 from .runtime import Container, Runtime
 from .victims import Victims, check_told
 
 
 @pytest.fixture
-def container(tracers: Tracers, start: Start) -> Container:
+def container(shared_daemon: SharedDaemon, start: Start) -> Container:
     """A container that runs before the tracer does."""
-    tracers.stop()
+    shared_daemon.stop()
     return start()
 
 

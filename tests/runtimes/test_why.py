@@ -33,7 +33,7 @@ def why(docker: Docker, tracer: Daemon) -> Why:
     """Asks oomtrace: what it says as JSON, and in words."""
 
     def ask(name: str, *arguments: str) -> tuple[Answer, str]:
-        places = ("--records", str(tracer.outputs[0]), "--runtime-root", f"docker={docker.roots()['docker']}")
+        places = ("--records", str(tracer.output), "--runtime-root", f"docker={docker.roots()['docker']}")
         command = [sys.executable, "-m", "tracer", "why", name, *places, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
         as_json = subprocess.run(

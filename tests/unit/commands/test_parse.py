@@ -23,7 +23,7 @@ from tests.harness.environment import ROOT, require
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.lines import wait_for
 from tests.harness.log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE
-from tests.harness.records import validate
+from tests.harness.schema import validate
 from tracer.base.errors import EXIT_FAILED, EXIT_USAGE
 from tracer.identity.enrich import enrich_cgroups
 from tracer.logs.log_records import LogRecords

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.harness import events
-from tests.harness.records import HOST, complete, validate
+from tests.harness.records import HOST, complete
+from tests.harness.schema import validate
 from tracer.capture import wire
 from tracer.encoding.encoder import MAX_BYTES, MIN_MAX_BYTES, encode
 from tracer.encoding.styles import STYLES

@@ -9,7 +9,8 @@ import pytest
 
 from tests.harness.kernel_log_files import reports
 from tests.harness.kmsg_pipe import pipe
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tracer.accounting.backfill import kills, tolerance_ns, unknown
 from tracer.base.clock import boottime_ns
 from tracer.logs import this_boot

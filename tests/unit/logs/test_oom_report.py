@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.harness.kernel_log_files import FILES, lines, reports
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tracer.identity.enrich import enrich_oom_kill
 from tracer.logs.log_records import LogRecords
 from tracer.records.model import NO_LIMIT_BYTES, OomKill, Scope

@@ -4,7 +4,8 @@
 import pytest
 
 from tests.harness.kernel_log_files import reports
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tracer.logs.log_records import LogRecords
 from tracer.logs.oom_lines import LogLine
 from tracer.logs.victim_report import VictimReport

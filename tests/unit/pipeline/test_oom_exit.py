@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.harness import events
-from tests.harness.records import RECORDS, complete, validate
+from tests.harness.records import RECORDS, complete
+from tests.harness.schema import validate
 from tracer.capture import wire
 from tracer.identity.metadata_cache import MetadataCache
 from tracer.identity.runtime_metadata import ContainerState

@@ -9,7 +9,8 @@ import pytest
 
 from tests.harness import events
 from tests.harness.events import incident, kill, victim
-from tests.harness.records import BLIND, RECORDS, complete, validate
+from tests.harness.records import BLIND, RECORDS, complete
+from tests.harness.schema import validate
 from tracer.base import clock
 from tracer.capture import wire
 from tracer.pipeline.oom_kill import PAGE, PAGE_COUNTER_MAX

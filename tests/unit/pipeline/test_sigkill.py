@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tests.harness import events
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tracer.capture import wire
 from tracer.config.options import SigkillOption
 from tracer.encoding import encoder

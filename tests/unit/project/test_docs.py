@@ -13,7 +13,8 @@ import pytest
 from tests import docs
 from tests.fuzz.targets import TARGETS
 from tests.harness import ROOT
-from tests.harness.records import shown, validate
+from tests.harness.records import shown
+from tests.harness.schema import validate
 from tracer.base.extras import EXTRAS
 from tracer.delivery.sinks.open import uri_forms
 

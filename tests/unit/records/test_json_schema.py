@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 
 from tests.harness import events
-from tests.harness.records import complete, validate
+from tests.harness.records import complete
+from tests.harness.schema import validate
 from tracer.records import model
 from tracer.records.json_schema import json_schema
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.records import ROOT, shown, validate
+from tests.harness.records import ROOT, shown
+from tests.harness.schema import validate
 from tracer.commands.why import why
 from tracer.records.host import read_host
 from tracer.why import sources

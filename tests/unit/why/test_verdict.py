@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.harness.environment import MIB, ROOT, require
 from tests.harness.kernel_log_files import FILES
-from tests.harness.records import HOST, validate
+from tests.harness.records import HOST
+from tests.harness.schema import validate
 from tests.unit.commands.test_cli import check_refusal, oomtrace
 from tracer.base.clock import format_rfc3339
 from tracer.delivery.sinks.journald_fields import journal_entry
