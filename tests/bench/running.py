@@ -17,7 +17,7 @@ from tests.harness.environment import IN_VM, ROOT
 
 from .tools import Tool
 
-START_S = 180.0 if IN_VM else 30.0
+START_TIMEOUT_S = 180.0 if IN_VM else 30.0
 STOP_S = 60.0 if IN_VM else 15.0
 SLICE_S = 0.02
 """How often a condition is looked at while output is waited for."""
@@ -97,7 +97,7 @@ class Running:
             seen = len(self.chunks)
             return self.tool.ready in said
 
-        listen([self], START_S, lambda: ready() or self.ended)
+        listen([self], START_TIMEOUT_S, lambda: ready() or self.ended)
         if not ready():
             raise BenchError(f"{self.tool.name} did not say {self.tool.ready!r}: {said[-500:]!r}, {self.complaints()}")
         return (self.chunks[-1][0] - self.began_ns) / 1e9

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.environment import PATIENCE, attempts, wait_until
+from tests.harness.environment import TIMEOUT_SCALE, attempts, wait_until
 
-READY_S = 30.0 * PATIENCE
+READY_S = 30.0 * TIMEOUT_SCALE
 """How long a program may take until it listens."""
 SAID_BYTES = 8192
 

@@ -16,7 +16,7 @@ import yaml
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import PATIENCE, wait_until
+from tests.harness.environment import TIMEOUT_SCALE, wait_until
 
 from .certificates import Certificates
 from .configuration import CONFIGURATIONS, adapted
@@ -24,7 +24,7 @@ from .conftest import Kill, Start
 from .program import accepts, free_port
 from .unpacked import unpacked
 
-SCRAPED_S = 30.0 * PATIENCE
+SCRAPED_S = 30.0 * TIMEOUT_SCALE
 DASHBOARD = CONFIGURATIONS / "grafana" / "oomtrace.json"
 TARGET = {"namespace": "monitoring", "pod": "oomtrace-x2", "container": "oomtrace"}
 """Labels that a target found in Kubernetes has of its own."""
@@ -93,7 +93,7 @@ def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Star
         assert value(own, f'oomtrace_output_failing{{{of},output="file:{daemon.output}"}}') == 0
         for found in ask(own, f"oomtrace_victim_oom_kills_total{{{of}}}"):
             assert "victim_pod" not in found["metric"], "the victims are in no pod, whatever the target's labels are"
-    wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90 * PATIENCE)
+    wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90 * TIMEOUT_SCALE)
 
     wait_until(
         "the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(daemon)), SCRAPED_S

@@ -19,7 +19,7 @@ from tracer.encoding import encoder
 
 from .nodes import BURSTS, Node
 
-PATIENCE_S = 180.0
+DRAIN_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def main() -> int:
             outputs[number].put(encoder.encode(record))  # type: ignore[arg-type]
             put[number] += 1
             print(record["type"], record["id"], time.time_ns(), int(is_burst))
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + DRAIN_TIMEOUT_S
     while time.monotonic() < until_s and not all(
         _is_done(output, count) for output, count in zip(outputs, put, strict=True)
     ):

@@ -16,7 +16,7 @@ from tracer.accounting.ledger import Ledger
 from tracer.base.clock import boottime_ns
 from tracer.records.host import read_boot_id
 
-from .environment import ENGINE, PATIENCE_S, ROOT, START_S, attempts, wait_until
+from .environment import ENGINE, ROOT, START_TIMEOUT_S, TIMEOUT_S, attempts, wait_until
 from .hanging import process_state
 from .oracles import Record, vmstat_oom_kills
 from .schema import check_line
@@ -116,7 +116,7 @@ class Daemon:
 
     def wait_ready(self) -> Record:
         """Wait until the process is attached; its start record."""
-        for _ in attempts(START_S):
+        for _ in attempts(START_TIMEOUT_S):
             if self.count("start") > self._earlier_starts:
                 return self.of_type("start")[self._earlier_starts]
             if self.process.poll() is not None:
@@ -127,10 +127,10 @@ class Daemon:
         """Send a signal and wait for the exit; the exit code, negative for a signal."""
         self.process.send_signal(by)
         try:
-            return self.process.wait(PATIENCE_S)
+            return self.process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            pytest.fail(f"the daemon did not exit within {PATIENCE_S:.0f} s of {by.name}; {self._status()}")
+            pytest.fail(f"the daemon did not exit within {TIMEOUT_S:.0f} s of {by.name}; {self._status()}")
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> Record:
         """Stop it as a service manager does; its stop record."""
@@ -185,7 +185,7 @@ class Daemon:
         self._counts.update(match[1].decode() for match in map(_TYPE.search, self._counted.lines()) if match)
         return self._counts[kind]
 
-    def wait_for(self, kind: str, seconds: float = PATIENCE_S) -> Record:
+    def wait_for(self, kind: str, seconds: float = TIMEOUT_S) -> Record:
         """Wait for a record of a type; the first one."""
         for _ in attempts(seconds):
             if self.count(kind):
@@ -194,7 +194,7 @@ class Daemon:
                 break
         pytest.fail(f"no {kind} record; {self._status()}")
 
-    def wait_for_kills(self, count: int, seconds: float = PATIENCE_S) -> None:
+    def wait_for_kills(self, count: int, seconds: float = TIMEOUT_S) -> None:
         """Wait until there are this many oom_kill records."""
         wait_until(f"{count} oom_kill records", lambda: self.count("oom_kill") >= count, seconds)
 

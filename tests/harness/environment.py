@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tests run, and how patient they are there."""
+"""Properties of the machine that runs the tests, timeouts for it, and conditions to skip a test."""
 
 import os
 import time
@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 IN_VM = os.environ.get("OOMTRACE_VM") == "1"
 ENGINE = os.environ.get("OOMTRACE_ENGINE", "auto")
 
-PATIENCE = float(os.environ.get("OOMTRACE_PATIENCE", "1"))
-"""A machine that has other things to do needs more: all of these are multiplied by it."""
+TIMEOUT_SCALE = float(os.environ.get("OOMTRACE_PATIENCE", "1"))
+"""Multiplies every timeout; above 1 on a busy machine."""
 
-PATIENCE_S = PATIENCE * (60.0 if IN_VM else 10.0)
-"""The longest wait for something that should happen at once; a VM without KVM is 5 to 15 times slower."""
+TIMEOUT_S = TIMEOUT_SCALE * (60.0 if IN_VM else 10.0)
+"""Timeout for what should happen at once; a VM without KVM is 5 to 15 times slower."""
 
-START_S = PATIENCE * (600.0 if IN_VM else 30.0)
-"""The longest wait for the tracer to attach: bcc compiles first."""
+START_TIMEOUT_S = TIMEOUT_SCALE * (600.0 if IN_VM else 30.0)
+"""Timeout for the daemon to attach; bcc compiles first."""
 
 CPUS = os.cpu_count() or 1
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -31,7 +31,7 @@ KERNEL_VERSION = tuple(int(part) for part in KERNEL.split("-")[0].split(".")[:2]
 
 
 def require(condition: object, reason: str) -> None:
-    """Skip without the condition; fail instead where OOMTRACE_REQUIRE=all says that everything is there."""
+    """Skip the test unless the condition holds; fail it instead where OOMTRACE_REQUIRE=all."""
     if condition:
         return
     if os.environ.get("OOMTRACE_REQUIRE") == "all":
@@ -40,12 +40,12 @@ def require(condition: object, reason: str) -> None:
 
 
 def not_applicable(reason: str) -> None:
-    """Skip a test that has no meaning on this cgroup version."""
+    """Skip a test that does not apply to this kernel, cgroup version or machine, also where OOMTRACE_REQUIRE=all."""
     pytest.skip(f"not applicable: {reason}")
 
 
-def attempts(seconds: float = PATIENCE_S, pause: float = 0.01) -> Iterator[float]:
-    """Yield until the time is over, at least twice, sleeping in between."""
+def attempts(seconds: float = TIMEOUT_S, pause: float = 0.01) -> Iterator[float]:
+    """Yield the seconds left until the timeout, at least twice, and sleep in between."""
     end = time.monotonic() + seconds
     yield seconds
     while time.monotonic() < end:
@@ -54,8 +54,8 @@ def attempts(seconds: float = PATIENCE_S, pause: float = 0.01) -> Iterator[float
     yield 0.0
 
 
-def wait_until(what: str, condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
-    """Return as soon as the condition holds; fail the test when it does not in time."""
+def wait_until(what: str, condition: Callable[[], object], seconds: float = TIMEOUT_S) -> None:
+    """Return as soon as the condition holds; fail the test at the timeout."""
     for _ in attempts(seconds):
         if condition():
             return

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tracer.delivery.output import Output
 
-from .environment import PATIENCE
+from .environment import TIMEOUT_SCALE
 
-PATIENCE_S = PATIENCE * 20.0
+TIMEOUT_S = TIMEOUT_SCALE * 20.0
 
 
 def record(number: int, bytes_: int = 0) -> bytes:
@@ -38,7 +38,7 @@ def whole_numbers(data: bytes) -> list[int]:
     ]
 
 
-def wait_for(is_so: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+def wait_for(is_so: Callable[[], object], seconds: float = TIMEOUT_S) -> None:
     until_s = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until_s, "it did not come"

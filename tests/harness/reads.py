@@ -6,7 +6,7 @@ import os
 import select
 from pathlib import Path
 
-from .environment import PATIENCE_S
+from .environment import TIMEOUT_S
 
 IN_CLOSE_NOWRITE = 0x10
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -22,6 +22,6 @@ class Reads:
 
     def wait(self) -> None:
         """Until the file was opened, and closed again by who could only read it."""
-        ready, _, _ = select.select([self._descriptor], [], [], 6 * PATIENCE_S)
+        ready, _, _ = select.select([self._descriptor], [], [], 6 * TIMEOUT_S)
         os.close(self._descriptor)
         assert ready, "nobody has read it"

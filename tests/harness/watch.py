@@ -8,7 +8,7 @@ import pytest
 from . import oracles, twins
 from .daemon import Daemon
 from .eater import Eater
-from .environment import PATIENCE_S, attempts
+from .environment import TIMEOUT_S, attempts
 from .kernel_log import KernelLog, Kill
 from .oracles import Record
 
@@ -98,7 +98,7 @@ class Watch:
             for gone in self.records("oom_exit"):
                 if gone["id"] == record["id"]:
                     return gone
-        pytest.fail(f"no oom_exit record of {record['victim']['pid']} within {PATIENCE_S:.0f} s")
+        pytest.fail(f"no oom_exit record of {record['victim']['pid']} within {TIMEOUT_S:.0f} s")
 
     def close(self) -> None:
         """Every kill that the kernel counted was logged, and has exactly one record; nothing else has one.

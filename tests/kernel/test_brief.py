@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_S, not_applicable, wait_until
 from tests.harness.oracles import Record
 
 from .conftest import Eat, MakeDaemon
@@ -43,7 +43,7 @@ def kills(daemon: Daemon, count: int) -> list[Record]:
     """Let it go on, and wait for so many records of kills; their exits are there, too."""
     daemon.process.send_signal(signal.SIGCONT)
     for kind in ("oom_kill", "oom_exit"):
-        wait_until(f"{count} {kind} records", lambda: len(daemon.of_type(kind)) >= count, 2 * PATIENCE_S)  # noqa: B023
+        wait_until(f"{count} {kind} records", lambda: len(daemon.of_type(kind)) >= count, 2 * TIMEOUT_S)  # noqa: B023
     assert daemon.stop()["lost"] == 0
     found = daemon.of_type("oom_kill")
     assert {record["id"] for record in found} == {record["id"] for record in daemon.of_type("oom_exit")}
@@ -88,7 +88,7 @@ def test_sharer(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     sharing = eat(16, group, share_mm=True)
     sharing.die()
     daemon.process.send_signal(signal.SIGCONT)
-    wait_until("the kills", lambda: len(daemon.of_type("oom_kill")) >= 5, 2 * PATIENCE_S)
+    wait_until("the kills", lambda: len(daemon.of_type("oom_kill")) >= 5, 2 * TIMEOUT_S)
     time.sleep(1.2)  # a SIGKILL by the kernel waits a second for a mark
     assert daemon.stop()["lost"] == 0
     assert daemon.of_type("sigkill") == []
@@ -130,7 +130,7 @@ def test_many_cgroups(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
             eat(16, group).die()
         told += [group.name for group in [*groups, *groups]]
         daemon.process.send_signal(signal.SIGCONT)
-        wait_until("the records", lambda: len(daemon.of_type("oom_kill")) == len(told), 2 * PATIENCE_S)  # noqa: B023
+        wait_until("the records", lambda: len(daemon.of_type("oom_kill")) == len(told), 2 * TIMEOUT_S)  # noqa: B023
     assert told == [record["victim"]["cgroup"] for record in kills(daemon, len(told))]
 
 
@@ -140,7 +140,7 @@ def test_no_room_at_all(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     group, count = cgroup.child("group", 8), 60
     daemon.process.send_signal(signal.SIGSTOP)
     eater = eat(16, group, children=count, jobs=1, life=600)
-    wait_until("the kills", lambda: group.oom_kills() == count, 10 * PATIENCE_S)
+    wait_until("the kills", lambda: group.oom_kills() == count, 10 * TIMEOUT_S)
     eater.close()
     daemon.process.send_signal(signal.SIGCONT)
     lost = daemon.wait_for("lost")

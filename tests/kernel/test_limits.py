@@ -13,14 +13,14 @@ import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_SCALE, not_applicable, wait_until
 
 from .conftest import Eat, MakeDaemon
 from .test_metadata import dead_disk
 
 __all__ = ["dead_disk"]
 
-IN_TIME_S = 3.0 * PATIENCE
+IN_TIME_S = 3.0 * TIMEOUT_SCALE
 KILLS = 12
 
 

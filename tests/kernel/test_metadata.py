@@ -14,13 +14,13 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE, attempts, not_applicable, require, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_SCALE, attempts, not_applicable, require, wait_until
 from tests.harness.oracles import Record
 from tests.harness.reads import Reads
 
 from .conftest import Eat, MakeDaemon
 
-IN_TIME_S = PATIENCE * (10.0 if IN_VM else 1.0)
+IN_TIME_S = TIMEOUT_SCALE * (10.0 if IN_VM else 1.0)
 """A record is written so soon after its kill, whatever the files are like."""
 SECRETS = ["--password=hunter2", "--user=me", "postgres://me:hunter2@db/shop", "order-4711"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -185,6 +185,6 @@ def test_disk_that_hangs(dead_disk: Path, tmp_path: Path, cgroup: Cgroup, make_d
         record, late_s = kill(daemon, eat, group)
         assert record["container"]["name"] is None
         assert late_s < IN_TIME_S
-    assert late_s < PATIENCE * 0.25
+    assert late_s < TIMEOUT_SCALE * 0.25
     wait_until("the exits", lambda: len(daemon.of_type("oom_exit")) == 7)
     assert daemon.stop()["metadata_errors"] > 0

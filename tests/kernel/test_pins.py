@@ -21,8 +21,8 @@ from tests.harness.environment import (
     ENGINE,
     IN_VM,
     KERNEL_VERSION,
-    PATIENCE_S,
     ROOT,
+    TIMEOUT_S,
     attempts,
     not_applicable,
     wait_until,
@@ -115,7 +115,7 @@ def ids(kind: str) -> set[int]:
 
 def detach(path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tracer", "detach", "--pins", str(path)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
 def other_version(folder: Path, file: str, old: str, new: str) -> Path:
@@ -177,7 +177,7 @@ def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: 
     """It is told that there is one, and leaves that one alone."""
     first = start()
     second = make_daemon(tmp_path / "second.json", pins=pins)
-    assert second.process.wait(PATIENCE_S) == 1
+    assert second.process.wait(TIMEOUT_S) == 1
     assert "another oomtrace reads" in second.stderr()
     assert "Traceback" not in second.stderr()
     refused = detach(pins)
@@ -270,7 +270,7 @@ def test_other_programs(
     storm.children(count // 10)
     new = start()
     assert (new.wait_ready()["pinned"], new.wait_ready()["adopted"]) == (True, False)
-    wait_until("the storm is over", lambda: kernel_log.poll() and storm.ended(), 10 * PATIENCE_S)
+    wait_until("the storm is over", lambda: kernel_log.poll() and storm.ended(), 10 * TIMEOUT_S)
     kills_of(new, missed.pid, *storm.children(count))
     (replacement,) = captures(pins)
     assert replacement.name != capture.name
@@ -379,7 +379,7 @@ input()
             assert captures(pins) == []
             wait_until("the links are gone", lambda: ids("link") <= links)
         finally:
-            process.communicate(b"\n", timeout=PATIENCE_S)
+            process.communicate(b"\n", timeout=TIMEOUT_S)
 
 
 @pytest.mark.usefixtures("any_engine")

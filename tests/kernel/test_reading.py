@@ -17,7 +17,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, attempts, not_applicable, wait_until
+from tests.harness.environment import IN_VM, ROOT, TIMEOUT_S, TIMEOUT_SCALE, attempts, not_applicable, wait_until
 from tests.harness.hanging import dead_server, ends_in, frozen, process_state, stuck
 from tests.harness.oracles import Record
 from tracer.base.hung_disk import DiskWorker
@@ -33,10 +33,10 @@ from tracer.records.host import read_boot_id
 
 from .conftest import Eat, MakeDaemon
 
-SOON_S = PATIENCE * (10.0 if IN_VM else 1.0)
+SOON_S = TIMEOUT_SCALE * (10.0 if IN_VM else 1.0)
 """A kill is recorded so soon, whatever hangs."""
 SILENT = "127.0.0.253"
-END_S = PATIENCE * 5.0
+END_S = TIMEOUT_SCALE * 5.0
 """SIGTERM ends the tracer so soon."""
 
 
@@ -124,7 +124,7 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
         assert ProcfsReader(readers, hung).look(pid, started_ns) is None
         return time.monotonic() - began_s
 
-    readers.ask(PATIENCE_S, procfs.read_start_ns, os.getpid())  # it is there
+    readers.ask(TIMEOUT_S, procfs.read_start_ns, os.getpid())  # it is there
     with stuck(tmp_path / "mnt") as pid:
         disk = DiskWorker()
         hung = HungSources(path, boot_id, disk)
@@ -136,7 +136,7 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
         # Others are; a reader that is new may take longer than a record waits.
         own_ns = procfs.read_start_ns(os.getpid())
         assert own_ns is not None
-        shown = readers.ask(PATIENCE_S, procfs.read_process, os.getpid(), own_ns)
+        shown = readers.ask(TIMEOUT_S, procfs.read_process, os.getpid(), own_ns)
         assert shown is not None
         assert tuple(shown) == procfs.read_process(os.getpid(), own_ns)
 
@@ -147,7 +147,7 @@ def test_seeding_goes_round_it(tmp_path: Path, readers: ReaderPool) -> None:
         hung = HungSources()
         reader = ProcfsReader(readers, hung)
         reader.seed_cmdlines(-1)
-        assert reader.is_seeded.wait(PATIENCE_S)
+        assert reader.is_seeded.wait(TIMEOUT_S)
         wait_until("both are noted", lambda: hung.has_pid(one) and hung.has_pid(two))
 
 
@@ -159,7 +159,7 @@ def test_uninterruptible(tmp_path: Path, readers: ReaderPool) -> None:
             folder = tmp_path / str(number)
             asked = servers.enter_context(dead_server(folder))
             with pytest.raises(ReadTimeoutError) as hangs:
-                readers.ask(PATIENCE, list_entries, str(folder), ".")
+                readers.ask(TIMEOUT_SCALE, list_entries, str(folder), ".")
             assert asked.is_set()
             ended.append(hangs.value.has_ended)
         wait_until("they wait on", lambda: len(left_behind(os.getpid())) == GIVEN_UP_MAX)
@@ -239,8 +239,8 @@ def test_output_file_that_hangs_at_the_start(tmp_path: Path, make_daemon: MakeDa
     """It is an error, and no wait for ever."""
     with dead_server(tmp_path / "disk"):
         daemon = make_daemon(tmp_path / "records", arguments=["-o", f"file:{tmp_path}/disk/records"])
-        wait_until("it says so", lambda: "it does not answer" in daemon.stderr(), PATIENCE * 20)
-    assert daemon.process.wait(PATIENCE * 10) == 1
+        wait_until("it says so", lambda: "it does not answer" in daemon.stderr(), TIMEOUT_SCALE * 20)
+    assert daemon.process.wait(TIMEOUT_SCALE * 10) == 1
 
 
 def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
@@ -304,7 +304,7 @@ def test_top(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tracer", "top", "--json"]
         began_s = time.monotonic()
         told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
-        assert time.monotonic() - began_s < PATIENCE * 5
+        assert time.monotonic() - began_s < TIMEOUT_SCALE * 5
         found = {each["pid"]: each for each in told["processes"]}
         assert (found[pid]["comm"], found[pid]["cmdline"]) == ("stuck", [])
         assert found[os.getpid()]["cmdline"]
@@ -318,7 +318,7 @@ def test_commands(tmp_path: Path, cgroup: Cgroup, command: list[str]) -> None:
         group.write("cgroup.procs", sleeper.pid)
         tried = [sys.executable, "-m", "tracer", *command, "--runtime-root", f"docker={tmp_path / 'docker'}"]
         with subprocess.Popen(tried, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            _, errors = process.communicate(timeout=PATIENCE * 20)
+            _, errors = process.communicate(timeout=TIMEOUT_SCALE * 20)
             assert process.returncode in (0, 1)
         sleeper.kill()
         assert asked.is_set()

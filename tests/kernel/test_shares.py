@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup
-from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_SCALE, not_applicable, wait_until
 
 from .conftest import Eat, MakeDaemon
 
@@ -17,7 +17,7 @@ HOSTILE = 10
 LABELS = 60_000
 """840 KB of them."""
 KILLS = 12
-LATE_S = 1.0 * PATIENCE
+LATE_S = 1.0 * TIMEOUT_SCALE
 
 
 def create(docker: Path, cgroup: Cgroup, name: str, labels: int = 0) -> Cgroup:

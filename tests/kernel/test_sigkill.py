@@ -16,7 +16,7 @@ import pytest
 from tests.harness import bpf_maps
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_S, not_applicable, wait_until
 from tests.harness.oracles import Record
 
 from .conftest import Eat, MakeDaemon
@@ -90,14 +90,14 @@ def of_pid(daemon: Daemon, pid: int) -> list[Record]:
 
 def record_of(daemon: Daemon, pid: int) -> Record:
     """The only record of this process's end."""
-    wait_until(f"a sigkill record of {pid}", lambda: of_pid(daemon, pid), PATIENCE_S + KERNEL_HOLD_S)
+    wait_until(f"a sigkill record of {pid}", lambda: of_pid(daemon, pid), TIMEOUT_S + KERNEL_HOLD_S)
     (record,) = of_pid(daemon, pid)
     return record
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
 
 
 def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
@@ -106,7 +106,7 @@ def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
     group, outside = container(cgroup), cgroup.child("outside")
     victim = run(group, user=NOBODY)
     shell = run(outside, "sh", "-c", f"kill -9 {victim.pid}; exec sleep 600", user=NOBODY)
-    assert victim.wait(PATIENCE_S) == -signal.SIGKILL
+    assert victim.wait(TIMEOUT_S) == -signal.SIGKILL
     record = record_of(daemon, victim.pid)
     assert record["victim"] == {
         "pid": victim.pid,
@@ -207,7 +207,7 @@ def test_once(start: Start, run: Run, cgroup: Cgroup) -> None:
     exited = run(group, "true")
     wait_until("it has exited", lambda: ") Z " in Path(f"/proc/{exited.pid}/stat").read_text())
     os.kill(exited.pid, signal.SIGKILL)
-    assert exited.wait(PATIENCE_S) == 0
+    assert exited.wait(TIMEOUT_S) == 0
     fence = run(group)
     kill(fence)
     record_of(daemon, fence.pid)
@@ -224,7 +224,7 @@ def test_namespace(start: Start, run: Run, cgroup: Cgroup) -> None:
     os.kill(init, signal.SIGKILL)
     record = record_of(daemon, init)
     assert record["victim"]["is_container_init"] is True
-    outside.wait(PATIENCE_S)
+    outside.wait(TIMEOUT_S)
     wait_until("all are gone", lambda: not group.read("cgroup.procs"))
     time.sleep(KERNEL_HOLD_S + 0.2)
     daemon.stop()
@@ -244,7 +244,7 @@ def test_forged(start: Start, run: Run, cgroup: Cgroup) -> None:
     daemon = start("containers")
     victim = run(container(cgroup))
     with subprocess.Popen([sys.executable, "-c", FORGED, str(victim.pid)]) as sender:
-        assert sender.wait(PATIENCE_S) == 0
+        assert sender.wait(TIMEOUT_S) == 0
     assert record_of(daemon, victim.pid)["sender"]["pid"] == sender.pid
 
 
@@ -264,7 +264,7 @@ def test_kernel(start: Start, run: Run, cgroup: Cgroup, program: str) -> None:
     """A timer, or the limit of CPU time: the kernel itself sends it, whoever runs at that moment."""
     daemon = start("containers")
     process = run(container(cgroup), program=program)
-    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
     assert record_of(daemon, process.pid)["sender"] is None
 
 
@@ -277,7 +277,7 @@ def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:
         if number:
             time.sleep(RATE_REGAINED_S)
         for eater in [eat(0, group, timers=count, jobs=8) for group in groups[2 * number : 2 * number + 2]]:
-            wait_until("all timers have fired", eater.ended, 6 * PATIENCE_S)
+            wait_until("all timers have fired", eater.ended, 6 * TIMEOUT_S)
     told = count * len(groups)
     wait_until("all records", lambda: sum(len(of_cgroup(daemon, group)) for group in groups) >= told)
     time.sleep(KERNEL_HOLD_S + 0.2)
@@ -298,7 +298,7 @@ def test_timer_while_idle(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> N
     group = container(cgroup)
     for _ in range(3):
         process = run(group, program=ASLEEP)
-        assert process.wait(PATIENCE_S) == -signal.SIGKILL
+        assert process.wait(TIMEOUT_S) == -signal.SIGKILL
         assert record_of(daemon, process.pid)["sender"] is None
 
 
@@ -317,7 +317,7 @@ def test_unseen(start: Start, run: Run, cgroup: Cgroup) -> None:
     daemon = start("containers")
     process = run(container(cgroup))
     subprocess.run([sys.executable, "-c", TRACER, str(process.pid)], check=True)
-    assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
     record = record_of(daemon, process.pid)
     assert (record["sender"], record["from_kernel"], record["container"]["id"]) == (None, None, ID)
 
@@ -344,7 +344,7 @@ def test_storm(start: Start, cgroup: Cgroup, eat: Eat, reads: bool) -> None:
     try:
         killer = eat(0, group, kills=sigkills, hold=True, life=600)
         eater = eat(16, cgroup.child("storm", 8), children=oom_kills, jobs=2, life=600)
-        wait_until("the OOM kills are over", eater.ended, 20 * PATIENCE_S)
+        wait_until("the OOM kills are over", eater.ended, 20 * TIMEOUT_S)
         killer.full()
     finally:
         daemon.process.send_signal(signal.SIGCONT)
@@ -365,7 +365,7 @@ def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat, tmp_path: Path,
     group = container(cgroup)
     group.limit(10 << 20)
     eater = eat(16, group, children=count, jobs=2, life=600)
-    wait_until("the OOM kills are over", eater.ended, 20 * PATIENCE_S)
+    wait_until("the OOM kills are over", eater.ended, 20 * TIMEOUT_S)
     pids = set(eater.children(count))  # whose thread alone is known where the mark tells no more
     wait_until("all OOM kills", lambda: pids <= {each["victim"]["tid"] for each in oom(daemon)})
     known = [victim(each) for each in oom(daemon) if each["victim"]["pid"] is not None]
@@ -385,11 +385,11 @@ def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
     daemon = start("containers")
     group, other = container(cgroup), container(cgroup, OTHER_ID)
     killer = eat(0, group, kills=count, hold=True, life=600)
-    wait_until("a loss is told", lambda: daemon.of_type("lost"), 10 * PATIENCE_S)
+    wait_until("a loss is told", lambda: daemon.of_type("lost"), 10 * TIMEOUT_S)
     neighbour = run(other)
     kill(neighbour)
     record_of(daemon, neighbour.pid)
-    wait_until("it is over", killer.full, 10 * PATIENCE_S)
+    wait_until("it is over", killer.full, 10 * TIMEOUT_S)
     daemon.stop()
     lost = [each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill"]
     assert 0 < sum(lost) == count - len(of_cgroup(daemon, group))

@@ -7,7 +7,7 @@ from tests.harness import oracles
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
 from tests.harness.eater import Eater
-from tests.harness.environment import IN_VM, PATIENCE_S, attempts, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_S, attempts, wait_until
 from tests.harness.watch import Watch
 
 from .conftest import Eat
@@ -15,7 +15,7 @@ from .conftest import Eat
 
 def weather(watch: Watch, eater: Eater, count: int) -> list[int]:
     """Follow a storm to its end; the pids of the victims."""
-    for _ in attempts(10 * PATIENCE_S):
+    for _ in attempts(10 * TIMEOUT_S):
         watch.logged()  # the kernel log keeps a few hundred kills only
         if eater.ended():
             break

@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
 from tests.harness.eater import Eater
-from tests.harness.environment import MIB, PAGE, PATIENCE_S, ROOT, wait_until
+from tests.harness.environment import MIB, PAGE, ROOT, TIMEOUT_S, wait_until
 from tests.harness.kernel_log import KernelLog
 from tests.harness.oracles import charge_slack_bytes, rss_slack_pages
 
@@ -26,7 +26,7 @@ LIMIT_MIB = 32
 def look(*arguments: str) -> dict[int, dict[str, Any]]:
     """What ``oomtrace top --json`` says, by pid."""
     command = [sys.executable, "-m", "tracer", "top", "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * TIMEOUT_S, check=True)
     assert done.stderr == ""
     return {each["pid"]: each for each in json.loads(done.stdout)["processes"]}
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import IN_VM, PATIENCE_S, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_S, not_applicable, wait_until
 
 from .conftest import Eat, MakeDaemon
 from .test_pins import folder, pins  # noqa: F401 - fixtures
@@ -80,7 +80,7 @@ def free_port() -> int:
 def nobody(*command: str) -> subprocess.CompletedProcess[str]:
     """Run as a user without any group or capability."""
     drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
-    return subprocess.run([*drop, *command], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    return subprocess.run([*drop, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
 def test_processes(told: Told) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import MIB, PATIENCE_S, ROOT, not_applicable
+from tests.harness.environment import MIB, ROOT, TIMEOUT_S, not_applicable
 from tests.harness.watch import Watch
 
 from .conftest import Eat
@@ -25,7 +25,7 @@ Why = Callable[..., Answer]
 def ask(name: str, *arguments: str) -> Answer:
     """What it says, as JSON."""
     command = [sys.executable, "-m", "tracer", "why", name, "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * TIMEOUT_S, check=True)
     told: Answer = json.loads(done.stdout)
     assert all(sentence.isprintable() for sentence in told["sentences"])
     return told

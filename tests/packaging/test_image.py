@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup, Hierarchy
 from tests.harness.eater import Eater, binary
-from tests.harness.environment import IN_VM, KERNEL_VERSION, MIB, PATIENCE_S, ROOT, START_S, attempts, require
+from tests.harness.environment import IN_VM, KERNEL_VERSION, MIB, ROOT, START_TIMEOUT_S, TIMEOUT_S, attempts, require
 from tests.harness.oracles import Record
 from tests.harness.schema import check_line
 from tests.runtimes.commands import run
@@ -150,7 +150,7 @@ class Pod:
             check_line(line.encode())
         return [json.loads(line) for line in lines]
 
-    def wait_for(self, what: str, wanted: Callable[[Record], bool], seconds: float = PATIENCE_S) -> Record:
+    def wait_for(self, what: str, wanted: Callable[[Record], bool], seconds: float = TIMEOUT_S) -> Record:
         """The first record that is wanted, as soon as there is one."""
         for _ in attempts(seconds, pause=0.1):
             if found := [record for record in self.records() if wanted(record)]:
@@ -223,7 +223,7 @@ def pod(
     pins = Path("/sys/fs/bpf", f"oomtrace-test-{os.getpid()}")
     pins.mkdir()
     running = Pod(docker, image, place)
-    start = running.wait_for("start", lambda record: record["type"] == "start", START_S)
+    start = running.wait_for("start", lambda record: record["type"] == "start", START_TIMEOUT_S)
     assert start["pinned"] or KERNEL_VERSION < (5, 15)
     yield running
     running.stop()

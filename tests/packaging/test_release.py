@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from deploy.release import sbom
-from tests.harness.environment import IN_VM, PATIENCE, ROOT, not_applicable, require
+from tests.harness.environment import IN_VM, ROOT, TIMEOUT_SCALE, not_applicable, require
 from tracer import __version__
 from tracer.base.extras import EXTRAS
 
 from . import dockerfile
 
-BUILD_S = 600 * PATIENCE
+BUILD_S = 600 * TIMEOUT_SCALE
 EPOCH = "1700000000"
 MAINTAINER = {"DEBFULLNAME": "Mary O'Brien", "DEBEMAIL": "mary@example.org"}
 PLACES = {

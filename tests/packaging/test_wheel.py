@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import manpages
-from tests.harness.environment import IN_VM, PATIENCE, PATIENCE_S, ROOT, not_applicable, wait_until
+from tests.harness.environment import IN_VM, ROOT, TIMEOUT_S, TIMEOUT_SCALE, not_applicable, wait_until
 from tests.harness.schema import check_line
 from tests.runtimes.commands import ENVIRONMENT
 from tracer import __version__
@@ -21,7 +21,7 @@ from tracer.records.json_schema import json_schema
 EM_BPF = 247
 """include/uapi/linux/elf-em.h"""
 ARCHITECTURES = {"x86_64", "arm64"}
-INSTALL_S = 300 * PATIENCE
+INSTALL_S = 300 * TIMEOUT_SCALE
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_run(command: list[str], engine: str, tmp_path: Path) -> None:
     output = tmp_path / "records.json"
     daemon = subprocess.Popen([*command, "run", "--no-keep", "--engine", engine, "--output", f"file:{output}"])
     try:
-        wait_until("it has started", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * PATIENCE_S)
+        wait_until("it has started", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * TIMEOUT_S)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(PATIENCE_S) == 0
+        assert daemon.wait(TIMEOUT_S) == 0
     finally:
         daemon.kill()
         daemon.wait()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.harness.daemon import Daemon
 from tests.harness.disks import fill, mounted
-from tests.harness.environment import PATIENCE_S, wait_until
+from tests.harness.environment import TIMEOUT_S, wait_until
 
 from .conftest import Storm
 from .tally import Tally
@@ -76,7 +76,7 @@ def test_ended_on_a_full_disk(fresh_daemon: Daemon, storm: Storm, small: Path, b
     daemon.start()
     filler = storm_on_a_full_disk(daemon, storm, small, 40)
     daemon.process.send_signal(by)
-    daemon.process.wait(2 * PATIENCE_S)
+    daemon.process.wait(2 * TIMEOUT_S)
     filler.unlink()
     assert daemon.start()["adopted"]
     daemon.wait_for_kills(40)
@@ -104,7 +104,7 @@ def test_reader_that_comes_and_goes(daemon: Daemon, storm: Storm, tmp_path: Path
         if number < deaths:
             storm.end(storm.brew(30))
     daemon.process.send_signal(signal.SIGTERM)
-    daemon.process.wait(2 * PATIENCE_S)
+    daemon.process.wait(2 * TIMEOUT_S)
     records = [json.loads(line) for line in kept.read_bytes().splitlines()]
     Tally.of("the reader of a FIFO killed and restarted", deaths, storm.kills(), records).write().check()
 

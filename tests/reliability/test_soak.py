@@ -22,7 +22,7 @@ from tests.collectors.program import free_port
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
 from tests.harness.eater import binary
-from tests.harness.environment import IN_VM, PATIENCE, not_applicable, wait_until
+from tests.harness.environment import IN_VM, TIMEOUT_SCALE, not_applicable, wait_until
 from tests.harness.oracles import vmstat_oom_kills
 
 from .tally import Tally
@@ -181,10 +181,10 @@ def test_soak(daemon: Daemon, deep: Path, limited: Cgroup, tmp_path: Path) -> No
         assert not killer.errors, killer.errors
     kills = sum(killer.kills for killer in killers)
     assert vmstat_oom_kills() - before == kills, "something else was killed meanwhile"
-    daemon.wait_for_kills(kills, 30 * PATIENCE)
-    wait_until("the exits", lambda: daemon.count("oom_exit") == kills, 10 * PATIENCE)
+    daemon.wait_for_kills(kills, 30 * TIMEOUT_SCALE)
+    wait_until("the exits", lambda: daemon.count("oom_exit") == kills, 10 * TIMEOUT_SCALE)
     stop = daemon.stop()
-    assert kills > 120 * MINUTES / PATIENCE, "a busy machine may stand still for a moment, but not all the time"
+    assert kills > 120 * MINUTES / TIMEOUT_SCALE, "a busy machine may stand still for a moment, but not all the time"
     tally(daemon.output, kills).write().check()
     assert (stop["lost"], daemon.count("lost")) == (0, 0)
     assert "Traceback" not in daemon.stderr()

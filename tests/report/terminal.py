@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from tests.harness.environment import PATIENCE_S, ROOT, attempts, require
+from tests.harness.environment import ROOT, TIMEOUT_S, attempts, require
 
 _STATUS = re.compile(r"^status (\d+)$", re.MULTILINE)
 
@@ -47,7 +47,7 @@ class Terminal:
     def wants_mouse(self) -> bool:
         return self._tmux("display-message", "-p", "#{mouse_any_flag}").strip() != "0"
 
-    def wait_for(self, pattern: str, seconds: float = 3 * PATIENCE_S) -> str:
+    def wait_for(self, pattern: str, seconds: float = 3 * TIMEOUT_S) -> str:
         """The screen, as soon as it shows this."""
         for _ in attempts(seconds, 0.1):
             screen = self.screen()

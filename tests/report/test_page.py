@@ -13,7 +13,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.harness import DATA
-from tests.harness.environment import PATIENCE
+from tests.harness.environment import TIMEOUT_SCALE
 from tests.harness.kernel_log_files import reports
 from tests.unit.report.test_report import hostile_records
 from tracer.logs.oom_lines import LogLine
@@ -25,13 +25,13 @@ from .browser import Browser
 from .conftest import MakePage, run_report
 from .samples import HOSTILE, Record, many
 
-INTERACTIVE_CPU_S = PATIENCE * 3.0
+INTERACTIVE_CPU_S = TIMEOUT_SCALE * 3.0
 """CPU time of the page's thread until 10,000 incidents can be used.  Wall time is the machine's affair."""
-FRAME_CPU_MS = PATIENCE * 16.0
+FRAME_CPU_MS = TIMEOUT_SCALE * 16.0
 """The same for each frame while they scroll by, 18,000 pixels a second: one frame of 60 in a second."""
 STEADY_PX = 300
-INTERACTIVE_S = PATIENCE * 15.0
-FRAME_MS = PATIENCE * 250.0
+INTERACTIVE_S = TIMEOUT_SCALE * 15.0
+FRAME_MS = TIMEOUT_SCALE * 250.0
 """Wall time, for all but one of twenty frames, on cores that others use, too."""
 MOST_ROWS = 60
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cgroups import Cgroup
-from tests.harness.environment import PATIENCE_S, ROOT, START_S, require, wait_until
+from tests.harness.environment import ROOT, START_TIMEOUT_S, TIMEOUT_S, require, wait_until
 from tests.kernel.conftest import Eat
 from tests.unit.report.test_report import hostile_records
 from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
@@ -58,7 +58,7 @@ def below(pid: int) -> set[int]:
 def test_own_tracer(terminal: MakeTerminal, cgroup: Cgroup, eat: Eat) -> None:
     """It starts a tracer, shows kills as they happen, fits any size of the terminal, and ends both with q."""
     window = terminal(WATCH)
-    window.wait_for("bpf", 6 * START_S)
+    window.wait_for("bpf", 6 * START_TIMEOUT_S)
     running = below(window.pid)
     assert len(running) >= 2, "the watch and its tracer"
     window.keys("/", f"oomtrace-test-{os.getpid()}", "Enter")  # others may be killed meanwhile
@@ -91,7 +91,7 @@ def test_own_tracer(terminal: MakeTerminal, cgroup: Cgroup, eat: Eat) -> None:
 def test_hang_up(terminal: MakeTerminal) -> None:
     """When the connection is lost nothing stays behind."""
     window = terminal(WATCH)
-    window.wait_for("bpf", 6 * START_S)
+    window.wait_for("bpf", 6 * START_TIMEOUT_S)
     running = below(window.pid)
     window.hang_up()
     wait_until("all of it is gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
@@ -160,7 +160,7 @@ def ssh(tmp_path: Path) -> Iterator[list[str]]:
             lambda: (
                 subprocess.run([*command, "root@127.0.0.1", "true"], capture_output=True, timeout=30).returncode == 0
             ),
-            6 * PATIENCE_S,
+            6 * TIMEOUT_S,
         )
         yield [*command, "-t", "root@127.0.0.1"]
         server.terminate()
@@ -171,7 +171,7 @@ def test_over_ssh(terminal: MakeTerminal, ssh: list[str], tmp_path: Path, bases:
     records = list(many(bases, 30))
     path = write(tmp_path / "oom.json", records[:20])
     window = terminal([*ssh, f"cd {shlex.quote(str(ROOT))} && {shlex.join([*WATCH, str(path)])}"], LC_ALL="C")
-    window.wait_for("20 incidents", 6 * PATIENCE_S)
+    window.wait_for("20 incidents", 6 * TIMEOUT_S)
     with path.open("a") as file:
         file.write("".join(json.dumps(record) + "\n" for record in records[20:]))
     window.wait_for("30 incidents")

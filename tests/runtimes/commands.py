@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.harness.environment import IN_VM, PATIENCE, attempts
+from tests.harness.environment import IN_VM, TIMEOUT_SCALE, attempts
 
-COMMAND_S = PATIENCE * (300.0 if IN_VM else 60.0)
+COMMAND_S = TIMEOUT_SCALE * (300.0 if IN_VM else 60.0)
 """The longest time that a command of a runtime may take."""
 
-READY_S = PATIENCE * (300.0 if IN_VM else 30.0)
+READY_S = TIMEOUT_SCALE * (300.0 if IN_VM else 30.0)
 """The longest wait for a daemon to answer."""
 
 ENVIRONMENT = {**os.environ, "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}

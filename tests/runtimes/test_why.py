@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.harness.daemon import Daemon
-from tests.harness.environment import PATIENCE_S, ROOT, attempts, wait_until
+from tests.harness.environment import ROOT, TIMEOUT_S, attempts, wait_until
 
 from .docker import NETWORK, Docker
 from .runtime import LIMIT_BYTES, Container, new_name
@@ -35,9 +35,9 @@ def why(docker: Docker, tracer: Daemon) -> Why:
     def ask(name: str, *arguments: str) -> tuple[Answer, str]:
         places = ("--records", str(tracer.output), "--runtime-root", f"docker={docker.roots()['docker']}")
         command = [sys.executable, "-m", "tracer", "why", name, *places, *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * TIMEOUT_S, check=True)
         as_json = subprocess.run(
-            [*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=10 * PATIENCE_S, check=True
+            [*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=10 * TIMEOUT_S, check=True
         )
         return json.loads(as_json.stdout), done.stdout
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import completions
-from tests.harness.environment import PATIENCE_S, require
+from tests.harness.environment import TIMEOUT_S, require
 
 CLEAR = "\x15"
 
@@ -45,7 +45,7 @@ class Shell:
     def type(self, keys: str, expected: str) -> str:
         """What the shell shows until the expected is there."""
         os.write(self._terminal, keys.encode())
-        shown, end_s = "", time.monotonic() + 6 * PATIENCE_S
+        shown, end_s = "", time.monotonic() + 6 * TIMEOUT_S
         while re.search(expected, shown) is None:
             assert time.monotonic() < end_s, f"{keys!r}: {shown!r}"
             if select.select([self._terminal], [], [], 0.1)[0]:

@@ -22,7 +22,7 @@ from tracer.delivery.metrics_server import Request
 
 METRIC = "oomtrace_build_info"
 TOKEN = "geheim-5aaf"  # noqa: S105
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def serve(options: str) -> int:
 def curl(port: int, *arguments: str, scheme: str = "http") -> tuple[int, str]:
     """Its exit status, and what it printed: body and status of the answer."""
     url = f"{scheme}://localhost:{port}/metrics"
-    command = ["curl", "-sS", "-4", "--max-time", str(PATIENCE_S), "-w", "\n%{http_code}", *arguments, url]
+    command = ["curl", "-sS", "-4", "--max-time", str(TIMEOUT_S), "-w", "\n%{http_code}", *arguments, url]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     return finished.returncode, finished.stdout + finished.stderr
 
@@ -85,7 +85,7 @@ def test_user(token: Path) -> None:
     for given in ((), ("-u", f"other:{TOKEN}"), ("-u", "prometheus:"), ("-H", "Authorization: Basic !!!")):
         assert curl(port, *given)[1].endswith("401"), given
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S)
     assert caught.value.headers["WWW-Authenticate"] == 'Basic realm="oomtrace"'
     caught.value.close()
 
@@ -126,7 +126,7 @@ def test_tls(certificates: Certificates, token: Path) -> None:
             "-verify_return_error",
         ]
         finished = subprocess.run(
-            [*command, "-connect", f"127.0.0.1:{port}"], input=b"", capture_output=True, check=False, timeout=PATIENCE_S
+            [*command, "-connect", f"127.0.0.1:{port}"], input=b"", capture_output=True, check=False, timeout=TIMEOUT_S
         )
         assert (finished.returncode == 0) == is_spoken, version
 
@@ -150,7 +150,7 @@ def test_idle_clients_of_tls(certificates: Certificates) -> None:
         with contextlib.suppress(ConnectionError):
             client.sendall((b"\x16\x03\x01\x02", b"GET / HTTP/1.1\r\n\r\n", b"")[number % 3])
     context = ssl.create_default_context(cafile=str(certificates.authority))
-    with urllib.request.urlopen(f"https://localhost:{port}/metrics", timeout=PATIENCE_S, context=context) as answer:
+    with urllib.request.urlopen(f"https://localhost:{port}/metrics", timeout=TIMEOUT_S, context=context) as answer:
         assert METRIC.encode() in answer.read()
     for client in clients:
         client.close()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import tracer
-from tests.harness.lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
+from tests.harness.lines import TIMEOUT_S, numbers, numbers_in, record, settle, wait_for
 from tracer.base import backoff
 from tracer.base.hung_disk import DiskWorker
 from tracer.delivery import output as output_module
@@ -637,7 +637,7 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
     put(output, first, first + 1)
     if fails:
         while b'"k-%d"' % first not in taken:
-            select.select([reader], [], [], PATIENCE_S)
+            select.select([reader], [], [], TIMEOUT_S)
             taken += os.read(reader, 1 << 20)
         os.close(reader)
     output.close(5)
@@ -664,7 +664,7 @@ def test_recent_that_hangs(tmp_path: Path) -> None:
     """Who asks whether a record is there already waits once, and for a moment."""
     sink = NeverRead()
     output = Output(sink, Spool(str(tmp_path), sink.uri))
-    for least_s, most_s in ((output_module.RECENT_S, PATIENCE_S), (0.0, 1.0)):
+    for least_s, most_s in ((output_module.RECENT_S, TIMEOUT_S), (0.0, 1.0)):
         began_s = time.monotonic()
         assert not output.has_record("oom_kill", "k-1")
         assert least_s <= time.monotonic() - began_s < most_s

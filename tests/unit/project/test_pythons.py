@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests import pythons
-from tests.harness.environment import PATIENCE_S, ROOT, wait_until
+from tests.harness.environment import ROOT, TIMEOUT_S, wait_until
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -87,7 +87,7 @@ def test_end(tmp_path: Path) -> None:
     try:
         wait_until("it has begun", (tmp_path / "began").exists)
         process.terminate()
-        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+        assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
         assert (tmp_path / "ended").exists()
     finally:
         process.kill()

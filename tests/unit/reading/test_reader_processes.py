@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.lines import PATIENCE_S
+from tests.harness.lines import TIMEOUT_S
 from tracer.linux.safe_files import UnreadableError
 from tracer.reading import directory_reader, processes
 from tracer.reading.directory_reader import DirectoryReader
@@ -61,23 +61,23 @@ def fifo(tmp_path: Path) -> str:
 def test_answers(readers: ReaderPool, tmp_path: Path) -> None:
     """What the function returns, however long it is, or why it failed."""
     (tmp_path / "file").write_text("text")
-    assert readers.ask(PATIENCE_S, read, str(tmp_path / "file")) == "text"
-    assert readers.ask(PATIENCE_S, long) == LONG
+    assert readers.ask(TIMEOUT_S, read, str(tmp_path / "file")) == "text"
+    assert readers.ask(TIMEOUT_S, long) == LONG
     with pytest.raises(UnreadableError, match="No such file"):
-        readers.ask(PATIENCE_S, read, str(tmp_path / "none"))
+        readers.ask(TIMEOUT_S, read, str(tmp_path / "none"))
     with pytest.raises(UnreadableError, match=r"what was .* there"):
-        readers.ask(PATIENCE_S, fail)
+        readers.ask(TIMEOUT_S, fail)
 
 
 def test_hangs(readers: ReaderPool, fifo: str) -> None:
     """Nobody waits longer than the bound; the process that hangs is killed, and the next question has an answer."""
-    first = readers.ask(PATIENCE_S, pid)
+    first = readers.ask(TIMEOUT_S, pid)
     began_s = time.monotonic()
     with pytest.raises(ReadTimeoutError) as hangs:
         readers.ask(0.1, read, fifo)
-    assert 0.1 <= time.monotonic() - began_s < PATIENCE_S
-    assert readers.ask(PATIENCE_S, pid) != first
-    until_s = time.monotonic() + PATIENCE_S
+    assert 0.1 <= time.monotonic() - began_s < TIMEOUT_S
+    assert readers.ask(TIMEOUT_S, pid) != first
+    until_s = time.monotonic() + TIMEOUT_S
     while not hangs.value.has_ended():
         assert time.monotonic() < until_s
 
@@ -86,7 +86,7 @@ def test_others_do_not_wait(readers: ReaderPool, fifo: str) -> None:
     """A question that hangs in one thread delays none of another; processes are used again."""
     asking = threading.Thread(target=hangs, args=(lambda: readers.ask(1.0, read, fifo),))
     asking.start()
-    seen = {readers.ask(PATIENCE_S, pid) for _ in range(20)}
+    seen = {readers.ask(TIMEOUT_S, pid) for _ in range(20)}
     assert asking.is_alive()
     assert len(seen) == 1
     asking.join()
@@ -94,7 +94,7 @@ def test_others_do_not_wait(readers: ReaderPool, fifo: str) -> None:
 
 def test_idle(readers: ReaderPool) -> None:
     """No more processes stay than are needed."""
-    threads = [threading.Thread(target=readers.ask, args=(PATIENCE_S, long)) for _ in range(8)]
+    threads = [threading.Thread(target=readers.ask, args=(TIMEOUT_S, long)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -104,25 +104,25 @@ def test_idle(readers: ReaderPool) -> None:
 
 def test_ended_by_somebody(readers: ReaderPool) -> None:
     """One that was killed while nobody asked is replaced."""
-    first = readers.ask(PATIENCE_S, pid)
+    first = readers.ask(TIMEOUT_S, pid)
     os.kill(first, signal.SIGKILL)
-    assert readers.ask(PATIENCE_S, pid) != first
+    assert readers.ask(TIMEOUT_S, pid) != first
 
 
 def test_nobody_left(readers: ReaderPool, tmp_path: Path) -> None:
     """Where there can be no processes the read fails; signals that are meant for the asker do not end them."""
-    first = readers.ask(PATIENCE_S, pid)
+    first = readers.ask(TIMEOUT_S, pid)
     forker = int(Path(f"/proc/{first}/stat").read_text().split()[3])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(first, number)
         os.kill(forker, number)
-    assert readers.ask(PATIENCE_S, pid) == first
+    assert readers.ask(TIMEOUT_S, pid) == first
     os.kill(forker, signal.SIGKILL)
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     while Path(f"/proc/{first}").exists():  # it ends with the one that forked it
         assert time.monotonic() < until_s
     with pytest.raises(UnreadableError, match="no process can be started"):
-        readers.ask(PATIENCE_S, pid)
+        readers.ask(TIMEOUT_S, pid)
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
@@ -140,7 +140,7 @@ def test_ends_with_the_asker(fifo: str, by: signal.Signals) -> None:
         asker.send_signal(by)
         assert asker.stdout.read() == b""
         assert asker.wait() == -by
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     while Path(f"/proc/{reader}").exists():
         assert time.monotonic() < until_s
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.environment import PATIENCE_S, ROOT, attempts, require, wait_until
+from tests.harness.environment import ROOT, TIMEOUT_S, attempts, require, wait_until
 from tracer.identity.enrich import ResolvedIdentity
 from tracer.linux import procfs as proc
 from tracer.reading import processes
@@ -63,7 +63,7 @@ def shapes() -> Iterator[dict[str, int]]:
         return states and bool(busy and busy.cpu_ns > 1e9) and bool(threads and threads.rss_bytes > 20 << 20)
 
     try:
-        wait_until("all sleep", settled, 6 * PATIENCE_S)
+        wait_until("all sleep", settled, 6 * TIMEOUT_S)
         yield {**{name: each.pid for name, each in made.items()}, "terminal": pid}
     finally:
         for process in made.values():
@@ -84,7 +84,7 @@ def ps(pid: int, *fields: str) -> list[str]:
 def rows(*arguments: str) -> list[dict[str, str]]:
     """The table by its titles; COMMAND is the rest."""
     command = [sys.executable, "-m", "tracer", "top", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True)
     assert done.stderr == ""
     head, *lines = done.stdout.splitlines()
     titles = head.split()
@@ -168,7 +168,7 @@ def test_never_killed() -> None:
 def test_json(shapes: dict[str, int]) -> None:
     """Everything is there as numbers in base units, and says what the table says."""
     command = [sys.executable, "-m", "tracer", "top", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True)
     told = json.loads(done.stdout)
     assert told["memory_total_bytes"] == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     by_pid = {each["pid"]: each for each in told["processes"]}
@@ -195,7 +195,7 @@ def test_secrets_stay_secret() -> None:
 def test_nothing_found() -> None:
     """A container that is not there is said in one line."""
     command = [sys.executable, "-m", "tracer", "top", "--container", "no\nsuch"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"oomtrace: no process is in container 'no\\nsuch': [^\n]+\n", done.stderr)
 
@@ -218,7 +218,7 @@ def test_narrow() -> None:
 def test_options_in_docs() -> None:
     """What the help shows, docs/top.md explains."""
     command = [sys.executable, "-m", "tracer", "top", "--help"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE_S, check=True).stdout
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True).stdout
     options = set(re.findall(r"(?<![\w-])(--[a-z-]+)", shown)) - {"--help"}
     page = (ROOT / "docs" / "top.md").read_text()
     assert options <= set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
@@ -256,7 +256,7 @@ class Terminal:
 
     def screens(self, count: int) -> list[list[str]]:
         """Wait for so many; the lines of each."""
-        for _ in attempts(3 * PATIENCE_S, pause=0):
+        for _ in attempts(3 * TIMEOUT_S, pause=0):
             self._listen(0.1)
             parts = self.seen.split(b"\x1b[H")[1:]
             if sum(b"\x1b[J" in part for part in parts) >= count:
@@ -266,12 +266,12 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for its end; the exit status."""
-        for _ in attempts(3 * PATIENCE_S, pause=0):
+        for _ in attempts(3 * TIMEOUT_S, pause=0):
             self._listen(0.05)
             if self.process.poll() is not None:
                 break
         self._listen(0.05)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(TIMEOUT_S)
 
     def modes_restored(self) -> bool:
         return termios.tcgetattr(self._inner) == self.mode

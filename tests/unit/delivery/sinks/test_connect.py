@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.lines import PATIENCE_S
+from tests.harness.lines import TIMEOUT_S
 from tracer.delivery.sinks import connect
 from tracer.delivery.sinks.connect import Peer
 
-TIMEOUT_S = 0.5
+SHORT_TIMEOUT_S = 0.5
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def server() -> Iterator[socket.socket]:
 
 
 def peer_of(server: socket.socket) -> Peer:
-    return Peer(connect.dial_tcp("127.0.0.1", server.getsockname()[1], TIMEOUT_S), TIMEOUT_S)
+    return Peer(connect.dial_tcp("127.0.0.1", server.getsockname()[1], SHORT_TIMEOUT_S), SHORT_TIMEOUT_S)
 
 
 def test_taken(server: socket.socket) -> None:
@@ -48,7 +48,7 @@ def test_who_reads_nothing(server: socket.socket) -> None:
     began_s = time.monotonic()
     with pytest.raises(TimeoutError):  # the loopback's buffers hold less
         peer.send(bytes(32 << 20))
-    assert time.monotonic() - began_s < 3 * TIMEOUT_S
+    assert time.monotonic() - began_s < 3 * SHORT_TIMEOUT_S
     assert peer.open(), "what he got of it is unknown, so it begins anew"
     peer.close()
 
@@ -107,12 +107,12 @@ def test_nobody_there() -> None:
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "..", "\udcff"])
 @pytest.mark.parametrize(
-    "dial", [lambda host: connect.dial_tcp(host, 1, TIMEOUT_S), lambda host: connect.dial_udp(host, 1)]
+    "dial", [lambda host: connect.dial_tcp(host, 1, SHORT_TIMEOUT_S), lambda host: connect.dial_udp(host, 1)]
 )
 def test_no_host(host: str, dial: object) -> None:
     """What is no name of a host is an OSError like any other."""
     with pytest.raises(OSError):  # noqa: PT011  the resolver's words
-        Peer(dial(host), TIMEOUT_S).open()  # type: ignore[operator]
+        Peer(dial(host), SHORT_TIMEOUT_S).open()  # type: ignore[operator]
 
 
 def test_network_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_network_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "create_connection", forbidden)
     with pytest.raises(OSError, match="the service's unit forbids the network"):
-        Peer(connect.dial_tcp("127.0.0.1", 1, TIMEOUT_S), TIMEOUT_S).open()
+        Peer(connect.dial_tcp("127.0.0.1", 1, SHORT_TIMEOUT_S), SHORT_TIMEOUT_S).open()
 
 
 def test_datagrams(tmp_path: Path) -> None:
@@ -131,12 +131,12 @@ def test_datagrams(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     reader.bind(path)
-    hasty = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
+    hasty = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, SHORT_TIMEOUT_S), SHORT_TIMEOUT_S)
     hasty.open()
     hasty.send(b"one")
     with pytest.raises(TimeoutError):
         hasty.wait_until_taken()
-    peer = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, PATIENCE_S), PATIENCE_S)
+    peer = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
     peer.open()
     peer.send(b"two")
     threading.Timer(0.1, lambda: [reader.recv(10), reader.recv(10)]).start()
@@ -161,7 +161,7 @@ def test_another_name_of_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind("s")
         monkeypatch.chdir("/")
-        peer = Peer(connect.dial_unix(f"{tmp_path}/s", socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
+        peer = Peer(connect.dial_unix(f"{tmp_path}/s", socket.SOCK_DGRAM, SHORT_TIMEOUT_S), SHORT_TIMEOUT_S)
         peer.open()
         peer.send(b"one")
         assert reader.recv(10) == b"one"
@@ -174,7 +174,7 @@ def test_socket_of_another_kind(tmp_path: Path) -> None:
         server.bind(str(tmp_path / "s"))
         server.listen()
         with pytest.raises(OSError, match="another kind"):
-            Peer(connect.dial_unix(f"{tmp_path}/s", socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S).open()
+            Peer(connect.dial_unix(f"{tmp_path}/s", socket.SOCK_DGRAM, SHORT_TIMEOUT_S), SHORT_TIMEOUT_S).open()
 
 
 def test_udp_without_a_reader() -> None:
@@ -182,7 +182,7 @@ def test_udp_without_a_reader() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader:
         reader.bind(("127.0.0.1", 0))
         port = reader.getsockname()[1]
-    peer = Peer(connect.dial_udp("127.0.0.1", port), TIMEOUT_S)
+    peer = Peer(connect.dial_udp("127.0.0.1", port), SHORT_TIMEOUT_S)
     peer.open()
     peer.send(b"x")
     with pytest.raises(ConnectionRefusedError):

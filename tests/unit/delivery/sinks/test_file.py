@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.lines import PATIENCE_S, numbers, numbers_in, record, settle, wait_for
+from tests.harness.lines import TIMEOUT_S, numbers, numbers_in, record, settle, wait_for
 from tracer.delivery.output import Output
 from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
@@ -215,7 +215,7 @@ def test_logrotate(how: str, tmp_path: Path) -> None:
             time.sleep(0.0002)
         if how == "copytruncate":  # it loses what is written between copy and truncate, as its manual says
             settle(output, count)
-            subprocess.run([logrotate, "-s", tmp_path / "status", config], check=True, timeout=PATIENCE_S)
+            subprocess.run([logrotate, "-s", tmp_path / "status", config], check=True, timeout=TIMEOUT_S)
             continue
         with subprocess.Popen([logrotate, "-s", tmp_path / "status", config]) as process:
             while process.poll() is None:

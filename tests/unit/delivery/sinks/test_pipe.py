@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.lines import PATIENCE_S, numbers, record, settle, wait_for, whole_numbers
+from tests.harness.lines import TIMEOUT_S, numbers, record, settle, wait_for, whole_numbers
 from tracer.base.errors import TracerError
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import Sink
@@ -71,7 +71,7 @@ def test_slow_reader(kind: str, bytes_: int) -> None:
         before = time.monotonic()
         with pytest.raises(TimeoutError, match="its reader does not read"):
             sink.write([record(stuck, bytes_)])
-        assert 0.9 < time.monotonic() - before < PATIENCE_S
+        assert 0.9 < time.monotonic() - before < TIMEOUT_S
         assert not sink.dead
         assert not fcntl.fcntl(1, fcntl.F_GETFL) & os.O_NONBLOCK, "others share it"
         data = read(reader)
@@ -119,7 +119,7 @@ def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixt
     with standard_output(writer) as sink:  # the next start
         output = Output(sink, Spool(str(tmp_path), "stdout"))
         output.put(record(2))
-        output.close(PATIENCE_S)
+        output.close(TIMEOUT_S)
     assert numbers(read(reader)) == [1, 2][1 - is_spooled :]
     os.close(reader)
 
@@ -249,7 +249,7 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         output.reopen()  # or it would be tried seconds later
         while len(data) < count * 1000:
-            select.select([reader], [], [], PATIENCE_S)
+            select.select([reader], [], [], TIMEOUT_S)
             data += os.read(reader, 65536)
         wait_for(lambda: "works again" in capfd.readouterr().err)
         os.close(reader)

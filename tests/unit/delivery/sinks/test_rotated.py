@@ -19,7 +19,7 @@ import zstandard
 from tests.harness import ROOT
 from tests.harness.environment import require
 from tests.harness.events import incident, victim
-from tests.harness.lines import PATIENCE_S, numbers, record, wait_for
+from tests.harness.lines import TIMEOUT_S, numbers, record, wait_for
 from tests.harness.records import complete
 from tracer.base.errors import TracerError
 from tracer.delivery.sinks import rotated
@@ -241,7 +241,7 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
         wait_for(lambda: unfinished.exists() or finished.exists())
         child.send_signal(signal.SIGKILL)
-        child.wait(PATIENCE_S)
+        child.wait(TIMEOUT_S)
         if unfinished.exists():
             break
         finished.unlink()  # it was quicker than this test
@@ -407,7 +407,7 @@ def test_owner(is_setgid: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DAEMON, f"file:{path}?rotate-bytes=1K&compress=gzip"]
     root = ROOT
     said = subprocess.run(
-        command, cwd=root, stderr=subprocess.PIPE, text=True, check=True, timeout=3 * PATIENCE_S
+        command, cwd=root, stderr=subprocess.PIPE, text=True, check=True, timeout=3 * TIMEOUT_S
     ).stderr
     if is_setgid:
         assert said == ""
