@@ -91,7 +91,7 @@ def _extras() -> list[str]:
     rows = ["| for | with pipx | Debian's package |", "|---|---|---|"]
     for extra in EXTRAS.values():
         since = f", from Debian {extra.debian_since} on" if extra.debian_since else ""
-        rows.append(f"| {extra.what} | `pipx inject oomtrace {extra.package}` | `{extra.debian}`{since} |")
+        rows.append(f"| {extra.needed_by} | `pipx inject oomtrace {extra.package}` | `{extra.debian}`{since} |")
     return rows
 
 

@@ -87,7 +87,7 @@ def test_hangs_at_the_start(fresh_daemon: Daemon, storm: Storm, freezable: Path)
         daemon.wait_for_kills(3, 5)
         process = daemon.process
         assert end(daemon) < END_S
-        assert f"{daemon.state}: it does not answer; nothing is kept on disk" in daemon.stderr()
+        assert f"{daemon.state}: no answer in time; nothing is kept on disk" in daemon.stderr()
     assert process.wait(END_S) == 0
 
 

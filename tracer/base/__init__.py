@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every package uses, and what uses none of them: errors, times, text for people, waiting for a disk."""
+"""Used by every package, and uses none of them: errors, clocks, printable text, messages, threads, slow disks."""

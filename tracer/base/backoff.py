@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When to try again what has failed."""
+"""Exponential backoff for retries."""
 
 import time
 
 FIRST_S, MAX_S = 0.1, 5.0
-"""The pause between two tries; each is twice the one before."""
-ASKED_MAX_S = 60.0
-"""The other side may ask for a longer one."""
+"""The first and the longest pause between two attempts; each pause is twice the one before."""
+REQUESTED_MAX_S = 60.0
+"""The longest pause that the other side may request."""
 
 
 class BackOff:
     def __init__(self) -> None:
         self.until_s = 0.0
-        """Not before this time (CLOCK_MONOTONIC)."""
+        """Time of the next attempt (CLOCK_MONOTONIC); 0: at once."""
         self._pause_s = 0.0
 
-    def failed(self, asked_s: float = 0.0) -> None:
-        """Once more; the other side asks to be left alone for so long."""
+    def failed(self, requested_s: float = 0.0) -> None:
+        """An attempt failed.  ``requested_s``: the pause that the other side requests (Retry-After)."""
         self._pause_s = min(max(2 * self._pause_s, FIRST_S), MAX_S)
-        self.until_s = time.monotonic() + max(self._pause_s, min(asked_s, ASKED_MAX_S))
+        self.until_s = time.monotonic() + max(self._pause_s, min(requested_s, REQUESTED_MAX_S))
 
     def end(self) -> None:
-        """It works, or may be tried at once."""
+        """An attempt succeeded, or the next one may start at once."""
         self.until_s = self._pause_s = 0.0

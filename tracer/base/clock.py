@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's CLOCK_BOOTTIME -> RFC 3339, UTC, nanoseconds; and back."""
+"""The kernel's clocks, and RFC 3339 times in UTC with nanoseconds."""
 
 import time
 from functools import lru_cache
@@ -14,12 +14,12 @@ def boottime_ns() -> int:
 
 
 def suspended_ns() -> int:
-    """How long the machine was suspended since it booted: so far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC."""
+    """Time since boot that the machine was suspended: CLOCK_BOOTTIME minus CLOCK_MONOTONIC."""
     return boottime_ns() - monotonic_ns()
 
 
 def boottime_to_rfc3339(boot_ns: int) -> str:
-    """The wall-clock time of a moment of CLOCK_BOOTTIME, by what the wall clock says now."""
+    """Convert a time of CLOCK_BOOTTIME by the current difference between it and the wall clock."""
     return format_rfc3339(time.time_ns() - boottime_ns() + boot_ns)
 
 
@@ -34,8 +34,8 @@ def _to_the_second(unix_s: int) -> str:
 
 
 def parse_rfc3339(text: object) -> int | None:
-    """Of what ``rfc3339`` has written; None where it is nothing of that kind."""
-    import calendar  # takes half a megabyte, of outputs that need it
+    """Unix time in nanoseconds of a time that ``format_rfc3339`` has formatted; None: not such a time."""
+    import calendar  # half a megabyte, needed by some outputs only
 
     try:
         seconds = calendar.timegm(time.strptime(str(text)[:19], "%Y-%m-%dT%H:%M:%S"))

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that reaches the user: what went wrong and what to do about it."""
+"""TracerError, the only exception that users see: what failed, and what to do about it."""
 
 from tracer.base.printable import printable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNSUPPORTED = 3
-"""This host cannot trace, or not yet: something is missing that the hint names."""
+"""This host cannot trace, or not yet; the hint says what is missing."""
 
 
 class TracerError(Exception):
-    """An error that ends the command with one line, ``message: hint``, and ``exit_code``."""
+    """Ends the command with one line, ``message: hint``, and with ``exit_code``."""
 
     def __init__(self, message: str, hint: str, exit_code: int = EXIT_FAILED) -> None:
         super().__init__(printable(f"{message}: {hint}"))
@@ -20,5 +20,5 @@ class TracerError(Exception):
 
 
 def read_hint(error: OSError) -> str:
-    """What to do about a file that cannot be read."""
+    """The hint for a file that cannot be read."""
     return "run it as root (sudo)" if isinstance(error, PermissionError) else "name another file"

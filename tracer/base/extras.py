@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packages that only some outputs, options and commands need, and how they are installed."""
+"""Optional packages: which output, option or command needs each of them, and how to install it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 
 class Extra(NamedTuple):
-    """What pyproject.toml has as an extra of this name."""
+    """An extra of pyproject.toml."""
 
-    what: str
-    """What needs it."""
+    needed_by: str
     package: str
-    """On PyPI."""
+    """Its name on PyPI."""
     debian: str
     debian_since: int | None = None
-    """The first Debian that has it, or has it new enough; None: all have that can have oomtrace."""
+    """The first Debian release with a sufficient version; None: every release that oomtrace supports."""
 
 
 EXTRAS: Mapping[str, Extra] = {
@@ -30,7 +29,7 @@ EXTRAS: Mapping[str, Extra] = {
 
 
 def install_hint(name: str) -> str:
-    """What to do where an extra is missing, as a hint of TracerError."""
+    """The hint of a TracerError for a missing extra: how to install it."""
     extra = EXTRAS[name]
     since = f" (from Debian {extra.debian_since} on)" if extra.debian_since else ""
     return f"pipx inject oomtrace {extra.package}, or with the Debian package apt install {extra.debian}{since}"

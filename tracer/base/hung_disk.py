@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread for what may hang on a disk, so that nobody else does: a file server that is away, a throttled device."""
+"""A thread for file operations that may hang (an unreachable file server, a throttled device): only it blocks."""
 
 import errno
 import threading
@@ -11,40 +11,40 @@ from tracer.base import threads
 from tracer.base.log import warn
 
 HUNG_AFTER_S = 1.0
-"""What takes longer hangs: nobody waits for it any more."""
+"""A job that takes longer is considered hung; callers stop waiting for it."""
 OPEN_TIMEOUT_S = 5.0
-"""How long to wait for what is opened at the start."""
+"""Timeout for files that are opened at the start."""
 
 T = TypeVar("T")
 
 
 def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """What it returns or raises; a thread that hangs in it is left behind.
+    """Call ``function`` in a thread, and return or raise what it does.  A thread that hangs is abandoned.
 
-    Raises TimeoutError, an OSError.
+    Raises TimeoutError (an OSError) after ``seconds``, or if no thread can be started.
     """
-    found: list[T] = []
+    results: list[T] = []
     errors: list[BaseException] = []
 
     def call() -> None:
         try:
-            found.append(function())
+            results.append(function())
         except BaseException as error:
             errors.append(error)
 
     thread = threads.start("disk", call)
     if thread is None:
-        raise TimeoutError(errno.EAGAIN, "no thread can be started for it")
+        raise TimeoutError(errno.EAGAIN, "cannot start a thread")
     thread.join(seconds)
     if errors:
         raise errors[0]
-    if not found:
-        raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
-    return found[0]
+    if not results:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
+    return results[0]
 
 
 class _AwaitedJob:
-    """A job whose result somebody waits for."""
+    """A job whose caller waits for the result."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
@@ -60,7 +60,7 @@ class _AwaitedJob:
 
 
 class DiskWorker:
-    """Jobs, done one after the other by a thread that begins with the first one."""
+    """Runs jobs one after the other, in a thread that starts with the first job."""
 
     def __init__(self) -> None:
         self._jobs: dict[Callable[[], object], None] = {}
@@ -71,9 +71,9 @@ class DiskWorker:
         self._sync_worker: DiskWorker | None = None
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Have it done soon; one that waits already is not done twice.
+        """Queue a job; a job that is queued already is not queued twice.
 
-        Where no thread can be started, it waits until one can, when something is asked for again.
+        If no thread can be started, the job waits until a later ``submit`` can start one.
         """
         with self._changed:
             self._submitted += job not in self._jobs
@@ -83,9 +83,9 @@ class DiskWorker:
                 self._thread = threads.start("disk", self._work)
 
     def run(self, function: Callable[[], T]) -> T:
-        """What it returns or raises, once its turn has come.
+        """Queue ``function``, wait, and return or raise what it does.
 
-        Raises TimeoutError, an OSError, where the disk hangs, in that or in a job before it, or there is no thread yet.
+        Raises TimeoutError (an OSError) if this job or one before it hangs, or if there is no thread yet.
         """
         job = _AwaitedJob(function)
         self.submit(job)
@@ -95,26 +95,26 @@ class DiskWorker:
                     if job in self._jobs:
                         del self._jobs[job]
                         self._submitted -= 1
-                    raise TimeoutError(errno.ETIMEDOUT, "it does not answer")
+                    raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
                 self._changed.wait(HUNG_AFTER_S / 4)
         if job.error is not None:
             raise job.error
         return cast(T, job.result)
 
     def submit_sync(self, job: Callable[[], object]) -> None:
-        """Have it done soon by another thread: a job that takes long on any disk that is busy."""
+        """Queue a job for a second thread: fsync takes long on any busy disk."""
         with self._changed:
             if self._sync_worker is None:
                 self._sync_worker = DiskWorker()
         self._sync_worker.submit(job)
 
     def is_hung(self) -> bool:
-        """Whether a job takes too long at this moment."""
+        """Whether the current job has run for more than HUNG_AFTER_S."""
         busy_since_s = self._busy_since_s
         return busy_since_s is not None and time.monotonic() - busy_since_s > HUNG_AFTER_S
 
     def wait_idle(self, timeout_s: float = HUNG_AFTER_S) -> bool:
-        """Until all jobs asked for by now are done; False: one hangs, or there is no thread for them, yet."""
+        """Wait until all jobs submitted so far are done.  False: a job hangs, or there is no thread yet."""
         with self._changed:
             submitted = self._submitted
             return (
@@ -132,8 +132,8 @@ class DiskWorker:
                 self._busy_since_s = time.monotonic()
             try:
                 job()
-            except Exception as error:  # whatever it is: the next ones are to be done
-                warn(f"cannot write what is kept on disk: {error!r}")
+            except Exception as error:  # the thread must survive for the next job
+                warn(f"cannot write to the state directory: {error!r}")
             with self._changed:
                 self._busy_since_s = None
                 self._done += 1

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What anybody may have named, for terminals."""
+"""Makes untrusted names safe for terminals."""
 
 
 def printable(text: str) -> str:
-    """Whoever named a file, a cgroup or a process does not get to speak to the terminal."""
+    """Escape non-printable characters: anybody may name a file, a cgroup or a process, and a terminal obeys escape
+    sequences."""
     return text if text.isprintable() else "".join(map(_printable, text))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts threads where that may fail: TasksMax of the service's unit, pids.max of a pod, RLIMIT_NPROC, no memory.
+"""Starts threads.  That may fail: TasksMax of the service's unit, pids.max of a pod, RLIMIT_NPROC, no memory.
 
-Who needs a thread tries again later; what it is for stays undone until then.
+Callers try again later; the thread's work is delayed until then.
 """
 
 import signal
@@ -12,16 +12,16 @@ from tracer.base.errors import TracerError
 from tracer.base.log import warn
 
 start_failures = 0
-"""So many could not be started."""
-_has_told = False
+"""Number of threads that could not be started."""
+_has_warned = False
 
 
 def start(name: str, target: Callable[..., object], *args: object) -> threading.Thread | None:
-    """A thread that does not keep the process from its end; None: none can be started now, which is told once.
+    """Start a daemon thread; None: it cannot be started now, which is logged once.
 
-    It is sent no signals: they are the main thread's.
+    The thread blocks all signals; the main thread handles them.
     """
-    global start_failures, _has_told
+    global start_failures, _has_warned
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -32,23 +32,23 @@ def start(name: str, target: Callable[..., object], *args: object) -> threading.
         thread.start()
     except (RuntimeError, MemoryError) as error:
         start_failures += 1
-        if not _has_told:
+        if not _has_warned:
             warn(
                 f"cannot start a thread for {name} ({error}): a limit on tasks is reached (TasksMax, pids.max, "
-                "ulimit -u) or memory is short; it is tried again"
+                "ulimit -u) or memory is short; oomtrace tries again"
             )
-        _has_told = True
+        _has_warned = True
         return None
-    if _has_told:
+    if _has_warned:
         warn("threads can be started again")
-    _has_told = False
+    _has_warned = False
     return thread
 
 
 def start_required(name: str, target: Callable[..., object], *args: object) -> threading.Thread:
-    """A thread without which its part of the program cannot begin.
+    """Start a daemon thread that the program needs at its start.
 
-    Raises TracerError where none can be started.
+    Raises TracerError if it cannot be started.
     """
     thread = start(name, target, *args)
     if thread is None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's interfaces, without a word about OOM kills: procfs, cgroupfs, bpffs, capabilities, libbpf."""
+"""The kernel's interfaces, independent of OOM kills: procfs, cgroupfs, bpffs, capabilities, libbpf."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins in a bpffs: files that keep a map or a link alive."""
+"""Pins in a bpffs: files that keep a BPF map or link alive."""
 
 import ctypes
 import os
@@ -13,21 +13,31 @@ MAGIC = 0xCAFE4A11
 
 
 def filesystem_magic(path: str) -> int:
-    """The magic number of the file system; Python's statvfs() leaves it out."""
-    told = (ctypes.c_long * 64)()  # struct statfs begins with f_type
-    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), told):
+    """The magic number of the file system at ``path`` (statfs(2)); Python's os.statvfs() omits it.
+
+    Raises OSError.
+    """
+    buffer = (ctypes.c_long * 64)()  # struct statfs begins with f_type
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer):
         raise libbpf.last_error()
-    return int(told[0]) & 0xFFFFFFFF
+    return int(buffer[0]) & 0xFFFFFFFF
 
 
 def pin_object(descriptor: int, path: str) -> None:
+    """Pin a map or a link.
+
+    Raises OSError.
+    """
     if libbpf.library().bpf_obj_pin(descriptor, os.fsencode(path)):
         error = libbpf.last_error()
         raise OSError(error.errno, f"{path}: {error.strerror}")
 
 
 def remove_pins(folder: str) -> None:
-    """``about`` first: if this is interrupted, the folder is known to be half-made."""
+    """Remove a directory of pins, ``about`` first: without it, an interrupted removal is recognized as incomplete.
+
+    Raises OSError.
+    """
     names: Iterable[str] = sorted(os.listdir(folder), key=lambda name: name != "about")
     for name in names:
         path = f"{folder}/{name}"
@@ -39,7 +49,8 @@ def remove_pins(folder: str) -> None:
 
 
 def try_remove_pins(folder: str) -> None:
+    """Remove a directory of pins, or log that it cannot be removed."""
     try:
         remove_pins(folder)
     except OSError as error:
-        warn(f"{folder} cannot be removed ({error.strerror}); remove it by hand")
+        warn(f"cannot remove {folder} ({error.strerror}); remove it manually")

@@ -10,31 +10,31 @@ from tracer.base.clock import boottime_ns
 MOUNTINFO = "/proc/self/mountinfo"
 COUNT_MAX = 50_000
 OOM_KILL_FILES = ("memory.events.local", "memory.oom_control")
-"""Of cgroup v2 (Linux 5.2 and later) and v1: both count the cgroup's own victims only."""
+"""Of cgroup v2 (Linux 5.2 and later) and of v1.  Both count only the cgroup's own victims, not those below it."""
 READ_MAX = 4096
-"""Such a file has a handful of short lines."""
+"""Size of the read buffer in bytes; such a file has a few short lines."""
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 class Mount(NamedTuple):
     root: str
-    """Which cgroup is mounted: ``/``, but in a container that was not given the host's."""
+    """The cgroup that is mounted: ``/``, except in a container that does not have the host's hierarchy."""
     point: str
 
 
 class OomKillCount(NamedTuple):
-    """What a cgroup says of itself."""
+    """A cgroup's own counter."""
 
     inode: int
-    """Tells it from another one that had, or will have, the same path."""
+    """Distinguishes the cgroup from an earlier or later one with the same path."""
     oom_kills: int
-    """Processes that were killed in it, not in those below."""
+    """Processes killed in this cgroup, not in those below it."""
     read_ns: int
-    """When it was read, CLOCK_BOOTTIME; what was killed before is in it."""
+    """Time of the read (CLOCK_BOOTTIME); the count includes all kills before it."""
 
 
 def parse_mountinfo(mountinfo: str) -> Mount | None:
-    """Where the memory controller is, from the text of /proc/PID/mountinfo (proc(5)); None: nowhere."""
+    """The memory controller's mount, from the text of /proc/PID/mountinfo (proc(5)); None: it is not mounted."""
     unified: Mount | None = None
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -50,7 +50,7 @@ def parse_mountinfo(mountinfo: str) -> Mount | None:
 
 
 def find_mount() -> Mount | None:
-    """Where the memory controller is on this host; None: nowhere."""
+    """The memory controller's mount on this host; None: it is not mounted."""
     try:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             return parse_mountinfo(file.read())
@@ -59,7 +59,7 @@ def find_mount() -> Mount | None:
 
 
 def first_process(mount: Mount, path: str) -> int | None:
-    """A process of a cgroup; None: there is none that this process can see, or no such cgroup."""
+    """Pid of a process in a cgroup; None: no visible process, or no such cgroup."""
     try:
         with open(f"{mount.point}/{path.removeprefix(mount.root)}/cgroup.procs", encoding="ascii") as file:
             return int(file.readline()) or None
@@ -68,20 +68,20 @@ def first_process(mount: Mount, path: str) -> int | None:
 
 
 def list_cgroups() -> Iterator[str]:
-    """All memory cgroups that this process can see, as the kernel names them, at most COUNT_MAX; parents first."""
-    return (path for path, _folder in _folders())
+    """Paths of all visible memory cgroups, as the kernel names them; parents first, at most COUNT_MAX."""
+    return (path for path, _folder in _walk_directories())
 
 
 def list_oom_kill_counts() -> Iterator[tuple[str, OomKillCount]]:
-    """The memory cgroups that count OOM kills, and how many."""
-    for path, folder in _folders():
+    """Path and count of each memory cgroup that counts OOM kills."""
+    for path, folder in _walk_directories():
         count = _count_in(folder)
         if count is not None:
             yield path, count
 
 
 def read_oom_kill_count(mount: Mount, path: str) -> OomKillCount | None:
-    """What the cgroup counts that the kernel names so; None: it is gone, cannot be seen, or does not count."""
+    """The count of the cgroup with this path; None: it is gone, is not visible, or does not count OOM kills."""
     below = path.removeprefix(mount.root.rstrip("/"))
     is_inside = mount.root == "/" or below != path
     return _count_in(f"{mount.point}{below}") if is_inside and (below.startswith("/") or not below) else None
@@ -97,15 +97,15 @@ def _count_in(folder: str) -> OomKillCount | None:
             _, found, kills = os.read(opened, READ_MAX).partition(b"oom_kill ")
             if found:
                 return OomKillCount(os.fstat(opened).st_ino, int(kills.split(maxsplit=1)[0]), boottime_ns())
-        except OSError:  # it is gone
+        except OSError:  # removed meanwhile
             continue
         finally:
             os.close(opened)
     return None
 
 
-def _folders() -> Iterator[tuple[str, str]]:
-    """Path and folder of each, parents first."""
+def _walk_directories() -> Iterator[tuple[str, str]]:
+    """Path and directory of each visible memory cgroup, parents first."""
     mount = find_mount()
     waiting = [mount.point] if mount else []
     seen = 0
@@ -117,14 +117,15 @@ def _folders() -> Iterator[tuple[str, str]]:
         try:
             with os.scandir(folder) as entries:
                 waiting.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-        except OSError:  # it is gone
+        except OSError:  # removed meanwhile
             continue
 
 
 def _without_parents(root: str) -> str:
-    """The root as the kernel names it, where a process in a cgroup namespace sees a way up: /../.. is above its own.
+    """Replace a root of ".." components by "/".
 
-    What is mounted there is the whole hierarchy: who mounts a part of it mounts one that leads down.
+    A process in a cgroup namespace sees the root of the whole hierarchy as /../..; a mount of a part of the hierarchy
+    has a path that leads down.
     """
     return "/" if set(root.split("/")) <= {"", ".."} else root
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gfp_mask -> names, by the running kernel's own table.
+"""Names of the flags in a gfp_mask, from the running kernel's own table.
 
-The bits move between versions.  The kernel prints its table as C expressions in the format file of every tracepoint
-that shows gfp flags (``{( unsigned long)(((1UL)) << (10)), "__GFP_DIRECT_RECLAIM"}``).
+Bit numbers differ between kernel versions.  The kernel prints its table as C expressions in the format file of every
+tracepoint with gfp flags (``{( unsigned long)(((1UL)) << (10)), "__GFP_DIRECT_RECLAIM"}``).
 """
 
 import re
@@ -16,14 +16,14 @@ _LEXEME = re.compile(r"\s*(0x[0-9a-fA-F]+|\d+|<<|[()|&~])[uUlL]*")
 
 
 class GfpNames:
-    """The table; read once, at first use."""
+    """The kernel's table, read at first use."""
 
     def __init__(self, tracefs: str | None) -> None:
         self._tracefs = tracefs
         self._table: list[tuple[int, str]] | None = None
 
     def spell(self, mask: int) -> str | None:
-        """As the kernel log spells it (``GFP_KERNEL|__GFP_ZERO``); None where the table cannot be read."""
+        """Spell a mask as the kernel log does (``GFP_KERNEL|__GFP_ZERO``); None: the table cannot be read."""
         if self._table is None:
             self._table = self._read()
         if not self._table:
@@ -48,9 +48,9 @@ class GfpNames:
 
 
 def parse_table(text: str) -> list[tuple[int, str]]:
-    """(bits, name) in the kernel's order.
+    """Parse the table into (bits, name) in the kernel's order.
 
-    Raises ValueError where an expression is none of those seen so far.
+    Raises ValueError for an expression with unknown syntax.
     """
     entries = [(_evaluate(expression), name) for expression, name in _ENTRY.findall(text)]
     return [(bits, name) for bits, name in entries if "GFP" in name]
@@ -61,7 +61,7 @@ def _evaluate(expression: str) -> int:
     try:
         value, rest = _or(next(lexemes), lexemes)
     except (RecursionError, StopIteration) as error:
-        raise ValueError(f"cannot read {expression:.60}") from error
+        raise ValueError(f"invalid expression {expression:.60}") from error
     if rest:
         raise ValueError(f"unexpected {rest!r} in {expression!r}")
     return value & 0xFFFFFFFF
@@ -73,7 +73,7 @@ def _lexemes(expression: str) -> Iterator[str]:
         yield match[1]
         at = match.end()
     if expression[at:].strip():
-        raise ValueError(f"cannot read {expression[at:]!r}")
+        raise ValueError(f"invalid expression {expression[at:]!r}")
     yield ""
     yield ""
 
@@ -99,7 +99,7 @@ def _shift(lexeme: str, lexemes: Iterator[str]) -> tuple[int, str]:
     while lexeme == "<<":
         right, lexeme = _term(next(lexemes), lexemes)
         if right >= _BITS_MAX:
-            raise ValueError(f"a shift by {right:#x}")
+            raise ValueError(f"shift by {right:#x} bits")
         value <<= right
     return value, lexeme
 

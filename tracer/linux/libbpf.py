@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libbpf through ctypes: declarations, nothing else.
+"""Declarations of libbpf's functions for ctypes.
 
-Functions keep libbpf's names, so that they can be looked up in its documentation.  libbpf 1.x reports errors by errno
-(NULL or a negative return value).
+Functions keep libbpf's names, under which its documentation has them.  libbpf 1.x reports an error by NULL or a
+negative return value, and sets errno.
 """
 
 import ctypes
@@ -75,9 +75,9 @@ _library: ctypes.CDLL | None = None
 
 
 def library() -> ctypes.CDLL:
-    """libbpf, loaded at first use.
+    """Return libbpf, loaded at first use.
 
-    Raises TracerError (exit code 3) where it is not installed.
+    Raises TracerError (exit code 3) if it is not installed.
     """
     global _library
     if _library is None:
@@ -85,23 +85,24 @@ def library() -> ctypes.CDLL:
             loaded = ctypes.CDLL("libbpf.so.1", use_errno=True)
         except OSError as error:
             raise TracerError(
-                f"libbpf 1.x cannot be loaded ({error})",
+                f"cannot load libbpf 1.x ({error})",
                 "install it: apt install libbpf1 (Debian, Ubuntu), dnf install libbpf (Fedora, RHEL)",
                 EXIT_UNSUPPORTED,
             ) from error
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
-        loaded.libbpf_set_print(PRINT_FN())  # errors come back as codes, not on stderr
+        loaded.libbpf_set_print(PRINT_FN())  # no messages on stderr; errors are returned
         _library = loaded
     return _library
 
 
 def last_error() -> OSError:
-    """The OSError of the libbpf call that has just failed."""
+    """The OSError for the errno of the libbpf call that has just failed."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number) if number else "unknown error")
 
 
 def lacks_privilege(error: OSError) -> bool:
+    """Whether the call failed for lack of a capability."""
     return error.errno in (errno.EPERM, errno.EACCES)

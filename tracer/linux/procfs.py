@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/proc: command lines of what runs already, and what a victim still shows while it dies.
+"""/proc: command lines of running processes, and the state of a victim while it exits.
 
-Everything here is best effort: a process may be gone at any moment, so what cannot be read is None.
+All reads are best effort: a process may end at any moment, and the result is then None.
 """
 
 import contextlib
@@ -9,12 +9,14 @@ import os
 from collections.abc import Iterator
 
 CMDLINE_LEN = 1024
+"""Longer command lines are cut, in bytes."""
 
 CmdlineAndExe = tuple[str | None, str | None]
-"""Command line, NUL after each argument, each byte as the character with its number; executable."""
+"""Command line with a NUL after each argument, decoded as Latin-1 to keep all bytes; executable."""
 
 
 def list_pids() -> Iterator[int]:
+    """Pids of all visible processes."""
     with os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isdecimal():
@@ -22,7 +24,7 @@ def list_pids() -> Iterator[int]:
 
 
 def read_process(pid: int, started_ns: int) -> CmdlineAndExe | None:
-    """What a process shows; None: it is gone, or somebody else has its number."""
+    """Read command line and executable; None: the process is gone, or its pid was reused."""
     cmdline, exe = read_cmdline(pid), read_exe(pid)
     if not is_same_process(pid, started_ns):
         return None
@@ -30,7 +32,7 @@ def read_process(pid: int, started_ns: int) -> CmdlineAndExe | None:
 
 
 def read_arguments(pid: int) -> tuple[str | None, int | None]:
-    """Command line, as in ``Shown``, and where it lies in the process's memory."""
+    """Command line, as in ``CmdlineAndExe``, and its address in the process's memory."""
     cmdline = read_cmdline(pid)
     return None if cmdline is None else cmdline.decode("latin-1"), read_arg_start(pid)
 
@@ -41,12 +43,13 @@ def read_cmdline(pid: int) -> bytes | None:
 
 
 def read_arg_start(pid: int) -> int | None:
-    """Where the command line lies in the process's memory (field 48 of /proc/PID/stat, proc(5))."""
+    """Address of the command line in the process's memory (field 48 of /proc/PID/stat, proc(5))."""
     fields = _read_stat(pid)
     return int(fields[45]) if len(fields) > 45 else None
 
 
 def read_exe(pid: int) -> str | None:
+    """Path of the executable."""
     try:
         return os.fsencode(os.readlink(f"/proc/{pid}/exe")).decode("utf-8", "backslashreplace")
     except OSError:
@@ -60,19 +63,19 @@ def read_cgroup(pid: int) -> str | None:
 
 
 def read_start_ns(pid: int) -> int | None:
-    """Start of the process, CLOCK_BOOTTIME, in the clock ticks that /proc shows (field 22)."""
+    """Start of the process (CLOCK_BOOTTIME), to one clock tick (field 22)."""
     fields = _read_stat(pid)
     return int(fields[19]) * _tick_ns() if fields else None
 
 
 def is_same_process(pid: int, started_ns: int) -> bool:
-    """Whether the process with this pid, dying or not, is the one that started then (CLOCK_BOOTTIME)."""
+    """Whether the process with this pid, exiting or not, started at ``started_ns`` (CLOCK_BOOTTIME)."""
     start_ns = read_start_ns(pid)
     return start_ns is not None and abs(start_ns - started_ns) <= _tick_ns()
 
 
 def is_running(pid: int, started_ns: int) -> bool:
-    """Whether the process that started then is still there, and no zombie."""
+    """Whether the process that started at ``started_ns`` still exists and is not a zombie."""
     fields = _read_stat(pid)
     return bool(fields) and fields[0] not in (b"Z", b"X") and is_same_process(pid, started_ns)
 
@@ -82,14 +85,14 @@ def _tick_ns() -> int:
 
 
 def _read_stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the third on, the state (proc(5)); none where there is no such process."""
+    """Fields of /proc/PID/stat from the third, the state (proc(5)); empty: there is no such process."""
     stat = _read(f"/proc/{pid}/stat", 4096) or b""
-    return stat.rpartition(b")")[2].split()  # comm may hold spaces and parentheses
+    return stat.rpartition(b")")[2].split()  # comm may contain spaces and parentheses
 
 
 def read_oom_kill_count(path: str = "/proc/vmstat") -> int | None:
     """The kernel's count of OOM kills since boot; a group kill's first victim counts twice."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:  # a read gives a page at most: seq_read_iter()
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # one read returns a page at most: seq_read_iter()
         for line in file:
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads files that others wrote, below one folder, whatever they put there.
+"""Reads untrusted files below a directory.
 
-Runtimes keep what they know of a container in files, and some of them belong to users who mean no good: a file may be
-a FIFO, a device, a link to elsewhere, or have 100 MB.
+Runtimes keep a container's metadata in files, and some of these belong to users, who may be hostile: a file may be a
+FIFO, a device, a link to elsewhere, or have 100 MB.
 """
 
 import ctypes
@@ -16,14 +16,15 @@ from typing import Any, NamedTuple, TypeVar
 T = TypeVar("T")
 
 FILE_MAX_BYTES = 1 << 20
-_PARTS_MAX = 256
-"""Of a path, those of the links on it included."""
+_COMPONENTS_MAX = 256
+"""Of a path, including the components of symbolic links on it."""
 CACHED_MAX = 64
+"""Files whose parsed contents are cached."""
 _NEW_NS = 100_000_000
-"""A file that is as new may change once more without its times showing that."""
+"""A file that changed this recently may change again with the same time stamps."""
 
 _SYS_OPENAT2 = 437
-"""The same number on all architectures (since Linux 5.6)."""
+"""The same number on all architectures; since Linux 5.6."""
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH = 0x02, 0x08
 
 
@@ -38,7 +39,7 @@ _syscall.restype = ctypes.c_long
 
 
 class FileStamp(NamedTuple):
-    """What changes when a file does."""
+    """Attributes that change when the file does."""
 
     device: int
     inode: int
@@ -51,11 +52,11 @@ _cache: OrderedDict[tuple[str, str, Callable[[bytes, str], Any]], tuple[FileStam
 
 
 class UnreadableError(Exception):
-    """There is something, but it cannot be read, or is not what it should be; the text says what."""
+    """A file exists but cannot be read, or has unexpected contents; the message names the file and the reason."""
 
 
 def read_file(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes | None:
-    """The file ``name`` below ``folder``; None where there is none.
+    """Contents of the file ``name`` below ``folder``; None: there is no such file.
 
     Raises UnreadableError.
     """
@@ -66,7 +67,7 @@ def read_file(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes 
         status = os.fstat(descriptor)
         if status.st_size > max_bytes:
             raise UnreadableError(f"{folder}/{name}: {status.st_size} bytes, more than {max_bytes}")
-        data = os.read(descriptor, status.st_size + 1)  # as much as it has: the buffer is taken beforehand
+        data = os.read(descriptor, status.st_size + 1)  # os.read() allocates the whole buffer first
     except OSError as error:
         raise UnreadableError(f"{folder}/{name}: {error.strerror}") from error
     finally:
@@ -76,35 +77,35 @@ def read_file(folder: str, name: str, max_bytes: int = FILE_MAX_BYTES) -> bytes 
     return data
 
 
-def read_cached(folder: str, name: str, make: Callable[[bytes, str], T]) -> T | None:
-    """What ``make`` makes of the file's contents and path, once for as long as the file does not change.
+def read_cached(folder: str, name: str, parse: Callable[[bytes, str], T]) -> T | None:
+    """Return ``parse(contents, path)``, cached until the file changes; None: there is no such file.
 
-    What is made is kept, of the KEPT_MAX files that were asked for last: it is to be small, and nobody may change it.
+    The results for the CACHED_MAX files requested last are cached: they should be small, and must not be changed.
 
-    Raises UnreadableError, and what ``make`` raises.
+    Raises UnreadableError, and what ``parse`` raises.
     """
     stamp = read_stamp(folder, name)
     if stamp is None:
         return None
-    key = folder, name, make
-    kept = _cache.get(key)
-    if kept is not None and kept[0] == stamp:
-        made: T = kept[1]
-        return made
+    key = folder, name, parse
+    cached = _cache.get(key)
+    if cached is not None and cached[0] == stamp:
+        parsed: T = cached[1]
+        return parsed
     data = read_file(folder, name)
     if data is None:
         return None
-    made = make(data, f"{folder}/{name}")
+    parsed = parse(data, f"{folder}/{name}")
     _cache.pop(key, None)
     if time.time_ns() - stamp.changed_ns > _NEW_NS:
-        _cache[key] = stamp, made
+        _cache[key] = stamp, parsed
         if len(_cache) > CACHED_MAX:
             _cache.popitem(last=False)
-    return made
+    return parsed
 
 
 def read_stamp(folder: str, name: str) -> FileStamp | None:
-    """Of the regular file ``name`` below ``folder``; None where there is none.
+    """Stamp of the regular file ``name`` below ``folder``; None: there is no such file.
 
     Raises UnreadableError.
     """
@@ -117,10 +118,10 @@ def read_stamp(folder: str, name: str) -> FileStamp | None:
 
 
 def open_file(folder: str, name: str) -> int | None:
-    """A descriptor of the regular file ``name`` below ``folder``, to read from; None where there is none.
+    """Open the regular file ``name`` below ``folder`` for reading; None: there is no such file.
 
-    ``folder`` may be a link, as administrators move such folders; what is below may not lead out of it.  Never waits
-    for a writer.
+    ``folder`` may be a symbolic link, because administrators move such directories; links below it must not lead out
+    of it.  Never blocks on a FIFO.
 
     Raises UnreadableError.
     """
@@ -137,7 +138,7 @@ def open_file(folder: str, name: str) -> int | None:
 
 
 def list_directory(folder: str, name: str = ".", count_max: int = 100_000) -> Iterator[str]:
-    """What is in the folder ``name`` below ``folder``; nothing where there is none.
+    """Names in the directory ``name`` below ``folder``, at most ``count_max``; empty: there is no such directory.
 
     Raises UnreadableError.
     """
@@ -158,10 +159,10 @@ def list_directory(folder: str, name: str = ".", count_max: int = 100_000) -> It
 
 
 def directory_owner(folder: str) -> int | None:
-    """Who, beside root, decides what this folder holds: the first other user to whom a part of its path belongs, be it
-    a folder or a link; 0: root alone; None: there is no such folder."""
+    """Uid of the first user, other than root, that owns a directory or link on the path, and so controls its contents;
+    0: root only; None: there is no such directory."""
     left, at = folder.split("/")[::-1], "/"
-    for _ in range(_PARTS_MAX):
+    for _ in range(_COMPONENTS_MAX):
         if not left:
             return 0
         at = os.path.join(at, left.pop())
@@ -169,7 +170,7 @@ def directory_owner(folder: str) -> int | None:
             status = os.lstat(at)
             target = os.readlink(at) if stat.S_ISLNK(status.st_mode) else None
         except PermissionError:
-            return 0  # reading it says so, too
+            return 0  # reading fails with the same error
         except OSError:
             return None
         if status.st_uid != 0:
@@ -183,9 +184,9 @@ def directory_owner(folder: str) -> int | None:
 def _open(folder: str, name: str, flags: int) -> int:
     base = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+        options = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
         descriptor = _syscall(
-            _SYS_OPENAT2, base, os.fsencode(name), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))
+            _SYS_OPENAT2, base, os.fsencode(name), ctypes.byref(options), ctypes.c_size_t(ctypes.sizeof(options))
         )
         if descriptor < 0:
             number = ctypes.get_errno()

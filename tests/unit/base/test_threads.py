@@ -35,6 +35,6 @@ def test_no_thread() -> None:
     """A limit on memory is one reason; the job of a disk is done once there is a thread for it."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split("\n")[:2] == ["no thread can be started for it", "5"]
+    assert run.stdout.split("\n")[:2] == ["cannot start a thread", "5"]
     assert run.stderr.count("cannot start a thread for names") == 1
     assert run.stderr.count("can be started again") == 1

@@ -519,7 +519,7 @@ def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
     disk.submit(done.set)
     assert disk.wait_idle(20)
     assert done.is_set()
-    assert "cannot write what is kept on disk: ZeroDivisionError()" in capfd.readouterr().err
+    assert "cannot write to the state directory: ZeroDivisionError()" in capfd.readouterr().err
 
 
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:

@@ -114,5 +114,5 @@ def test_any_expression(expression: str) -> None:
 @pytest.mark.parametrize("expression", ["(" * 5000, "~" * 5000, "1 << 99999999999", "1 <<", "1 << ~0"])
 def test_endless_expression(expression: str) -> None:
     """What would take all memory, or the whole stack, is none of the expressions seen so far."""
-    with pytest.raises(ValueError, match=r"cannot read|a shift by|negative|unexpected|invalid"):
+    with pytest.raises(ValueError, match=r"shift by|negative|unexpected|invalid"):
         parse_table(f'{{{expression}, "GFP_X"}}')
