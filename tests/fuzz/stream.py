@@ -18,7 +18,7 @@ from tracer.capture import wire
 from tracer.capture.kill_buffers import decode
 from tracer.encoding import encoder
 from tracer.identity.enrich import enrich_oom_kill
-from tracer.pipeline.incidents import Incidents, Kill, Told
+from tracer.pipeline.incidents import Incidents, Joined, Kill
 from tracer.records.model import Record
 from tracer.redaction.cmdline import Redactor
 
@@ -65,7 +65,7 @@ def run(data: bytes) -> None:
             decoded.append(decode(frame, events.PATHS))
         except wire.DecodeError:
             continue
-    joined: list[Told] = []
+    joined: list[Joined] = []
     incidents = Incidents()
     for now_ns, event in enumerate(decoded):
         if isinstance(event, wire.CgroupEvent):
@@ -73,23 +73,23 @@ def run(data: bytes) -> None:
         joined += incidents.feed(event, now_ns)
         joined += incidents.flush(now_ns)
     joined += incidents.end()
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
     check_count(decoded, joined)
-    for each in joined:
+    for each, _ in joined:
         if not isinstance(each, wire.KilledAgainEvent):
             for lines in written(each):
                 check_line(lines)
 
 
-def check_count(fed: list[wire.Event], joined: list[Told]) -> None:
+def check_count(fed: list[wire.Event], joined: list[Joined]) -> None:
     """No kill and no exit is lost, and none is told twice; a mark alone (tracepoint mode) may be no kill."""
-    kills = [each.victim for each in joined if isinstance(each, Kill)]
+    kills = [each.victim for each, _ in joined if isinstance(each, Kill)]
     victims = [event for event in fed if isinstance(event, wire.VictimEvent)]
     certain = [victim for victim in victims if not victim.flags & wire.VICTIM_MARKED]
     assert len(certain) <= len(kills) <= len(victims)
     assert all(any(victim is each for each in kills) for victim in certain)
     for kind in (wire.ExitEvent, wire.KilledAgainEvent):
-        told = [each for each in joined if isinstance(each, kind)]
+        told = [each for each, _ in joined if isinstance(each, kind)]
         assert sorted(told) == sorted(event for event in fed if isinstance(event, kind))
 
 

@@ -6,85 +6,91 @@ sent to the other: merged by time they tell the kills in their order.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from tracer.capture import brief, wire
 from tracer.capture.programs import open_ring
-from tracer.capture.ringbuf import Ring
-from tracer.capture.ringbuf_retention import Backlog, Place
+from tracer.capture.ringbuf_retention import RetainedRing, Token
 
-Where = TypeVar("Where", Place, int)
 EVENTS_MAX = 512
-"""Read at once of each: what was made of these is let go of before the next ones are read."""
+"""Events read at once from each ring buffer: their room is released before the next ones are read."""
+
+Event: TypeAlias = wire.Event | wire.DecodeError
+"""An event that was read.  A malformed one is an event as well: it is reported as lost."""
+
+ReadEvent: TypeAlias = tuple[Event, Token]
+"""An event, and what keeps it in its ring buffer."""
 
 
 class KillRings:
-    """Of one capture; raises OSError where a map is not what it should be.
+    """Both ring buffers of one capture.
 
-    A capture of an older version has the first ring buffer only.
+    A capture of an older version has the first one only.
+
+    Raises OSError if a map is not a ring buffer.
     """
 
     def __init__(self, maps: dict[str, int]) -> None:
-        self._whole = open_ring(maps["events"])
-        self._briefs = open_ring(maps["briefs"]) if "briefs" in maps else None
+        self._full = RetainedRing(open_ring(maps["events"]))
+        self._briefs = RetainedRing(open_ring(maps["briefs"])) if "briefs" in maps else None
         self._paths = brief.PathStore(maps["paths"]) if "paths" in maps else None
-        self._rings = [(ring, Backlog(ring.end)) for ring in (self._whole, self._briefs) if ring is not None]
-        self.backlogs = tuple(backlog for _, backlog in self._rings)
-        """What is in these must outlive the daemon."""
+        self._rings = [ring for ring in (self._full, self._briefs) if ring is not None]
 
-    def events(
-        self, lose: Callable[[str, Exception], None], between: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[wire.Event, Place]]:
-        """What is there now, with its places; ``between`` is called where there is more than is read at once.
+    def batches(self) -> Iterator[Iterator[ReadEvent]]:
+        """The events that are there now, in the order of time, at most EVENTS_MAX of each ring buffer at once.
 
-        ``lose`` is told of what is malformed.
+        Each batch is to be handled before the next one is asked for; between them its room can be released.
         """
-        end = sum(ring.end for ring, _ in self._rings)  # a storm must not keep the caller from all else
-        while sum(ring.position for ring, _ in self._rings) < end and (found := self.read()):
-            yield from decoded(found, self.decode, lose)
-            if sum(ring.position for ring, _ in self._rings) < end:
-                between()
+        end = self._end()  # not further: a storm must not keep the caller from all else
+        while self._position() < end and (found := self.read()):
+            yield ((decode_or_error(data, self.decode), token) for data, token in found)
 
-    def read(self) -> list[tuple[bytes, Place]]:
-        """The next events in the order of time, with their places; none: all has been read for now."""
-        whole = self._whole.read(EVENTS_MAX)
-        briefs = self._briefs.read(EVENTS_MAX) if self._briefs else []
-        if not briefs:
-            return [(data, Place(self.backlogs[0], position)) for position, data in whole]
-        whole += self._whole.read(EVENTS_MAX)  # read last: what came before the last of the briefs is there by now
-        return self._merge(whole, briefs, whole_has_more=self._whole.position < self._whole.end)
+    def _position(self) -> int:
+        return sum(retained.ring.position for retained in self._rings)
 
-    def _merge(
-        self, whole: list[tuple[int, bytes]], briefs: list[tuple[int, bytes]], *, whole_has_more: bool
-    ) -> list[tuple[bytes, Place]]:
-        """Those before which nothing can come that was not read; the others are left to be read again."""
-        merged: list[tuple[bytes, Place]] = []
+    def _end(self) -> int:
+        return sum(retained.ring.end for retained in self._rings)
+
+    def read(self) -> list[tuple[bytes, Token]]:
+        """The next events as bytes; none: all has been read for now."""
+        full = self._full.ring.read(EVENTS_MAX)
+        briefs = self._briefs.ring.read(EVENTS_MAX) if self._briefs is not None else []
+        if self._briefs is None or not briefs:
+            return [(data, self._full.retention.issue(position)) for position, data in full]
+        full += self._full.ring.read(EVENTS_MAX)  # read last: what precedes the last of the briefs is there by now
+        full_has_more = self._full.ring.position < self._full.ring.end
+        # Those before which no unread event can come; the others are left to be read again.
+        merged: list[tuple[bytes, Token]] = []
         i = j = 0
-        while j < len(briefs) and (i < len(whole) or not whole_has_more):
-            if i < len(whole) and _moment(whole[i][1]) <= _moment(briefs[j][1]):
-                merged.append((whole[i][1], Place(self.backlogs[0], whole[i][0])))
+        while j < len(briefs) and (i < len(full) or not full_has_more):
+            if i < len(full) and _moment(full[i][1]) <= _moment(briefs[j][1]):
+                merged.append((full[i][1], self._full.retention.issue(full[i][0])))
                 i += 1
             else:
-                merged.append((briefs[j][1], Place(self.backlogs[1], briefs[j][0])))
+                merged.append((briefs[j][1], self._briefs.retention.issue(briefs[j][0])))
                 j += 1
-        if i < len(whole):
-            self._whole.position = whole[i][0]
-        if self._briefs and j < len(briefs):
-            self._briefs.position = briefs[j][0]
+        if i < len(full):
+            self._full.ring.position = full[i][0]
+        if j < len(briefs):
+            self._briefs.ring.position = briefs[j][0]
         return merged
 
     def decode(self, data: bytes) -> wire.Event:
-        """One event; to be called before what comes after it is let go of.
+        """One event; to be called before the events behind it are released.
 
-        Raises wire.DecodeError where it is unknown or does not fit.
+        Raises wire.DecodeError if its type is unknown or its bytes do not fit.
         """
         return decode(data, self._paths)
 
-    def release(self, incident_is_open: bool, is_noted: bool) -> None:
-        """Let the kernel have back the room of what is done with, if ``is_noted``: the ledger knows of all kills."""
-        for ring, backlog in self._rings:
-            release(ring, backlog, backlog.first_needed(ring.position, incident_is_open) if is_noted else 0)
+    def release(self, acknowledged: int, *, is_saved: bool) -> None:
+        """As ``RetainedRing.release``, of both."""
+        for retained in self._rings:
+            retained.release(acknowledged, is_saved=is_saved)
+
+    def awaits_outputs(self, acknowledged: int) -> bool:
+        """As ``Retention.awaits_outputs``, of either."""
+        return any(retained.retention.awaits_outputs(acknowledged) for retained in self._rings)
 
 
 def decode(data: bytes, paths: brief.PathStore | None) -> wire.Event:
@@ -104,25 +110,12 @@ def decode(data: bytes, paths: brief.PathStore | None) -> wire.Event:
     return wire.decode_event(data)
 
 
-def decoded(
-    found: Iterable[tuple[bytes, Where]],
-    decode: Callable[[bytes], wire.Event],
-    lose: Callable[[str, Exception], None],
-) -> Iterator[tuple[wire.Event, Where]]:
-    """Events with what stands beside them; ``lose`` is told of those that are malformed."""
-    for data, where in found:
-        try:
-            yield decode(data), where
-        except wire.DecodeError as error:
-            lose("decode", error)
-
-
-def release(ring: Ring, backlog: Backlog, needed: int) -> None:
-    """Let the kernel have back what is before the position ``needed``."""
-    # An output that takes nothing must not take the room of what is to come: the older half goes.
-    needed = max(needed, ring.position - ring.size_bytes // 2)
-    ring.release(needed)
-    backlog.released(needed)
+def decode_or_error(data: bytes, decode: Callable[[bytes], wire.Event]) -> Event:
+    """An event, or why it is malformed."""
+    try:
+        return decode(data)
+    except wire.DecodeError as error:
+        return error
 
 
 def _victim(header: wire.Header, known: brief.BriefFields, paths: brief.PathStore | None) -> wire.VictimEvent:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A capture's ring buffers and counters: what comes, what was lost on the way, and what may go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 from tracer.base.clock import boottime_ns
-from tracer.capture.kill_buffers import KillRings, release
+from tracer.capture import wire
+from tracer.capture.kill_buffers import Event, KillRings, ReadEvent, decode_or_error
 from tracer.capture.programs import (
     COUNTER_CGROUPS_LOST,
     COUNTER_LOSSLESS_UNTIL_NS,
@@ -17,83 +18,115 @@ from tracer.capture.programs import (
     ProgramCounters,
     open_ring,
 )
-from tracer.capture.ringbuf_retention import Backlog
+from tracer.capture.ringbuf_retention import RetainedRing
 
 _LOSSES = {
     "ring_buffer": (COUNTER_LOST, COUNTER_LOST_REPORTED),
     "sigkill": (COUNTER_SIGKILLS_LOST, COUNTER_SIGKILLS_LOST_REPORTED),
 }
-"""Stage of a ``lost`` record -> what counts the losses, and how many of them were told."""
+"""Stage of a ``lost`` record -> the counter of losses, and the counter of those that a record reports."""
 
 
 class Loss(NamedTuple):
+    """Events that found their ring buffer full, and that no record reports yet."""
+
     stage: str
     first: int
-    """How many were lost before."""
+    """The programs' count before the first of them."""
     end: int
-    """And now."""
-    is_old: bool
-    """An earlier run may have told it."""
-    told: Callable[[], None]
-    """To be called once a record tells it."""
+    """The programs' count after the last of them."""
+    may_be_reported: bool
+    """An earlier run may have written a record of them."""
+    mark_reported: Callable[[], None]
+    """To be called once all outputs have acknowledged their record: no later run reports them."""
+
+    @property
+    def events(self) -> int:
+        """How many were lost."""
+        return self.end - self.first
 
 
 class Rings:
-    """Of the programs at work; raises OSError where a map is not what it should be."""
+    """The ring buffers of the running programs.
+
+    Raises OSError if a map is not what it should be.
+    """
 
     def __init__(self, maps: dict[str, int]) -> None:
         self._counters = ProgramCounters(maps)
         self.kills = KillRings(maps)
-        self.cgroups = open_ring(maps["cgroups"])
-        self.sigkills = open_ring(maps["sigkills"])
-        self.sigkill_backlog = Backlog(self.sigkills.end)
+        self._cgroups = open_ring(maps["cgroups"])
+        self._sigkills = RetainedRing(open_ring(maps["sigkills"]))
         self._unseen_cgroups = self._counters.read(COUNTER_CGROUPS_LOST)
-        self._asked: dict[str, int] = {}
+        self._counted: dict[str, int] = {}
+        """Stage -> the count when ``losses`` was called last."""
 
-    @property
-    def backlogs(self) -> tuple[Backlog, ...]:
-        """What is in the ring buffers of these must outlive the daemon."""
-        return (*self.kills.backlogs, self.sigkill_backlog)
+    def sigkills(self) -> list[ReadEvent]:
+        """All SIGKILLs that were not read yet."""
+        return [(decode_or_error(data, wire.decode_event), token) for data, token in self._sigkills.read()]
 
-    def lost(self) -> list[Loss]:
-        """What was lost since this was last asked, or since an earlier run had told it."""
-        losses, now_ns, all_told = [], boottime_ns(), True
-        for stage, (counter, told) in _LOSSES.items():
-            count, before = self._counters.read(counter), self._asked.get(stage)
-            all_told = all_told and count == self._counters.read(told)
-            first = self._counters.read(told) if before is None else before
-            self._asked[stage] = count
+    def cgroups(self) -> list[Event]:
+        """All new cgroups that were not read yet; they are released at once, as they make no record."""
+        found = [decode_or_error(data, wire.decode_event) for _, data in self._cgroups.read()]
+        self._cgroups.release(self._cgroups.position)
+        return found
+
+    def losses(self) -> list[Loss]:
+        """What was lost since the last call; the first call: since an earlier run had reported a loss."""
+        losses, now_ns, all_reported = [], boottime_ns(), True
+        for stage, (counter, reported) in _LOSSES.items():
+            count, before = self._counters.read(counter), self._counted.get(stage)
+            all_reported = all_reported and count == self._counters.read(reported)
+            first = self._counters.read(reported) if before is None else before
+            self._counted[stage] = count
             if count > first:
-                losses.append(Loss(stage, first, count, before is None, partial(self._counters.write, told, count)))
-        if all_told:
+                mark = partial(self._counters.write, reported, count)
+                losses.append(Loss(stage, first, count, before is None, mark))
+        if all_reported:
             self._counters.write(COUNTER_LOSSLESS_UNTIL_NS, now_ns)
         return losses
 
     def has_unseen_cgroups(self) -> bool:
-        """Whether new cgroups have found their ring buffer full since this was last asked."""
+        """Whether new cgroups have found their ring buffer full since the last call."""
         before, self._unseen_cgroups = self._unseen_cgroups, self._counters.read(COUNTER_CGROUPS_LOST)
         return before != self._unseen_cgroups
 
-    def release(self, incident_is_open: bool, sigkills_told: int, is_noted: bool) -> None:
-        """Let the kernel have back the room of what is done with; all sigkills before that position are records.
+    def release(self, acknowledged: int, *, is_saved: bool) -> None:
+        """As ``RetainedRing.release``, of all; SIGKILLs are not in the ledger."""
+        self.kills.release(acknowledged, is_saved=is_saved)
+        self._sigkills.release(acknowledged)
 
-        ``is_noted``: the ledger knows of all kills, so that none has to be read again.
-        """
-        self.kills.release(incident_is_open, is_noted)
-        release(self.sigkills, self.sigkill_backlog, self.sigkill_backlog.first_needed(sigkills_told, False))
+    def awaits_outputs(self, acknowledged: int) -> bool:
+        """As ``Retention.awaits_outputs``, of any."""
+        return self.kills.awaits_outputs(acknowledged) or self._sigkills.retention.awaits_outputs(acknowledged)
 
 
-class Untold(NamedTuple):
-    """What a capture has lost, and no record tells yet."""
+class Unreported(NamedTuple):
+    """What a capture has lost, and no record reports yet."""
 
     counts: dict[str, int]
     """By stage."""
-    since_ns: int
-    """Until then nothing was lost, or it was told; CLOCK_BOOTTIME."""
+    lossless_until_ns: int
+    """Until then nothing was lost, or it was reported; CLOCK_BOOTTIME."""
 
 
-def untold(maps: dict[str, int], began_ns: int) -> Untold:
-    """Of the capture that has these maps, and was complete at ``began_ns`` (CLOCK_BOOTTIME)."""
+def unreported(maps: dict[str, int], began_ns: int) -> Unreported:
+    """The losses of the capture with these maps, which was complete at ``began_ns`` (CLOCK_BOOTTIME)."""
     counters = ProgramCounters(maps)
-    counts = {stage: counters.read(counter) - counters.read(told) for stage, (counter, told) in _LOSSES.items()}
-    return Untold(counts, max(began_ns, counters.read(COUNTER_LOSSLESS_UNTIL_NS)))
+    counts = {stage: counters.read(counter) - counters.read(reported) for stage, (counter, reported) in _LOSSES.items()}
+    return Unreported(counts, max(began_ns, counters.read(COUNTER_LOSSLESS_UNTIL_NS)))
+
+
+def previous_events(maps: dict[str, int]) -> Iterator[Event]:
+    """All events of a previous capture with this version's layout: its kills in their order, then its SIGKILLs.
+
+    They stay in its maps, which the caller removes once their records are acknowledged.
+    """
+    for batch in KillRings(maps).batches():
+        yield from (event for event, _ in batch)
+    yield from (decode_or_error(data, wire.decode_event) for _, data in open_ring(maps["sigkills"]).read())
+
+
+def unread_events(maps: dict[str, int]) -> int:
+    """How many events a previous capture holds whose layout this version cannot decode."""
+    return len(open_ring(maps["events"]).read())

@@ -1,86 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which events must stay in a ring buffer: those whose records no output has taken yet.
+"""Which events a ring buffer must keep: those whose records are not yet acknowledged by every output.
 
-The ring buffer outlives the daemon: what is let go of too late is read again after a crash, what too early is lost.
+The ring buffer outlives the daemon.  An event that is released too late is read again by the next run, and its record
+is recognized by its id; an event that is released too early is lost if the daemon is killed.
 """
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Iterable
+
+from tracer.capture.ringbuf import Ring
 
 
-class Backlog:
-    """Positions in a ring buffer.
+class Token:
+    """Keeps one event in its ring buffer.  Made where the event is read, it travels with the event.
 
-    What is in it before ``old_until`` was there when this run began.
+    A token has one holder at first: the stage that has the event.  Each holder gives it up exactly once: by
+    ``release()`` if the event needs no further record (excluded, merged, a duplicate, malformed), or by
+    ``release_after()`` with the line that holds its record.
     """
 
-    def __init__(self, old_until: int = 0) -> None:
-        self.old_until = old_until
-        self._incidents: dict[int, int] = {}
-        """Where they begin: the one that was last heard of, and the one before, which is told when that begins."""
-        self._exits: dict[str, int] = {}
-        """Exits that no record tells yet; the oldest first."""
-        self._lines: deque[tuple[int, int]] = deque()
-        """Numbers of lines and where their events begin, both growing: an earlier line that needs less is covered."""
+    __slots__ = ("_holders", "_lines", "_retention", "position")
 
-    def read(self, incident_ns: int, position: int) -> None:
-        """An event of this incident was read at ``position``."""
-        if incident_ns not in self._incidents:
-            self._incidents = dict([*list(self._incidents.items())[-1:], (incident_ns, position)])
-
-    def read_exit(self, kill_id: str, position: int) -> None:
-        """The end of this victim was read."""
-        self._exits.setdefault(kill_id, position)
-
-    def incident(self, incident_ns: int) -> int | None:
-        """Where this incident begins."""
-        return self._incidents.get(incident_ns)
-
-    def take_exit(self, kill_id: str) -> int | None:
-        """Where the end of this victim is, whose record is now to be written."""
-        return self._exits.pop(kill_id, None)
-
-    def written(self, line: int, position: int | None) -> None:
-        """Line number ``line``, larger than all before, tells what was read from ``position`` on."""
-        if position is None:
-            return
-        while self._lines and self._lines[-1][1] >= position:
-            self._lines.pop()
-        self._lines.append((line, position))
-
-    def settled(self, lines: int) -> None:
-        """All lines with smaller numbers have been taken."""
-        while self._lines and self._lines[0][0] < lines:
-            self._lines.popleft()
-
-    def released(self, position: int) -> None:
-        """What was before is no more, for whatever line: none that is stuck may pile them up."""
-        while self._lines and self._lines[0][1] < position:
-            self._lines.popleft()
-
-    def waits(self) -> bool:
-        """Whether there are lines that were not taken yet."""
-        return bool(self._lines)
-
-    def first_needed(self, cursor: int, incident_is_open: bool) -> int:
-        """Everything before this position may go; ``cursor`` is how far was read."""
-        needed = [cursor]
-        if incident_is_open and self._incidents:
-            needed.append(next(reversed(self._incidents.values())))
-        if self._exits:
-            needed.append(next(iter(self._exits.values())))
-        if self._lines:
-            needed.append(self._lines[0][1])
-        return min(needed)
-
-
-class Place(NamedTuple):
-    """Where an event is."""
-
-    backlog: Backlog
-    position: int
+    def __init__(self, retention: "Retention", position: int) -> None:
+        self.position = position
+        self._retention = retention
+        self._holders = 1
+        self._lines = 0
 
     @property
-    def is_old(self) -> bool:
-        """Whether it was there when this run began."""
-        return self.position < self.backlog.old_until
+    def precedes_run(self) -> bool:
+        """Whether the event was there when this run began: an earlier run may have written its record."""
+        return self.position < self._retention.end_at_start
+
+    def add_holders(self, count: int) -> None:
+        """So many more records need the event."""
+        self._holders += count
+
+    def release(self) -> None:
+        """One holder needs the event no more."""
+        self._holders -= 1
+
+    def release_after(self, lines: int) -> None:
+        """One holder needs the event until so many lines of the stream are acknowledged."""
+        self._holders -= 1
+        self._lines = max(self._lines, lines)
+        self._retention.last_written = self
+
+    def is_covered_by(self, other: "Token") -> bool:
+        """Whether the event stays anyway as long as ``other`` does: ring buffers are released from their beginning."""
+        return self._retention is other._retention and other.position <= self.position
+
+    def is_released(self, acknowledged: int) -> bool:
+        """Whether nothing needs the event any more; ``acknowledged``: lines that every output has acknowledged."""
+        return self._holders <= 0 and self._lines <= acknowledged
+
+    def awaits_outputs(self, acknowledged: int) -> bool:
+        """Whether it is written in a line that is not acknowledged, and was not dropped by ``Retention.expire``."""
+        return self._lines > acknowledged and self.position >= self._retention.expired_until
+
+
+def release_all(tokens: Iterable[Token]) -> None:
+    """Release each of them, for one holder."""
+    for token in tokens:
+        token.release()
+
+
+class Retention:
+    """The tokens of one ring buffer; ``end_at_start`` is its end when this run began."""
+
+    def __init__(self, end_at_start: int = 0) -> None:
+        self.end_at_start = end_at_start
+        self.expired_until = 0
+        """Tokens before this position were dropped."""
+        self.last_written: Token | None = None
+        """The one that was given the last line."""
+        self._tokens: deque[Token] = deque()
+        """In the order of their positions, from the first one on that is not released."""
+
+    def issue(self, position: int) -> Token:
+        """A token for the event at ``position``, which is behind all before."""
+        token = Token(self, position)
+        self._tokens.append(token)
+        return token
+
+    def first_needed(self, cursor: int, acknowledged: int) -> int:
+        """The ring buffer may be released up to this position; ``cursor`` is how far it was read."""
+        while self._tokens and self._tokens[0].is_released(acknowledged):
+            self._tokens.popleft()
+        return self._tokens[0].position if self._tokens else cursor
+
+    def expire(self, position: int) -> None:
+        """Drop the tokens before ``position``: an output that never acknowledges must not accumulate them."""
+        self.expired_until = max(self.expired_until, position)
+        while self._tokens and self._tokens[0].position < position:
+            self._tokens.popleft()
+
+    def awaits_outputs(self, acknowledged: int) -> bool:
+        """Whether an event stays only because its line is not acknowledged."""
+        return self.last_written is not None and self.last_written.awaits_outputs(acknowledged)
+
+
+class RetainedRing:
+    """A ring buffer with the tokens of its events."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.retention = Retention(ring.end)
+
+    def read(self, most: int | None = None) -> list[tuple[bytes, Token]]:
+        """As ``Ring.read``."""
+        return [(data, self.retention.issue(position)) for position, data in self.ring.read(most)]
+
+    def release(self, acknowledged: int, *, is_saved: bool = True) -> None:
+        """Give the kernel back the room of events whose tokens are released.
+
+        ``acknowledged``: lines that every output has acknowledged.  ``is_saved``: the ledger on disk has all kills.
+        Until then nothing is released.  To be called only when all events that were read have been handled: an output
+        that acknowledges nothing must not take the room of new events, so the older half is released in any case.
+        """
+        needed = self.retention.first_needed(self.ring.position, acknowledged) if is_saved else 0
+        needed = max(needed, self.ring.position - self.ring.size_bytes // 2)
+        self.ring.release(needed)
+        self.retention.expire(needed)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.capture import brief, wire
+from tracer.capture.ringbuf_retention import Token, release_all
 
 QUIET_NS = 100_000_000
 """Without kprobes nothing marks the end of a group kill: it is over after this long without an event."""
@@ -31,10 +32,14 @@ class Kill(NamedTuple):
     log: tuple[bytes, ...]
 
 
-Told = Kill | wire.ExitEvent | wire.KilledAgainEvent
+class Joined(NamedTuple):
+    """What is complete, and the tokens of the events that its record needs."""
+
+    item: Kill | wire.ExitEvent | wire.KilledAgainEvent
+    tokens: tuple[Token, ...] = ()
 
 
-class _Open:
+class _OpenIncident:
     """What has been read of an incident so far."""
 
     def __init__(self, incident_ns: int) -> None:
@@ -46,13 +51,30 @@ class _Open:
         """By their pids: a container chooses how many there are."""
         self.memcg_chain: tuple[wire.MemcgCounters, ...] = ()
         self.log: list[bytes] = []
-        self.exits: list[wire.ExitEvent] = []
-        """Victims that are gone already; their ends are told after their kills."""
+        self.exits: list[Joined] = []
+        """Victims that have exited already; their exits come after their kills."""
+        self.tokens: list[Token] = []
+        """The first one of each ring buffer, which covers the others."""
         self.incident: wire.IncidentEvent | None = None
         self.ended = False
-        self.touched_ns = 0
+        self.updated_ns = 0
 
-    def add(self, event: wire.Event) -> None:
+    def add(self, event: wire.Event, token: Token | None) -> None:
+        if isinstance(event, wire.ExitEvent):
+            self.exits.append(Joined(event, _tokens(token)))
+        else:
+            self._join(event)
+            self._keep(token)
+
+    def _keep(self, token: Token | None) -> None:
+        if token is None:
+            return
+        if any(token.is_covered_by(first) for first in self.tokens):
+            token.release()
+        else:
+            self.tokens.append(token)
+
+    def _join(self, event: wire.Event) -> None:
         match event:
             case wire.VictimEvent():
                 self.victims.append(event)
@@ -68,8 +90,6 @@ class _Open:
                     self.reported.add(len(self.victims) - 1)
             case wire.IncidentEvent():
                 self.incident = event
-            case wire.ExitEvent():
-                self.exits.append(event)
             case wire.EndEvent():
                 self.ended = True
 
@@ -87,7 +107,7 @@ class _Open:
         # Without kprobes nothing marks the end: members of a group and processes that share the memory may follow.
         return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
-    def patience_ns(self) -> int | None:
+    def timeout_ns(self) -> int | None:
         """How long to wait for the next event; None: for ever, as nobody was killed yet."""
         if not self.victims:
             return None
@@ -95,19 +115,22 @@ class _Open:
         marked_end = marked_end or _tells_all(self.victims[-1])
         return END_WAIT_NS if marked_end else QUIET_NS
 
-    def kills(self) -> Iterator[Kill]:
+    def kills(self) -> Iterator[Joined]:
+        """To be called once: it passes the tokens on to the kills, or releases them if nobody was killed."""
         killed = [
             victim
             for number, victim in enumerate(self.victims)
             if number in self.reported or not victim.flags & wire.VICTIM_MARKED
         ]
+        for token in self.tokens:
+            token.add_holders(len(killed) - 1)
         shared_mm: dict[int, list[wire.SharedMmEvent]] = {}
         for process in self.shared_mm.values():
             shared_mm.setdefault(process.victim_pid, []).append(process)
-        log = tuple(self.log)
+        log, tokens = tuple(self.log), tuple(self.tokens)
         for victim in killed:
             own = tuple(shared_mm.get(victim.pid or victim.tid, ()))
-            yield Kill(victim, self.incident, len(killed), own, self.memcg_chain, log)
+            yield Joined(Kill(victim, self.incident, len(killed), own, self.memcg_chain, log), tokens)
 
 
 def _tells_all(victim: wire.VictimEvent) -> bool:
@@ -115,53 +138,62 @@ def _tells_all(victim: wire.VictimEvent) -> bool:
     return victim.brief is not None and bool(victim.brief.flags & brief.BRIEF_OC)
 
 
+def _tokens(token: Token | None) -> tuple[Token, ...]:
+    return () if token is None else (token,)
+
+
 class Incidents:
-    """Joins events; feed them in the order of the ring buffer."""
+    """Joins events; feed them in the order of the ring buffer.
+
+    Times are of any clock that the calls share.
+    """
 
     def __init__(self) -> None:
-        self._open: _Open | None = None
+        self._open: _OpenIncident | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is one that was read in part, with victims or without."""
+        """Whether an incident was read in part, with victims or without."""
         return self._open is not None
 
-    def patience_ns(self) -> int | None:
-        """After which silence ``flush`` has to be called; None: there is no need."""
-        return None if self._open is None else self._open.patience_ns()
+    def deadline_ns(self) -> int | None:
+        """When ``flush`` has to be called; None: no victim waits for the end of its incident."""
+        timeout_ns = None if self._open is None else self._open.timeout_ns()
+        return None if self._open is None or timeout_ns is None else self._open.updated_ns + timeout_ns
 
-    def feed(self, event: wire.Event, now_ns: int) -> Iterator[Told]:
-        """What ``event`` completes; ``now_ns`` is any clock that ``flush`` shares."""
+    def feed(self, event: wire.Event, now_ns: int, token: Token | None = None) -> Iterator[Joined]:
+        """What ``event`` completes; ``token`` keeps it in its ring buffer."""
         incident_ns = event.header.incident_ns
         if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
-            yield event
+            yield Joined(event, _tokens(token))
             return
         if isinstance(event, wire.KilledAgainEvent):
-            yield event
+            yield Joined(event, _tokens(token))
             return
         # The beginning of its incident was not seen, so nothing can be joined to it.
         if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
-            yield Kill(event, None, None, (), (), ())
+            yield Joined(Kill(event, None, None, (), (), ()), _tokens(token))
             return
         if self._open is not None and self._open.incident_ns != incident_ns:
             yield from self.end()
         if self._open is None:
             if isinstance(event, (wire.SharedMmEvent, wire.EndEvent)):  # too late, or there was no victim
+                release_all(_tokens(token))
                 return
-            self._open = _Open(incident_ns)
+            self._open = _OpenIncident(incident_ns)
         current = self._open
-        current.touched_ns = now_ns
-        current.add(event)
+        current.updated_ns = now_ns
+        current.add(event, token)
         if current.finished():
             yield from self.end()
 
-    def flush(self, now_ns: int) -> Iterator[Told]:
-        """The kills and exits of an incident that has been silent for too long."""
-        patience_ns = self.patience_ns()
-        if self._open is not None and patience_ns is not None and now_ns - self._open.touched_ns >= patience_ns:
+    def flush(self, now_ns: int) -> Iterator[Joined]:
+        """The kills and exits of an incident whose deadline has passed."""
+        deadline_ns = self.deadline_ns()
+        if deadline_ns is not None and now_ns >= deadline_ns:
             yield from self.end()
 
-    def end(self) -> Iterator[Told]:
+    def end(self) -> Iterator[Joined]:
         """The kills and exits of the open incident, whatever it lacks."""
         current, self._open = self._open, None
         if current is not None:

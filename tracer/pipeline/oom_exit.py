@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tracer.capture.ringbuf_retention import Token
 from tracer.identity.metadata_cache import MetadataCache, MetadataRequest
 from tracer.identity.runtime_metadata import ContainerState
 from tracer.linux import procfs
@@ -45,9 +46,14 @@ _Key = tuple[str, str, int | None]
 """A container: its id, its runtime, its user."""
 
 
+Built = tuple[OomExit, tuple[Token, ...]]
+"""A record, and what keeps its event in its ring buffer."""
+
+
 class _Waiting(NamedTuple):
     exited_ns: int
     record: OomExit
+    tokens: tuple[Token, ...]
     victim: _Victim
 
 
@@ -95,38 +101,38 @@ class Exits:
         if victim is not None:
             self._victims[kill_id] = victim
 
-    def exited(self, record: OomExit, now_ns: int) -> OomExit | None:
-        """The record, if nothing more can be learned about it; else it comes out of ``due`` later."""
+    def exited(self, record: OomExit, now_ns: int, tokens: tuple[Token, ...] = ()) -> list[Built]:
+        """The record, if nothing more can be learned about it; one that waits comes out of ``due``."""
         victim = self._victims.pop(record["id"], None)
         if victim is None or (victim.init_pid == 0 and victim.container_id is None):
-            return record
+            return [(record, tokens)]
         if len(self._waiting) >= WAITING_MAX:
-            return record
-        self._wait(_Waiting(now_ns, record, victim), now_ns + SETTLE_NS)
-        return None
+            return [(record, tokens)]
+        self._wait(_Waiting(now_ns, record, tokens, victim), now_ns + SETTLE_NS)
+        return []
 
     def _wait(self, waiting: _Waiting, until_ns: int) -> None:
         heapq.heappush(self._waiting, (until_ns, next(self._order), waiting))
 
-    def next_ns(self) -> int | None:
-        """When ``due`` has to be called; None: there is no need."""
+    def deadline_ns(self) -> int | None:
+        """When ``due`` has to be called; None: no record waits."""
         return self._waiting[0][0] if self._waiting else None
 
-    def due(self, now_ns: int) -> list[OomExit]:
-        """The records whose time has come, not too many at once: kills are not to wait for them."""
-        told: list[OomExit] = []
-        while self._waiting and self._waiting[0][0] <= now_ns and len(told) < TOLD_MAX:
+    def due(self, now_ns: int) -> list[Built]:
+        """The records that have waited long enough, TOLD_MAX at most: kills must not wait for them."""
+        built: list[Built] = []
+        while self._waiting and self._waiting[0][0] <= now_ns and len(built) < TOLD_MAX:
             each = heapq.heappop(self._waiting)[2]
             again_ns = self._complete(each, now_ns)
             if again_ns is None or now_ns >= each.exited_ns + GIVE_UP_NS:
-                told.append(each.record)
+                built.append((each.record, each.tokens))
             else:
                 self._wait(each, min(again_ns, each.exited_ns + GIVE_UP_NS))
         self._forget()
-        return told
+        return built
 
-    def end(self) -> list[OomExit]:
-        """All records that are left, with what can be had now."""
+    def end(self) -> list[Built]:
+        """All records that wait, with what is known now."""
         left = [waiting for _, _, waiting in sorted(self._waiting, key=lambda each: each[:2])]
         self._waiting.clear()
         keys = {key for each in left if (key := _key(each.victim))}
@@ -140,7 +146,7 @@ class Exits:
             if key in questions:
                 _put(each.record, questions[key].state)
         self._asked.clear()
-        return [each.record for each in left]
+        return [(each.record, each.tokens) for each in left]
 
     def _complete(self, waiting: _Waiting, now_ns: int) -> int | None:
         """Fill in what can be had; when to look again, or None if that is all."""

@@ -1,183 +1,261 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From events to records in the stream: joined, built, enriched, accounted for."""
+"""Events in, records out to the stream: joined, built, completed, accounted for, filtered.
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
+Every record takes the same way, which ends in ``_write``.  The tokens of an event go with its record, and are
+given up exactly once: to the stream with the record, or here if there is no record.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from tracer.accounting import backfill
 from tracer.accounting.audit import Audit
-from tracer.accounting.backfill import Backfill
 from tracer.base.log import warn
 from tracer.capture import wire
-from tracer.capture.ringbuf_retention import Backlog, Place
+from tracer.capture.kill_buffers import Event
+from tracer.capture.ring_buffers import Loss
+from tracer.capture.ringbuf_retention import Token, release_all
 from tracer.identity import enrich
-from tracer.identity.metadata_cache import MetadataCache
 from tracer.pipeline.deduplication import Handover
-from tracer.pipeline.incidents import Incidents, Kill, Told
+from tracer.pipeline.enrichment import Enrichment
+from tracer.pipeline.incidents import Incidents, Joined, Kill
 from tracer.pipeline.oom_exit import Exits
 from tracer.pipeline.oom_kill import Records
+from tracer.pipeline.sigkill import Sigkills
 from tracer.pipeline.stream import Stream
-from tracer.reading.procfs_reader import ProcfsReader
 from tracer.records.filter import ExcludedIds, Filter
-from tracer.records.model import OomExit, OomKill
+from tracer.records.model import Gap, OomExit, OomKill, Sigkill
 
-if TYPE_CHECKING:
-    from tracer.identity.interface_cache import InterfaceCache
+PipelineRecord = OomKill | OomExit | Sigkill | Gap
+"""The records that are made here; what outputs and ring buffers lost is reported by the stream."""
+
+Tokens = tuple[Token, ...]
+"""Of the events of one record; none if they are in no ring buffer of this run: a previous capture, the kernel log."""
 
 
 class Pipeline:
-    """Takes events of one capture, in their order; ``inherited`` ones are those that an older capture left."""
+    """Times (``now_ns``, deadlines) are of CLOCK_MONOTONIC."""
 
     def __init__(
         self,
         records: Records,
-        names: MetadataCache,
-        redact: enrich.Redact,
-        interfaces: "InterfaceCache | None",
+        sigkills: Sigkills,
+        exits: Exits,
+        enrichment: Enrichment,
         audit: Audit,
-        backlogs: Sequence[Backlog],
         stream: Stream,
-        wanted: Filter,
-        processes: ProcfsReader,
+        record_filter: Filter,
     ) -> None:
         self._records = records
-        self._names = names
-        self.redact = redact
-        """How command lines are shown."""
-        self.wanted = wanted
-        """Which kills are told."""
-        self._interfaces = interfaces
+        self._sigkills = sigkills
+        self._exits = exits
+        self._enrichment = enrichment
         self._audit = audit
-        self._backlogs = backlogs
         self._stream = stream
-        self._processes = processes
-        self._exits = Exits(names, processes.lives)
+        self._filter = record_filter
         self._incidents = Incidents()
         self._handover = Handover()
         self.kills = 0
         """oom_kill records that were written."""
         self.filtered = 0
-        """Those that the filter left out."""
-        self._left_out = ExcludedIds()
+        """oom_kill records that the filter excluded."""
+        self._excluded = ExcludedIds()
 
     @property
-    def incident_is_open(self) -> bool:
-        return self._incidents.is_open
+    def awaits_end(self) -> bool:
+        """Whether a victim waits for the end of its incident, which comes within microseconds."""
+        return self._incidents.deadline_ns() is not None
 
-    def patience_ns(self) -> int | None:
-        """How long to wait for the rest of an incident; None: there is none that lacks something."""
-        return self._incidents.patience_ns()
+    def deadline_ns(self) -> int | None:
+        """When ``flush_incident`` and ``flush`` have to be called; None: nothing waits."""
+        deadlines = self._incidents.deadline_ns(), self._sigkills.deadline_ns(), self._exits.deadline_ns()
+        return min((each for each in deadlines if each is not None), default=None)
 
-    def next_ns(self) -> int | None:
-        """When ``tell_exits`` has to be called, in CLOCK_MONOTONIC; None: there is no need."""
-        return self._exits.next_ns()
+    def configure(self, redact: enrich.Redact, record_filter: Filter) -> None:
+        """Redact and filter so from now on."""
+        self._enrichment.configure(redact)
+        self._filter = record_filter
 
-    def feed(self, event: wire.Event, place: Place) -> None:
-        """An event, and where it begins."""
-        if isinstance(event, wire.ExitEvent):
-            place.backlog.read_exit(self._records.kill_id(event.header.incident_ns, event.pid), place.position)
-        else:
-            place.backlog.read(event.header.incident_ns, place.position)
-        self._tell(self._incidents.feed(event, time.monotonic_ns()))
+    def feed(self, event: Event, now_ns: int, token: Token | None = None) -> None:
+        """Take an event of the running capture: kills in their order, and before later SIGKILLs.
 
-    def flush(self) -> None:
-        """Write what has waited long enough for its other half."""
-        self._tell(self._incidents.flush(time.monotonic_ns()))
+        ``token`` keeps the event in its ring buffer; None: it is in none.
+        """
+        tokens = () if token is None else (token,)
+        match event:
+            case wire.DecodeError():
+                release_all(tokens)
+                self._count_loss("decode", event)
+            case wire.CgroupEvent():
+                release_all(tokens)
+                self.prepare(event.path.decode("utf-8", "backslashreplace"))
+            case wire.SigkillEvent():
+                self._take_sigkill(event, tokens, now_ns)
+            case _:
+                self._sigkills.note(event)
+                self._take(self._incidents.feed(event, now_ns, token), now_ns)
 
-    def end(self) -> None:
-        """Write what waits for its other half, which does not come."""
-        self._tell(self._incidents.end())
+    def feed_previous(self, events: Iterable[Event], now_ns: int) -> None:
+        """Take all events of a previous capture: kills in their order, then SIGKILLs.
 
-    def inherit(self, events: Iterable[wire.Event]) -> None:
-        """All events that an older capture left."""
+        Its maps stay until the records are acknowledged, so no token keeps these events.
+        """
         incidents = Incidents()
         for event in events:
-            self._tell(incidents.feed(event, 0), inherited=True)
-        self._tell(incidents.end(), inherited=True)
+            match event:
+                case wire.DecodeError():
+                    self._count_loss("decode", event)
+                case wire.SigkillEvent():
+                    self._take(incidents.end(), now_ns, is_previous=True)
+                    self._take_sigkill(event, (), now_ns, is_previous=True)
+                case _:
+                    self._sigkills.note(event)
+                    self._take(incidents.feed(event, now_ns), now_ns, is_previous=True)
+        self._take(incidents.end(), now_ns, is_previous=True)
 
-    def tell_exits(self, *, all_of_them: bool = False) -> None:
-        """Write the exits whose time has come."""
-        self._write_exits(self._exits.end() if all_of_them else self._exits.due(time.monotonic_ns()))
+    def prepare(self, cgroup: str | None) -> None:
+        """Read in advance the names of the container in a new cgroup; None: of all cgroups."""
+        self._enrichment.prepare(cgroup)
 
-    def lose(self, stage: str, error: Exception) -> None:
-        """Count what could not be understood, and say so once."""
-        if not self._stream.losses(stage):
-            warn(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
-        self._stream.lose(stage)
+    def report_loss(self, loss: Loss, capture_id: str) -> None:
+        """Have a ``lost`` record written with the next ones; its id names the loss in all runs."""
+        name = f"{capture_id}-{loss.stage}-{loss.first:x}-{loss.end:x}"
+        self._stream.add_loss(
+            loss.stage, loss.events, name, may_be_reported=loss.may_be_reported, once_acknowledged=loss.mark_reported
+        )
 
-    def explain(self, log: Backfill | None, read_events: Callable[[], None]) -> None:
-        """Tell the kills that have no record from the kernel log, and how many are not there either."""
-        logged = log.kills(self._audit.since_ns) if log else []
-        read_events()  # what was logged in this moment
+    def flush_incident(self, now_ns: int) -> None:
+        """Write the kills of an incident whose end does not come."""
+        self._take(self._incidents.flush(now_ns), now_ns)
+
+    def flush(self, now_ns: int) -> None:
+        """Write the SIGKILLs and exits that have waited long enough."""
+        self._write_all(self._sigkills.due(now_ns))
+        self._write_all(self._exits.due(now_ns))
+
+    def end(self, now_ns: int, *, capture_goes_on: bool) -> None:
+        """Write what waits.  Of a capture that goes on, the next run reads what is incomplete."""
+        if not capture_goes_on:
+            self._write_all(self._sigkills.end())
+            self._take(self._incidents.end(), now_ns)
+        self._write_all(self._exits.end())
+
+    def backfill_gaps(self, logged: Iterable[backfill.Kill], now_ns: int) -> None:
+        """Write the kills that have no record, from the kernel log, and a gap for those that are not there either.
+
+        ``logged`` was read from the log before the ring buffers were read last, so that a kill of this moment is known.
+        """
         missing, noted = self._audit.certainly_missing(), []
-        if not missing or self.patience_ns() is not None:
-            self._audit.touched(time.monotonic_ns())
+        if not missing or self.awaits_end:
+            self._audit.touched(now_ns)
             return
-        for built, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
-            incident = built["incident"]
-            enrich.enrich_oom_kill(built, None, self._names, self.redact)
-            self._write_if_wanted(built, [])
-            noted.append((killed_ns, built["victim"], incident["id"] if incident["group_kill"] else None))
-        let_go = self._audit.hold()  # on disk too early, they would be lost with this process
+        for record, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
+            incident = record["incident"]
+            with self._losing(()):
+                self._enrichment.complete_logged_kill(record)
+                self._write(record, ())
+                noted.append((killed_ns, record["victim"], incident["id"] if incident["group_kill"] else None))
+        # In the ledger on disk before the outputs have them, these kills would be lost with this process.
+        release_hold = self._audit.hold()
         for each in noted:
             self._audit.note(*each)
         is_first, gap = self._audit.is_first, self._audit.settle()
         if gap is not None:
-            self._stream.write(gap, is_again=is_first)
-        self._stream.once_taken(let_go)
+            self._write(gap, (), may_be_written=is_first)
+        self._stream.once_acknowledged(release_hold)
 
-    def _tell(self, joined: Iterable[Told], *, inherited: bool = False) -> None:
-        for each in joined:
-            self._audit.touched(time.monotonic_ns())
-            if isinstance(each, wire.KilledAgainEvent):
-                self._audit.note_again(each.header.time_ns, each.tid)
-                continue
-            write = self._write_exit if isinstance(each, wire.ExitEvent) else self._write_kill
-            try:
-                write(each, inherited)  # type: ignore[arg-type]
-            except Exception as error:  # whatever it is: it would come again at every start
-                self.lose("record", error)
+    def _take(self, joined: Iterable[Joined], now_ns: int, *, is_previous: bool = False) -> None:
+        for item, tokens in joined:
+            self._audit.touched(now_ns)
+            with self._losing(tokens):
+                match item:
+                    case Kill():
+                        self._take_kill(item, tokens, is_previous)
+                    case wire.ExitEvent():
+                        self._take_exit(item, tokens, now_ns, is_previous)
+                    case wire.KilledAgainEvent():
+                        self._audit.note_again(item.header.time_ns, item.tid)
+                        release_all(tokens)
 
-    def _write_exit(self, event: wire.ExitEvent, inherited: bool) -> None:
-        gone = self._records.oom_exit(event)
-        if inherited:
-            self._handover.gone(gone)
-        complete = self._exits.exited(gone, time.monotonic_ns())
-        self._write_exits([complete] if complete else [])
-
-    def _write_kill(self, kill: Kill, inherited: bool) -> None:
-        built, victim = self._records.oom_kill(kill), kill.victim
-        if inherited:
-            self._handover.told(built, victim.header.time_ns)
-        elif old_id := self._handover.double_of(built, victim.header.time_ns):
-            self._exits.rename(old_id, built["id"])
+    def _take_kill(self, kill: Kill, tokens: Tokens, is_previous: bool) -> None:
+        record, victim = self._records.oom_kill(kill), kill.victim
+        killed_ns = victim.header.time_ns
+        if is_previous:
+            self._handover.told(record, killed_ns)
+        elif old_id := self._handover.double_of(record, killed_ns):
+            self._exits.rename(old_id, record["id"])
+            release_all(tokens)
             return
-        known = victim.network_cookie, built["victim"]["cgroup"]
-        interfaces = partial(self._interfaces.look_up, *known) if self._interfaces else None
-        enrich.enrich_oom_kill(built, victim.started_ns, self._names, self.redact, interfaces, self._processes.look)
-        self._exits.killed(built, victim.init_pid, victim.init_started_ns)
-        places = [] if inherited else self._places(lambda backlog: backlog.incident(victim.header.incident_ns))
-        in_group = built["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(victim.header.time_ns, built["victim"], in_group, victim.header.incident_ns)
-        self._write_if_wanted(built, places)
+        self._enrichment.complete_kill(record, victim)
+        self._exits.killed(record, victim.init_pid, victim.init_started_ns)
+        # Noted before it is written: the event stays in the ring buffer until the ledger is on disk.
+        in_group = record["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
+        self._audit.note(killed_ns, record["victim"], in_group, victim.header.incident_ns)
+        self._write(record, tokens)
 
-    def _places(self, find: Callable[[Backlog], int | None]) -> list[Place]:
-        """Where in each ring buffer that begins which ``find`` finds there."""
-        found = [(backlog, find(backlog)) for backlog in self._backlogs]
-        return [Place(backlog, position) for backlog, position in found if position is not None]
+    def _take_exit(self, event: wire.ExitEvent, tokens: Tokens, now_ns: int, is_previous: bool) -> None:
+        record = self._records.oom_exit(event)
+        if is_previous:
+            self._handover.gone(record)
+        for complete, its_tokens in self._exits.exited(record, now_ns, tokens):
+            self._write(complete, its_tokens)
 
-    def _write_if_wanted(self, record: OomKill, places: Sequence[Place]) -> None:
-        if self.wanted.matches(record):
-            self.kills += self._stream.write(record, places)
+    def _take_sigkill(
+        self, event: wire.SigkillEvent, tokens: Tokens, now_ns: int, *, is_previous: bool = False
+    ) -> None:
+        with self._losing(tokens):
+            for record, its_tokens in self._sigkills.feed(event, now_ns, tokens, is_previous=is_previous):
+                self._write(record, its_tokens)
+
+    def _write_all(self, built: Iterable[tuple[Sigkill | OomExit, Tokens]]) -> None:
+        for record, tokens in built:
+            with self._losing(tokens):
+                self._write(record, tokens)
+
+    def _write(self, record: PipelineRecord, tokens: Tokens, *, may_be_written: bool = False) -> None:
+        """Complete, filter and write a record.
+
+        ``may_be_written``: an earlier run may have written it.  The same is true of a record without tokens, and of
+        one whose events precede this run.
+        """
+        if not self._is_included(record):
+            release_all(tokens)
             return
-        self.filtered += 1
-        self._left_out.add(record["id"])
+        if record["type"] != "gap":
+            may_be_written = not tokens or any(token.precedes_run for token in tokens)
+        is_new = self._stream.write(record, tokens, may_be_written=may_be_written)
+        if record["type"] == "oom_kill":
+            self.kills += is_new
 
-    def _write_exits(self, gone: Iterable[OomExit]) -> None:
-        for each in gone:
-            kill_id = each["id"]
-            places = self._places(lambda backlog: backlog.take_exit(kill_id))  # noqa: B023 - called at once
-            if self._handover.rename(each) and each["id"] not in self._left_out:
-                self._stream.write(each, places)
+    def _is_included(self, record: PipelineRecord) -> bool:
+        """Whether the record belongs into the stream; of a SIGKILL and an exit it completes what that depends on."""
+        match record["type"]:
+            case "oom_kill":
+                if not self._filter.matches(record):
+                    self.filtered += 1
+                    self._excluded.add(record["id"])
+                    return False
+            case "oom_exit":
+                return self._handover.rename(record) and record["id"] not in self._excluded
+            case "sigkill":
+                self._enrichment.complete_sigkill(record)
+                return self._filter.matches(record)
+        return True
+
+    @contextmanager
+    def _losing(self, tokens: Tokens) -> Iterator[None]:
+        """Count a record as lost that cannot be made, whatever the error: it would come again at every start.
+
+        What is done within gives the tokens up last.
+        """
+        try:
+            yield
+        except Exception as error:
+            release_all(tokens)
+            self._count_loss("record", error)
+
+    def _count_loss(self, stage: str, error: Exception) -> None:
+        """Count what cannot be understood; the first one is reported on stderr as well."""
+        if not self._stream.losses(stage):
+            warn(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
+        self._stream.add_loss(stage)

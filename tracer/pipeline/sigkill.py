@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.capture import wire
+from tracer.capture.ringbuf_retention import Token, release_all
 from tracer.config.options import SigkillOption
 from tracer.identity import cgroup_path
 from tracer.pipeline.incidents import KILLED
@@ -22,10 +23,14 @@ SAME_NS = 10_000_000_000
 KNOWN_MAX = 4096
 
 
+Built = tuple[Sigkill, tuple[Token, ...]]
+"""A record, and what keeps its event in its ring buffer."""
+
+
 class _Held(NamedTuple):
-    due_ns: int
+    deadline_ns: int
     event: wire.SigkillEvent
-    position: int | None
+    tokens: tuple[Token, ...]
 
 
 class Sigkills:
@@ -41,8 +46,8 @@ class Sigkills:
         """The last one: without a SIGKILL that was seen it is the kernel log that tells a kill from a mark."""
         self._oom_killed: OrderedDict[int, int] = OrderedDict()
         """Pid -> when it was marked, of those that the OOM killer killed last; CLOCK_BOOTTIME."""
-        self._inherited: OrderedDict[int, int] = OrderedDict()
-        """The same of those whose SIGKILL an older capture saw."""
+        self._previous: OrderedDict[int, int] = OrderedDict()
+        """The same of those whose SIGKILL a previous capture saw."""
 
     def note(self, event: wire.Event) -> None:
         """An event of the OOM killer: whom it kills has no sigkill record."""
@@ -57,44 +62,46 @@ class Sigkills:
             case wire.SharedMmEvent():
                 _remember(self._oom_killed, event.pid, event.header.time_ns)
 
-    def feed(self, event: wire.SigkillEvent, position: int | None, now_ns: int) -> list[tuple[Sigkill, int | None]]:
-        """The record, if it is to be told, and the event's position in the ring buffer; or it comes out of ``due``.
+    def feed(
+        self, event: wire.SigkillEvent, now_ns: int, tokens: tuple[Token, ...] = (), *, is_previous: bool = False
+    ) -> list[Built]:
+        """The record, if there is to be one and it need not wait; one that waits comes out of ``due``.
 
-        Without a position it is an older capture's; what a newer one saw as well is told once.
+        ``is_previous``: a previous capture has seen it.  What this capture has seen as well has one record.
         """
-        if position is None:
-            _remember(self._inherited, event.pid, event.header.time_ns)
-        elif _is_known(self._inherited, event):
+        if is_previous:
+            _remember(self._previous, event.pid, event.header.time_ns)
+        elif _is_known(self._previous, event):
+            release_all(tokens)
             return []
-        if not self._is_wanted(event):
+        if not self._is_in_scope(event):
+            release_all(tokens)
             return []
         if event.flags & wire.SIGKILL_FROM_KERNEL:
-            self._held.append(_Held(now_ns + HOLD_NS, event, position))
+            self._held.append(_Held(now_ns + HOLD_NS, event, tokens))
             return []
-        return [(self._record(event), position)]
+        return [(self._record(event), tokens)]
 
-    def next_ns(self) -> int | None:
-        """When ``due`` has to be called; None: there is no need."""
-        return self._held[0].due_ns if self._held else None
+    def deadline_ns(self) -> int | None:
+        """When ``due`` has to be called; None: no record waits."""
+        return self._held[0].deadline_ns if self._held else None
 
-    def due(self, now_ns: int) -> list[tuple[Sigkill, int | None]]:
-        """The records whose time has come, with the positions of their events."""
-        told = []
-        while self._held and self._held[0].due_ns <= now_ns:
-            each = self._held.popleft()
-            if not _is_known(self._oom_killed, each.event):
-                told.append((self._record(each.event), each.position))
-        return told
+    def due(self, now_ns: int) -> list[Built]:
+        """The records that have waited long enough, without those of the OOM killer's victims."""
+        built: list[Built] = []
+        while self._held and self._held[0].deadline_ns <= now_ns:
+            held = self._held.popleft()
+            if _is_known(self._oom_killed, held.event):
+                release_all(held.tokens)
+            else:
+                built.append((self._record(held.event), held.tokens))
+        return built
 
-    def end(self) -> list[tuple[Sigkill, int | None]]:
-        """All records that are left: no mark comes any more."""
-        return self.due(self._held[-1].due_ns) if self._held else []
+    def end(self) -> list[Built]:
+        """All records that wait: no mark comes any more."""
+        return self.due(self._held[-1].deadline_ns) if self._held else []
 
-    def first_needed(self, cursor: int) -> int:
-        """Everything before this position in the ring buffer is told; ``cursor`` is how far was read."""
-        return next((held.position for held in self._held if held.position is not None), cursor)
-
-    def _is_wanted(self, event: wire.SigkillEvent) -> bool:
+    def _is_in_scope(self, event: wire.SigkillEvent) -> bool:
         if self._scope != "containers":
             return self._scope == "all"
         path = _path(event.cgroup, event.flags & wire.SIGKILL_CGROUP)

@@ -4,47 +4,64 @@
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, cast
 
 from tracer.base.clock import format_rfc3339
 from tracer.base.errors import TracerError
-from tracer.capture.ringbuf_retention import Backlog, Place
+from tracer.capture.ringbuf_retention import Token, release_all
 from tracer.delivery.output import Output
 from tracer.delivery.outputs import CLOSE_S
 from tracer.encoding import encoder
 from tracer.encoding.styles import STYLES
 from tracer.records.model import SCHEMA, Base, Host, Lost, Record, Stop
 
-FULL_TOLD_S = 60.0
+FULL_REPORT_S = 60.0
 """How often it is told what an output drops that stays full: each time is one more line that waits for it."""
 
 
-class Stream:
-    """Records in, lines out; ``backlogs`` are told which lines were taken."""
+class _Pending(NamedTuple):
+    """What the next `lost` record of a stage reports."""
 
-    def __init__(self, outputs: Sequence[Output], host: Host, max_bytes: int, backlogs: Sequence[Backlog]) -> None:
-        self.observe: Callable[[Record], None] = lambda record: None
-        """Sees every record that is written."""
+    record_id: str | None
+    may_be_reported: bool
+    """An earlier run may have written it."""
+    once_acknowledged: tuple[Callable[[], None], ...]
+
+
+class Stream:
+    """Records in, lines out; line numbers are counted from 1, the same for all outputs."""
+
+    def __init__(
+        self,
+        outputs: Sequence[Output],
+        host: Host,
+        max_bytes: int,
+        lossless_until_ns: int | None = None,
+        observe: Callable[[Record], None] = lambda record: None,
+    ) -> None:
+        """``lossless_until_ns``: until then (CLOCK_REALTIME) nothing was lost, or it was reported; None: until now.
+
+        ``observe`` gets every record that is written.
+        """
+        self._observe = observe
         self._outputs = list(outputs)
         self._host = host
         self._max_bytes = max_bytes
-        self._backlogs = backlogs
         self._seq = 0
         self._lines = 0
         self._lost: Counter[str] = Counter()
-        self._told: Counter[str] = Counter()
-        self._names: dict[str, tuple[str | None, bool]] = {}
-        """Ids of the records that will tell what was lost last, and whether an earlier run may have written them."""
-        self._afterwards: deque[tuple[int, Callable[[], None]]] = deque()
-        """What is to be done once so many lines are taken."""
+        self._reported: Counter[str] = Counter()
+        self._pending: dict[str, _Pending] = {}
+        self._actions: deque[tuple[int, Callable[[], None]]] = deque()
+        """What is to be done once so many lines are acknowledged."""
         self._accounts: defaultdict[Output, Counter[str]] = defaultdict(Counter)
         """What of each output's own counts is in ``_lost``."""
-        self._settled = 0
-        """How many lines all outputs were done with when that was last asked."""
+        self.acknowledged = 0
+        """How many lines, from the first one on, all outputs had acknowledged when they were last asked."""
         self._holds: dict[Output, tuple[int, int]] = {}
         """Outputs that drop lines: how many each was done with before, and how many once its `lost` record is taken."""
-        self._full_told_s = 0.0
-        self.whole_until_ns = time.time_ns()
-        """Until then nothing was lost, or it was told."""
+        self._full_reported_s = 0.0
+        self._lossless_until_ns = time.time_ns() if lossless_until_ns is None else lossless_until_ns
 
     @property
     def lost(self) -> int:
@@ -55,80 +72,99 @@ class Stream:
         """What every record has; the number is given when it is written."""
         return {"schema": SCHEMA, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
-    def write(self, record: Record, places: Sequence[Place] = (), *, is_again: bool = False) -> bool:
-        """Hand a record to all outputs; it tells what was read in the ring buffers from these places on.
+    def write(self, record: Record, tokens: Iterable[Token] = (), *, may_be_written: bool = False) -> bool:
+        """Hand a record to all outputs, and its tokens over: they are released once the outputs acknowledge it.
 
-        ``is_again``: it tells of a loss that an earlier run may have told.  False: one had written it, to all of them.
+        ``may_be_written``: an earlier run may have written it.  False: one had, to all outputs of such records.
+        If it raises, the tokens are still the caller's.
         """
-        missing = wanting = [each for each in self._outputs if each.types is None or record["type"] in each.types]
-        own_id = record.get("id")
-        is_old = not places or any(place.is_old for place in places)
-        if isinstance(own_id, str) and (is_again if record["type"] in ("lost", "gap") else is_old):
-            missing = [output for output in wanting if not output.has_record(record["type"], own_id)]
-        if wanting and not missing:
+        missing = accepting = [each for each in self._outputs if each.types is None or record["type"] in each.types]
+        record_id = record.get("id")
+        if may_be_written and isinstance(record_id, str):
+            missing = [output for output in accepting if not output.has_record(record["type"], record_id)]
+        if accepting and not missing:
+            release_all(tokens)
             return False
-        record["seq"], record["host"] = self._seq, self._host
+        record = cast(Record, {**record, "seq": self._seq, "host": self._host})
+        # All styles before the first output gets its line: the outputs' counts of lines stay equal if one fails.
+        encoded = {
+            style: encoder.encode(record, self._max_bytes, STYLES[style])
+            for style in dict.fromkeys(output.style for output in missing)
+        }
         self._seq += 1
-        encoded: dict[str, bytes] = {}
-        for output in self._outputs:
-            if output not in missing:
-                output.skip()
-                continue
-            if output.style not in encoded:
-                encoded[output.style] = encoder.encode(record, self._max_bytes, STYLES[output.style])
-            output.put(encoded[output.style], spare=record["type"] in ("lost", "stop"))
-        for place in places:
-            place.backlog.written(self._lines, place.position)
         self._lines += 1
-        self.observe(record)
+        for output in self._outputs:
+            if output in missing:
+                output.put(encoded[output.style], spare=record["type"] in ("lost", "stop"))
+            else:
+                output.skip()
+        self._observe(record)
+        for token in tokens:
+            token.release_after(self._lines)
         return True
 
     def stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
         """Write the last record: the kernel's count beside ours, and what went wrong."""
-        self._tell_losses(all_of_them=True)
+        self._report_losses(all_of_them=True)
         stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records,
                       "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
         self.write(stop)
 
-    def lose(self, stage: str, count: int = 1, name: str | None = None, *, is_again: bool = False) -> None:
-        """So many events or records were lost there; ``name`` is the id of what tells of them alone."""
-        is_alone = self._lost[stage] == self._told[stage]
-        self._names[stage] = (name, is_again) if is_alone else (None, False)
+    def add_loss(
+        self,
+        stage: str,
+        count: int = 1,
+        record_id: str | None = None,
+        *,
+        may_be_reported: bool = False,
+        lossless_until_ns: int | None = None,
+        once_acknowledged: Callable[[], None] | None = None,
+    ) -> None:
+        """Count events or records that were lost there; the next ``settle`` writes a `lost` record.
+
+        ``record_id``: the record's, if it reports nothing else; ``may_be_reported``: an earlier run may have written
+        that.  ``lossless_until_ns``: they were lost after that (CLOCK_REALTIME), if it is known.
+        ``once_acknowledged`` is called once all outputs have acknowledged the record.
+        """
+        is_only = self._lost[stage] == self._reported[stage]
+        earlier = self._pending.get(stage)
+        actions = (*(earlier.once_acknowledged if earlier else ()), *([once_acknowledged] if once_acknowledged else []))
+        self._pending[stage] = _Pending(record_id if is_only else None, may_be_reported and is_only, actions)
         self._lost[stage] += count
+        if lossless_until_ns is not None:
+            self._lossless_until_ns = min(self._lossless_until_ns, lossless_until_ns)
 
     def losses(self, stage: str) -> int:
         """How many were lost there so far."""
         return self._lost[stage]
 
-    def once_taken(self, action: Callable[[], None]) -> None:
-        """Call this once the outputs have taken all that was written so far: no SIGKILL can lose that any more."""
-        self._afterwards.append((self._lines, action))
+    def once_acknowledged(self, action: Callable[[], None]) -> None:
+        """Call this once all outputs have acknowledged what was written so far: a SIGKILL cannot lose it any more."""
+        self._actions.append((self._lines, action))
 
-    def waits(self) -> bool:
-        """Whether there is something to be done once the outputs have taken what they were given."""
-        return bool(self._afterwards)
+    def has_actions(self) -> bool:
+        """Whether something is to be done once the outputs acknowledge what they were given."""
+        return bool(self._actions)
 
     def settle(self) -> None:
-        """Learn what the outputs have taken; tell what was lost since the last time.
+        """Report what was lost since the last call; see what the outputs have acknowledged.
 
-        Raises TracerError where no output is left.
+        Raises TracerError if no output is left.
         """
-        self._tell_losses()
-        self.release()
+        self._report_losses()
+        self.collect()
 
-    def release(self) -> None:
-        """Learn what the outputs have taken.
+    def collect(self) -> None:
+        """See what the outputs have acknowledged, and do what waited for it.
 
-        Raises TracerError where no output is left.
+        Raises TracerError if no output is left.
         """
         self._part_with([output for output in self._outputs if output.dead])
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
-        settled = self._settled = min(map(self._done, self._outputs))
-        for backlog in self._backlogs:
-            backlog.settled(settled)
-        while self._afterwards and self._afterwards[0][0] <= settled:
-            self._afterwards.popleft()[1]()
+        self.acknowledged = min(map(self._done, self._outputs))
+        while self._actions and self._actions[0][0] <= self.acknowledged:
+            self._actions.popleft()[1]()
 
     def _done(self, output: Output) -> int:
         """How many lines it is done with; with those that it has dropped once it has taken the record of that loss."""
@@ -142,31 +178,33 @@ class Stream:
         return settled
 
     def _hold(self, output: Output, until: int) -> None:
-        before, _ = self._holds.get(output, (self._settled, 0))
+        before, _ = self._holds.get(output, (self.acknowledged, 0))
         self._holds[output] = before, until
 
-    def _tell_losses(self, *, all_of_them: bool = False) -> None:
+    def _report_losses(self, *, all_of_them: bool = False) -> None:
         now_s, now_ns = time.monotonic(), time.time_ns()
-        is_time = all_of_them or now_s - self._full_told_s >= FULL_TOLD_S
+        is_time = all_of_them or now_s - self._full_reported_s >= FULL_REPORT_S
         held_back = False
         before = {output: self._accounts[output]["output"] for output in self._outputs}
         for output in self._outputs:
             is_dropping = output.is_full and output.dropped > self._accounts[output]["output"]
             self._count(output, dropped=is_time or not is_dropping)
             if is_dropping and is_time:
-                self._full_told_s = now_s
+                self._full_reported_s = now_s
             held_back = held_back or (is_dropping and not is_time)
-        for stage in [stage for stage, count in self._lost.items() if count > self._told[stage]]:
-            count, self._told[stage] = self._lost[stage] - self._told[stage], self._lost[stage]
-            name, is_again = self._names.pop(stage, (None, False))
-            lost: Lost = {**self.base(), "type": "lost", "id": name, "stage": stage, "count": count,
-                          "since": format_rfc3339(self.whole_until_ns)}  # fmt: skip
-            self.write(lost, is_again=is_again)
+        for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
+            count, self._reported[stage] = self._lost[stage] - self._reported[stage], self._lost[stage]
+            pending = self._pending.pop(stage, _Pending(None, False, ()))
+            lost: Lost = {**self.base(), "type": "lost", "id": pending.record_id, "stage": stage, "count": count,
+                          "since": format_rfc3339(self._lossless_until_ns)}  # fmt: skip
+            self.write(lost, may_be_written=pending.may_be_reported)
+            for action in pending.once_acknowledged:
+                self.once_acknowledged(action)
         for output, dropped in before.items():
             if self._accounts[output]["output"] > dropped:
                 self._hold(output, self._lines)
         if not held_back:
-            self.whole_until_ns = now_ns
+            self._lossless_until_ns = now_ns
 
     def _count(self, output: Output, *, dropped: bool) -> None:
         """Take over what an output has counted since the last time."""

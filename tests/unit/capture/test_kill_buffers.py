@@ -15,7 +15,7 @@ from tests.harness.ring_memory import Kernel
 from tracer.capture import brief, kill_buffers, wire
 from tracer.capture.kill_buffers import KillRings, decode
 from tracer.capture.ringbuf import Ring
-from tracer.capture.ringbuf_retention import Place
+from tracer.capture.ringbuf_retention import Token
 
 SIZE = 1 << 16
 
@@ -65,7 +65,7 @@ def at(time_ns: int) -> bytes:
     return events.encode(events.victim(header=events.header(wire.VICTIM, time_ns=time_ns, incident_ns=time_ns - 1)))
 
 
-def times(found: list[tuple[bytes, Place]]) -> list[int]:
+def times(found: list[tuple[bytes, Token]]) -> list[int]:
     return [wire.decode_event(data).header.time_ns for data, _ in found]
 
 
@@ -125,15 +125,14 @@ def test_released(kernels: Kernels) -> None:
     for number in range(1, 7):
         (kernels.briefs if number % 2 else kernels.whole).write(at(number))
     found = rings.read() + rings.read()
-    for line, (_, place) in enumerate(found):
-        place.backlog.written(line, place.position)
-    for backlog in rings.backlogs:
-        backlog.settled(3)
-    rings.release(incident_is_open=False, is_noted=False)
+    for number, (_, token) in enumerate(found, 1):
+        token.release_after(number)
+    assert rings.awaits_outputs(3)
+    rings.release(3, is_saved=False)
     assert all_times(KillRings(kernels.maps)) == [1, 2, 3, 4, 5, 6]
-    rings.release(incident_is_open=False, is_noted=True)
+    rings.release(3, is_saved=True)
     assert all_times(KillRings(kernels.maps)) == [4, 5, 6]
-    assert all(place.is_old for _, place in KillRings(kernels.maps).read())
+    assert all(token.precedes_run for _, token in KillRings(kernels.maps).read())
 
 
 def test_earlier_version(kernels: Kernels) -> None:

@@ -1,90 +1,143 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ringbuf_retention.py: nothing is let go of that is still needed, and nothing is kept for ever."""
+"""ringbuf_retention.py: no event is released that a record still needs, and none is kept for ever."""
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.capture.ringbuf_retention import Backlog
+from tests.harness.ring_memory import Kernel
+from tracer.capture.ringbuf import Ring
+from tracer.capture.ringbuf_retention import RetainedRing, Retention, release_all
 
 
-def test_an_open_incident_stays() -> None:
-    """Until an incident is told, it is needed from its first event on."""
-    backlog = Backlog()
-    backlog.read(7, 100)
-    backlog.read(7, 160)
-    assert backlog.first_needed(200, incident_is_open=True) == 100
-    assert backlog.first_needed(200, incident_is_open=False) == 200
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    made = Kernel()
+    yield made
+    os.close(made.descriptor)
 
 
-def test_the_incident_before() -> None:
-    """An incident whose end was lost is told when the next one begins."""
-    backlog = Backlog()
-    backlog.read(6, 50)
-    backlog.read(7, 100)
-    backlog.read(8, 160)
-    assert [backlog.incident(incident_ns) for incident_ns in (6, 7, 8)] == [None, 100, 160]
-    assert backlog.first_needed(200, incident_is_open=True) == 160
+def test_held_until_released() -> None:
+    """An event stays while a stage has it, however far was read."""
+    retention = Retention()
+    first, second = retention.issue(100), retention.issue(160)
+    second.release()
+    assert retention.first_needed(200, 0) == 100
+    first.release()
+    assert retention.first_needed(200, 0) == 200
 
 
-def test_a_line_stays_until_it_is_taken() -> None:
-    """A kill's events go when its line was taken, not when it was written."""
-    backlog = Backlog()
-    backlog.read(7, 100)
-    backlog.written(3, backlog.incident(7))
-    assert backlog.waits()
-    backlog.settled(3)
-    assert backlog.first_needed(200, incident_is_open=False) == 100
-    backlog.settled(4)
-    assert not backlog.waits()
-    assert backlog.first_needed(200, incident_is_open=False) == 200
+def test_held_until_acknowledged() -> None:
+    """A kill's event is released when its line is acknowledged, not when it is written."""
+    retention = Retention()
+    retention.issue(100).release_after(4)
+    assert retention.awaits_outputs(3)
+    assert retention.first_needed(200, 3) == 100
+    assert not retention.awaits_outputs(4)
+    assert retention.first_needed(200, 4) == 200
+
+
+def test_group() -> None:
+    """An event that several records need stays until all of them are acknowledged, whichever is excluded."""
+    retention = Retention()
+    token = retention.issue(100)
+    token.add_holders(2)
+    token.release_after(1)
+    token.release()
+    assert retention.first_needed(200, 9) == 100, "the third record is yet to be written"
+    token.release_after(3)
+    assert retention.first_needed(200, 2) == 100
+    assert retention.first_needed(200, 3) == 200
+
+
+def test_later_events_wait_for_earlier_ones() -> None:
+    """An exit waits for its runtime's verdict, while later kills come and go."""
+    retention = Retention()
+    gone, kill, other = map(retention.issue, (50, 120, 150))
+    kill.release_after(1)
+    other.release_after(2)
+    assert retention.first_needed(200, 2) == 50
+    gone.release_after(3)
+    assert retention.first_needed(200, 2) == 50
+    assert retention.first_needed(200, 3) == 200
 
 
 def test_an_output_that_is_stuck() -> None:
-    """What had to be let go of is not waited for, nor does it pile up."""
-    backlog = Backlog()
+    """What had to be released is not waited for, and its tokens do not accumulate."""
+    retention = Retention()
     for number in range(1000):
-        backlog.written(number, 100 * number)
-        backlog.released(100 * number - 250)
-        assert len(backlog._lines) <= 4
-    assert backlog.first_needed(10**6, incident_is_open=False) == 99_700
-    backlog.released(10**6)
-    assert not backlog.waits()
+        retention.issue(100 * number).release_after(number + 1)
+        retention.expire(100 * number - 250)
+        assert len(retention._tokens) <= 4
+    assert retention.awaits_outputs(0)
+    assert retention.first_needed(10**6, 0) == 99_700
+    retention.expire(10**6)
+    assert not retention.awaits_outputs(0)
+    assert retention.first_needed(10**6, 0) == 10**6
 
 
-def test_an_exit_stays() -> None:
-    """An exit waits for its runtime's word, while later kills come and go."""
-    backlog = Backlog()
-    backlog.read_exit("a", 50)
-    backlog.read_exit("b", 80)
-    backlog.written(0, 120)
-    backlog.settled(1)
-    assert backlog.first_needed(200, incident_is_open=False) == 50
-    backlog.written(1, backlog.take_exit("a"))
-    assert backlog.first_needed(200, incident_is_open=False) == 50
-    backlog.settled(2)
-    assert backlog.first_needed(200, incident_is_open=False) == 80
-    backlog.written(2, backlog.take_exit("b"))
-    backlog.settled(3)
-    assert backlog.first_needed(200, incident_is_open=False) == 200
+def test_covered() -> None:
+    """A ring buffer is released from its beginning: the first event of an incident keeps the later ones."""
+    first, other = Retention(), Retention()
+    token = first.issue(100)
+    assert first.issue(200).is_covered_by(token)
+    assert not token.is_covered_by(first.issue(300))
+    assert not other.issue(400).is_covered_by(token)
 
 
-def test_what_is_not_known_holds_nothing() -> None:
-    """Lines that come from no event, and exits that were never read."""
-    backlog = Backlog()
-    backlog.written(0, None)
-    backlog.written(1, backlog.take_exit("c"))
-    backlog.written(2, backlog.incident(1))
-    assert not backlog.waits()
+def test_precedes_run() -> None:
+    """Events that were there when this run began may have been written by an earlier one."""
+    retention = Retention(end_at_start=100)
+    assert [retention.issue(position).precedes_run for position in (0, 96, 104)] == [True, True, False]
 
 
-@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 3)), max_size=60))
-def test_first_needed(steps: list[tuple[int, int]]) -> None:
-    """The smallest position of all lines that were not taken."""
-    backlog = Backlog()
-    taken = 0
-    for number, (position, take) in enumerate(steps):
-        backlog.written(number, position)
-        taken = min(number + 1, taken + take)
-        backlog.settled(taken)
-        waiting = [position for position, _ in steps[taken : number + 1]]
-        assert min([1000, *waiting]) == backlog.first_needed(1000, incident_is_open=False)
+def test_ring(kernel: Kernel) -> None:
+    """The kernel gets the room back of what is acknowledged, once the ledger is saved."""
+    for number in range(3):
+        kernel.write(bytes([number]))
+    retained = RetainedRing(Ring(kernel.descriptor, kernel.size))
+    tokens = [token for _, token in retained.read()]
+    for line, token in enumerate(tokens, 1):
+        token.release_after(line)
+    retained.release(2, is_saved=False)
+    assert kernel.consumer[0] == 0
+    retained.release(2)
+    assert kernel.consumer[0] == tokens[2].position
+    retained.release(3)
+    assert kernel.consumer[0] == kernel.producer[0]
+
+
+def test_ring_older_half(kernel: Kernel) -> None:
+    """What no output acknowledges takes half of the ring buffer at most."""
+    retained = RetainedRing(Ring(kernel.descriptor, kernel.size))
+    for line in range(1, 200):
+        kernel.write(bytes(120))
+        for _, token in retained.read():
+            token.release_after(line)
+        retained.release(0, is_saved=False)
+        assert kernel.producer[0] - kernel.consumer[0] <= kernel.size // 2
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3), st.booleans()), max_size=60))
+def test_first_needed(steps: list[tuple[int, int, bool]]) -> None:
+    """The smallest position of all events that are not released, however many records need each."""
+    retention = Retention()
+    acknowledged = lines = 0
+    needed: list[tuple[int, int]] = []
+    for number, (holders, acknowledge, is_excluded) in enumerate(steps):
+        token = retention.issue(number)
+        token.add_holders(holders - 1)
+        if is_excluded:
+            release_all([token] * holders)
+        else:
+            for _ in range(holders):
+                lines += 1
+                token.release_after(lines)
+            needed.append((lines, number))
+        acknowledged = min(lines, acknowledged + acknowledge)
+        waiting = [position for line, position in needed if line > acknowledged]
+        assert retention.first_needed(1000, acknowledged) == min([1000, *waiting])
+        assert retention.awaits_outputs(acknowledged) == bool(waiting)

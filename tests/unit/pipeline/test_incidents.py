@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import events
 from tracer.capture import wire
-from tracer.pipeline.incidents import QUIET_NS, Incidents, Kill, Told
+from tracer.pipeline.incidents import QUIET_NS, Incidents, Joined, Kill
 
 PLAIN = events.victim().flags
 GROUP = PLAIN | wire.VICTIM_GROUP
@@ -17,8 +17,12 @@ INVOKED = events.log(b"hog invoked oom-killer")
 KILLED = events.log(b"Memory cgroup out of memory: Killed process")
 
 
-def kills_in(joined: Iterable[Told]) -> list[Kill]:
-    return [each for each in joined if isinstance(each, Kill)]
+def kills_in(joined: Iterable[Joined]) -> list[Kill]:
+    return [each for each, _ in joined if isinstance(each, Kill)]
+
+
+def items(joined: Iterable[Joined]) -> list[Kill | wire.ExitEvent | wire.KilledAgainEvent]:
+    return [item for item, _ in joined]
 
 
 def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[Kill]:
@@ -40,19 +44,19 @@ def test_single() -> None:
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
     assert feed(incidents, victim, incident) == []
-    assert incidents.patience_ns() is not None
+    assert incidents.deadline_ns() is not None
     assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
 
 
 def test_killed_again() -> None:
     """That a victim of an earlier incident is killed once more is told at once, and begins no incident."""
     incidents = Incidents()
     again = wire.KilledAgainEvent(events.header(wire.KILLED_AGAIN), tid=5)
-    assert list(incidents.feed(again, 0)) == [again]
+    assert items(incidents.feed(again, 0)) == [again]
     assert not incidents.is_open
     assert feed(incidents, events.victim(), events.incident()) == []
-    assert list(incidents.feed(again, 0)) == [again]
+    assert items(incidents.feed(again, 0)) == [again]
     assert pids(feed(incidents, events.end())) == [events.victim().pid]
 
 
@@ -64,9 +68,9 @@ def test_exit_is_told_after_the_kill() -> None:
     other = gone._replace(header=gone.header._replace(incident_ns=NEXT_NS))
     assert feed(incidents, victim, incident) == []
     assert list(incidents.feed(gone, 0)) == []
-    assert list(incidents.feed(other, 0)) == [other]
-    assert list(incidents.feed(events.end(), 0)) == [Kill(victim, incident, 1, (), (), ()), gone]
-    assert list(incidents.feed(gone, 0)) == [gone]
+    assert items(incidents.feed(other, 0)) == [other]
+    assert items(incidents.feed(events.end(), 0)) == [Kill(victim, incident, 1, (), (), ()), gone]
+    assert items(incidents.feed(gone, 0)) == [gone]
 
 
 def test_group() -> None:
@@ -134,7 +138,7 @@ def test_the_next_incident_ends_one_without_end() -> None:
     incidents = Incidents()
     first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
     assert [Kill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
-    assert incidents.patience_ns() is not None
+    assert incidents.deadline_ns() is not None
 
 
 def test_silence_ends_one_without_end() -> None:
@@ -144,7 +148,7 @@ def test_silence_ends_one_without_end() -> None:
     feed(incidents, events.victim(pid=2), now_ns=200)
     assert list(incidents.flush(200 + QUIET_NS - 1)) == []
     assert pids(kills_in(incidents.flush(200 + QUIET_NS))) == [1, 2]
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
     assert list(incidents.flush(1 << 62)) == []
 
 
@@ -170,7 +174,7 @@ def test_too_late() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(), events.incident(), events.end())
     assert feed(incidents, events.shared_mm(3), events.end()) == []
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
 
 
 def test_nobody_was_killed() -> None:
@@ -187,7 +191,7 @@ def test_tracepoints_single() -> None:
     incidents = Incidents()
     assert feed(incidents, INVOKED, events.memcg_chain(*levels), victim, incident) == []
     assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
 
 
 def test_tracepoints_without_a_log() -> None:
@@ -234,7 +238,7 @@ def test_tracepoints_mark_without_a_kill() -> None:
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident())
     assert list(incidents.flush(QUIET_NS)) == []
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
 
 
 def test_tracepoints_mark_that_the_log_confirms() -> None:
@@ -258,7 +262,7 @@ def test_long_report() -> None:
     """A report that the kernel takes long to print waits for its victim."""
     incidents = Incidents()
     assert feed(incidents, events.log(b"hog invoked oom-killer")) == []
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
     assert list(incidents.flush(1 << 62)) == []
     kills = feed(incidents, events.victim(), events.blind_incident(), events.log(b"x: Killed process"))
     assert [kill.log for kill in kills] == [(b"hog invoked oom-killer", b"x: Killed process")]
@@ -270,6 +274,6 @@ def test_open_without_victims() -> None:
     assert not incidents.is_open
     assert list(incidents.feed(events.log(b"x invoked oom-killer: "), 0)) == []
     assert incidents.is_open
-    assert incidents.patience_ns() is None
+    assert incidents.deadline_ns() is None
     list(incidents.end())
     assert not incidents.is_open

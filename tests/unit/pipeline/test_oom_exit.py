@@ -52,23 +52,22 @@ def due(exits: Exits, now_ns: int) -> list[OomExit]:
     told = exits.due(now_ns)
     for _, question in exits._asked.values():
         assert question.answered.wait(10)
-    return told + exits.due(now_ns + LOOK_NS)
+    return [record for record, _ in told + exits.due(now_ns + LOOK_NS)]
 
 
 def test_host(exits: Exits) -> None:
     """Of a process of the host nothing more is to be learned: its record is written at once."""
     kill(exits, 0, cgroup=b"/system.slice/hog.service")
-    record = exits.exited(gone(), 0)
-    assert record is not None
+    ((record, _),) = exits.exited(gone(), 0)
     validate(record)
     assert (record["container_init_died"], record["runtime_verdict"]) == (None, None)
-    assert exits.next_ns() is None
+    assert exits.deadline_ns() is None
 
 
 def test_unknown_victim(exits: Exits) -> None:
     """An exit without its kill is told all the same."""
     record = gone()
-    assert exits.exited(record, 0) is record
+    assert exits.exited(record, 0) == [(record, ())]
 
 
 def test_init_lives(exits: Exits, tmp_path: Path) -> None:
@@ -78,8 +77,8 @@ def test_init_lives(exits: Exits, tmp_path: Path) -> None:
     assert start_ns is not None
     write(tmp_path, Running=True, OOMKilled=True)
     kill(exits, own, start_ns)
-    assert exits.exited(gone(), 10) is None
-    assert exits.next_ns() == 10 + SETTLE_NS
+    assert exits.exited(gone(), 10) == []
+    assert exits.deadline_ns() == 10 + SETTLE_NS
     assert exits.due(9 + SETTLE_NS) == []
     (record,) = due(exits, 10 + SETTLE_NS)
     validate(record)
@@ -91,7 +90,7 @@ def test_init_died(exits: Exits, tmp_path: Path) -> None:
     """The runtime takes its time to write down the end of a container: it is asked again."""
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
-    assert exits.exited(gone(), 0) is None
+    assert exits.exited(gone(), 0) == []
     assert due(exits, SETTLE_NS) == []
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
     (record,) = due(exits, 2 * SETTLE_NS)
@@ -131,8 +130,8 @@ def test_stop_waits_for_nothing(exits: Exits, tmp_path: Path) -> None:
     for pid in (1, 2):
         kill(exits, events.NOBODY, pid=pid)
         exits.exited(gone(pid), 0)
-    assert [record["pid"] for record in exits.end()] == [1, 2]
-    assert exits.next_ns() is None
+    assert [record["pid"] for record, _ in exits.end()] == [1, 2]
+    assert exits.deadline_ns() is None
 
 
 def test_another_id(exits: Exits) -> None:
@@ -142,8 +141,8 @@ def test_another_id(exits: Exits) -> None:
     exits.rename("never heard of", "other")
     record = gone()
     record["id"] = "new"
-    assert exits.exited(record, 0) is None
-    assert exits.end() == [record]
+    assert exits.exited(record, 0) == []
+    assert exits.end() == [(record, ())]
 
 
 def test_bounded(exits: Exits) -> None:
@@ -157,7 +156,7 @@ def test_container_in_a_container(exits: Exits, tmp_path: Path) -> None:
     """A cgroup that is called like a container, inside another one, gets no verdict of the host's runtime."""
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
     kill(exits, 1, cgroup=f"/docker/{'f' * 64}/docker/{ID}".encode())
-    assert exits.exited(gone(), 0) is None
+    assert exits.exited(gone(), 0) == []
     (record,) = due(exits, GIVE_UP_NS)
     assert record["runtime_verdict"] is None
 
@@ -180,7 +179,7 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
         now_ns = step * LOOK_NS
         kill(exits, events.NOBODY, pid=step + 1)
         exits.exited(gone(step + 1), now_ns)
-        told += exits.due(now_ns)
+        told += [record for record, _ in exits.due(now_ns)]
         may_answer.set()
         for _, question in exits._asked.values():
             assert question.answered.wait(60)
@@ -195,8 +194,8 @@ def test_many_exits_wait(exits: Exits, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     for pid in range(1, 151):
         kill(exits, events.NOBODY, pid=pid)
-        told.append(exits.exited(gone(pid), 0))
-    assert [record is None for record in told] == [True] * 100 + [False] * 50
+        told += [exits.exited(gone(pid), 0)]
+    assert [built == [] for built in told] == [True] * 100 + [False] * 50
     parts = [len(due(exits, SETTLE_NS + step * LOOK_NS)) for step in range(20)]
     assert sum(parts) == 100
     assert max(parts) <= 2 * TOLD_MAX

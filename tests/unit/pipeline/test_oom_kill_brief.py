@@ -21,7 +21,7 @@ def joined(*frames: bytes) -> list[Kill]:
     """The kills that these events make, without what ends them later."""
     incidents = Incidents()
     fed = [each for frame in frames for each in incidents.feed(decode(frame, events.PATHS), 0)]
-    return [each for each in fed if isinstance(each, Kill)]
+    return [item for item, _ in fed if isinstance(item, Kill)]
 
 
 def record(*frames: bytes, blind: bool = False) -> OomKill:

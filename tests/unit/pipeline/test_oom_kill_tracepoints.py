@@ -59,7 +59,7 @@ def test_group_from_the_log() -> None:
     several += [event for victim in victims[1:] for event in (victim, events.log(KILLED.replace(b"5", b"6")))]
     for event in several:
         assert list(incidents.feed(event, 0)) == []
-    kills = [each for each in incidents.end() if isinstance(each, Kill)]
+    kills = [each for each, _ in incidents.end() if isinstance(each, Kill)]
     for kill in kills:
         found = complete(kill._replace(memcg_chain=(LIMITED, FREE, FREE)), BLIND)
         assert found["incident"]["message"] == "Memory cgroup out of memory"

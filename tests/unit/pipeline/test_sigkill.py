@@ -9,6 +9,7 @@ from tests.harness import events
 from tests.harness.records import HOST
 from tests.harness.schema import validate
 from tracer.capture import wire
+from tracer.capture.ringbuf_retention import Retention
 from tracer.config.options import SigkillOption
 from tracer.encoding import encoder
 from tracer.identity.enrich import enrich_sigkill
@@ -23,8 +24,9 @@ def sigkills(scope: SigkillOption = "containers") -> Sigkills:
 
 
 def complete(event: wire.SigkillEvent) -> Sigkill:
-    ((record, position),) = sigkills("all").feed(event, 7, 0)
-    assert position == 7
+    token = Retention().issue(7)
+    ((record, tokens),) = sigkills("all").feed(event, 0, (token,))
+    assert tokens == (token,)
     enrich_sigkill(record)
     record["host"] = HOST
     validate(record)
@@ -63,7 +65,7 @@ def test_unknown() -> None:
 def test_scope(scope: SigkillOption, told: list[bool]) -> None:
     """A process in a container, and one in none."""
     both = events.sigkill(), events.sigkill(cgroup=events.path(b"/user.slice/user-1000.slice"), namespace_level=0)
-    assert told == [bool(sigkills(scope).feed(each, 0, 0)) for each in both]
+    assert told == [bool(sigkills(scope).feed(each, 0)) for each in both]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_scope(scope: SigkillOption, told: list[bool]) -> None:
 def test_who(flags: int, from_kernel: bool | None) -> None:
     """The kernel, or nobody knows who, or a sender; only the last one is known at once."""
     builder = sigkills("all")
-    told = builder.feed(events.sigkill(flags=flags), 0, 0) or builder.end()
+    told = builder.feed(events.sigkill(flags=flags), 0) or builder.end()
     ((record, _),) = told
     assert record["from_kernel"] is from_kernel
     assert (record["sender"] is None) == (from_kernel is not False)
@@ -84,23 +86,26 @@ def test_marked(text: bytes, told: int) -> None:
     waiting = sigkills()
     waiting.note(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
     waiting.note(events.log(text))
-    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL), 0, 0)
+    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL), 0)
     assert len(waiting.end()) == told
 
 
 def test_kernel_waits() -> None:
     """What the kernel sent is told later, if the OOM killer has not marked the process; its event is kept so long."""
-    waiting = sigkills()
-    assert waiting.first_needed(900) == 900
+    waiting, retention = sigkills(), Retention()
     for number, pid in enumerate((1, 2, 3)):
-        assert waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 100 + number, 50) == []
-    assert (waiting.next_ns(), waiting.first_needed(900)) == (50 + HOLD_NS, 100)
+        token = retention.issue(100 + number)
+        assert waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 50, (token,)) == []
+    assert (waiting.deadline_ns(), retention.first_needed(900, 0)) == (50 + HOLD_NS, 100)
     waiting.note(events.victim(pid=1, tid=1))
     waiting.note(events.shared_mm(3))
     assert waiting.due(49 + HOLD_NS) == []
-    ((record, position),) = waiting.due(50 + HOLD_NS)
-    assert (record["victim"]["pid"], record["sender"], position) == (2, None, 101)
-    assert (waiting.next_ns(), waiting.due(1 << 62), waiting.end()) == (None, [], [])
+    ((record, (kept,)),) = waiting.due(50 + HOLD_NS)
+    assert (record["victim"]["pid"], record["sender"], kept.position) == (2, None, 101)
+    assert retention.first_needed(900, 0) == 101
+    kept.release()
+    assert retention.first_needed(900, 0) == 900
+    assert (waiting.deadline_ns(), waiting.due(1 << 62), waiting.end()) == (None, [], [])
 
 
 def test_marked_long_ago() -> None:
@@ -108,7 +113,7 @@ def test_marked_long_ago() -> None:
     waiting = sigkills()
     waiting.note(events.victim(pid=1))
     late = events.header(wire.SIGKILL, time_ns=events.KILL_NS + 11_000_000_000)
-    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL, header=late), 0, 0)
+    waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL, header=late), 0)
     assert len(waiting.end()) == 1
 
 
@@ -118,16 +123,16 @@ def test_many_marks() -> None:
     for pid in range(1, KNOWN_MAX + 2):
         waiting.note(events.victim(pid=pid))
     for pid in (1, 2):
-        waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 0, 0)
+        waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 0)
     assert [record["victim"]["pid"] for record, _ in waiting.end()] == [1]
 
 
 def test_inherited() -> None:
     """What an older capture saw, too, is told once."""
     both = sigkills()
-    assert len(both.feed(events.sigkill(), None, 0)) == 1
-    assert both.feed(events.sigkill(header=events.header(wire.SIGKILL, time_ns=events.KILL_NS + 999)), 5, 0) == []
-    assert len(both.feed(events.sigkill(pid=5), 6, 0)) == 1
+    assert len(both.feed(events.sigkill(), 0, is_previous=True)) == 1
+    assert both.feed(events.sigkill(header=events.header(wire.SIGKILL, time_ns=events.KILL_NS + 999)), 0) == []
+    assert len(both.feed(events.sigkill(pid=5), 0)) == 1
 
 
 def test_too_long() -> None:

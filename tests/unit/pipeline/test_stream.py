@@ -14,7 +14,6 @@ import pytest
 
 from tests.harness.lines import wait_for
 from tests.harness.records import HOST
-from tracer.capture.ringbuf_retention import Backlog
 from tracer.delivery import line_queue
 from tracer.delivery.output import Output
 from tracer.delivery.sinks import RemoteSink
@@ -35,7 +34,7 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_queue, "FULL_BYTES", 1000)
     os.mkfifo(tmp_path / "fifo")
     output = Output(open_uri(f"file:{tmp_path}/fifo"), None)
-    stream = Stream([output], HOST, 8192, [Backlog()])
+    stream = Stream([output], HOST, 8192)
     for _ in range(20):
         stream.write(GAP)
     dropped_ns = time.time_ns()
@@ -82,7 +81,7 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_queue, "FULL_BYTES", 18_000)
     good, bad = Told("good"), Told("bad", takes=False)
     outputs = [Output(good, None), Output(bad, None)]
-    stream = Stream(outputs, HOST, 8192, [])
+    stream = Stream(outputs, HOST, 8192)
 
     def write(count: int) -> None:
         """So slowly that the good one keeps up."""
@@ -95,10 +94,10 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (first,) = good.records("lost")
     assert first["stage"] == "output:bad"
     assert first["count"] < outputs[1].dropped
-    monkeypatch.setattr(stream_module, "FULL_TOLD_S", 0.0)
+    monkeypatch.setattr(stream_module, "FULL_REPORT_S", 0.0)
     write(1)
     assert len(good.records("lost")) == 2
-    monkeypatch.setattr(stream_module, "FULL_TOLD_S", 60.0)
+    monkeypatch.setattr(stream_module, "FULL_REPORT_S", 60.0)
     write(100)
     bad.takes = True  # what says so was kept for it, too
     dropped = outputs[1].dropped
@@ -119,14 +118,14 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(line_queue, "FULL_BYTES", 900)
     sink = Told("x", takes=False)
     output = Output(sink, None)
-    stream = Stream([output], HOST, 8192, [])
+    stream = Stream([output], HOST, 8192)
     done: list[int] = []
 
     def write(count: int) -> None:
         for _ in range(count):
             stream.write(GAP)
-            stream.once_taken(partial(done.append, len(done)))
-            stream.release()
+            stream.once_acknowledged(partial(done.append, len(done)))
+            stream.collect()
 
     write(20)
     kept = 20 - output.dropped
@@ -134,17 +133,17 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     sink.takes = True
     stream.reopen()
     wait_for(lambda: output.acknowledged == 20)
-    stream.release()
+    stream.collect()
     assert not done
     sink.takes = False
     stream.settle()
     wait_for(lambda: output.waiting[0] == 1)
-    stream.release()
+    stream.collect()
     assert not done
     sink.takes = True
     stream.reopen()
     wait_for(lambda: output.acknowledged == 21)
-    stream.release()
+    stream.collect()
     assert len(done) == 20
     assert sink.records("lost")[0]["count"] == 20 - kept
     stream.close()
@@ -154,7 +153,7 @@ def test_outputs_that_come_again() -> None:
     """Each output's own losses count, also of two that have the same name one after the other."""
     sinks = [Told("x"), Told("x")]
     outputs = [Output(sink, None) for sink in sinks]
-    stream = Stream(outputs[:1], HOST, 8192, [])
+    stream = Stream(outputs[:1], HOST, 8192)
     for output, count in zip(outputs, (3, 2), strict=True):
         stream.exchange([output])
         output._rejections.rejected = count
@@ -167,39 +166,39 @@ def test_outputs_that_come_again() -> None:
     assert sinks[1].records("stop")[0]["lost"] == 5
 
 
-def test_once_taken() -> None:
+def test_once_acknowledged() -> None:
     """What is settled for good waits until every output has the lines that tell of it."""
     good, bad = Told("good"), Told("bad", takes=False)
     outputs = [Output(good, None), Output(bad, None)]
-    stream = Stream(outputs, HOST, 8192, [])
+    stream = Stream(outputs, HOST, 8192)
     done: list[str] = []
-    stream.once_taken(lambda: done.append("before"))
+    stream.once_acknowledged(lambda: done.append("before"))
     stream.write(GAP)
-    stream.once_taken(lambda: done.append("after"))
+    stream.once_acknowledged(lambda: done.append("after"))
     wait_for(lambda: outputs[0].acknowledged == 1)
-    stream.release()
+    stream.collect()
     assert done == ["before"]
-    assert stream.waits()
+    assert stream.has_actions()
     bad.takes = True
     stream.reopen()
     wait_for(lambda: outputs[1].acknowledged == 1)
-    stream.release()
+    stream.collect()
     assert done == ["before", "after"]
-    assert not stream.waits()
+    assert not stream.has_actions()
     stream.close()
 
 
 def test_told_again(tmp_path: Path) -> None:
     """A loss that an earlier run has told is known by its id, in each output, and a new one is told."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"gap","id":"b-0-1"}\n{"schema":1,"type":"lost","id":"b-9"}\n')
-    stream = Stream([Output(open_uri(f"file:{tmp_path}/x"), None)], HOST, 8192, [])
-    assert not stream.write(GAP, is_again=True)
-    assert stream.write({**GAP, "id": "b-0-2"}, is_again=True)
+    stream = Stream([Output(open_uri(f"file:{tmp_path}/x"), None)], HOST, 8192)
+    assert not stream.write(GAP, may_be_written=True)
+    assert stream.write({**GAP, "id": "b-0-2"}, may_be_written=True)
     for name in ("b-9", "b-10"):
-        stream.lose("ring_buffer", 3, name, is_again=True)
+        stream.add_loss("ring_buffer", 3, name, may_be_reported=True)
         stream.settle()
-    stream.lose("ring_buffer", 3, "b-11")
-    stream.lose("ring_buffer", 2)  # not only what has that name
+    stream.add_loss("ring_buffer", 3, "b-11")
+    stream.add_loss("ring_buffer", 2)  # not only what has that name
     stream.settle()
     stream.close()
     records = [json.loads(line) for line in (tmp_path / "x").read_bytes().splitlines()[2:]]
@@ -216,12 +215,11 @@ def test_who_does_not_want_it_lacks_nothing(tmp_path: Path) -> None:
     """A kill that all who want it have is not written again because of one who does not."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"oom_kill","id":"k-1"}\n')
     outputs = [Output(open_uri(f"file:{tmp_path}/x"), None), Output(Told("exits"), None, types=["oom_exit"])]
-    stream = Stream(outputs, HOST, 8192, [])
     seen: list[Any] = []
-    stream.observe = seen.append
+    stream = Stream(outputs, HOST, 8192, observe=seen.append)
     kill: Any = {**GAP, "type": "oom_kill", "id": "k-1", "truncated": []}
-    assert not stream.write(kill)
+    assert not stream.write(kill, may_be_written=True)
     kill = dict(kill, id="k-2")
-    assert stream.write(kill)
+    assert stream.write(kill, may_be_written=True)
     stream.close()
     assert [record["id"] for record in seen] == ["k-2"]

@@ -144,7 +144,7 @@ def sent(path: str) -> Any:
     made: Any = events.sigkill(sender_cgroup=names, sender_uid=1000, sender_comm=events.comm(b"kubelet"))
     from tracer.pipeline.sigkill import Sigkills
 
-    (record, _), *_ = Sigkills("bpf", "6a4ce4a0", "all").feed(made, 0, 0)
+    (record, _), *_ = Sigkills("bpf", "6a4ce4a0", "all").feed(made, 0)
     enrich.enrich_sigkill(record, Runtimes([]))  # type: ignore[arg-type]
     return record
 
