@@ -7,16 +7,18 @@ first, and named in ``truncated``.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from tracer.encoding.styles import Style, nested
-from tracer.records.model import OomKill, Record, Sigkill
+from tracer.records.model import Gap, OomKill, Record, Sigkill
 
 MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
-_TRIMMED = frozenset({"oom_kill", "sigkill", "gap"})
+Trimmed = TypeVar("Trimmed", OomKill, Sigkill)
+Trimmer = tuple[str, Callable[[int], bool]]
+"""Name of a field, and a function that takes at most so many bytes off it; False: nothing is left to take."""
 _CUT = "…"
 _KEEP = (128, 32, 0)
 """Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
@@ -35,21 +37,35 @@ def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) ->
     The record stays as it is: another output, or another style, has room for more of it.
     """
     line = _dump(style(record))
-    if len(line) <= max_bytes or record["type"] not in _TRIMMED:
+    if len(line) <= max_bytes:
         return line
-    record = orjson.loads(orjson.dumps(record))  # a copy, quicker than deepcopy()
-    while len(line) > max_bytes and record["type"] == "gap" and record["cgroups"]:
-        record["cgroups"].pop()
-        line = _dump(style(record))
-    if record["type"] != "oom_kill" and record["type"] != "sigkill":
-        return line
+    copy: Record = orjson.loads(orjson.dumps(record))  # quicker than deepcopy()
+    match copy["type"]:
+        case "gap":
+            return _trim_gap(copy, max_bytes, style)
+        case "oom_kill":
+            return _trim(copy, _trimmers, max_bytes, style)
+        case "sigkill":
+            return _trim(copy, _sigkill_trimmers, max_bytes, style)
+    return line
+
+
+def _trim_gap(copy: Gap, max_bytes: int, style: Style) -> bytes:
+    """The line of a record of which the caller needs no more; the cgroups with the fewest missing kills go first."""
+    while len(line := _dump(style(copy))) > max_bytes and copy["cgroups"]:
+        copy["cgroups"].pop()
+    return line
+
+
+def _trim(copy: Trimmed, trimmers: Callable[[Trimmed, int], Iterator[Trimmer]], max_bytes: int, style: Style) -> bytes:
+    """The line of a record of which the caller needs no more, and whose ``truncated`` names what was trimmed."""
+    line = _dump(style(copy))
     for keep in _KEEP:
-        trimmers = _trimmers(record, keep) if record["type"] == "oom_kill" else _sigkill_trimmers(record, keep)
-        for name, trim in trimmers:
+        for name, trim in trimmers(copy, keep):
             while len(line) > max_bytes and trim(len(line) - max_bytes):
-                if name not in record["truncated"]:
-                    record["truncated"].append(name)
-                line = _dump(style(record))
+                if name not in copy["truncated"]:
+                    copy["truncated"].append(name)
+                line = _dump(style(copy))
     return line
 
 
@@ -81,8 +97,7 @@ def escape_controls(json: bytes) -> bytes:
     return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
 
 
-def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
-    """Name of a field and a function that takes at most so many bytes off it; False: nothing is left to take."""
+def _trimmers(record: OomKill, keep: int) -> Iterator[Trimmer]:
     victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
     container: dict[str, Any] = record["container"] or {}  # type: ignore[assignment]
     trigger: dict[str, Any] = record["trigger"] or {}  # type: ignore[assignment]
@@ -99,7 +114,7 @@ def _trimmers(record: OomKill, keep: int) -> Iterator[tuple[str, Callable[[int],
     yield from _identity_trimmers(whole, "", keep)
 
 
-def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[Trimmer]:
     whole: dict[str, Any] = record  # type: ignore[assignment]
     victim: dict[str, Any] = record["victim"]  # type: ignore[assignment]
     sender: dict[str, Any] = record["sender"] or {}  # type: ignore[assignment]
@@ -111,7 +126,7 @@ def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[tuple[str, Callabl
     yield from _identity_trimmers(whole, "", keep)
 
 
-def _identity_trimmers(named: dict[str, Any], prefix: str, keep: int) -> Iterator[tuple[str, Callable[[int], bool]]]:
+def _identity_trimmers(named: dict[str, Any], prefix: str, keep: int) -> Iterator[Trimmer]:
     """What is inside goes before its owner: that tells whose it is."""
     parts = [(part, named.get(part)) for part in ("container", "kubernetes", "systemd")]
     parts += [(f"owner.{part}", fields) for part, fields in (named.get("owner") or {}).items()]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.harness import events
 from tests.harness.lines import wait_for
-from tests.harness.records import HOST, RECORDS, complete, validate
+from tests.harness.records import HOST, RECORDS, complete
+from tests.harness.schema import validate
 from tracer.accounting.audit import Audit
 from tracer.accounting.backfill import Kill as LoggedKill
 from tracer.accounting.ledger import Ledger
