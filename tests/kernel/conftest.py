@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: the tracer, temporary cgroups, the memory eater, and the kernel's own account."""
+"""Fixtures: the daemon, temporary cgroups, the memory eater, and the kernel's log and counters."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ Fence = Callable[[], Record]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "vm: endangers the whole host, or needs all of root's rights, so it runs in a virtual machine only"
+        "markers", "vm: may bring down the host or needs full root privileges, so it runs in a virtual machine only"
     )
-    config.addinivalue_line("markers", "cpus(count): needs so many CPUs")
+    config.addinivalue_line("markers", "cpus(count): needs this many CPUs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,7 +48,7 @@ def hierarchy() -> Hierarchy:
 
 @pytest.fixture(scope="session", autouse=True)
 def spared() -> None:
-    """In a VM, where tests let the whole host run out of memory, these tests and the tracer are not to die of it."""
+    """In a VM, where tests exhaust the host's memory, protect the tests and the daemon from the OOM killer."""
     assert os.geteuid() == 0, "these tests make OOM kills and load BPF programs: run them as root"
     if IN_VM:
         Path("/proc/self/oom_score_adj").write_text("-1000")
@@ -56,7 +56,7 @@ def spared() -> None:
 
 @pytest.fixture(scope="session")
 def kernel_log() -> Iterator[KernelLog]:
-    """The kernel log, followed through the whole session."""
+    """The kernel log, read for the whole session."""
     log = KernelLog()
     yield log
     log.close()
@@ -143,19 +143,19 @@ def make_daemon(shared_daemon: SharedDaemon, tmp_path: Path) -> Iterator[MakeDae
 
 @pytest.fixture
 def kprobes(tracer: Daemon) -> bool:
-    """Whether the tracer sees all hooks; a kernel without kprobes leaves it the tracepoints."""
+    """Whether kprobes are attached; a kernel without them has the tracepoints only."""
     return bool(tracer.wait_ready()["source"] == "bpf")
 
 
 @pytest.fixture
 def statistics(kprobes: bool) -> bool:
-    """Whether the breakdown can be read: the headers that bcc takes where there is no BTF hide it since 5.13."""
+    """Whether ``limit.breakdown`` is known; without BTF bcc uses kernel headers, which lack it since Linux 5.13."""
     return kprobes and (HAS_BTF or KERNEL_VERSION < (5, 13))
 
 
 @pytest.fixture
 def cgroup(hierarchy: Hierarchy) -> Iterator[Cgroup]:
-    """A cgroup without a limit, to make others in."""
+    """A cgroup without a limit, parent of a test's cgroups."""
     group = hierarchy.make(f"oomtrace-test-{os.getpid()}")
     yield group
     group.remove()
@@ -163,7 +163,7 @@ def cgroup(hierarchy: Hierarchy) -> Iterator[Cgroup]:
 
 @pytest.fixture
 def watch(tracer: Daemon, kernel_log: KernelLog, tmp_path: Path) -> Iterator[Watch]:
-    """What happens during this test; at its end the records and the kernel's account must agree."""
+    """Records and kernel log of this test; at its end they must agree with the kernel's counters."""
     observer = Watch(tracer, kernel_log, tmp_path)
     yield observer
     observer.close()
@@ -171,7 +171,7 @@ def watch(tracer: Daemon, kernel_log: KernelLog, tmp_path: Path) -> Iterator[Wat
 
 @pytest.fixture
 def eat(cgroup: Cgroup) -> Iterator[Eat]:
-    """Starts eaters: `eat(MIB, group, ..., option=value)`; they are gone before the cgroups are."""
+    """Starts eaters: ``eat(MIB, group, ..., option=value)``; they are killed before the cgroups are removed."""
     eaters: list[Eater] = []
 
     def start(
@@ -192,5 +192,5 @@ def eat(cgroup: Cgroup) -> Iterator[Eat]:
 
 @pytest.fixture
 def fence(watch: Watch, cgroup: Cgroup, eat: Eat) -> Fence:
-    """Makes a kill and waits for its record: records of what came before would have come by then."""
+    """Makes a kill and waits for its record; earlier kills would have been recorded by then."""
     return lambda: watch.kill(eat(16, cgroup.child("fence", 8)).die())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same kills twice: seen by the programs, and read from the kernel's log afterwards."""
+"""The same kills twice: captured by the BPF programs, and read from the kernel log afterwards."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from .conftest import Eat
 Logged = Callable[[list[Record]], list[Record]]
 
 CLOCKS_S = 2.0 if IN_VM else 0.1
-"""printk's clock against that of the programs, this soon after boot, and how long a kill may take to be printed."""
+"""Difference between printk's clock and the programs' soon after boot, plus the time until a kill is logged."""
 
 SIZES = ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "swap_bytes")
 COUNTERS = ("usage_bytes", "swap_usage_bytes", "memsw_usage_bytes")
@@ -35,13 +35,13 @@ def seconds(record: Record) -> float:
 
 @pytest.fixture(scope="module", autouse=True)
 def fresh_rate_limit() -> None:
-    """Whatever was killed before these tests, the kernel prints reports again."""
+    """Wait until the rate limit of the kernel log allows full reports again."""
     time.sleep(INTERVAL_S)
 
 
 @pytest.fixture
 def kmsg() -> Iterator[Kmsg]:
-    """The kernel's log from now on."""
+    """The kernel log from now on."""
     log = Kmsg()
     for _ in log.read():
         pass
@@ -52,12 +52,12 @@ def kmsg() -> Iterator[Kmsg]:
 
 @pytest.fixture
 def logged(kmsg: Kmsg, watch: Watch) -> Logged:
-    """Makes records from the log of kills that have one, in the same order, and compares them."""
+    """Makes the records of given kills from the log, in the same order, and compares them."""
 
     def read(seen: list[Record]) -> list[Record]:
         found = [record for record, _ in kills(kmsg, "6a4ce4a0", lambda tid, ns: False)]
         tids = [record["victim"]["tid"] for record in found]
-        assert len(tids) == len(set(tids)), "one record a victim"
+        assert len(tids) == len(set(tids)), "one record per victim"
         by_tid = dict(zip(tids, found, strict=True))
         pairs = [(record, dict(by_tid[record["victim"]["tid"]])) for record in seen]
         for record, twin in pairs:
@@ -68,7 +68,7 @@ def logged(kmsg: Kmsg, watch: Watch) -> Logged:
 
 
 def check_twin(seen: Record, logged: Record, kprobes: bool) -> None:
-    """Two records of one kill: what both know is the same, memory within the kernel's own rounding."""
+    """Check that two records of one kill agree, sizes within the kernel's rounding."""
     assert abs(seconds(seen) - seconds(logged)) < CLOCKS_S
     mine, its = seen["victim"], logged["victim"]
     for name in ("pid", "tid", "comm", "uid", "oom_score_adj", "total_vm_bytes"):
@@ -95,7 +95,7 @@ def check_twin(seen: Record, logged: Record, kprobes: bool) -> None:
 
 
 def check_limit(mine: Record | None, its: Record | None) -> None:
-    """The limit's cgroup and counters; the two were read a moment apart."""
+    """Check that the limit's cgroup and counters agree; they were read at slightly different times."""
     if mine is None or its is None:
         assert mine == its
         return
@@ -113,7 +113,7 @@ def check_limit(mine: Record | None, its: Record | None) -> None:
 
 
 def test_memcg(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
-    """A cgroup's limit, and its user."""
+    """A kill by a cgroup's limit, of a process with a uid."""
     victim = eat(48, cgroup.child("limit", 24), uid=1000, adj=300, comm="a user")
     (record,) = logged([watch.kill(victim.die())])
     assert (record["incident"]["scope"], record["source"], record["delayed"]) == ("memcg", "kernel_log", True)
@@ -123,7 +123,7 @@ def test_memcg(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_nested_limits(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
-    """The limit of the cgroup above, and a bystander."""
+    """The limit of the parent cgroup, and a second candidate."""
     parent = cgroup.child("parent", 24)
     bystander = eat(2, parent.child("other"), hold=True).full()
     victim = eat(48, parent.child("child"))
@@ -137,7 +137,7 @@ def test_nested_limits(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -
     [b'a)b (c, d:"e', b"two\nlines", b"\xff\xfebad", b",uid=0 (x) tot", b",pid=1,uid=0", b"Killed process ", b"[  1]"],
 )
 def test_odd_names(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat, comm: bytes) -> None:
-    """Names of processes that look like the kernel's own words."""
+    """Names of processes that imitate kernel messages."""
     record = watch.kill(eat(16, cgroup.child("limit", 8), comm=comm).die())
     assert logged([record])[0]["trigger"] is not None
 
@@ -146,20 +146,20 @@ def test_odd_names(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat, comm:
     "name", [b"odd, name=x,task=y", b",oom_memcg=", b"x,task_memcg=", b"global_oom", b": Killed process 1 (x)"]
 )
 def test_odd_cgroups(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat, name: bytes) -> None:
-    """Names of cgroups that do, of the limit's and of the victim's below it."""
+    """Names of cgroups that imitate kernel messages, of the limit and of the victim."""
     group = cgroup.child(name, 8).child(name)
     logged([watch.kill(eat(16, group).die())])
 
 
 def test_thread(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
-    """The first thread is gone: the log names another, its table tells the process."""
+    """The main thread has exited: the log names another thread, and its table of tasks the process."""
     victim = eat(16, cgroup.child("limit", 8), thread=True, zombie_leader=True)
     (record,) = logged([watch.kill(victim.die())])
     assert (record["victim"]["pid"], record["victim"]["tid"] != victim.pid) == (victim.pid, True)
 
 
 def test_group(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
-    """A group kill: one incident, a record for each victim, though the first has two lines."""
+    """A group kill: one incident and one record per victim, although the first has two log lines."""
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 has no memory.oom.group")
     group = cgroup.child("group", 24)
@@ -173,13 +173,13 @@ def test_group(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.mark.vm
 def test_host(watch: Watch, logged: Logged, cgroup: Cgroup, eat: Eat) -> None:
-    """The host's memory."""
+    """A kill because the host is out of memory."""
     (record,) = logged([watch.kill(eat(1 << 20, cgroup.child("eater"), adj=1000).die())])
     assert (record["incident"]["scope"], record["limit"]) == ("host", None)
 
 
 def test_what_is_known_is_not_told_again(watch: Watch, kmsg: Kmsg, cgroup: Cgroup, eat: Eat) -> None:
-    """Of two kills, that which has a record is left out, and so are kills of other times."""
+    """Kills that are recorded already, and kills outside of the time range, are left out."""
     group = cgroup.child("limit", 8)
     begin = boottime_ns()
     seen, unseen = (watch.kill(eat(16, group).die()) for _ in range(2))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills that find the ring buffer full are kept in brief: what their records tell is right, the rest is null."""
+"""Kills that find the ring buffer full are kept as brief events: their records are correct, missing fields null."""
 
 import signal
 import time
@@ -17,19 +17,19 @@ from .conftest import Eat, MakeDaemon
 from .test_pins import other_version
 
 RING_BYTES = 4096
-"""The smallest that there is: room for one kill and its incident."""
+"""The minimum size: room for one kill and its incident."""
 Starve = Callable[..., Daemon]
 
 
 def small_rings(folder: Path, *rings: str) -> Path:
-    """A copy of the tracer whose ring buffers of these names are as small as can be."""
+    """A copy of the source tree whose ring buffers of these names have the minimum size."""
     sizes = f"if name in {rings!r}:\n        return {RING_BYTES}\n    if name == "
     return other_version(folder, "tracer/capture/programs.py", "if name == ", sizes)
 
 
 @pytest.fixture
 def starve(make_daemon: MakeDaemon, tmp_path: Path) -> Starve:
-    """Starts a tracer whose ring buffers, those of these names, are as small as can be."""
+    """Starts a daemon whose ring buffers of these names have the minimum size, and waits until it is attached."""
 
     def make(*rings: str) -> Daemon:
         daemon = make_daemon(root=small_rings(tmp_path, *rings))
@@ -40,7 +40,7 @@ def starve(make_daemon: MakeDaemon, tmp_path: Path) -> Starve:
 
 
 def kills(daemon: Daemon, count: int) -> list[Record]:
-    """Let it go on, and wait for so many records of kills; their exits are there, too."""
+    """Continue the daemon, and wait for this many oom_kill records and their oom_exit records."""
     daemon.process.send_signal(signal.SIGCONT)
     for kind in ("oom_kill", "oom_exit"):
         wait_until(f"{count} {kind} records", lambda: len(daemon.of_type(kind)) >= count, 2 * TIMEOUT_S)  # noqa: B023
@@ -51,7 +51,7 @@ def kills(daemon: Daemon, count: int) -> list[Record]:
 
 
 def test_essentials(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
-    """Who, when, how big, in which cgroup, though that is gone, and whose limit, in the order of the kills."""
+    """Reduced records have victim, time, sizes, cgroup (although removed) and limit, in the order of the kills."""
     daemon = starve("events")
     limited = cgroup.child("limited", 8)
     groups = [limited.child(f"inner{number}") for number in range(8)]
@@ -59,7 +59,7 @@ def test_essentials(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     daemon.process.send_signal(signal.SIGSTOP)
     eaters = [eat(16, group, comm=f"eater{number}").die() for number, group in enumerate(groups)]
     for group in groups:
-        wait_until("it is empty", lambda: not group.processes())  # noqa: B023
+        wait_until("the cgroup is empty", lambda: not group.processes())  # noqa: B023
         group.remove()
         limited.children.remove(group)
     records = kills(daemon, len(groups))
@@ -78,8 +78,8 @@ def test_essentials(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
         assert record["limit"]["limit_bytes"] is None
 
 
-def test_sharer(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
-    """Who dies because the memory is shared with a victim in brief was killed by the OOM killer, too: no `sigkill`."""
+def test_shared_mm(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
+    """A process that shares a brief victim's memory was killed by the OOM killer, too: it has no sigkill record."""
     daemon = starve("events")
     group = cgroup.child(f"docker-{'0123456789abcdef' * 4}.scope", 8)
     daemon.process.send_signal(signal.SIGSTOP)
@@ -89,14 +89,14 @@ def test_sharer(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     sharing.die()
     daemon.process.send_signal(signal.SIGCONT)
     wait_until("the kills", lambda: len(daemon.of_type("oom_kill")) >= 5, 2 * TIMEOUT_S)
-    time.sleep(1.2)  # a SIGKILL by the kernel waits a second for a mark
+    time.sleep(1.2)  # a SIGKILL sent by the kernel is held back for a second
     assert daemon.stop()["lost"] == 0
     assert daemon.of_type("sigkill") == []
     assert daemon.of_type("oom_kill")[-1]["reduced"] is True
 
 
 def test_group_kill(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
-    """All members of a group kill are of one incident, and counted."""
+    """All members of a group kill have the same incident, with their number."""
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 has no memory.oom.group")
     daemon = starve("events")
@@ -120,7 +120,7 @@ def test_group_kill(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_many_cgroups(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
-    """Each has its own path, however often it comes; what is let go of makes room for others."""
+    """Each record has its cgroup's path, also when cgroups recur; released paths make room for others."""
     daemon = starve("events")
     groups = [cgroup.child(f"group{number}-{'x' * 200}", 8) for number in range(4 if IN_VM else 12)]
     told: list[str] = []
@@ -135,7 +135,7 @@ def test_many_cgroups(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_no_room_at_all(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
-    """What both ring buffers have no room for is counted as lost."""
+    """Kills that fit into neither ring buffer are counted as lost."""
     daemon = starve("events", "briefs")
     group, count = cgroup.child("group", 8), 60
     daemon.process.send_signal(signal.SIGSTOP)

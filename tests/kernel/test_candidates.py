@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why this victim: the processes that the kernel scored.  Only kprobes show them."""
+"""Candidates: the processes that the kernel scored, which kprobes capture."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from .conftest import Eat
 
 
 def test_all_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Every process of the cgroup that could be chosen is a candidate; the chosen one is first."""
+    """Every eligible process of the cgroup is a candidate; the victim is the first."""
     group = cgroup.child("limit", 40)
     sizes = {f"holder{mib}": mib for mib in (12, 4, 8)}
     holders = [eat(mib, group, hold=True, comm=comm).full() for comm, mib in sizes.items()]
@@ -34,7 +34,7 @@ def test_all_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -
 
 
 def test_no_more_than_ten(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Of many candidates the ten with the most points are kept, and the number of all of them."""
+    """Of many candidates, the ten with the most points and the number of all are recorded."""
     group = cgroup.child("limit", 32)
     holders = eat(1, group, hold=True, children=13, jobs=13)
     pids = holders.children(13)
@@ -52,7 +52,7 @@ def test_no_more_than_ten(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool)
 
 
 def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """oom_score_adj moves the points, and so the order."""
+    """oom_score_adj changes the points, and so the order."""
     group = cgroup.child("limit", 32)
     favoured = eat(4, group, hold=True, adj=1000, comm="favoured").full()
     second = eat(8, group, hold=True, adj=300, comm="second").full()
@@ -70,7 +70,7 @@ def test_adjusted_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bo
 
 @pytest.mark.vm
 def test_spared_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """A low oom_score_adj makes points negative; -1000 makes a process no candidate."""
+    """A low oom_score_adj makes points negative; with -1000 a process is not a candidate."""
     group = cgroup.child("limit", 32)
     spared = eat(8, group, hold=True, adj=-900, comm="spared").full()
     protected = eat(1, group, hold=True, adj=-1000).full()
@@ -85,7 +85,7 @@ def test_spared_candidates(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool
 
 
 def test_reading_a_score_is_no_candidate(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Readers of /proc/PID/oom_score run the same kernel function, and leave no trace."""
+    """Reading /proc/PID/oom_score calls the same kernel function, and adds no candidate."""
     group = cgroup.child("limit", 16)
     eater = eat(32, group, gate=True)
     eater.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracer from start to stop, and its output files.  Each test runs a tracer of its own."""
+"""The daemon from start to stop, and its output files. Each test runs its own daemon."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from .conftest import Eat, MakeDaemon
 def test_stop(
     make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path, by: signal.Signals
 ) -> None:
-    """Told to stop, the tracer writes what the kernel has already seen, then a stop record, and succeeds."""
+    """On SIGTERM or SIGINT the daemon writes pending records, then a stop record, and exits with 0."""
     daemon = make_daemon()
     start = daemon.wait_ready()
     watch = Watch(daemon, kernel_log, tmp_path)
@@ -41,7 +41,7 @@ def test_stop(
 
 
 def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """Two outputs get the same lines; a new file is not for everybody, an old one keeps what it has."""
+    """Two outputs get the same lines; a new file has mode 0640, an existing one keeps its content and mode."""
     new, old = tmp_path / "new.json", tmp_path / "old.json"
     old.write_bytes(b"kept\n")
     old.chmod(0o600)
@@ -60,7 +60,7 @@ def test_output_files(make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cg
 
 
 def test_file_renamed_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """After logrotate's rename lines go to a new file, with SIGHUP or without; none is in neither or in both."""
+    """After a rename by logrotate lines go to a new file, with SIGHUP or without; each line is in one file."""
     daemon = make_daemon()
     daemon.wait_ready()
     output = daemon.output
@@ -87,16 +87,17 @@ def kills_in(output: Path) -> list[int]:
 
 @pytest.mark.parametrize("network", [False, True])
 def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> None:
-    """Once attached, all its threads have given up what only attaching needs, for ever; one of them tidies files."""
+    """Once attached, all threads have dropped the capabilities for attaching, the one that tidies files included."""
     kept = {2: "CAP_DAC_READ_SEARCH", 19: "CAP_SYS_PTRACE", 39: "CAP_BPF"}
     rotating = tmp_path / "rotating"
     output = ["--output", f"file:{rotating}?rotate-bytes=1M"]
-    with hold_file_lock(f"{tmp_path}/.rotating.tidy"):  # for which that thread waits
+    with hold_file_lock(f"{tmp_path}/.rotating.tidy"):  # the tidying thread waits for this lock
         daemon = make_daemon(arguments=[*output, *(["--network"] if network else [])])
         daemon.wait_ready()
         tasks = Path(f"/proc/{daemon.process.pid}/task")
         wait_until(
-            "it tidies", lambda: 19 in [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks.iterdir()]
+            "the tidy thread",
+            lambda: 19 in [os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks.iterdir()],
         )
         statuses = [path.read_text() for path in tasks.glob("*/status")]
     for text in statuses:
@@ -110,7 +111,7 @@ def test_privileges(make_daemon: MakeDaemon, tmp_path: Path, network: bool) -> N
 def test_least_privileges(
     make_daemon: MakeDaemon, kernel_log: KernelLog, cgroup: Cgroup, eat: Eat, tmp_path: Path
 ) -> None:
-    """It traces with those capabilities alone without which README says that it cannot, and `doctor` says so, too."""
+    """The documented minimum of capabilities is enough to trace, and for ``doctor``."""
     needed = "-all,+bpf,+perfmon"
     if int(Path(PERF_PARANOID).read_text()) > 2:
         needed += ",+sys_admin"
@@ -139,11 +140,11 @@ for user in (0, 65534):
         doctor(as_json=True)
     print("end of report")
 """
-"""One process: nobody may be kept from reading the checkout, and Python's own modules."""
+"""In one process, because user nobody may be unable to read the checkout and Python's modules."""
 
 
 def test_doctor_as_nobody() -> None:
-    """It says that tracefs may not be read, not that it is missing; what is well needs no remedy, for root either."""
+    """doctor reports tracefs as unreadable, not as missing; a check that passes has no remedy."""
     done = subprocess.run([sys.executable, "-c", BOTH_DOCTORS], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     root, nobody = (json.loads(text) for text in done.stdout.split("end of report\n")[:-1])
@@ -158,7 +159,7 @@ def test_doctor_as_nobody() -> None:
 
 
 def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service manager hears when it is attached, that it lives, and when it reloads and stops."""
+    """The service manager gets READY, WATCHDOG, RELOADING and STOPPING."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)
@@ -182,7 +183,7 @@ def test_service_manager(make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: p
 
 
 def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
-    """After logrotate's copytruncate, lines begin at the start of the file."""
+    """After copytruncate by logrotate, lines are written from the start of the file."""
     daemon = make_daemon()
     daemon.wait_ready()
     output = daemon.output
@@ -193,11 +194,11 @@ def test_file_emptied_meanwhile(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Ea
 
 
 def test_no_kills(make_daemon: MakeDaemon) -> None:
-    """Without kills there are a start and a stop record, and no failure on stderr."""
+    """Without kills there are a start and a stop record, and no traceback on stderr."""
     daemon = make_daemon()
     daemon.wait_ready()
     daemon.stop()
-    kills = len(daemon.of_type("oom_kill"))  # others may make some
+    kills = len(daemon.of_type("oom_kill"))  # other tests may make some
     assert kills == daemon.records()[-1]["oom_kills"] - daemon.records()[0]["oom_kills"]
     if not kills:
         assert [record["type"] for record in daemon.records()] == ["start", "stop"]

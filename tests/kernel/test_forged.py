@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container makes cgroups below its own, so deep or long that their path does not fit: whose it is stays known."""
+"""A container makes cgroups whose path is too deep or too long: the owner is still the container."""
 
 import json
 import secrets
@@ -24,20 +24,20 @@ BELOW = {
     "length": ["docker", OTHER, *["y" * 248] * 14, "z" * 200],
     "walk": ["docker", OTHER, *["x"] * 130],
 }
-"""More than 64 names; than 3,840 bytes; than are looked at.  Of the first the last 64 begin with the other's."""
+"""More than 64 names; more than 3,840 bytes; more levels than are walked. The last 64 of ``depth`` name the other."""
 LIMIT_MIB = 64
 SENDER = "import os, sys; open(sys.argv[1], 'w').write('0'); os.kill(int(sys.argv[2]), 9)"
 
 
 @pytest.fixture
 def own(cgroup: Cgroup) -> Cgroup:
-    """The container's own cgroup, with a limit that has room for what many cgroups take."""
+    """The container's own cgroup, with a limit that leaves room for many child cgroups."""
     return cgroup.child(f"docker-{OWN}.scope", LIMIT_MIB)
 
 
 @pytest.fixture
 def below(request: pytest.FixtureRequest, own: Cgroup) -> Iterator[Cgroup]:
-    """The cgroup that the container has made."""
+    """The cgroup made by the container."""
     chain = [own]
     try:
         for name in BELOW[request.param]:
@@ -45,14 +45,14 @@ def below(request: pytest.FixtureRequest, own: Cgroup) -> Iterator[Cgroup]:
         yield chain[-1]
     finally:
         for group in chain:
-            group.children.clear()  # they are removed from the end: there are more than a call can be nested in
+            group.children.clear()  # removed in a loop below: too deep for recursion
         for group in reversed(chain[1:]):
             group.remove()
 
 
 @pytest.fixture
 def daemon(tmp_path: Path, own: Cgroup, make_daemon: MakeDaemon) -> Daemon:
-    """A tracer that knows of both containers; the other one is said to have been OOM killed."""
+    """A daemon with metadata of both containers; Docker says of the other one that it was OOM killed."""
     for container_id, name in ((OWN, "shop"), (OTHER, "payments")):
         file = tmp_path / "docker" / "containers" / container_id / "config.v2.json"
         file.parent.mkdir(parents=True)
@@ -73,7 +73,7 @@ def find(daemon: Daemon, kind: str, pid: int) -> Record:
 
 @pytest.mark.parametrize("below", ["depth", "length"], indirect=True)
 def test_cut(daemon: Daemon, own: Cgroup, below: Cgroup, eat: Eat) -> None:
-    """The path keeps its beginning: the record is that of the container, and has nothing of the other one."""
+    """A cut path keeps its beginning: the record has the container, and nothing of the other one."""
     eater = eat(LIMIT_MIB + 32, below).die()
     record, end = find(daemon, "oom_kill", eater.pid), find(daemon, "oom_exit", eater.pid)
     container = owner_of(record).container
@@ -83,14 +83,14 @@ def test_cut(daemon: Daemon, own: Cgroup, below: Cgroup, eat: Eat) -> None:
     assert record["victim"]["cgroup"].startswith(f"{own.name}/docker/{OTHER}/")
     assert "victim.cgroup" in record["truncated"]
     limit = record["limit"]
-    assert limit is None or limit["cgroup"] == own.name  # without kprobes nobody knows how far above it is
+    assert limit is None or limit["cgroup"] == own.name  # without kprobes its level is unknown
     assert "payments" not in json.dumps(record)
     assert end["runtime_verdict"] is None
 
 
 @pytest.mark.parametrize("below", ["walk"], indirect=True)
 def test_too_deep(daemon: Daemon, own: Cgroup, below: Cgroup, eat: Eat) -> None:
-    """What lies so deep that nobody sees the beginning is nobody's."""
+    """A path so deep that its beginning is not reached has no owner."""
     record = find(daemon, "oom_kill", eat(LIMIT_MIB + 32, below).die().pid)
     assert record["victim"]["cgroup"] is record["container"] is record["owner"] is record["systemd"] is None
     assert "victim.cgroup" in record["truncated"]
@@ -99,7 +99,7 @@ def test_too_deep(daemon: Daemon, own: Cgroup, below: Cgroup, eat: Eat) -> None:
 
 @pytest.mark.parametrize("below", list(BELOW), indirect=True)
 def test_sender(daemon: Daemon, cgroup: Cgroup, own: Cgroup, below: Cgroup) -> None:
-    """So it is with who sends SIGKILL, and who gets it."""
+    """The same for sender and victim of a SIGKILL."""
     with subprocess.Popen(["sleep", "600"]) as victim:
         below.write("cgroup.procs", victim.pid)
         arguments = [f"{below.path}/cgroup.procs", str(victim.pid)]

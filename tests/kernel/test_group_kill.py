@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""memory.oom.group: the kernel kills a whole cgroup, for one reason."""
+"""memory.oom.group: the kernel kills all processes of a cgroup in one incident."""
 
 import contextlib
 import time
@@ -19,13 +19,13 @@ from .test_marked import KPROBE_PMU, hidden
 
 @pytest.fixture(autouse=True)
 def on_cgroup2(cgroup: Cgroup) -> None:
-    """Only cgroup v2 has memory.oom.group."""
+    """Skip on cgroup v1."""
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 has no memory.oom.group")
 
 
 def test_all_die(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Each process of the group has a record, all of one incident; the kernel's counters say one more."""
+    """Each process of the group has a record, all of one incident; the kernel's counters are one higher."""
     group = cgroup.child("group", 24)
     group.write("memory.oom.group", 1)
     before = oracles.vmstat_oom_kills()
@@ -44,12 +44,12 @@ def test_all_die(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
     points = [record["victim"]["points"] for record in records]
     assert [None, None, None, not kprobes] == [*points[:3], points[3] is None]
     assert [eater.pid for eater in eaters] == [watch.exit_of(record)["pid"] for record in records]
-    # The first line is written before the kernel says that it is a group.
+    # The kernel logs the first victim before the line about the group.
     assert [None, *[group.name] * 4] == [kill.group for kill in watch.logged()]
 
 
 def test_flag_above_the_victim(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The flag of a cgroup above takes the victim's relatives along, with the cgroups they are in."""
+    """memory.oom.group of a parent cgroup kills the processes of its children, each recorded with its own cgroup."""
     parent = cgroup.child("parent", 24)
     parent.write("memory.oom.group", 1)
     left, right = parent.child("left"), parent.child("right")
@@ -62,7 +62,7 @@ def test_flag_above_the_victim(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_namespace_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The init of a PID namespace takes along whom the kernel has killed in it just before: both exits are told."""
+    """A victim in a PID namespace whose init is killed just after it: both exits are recorded."""
     group = cgroup.child("group", 24)
     group.write("memory.oom.group", 1)
     init = eat(20, group, namespace=True, gate=True)
@@ -82,7 +82,7 @@ def victims_in(watch: Watch, group: Cgroup) -> list[int]:
 
 @pytest.mark.vm
 def test_the_protected_survive(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A process with oom_score_adj -1000 is no victim of a group kill, and not counted as one."""
+    """A process with oom_score_adj -1000 is not a victim of a group kill, and not counted."""
     group = cgroup.child("group", 24)
     group.write("memory.oom.group", 1)
     protected = eat(1, group, hold=True, adj=-1000).full()
@@ -94,7 +94,7 @@ def test_the_protected_survive(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_group_of_one(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """With the flag set, a single process makes an incident of one victim, which the kernel counts twice."""
+    """A group of one process: an incident with one victim, which the kernel counts twice."""
     group = cgroup.child("group", 16)
     group.write("memory.oom.group", 1)
     record = watch.kill(eat(32, group).die())
@@ -104,7 +104,7 @@ def test_group_of_one(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_next_incident_is_another(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
-    """A kill after a group kill is an incident of its own, and no group kill."""
+    """A kill after a group kill is a new incident, and not a group kill."""
     group = cgroup.child("group", 16)
     group.write("memory.oom.group", 1)
     record = watch.kill(eat(32, group).die())
@@ -119,7 +119,7 @@ def test_next_incident_is_another(watch: Watch, cgroup: Cgroup, eat: Eat, fence:
 def test_killed_again(
     make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool, before: str
 ) -> None:
-    """A victim that is still dying when a cgroup above is killed has its record; what the kernel counts is no gap."""
+    """A victim that still exits while a parent cgroup is killed has one record; the kernel's double count is no gap."""
     parent = cgroup.child("parent", 64)
     parent.write("memory.oom.group", 1)
     inner, beside = parent.child("inner", 16), parent.child("beside")
@@ -140,7 +140,7 @@ def test_killed_again(
         once = oracles.vmstat_oom_kills() - counted
         second = eat(96, beside).die()
         wait_until("the other record", lambda: len(kills()) == 2)
-        assert oracles.vmstat_oom_kills() - counted - once == 3  # the second one twice
+        assert oracles.vmstat_oom_kills() - counted - once == 3  # the second eater is counted twice
     first.die()
     stop = daemon.stop()
     assert kills() == [first.pid, second.pid]
@@ -151,7 +151,7 @@ def test_killed_again(
 @pytest.mark.vm
 @pytest.mark.parametrize("kprobes", [True, False], ids=["kprobes", "tracepoints"])
 def test_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool) -> None:
-    """A process whose first thread dies before the others may be killed and counted again: one record, and no gap."""
+    """A process whose main thread dies first may be killed and counted twice: one record, and no gap."""
     group = cgroup.child("group", 160)
     group.write("memory.oom.group", 1)
     daemon = make_daemon()
@@ -166,7 +166,7 @@ def test_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pa
         return {record["pid"] for record in daemon.of_type("oom_exit")}
 
     wait_until("all exits", lambda: pids <= exits())
-    time.sleep(3.0)  # the counts are compared after a second, and again after another
+    time.sleep(3.0)  # the audit compares the counts after one second, and again a second later
     stop = daemon.stop()
     counted = oracles.vmstat_oom_kills() - counted
     print(f"killed {len(pids)}, counted {counted}")

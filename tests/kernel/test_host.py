@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills because the host, or some of its NUMA nodes, ran out of memory; and those that somebody asked for."""
+"""Kills because the host, or some of its NUMA nodes, ran out of memory, and kills by SysRq-f."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ NODES = Path("/sys/devices/system/node/online")
 
 @pytest.fixture
 def allocating_task() -> Iterator[None]:
-    """Let the kernel kill whoever asks for memory."""
+    """Set vm.oom_kill_allocating_task: the kernel kills the task that allocates."""
     before = ALLOCATING_TASK.read_text()
     ALLOCATING_TASK.write_text("1")
     yield
@@ -35,7 +35,7 @@ def allocating_task() -> Iterator[None]:
 
 @pytest.fixture
 def on_node_1(cgroup: Cgroup) -> Iterator[list[Cgroup]]:
-    """Cgroups that allow memory of NUMA node 1 only; an eater is to enter all of them."""
+    """Cgroups that allow memory of NUMA node 1 only; an eater enters all of them."""
     require(NODES.read_text().strip() == "0-1", "two NUMA nodes")
     if cgroup.hierarchy.version == 2:
         for path in cgroup.hierarchy.mount, cgroup.path:
@@ -52,14 +52,14 @@ def on_node_1(cgroup: Cgroup) -> Iterator[list[Cgroup]]:
 
 
 def memory_pages() -> int:
-    """RAM and swap in pages, as the kernel weighs scores against them."""
+    """RAM and swap in pages, the total of the kernel's badness scores."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
     return (sizes["MemTotal"] + sizes["SwapTotal"] << 10) // PAGE
 
 
 def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """When the host is out of memory, no limit was hit, and the victim's cgroup is known all the same."""
+    """When the host is out of memory, the record has no limit, but the victim's cgroup."""
     group = cgroup.child("unlimited")
     eater = eat(MORE_THAN_ALL, group, adj=1000, life=600).die()
     record = watch.kill(eater)
@@ -75,7 +75,7 @@ def test_host(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 
 
 def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """When the host is out of memory and the kernel may as well take the tracer, no kill is lost: it is adopted."""
+    """When the OOM killer kills the daemon itself, no kill is lost: the next daemon adopts the capture."""
     pins = Path(f"/sys/fs/bpf/oomtrace-test-{os.getpid()}")
     daemon = make_daemon(pins=pins)
     start = daemon.wait_ready()
@@ -84,9 +84,9 @@ def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat:
     before = oracles.vmstat_oom_kills()
     Path(f"/proc/{daemon.process.pid}/oom_score_adj").write_text("1000")
     eat(MORE_THAN_ALL, cgroup.child("unlimited"), adj=-500, life=600)
-    wait_until("the kernel has killed the tracer", lambda: daemon.process.poll() is not None)
+    wait_until("the kernel has killed the daemon", lambda: daemon.process.poll() is not None)
     assert daemon.process.returncode == -signal.SIGKILL
-    wait_until("and then the one that wants all", lambda: oracles.vmstat_oom_kills() >= before + 2)
+    wait_until("the kernel has killed the eater, too", lambda: oracles.vmstat_oom_kills() >= before + 2)
     again = make_daemon(pins=pins)
     try:
         assert again.wait_ready()["adopted"]
@@ -97,11 +97,11 @@ def test_the_tracer_is_the_largest(make_daemon: MakeDaemon, cgroup: Cgroup, eat:
     victims = [record["victim"]["pid"] for record in again.of_type("oom_kill")]
     assert victims[0] == daemon.process.pid
     assert len(victims) == len(set(victims)) == oracles.vmstat_oom_kills() - before
-    assert [gap for gap in again.of_type("gap") if gap["since"] is not None] == [], "but for those since boot"
+    assert [gap for gap in again.of_type("gap") if gap["since"] is not None] == [], "no gap but that since boot"
 
 
 def test_host_kills_a_group(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """memory.oom.group takes the victim's cgroup along, when the host is out of memory, too."""
+    """memory.oom.group applies as well when the host is out of memory."""
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 has no memory.oom.group")
     group = cgroup.child("group")
@@ -116,7 +116,7 @@ def test_host_kills_a_group(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_memory_policy(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A process bound to a NUMA node can run out of memory while other nodes have plenty."""
+    """A process bound to a NUMA node can run out of memory while other nodes have free memory."""
     require(NODES.read_text().strip() == "0-1", "two NUMA nodes")
     eater = eat(MORE_THAN_ALL, cgroup.child("bound"), adj=1000, node=1, life=600).die()
     record = watch.kill(eater)
@@ -125,7 +125,7 @@ def test_memory_policy(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_cpuset(watch: Watch, eat: Eat, on_node_1: list[Cgroup]) -> None:
-    """So can one whose cpuset has a part of the nodes."""
+    """A process whose cpuset allows some of the nodes can run out of memory as well."""
     eater = eat(MORE_THAN_ALL, *on_node_1, adj=1000, life=600).die()
     record = watch.kill(eater)
     assert record["incident"]["scope"] == "cpuset"
@@ -134,7 +134,7 @@ def test_cpuset(watch: Watch, eat: Eat, on_node_1: list[Cgroup]) -> None:
 
 
 def test_sysrq(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """SysRq-f kills the largest process without need; a kernel thread does it."""
+    """SysRq-f makes a kernel thread kill the largest process although memory is free."""
     eater = eat(20, cgroup.child("unlimited"), adj=1000, hold=True).full()
     Path("/proc/sysrq-trigger").write_text("f")
     record = watch.kill(eater.die())
@@ -146,7 +146,7 @@ def test_sysrq(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.mark.usefixtures("allocating_task")
 def test_allocating_task(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """With vm.oom_kill_allocating_task the kernel scores nobody and kills the trigger."""
+    """With vm.oom_kill_allocating_task the kernel kills the trigger without scoring candidates."""
     eater = eat(MORE_THAN_ALL, cgroup.child("unlimited"), adj=0, life=600).die()
     record = watch.kill(eater)
     assert record["incident"]["scope"] == "host"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At the limits of tasks and of descriptors: no record is lost, it is said once, and all works again by itself."""
+"""At the limits of tasks and of descriptors no record is lost, one warning is printed, and the daemon recovers."""
 
 import json
 import os
@@ -27,11 +27,11 @@ KILLS = 12
 @pytest.fixture(autouse=True)
 def _here() -> None:
     if IN_VM:
-        not_applicable("what a daemon does without threads has nothing to do with the kernel's OOM path")
+        not_applicable("does not depend on the kernel's OOM path")
 
 
-class Host:
-    """A tracer with two roots for Docker, of which the first may be dead, and an output that it rotates."""
+class LimitedDaemon:
+    """A daemon with two roots for Docker, of which one may hang, and an output with rotation."""
 
     def __init__(self, folder: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat, *arguments: str) -> None:
         self.folder, self.output = folder / "out", folder / "out" / "records.json"
@@ -46,7 +46,7 @@ class Host:
         self.made = 0
 
     def kill(self) -> float:
-        """In a new container; how late its record was, in seconds."""
+        """Make a kill in a new container; the delay of its record, in seconds."""
         container = secrets.token_hex(32)
         file = self._docker / "containers" / container / "config.v2.json"
         file.parent.mkdir(parents=True)
@@ -58,7 +58,7 @@ class Host:
         return time.monotonic() - ended
 
     def name(self) -> str | None:
-        """Of the container of the last kill."""
+        """Name of the container of the last kill."""
         name: str | None = self.daemon.of_type("oom_kill")[-1]["container"]["name"]
         return name
 
@@ -66,11 +66,11 @@ class Host:
         return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
 
     def check_works_again(self) -> None:
-        """Names are known, older parts are compressed and removed, and nothing was lost."""
+        """Check that names are read, rotated files are compressed and removed, and nothing was lost."""
         for _ in range(KILLS):
             assert self.kill() < IN_TIME_S
         wait_until("the names", lambda: self.kill() < IN_TIME_S and self.name() == f"web-{self.made - 1}")
-        wait_until("the older parts", lambda: len(self.parts()) <= 4 and self.parts()[1].endswith(".gz"))
+        wait_until("the rotated files", lambda: len(self.parts()) <= 4 and self.parts()[1].endswith(".gz"))
         stop = self.daemon.stop()
         assert (stop["records"], stop["lost"]) == (self.made, 0)
         assert not [record for record in self.daemon.records() if record["type"] in ("lost", "gap")]
@@ -79,7 +79,7 @@ class Host:
 
 @pytest.fixture
 def tasks() -> Iterator[Cgroup]:
-    """A cgroup with a limit on tasks, as TasksMax of a unit is."""
+    """A cgroup of the pids controller, as for a unit with TasksMax."""
     group = Hierarchy.find("pids").make(f"oomtrace-tasks-{os.getpid()}")
     yield group
     group.remove()
@@ -88,8 +88,8 @@ def tasks() -> Iterator[Cgroup]:
 def test_tasks(
     dead_disk: Path, tasks: Cgroup, tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat
 ) -> None:
-    """No thread can be started, for a disk that hangs neither: names and rotated files wait until one can."""
-    host = Host(tmp_path, cgroup, make_daemon, eat, "--runtime-root", f"docker={dead_disk}")
+    """While no thread can be started, names and rotated files wait, also with a hung disk."""
+    host = LimitedDaemon(tmp_path, cgroup, make_daemon, eat, "--runtime-root", f"docker={dead_disk}")
     pid = host.daemon.process.pid
     tasks.write("cgroup.procs", pid)
     tasks.write("pids.max", len(os.listdir(f"/proc/{pid}/task")))
@@ -103,13 +103,13 @@ def test_tasks(
 
 
 def test_descriptors(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """No file can be opened: what needs one, as rotation does, waits until one can."""
-    host = Host(tmp_path, cgroup, make_daemon, eat)
+    """While no file can be opened, rotation waits."""
+    host = LimitedDaemon(tmp_path, cgroup, make_daemon, eat)
     assert host.kill() < IN_TIME_S
     assert host.name() == "web-0"
     pid = host.daemon.process.pid
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # those that it has stay open
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # open descriptors stay open
     for _ in range(KILLS):
         assert host.kill() < IN_TIME_S
     assert len(host.parts()) == 1

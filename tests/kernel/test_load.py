@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that the verifier takes, also where the kernel was built without a part that they read."""
+"""The verifier accepts the programs, also for kernels built without types that they read."""
 
 import ctypes
 import os
@@ -31,7 +31,10 @@ class OpenOptions(ctypes.Structure):
 
 
 def load(btf: Path, kprobes: bool) -> None:
-    """Load all programs for a kernel of this type information; raises OSError where the verifier refuses one."""
+    """Load all programs with this BTF.
+
+    Raises OSError when the verifier rejects a program.
+    """
     library = libbpf.library()
     options = OpenOptions(sz=ctypes.sizeof(OpenOptions), btf_custom_path=os.fsencode(btf))
     opened = library.bpf_object__open_file(engine_core.object_path().encode(), ctypes.addressof(options))
@@ -56,9 +59,9 @@ def load(btf: Path, kprobes: bool) -> None:
     ],
 )
 def test_types(lacks: list[bytes], kprobes: bool, tmp_path: Path) -> None:
-    """The programs are loaded although types are not there."""
+    """The programs load although types are missing."""
     if not HAS_BTF:
-        not_applicable("without BTF bcc compiles the programs for this very kernel")
+        not_applicable("without BTF bcc compiles the programs for the running kernel")
     types = BTF.read_bytes()
     for name in lacks:
         types = types.replace(b"\0" + name + b"\0", b"\0" + b"x" * len(name) + b"\0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many CPUs that kill, execute and exit at once: what the programs remember belongs to all of them."""
+"""Kills, executions and exits on many CPUs at once: the BPF programs' state is shared by all CPUs."""
 
 import os
 import signal
@@ -23,36 +23,36 @@ from .test_storm import check, weather
 pytestmark = [pytest.mark.vm, pytest.mark.cpus(16)]
 
 GROUP = 200
-"""Processes of a cgroup that is killed as a whole."""
+"""Processes of the cgroup in the group kill."""
 SETTLED_S = 3.0
-"""A second record of an end would have come within so long: the first one waits for the runtime."""
+"""A second oom_exit record would arrive within this time; the first waits for the runtime's verdict."""
 NODES = 128
-"""What a CPU keeps to itself of an LRU map's room (LOCAL_FREE_TARGET), since its first insertion."""
+"""Free entries of an LRU map that each CPU reserves at its first insertion (LOCAL_FREE_TARGET)."""
 FLOOD = 700
-"""So many processes of a container are killed."""
+"""Processes of one container that are killed."""
 BURST, PER_SECOND = 512, 31.25
-"""SIGKILLs of one cgroup that are told, see bpf/sigkill.h."""
+"""Rate limit of sigkill records per cgroup, see bpf/sigkill.h."""
 
 
 def on_cpu(cpu: int) -> tuple[str, ...]:
-    """A command that executes another one on this CPU."""
+    """A command that executes the command behind it on this CPU."""
     return ("taskset", "-c", str(cpu))
 
 
 def shell(group: Cgroup, cpu: int, script: str) -> "subprocess.Popen[bytes]":
-    """A shell in a cgroup, that executes on this CPU: a cpuset that is entered later would widen that."""
+    """A shell in a cgroup, on this CPU; entering a cpuset afterwards would reset the affinity."""
     enter = f'echo 0 >{group.path}/cgroup.procs && exec taskset -c {cpu} sh -c "$0"'
     return subprocess.Popen(["sh", "-c", enter, script])
 
 
 def storm(cgroup: Cgroup, eat: Eat, name: str, count: int, jobs: int = 1) -> list[tuple[Cgroup, Eater]]:
-    """Kills on every CPU, in a cgroup for each."""
+    """Start kills on every CPU, each in its own cgroup."""
     groups = [cgroup.child(f"{name}{cpu}", 8) for cpu in range(CPUS)]
     return [(group, eat(16, group, children=count, jobs=jobs, life=600, cpu=cpu)) for cpu, group in enumerate(groups)]
 
 
 def ends(watch: Watch, records: list[Record]) -> Counter[str]:
-    """How many records there are of each victim's end, as soon as each has one."""
+    """Wait for an oom_exit record of each victim; the number of them per kill's id."""
     ids = {record["id"] for record in records}
     for _ in attempts():
         found = Counter(gone["id"] for gone in watch.records("oom_exit") if gone["id"] in ids)
@@ -62,7 +62,7 @@ def ends(watch: Watch, records: list[Record]) -> Counter[str]:
 
 
 def test_storms(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Kills on every CPU at once, each in its own cgroup: each has its own record, cgroup and end."""
+    """Kills on every CPU at once, each in its own cgroup: each has its own record, cgroup and exit."""
     count = 4
     before = oracles.vmstat_oom_kills()
     storms = storm(cgroup, eat, "storm", count, jobs=2)
@@ -77,7 +77,7 @@ def test_storms(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_group_kill(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A cgroup of 200 is killed on one CPU, where none of them can exit meanwhile: each has its record and its end."""
+    """A cgroup of 200 processes is killed on one CPU, where none can exit meanwhile: each has its record and exit."""
     for _, eater in storm(cgroup, eat, "storm", 1):
         weather(watch, eater, 1)
     group = cgroup.child("group", 96)
@@ -86,7 +86,7 @@ def test_group_kill(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     members = eat(0, group, children=GROUP - 1, jobs=GROUP, hold=True, life=600, cpu=last).full(GROUP - 1)
     pids = members.children(GROUP - 1)
     before = oracles.vmstat_oom_kills()
-    # At real time, so that none of them runs, and exits, before all are killed.
+    # With a real-time policy, so that no victim runs and exits before all are killed.
     pids.append(eat(128, group, life=600, cpu=last, through=("chrt", "--fifo", "1")).die().pid)
     records = watch.kills(pids, steady=False)
     assert {record["incident"]["victims"] for record in records} == {GROUP}
@@ -97,7 +97,7 @@ def test_group_kill(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_many_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
-    """Threads of one victim exit on many CPUs at the same moment: one record tells of its kill, and one of its end."""
+    """Threads of a victim exit on many CPUs at once: one oom_kill and one oom_exit record."""
     daemon = make_daemon()
     daemon.wait_ready()
     pids = []
@@ -107,9 +107,9 @@ def test_many_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None
         giant = eat(0, group, extra_threads=500, hold=True, life=600).full()
         members = eat(0, group, children=50, jobs=50, extra_threads=10, hold=True, life=600).full(50)
         pids += [giant.pid, *members.children(50), eat(200, group, life=600).die().pid]
-    # The kernel's log and its count have some of them twice: once more by a thread that outlives the first one.
+    # The kernel logs and counts some victims twice, when a thread outlives the main thread.
     wait_until("their records", lambda: {victim(record) for record in daemon.of_type("oom_kill")} >= set(pids))
-    wait_until("their ends", lambda: len(daemon.of_type("oom_exit")) >= len(pids))
+    wait_until("their exits", lambda: len(daemon.of_type("oom_exit")) >= len(pids))
     time.sleep(SETTLED_S)
     assert sorted(victim(record) for record in daemon.of_type("oom_kill")) == sorted(pids)
     ends = Counter(gone["id"] for gone in daemon.of_type("oom_exit"))
@@ -118,14 +118,14 @@ def test_many_threads(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None
 
 
 def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """What a victim executed is known, however many others were executed later on its CPU, and live."""
+    """A victim's command line is kept, however many processes are executed later on its CPU."""
     last, count = CPUS - 1, 2 * NODES
     for eater in [eat(0, through=on_cpu(cpu)) for cpu in range(CPUS)]:
         eater.wait()
     group, crowd = cgroup.child("limit", 32), cgroup.child("crowd")
     quiet = eat(24, group, hold=True, life=600, extra=["executed", "long", "ago"], through=on_cpu(last)).full()
     assert shell(crowd, last, f"for each in $(seq {count}); do busybox sleep 600 & done").wait() == 0
-    wait_until("all are executed", lambda: [comm(pid) for pid in crowd.processes()] == ["busybox"] * count)
+    wait_until("all run busybox", lambda: [comm(pid) for pid in crowd.processes()] == ["busybox"] * count)
     loud = eat(24, group, adj=-999, life=600)
     record = watch.kill(quiet.die())
     assert (record["trigger"]["pid"], record["victim"]["pid"]) == (loud.pid, quiet.pid)
@@ -133,7 +133,7 @@ def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_many_executions(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """While every CPU executes short-lived programs, kills have their records, command lines and ends."""
+    """While every CPU executes short-lived programs, kills have their records, command lines and exits."""
     crowd = cgroup.child("crowd")
     executing = [shell(crowd, cpu, "while :; do busybox true; done") for cpu in range(CPUS)]
     try:
@@ -149,7 +149,7 @@ def test_many_executions(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_rate_limit(start: Start, cgroup: Cgroup, eat: Eat) -> None:  # noqa: F811
-    """How many SIGKILLs of a container were told is remembered, though every CPU has seen containers of its own."""
+    """The rate limit of a container is kept, although every CPU has seen other containers."""
     daemon = start("containers")
     last = CPUS - 1
     for eater in [eat(0, container(cgroup, f"{cpu:064x}"), kills=1, cpu=cpu) for cpu in range(CPUS)]:
@@ -165,13 +165,13 @@ def test_rate_limit(start: Start, cgroup: Cgroup, eat: Eat) -> None:  # noqa: F8
     seconds = time.monotonic() - began
     os.sched_setaffinity(0, cpus)
     daemon.stop()
-    told = len(of_cgroup(daemon, flood))
-    assert BURST <= told <= BURST + PER_SECOND * seconds < FLOOD
-    assert sum(each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill") == FLOOD - told
+    recorded = len(of_cgroup(daemon, flood))
+    assert BURST <= recorded <= BURST + PER_SECOND * seconds < FLOOD
+    assert sum(each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill") == FLOOD - recorded
 
 
 def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:  # noqa: F811
-    """A timer's SIGKILL on every CPU, idle or not, soon after an OOM kill: each has its record, and nobody sent it."""
+    """SIGKILLs by timers on every CPU, idle or not, soon after an OOM kill: each has a record without a sender."""
     daemon = start("containers")
     group, count = container(cgroup), 4
     eat(16, cgroup.child("limit", 8)).die()

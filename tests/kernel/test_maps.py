@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs remember of processes, and for how long."""
+"""Entries of processes in the BPF maps, and when they are removed."""
 
 import os
 import subprocess
@@ -18,10 +18,10 @@ from .conftest import Eat, MakeDaemon
 
 BPF_MAP_TYPE_LRU_HASH = 9
 LOCAL_FREE_TARGET = 128
-"""Of kernel/bpf/bpf_lru_list.c: free entries of an LRU map that each CPU keeps to itself."""
+"""Of kernel/bpf/bpf_lru_list.c: free entries of an LRU map that each CPU reserves."""
 EMPTIED_BY_EXIT = ("awaiting_exit", "cmdlines")
 EMPTIED_LATER = ("awaiting_mark", "victim_by_tid", "sigkilled")
-"""Where RCU callbacks run: not all kernels run programs there in the context of every task."""
+"""Removed in RCU callbacks; some kernels do not run the programs there."""
 MAPS = (*EMPTIED_BY_EXIT, *(EMPTIED_LATER if IN_VM else ()))
 VICTIM_SIZE = 4 * 8
 """``struct victim`` of bpf/incident.h."""
@@ -30,7 +30,7 @@ KILLS = 40 if IN_VM else 200
 
 
 def test_nothing_is_left(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
-    """Of processes that are gone, killed by the OOM killer, by others, or not at all."""
+    """No entries of exited processes are left, killed by the OOM killer, by others, or not at all."""
     daemon = make_daemon(arguments=["--sigkill", "containers"])
     daemon.wait_ready()
     limited, free = cgroup.child(f"docker-{64 * '0'}.scope", 8), cgroup.child(f"docker-{64 * '1'}.scope")
@@ -55,7 +55,7 @@ def test_nothing_is_left(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> N
 
 
 def test_room_for_every_cpu(tracer: Daemon) -> None:
-    """What all CPUs keep to themselves is not what an LRU map is to hold."""
+    """LRU maps have 1,024 entries beside those that the CPUs reserve."""
     kept = LOCAL_FREE_TARGET * libbpf.library().libbpf_num_possible_cpus()
     room = {
         name: each.capacity - kept
@@ -68,7 +68,7 @@ def test_room_for_every_cpu(tracer: Daemon) -> None:
 
 
 def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat) -> None:
-    """A victim whose exit was missed is not taken for the process that has its number after it."""
+    """A victim whose exit was missed is not confused with a later process with its pid."""
     daemon = make_daemon()
     daemon.wait_ready()
     eater = eat(16, cgroup.child("limit", 8), gate=True)
@@ -80,7 +80,7 @@ def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: 
             entry = bpf_maps.read(awaiting_exit, eater.pid, VICTIM_SIZE)
         eater.die()
         wait_until("its exit", lambda: daemon.of_type("oom_exit"))
-        bpf_maps.write(awaiting_exit, eater.pid, entry)  # as if it had been missed
+        bpf_maps.write(awaiting_exit, eater.pid, entry)  # as if its exit had been missed
         exit_with_pid(eater.pid)
         fence = eat(16, cgroup.child("fence", 8)).die()
         wait_until("a later exit", lambda: fence.pid in [each["pid"] for each in daemon.of_type("oom_exit")])
@@ -88,7 +88,7 @@ def test_exit_of_the_next_process(make_daemon: MakeDaemon, cgroup: Cgroup, eat: 
 
 
 def exit_with_pid(pid: int) -> None:
-    """Let another process have this number, and exit."""
+    """Start a process with this pid, which exits."""
     for _ in attempts():
         LAST_PID.write_text(str(pid - 1))
         process = subprocess.Popen(["true"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that the kernel marks because it is dying already, of a SIGKILL that a BPF program sent."""
+"""Processes that the OOM killer only marks, because they already die of another SIGKILL."""
 
 import contextlib
 import ctypes
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.vm
 
 @contextlib.contextmanager
 def hidden(path: Path, tmp_path: Path) -> Iterator[None]:
-    """An empty folder in its place."""
+    """Mount an empty directory over a path."""
     subprocess.run(["mount", "--bind", tmp_path, path], check=True)
     try:
         yield
@@ -56,7 +56,7 @@ def hidden(path: Path, tmp_path: Path) -> Iterator[None]:
 
 
 def sigkill_in(function: str, pid: int) -> Link:
-    """A BPF program that kills this process where it calls that function of the kernel."""
+    """Attach a BPF program that sends SIGKILL to this process when it calls a kernel function."""
 
     def instruction(code: int, registers: int, offset: int, value: int) -> bytes:
         return struct.pack("=BBhi", code, registers, offset, value)
@@ -65,7 +65,7 @@ def sigkill_in(function: str, pid: int) -> Link:
         (
             instruction(0x85, 0, 0, GET_CURRENT_PID_TGID),
             instruction(0x77, 0, 0, 32),  # r0 >>= 32
-            instruction(0x55, 0, 2, pid),  # if r0 != pid: leave out two
+            instruction(0x55, 0, 2, pid),  # if r0 != pid: skip two instructions
             instruction(0xB7, 1, 0, 9),  # r1 = SIGKILL
             instruction(0x85, 0, 0, SEND_SIGNAL),
             instruction(0xB7, 0, 0, 0),  # r0 = 0
@@ -85,7 +85,7 @@ def sigkill_in(function: str, pid: int) -> Link:
 def test_killed_by_a_program(
     make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool, function: str
 ) -> None:
-    """It has a sigkill record, of the kernel's, and no oom_kill: the OOM killer counts none, either."""
+    """It has a sigkill record, from the kernel, and no oom_kill record; the kernel counts no OOM kill."""
     eater = eat(16, cgroup.child("limit", 8), gate=True)
     pid, _tid = eater.start()
     link = sigkill_in(function, pid)
@@ -110,7 +110,7 @@ def test_killed_by_a_program(
 def test_killed_by_its_limit_of_cpu_time(
     make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool
 ) -> None:
-    """The kernel killed it for RLIMIT_CPU; while it dies the OOM killer chooses it, and marks it only: no oom_kill."""
+    """Killed for RLIMIT_CPU, and chosen by the OOM killer while it dies: it is only marked, so no oom_kill record."""
     group = cgroup.child("group", 64)
     daemon = make_daemon(arguments=["--sigkill", "all"])
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
@@ -129,7 +129,7 @@ def test_killed_by_its_limit_of_cpu_time(
         with stopped_in_exit(pid):
             limited.stdin.write(b"\n")
             limited.stdin.flush()
-            wait_until("it is dying", lambda: " (tracing stop)" in Path(f"/proc/{pid}/status").read_text())
+            wait_until("it stops on its exit", lambda: " (tracing stop)" in Path(f"/proc/{pid}/status").read_text())
             eat(48, group, hold=True).full()
             assert marked.tids() == [pid]
         assert limited.wait() == -signal.SIGKILL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills because of a memory cgroup's limit."""
+"""Kills by a memory cgroup's limit."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from .conftest import Eat
 
 
 def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Who outgrows a limit is victim and trigger, and the record names the limit."""
+    """A process that exceeds a limit is victim and trigger, and the record has the limit."""
     group = cgroup.child("limit", 16)
     eater = eat(32, group).die()
     record = watch.kill(eater)
@@ -42,7 +42,7 @@ def test_limit(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 def test_what_a_kernel_without_kprobes_hides(
     watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool, statistics: bool
 ) -> None:
-    """What only kprobes show is null without them, and never without reason."""
+    """Fields that need kprobes are null without them, and only then."""
     record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
     assert ("bpf" if kprobes else "bpf_tracepoints") == record["source"]
     hidden = [
@@ -62,7 +62,7 @@ def test_total_pages(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> N
 
 
 def test_parent_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The limit that was hit may be that of a cgroup above the victim's."""
+    """The limit may be that of a parent of the victim's cgroup."""
     parent = cgroup.child("parent", 16)
     child = parent.child("middle").child("child")
     record = watch.kill(eat(32, child).die())
@@ -74,7 +74,7 @@ def test_parent_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_child_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Of two limits, the record names the one that was hit."""
+    """Of two limits, the record has the one that was hit."""
     child = cgroup.child("parent", 32).child("child", 16)
     record = watch.kill(eat(64, child).die())
     assert child.name == record["limit"]["cgroup"]
@@ -82,7 +82,7 @@ def test_child_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_sibling_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A small process asks for the last page of a shared limit, and the large one in the other cgroup dies."""
+    """A small process hits a shared limit, and the large process in another cgroup is killed."""
     parent = cgroup.child("parent", 24)
     large, small = parent.child("large"), parent.child("small")
     victim = eat(16, large, hold=True, comm="large").full()
@@ -99,7 +99,7 @@ def test_sibling_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_limit_lowered(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Who lowers a limit below the usage is the trigger, from outside of the cgroup."""
+    """A process that lowers a limit below the usage is the trigger, from outside of the cgroup."""
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 refuses a limit below the usage")
     group = cgroup.child("shrinks", 32)
@@ -117,7 +117,7 @@ def test_limit_lowered(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.fixture
 def tmpfs_file() -> Iterator[Path]:
-    """A file in a tmpfs, to be written."""
+    """Path of a file to write in a tmpfs."""
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     require(["/dev/shm", "tmpfs"] in mounts, "a tmpfs in /dev/shm")
     file = Path(f"/dev/shm/oomtrace-test-{os.getpid()}")
@@ -126,7 +126,7 @@ def tmpfs_file() -> Iterator[Path]:
 
 
 def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, statistics: bool, tmpfs_file: Path) -> None:
-    """A victim may be small: files in a tmpfs fill the limit, and the breakdown says so."""
+    """Files in a tmpfs fill the limit: the victim is small, and the breakdown has the files."""
     record = watch.kill(eat(32, cgroup.child("files", 16), file=tmpfs_file).die())
     assert record["victim"]["rss_bytes"] < 4 * MIB
     assert record["limit"]["usage_bytes"] > 15 * MIB
@@ -138,7 +138,7 @@ def test_tmpfs_fills_the_limit(watch: Watch, cgroup: Cgroup, eat: Eat, statistic
 
 
 def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, statistics: bool) -> None:
-    """The parts of the usage are those that the cgroup had, and no more than all of it."""
+    """The breakdown agrees with the cgroup's memory.stat, and its parts do not exceed the usage."""
     record = watch.kill(eat(32, cgroup.child("limit", 16)).die())
     breakdown = record["limit"]["breakdown"]
     if not statistics:
@@ -154,7 +154,7 @@ def test_breakdown(watch: Watch, cgroup: Cgroup, eat: Eat, statistics: bool) -> 
 
 
 def test_memory_and_swap_limit(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Cgroup v1's limit for memory plus swap is in the record."""
+    """The record has cgroup v1's limit for memory plus swap."""
     if cgroup.hierarchy.version == 2:
         not_applicable("cgroup v2 has no limit for memory plus swap")
     group = cgroup.child("memsw", 16)

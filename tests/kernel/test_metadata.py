@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names from a runtime's files: in time, though the files are gone, hostile, or on a disk that does not answer."""
+"""Names from a runtime's files: in time, although the files are removed, hostile, or on a disk that hangs."""
 
 import ctypes
 import json
@@ -21,13 +21,13 @@ from tests.harness.reads import Reads
 from .conftest import Eat, MakeDaemon
 
 IN_TIME_S = TIMEOUT_SCALE * (10.0 if IN_VM else 1.0)
-"""A record is written so soon after its kill, whatever the files are like."""
+"""Upper bound for a record after its kill, whatever the files contain."""
 SECRETS = ["--password=hunter2", "--user=me", "postgres://me:hunter2@db/shop", "order-4711"]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Docker:
-    """A folder like Docker's, and the tracer that knows of it."""
+    """A directory as Docker's, and a daemon that reads it."""
 
     def __init__(self, root: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> None:
         self.root = root
@@ -42,9 +42,9 @@ class Docker:
         return self.daemon
 
     def create(self, name: str = "web", *, is_watched: bool = False) -> tuple[Path, Cgroup]:
-        """A container that does not run yet: its file, and its cgroup, which Docker makes later.
+        """Create a container: its file, then its cgroup, in Docker's order.
 
-        With ``is_watched`` the ``reads`` of the file are seen, the one when the cgroup is made, too.
+        With ``is_watched``, ``reads`` notices reads of the file from before the cgroup is made.
         """
         container_id = secrets.token_hex(32)
         file = self.root / "containers" / container_id / "config.v2.json"
@@ -61,7 +61,7 @@ def docker(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> Docker:
 
 
 def kill(daemon: Daemon, eat: Eat, group: Cgroup, extra: Sequence[str] = ()) -> tuple[Record, float]:
-    """The record of a kill in this cgroup, and how long after the victim's end it was there, in seconds."""
+    """The record of a kill in this cgroup, and its delay after the victim's exit, in seconds."""
     eater = eat(16, group, extra=extra).die()
     ended = time.monotonic()
     for _ in attempts():
@@ -72,7 +72,7 @@ def kill(daemon: Daemon, eat: Eat, group: Cgroup, extra: Sequence[str] = ()) -> 
 
 
 def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
-    """Files that are gone before the kill have been read: the container's cgroup was seen when it was made."""
+    """Files removed before the kill have been read, when the container's cgroup was made."""
     daemon = docker.start()
     for number in range(5 if IN_VM else 20):
         file, group = docker.create(f"web-{number}", is_watched=True)
@@ -84,7 +84,7 @@ def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
 
 
 def test_read_at_start(docker: Docker, eat: Eat) -> None:
-    """So have those of containers that were there before the tracer."""
+    """Files of containers older than the daemon have been read at its start."""
     file, group = docker.create(is_watched=True)
     daemon = docker.start()
     docker.reads.wait()
@@ -104,7 +104,7 @@ def test_read_at_start(docker: Docker, eat: Eat) -> None:
 def test_secrets(
     arguments: list[str], expected: list[str] | None, make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat
 ) -> None:
-    """Passwords stay out of the stream, and so does what somebody's own expression finds."""
+    """Passwords, and matches of the operator's expressions, are redacted."""
     daemon = make_daemon(arguments=arguments)
     daemon.wait_ready()
     record, _ = kill(daemon, eat, cgroup.child("limit", 8), SECRETS)
@@ -133,14 +133,14 @@ def wrong(file: Path) -> None:
 
 
 def test_hostile_files(docker: Docker, eat: Eat) -> None:
-    """They cost the name, are counted, and hold nothing up."""
+    """The record lacks the name, the error is counted, and nothing is delayed."""
     daemon = docker.start()
     groups = []
     for spoil in (huge, fifo, link, wrong):
         file, group = docker.create()
         spoil(file)
         groups.append(group)
-    time.sleep(2.1)  # what was read before it was spoiled is no longer taken for what the files say
+    time.sleep(2.1)  # until the metadata read before the damage expires
     for group in groups:
         record, late_s = kill(daemon, eat, group)
         assert record["container"]["id"] == group.path.name
@@ -149,7 +149,7 @@ def test_hostile_files(docker: Docker, eat: Eat) -> None:
 
 
 def test_folder_replaced(docker: Docker, eat: Eat) -> None:
-    """What is in the folder now counts, whichever folder that is."""
+    """After the directory is replaced, the new one is read."""
     daemon = docker.start()
     file, group = docker.create()
     shutil.move(docker.root, docker.root.parent / "old")
@@ -161,9 +161,9 @@ def test_folder_replaced(docker: Docker, eat: Eat) -> None:
 
 @pytest.fixture
 def dead_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system whose server never answers."""
+    """A file system whose server never answers requests."""
     if IN_VM:
-        not_applicable("the guests' kernels have FUSE as a module, which they lack")
+        not_applicable("the guests lack the FUSE module")
     require(os.path.exists("/dev/fuse"), "/dev/fuse")
     where = tmp_path / "docker"
     where.mkdir()
@@ -172,12 +172,12 @@ def dead_disk(tmp_path: Path) -> Iterator[Path]:
     if _LIBC.mount(b"dead", os.fsencode(where), b"fuse", 0, options.encode()):
         raise OSError(ctypes.get_errno(), "mount")
     yield where
-    os.close(server)  # who waits for an answer gets an error now
+    os.close(server)  # waiting readers get an error now
     _LIBC.umount2(os.fsencode(where), 2)  # MNT_DETACH
 
 
 def test_disk_that_hangs(dead_disk: Path, tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """Records wait for it a moment each, later not at all; the tracer stops in order."""
+    """Records wait briefly for the hung disk, later not at all; the daemon stops cleanly."""
     daemon = make_daemon(arguments=["--runtime-root", f"docker={dead_disk}"])
     daemon.wait_ready()
     group = cgroup.child("docker").child(secrets.token_hex(32), 8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a container chooses: whatever bytes they are, a record stays one line of valid JSON and tells them."""
+"""Hostile names chosen by a container: the record is still one line of valid JSON that has them."""
 
 import pytest
 
@@ -33,7 +33,7 @@ COMMS = [
 
 @pytest.mark.parametrize("comm", COMMS, ids=repr)
 def test_process_name(watch: Watch, cgroup: Cgroup, eat: Eat, comm: bytes) -> None:
-    """Process names hold any bytes, cut to 15 by the kernel."""
+    """Process names may have any bytes; the kernel cuts them to 15."""
     record = watch.kill(eat(16, cgroup.child("limit", 8), comm=comm).die())
     assert as_text(comm[:15]) == record["victim"]["comm"] == record["trigger"]["comm"]
 
@@ -56,7 +56,7 @@ CGROUPS = [
 
 @pytest.mark.parametrize("name", CGROUPS, ids=lambda name: repr(name[:30]))
 def test_cgroup_name(watch: Watch, cgroup: Cgroup, eat: Eat, name: bytes) -> None:
-    """Cgroup names hold anything but a slash, a newline and NUL."""
+    """Cgroup names may have any bytes but slash, newline and NUL."""
     parent = cgroup.child(name, 8)
     child = parent.child(name)
     assert f"{cgroup.name}/{as_text(name)}/{as_text(name)}" == child.name
@@ -67,7 +67,7 @@ def test_cgroup_name(watch: Watch, cgroup: Cgroup, eat: Eat, name: bytes) -> Non
 
 
 def eat_inside(eat: Eat, group: Cgroup) -> Eater:
-    """An eater in a cgroup whose long name is not in its command line."""
+    """Run an eater in a cgroup without the cgroup's long name in its command line."""
     eater = eat(16, gate=True)
     eater.start()
     group.write("cgroup.procs", eater.pid)
@@ -76,14 +76,14 @@ def eat_inside(eat: Eat, group: Cgroup) -> Eater:
 
 
 def deep(cgroup: Cgroup, levels: int) -> Cgroup:
-    """A cgroup below so many others whose names are 200 bytes long."""
+    """A cgroup this many levels down, with names of 200 bytes."""
     for level in range(levels):
         cgroup = cgroup.child(f"{level:03}" * 66 + "xx")
     return cgroup
 
 
 def test_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A path longer than a line of the kernel log is in the record, all of it."""
+    """A path longer than a line of the kernel log is complete in the record."""
     limit = deep(cgroup, 5)
     limit.limit(8 << 20)
     child = limit.child("child")
@@ -95,7 +95,7 @@ def test_long_path(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """A path too long for a line of 8 KiB is cut, and the record says so."""
+    """A path too long for a line of 8 KiB is cut and listed in ``truncated``."""
     group = deep(cgroup, 17)
     group.limit(8 << 20)
     assert len(group.name) > 3400
@@ -103,7 +103,7 @@ def test_very_long_path(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -
     for path in ("limit.cgroup", "victim.cgroup", "trigger.cgroup"):
         part, field = path.split(".")
         if not kprobes and record[part] is None:
-            continue  # the kernel log, where such a kernel names limit and trigger, cuts lines near 1 KiB
+            continue  # from the kernel log, whose lines are cut near 1 KiB
         assert (group.name == record[part][field]) != (path in record["truncated"]), path
     if kprobes:
         assert record["truncated"]
@@ -120,7 +120,7 @@ ARGUMENTS: list[list[bytes]] = [
 
 @pytest.mark.parametrize("extra", ARGUMENTS, ids=repr)
 def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, extra: list[bytes]) -> None:
-    """Arguments hold any bytes, or none."""
+    """Arguments may have any bytes, or none."""
     eater = eat(16, cgroup.child("limit", 8), extra=extra).die()
     record = watch.kill(eater)
     assert eater.command_line == record["victim"]["cmdline"]
@@ -129,7 +129,7 @@ def test_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, extra: list[bytes]
 
 @pytest.mark.parametrize("length", [4096, 100_000])
 def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) -> None:
-    """A long command line keeps its beginning, and the record says that it was cut."""
+    """A long command line keeps its beginning, and is listed in ``truncated``."""
     eater = eat(16, cgroup.child("limit", 8), extra=["x" * length]).die()
     record = watch.kill(eater)
     *whole, cut = record["victim"]["cmdline"]
@@ -141,7 +141,7 @@ def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) 
 
 
 def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """So does one of very many arguments."""
+    """A command line of many arguments keeps its beginning."""
     eater = eat(16, cgroup.child("limit", 8), extra=[f"{n:05}" for n in range(5000)]).die()
     record = watch.kill(eater)
     cmdline = record["victim"]["cmdline"]
@@ -151,7 +151,7 @@ def test_many_arguments(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_everything_at_once(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
-    """The worst of all names together leaves the line whole, and the next record unharmed."""
+    """All hostile names together: the line is valid, and so is the next record."""
     group = cgroup
     for level in range(8):
         group = group.child(bytes([level + 1]) + b'"\\\xff\x1b' * 50)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""network.py in namespaces that are real; the oracle is iproute2."""
+"""tracer/identity/network.py in real network namespaces; the oracle is iproute2."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ from .conftest import Eat, MakeDaemon
 MakeNetns = Callable[..., str]
 HANDLES = Path("/run/netns")
 NUMBERS = itertools.count(1)
-"""A name is not free again at once: namespaces are taken down in the background."""
+"""Names are not reused, because the kernel removes namespaces in the background."""
 
 
 @pytest.fixture(autouse=True)
 def _here() -> None:
     if IN_VM:
-        not_applicable("what is read of a network namespace has nothing to do with the OOM path of a kernel")
+        not_applicable("does not depend on the kernel's OOM path")
 
 
 def ip(*arguments: str | bytes) -> str:
@@ -47,11 +47,11 @@ def inode(path: str | Path) -> int:
 
 
 def settled(netns: str) -> bool:
-    """No address changes its state by itself any more."""
+    """Duplicate address detection is over."""
     return "tentative" not in ip("-n", netns, "addr")
 
 
-def told_by_ip(netns: str) -> list[dict[str, Any]]:
+def interfaces_by_ip(netns: str) -> list[dict[str, Any]]:
     return [
         {
             "name": link["ifname"],
@@ -70,7 +70,7 @@ def tools() -> None:
 
 @pytest.fixture(name="netns")
 def make_netns(request: pytest.FixtureRequest) -> Iterator[MakeNetns]:
-    """Makes namespaces with a veth pair each; its outer end shows whether the namespace lives."""
+    """Makes namespaces, each with a veth pair whose outer end exists as long as the namespace does."""
     made: list[str] = []
 
     def make(*addresses: str, inner: str = "eth0") -> str:
@@ -107,10 +107,10 @@ def process_in(netns: str) -> Iterator[int]:
 
 
 def test_addresses(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """What iproute2 shows, of IPv4 and IPv6, by handle and by process."""
+    """IPv4 and IPv6 addresses as iproute2 shows them, by handle and by process."""
     name = netns("172.30.0.2/16", "10.1.2.3/32", "2001:db8::7/64")
     wait_until("addresses are settled", lambda: settled(name))
-    expected = told_by_ip(name)
+    expected = interfaces_by_ip(name)
     assert len(expected[0]["ip_addresses"]) == 4
     number = inode(HANDLES / name)
     assert namespaces.snapshot(str(HANDLES / name)) == number
@@ -120,22 +120,22 @@ def test_addresses(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
 
 
 def test_another_address(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Learned again, the new addresses count; a point-to-point address is one's own, not the other end's."""
+    """A second read gets new addresses; of a point-to-point link the local address, not the peer's."""
     name = netns("172.30.0.2/16")
     namespaces.snapshot(str(HANDLES / name))
     ip("-n", name, "addr", "add", "10.0.0.1", "peer", "10.0.0.2/30", "dev", "eth0")
     wait_until("addresses are settled", lambda: settled(name))
     number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
-    assert namespaces.look_up(number) == told_by_ip(name)
-    assert "10.0.0.1/30" in told_by_ip(name)[0]["ip_addresses"]
+    assert namespaces.look_up(number) == interfaces_by_ip(name)
+    assert "10.0.0.1/30" in interfaces_by_ip(name)[0]["ip_addresses"]
 
 
 def test_looked_for(netns: MakeNetns) -> None:
-    """What was never learned is found by its mounted handle, and without one by a process in it."""
+    """An unknown namespace is found by its mounted handle, or else by a process in it."""
     name = netns("172.30.0.2/16")
     wait_until("addresses are settled", lambda: settled(name))
-    number, expected = inode(HANDLES / name), told_by_ip(name)
+    number, expected = inode(HANDLES / name), interfaces_by_ip(name)
     assert NetworkNamespaces().look_up(number) == expected
     with process_in(name) as pid:
         ip("netns", "del", name)
@@ -144,7 +144,7 @@ def test_looked_for(netns: MakeNetns) -> None:
 
 
 def test_only_loopback(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Nothing but loopback is no interface; made later, they are found."""
+    """A namespace with loopback only has no interfaces; later ones are found."""
     name = netns()
     number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
@@ -157,7 +157,7 @@ def test_only_loopback(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
 
 @pytest.mark.parametrize("inner", [b"\xff\xfe\x1b[0m", "é\u202e".encode(), b'a"\\b', b"x" * 15])
 def test_name(namespaces: NetworkNamespaces, netns: MakeNetns, inner: bytes) -> None:
-    """A container gives any name to its interface."""
+    """A container can give its interface any name."""
     name = netns()
     ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", name)
     number = namespaces.snapshot(str(HANDLES / name))
@@ -166,7 +166,7 @@ def test_name(namespaces: NetworkNamespaces, netns: MakeNetns, inner: bytes) -> 
 
 
 def test_many(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Of very many interfaces and addresses the first are told."""
+    """The number of interfaces and addresses is limited."""
     name = netns(*(f"172.30.0.{last}/16" for last in range(1, 40)))
     for number in range(40):
         ip("-n", name, "link", "add", f"a{number}", "type", "veth", "peer", "name", f"b{number}")
@@ -178,7 +178,7 @@ def test_many(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
 
 
 def test_dead_namespace(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Nothing keeps a namespace alive; it is remembered for those who know its cookie."""
+    """The cache keeps no namespace alive; a dead namespace is found by its cookie only."""
     name = netns("172.30.0.2/16")
     number = namespaces.snapshot(str(HANDLES / name))
     assert number is not None
@@ -193,22 +193,22 @@ def test_dead_namespace(namespaces: NetworkNamespaces, netns: MakeNetns) -> None
 
 @pytest.mark.parametrize("handle", ["/run/netns/none", "/proc/self/ns/mnt", "/dev/null", "/etc", "", 1 << 30])
 def test_no_namespace(namespaces: NetworkNamespaces, handle: str | int) -> None:
-    """What is no network namespace, or gone, teaches nothing."""
+    """A handle that is missing or not a network namespace yields None."""
     assert namespaces.snapshot(handle) is None
 
 
 def test_stays_outside(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Whoever asks stays where he is."""
+    """The caller does not change its namespace."""
     before = inode("/proc/thread-self/ns/net")
     tasks = set(os.listdir("/proc/self/task"))
     assert namespaces.snapshot(str(HANDLES / netns("172.30.0.2/16"))) is not None
-    # A thread that an earlier test left may end meanwhile, too.
+    # A thread of an earlier test may end meanwhile, too.
     wait_until("its thread has ended", lambda: tasks.issuperset(os.listdir("/proc/self/task")))
     assert {before} == {inode(f"/proc/self/task/{task}/ns/net") for task in os.listdir("/proc/self/task")}
 
 
 def test_busy_kernel(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that the kernel keeps waiting delays nobody for long, and no second one joins it."""
+    """A thread that blocks in the kernel delays callers briefly, and no second thread is started."""
     handle = str(HANDLES / netns("172.30.0.2/16"))
     released = threading.Event()
     real = namespaces._read
@@ -220,13 +220,13 @@ def test_busy_kernel(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatc
     assert namespaces.snapshot(handle) is None
     assert threading.active_count() == threads
     released.set()
-    wait_until("it left", lambda: threading.active_count() < threads)
+    wait_until("the thread has ended", lambda: threading.active_count() < threads)
     monkeypatch.undo()
     assert namespaces.snapshot(handle) is not None
 
 
 def test_dear(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes long to read does not keep others waiting at each of its kills: what was read before is told."""
+    """A namespace that is slow to read is not read at each kill: the earlier result is used."""
     number = inode(HANDLES / netns("172.30.0.2/16"))
     real, wait_s = namespaces._read, 0.1
 
@@ -245,17 +245,17 @@ def test_dear(namespaces: NetworkNamespaces, netns: MakeNetns, monkeypatch: pyte
     assert time.monotonic() - began_s < wait_s, "it was read again"
     assert len(namespaces._not_before_s) == 1
     monkeypatch.undo()
-    namespaces._not_before_s[number] = 0.0  # its time is over
+    namespaces._not_before_s[number] = 0.0  # the pause is over
     assert namespaces.look_up(number, cookie=cookie) == found
-    assert not namespaces._not_before_s, "it is as quick as others again"
+    assert not namespaces._not_before_s, "it is quick again"
 
 
 @pytest.mark.parametrize("told_by", ["handle", "memory"])
 def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_daemon: MakeDaemon) -> None:
-    """A container's only process is killed: its network is told though with it the last way into it is gone."""
+    """A container's only process is killed: its network is recorded, although the namespace is gone with it."""
     name = netns("172.30.0.2/16", "2001:db8::7/64")
     wait_until("addresses are settled", lambda: settled(name))
-    expected, number = told_by_ip(name), inode(HANDLES / name)
+    expected, number = interfaces_by_ip(name), inode(HANDLES / name)
     daemon = make_daemon(arguments=["--network"])
     daemon.wait_ready()
     group = cgroup.child("docker").child(secrets.token_hex(32), 8)
@@ -264,7 +264,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
     if told_by == "memory":
         time.sleep(2 * interface_cache.VISIT_DELAYS_S[1])
         ip("netns", "del", name)
-        daemon.process.send_signal(signal.SIGSTOP)  # or it reads while the victim dies
+        daemon.process.send_signal(signal.SIGSTOP)  # or it could read the namespace while the victim dies
     victim.go()
     victim.die()
     daemon.process.send_signal(signal.SIGCONT)
@@ -278,7 +278,7 @@ def test_victim(told_by: str, netns: MakeNetns, cgroup: Cgroup, eat: Eat, make_d
 
 
 def test_thousand(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
-    """Neither descriptors nor threads nor namespaces nor memory stay behind."""
+    """1,000 reads leak no descriptors, threads, namespaces or memory."""
 
     def held() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
@@ -288,11 +288,11 @@ def test_thousand(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
 
     names = [netns("172.30.0.2/16", "2001:db8::7/64") for _ in range(4)]
     before = held()
-    for _ in range(200):  # until the heap has its size
+    for _ in range(200):  # let the heap grow to its size
         namespaces.snapshot(str(HANDLES / names[0]))
     size = rss()
     learned = [namespaces.snapshot(str(HANDLES / names[number % 4])) for number in range(1000)]
-    assert learned.count(None) <= 10  # on a busy machine a few are late
+    assert learned.count(None) <= 10  # on a busy machine a few time out
     wait_until("the last thread ended", lambda: held() == before)
     assert rss() - size < 2 << 20
     for name in names:
@@ -301,7 +301,7 @@ def test_thousand(namespaces: NetworkNamespaces, netns: MakeNetns) -> None:
 
 
 def test_weight() -> None:
-    """The daemon's size with and without: pyroute2 as a whole would add 20 MB."""
+    """Memory that reading networks adds to the daemon; all of pyroute2 would add 20 MB."""
     program = """
 import ctypes, gc, sys
 def rss():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs on file systems that are full, frozen or somebody else's, which needs root to make."""
+"""Outputs on file systems that are full, frozen or owned by another user; making them needs root."""
 
 import os
 import subprocess
@@ -23,15 +23,15 @@ SMALL_BYTES = 128 << 10
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 128 KiB."""
+    """A file system of 128 KiB."""
     yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "small")
 
 
 @pytest.fixture
 def freezable(tmp_path: Path) -> Iterator[Path]:
-    """A disk that can be frozen: who writes to it hangs in write(2), as on a dead NFS server."""
+    """A file system that can be frozen: write(2) then hangs, as on a dead NFS server."""
     if IN_VM:
-        not_applicable("the guest makes no file systems")
+        not_applicable("the guest has no mkfs")
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(16 << 20)
@@ -46,7 +46,7 @@ def put(output: Output, first: int, end: int) -> None:
 
 
 def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Records wait in the spool, on another disk, until there is room; the file has each once, and two lines tell."""
+    """Records wait in the spool, on another disk, until there is room; the file has each once; two warnings."""
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 10)
@@ -88,7 +88,7 @@ def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
-    """What one run could not write the next one writes, in order: half of a line included."""
+    """Lines that one daemon could not write are written by the next, in order, a partial line included."""
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
     put(output, 0, 200)
@@ -103,7 +103,7 @@ def test_restart_on_a_full_disk(small: Path, tmp_path: Path) -> None:
 
 
 def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
-    """A write(2) that hangs holds up its own thread alone; what it hung with is in the file once, or twice."""
+    """A write(2) that hangs blocks its own thread only; its lines are in the file once or twice."""
     path, uri = freezable / "x", f"file:{freezable}/x"
     other = Output(open_uri(f"file:{tmp_path}/other"), None)
     output = Output(open_uri(uri), Spool(f"{tmp_path}/state", uri))
@@ -136,7 +136,7 @@ def test_frozen_disk(freezable: Path, tmp_path: Path) -> None:
 
 
 class Taker(RemoteSink):
-    """Takes everything, or nothing."""
+    """Takes all lines, or none."""
 
     uri = "http://taker"
     batch_lines = 10
@@ -156,7 +156,7 @@ class Taker(RemoteSink):
 
 
 def test_drained_from_a_frozen_disk(freezable: Path) -> None:
-    """While the spool's disk hangs new lines are delivered all the same; nothing of what is in it is lost."""
+    """While the spool's disk hangs, new lines are delivered; nothing in the spool is lost."""
     sink = Taker()
     output = Output(sink, Spool(str(freezable), sink.uri))
     put(output, 0, 2500)  # more than a segment, which is synced
@@ -165,12 +165,12 @@ def test_drained_from_a_frozen_disk(freezable: Path) -> None:
     try:
         sink.takes = True
         output.reopen()
-        wait_until("it drains", lambda: sink.taken)
+        wait_until("the spool drains", lambda: sink.taken)
         time.sleep(0.5)
         for number in range(2500, 2520):
             put(output, number, number + 1)
             time.sleep(0.05)
-        wait_until("the new ones", lambda: set(numbers(b"".join(sink.taken))) >= set(range(2500, 2520)), 5)
+        wait_until("the new lines", lambda: set(numbers(b"".join(sink.taken))) >= set(range(2500, 2520)), 5)
         began_s = time.monotonic()
         output.close(1)
         assert time.monotonic() - began_s < 5
@@ -178,14 +178,14 @@ def test_drained_from_a_frozen_disk(freezable: Path) -> None:
         subprocess.run(["fsfreeze", "--unfreeze", str(freezable)], check=True)
     wait_until("the spool is closed", lambda: output._lines._disk.wait_idle())
     later = Output(sink, Spool(str(freezable), sink.uri))
-    wait_until("the rest", lambda: later.waiting == (0, 0))
+    wait_until("the rest of the spool", lambda: later.waiting == (0, 0))
     later.close(1)
     assert sorted(set(numbers(b"".join(sink.taken)))) == list(range(2520))
 
 
 @pytest.mark.parametrize("passes", [True, False])
 def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a disk answers EIO nothing is lost; of what it never reads again each line is counted."""
+    """While a disk returns EIO nothing is lost; lines that stay unreadable are counted."""
     spool = Spool(str(freezable), "stdout")
     for number in range(3000):
         assert spool.append(record(number, 1000))
@@ -198,7 +198,7 @@ def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypa
     os.close(descriptor)
     image = tmp_path / "image"
     content = image.read_bytes()
-    os.truncate(image, content.index(record(first_lost, 1000)))  # what its file lacks the loop device cannot read
+    os.truncate(image, content.index(record(first_lost, 1000)))  # reads beyond its end fail
     delivered: list[int] = []
 
     def deliver() -> None:
@@ -222,7 +222,7 @@ def test_unreadable_disk(freezable: Path, tmp_path: Path, passes: bool, monkeypa
 
 
 def test_folder_of_another_user(tmp_path: Path) -> None:
-    """Who owns the folder decides what is in it: somebody else's is refused."""
+    """A state directory owned by another user is refused."""
     os.chown(tmp_path, 0, 0)
     spool = Spool(f"{tmp_path}/state", "stdout")
     spool.close()

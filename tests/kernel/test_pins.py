@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captures that go on in the kernel while no tracer runs, and what the next one makes of them."""
+"""Pinned captures: they continue in the kernel while no daemon runs, and the next daemon adopts or replaces them."""
 
 import ctypes
 import os
@@ -43,17 +43,17 @@ Kill = Callable[[], Eater]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for pins, not there yet."""
+    """A directory for pins, not created yet."""
     path, links = BPFFS / f"oomtrace-test-{os.getpid()}", ids("link")
     yield path
     if path.exists():
         shutil.rmtree(path)
-    wait_until("the links are gone, as the kernel frees them later", lambda: ids("link") <= links)
+    wait_until("the kernel has freed the links", lambda: ids("link") <= links)
 
 
 @pytest.fixture
 def pins(folder: Path) -> Path:
-    """The same, where the kernel can pin all that there is to pin."""
+    """The same, on kernels that can pin kprobes."""
     if not PINNABLE:
         not_applicable("this kernel cannot pin kprobes")
     return folder
@@ -61,14 +61,14 @@ def pins(folder: Path) -> Path:
 
 @pytest.fixture
 def any_engine() -> None:
-    """For what is the same with either engine: there bcc takes a minute for each start."""
+    """Skip with bcc in a VM, where each start takes a minute, what does not depend on the engine."""
     if IN_VM and ENGINE == "bcc":
-        not_applicable("the same with engine core, which starts sooner")
+        not_applicable("does not depend on the engine; tested with engine core")
 
 
 @pytest.fixture
 def start(make_daemon: MakeDaemon, folder: Path) -> Start:
-    """Starts a tracer with these pins, and waits until it is attached."""
+    """Starts a daemon with these pins, and waits until it is attached."""
 
     def make(root: Path = ROOT) -> Daemon:
         daemon = make_daemon(pins=folder, root=root)
@@ -83,11 +83,11 @@ def kill(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> Iterator[Kill]:
     """Makes an OOM kill."""
     group = cgroup.child("limit", 8)
     yield lambda: eat(16, group).die()
-    kernel_log.poll()  # for other tests: it would overwrite what nobody reads
+    kernel_log.poll()  # the kernel overwrites what later tests do not read in time
 
 
 def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
-    """The records of these kills, one each, as soon as they are there."""
+    """Wait for one record of each of these kills."""
     found: list[Record] = []
     for _ in attempts():
         found = [record for record in daemon.of_type("oom_kill") if record["victim"]["pid"] in pids]
@@ -98,12 +98,12 @@ def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
 
 
 def captures(path: Path) -> list[Path]:
-    """Their folders; each has maps beside it."""
+    """The directories of pinned captures; the pins of further maps lie beside them."""
     return sorted(each for each in path.iterdir() if each.is_dir()) if path.exists() else []
 
 
 def ids(kind: str) -> set[int]:
-    """The numbers of all links, or programs, that the kernel has."""
+    """The ids of all BPF links, or programs, in the kernel."""
     following = getattr(libbpf.library(), f"bpf_{kind}_get_next_id")
     following.argtypes = [ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)]
     found: set[int] = set()
@@ -119,7 +119,7 @@ def detach(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def other_version(folder: Path, file: str, old: str, new: str) -> Path:
-    """A copy of the tracer that differs in one place."""
+    """A copy of the source tree in which ``old`` is replaced in one file."""
     root = folder / "other"
     for part in ("tracer", "bpf"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -131,7 +131,7 @@ def other_version(folder: Path, file: str, old: str, new: str) -> Path:
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals) -> None:
-    """Kills made while no tracer runs are in the records of the next one, once, with their own time."""
+    """The next daemon records each kill made while none runs, once, with the time of the kill."""
     daemon = start()
     assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (True, False)
     before = kill()
@@ -148,7 +148,7 @@ def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals
     for record, eater, since, until in zip(missed, eaters, moments, moments[1:], strict=False):
         assert record["victim"]["pid"] == eater.pid
         assert since - 0.02 < datetime.fromisoformat(record["time"][:26] + "+00:00").timestamp() < until
-        assert record["victim"]["cmdline"], "its command line was kept, too"
+        assert record["victim"]["cmdline"], "its command line was captured"
     after = kill()
     kills_of(adopter, after.pid)
     adopter.stop()
@@ -158,7 +158,7 @@ def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals
 
 
 def test_adoption(pins: Path, start: Start) -> None:
-    """Nothing is loaded or attached a second time, which makes the start quicker."""
+    """An adopting daemon loads and attaches nothing again."""
     daemon = start()
     links, programs = ids("link"), ids("prog")
     (capture,) = captures(pins)
@@ -174,7 +174,7 @@ def test_adoption(pins: Path, start: Start) -> None:
 
 @pytest.mark.usefixtures("any_engine")
 def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: Kill, tmp_path: Path) -> None:
-    """It is told that there is one, and leaves that one alone."""
+    """A second daemon with the same pins exits with an error and does not disturb the first."""
     first = start()
     second = make_daemon(tmp_path / "second.json", pins=pins)
     assert second.process.wait(TIMEOUT_S) == 1
@@ -187,7 +187,7 @@ def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: 
 
 
 def test_detach(pins: Path, start: Start, kill: Kill) -> None:
-    """Afterwards nothing is attached any more, nothing is pinned, and nobody sees what happens."""
+    """Detach removes links and pins; a kill after it is not captured."""
     links = ids("link")
     daemon = start()
     (capture,) = captures(pins)
@@ -224,7 +224,7 @@ def test_detach(pins: Path, start: Start, kill: Kill) -> None:
     ],
 )
 def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], None], readable: bool) -> None:
-    """What is not whole is told and removed; what it had seen is kept if it can be."""
+    """A damaged capture is reported and removed; its events are read if its maps are readable."""
     links = ids("link")
     daemon = start()
     (capture,) = captures(pins)
@@ -234,7 +234,7 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     damage(capture)
     daemon = start()
     assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (True, False)
-    wait_until("only the new one is left", lambda: captures(pins) == [capture])
+    wait_until("only the new capture is left", lambda: captures(pins) == [capture])
     kills_of(daemon, *([missed.pid] if readable else []), kill().pid)
     told = daemon.stderr()
     assert told.count(f"oomtrace: the capture pinned in {capture}") == 1, told
@@ -247,7 +247,7 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
 
 @pytest.mark.usefixtures("any_engine")
 def test_what_belongs_to_others(pins: Path, start: Start) -> None:
-    """Whatever else lies in the folder stays there."""
+    """Other files in the directory of pins are left alone."""
     (pins / "somebody's").mkdir(parents=True, mode=0o700)
     pins.chmod(0o700)
     start().stop()
@@ -259,7 +259,7 @@ def test_what_belongs_to_others(pins: Path, start: Start) -> None:
 def test_other_programs(
     pins: Path, start: Start, kill: Kill, cgroup: Cgroup, eat: Eat, kernel_log: KernelLog, tmp_path: Path
 ) -> None:
-    """An upgrade: what the old programs saw is read, new ones take their place, and no kill is lost in between."""
+    """An upgrade: events of the old programs are read, new programs replace them, and no kill is lost in between."""
     old = start(other_version(tmp_path, "tracer/__init__.py", '__version__ = "', '__version__ = "0.'))
     (capture,) = captures(pins)
     links = len(ids("link"))
@@ -281,7 +281,7 @@ def test_other_programs(
 
 @pytest.mark.usefixtures("any_engine")
 def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
-    """A capture that was ended and not read is read by the next tracer, even by one of its own version."""
+    """A capture that was ended but not read is read by the next daemon, also by one of the same version."""
     start().stop()
     missed = kill()
     ending = f"from tracer.capture.pins import Pins; print(Pins({str(pins)!r}).end_others('')[0].folder)"
@@ -295,7 +295,7 @@ def test_interrupted_upgrade(pins: Path, start: Start, kill: Kill, tmp_path: Pat
 
 @pytest.mark.usefixtures("any_engine")
 def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
-    """Events that cannot be understood are counted as lost, and new programs take over."""
+    """Events of an unknown layout are counted as lost, and new programs take over."""
     old = start(other_version(tmp_path, "tracer/capture/wire.py", "EVENT_LAYOUT = ", "EVENT_LAYOUT = 99"))
     old.stop()
     kill()
@@ -310,7 +310,7 @@ def test_other_layout(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("any_engine")
 def test_earlier_capture(pins: Path, start: Start, kill: Kill, tmp_path: Path) -> None:
-    """A capture of an earlier version, which has no maps beside its folder, is read."""
+    """A capture of an earlier version, without maps beside its directory, is read."""
     old = start(other_version(tmp_path, "tracer/__init__.py", '__version__ = "', '__version__ = "0.'))
     (capture,) = captures(pins)
     old.stop()
@@ -329,7 +329,7 @@ def test_earlier_capture(pins: Path, start: Start, kill: Kill, tmp_path: Path) -
 
 @pytest.mark.usefixtures("any_engine")
 def test_earlier_version(pins: Path, start: Start, kill: Kill) -> None:
-    """An earlier version can end and remove a capture of this one; what it leaves is removed by the next start."""
+    """An earlier version can end and remove a capture of this version; the next start removes what it leaves behind."""
     start().stop()
     program = f"""
 from tracer.capture import pins, programs
@@ -351,7 +351,7 @@ ended.remove()
 
 
 def test_detach_without_privileges(pins: Path, shared_daemon: SharedDaemon) -> None:
-    """A tracer that has given up what only attaching needs can still end its capture."""
+    """A daemon that has dropped the capabilities for attaching can still detach its capture."""
     shared_daemon.stop()
     links = ids("link")
     program = f"""
@@ -385,7 +385,7 @@ input()
 @pytest.mark.usefixtures("any_engine")
 @pytest.mark.parametrize("where", ["no bpffs", "no parent", "dot"])
 def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Path, where: str) -> None:
-    """One line says why; kills are recorded as ever, and nothing is left behind."""
+    """One line says why nothing is pinned; kills are recorded, and nothing is left behind."""
     folders = {"no bpffs": tmp_path / "pins", "no parent": BPFFS / "none" / "pins", "dot": BPFFS / "oomtrace.test"}
     path = folders[where]
     links, entries = ids("link"), os.listdir(BPFFS)
@@ -401,9 +401,9 @@ def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Pa
 
 
 def test_kprobes_cannot_be_pinned(folder: Path, start: Start, kill: Kill) -> None:
-    """Before Linux 5.15 nothing is pinned, which is told; the tracepoints alone would not show as much."""
+    """Before Linux 5.15 nothing is pinned, with a warning: tracepoints without kprobes would capture less."""
     if PINNABLE:
-        not_applicable("this kernel can pin all that there is")
+        not_applicable("this kernel can pin kprobes")
     daemon = start()
     assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (False, False)
     assert daemon.stderr().count("cannot pin a kprobe") == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nobody on the host holds the tracer up: what is read of others hangs for ever, and kills of others are recorded."""
+"""The daemon is not blocked by what it reads: kills are recorded while reads of processes and files hang for ever."""
 
 import json
 import os
@@ -34,10 +34,10 @@ from tracer.records.host import read_boot_id
 from .conftest import Eat, MakeDaemon
 
 SOON_S = TIMEOUT_SCALE * (10.0 if IN_VM else 1.0)
-"""A kill is recorded so soon, whatever hangs."""
+"""Upper bound for a kill to be recorded, whatever hangs."""
 SILENT = "127.0.0.253"
 END_S = TIMEOUT_SCALE * 5.0
-"""SIGTERM ends the tracer so soon."""
+"""Upper bound for the daemon to exit after SIGTERM."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def readers() -> Iterator[ReaderPool]:
 
 
 def kill(daemon: Daemon, eat: Eat, group: Cgroup) -> Record:
-    """The record of a kill, which is there soon."""
+    """Make a kill and wait SOON_S for its record."""
     eater = eat(16, group).die()
     for _ in attempts(SOON_S):
         for record in daemon.of_type("oom_kill"):
@@ -58,13 +58,13 @@ def kill(daemon: Daemon, eat: Eat, group: Cgroup) -> Record:
 
 
 def end(daemon: Daemon) -> None:
-    """It can be reaped soon after SIGTERM, and has written its last record."""
+    """Stop the daemon: it exits within END_S of SIGTERM, and has written its stop record."""
     assert ends_in(daemon.process, END_S) == 0
     assert daemon.records()[-1]["type"] == "stop"
 
 
 def processes_below(pid: int) -> list[int]:
-    """Those that it, and these, have started."""
+    """All descendants of a process."""
     children = [
         child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
@@ -72,7 +72,7 @@ def processes_below(pid: int) -> list[int]:
 
 
 def left_behind(pid: int) -> list[int]:
-    """Readers below it that no signal ends."""
+    """Its readers in uninterruptible sleep."""
     return [found for found in processes_below(pid) if comm(found) == "oomtrace-read" and process_state(found) == "D"]
 
 
@@ -81,7 +81,7 @@ def comm(pid: int) -> str:
 
 
 def test_stuck_before_the_start(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """A process whose command line cannot be read holds back neither the start nor the other command lines."""
+    """A process whose command line cannot be read delays neither the start nor the reading of other command lines."""
     with stuck(tmp_path / "mnt") as pid:
         early = eat(30, gate=True, life=3600, comm="early", extra=["early", "bird"])
         early.start()
@@ -92,14 +92,14 @@ def test_stuck_before_the_start(tmp_path: Path, cgroup: Cgroup, make_daemon: Mak
         cgroup.child("early", 16).write("cgroup.procs", early.pid)
         early.go()
         early.die()
-        wait_until("the early one's record", lambda: len(daemon.of_type("oom_kill")) == 2, SOON_S)
+        wait_until("the early eater's record", lambda: len(daemon.of_type("oom_kill")) == 2, SOON_S)
         assert daemon.of_type("oom_kill")[-1]["victim"]["cmdline"][-2:] == ["early", "bird"]
         assert process_state(pid) != "Z"
         end(daemon)
 
 
 def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """One that moved its command line is recorded without it; others are recorded soon, and the tracer ends."""
+    """A victim that hides its command line is recorded without it; other kills are recorded in time."""
     daemon = make_daemon()
     daemon.wait_ready()
     group = cgroup.child("both", 24)
@@ -115,7 +115,7 @@ def test_stuck_victim(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, e
 
 
 def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
-    """Neither later nor by the next run, for as long as the process is there; others are."""
+    """A stuck process is not read again, neither later nor by the next daemon; other processes are."""
     boot_id, path = read_boot_id(), str(tmp_path / "hung")
 
     def look(hung: HungSources, pid: int) -> float:
@@ -124,7 +124,7 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
         assert ProcfsReader(readers, hung).look(pid, started_ns) is None
         return time.monotonic() - began_s
 
-    readers.ask(TIMEOUT_S, procfs.read_start_ns, os.getpid())  # it is there
+    readers.ask(TIMEOUT_S, procfs.read_start_ns, os.getpid())  # the reader is started
     with stuck(tmp_path / "mnt") as pid:
         disk = DiskWorker()
         hung = HungSources(path, boot_id, disk)
@@ -133,7 +133,7 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
         assert disk.wait_idle()
         assert look(HungSources(path, boot_id, disk), pid) < LOOK_S / 2
         assert look(HungSources(path, "0" * 32, disk), pid) >= LOOK_S
-        # Others are; a reader that is new may take longer than a record waits.
+        # Other processes are read; a new reader may take longer than a record waits.
         own_ns = procfs.read_start_ns(os.getpid())
         assert own_ns is not None
         shown = readers.ask(TIMEOUT_S, procfs.read_process, os.getpid(), own_ns)
@@ -142,17 +142,17 @@ def test_stuck_is_not_asked_again(tmp_path: Path, readers: ReaderPool) -> None:
 
 
 def test_seeding_goes_round_it(tmp_path: Path, readers: ReaderPool) -> None:
-    """All command lines but those of processes that are stuck are known in a moment."""
+    """Seeding skips stuck processes: all other command lines are read at once."""
     with stuck(tmp_path / "one") as one, stuck(tmp_path / "two") as two:
         hung = HungSources()
         reader = ProcfsReader(readers, hung)
         reader.seed_cmdlines(-1)
         assert reader.is_seeded.wait(TIMEOUT_S)
-        wait_until("both are noted", lambda: hung.has_pid(one) and hung.has_pid(two))
+        wait_until("both are marked as hung", lambda: hung.has_pid(one) and hung.has_pid(two))
 
 
 def test_uninterruptible(tmp_path: Path, readers: ReaderPool) -> None:
-    """A reader that no signal ends is left behind, others read on; with too many nothing is read until they end."""
+    """A reader in uninterruptible sleep is replaced; with too many of them nothing is read until they end."""
     with ExitStack() as servers:
         ended: list[Callable[[], bool]] = []
         for number in range(GIVEN_UP_MAX):
@@ -162,16 +162,16 @@ def test_uninterruptible(tmp_path: Path, readers: ReaderPool) -> None:
                 readers.ask(TIMEOUT_SCALE, list_entries, str(folder), ".")
             assert asked.is_set()
             ended.append(hangs.value.has_ended)
-        wait_until("they wait on", lambda: len(left_behind(os.getpid())) == GIVEN_UP_MAX)
+        wait_until("all readers hang", lambda: len(left_behind(os.getpid())) == GIVEN_UP_MAX)
         assert not any(each() for each in ended)
         with pytest.raises(UnreadableError, match="readers hang"):
             readers.ask(5.0, list_entries, str(tmp_path), ".")
-    wait_until("they have ended", lambda: all(each() for each in ended))
+    wait_until("all readers have ended", lambda: all(each() for each in ended))
     assert len(readers.ask(5.0, list_entries, str(tmp_path), ".")) == GIVEN_UP_MAX
 
 
 def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """A user's file system below a runtime's folder, whose server has taken the request: no signal ends that wait."""
+    """A user's file system in a runtime's directory whose server never answers: the read cannot be interrupted."""
     with dead_server(tmp_path / "docker") as asked:
         daemon = make_daemon(arguments=["--runtime-root", f"docker={tmp_path / 'docker'}"])
         daemon.wait_ready()
@@ -179,16 +179,16 @@ def test_runtime_folder(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon,
         for _ in range(5):
             assert kill(daemon, eat, group)["container"]["name"] is None
         assert asked.is_set()
-        wait_until("it waits on", lambda: len(left_behind(daemon.process.pid)) == 1)
+        wait_until("one reader hangs", lambda: len(left_behind(daemon.process.pid)) == 1)
         end(daemon)
     assert daemon.records()[-1]["metadata_errors"] > 0
 
 
 @pytest.fixture
 def silent_resolver(tmp_path: Path) -> Iterator[list[str]]:
-    """A command that runs another one where the name server takes questions and never answers."""
+    """A command that executes another command with a name server that never answers."""
     if IN_VM:
-        not_applicable("the guest asks no name servers")
+        not_applicable("the guest uses no name server")
     config = tmp_path / "resolv.conf"
     config.write_text(f"nameserver {SILENT}\n")
     mount = f'mount --bind {config} /etc/resolv.conf && exec "$@"'
@@ -196,12 +196,12 @@ def silent_resolver(tmp_path: Path) -> Iterator[list[str]]:
         server.bind((SILENT, 53))
         yield ["unshare", "--mount", "sh", "-c", mount, "sh"]
         server.settimeout(1)
-        assert server.recv(512), "it was not asked"
+        assert server.recv(512), "the name server got no query"
 
 
 @pytest.fixture
 def stopped_server() -> Iterator[int]:
-    """Port of a process that was stopped: the kernel takes connections and data for it, as long as there is room."""
+    """Port of a stopped process: the kernel accepts connections and data for it until its buffers are full."""
     program = (
         "import os, signal, socket\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
@@ -211,7 +211,7 @@ def stopped_server() -> Iterator[int]:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        wait_until("it has stopped", lambda: process_state(server.pid) == "T")
+        wait_until("the server is stopped", lambda: process_state(server.pid) == "T")
         yield port
         server.kill()
 
@@ -219,7 +219,7 @@ def stopped_server() -> Iterator[int]:
 def test_outputs_that_hang(
     tmp_path: Path, silent_resolver: list[str], stopped_server: int, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat
 ) -> None:
-    """A full pipe, a server that was stopped, one whose name is never found: another output has each kill soon."""
+    """A full pipe, a stopped server and a name that never resolves do not delay the other output."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
@@ -236,15 +236,15 @@ def test_outputs_that_hang(
 
 
 def test_output_file_that_hangs_at_the_start(tmp_path: Path, make_daemon: MakeDaemon) -> None:
-    """It is an error, and no wait for ever."""
+    """The daemon exits with an error instead of waiting for ever."""
     with dead_server(tmp_path / "disk"):
         daemon = make_daemon(tmp_path / "records", arguments=["-o", f"file:{tmp_path}/disk/records"])
-        wait_until("it says so", lambda: "no answer in time" in daemon.stderr(), TIMEOUT_SCALE * 20)
+        wait_until("the error", lambda: "no answer in time" in daemon.stderr(), TIMEOUT_SCALE * 20)
     assert daemon.process.wait(TIMEOUT_SCALE * 10) == 1
 
 
 def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """While it is read again the capture goes on, and ends as it should; so does the process that reads it."""
+    """While reading the configuration hangs, kills are recorded, and the daemon and its reader stop in time."""
     config = tmp_path / "config.toml"
     config.write_text(f'output = "file:{tmp_path}/records.json"')
     daemon = make_daemon(arguments=["--config", str(config)])
@@ -253,16 +253,16 @@ def test_configuration_that_hangs(tmp_path: Path, cgroup: Cgroup, make_daemon: M
     os.mkfifo(config)
     before = processes_below(daemon.process.pid)
     daemon.process.send_signal(signal.SIGHUP)
-    wait_until("it is read", lambda: set(processes_below(daemon.process.pid)) - set(before))
+    wait_until("the configuration is read", lambda: set(processes_below(daemon.process.pid)) - set(before))
     reading = set(processes_below(daemon.process.pid)) - set(before)
     for name in ("one", "two"):
         kill(daemon, eat, cgroup.child(name, 8))
     end(daemon)
-    wait_until("its end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in reading))
+    wait_until("the reader's exit", lambda: not any(Path(f"/proc/{pid}").exists() for pid in reading))
 
 
 def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:
-    """What is frozen answers: the kernel does, not the processes."""
+    """A frozen process can be read: the kernel answers, not the process."""
     daemon = make_daemon()
     daemon.wait_ready()
     group = cgroup.child("frozen", 24)
@@ -275,13 +275,13 @@ def test_frozen_cgroup(cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> Non
 
 
 def readers_below(pid: int) -> list[int]:
-    """Its children may be the compiler's, too, which is gone a moment later."""
+    """Its readers; other descendants may be the compiler's, which exit a moment later."""
     return [each for each in processes_below(pid) if comm(each).startswith("oomtrace-")]
 
 
 @pytest.mark.parametrize("network", [False, True])
 def test_readers_end_with_it(make_daemon: MakeDaemon, network: bool) -> None:
-    """Also when it is killed; and they have privileges for reading alone, and none of its descriptors."""
+    """Readers exit when the daemon is killed; they have few capabilities and none of the daemon's descriptors."""
     daemon = make_daemon(arguments=["--network"] if network else [])
     daemon.wait_ready()
     wait_until("readers", lambda: len(readers_below(daemon.process.pid)) >= 2)
@@ -295,11 +295,11 @@ def test_readers_end_with_it(make_daemon: MakeDaemon, network: bool) -> None:
         assert (int(status["CapEff"], 16) | kept, status["NoNewPrivs"].strip()) == (kept, "1")
     daemon.process.kill()
     daemon.process.wait()
-    wait_until("their end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in readers))
+    wait_until("the readers' exit", lambda: not any(Path(f"/proc/{pid}").exists() for pid in readers))
 
 
 def test_top(tmp_path: Path) -> None:
-    """It shows one that is stuck without its command line, and all others with theirs."""
+    """``top`` shows a stuck process without its command line, and all others with it."""
     with stuck(tmp_path / "mnt") as pid:
         command = [sys.executable, "-m", "tracer", "top", "--json"]
         began_s = time.monotonic()
@@ -312,7 +312,7 @@ def test_top(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["why", "anything"], ["resolve", f"/docker/{'a' * 64}"], ["top", "-n", "1"]])
 def test_commands(tmp_path: Path, cgroup: Cgroup, command: list[str]) -> None:
-    """They give up a runtime's folder that hangs, say so, and end."""
+    """Commands give up on a runtime's directory that hangs, print a warning, and exit."""
     group = cgroup.child("docker").child(secrets.token_hex(32), 16)
     with dead_server(tmp_path / "docker") as asked, subprocess.Popen(["sleep", "600"]) as sleeper:
         group.write("cgroup.procs", sleeper.pid)

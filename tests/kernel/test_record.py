@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers and names of a record against what /proc said while the victim still lived."""
+"""Fields of a record compared with /proc while the victim still ran."""
 
 import os
 import re
@@ -28,10 +28,10 @@ def seconds(rfc3339: str) -> float:
 
 
 def unseen_pages() -> int:
-    """How many pages a thread may have beside the counters of its process.
+    """Pages that a thread may have mapped but not yet added to its process's counters.
 
     Until Linux kernel commit f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter") (in v6.2) a thread
-    counted up to 64 page faults for itself (TASK_RSS_EVENTS_THRESH).
+    batched up to 64 page faults (TASK_RSS_EVENTS_THRESH).
     """
     return 64 if KERNEL_VERSION < (6, 2) else 0
 
@@ -45,7 +45,7 @@ def status(pid: int, *fields: str, file: str = "status") -> list[int]:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_resident_memory_is_exact(watch: Watch, cgroup: Cgroup, eat: Eat, shared: bool) -> None:
-    """Resident anonymous and shared memory are those of the page tables, to the page if the kernel can."""
+    """Resident anonymous and shared memory equal those of the page tables, exactly if the kernel counts exactly."""
     group = cgroup.child("limit", 60)
     victim = eat(50, group, hold=True, shared=shared).full()
     anonymous, rss = status(victim.pid, "Anonymous", "Rss", file="smaps_rollup")
@@ -61,7 +61,7 @@ def test_resident_memory_is_exact(watch: Watch, cgroup: Cgroup, eat: Eat, shared
 
 
 def test_sizes(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Virtual size, page tables and the peak are what /proc said before."""
+    """Virtual size, page tables and peak are those of /proc."""
     group = cgroup.child("limit", 40)
     victim = eat(30, group, hold=True).full()
     virtual, tables, peak = status(victim.pid, "VmSize", "VmPTE", "VmHWM")
@@ -70,19 +70,19 @@ def test_sizes(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     trigger.wait()
     memory = watch.kill(victim)["victim"]
     assert virtual == memory["total_vm_bytes"]
-    # VmPTE counts the lowest level only.
+    # VmPTE counts the lowest level of page tables only.
     assert tables <= memory["page_tables_bytes"] <= tables + 16 * PAGE
     assert peak - MIB <= memory["peak_rss_bytes"] <= peak + MIB
 
 
 def test_freed_memory_stays_in_the_peak(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The largest resident size is never below the present one."""
+    """The peak resident size is at least the current one."""
     memory = watch.kill(eat(32, cgroup.child("limit", 16)).die())["victim"]
     assert 15 * MIB < memory["rss_bytes"] <= memory["peak_rss_bytes"] < 17 * MIB
 
 
 def test_identity(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Parent, executable, command line and start of the victim are known."""
+    """Parent, executable, command line and start time of the victim."""
     before = time.time()
     eater = eat(32, cgroup.child("limit", 16), extra=["some", "words"])
     after = time.time()
@@ -104,14 +104,14 @@ def test_time(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_host(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The record says on which host, boot and kernel it was made."""
+    """The record has host, boot and kernel."""
     host = watch.kill(eat(32, cgroup.child("limit", 16)).die())["host"]
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert {"name": os.uname().nodename, "boot_id": boot_id, "kernel": KERNEL, "labels": {}} == host
 
 
 def test_ids(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Two kills have two ids and are two incidents, numbered in the order in which they happened."""
+    """Two kills have different ids and incidents, and sequence numbers in the order of the kills."""
     group = cgroup.child("limit", 16)
     first, second = (watch.kill(eat(32, group).die()) for _ in range(2))
     assert first["id"] != second["id"]
@@ -122,7 +122,7 @@ def test_ids(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_points(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """Points are the kernel's formula: resident, swapped and page table pages, moved by oom_score_adj."""
+    """Points as in oom_badness(): resident, swap and page table pages, plus the adjustment by oom_score_adj."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), adj=300).die())
     if not kprobes:
         assert record["victim"]["points"] is None
@@ -134,7 +134,7 @@ def test_points(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
 
 
 def test_start(tracer: Daemon) -> None:
-    """The first record says what is attached."""
+    """The first record lists what is attached."""
     start = tracer.wait_ready()
     assert start["seq"] == 0
     assert start is tracer.records()[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration changes while the tracer runs: what is told, and where, and that nothing is lost meanwhile."""
+"""Reloading the configuration: filters, labels and outputs change, and no record is lost."""
 
 import json
 import signal
@@ -33,15 +33,15 @@ types = ["oom_kill"]
 
 
 def reload(daemon: Daemon, said: str) -> str:
-    """Tell it to read its configuration, and wait until it says so; all that it has said."""
+    """Send SIGHUP and wait for a message on stderr; all of stderr."""
     before = daemon.stderr().count("\n")
     daemon.process.send_signal(signal.SIGHUP)
-    wait_until("it has reloaded", lambda: said in "".join(daemon.stderr().splitlines(keepends=True)[before:]))
+    wait_until("the message on stderr", lambda: said in "".join(daemon.stderr().splitlines(keepends=True)[before:]))
     return daemon.stderr()
 
 
-def told(path: Path, *pids: int) -> list[dict[str, Any]]:
-    """Records of these kills; others may kill, too."""
+def kills_in(path: Path, *pids: int) -> list[dict[str, Any]]:
+    """The oom_kill records of these pids."""
     kills = [record for record in lines(path) if record["type"] == "oom_kill"]
     return [record for record in kills if (record.get("victim.pid") or record["victim"]["pid"]) in pids]
 
@@ -51,13 +51,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """Labels, filters and outputs change at once, those that stay go on; a mistake changes nothing, and is told."""
+    """Labels, filters and outputs change at once, other outputs continue; an error is reported and changes nothing."""
     config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
     config.write_text(ONE.format(folder=tmp_path))
     daemon = make_daemon(arguments=["--config", str(config)])
     daemon.wait_ready()
     first = eat(16, group, comm="first").die()
-    wait_until("the first kill is told", lambda: told(tmp_path / "records.json", first.pid))
+    wait_until("the record of the first kill", lambda: kills_in(tmp_path / "records.json", first.pid))
 
     config.write_text(TWO.format(folder=tmp_path).replace("flat.json", "no/such/folder"))
     reload(daemon, "its directory does not exist")
@@ -73,25 +73,25 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
     said = reload(daemon, "the configuration was read; runtime-root will change at the next start")
     assert said.count("the configuration was read") == 1
 
-    unwanted = eat(16, group, comm="unwanted").die()
-    wanted = eat(16, group, comm="wanted-1").die()
-    wait_until("the wanted kill is told", lambda: lines(tmp_path / "flat.json"))
+    excluded = eat(16, group, comm="unwanted").die()
+    included = eat(16, group, comm="wanted-1").die()
+    wait_until("the record of the included kill", lambda: lines(tmp_path / "flat.json"))
     stop = daemon.stop()
-    kills = told(tmp_path / "records.json", first.pid, unwanted.pid, wanted.pid)
+    kills = kills_in(tmp_path / "records.json", first.pid, excluded.pid, included.pid)
     assert [(kill["victim"]["pid"], kill["host"]["labels"]) for kill in kills] == [
         (first.pid, {"site": "old"}),
-        (wanted.pid, {"site": "new"}),
+        (included.pid, {"site": "new"}),
     ]
     (flat,) = lines(tmp_path / "flat.json")
-    assert (flat["victim.pid"], flat["host.labels"], flat["id"]) == (wanted.pid, {"site": "new"}, kills[1]["id"])
+    assert (flat["victim.pid"], flat["host.labels"], flat["id"]) == (included.pid, {"site": "new"}, kills[1]["id"])
     assert stop["lost"] == 0
     assert stop["filtered"] >= 1
-    assert unwanted.pid not in [record.get("pid") for record in daemon.records()]
+    assert excluded.pid not in [record.get("pid") for record in daemon.records()]
     assert [record["seq"] for record in daemon.records()] == list(range(len(daemon.records())))
 
 
 def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """An output that is taken out gets what was before, and nothing after; the others do not notice."""
+    """A removed output gets the records before the reload and none after; other outputs get all."""
     config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
     both = f'output = ["file:{tmp_path}/records.json", "file:{tmp_path}/other.json"]\n'
     config.write_text(both)
@@ -100,11 +100,11 @@ def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_pa
     pids = []
     for text in (both.replace(f', "file:{tmp_path}/other.json"', ""), both):
         pids.append(eat(16, group).die().pid)
-        wait_until("the kill is told", lambda: told(tmp_path / "records.json", pids[-1]))
+        wait_until("the record of the kill", lambda: kills_in(tmp_path / "records.json", pids[-1]))
         config.write_text(text)
         reload(daemon, "the configuration was read")
     pids.append(eat(16, group).die().pid)
-    wait_until("the last kill is told", lambda: told(tmp_path / "records.json", pids[-1]))
+    wait_until("the record of the last kill", lambda: kills_in(tmp_path / "records.json", pids[-1]))
     daemon.stop()
-    assert [record["victim"]["pid"] for record in told(tmp_path / "records.json", *pids)] == pids
-    assert [record["victim"]["pid"] for record in told(tmp_path / "other.json", *pids)] == [pids[0], pids[2]]
+    assert [record["victim"]["pid"] for record in kills_in(tmp_path / "records.json", *pids)] == pids
+    assert [record["victim"]["pid"] for record in kills_in(tmp_path / "other.json", *pids)] == [pids[0], pids[2]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGKILL that is not the OOM killer's: who sent it, to whom, once, and what is not told."""
+"""SIGKILLs not sent by the OOM killer: sender and victim, one record each, and which have none."""
 
 import contextlib
 import os
@@ -28,11 +28,11 @@ ID = "0123456789abcdef" * 4
 OTHER_ID = "fedcba9876543210" * 4
 NOBODY = 65534
 RATE_REGAINED_S = 8.5
-"""After so long 1,024 SIGKILLs at once are told again."""
+"""Time until the rate limit allows 1,024 SIGKILLs at once again."""
 RATE_SIZE = 2 * 8
 """``struct rate`` of bpf/sigkill.h."""
 KERNEL_HOLD_S = 1.0
-"""So long it takes until a kill by the kernel is known not to be the OOM killer's."""
+"""Time after which a SIGKILL sent by the kernel is known not to be the OOM killer's."""
 
 Start = Callable[..., Daemon]
 Run = Callable[..., subprocess.Popen[bytes]]
@@ -52,12 +52,12 @@ def start(make_daemon: MakeDaemon) -> Start:
 
 @pytest.fixture
 def run(cgroup: Cgroup) -> Iterator[Run]:
-    """Starts a process in a cgroup, by default one that sleeps; it is gone before the cgroup is."""
+    """Starts a process in a cgroup, ``sleep`` by default; it is killed before the cgroup is removed."""
     started: list[subprocess.Popen[bytes]] = []
 
     def make(group: Cgroup, *command: str, user: int = 0, program: str = "") -> subprocess.Popen[bytes]:
         arguments = [sys.executable, "-c", program] if program else [*command] or ["sleep", "600"]
-        # By way of a shell: it enters the cgroup, and becomes the program.
+        # The shell enters the cgroup and executes the program.
         entering = f"echo $$ >{group.path}/cgroup.procs || exit 9; exec "
         entering += f"setpriv --reuid {user} --clear-groups " if user else ""
         script = [*("sh", "-c", entering + '"$@"', "sh"), *arguments]
@@ -89,7 +89,7 @@ def of_pid(daemon: Daemon, pid: int) -> list[Record]:
 
 
 def record_of(daemon: Daemon, pid: int) -> Record:
-    """The only record of this process's end."""
+    """Wait for the sigkill record of a process, and check that there is one only."""
     wait_until(f"a sigkill record of {pid}", lambda: of_pid(daemon, pid), TIMEOUT_S + KERNEL_HOLD_S)
     (record,) = of_pid(daemon, pid)
     return record
@@ -101,7 +101,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """A shell's kill -9: the shell is the sender, with its user and cgroup; the record names the victim's container."""
+    """kill -9 in a shell: the shell is the sender, with its user and cgroup; the record has the victim's container."""
     daemon = start("containers")
     group, outside = container(cgroup), cgroup.child("outside")
     victim = run(group, user=NOBODY)
@@ -125,7 +125,7 @@ def test_shell(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 
 def test_containers_alone(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """By default only processes in containers have a record; the sender may be in one, too."""
+    """With ``containers``, only victims in containers have a record; the sender may be in one, too."""
     daemon = start("containers")
     plain, long_name = cgroup.child("plain"), cgroup.child("systemd-networkd-wait-online.service.d.too-long")
     group, other = container(cgroup), container(cgroup, OTHER_ID)
@@ -139,7 +139,7 @@ def test_containers_alone(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 
 def test_all(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """With `all` every process has a record."""
+    """With ``all`` every victim has a record."""
     daemon = start("all")
     victim = run(cgroup.child("plain"))
     kill(victim)
@@ -148,7 +148,7 @@ def test_all(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 
 def test_off(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
-    """With `off` none has; OOM kills do."""
+    """With ``off`` there are oom_kill records only."""
     daemon = start("off")
     victim = run(container(cgroup))
     kill(victim)
@@ -159,7 +159,7 @@ def test_off(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_oom_kill(start: Start, cgroup: Cgroup, eat: Eat) -> None:
-    """The OOM killer's SIGKILLs have none: those of victims, of who shares their memory, and of a cgroup's members."""
+    """SIGKILLs of the OOM killer have no sigkill record: to victims, processes that share their memory, and groups."""
     daemon = start("all")
     group = container(cgroup)
     group.limit(8 << 20)
@@ -185,13 +185,13 @@ def victim(record: Record) -> int:
 
 
 def dead(daemon: Daemon) -> set[int]:
-    """Whom OOM kills have killed: their victims, and who shares their memory."""
-    sharers = {each["pid"] for record in oom(daemon) for each in record["victim"]["shared_mm"]}
-    return sharers | {victim(record) for record in oom(daemon)}
+    """Pids of the victims of OOM kills, and of the processes that share their memory."""
+    shared_mm = {each["pid"] for record in oom(daemon) for each in record["victim"]["shared_mm"]}
+    return shared_mm | {victim(record) for record in oom(daemon)}
 
 
 def test_once(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """Many threads, many signals: one record.  A process that has exited already has none, nor one that cannot die."""
+    """One record for many threads and many signals; none for a process that has already exited."""
     daemon = start("containers")
     group = container(cgroup)
     threads = "import threading, time; [threading.Thread(target=time.sleep, args=[600]).start() for _ in range(9)]"
@@ -215,11 +215,11 @@ def test_once(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 
 def test_namespace(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """A container's init that is killed has a record; whom the kernel kills because the namespace ends has none."""
+    """A killed container init has a record; the processes that the kernel kills with its PID namespace have none."""
     daemon = start("containers")
     group = container(cgroup)
     outside = run(group, "unshare", "--pid", "--fork", "sh", "-c", "sleep 600 & sleep 600 & wait")
-    wait_until("all four are there", lambda: group.read("cgroup.procs").count("\n") == 3)
+    wait_until("all processes run", lambda: group.read("cgroup.procs").count("\n") == 3)
     init = int(Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text())
     os.kill(init, signal.SIGKILL)
     record = record_of(daemon, init)
@@ -240,7 +240,7 @@ sys.exit(ctypes.CDLL(None).syscall(number, int(sys.argv[1]), 9, info))
 
 
 def test_forged(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """Whoever writes another process into siginfo is the sender all the same."""
+    """The sender is the process that sends the signal, not the pid that it writes into siginfo."""
     daemon = start("containers")
     victim = run(container(cgroup))
     with subprocess.Popen([sys.executable, "-c", FORGED, str(victim.pid)]) as sender:
@@ -261,7 +261,7 @@ CPU = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile T
 
 @pytest.mark.parametrize("program", [TIMER, CPU], ids=["timer", "rlimit"])
 def test_kernel(start: Start, run: Run, cgroup: Cgroup, program: str) -> None:
-    """A timer, or the limit of CPU time: the kernel itself sends it, whoever runs at that moment."""
+    """SIGKILL by a timer or RLIMIT_CPU has no sender: the kernel sends it, whichever task is current."""
     daemon = start("containers")
     process = run(container(cgroup), program=program)
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL
@@ -269,7 +269,7 @@ def test_kernel(start: Start, run: Run, cgroup: Cgroup, program: str) -> None:
 
 
 def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:
-    """Of 2,000 timers that interrupt whatever runs or idles on their CPU, each one's SIGKILL has a record, and one."""
+    """2,000 timers that interrupt any task, or the idle task: each SIGKILL has one record."""
     count, rounds = (100, 1) if IN_VM else (500, 2)
     daemon = start("containers")
     groups = [container(cgroup, f"{number:064x}") for number in range(2 * rounds)]
@@ -292,7 +292,7 @@ ASLEEP = TIMER.replace("while True: pass", "import signal; signal.pause()")
 
 
 def test_timer_while_idle(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
-    """A CPU that idles, interrupted by a timer right after an OOM kill, sends no SIGKILL of the OOM killer's."""
+    """A timer that interrupts the idle task right after an OOM kill is not taken for the OOM killer."""
     daemon = start("containers")
     eat(16, cgroup.child("limit", 8)).die()
     group = container(cgroup)
@@ -313,7 +313,7 @@ os.waitpid(pid, 0)
 
 
 def test_unseen(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """A debugger lets a process go on with SIGKILL, which passes no tracepoint: its end tells."""
+    """A debugger continues a process with SIGKILL, which hits no tracepoint: the record is made at its exit."""
     daemon = start("containers")
     process = run(container(cgroup))
     subprocess.run([sys.executable, "-c", TRACER, str(process.pid)], check=True)
@@ -323,10 +323,10 @@ def test_unseen(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 
 def test_cgroup_kill(start: Start, run: Run, cgroup: Cgroup) -> None:
-    """Who writes to cgroup.kill is the sender."""
+    """The sender is the process that writes to cgroup.kill."""
     group = container(cgroup)
     if not (group.path / "cgroup.kill").exists():
-        not_applicable("cgroup v2 has cgroup.kill since Linux 5.14")
+        not_applicable("cgroup.kill exists since Linux 5.14, in cgroup v2")
     daemon = start("containers")
     pids = [run(group).pid for _ in range(3)]
     group.write("cgroup.kill", 1)
@@ -335,7 +335,7 @@ def test_cgroup_kill(start: Start, run: Run, cgroup: Cgroup) -> None:
 
 @pytest.mark.parametrize("reads", [pytest.param(True, id="reads"), pytest.param(False, id="stopped")])
 def test_storm(start: Start, cgroup: Cgroup, eat: Eat, reads: bool) -> None:
-    """500 SIGKILLs in one container beside 200 OOM kills: all have their records, however late the tracer reads."""
+    """500 SIGKILLs in one container during 200 OOM kills: all are recorded, also when the daemon reads late."""
     sigkills, oom_kills = (300, 40) if IN_VM else (500, 200)
     daemon = start("containers")
     group = container(cgroup)
@@ -358,7 +358,7 @@ def test_storm(start: Start, cgroup: Cgroup, eat: Eat, reads: bool) -> None:
 
 @pytest.mark.parametrize("kprobes", [True, pytest.param(False, marks=pytest.mark.vm)], ids=["all", "tracepoints"])
 def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat, tmp_path: Path, kprobes: bool) -> None:
-    """OOM kills, more than the kernel reports in full, take no room of the SIGKILLs: none of these is told as lost."""
+    """OOM kills, more than the kernel logs in full, do not count against the rate limit of SIGKILLs."""
     count = 20 if IN_VM else 100
     with contextlib.nullcontext() if kprobes else hidden(KPROBE_PMU, tmp_path):
         daemon = start("containers")
@@ -366,10 +366,10 @@ def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat, tmp_path: Path,
     group.limit(10 << 20)
     eater = eat(16, group, children=count, jobs=2, life=600)
     wait_until("the OOM kills are over", eater.ended, 20 * TIMEOUT_S)
-    pids = set(eater.children(count))  # whose thread alone is known where the mark tells no more
+    pids = set(eater.children(count))  # of some the mark tells the tid only
     wait_until("all OOM kills", lambda: pids <= {each["victim"]["tid"] for each in oom(daemon)})
-    known = [victim(each) for each in oom(daemon) if each["victim"]["pid"] is not None]
-    wait_until("all exits", lambda: len(daemon.of_type("oom_exit")) >= len(known))
+    with_pid = [victim(each) for each in oom(daemon) if each["victim"]["pid"] is not None]
+    wait_until("all exits", lambda: len(daemon.of_type("oom_exit")) >= len(with_pid))
     with bpf_maps.opened(daemon.process.pid, "sigkill_rate") as rate:
         assert bpf_maps.read(rate, 0, RATE_SIZE) == bytes(RATE_SIZE)
     assert daemon.stop()["lost"] == 0
@@ -377,19 +377,18 @@ def test_oom_kills_alone(start: Start, cgroup: Cgroup, eat: Eat, tmp_path: Path,
 
 
 def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
-    """Of a container that kills without end so many are told as the host can bear, and the rest is counted; those of
-    other containers are told."""
+    """SIGKILLs in one container are rate-limited and the excess is counted; those in other containers are recorded."""
     if IN_VM:
-        not_applicable("a machine without KVM does not kill fast enough")
+        not_applicable("without KVM the kill rate is too low")
     count = 6000
     daemon = start("containers")
     group, other = container(cgroup), container(cgroup, OTHER_ID)
     killer = eat(0, group, kills=count, hold=True, life=600)
-    wait_until("a loss is told", lambda: daemon.of_type("lost"), 10 * TIMEOUT_S)
+    wait_until("a lost record", lambda: daemon.of_type("lost"), 10 * TIMEOUT_S)
     neighbour = run(other)
     kill(neighbour)
     record_of(daemon, neighbour.pid)
-    wait_until("it is over", killer.full, 10 * TIMEOUT_S)
+    wait_until("all are killed", killer.full, 10 * TIMEOUT_S)
     daemon.stop()
     lost = [each["count"] for each in daemon.of_type("lost") if each["stage"] == "sigkill"]
     assert 0 < sum(lost) == count - len(of_cgroup(daemon, group))
@@ -397,7 +396,7 @@ def test_flood(start: Start, run: Run, cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.mark.usefixtures("any_engine")
 def test_option_of_adopted_capture(start: Start, run: Run, cgroup: Cgroup, pins: Path) -> None:  # noqa: F811
-    """Another scope takes effect at the next start; with the same one, kills of the time between are told."""
+    """A changed scope replaces the capture at the next start; with the same scope, kills in between are recorded."""
     group = container(cgroup)
     start("off", pins).stop()
     daemon = start("containers", pins)
@@ -419,12 +418,12 @@ def test_option_of_adopted_capture(start: Start, run: Run, cgroup: Cgroup, pins:
 
 @pytest.mark.usefixtures("any_engine")
 def test_since_of_adopted_capture(start: Start, cgroup: Cgroup, eat: Eat, pins: Path) -> None:  # noqa: F811
-    """What was lost while nothing ran was lost since the last run, also where what that had kept is gone."""
+    """Losses while no daemon runs are dated since the last run, even when the state is deleted."""
     if IN_VM:
-        not_applicable("a machine without KVM does not kill fast enough")
+        not_applicable("without KVM the kill rate is too low")
     first = start("containers", pins)
     attached = seconds(first.start()["time"])
-    wait_until("it is settled", lambda: time.time() > attached + 1)
+    wait_until("the first second is over", lambda: time.time() > attached + 1)
     stopped = seconds(first.stop()["time"])
     eat(0, container(cgroup), kills=1500, hold=True, life=600).full()
     flooded = time.time()

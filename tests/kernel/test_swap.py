@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Victims that were swapped out in part."""
+"""Victims that are partly swapped out."""
 
 import ctypes
 import os
@@ -20,7 +20,10 @@ AREA = b"/dev/vm-swap"
 
 
 def call(function: str, *arguments: object) -> None:
-    """Call a function of the C library; raise what it says."""
+    """Call a function of the C library.
+
+    Raises OSError when it fails.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, function)(*arguments):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), function)
@@ -28,7 +31,7 @@ def call(function: str, *arguments: object) -> None:
 
 @pytest.fixture
 def swap() -> Iterator[None]:
-    """Swap space, for as long as the test runs."""
+    """Swap space during the test."""
     require(Path(os.fsdecode(AREA)).exists(), "a swap area")
     call("swapon", AREA, 0)
     yield
@@ -37,7 +40,7 @@ def swap() -> Iterator[None]:
 
 @pytest.mark.usefixtures("swap")
 def test_swapped_out(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """What was swapped out counts for the victim, and the limit's swap is in the record."""
+    """The record has the victim's swap and the limit's swap."""
     group = cgroup.child("swaps", 16, swap=True)
     if cgroup.hierarchy.version == 2:
         group.write("memory.swap.max", 8 * MIB)
@@ -60,7 +63,7 @@ def test_swapped_out(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> N
 
 @pytest.mark.usefixtures("swap")
 def test_no_swap_allowed(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Where a cgroup may not swap, nothing of the victim is in swap."""
+    """In a cgroup without swap the victim has none."""
     record = watch.kill(eat(64, cgroup.child("dry", 16)).die())
     assert record["victim"]["swap_bytes"] == 0
     if cgroup.hierarchy.version == 2:

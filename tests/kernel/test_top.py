@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom ``oomtrace top`` says the kernel would kill next is whom the kernel kills next."""
+"""The next choice of ``oomtrace top`` is the process that the kernel kills next."""
 
 import json
 import os
@@ -24,19 +24,19 @@ LIMIT_MIB = 32
 
 
 def look(*arguments: str) -> dict[int, dict[str, Any]]:
-    """What ``oomtrace top --json`` says, by pid."""
+    """The processes of ``oomtrace top --json``, by pid."""
     command = [sys.executable, "-m", "tracer", "top", "--json", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10 * TIMEOUT_S, check=True)
     assert done.stderr == ""
     return {each["pid"]: each for each in json.loads(done.stdout)["processes"]}
 
 
-def next_in(group: Cgroup, told: dict[int, dict[str, Any]]) -> list[int]:
-    return [pid for pid, each in told.items() if group.name in each["next_choice_of"]]
+def next_in(group: Cgroup, shown: dict[int, dict[str, Any]]) -> list[int]:
+    return [pid for pid, each in shown.items() if group.name in each["next_choice_of"]]
 
 
 class Shape(NamedTuple):
-    """Processes of a cgroup: how many MiB each has, and its oom_score_adj; and whom the kernel takes."""
+    """Processes of a cgroup, each with its MiB and oom_score_adj, and the index of the kernel's choice."""
 
     processes: tuple[tuple[int, int], ...]
     chosen: int
@@ -53,26 +53,26 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_next_choice(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog, shape: Shape) -> None:
-    """Processes sit in a cgroup, one more fills it, and the marked one dies first."""
+    """One more process fills the cgroup, and the process marked as next choice is killed first."""
     group = cgroup.child("limit", LIMIT_MIB)
     held = [eat(mib, group, adj=adj, hold=True).full() for mib, adj in shape.processes]
     filler = eat(LIMIT_MIB, group, gate=True)
     filler.start()
-    told = look()
-    assert next_in(group, told) == [held[shape.chosen].pid]
+    shown = look()
+    assert next_in(group, shown) == [held[shape.chosen].pid]
     owners = by_thread(*held, filler)
     assert first_to_die(kernel_log, owners, filler) is held[shape.chosen]
 
 
 def by_thread(*eaters: Eater) -> dict[int, Eater]:
-    """Whose each thread is: the kernel's log names threads."""
+    """Tid -> eater; the kernel log names threads."""
     return {int(tid): each for each in eaters for tid in os.listdir(f"/proc/{each.pid}/task")}
 
 
 def first_to_die(log: KernelLog, owners: Mapping[int, Eater], filler: Eater) -> Eater:
-    """Let the filler fill, and wait for a death: the first by the kernel's log, as the next one may follow at once.
+    """Let the filler allocate, and wait for the first kill in the kernel log; others may follow at once.
 
-    What the log has of before is of threads whose numbers others may have by now.
+    Earlier log lines are skipped, because tids are reused.
     """
     before = len(log.poll())
     filler.go()
@@ -81,44 +81,44 @@ def first_to_die(log: KernelLog, owners: Mapping[int, Eater], filler: Eater) -> 
 
 
 def test_zombie_leader(cgroup: Cgroup, eat: Eat, kernel_log: KernelLog) -> None:
-    """A process whose leader is gone has its memory all the same, though ps shows none."""
+    """A process whose main thread has exited still has its memory, although ps shows none."""
     group = cgroup.child("limit", LIMIT_MIB)
     headless = eat(14, group, zombie_leader=True, hold=True).full()
     other = eat(8, group, hold=True).full()
     filler = eat(LIMIT_MIB, group, gate=True)
     filler.start()
-    told = look()
-    assert told[headless.pid]["state"].startswith("Z")
-    assert told[headless.pid]["rss_bytes"] > 13 * MIB
-    assert next_in(group, told) == [headless.pid]
+    shown = look()
+    assert shown[headless.pid]["state"].startswith("Z")
+    assert shown[headless.pid]["rss_bytes"] > 13 * MIB
+    assert next_in(group, shown) == [headless.pid]
     owners = by_thread(headless, other, filler)
     assert first_to_die(kernel_log, owners, filler) is headless
 
 
 def test_limits_in_limits(cgroup: Cgroup, eat: Eat) -> None:
-    """Each limit has its own choice, and a process shows the limit that is nearest to be hit."""
+    """Each limit has its own next choice, and a process shows the limit with the least free memory."""
     parent = cgroup.child("parent", 40)
     roomy, tight = parent.child("roomy", 39), parent.child("tight", 16)
     large = eat(20, roomy, hold=True).full()
     small = eat(8, tight, hold=True).full()
-    told = look()
-    assert next_in(parent, told) == next_in(roomy, told) == [large.pid]
-    assert next_in(tight, told) == [small.pid]
-    assert told[large.pid]["next_choice_of"][:2] == [roomy.name, parent.name]
-    assert told[large.pid]["limit"]["cgroup"] == parent.name, "40 - 20 - 8 is less than 39 - 20"
-    assert told[small.pid]["limit"]["cgroup"] == tight.name
+    shown = look()
+    assert next_in(parent, shown) == next_in(roomy, shown) == [large.pid]
+    assert next_in(tight, shown) == [small.pid]
+    assert shown[large.pid]["next_choice_of"][:2] == [roomy.name, parent.name]
+    assert shown[large.pid]["limit"]["cgroup"] == parent.name, "40 - 20 - 8 is less than 39 - 20"
+    assert shown[small.pid]["limit"]["cgroup"] == tight.name
     for eater, group, mib in ((large, parent, 40), (small, tight, 16)):
-        limit = told[eater.pid]["limit"]
+        limit = shown[eater.pid]["limit"]
         assert limit["limit_bytes"] == mib * MIB
         assert abs(limit["usage_bytes"] - group.usage()) <= charge_slack_bytes()
         assert limit["limit_bytes"] - limit["usage_bytes"] == limit["free_bytes"]
-    # The parent's own choice dies when the parent is full, though its own limit is not hit.
+    # The parent's choice is killed when the parent is full, although its own cgroup's limit is not hit.
     eat(39, parent.child("filler")).wait()
     assert large.die()
 
 
 def test_points(cgroup: Cgroup, eat: Eat) -> None:
-    """They are pages, and a thousandth of the limit for each point of oom_score_adj."""
+    """Points are pages, plus a thousandth of the limit per point of oom_score_adj."""
     group = cgroup.child("limit", LIMIT_MIB)
     eater = eat(8, group, adj=500, hold=True).full()
     each = look()[eater.pid]
@@ -129,14 +129,14 @@ def test_points(cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.fixture
 def slice_(hierarchy: Hierarchy) -> Iterator[Cgroup]:
-    """A cgroup that is called like a slice, where systemd has its own."""
+    """A cgroup named as a slice of systemd."""
     group = hierarchy.make(f"oomtrace{os.getpid()}.slice")
     yield group
     group.remove()
 
 
 def test_owner(cgroup: Cgroup, slice_: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """The container has its name from the runtime's files, and can be asked for, as can a unit."""
+    """A container has its name from the runtime's files; --container and --unit select processes."""
     container_id = secrets.token_hex(32)
     file = tmp_path / "containers" / container_id / "config.v2.json"
     file.parent.mkdir(parents=True)
@@ -145,12 +145,12 @@ def test_owner(cgroup: Cgroup, slice_: Cgroup, eat: Eat, tmp_path: Path) -> None
     served = eat(2, slice_.child("mail.service"), hold=True).full()
     roots = ("--runtime-root", f"docker={tmp_path}")
     for name in ("cart", container_id, container_id[:12]):
-        told = look(*roots, "--container", name)
-        assert list(told) == [contained.pid]
-        assert told[contained.pid]["container"]["name"] == "cart"
-        assert told[contained.pid]["container"]["image"] == "shop/cart:2"
+        shown = look(*roots, "--container", name)
+        assert list(shown) == [contained.pid]
+        assert shown[contained.pid]["container"]["name"] == "cart"
+        assert shown[contained.pid]["container"]["image"] == "shop/cart:2"
     for name in ("mail.service", "mail", "mai*"):
-        told = look("--unit", name)
-        assert list(told) == [served.pid]
-        assert told[served.pid]["systemd"]["unit"] == "mail.service"
-        assert told[served.pid]["limit"] is None
+        shown = look("--unit", name)
+        assert list(shown) == [served.pid]
+        assert shown[served.pid]["systemd"]["unit"] == "mail.service"
+        assert shown[served.pid]["limit"] is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user of the host without privileges learns of a running daemon; docs/security.md lists it."""
+"""What an unprivileged user can learn about a running daemon, as docs/security.md lists it."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ DENIED = ("environ", "maps", "smaps", "fd", "mem", "stack", "syscall", "io", "au
 """Of /proc/PID."""
 
 
-class Told(NamedTuple):
+class Exposed(NamedTuple):
     daemon: Daemon
     top: Path
     open_port: int
@@ -34,18 +34,18 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def told(
+def exposed(
     make_daemon: MakeDaemon,
     pins: Path,  # noqa: F811
     cgroup: Cgroup,
     eat: Eat,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Told]:
-    """A daemon that has all that may be seen: a file, a spool, a ledger, metrics, secrets; and has told a kill."""
+) -> Iterator[Exposed]:
+    """A daemon with an output file, spool, ledger, metrics and secrets, which has recorded a kill."""
     if IN_VM:
         not_applicable("the guest has neither curl nor prometheus_client")
     top = Path(tempfile.mkdtemp(prefix="oomtrace-unprivileged-"))
-    top.chmod(0o755)  # that everybody may go through: what protects files are their own modes
+    top.chmod(0o755)  # world-accessible: the files' own modes must protect them
     monkeypatch.setenv("SCRAPER", SECRET)
     token = top / "token"
     token.write_text(SECRET)
@@ -65,8 +65,8 @@ def told(
         daemon.wait_ready()
         eat(16, cgroup.child(f"docker-{'5a' * 32}.scope", 8), extra=[SECRET]).die()
         daemon.wait_for("oom_kill")
-        wait_until("lines wait on disk", lambda: list(top.rglob("*spool*/**/*")) or list(top.glob("*.state/**/*")))
-        yield Told(daemon, top, *ports)
+        wait_until("lines in the spool", lambda: list(top.rglob("*spool*/**/*")) or list(top.glob("*.state/**/*")))
+        yield Exposed(daemon, top, *ports)
         daemon.stop()
     finally:
         shutil.rmtree(top)
@@ -78,20 +78,20 @@ def free_port() -> int:
 
 
 def nobody(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run as a user without any group or capability."""
+    """Run a command as user nobody, without groups and capabilities."""
     drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"]
     return subprocess.run([*drop, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
 
 
-def test_processes(told: Told) -> None:
-    """That it runs, since when, how large it is, what it waits for; nothing of its options, files and secrets."""
-    place = f"/proc/{told.daemon.process.pid}"
+def test_processes(exposed: Exposed) -> None:
+    """A user sees that the daemon runs, its start time and size, but not its options, files and secrets."""
+    place = f"/proc/{exposed.daemon.process.pid}"
     shown = "".join(
         nobody("cat", f"{place}/{name}").stdout for name in ("cmdline", "status", "stat", "mountinfo", "cgroup")
     )
     assert "VmRSS" in shown
     command_line = nobody("cat", f"{place}/cmdline").stdout
-    for hidden in (SECRET, "http", str(told.top / "records.json"), "SCRAPER", str(told.closed_port)):
+    for hidden in (SECRET, "http", str(exposed.top / "records.json"), "SCRAPER", str(exposed.closed_port)):
         assert hidden not in command_line
     assert SECRET not in shown
     for name in DENIED:
@@ -101,38 +101,38 @@ def test_processes(told: Told) -> None:
         assert nobody("readlink", f"{place}/{name}").returncode != 0, name
 
 
-def test_files(told: Told) -> None:
-    """Records, spool, ledger and locks are nobody's: sizes and times where the folder lets through, never contents."""
-    made = [path for path in told.top.rglob("*") if path.name != "token"]
+def test_files(exposed: Exposed) -> None:
+    """Records, spool, ledger and locks are unreadable; sizes and times are visible where the directory allows."""
+    made = [path for path in exposed.top.rglob("*") if path.name != "token"]
     assert {path.name for path in made} >= {"records.json", "ledger"}
     for path in made:
         mode = path.lstat().st_mode
         assert not mode & 0o027, f"{path} {stat.filemode(mode)}"
         assert nobody("cat" if path.is_file() else "ls", str(path)).returncode != 0, path
-    seen = nobody("stat", "--format", "%s", str(told.top / "records.json")).stdout
+    seen = nobody("stat", "--format", "%s", str(exposed.top / "records.json")).stdout
     assert int(seen) > 0
     assert nobody("stat", str(next(path for path in made if path.name == "ledger"))).returncode != 0
 
 
-def test_pinned(told: Told, pins: Path) -> None:  # noqa: F811
-    """Neither the pinned capture nor the programs of others."""
+def test_pinned(exposed: Exposed, pins: Path) -> None:  # noqa: F811
+    """The pinned capture is not accessible."""
     assert nobody("ls", str(pins)).returncode != 0
 
 
-def test_port(told: Told) -> None:
-    """Names of containers at a port that asks for nothing; nothing at one that does."""
-    shown = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{told.open_port}/metrics").stdout
+def test_port(exposed: Exposed) -> None:
+    """The metrics port without a token is readable; the one with a token answers 401."""
+    shown = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{exposed.open_port}/metrics").stdout
     assert 'oomtrace_oom_kills_total{scope="memcg"}' in shown
     assert SECRET not in shown
-    refused = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{told.closed_port}/metrics")
+    refused = nobody("curl", "-sS", "-m", "10", f"http://127.0.0.1:{exposed.closed_port}/metrics")
     assert "401" in refused.stdout
     assert "oomtrace_" not in refused.stdout
     listening = nobody("cat", "/proc/net/tcp").stdout
-    assert f":{told.open_port:04X} 00000000:0000 0A" in listening
+    assert f":{exposed.open_port:04X} 00000000:0000 0A" in listening
 
 
-def test_who_may(told: Told) -> None:
-    """The same questions are answered to root: what was asked is there."""
-    place = Path(f"/proc/{told.daemon.process.pid}")
+def test_who_may(exposed: Exposed) -> None:
+    """Root can read what the other tests ask for: it exists."""
+    place = Path(f"/proc/{exposed.daemon.process.pid}")
     assert os.readlink(place / "exe")
-    assert b"oom_kill" in (told.top / "records.json").read_bytes()
+    assert b"oom_kill" in (exposed.top / "records.json").read_bytes()

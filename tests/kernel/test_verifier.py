@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the verifier goes through: no program comes near to what a kernel allows, or grows unseen."""
+"""Verifier statistics: no program comes near the kernel's limits, or grows unnoticed."""
 
 import json
 from collections.abc import Callable
@@ -14,14 +14,14 @@ Measured = dict[str, dict[str, verifier.Statistics]]
 
 @pytest.fixture(scope="module")
 def measured() -> Measured:
-    """By mode: what the verifier says of each program."""
+    """Mode -> program -> statistics of the verifier."""
     if not HAS_BTF:
-        not_applicable("without BTF bcc compiles the programs for this very kernel")
+        not_applicable("without BTF bcc compiles the programs for the running kernel")
     return {mode: verifier.measure(kprobes) for mode, kprobes in verifier.MODES.items()}
 
 
 def test_limits(measured: Measured, record_testsuite_property: Callable[[str, object], None]) -> None:
-    """Every program leaves a quarter of what the kernel allows."""
+    """Every program stays below three quarters of the kernel's limits."""
     record_testsuite_property("verifier", json.dumps([verifier.kernel(), verifier.entry(measured)]))
     for mode, programs in measured.items():
         assert verifier.excessive(programs) == [], mode
@@ -29,7 +29,7 @@ def test_limits(measured: Measured, record_testsuite_property: Callable[[str, ob
 
 @pytest.mark.parametrize("mode", verifier.MODES)
 def test_growth(measured: Measured, mode: str) -> None:
-    """No program needs a tenth more than is recorded for this kernel; where that is meant: make verifier."""
+    """No program exceeds the record for this kernel by a tenth; after an intended change: make verifier."""
     record = verifier.load()
     if verifier.kernel() not in record:
         not_applicable(f"no record for {verifier.kernel()} and clang {verifier.clang()}: make verifier")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who the victim was: threads, shared memory, users, namespaces; and who is none."""
+"""The victim: threads, shared memory, users, namespaces; and processes that are not victims."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from .conftest import Eat, Fence
 
 
 def test_thread_asks(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """When a thread asks for memory, the trigger is the thread and the victim is its process."""
+    """When a thread allocates, the trigger is the thread and the victim is its process."""
     eater = eat(32, cgroup.child("limit", 16), thread=True, comm="leader", thread_comm="thread").die()
     _, thread = eater.start()
     record = watch.kill(eater)
@@ -28,7 +28,7 @@ def test_thread_asks(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_leader_is_gone(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """When the first thread has ended, the kernel names another; pid is still the process."""
+    """When the main thread has exited, the kernel kills another thread; ``pid`` is still that of the process."""
     eater = eat(32, cgroup.child("limit", 16), zombie_leader=True, wait_ms=50, thread_comm="thread").die()
     _, thread = eater.start()
     record = watch.kill(eater)
@@ -37,32 +37,32 @@ def test_leader_is_gone(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_shared_memory_map(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> None:
-    """A process that shares the victim's memory dies with it, and only the record tells."""
+    """A process that shares the victim's memory is killed, too, and listed in ``shared_mm``."""
     eater = eat(32, cgroup.child("limit", 16), share_mm=True).die()
-    (sharer,) = eater.children()
-    comms = {eater.pid: "eat", sharer: "eat-sharer"}
+    (sharing_pid,) = eater.children()
+    comms = {eater.pid: "eat", sharing_pid: "eat-sharer"}
     wait_until("the record", lambda: [r for r in watch.records() if r["victim"]["pid"] in comms])
     (victim,) = [record["victim"]["pid"] for record in watch.records() if record["victim"]["pid"] in comms]
     record = watch.kill(victim)
     other = next(pid for pid in comms if pid != victim)
     assert [{"pid": other, "comm": comms[other]}] == record["victim"]["shared_mm"]
-    wait_until("the sharer's end", lambda: not os.path.exists(f"/proc/{sharer}"))
+    wait_until("the other process has exited", lambda: not os.path.exists(f"/proc/{sharing_pid}"))
 
 
 def test_nothing_shared(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Threads and children do not share memory in that sense."""
+    """Threads and children are not in ``shared_mm``."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), thread=True).die())
     assert not record["victim"]["shared_mm"]
 
 
 def test_user(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """Victim and trigger have the user id of the process."""
+    """``uid`` of victim and trigger is that of the process."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), uid=4_000_000_000).die())
     assert 4_000_000_000 == record["victim"]["uid"] == record["trigger"]["uid"]
 
 
 def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A high oom_score_adj makes a small process the victim."""
+    """A small process with a high oom_score_adj is the victim."""
     group = cgroup.child("limit", 24)
     small = eat(4, group, adj=1000, hold=True, comm="small").full()
     large = eat(22, group, comm="large")
@@ -75,35 +75,35 @@ def test_adjusted_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 @pytest.mark.vm
 def test_negative_score(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A low oom_score_adj does not save the only process."""
+    """A low oom_score_adj does not spare the only candidate."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), adj=-999).die())
     assert record["victim"]["oom_score_adj"] == -999
 
 
 def test_host_namespace(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """In the host's PID namespace, the namespace's pid is the pid, and nobody is a container's init."""
+    """In the host's PID namespace, ``namespace_pid`` equals ``pid``, and ``is_container_init`` is false."""
     eater = eat(32, cgroup.child("limit", 16)).die()
     victim = watch.kill(eater)["victim"]
     assert (eater.pid, False) == (victim["namespace_pid"], victim["is_container_init"])
 
 
 def test_container_init(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The first process of a PID namespace is known as a container's init, by its pid on the host."""
+    """The init of a PID namespace is recorded as a container's init, with its pid on the host."""
     eater = eat(32, cgroup.child("limit", 16), namespace=True)
     (init,) = eater.children()
     assert eater.wait() == 128 + signal.SIGKILL
     record = watch.kill(init)
     victim = record["victim"]
     assert (1, True, eater.pid) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
-    assert victim["ancestors"] == []  # what is above it is outside
+    assert victim["ancestors"] == []  # its parents are outside of the namespace
     assert watch.exit_of(record)["container_init_died"] is True
 
 
 def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A child of a PID namespace's first process is not its init."""
+    """A child of a PID namespace's init is not a container's init."""
     group = cgroup.child("limit", 16)
     eater = eat(32, group, inner_namespace=True, gate=True)
-    (init,) = set(eater.children(2)) - {2}  # what the inner process is in there
+    (init,) = set(eater.children(2)) - {2}  # without the child's pid inside the namespace
     eater.start()
     (pid,) = group.processes()
     eater.go()
@@ -114,7 +114,7 @@ def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_ancestors(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """On the host they are the parent and those above it, up to the first process."""
+    """On the host the ancestors are all parents up to pid 1."""
     eater = eat(32, cgroup.child("limit", 16)).die()
     expected: list[dict[str, object]] = []
     pid = os.getpid()
@@ -128,7 +128,7 @@ def test_ancestors(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_host_network(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The network namespace is the one that the victim ran in, here the host's; headers alone do not tell it."""
+    """The network namespace is the victim's, here the host's; without BTF it is unknown."""
     network = watch.kill(eat(32, cgroup.child("limit", 16)).die())["network"]
     inode = os.stat("/proc/self/ns/net").st_ino
     if not HAS_BTF:
@@ -138,7 +138,7 @@ def test_host_network(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_exit_follows(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The victim's end has a record, later than that of the kill."""
+    """The victim's exit has a record, later than that of the kill."""
     eater = eat(32, cgroup.child("limit", 16)).die()
     record = watch.kill(eater)
     gone = watch.exit_of(record)
@@ -150,7 +150,7 @@ def test_exit_follows(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_sigkill_is_no_oom_kill(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
-    """A SIGKILL that somebody sends to a process near its limit leaves no record."""
+    """A SIGKILL sent to a process near its limit makes no oom_kill record."""
     eater = eat(14, cgroup.child("limit", 16), hold=True).full()
     os.kill(eater.pid, signal.SIGKILL)
     eater.die()
@@ -159,12 +159,12 @@ def test_sigkill_is_no_oom_kill(watch: Watch, cgroup: Cgroup, eat: Eat, fence: F
 
 
 def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fence: Fence) -> None:
-    """A process that was dying already is marked as a victim but not killed, so it leaves no record."""
+    """A dying process is marked as an OOM victim but not killed, and has no record."""
     group = cgroup.child("limit", 40)
     dying = eat(24, group, hold=True).full()
     hungry = eat(28, group, kill_first=dying.pid, gate=True)
     hungry.start()
-    # On the same CPU and with priority: the dying process cannot finish before memory runs out.
+    # On the same CPU and with priority, so that memory runs out before the dying process exits.
     for pid in dying.pid, hungry.pid:
         os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
     os.sched_setscheduler(hungry.pid, os.SCHED_FIFO, os.sched_param(10))
@@ -178,7 +178,7 @@ def test_dying_victim_is_not_killed(watch: Watch, cgroup: Cgroup, eat: Eat, fenc
 
 
 def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, early_eater: Eater) -> None:
-    """The command line of a process that is older than the tracer is known, too."""
+    """The command line of a process older than the daemon is recorded."""
     eater = early_eater
     cgroup.child("limit", 16).write("cgroup.procs", eater.pid)
     eater.go()
@@ -189,7 +189,7 @@ def test_started_before_the_tracer(watch: Watch, cgroup: Cgroup, early_eater: Ea
 
 
 def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """A child that executed nothing has its parent's command line."""
+    """A child without execve has its parent's command line."""
     eater = eat(32, cgroup.child("limit", 16), children=1, extra=["of", "the", "parent"])
     assert eater.wait() == 0
     (child,) = eater.children()
@@ -199,7 +199,7 @@ def test_forked_without_exec(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
 
 
 def test_renamed_command_line(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
-    """The command line is what the process was executed with, not its file's name."""
+    """The command line has argv[0] as executed, not the name of the file."""
     record = watch.kill(eat(32, cgroup.child("limit", 16), argv0="worker: idle").die())
     assert record["victim"]["cmdline"][0] == "worker: idle"
     exe = record["victim"]["exe"]
@@ -217,7 +217,7 @@ os.execv(f"/proc/self/fd/{file}", sys.argv[3:])
 
 @pytest.mark.parametrize("name", ["worker", "x" * 249])
 def test_program_in_memory(watch: Watch, cgroup: Cgroup, eat: Eat, name: str) -> None:
-    """An executable of memfd_create(2) is in no folder; its path is what /proc says."""
+    """The path of an executable made by memfd_create(2) is as in /proc/PID/exe."""
     through = (sys.executable, "-c", MEMFD, name, str(binary()))
     eater = eat(32, cgroup.child("limit", 16), gate=True, through=through)
     eater.start()
