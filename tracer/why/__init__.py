@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why something ended: sources -> search -> verdict -> words, for ``oomtrace why``."""
+"""``oomtrace why``: sources -> search -> verdict -> words and advice."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verdict -> what to do, with the commands for it.
+"""A verdict -> advice, with commands.
 
-A higher limit is advised only where the figures speak for it: what comes as regularly as a clock is a leak, and what
-lies in tmpfs or in the kernel is not the victim's.
+A higher limit is advised only if the figures support it: kills at regular intervals indicate a leak, and memory in
+tmpfs or in the kernel is not the victim's.
 """
 
 from typing import TypedDict
@@ -12,7 +12,7 @@ from tracer.base.printable import printable
 from tracer.records.conclusions import beancounter
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import OomKill
-from tracer.records.owner import Identity, owner_of, user_manager_uid
+from tracer.records.owner import Identity, Systemd, owner_of, user_manager_uid
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import container_word, kubectl, limit_commands, limit_owner, shell_word
@@ -21,12 +21,18 @@ from tracer.why.timestamps import format_span, unix_seconds
 from tracer.why.verdict import Verdict
 
 _MIB = 1 << 20
-_MOST = 0.5
-"""What is more than this part of the limit fills it."""
+_DOMINANT_SHARE = 0.5
+"""A kind of memory that takes more than this share of the usage dominates it."""
 _EVENTS_S = 10.0
-"""What a runtime says of a kill it says within this time."""
-_LEAST_COUNT = 5
-"""So many kills without a rule show a limit that is too low for what is done under it, or peaks that have none."""
+"""A runtime reports a kill as an event within this time."""
+_TOO_LOW_KILLS = 5
+"""From this number of irregular kills on, the limit is too low for the load."""
+
+_DAEMON_UNITS: dict[KillerKind, str] = {
+    "systemd-oomd": "systemd-oomd",
+    "oom_daemon": "earlyoom",
+    "kubelet": "kubelet",
+}
 
 
 class Advice(TypedDict):
@@ -35,7 +41,7 @@ class Advice(TypedDict):
 
 
 def advise(verdict: Verdict) -> list[Advice]:
-    """In the order in which to do it."""
+    """Advice in the order in which to follow it."""
     kill, cause = verdict["kill"], verdict["cause"]
     if kill is not None and kill["type"] == "oom_kill" and cause in OOM:
         return _for_oom(verdict, kill)
@@ -45,7 +51,7 @@ def advise(verdict: Verdict) -> list[Advice]:
         text = "Look at what it said itself"
         if cause == "not_oom":
             text += "; to know of the next SIGKILL who sent it, let oomtrace run, which records those to containers"
-        return [{"text": f"{text}.", "commands": _logs(verdict)}]
+        return [{"text": f"{text}.", "commands": _log_commands(verdict)}]
     if cause == "unknown":
         return [{"text": "Let oomtrace run: it records the next one.", "commands": ["oomtrace run"]}]
     return []
@@ -72,11 +78,11 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
             "Look at files in tmpfs (/dev/shm, /tmp, emptyDir with medium Memory) and at shared memory first: they "
             "stay when the process dies."
         )
-        return [{"text": text, "commands": _tmpfs(kill)}, *_raise(verdict, kill, memory)]
+        return [{"text": text, "commands": _tmpfs_commands(kill)}, *_for_raising(verdict, kill, memory)]
     if filled == "kernel":
         text = "Look at what the kernel keeps for it: sockets, open files, dentries; no process's heap is to blame."
-        return [{"text": text, "commands": ["slabtop --once"]}, *_raise(verdict, kill, memory)]
-    look: Advice = {"text": "See what grows in it, while it grows.", "commands": [_top(verdict, kill)]}
+        return [{"text": text, "commands": ["slabtop --once"]}, *_for_raising(verdict, kill, memory)]
+    watch_growth: Advice = {"text": "See what grows in it, while it grows.", "commands": [_top_command(verdict, kill)]}
     pause_s = verdict["history"]["pause_s"]
     if verdict["history"]["regular"] and pause_s is not None:
         whom = printable(kill["victim"]["comm"] or "the victim")
@@ -84,22 +90,23 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
             f"Look for a leak in {whom}: it fills the same limit every {format_span(pause_s)} or so. A higher limit "
             "does not cure that, it only makes the next kill come later."
         )
-        return [{"text": text, "commands": look["commands"]}]
-    raised, rss = _raise(verdict, kill, memory), memory["victim_rss_bytes"]
+        return [{"text": text, "commands": watch_growth["commands"]}]
+    raised, rss = _for_raising(verdict, kill, memory), memory["victim_rss_bytes"]
     if choice is not None and choice["by"] == "oom_score_adj" and choice["other"] is not None:
         text = (
             f"See what grows in {printable(choice['other']['comm'])} (pid {choice['other']['pid']}) first: it had no "
             "less than the victim, which was chosen for its oom_score_adj."
         )
-        return [{"text": text, "commands": look["commands"]}, *raised]
-    if rss is not None and memory["limit_bytes"] is not None and rss < _MOST * memory["limit_bytes"] and filled is None:
+        return [{"text": text, "commands": watch_growth["commands"]}, *raised]
+    limit = memory["limit_bytes"]
+    if rss is not None and limit is not None and rss < _DOMINANT_SHARE * limit and filled is None:
         text = "See what fills it first, as the victim had little of it: other processes, or files in tmpfs."
-        return [{"text": text, "commands": [*look["commands"], *_tmpfs(kill)]}, *raised]
-    return [*raised, look]
+        return [{"text": text, "commands": [*watch_growth["commands"], *_tmpfs_commands(kill)]}, *raised]
+    return [*raised, watch_growth]
 
 
 def _for_no_limit(verdict: Verdict, kill: OomKill) -> list[Advice]:
-    """Where no limit was hit, or it is unknown which."""
+    """Advice if no limit was hit, or an unknown one."""
     cause = verdict["cause"]
     if cause == "some_limit":
         text = (
@@ -132,14 +139,14 @@ def _for_lowered(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[A
         f"Find out what lowered the limit to {limit // _MIB} MiB: an autoscaler, docker update, systemctl, a script. "
         "memory.high below the usage does not kill; it reclaims and slows down."
     )
-    new = -(-usage * 5 // 4 // _MIB)
-    where, commands = limit_commands(kill, memory, new)
-    text = f"If it rightly needs the {usage // _MIB} MiB that were in use, raise the limit to {new} MiB."
+    new_mib = -(-usage * 5 // 4 // _MIB)
+    where, commands = limit_commands(kill, memory, new_mib)
+    text = f"If it rightly needs the {usage // _MIB} MiB that were in use, raise the limit to {new_mib} MiB."
     return [{"text": who, "commands": []}, {"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
 def dominant_part(memory: LimitMemory) -> str | None:
-    """What most of the limit is: heap, tmpfs, cache or kernel; None: not known, or a mixture."""
+    """The kind of memory that most of the usage is: heap, tmpfs, cache or kernel; None: unknown, or none of them."""
     parts, usage = memory["breakdown"], memory["usage_bytes"] or memory["limit_bytes"]
     if parts is None or not usage:
         return None
@@ -150,70 +157,80 @@ def dominant_part(memory: LimitMemory) -> str | None:
         "cache": None if parts["file_bytes"] is None else parts["file_bytes"] - shmem,
         "kernel": parts["kernel_bytes"] if parts["kernel_bytes"] is not None else parts["slab_bytes"],
     }
-    return next((name for name, size in sizes.items() if size is not None and size > _MOST * usage), None)
+    return next((name for name, size in sizes.items() if size is not None and size > _DOMINANT_SHARE * usage), None)
 
 
-def _raise(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[Advice]:
-    """To a quarter more, which is an attempt: how much it needs beyond the limit is unknown."""
+def _for_raising(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[Advice]:
+    """Raise the limit by a quarter: a first attempt, because the peak demand is unknown."""
     limit = memory["limit_bytes"]
     if limit is None:
         return []
-    new = -(-limit * 5 // 4 // _MIB)
+    new_mib = -(-limit * 5 // 4 // _MIB)
     is_own, kind = verdict["cause"] == "own_limit", verdict["kind"]
-    whose = f" of {printable(memory['cgroup'] or '')}"
+    of = f" of {printable(memory['cgroup'] or '')}"
     if is_own:
-        whose = f" of its {printable(limit_owner(kill, memory))}" if kind in ("pid", "process") else ""
+        of = f" of its {printable(limit_owner(kill, memory))}" if kind in ("pid", "process") else ""
     times = verdict["history"]["total"]
-    often = f", as it was too low {times} times" if times >= _LEAST_COUNT else ""
-    where, commands = limit_commands(kill, memory, new)
+    often = f", as it was too low {times} times" if times >= _TOO_LOW_KILLS else ""
+    where, commands = limit_commands(kill, memory, new_mib)
     text = (
-        f"If it rightly needs that much, raise the limit{whose} from {limit // _MIB} to {new} MiB{often}; the peak "
+        f"If it rightly needs that much, raise the limit{of} from {limit // _MIB} to {new_mib} MiB{often}; the peak "
         "demand is unknown, so look again then."
     )
     return [{"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
-def _for_killer(who: KillerKind, verdict: Verdict) -> Advice:
-    kill, when = verdict["kill"], (verdict["time"] or "")[:19] + "Z"
-    victims = owner_of(kill) if kill is not None else Identity(None, None, None)
-    container, kubernetes = victims.container, victims.kubernetes
-    if who == "runtime" and kubernetes is not None and kubernetes["pod_name"] is not None:
+def _for_killer(killer: KillerKind, verdict: Verdict) -> Advice:
+    """Advice for a SIGKILL that the OOM killer did not send."""
+    kill = verdict["kill"]
+    victim = owner_of(kill) if kill is not None else Identity(None, None, None)
+    if killer == "runtime":
+        return _for_runtime(victim, verdict["time"])
+    if killer in _DAEMON_UNITS:
+        since = f"{(verdict['time'] or '')[:19].replace('T', ' ')} UTC"
+        commands = [f"journalctl -u {_DAEMON_UNITS[killer]} --since '{since}'"]
+        return {"text": "It acts before the kernel has to: see in its log what it saw.", "commands": commands}
+    if killer == "systemd":
+        return _for_systemd(victim.systemd)
+    sender = kill["sender"] if kill is not None and kill["type"] == "sigkill" else None
+    if sender is None:
+        return {"text": "Look at what its parents did.", "commands": []}
+    systemd = owner_of(sender).systemd
+    unit = systemd["unit"] if systemd is not None else None
+    return {
+        "text": "Look at who sent it.",
+        "commands": [] if unit is None else [f"journalctl -u {shell_word(unit)}"],
+    }
+
+
+def _for_runtime(victim: Identity, time: str | None) -> Advice:
+    """Advice for a SIGKILL by a container runtime."""
+    container, pod = victim.container, victim.kubernetes
+    if pod is not None and pod["pod_name"] is not None:
         return {
             "text": "Ask Kubernetes why: a probe that failed, an eviction, a pod that was deleted.",
-            "commands": kubectl("describe pod", kubernetes["pod_name"], kubernetes["namespace"]),
+            "commands": kubectl("describe pod", pod["pod_name"], pod["namespace"]),
         }
-    if who == "runtime":
-        commands = []
-        at = unix_seconds(verdict["time"])
-        if at is not None and container is not None and container["runtime"] in ("docker", "podman"):
-            # Not 0s: docker takes that for the begin of this second, and shows nothing of a kill within it.
-            until = format_rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
-            of = f"--filter container={shell_word(container['id'][:12])}"
-            commands = [f"{container['runtime']} events --since {when} --until {until} {of}"]
-        return {"text": "Ask the runtime who had it do that.", "commands": commands}
-    units = {"systemd-oomd": "systemd-oomd", "oom_daemon": "earlyoom", "kubelet": "kubelet"}
-    if who in units:
-        commands = [f"journalctl -u {units[who]} --since '{when[:19].replace('T', ' ')} UTC'"]
-        return {"text": "It acts before the kernel has to: see in its log what it saw.", "commands": commands}
-    sender = kill["sender"] if kill is not None and kill["type"] == "sigkill" else None
-    if who == "systemd":
-        unit = victims.systemd["unit"] if victims.systemd is not None else None
-        commands = (
-            []
-            if unit is None
-            else [f"journalctl -u {shell_word(unit)}", f"systemctl show -p TimeoutStopUSec {shell_word(unit)}"]
-        )
-        return {
-            "text": "See why the unit was stopped, and whether it needs longer to end by itself.",
-            "commands": commands,
-        }
-    senders = owner_of(sender).systemd if sender is not None else None
-    if senders is not None and senders["unit"] is not None:
-        return {"text": "Look at who sent it.", "commands": [f"journalctl -u {shell_word(senders['unit'])}"]}
-    return {"text": "Look at who sent it." if sender is not None else "Look at what its parents did.", "commands": []}
+    commands = []
+    at = unix_seconds(time)
+    if at is not None and container is not None and container["runtime"] in ("docker", "podman"):
+        # Not the time of the kill: docker takes that for the beginning of this second, and shows no event within it.
+        until = format_rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
+        span = f"--since {(time or '')[:19]}Z --until {until}"
+        commands = [f"{container['runtime']} events {span} --filter container={shell_word(container['id'][:12])}"]
+    return {"text": "Ask the runtime who had it do that.", "commands": commands}
 
 
-def _logs(verdict: Verdict) -> list[str]:
+def _for_systemd(victim: Systemd | None) -> Advice:
+    """Advice for a SIGKILL by systemd."""
+    unit = victim["unit"] if victim is not None else None
+    commands = []
+    if unit is not None:
+        commands = [f"journalctl -u {shell_word(unit)}", f"systemctl show -p TimeoutStopUSec {shell_word(unit)}"]
+    return {"text": "See why the unit was stopped, and whether it needs longer to end by itself.", "commands": commands}
+
+
+def _log_commands(verdict: Verdict) -> list[str]:
     name, runtime = verdict["name"], verdict["runtime"]
     program = runtime["runtime"] if runtime is not None else None
     if verdict["kind"] == "container" and program in ("docker", "podman") and not name.startswith("-"):
@@ -224,7 +241,7 @@ def _logs(verdict: Verdict) -> list[str]:
     return [f"journalctl -u {shell_word(name)} -n 50"] if verdict["kind"] == "unit" else []
 
 
-def _tmpfs(kill: OomKill) -> list[str]:
+def _tmpfs_commands(kill: OomKill) -> list[str]:
     owner = owner_of(kill)
     container = owner.container or (kill["container"] if user_manager_uid(owner) is not None else None)
     if container is None or container["runtime"] not in ("docker", "podman"):
@@ -232,7 +249,7 @@ def _tmpfs(kill: OomKill) -> list[str]:
     return [f"{container['runtime']} exec {container_word(container)} df -h"]
 
 
-def _top(verdict: Verdict, kill: OomKill) -> str:
+def _top_command(verdict: Verdict, kill: OomKill) -> str:
     container, unit = shown_container(kill), shown_unit(kill)
     if container is not None:
         return f"oomtrace top --container {shell_word(container)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A question -> the answer: searches, judges, and puts it into words."""
+"""A question -> its answer: search, verdict, words and advice."""
 
 import sys
 import time
@@ -32,7 +32,7 @@ class Evidence(TypedDict):
     id: str
     time: str | None
     uptime_s: float | None
-    """Of a kill without a time: since boot, as its log has it."""
+    """Seconds since boot, of a kill in a log without dates."""
 
 
 class Answer(TypedDict):
@@ -40,17 +40,17 @@ class Answer(TypedDict):
     advice: list[Advice]
     verdict: Verdict
     evidence: list[Evidence]
-    """Kills of it, the latest last."""
+    """Kills of the target, oldest first."""
     others: list[grouping.Namesake]
-    """Who else has that name."""
+    """Other owners with the same name."""
     unread: list[str]
-    """Folders of runtimes that could not be read, and what may be missing for that."""
+    """Runtime directories that could not be read, each with the consequence."""
 
 
 def answer_question(question: Question, runtimes: Runtimes) -> Answer:
-    """What became of it.  What could not be read is told on stderr.
+    """Find out what ended the target.  Sources that cannot be read are reported on stderr.
 
-    Raises TracerError where nothing of that name is known.
+    Raises TracerError if nothing is known of the name.
     """
     if not question.name:
         raise TracerError("NAME is empty", "give a container, pod, unit, pid or process name", EXIT_USAGE)
@@ -81,7 +81,7 @@ def answer_question(question: Question, runtimes: Runtimes) -> Answer:
         kind,
         found,
         read.coverages,
-        sum(each.missing for each in read.watched if each.is_given or not is_given),
+        sum(each.missing for each in read.searched if each.is_given or not is_given),
         question.exit_code,
         time.time(),
     )
@@ -107,17 +107,17 @@ def answer_question(question: Question, runtimes: Runtimes) -> Answer:
     }
 
 
-def format_answer(told_: Answer) -> list[str]:
-    """For a human."""
-    shown = [*told_["sentences"]]
-    for advice in told_["advice"]:
+def format_answer(result: Answer) -> list[str]:
+    """Lines of text."""
+    shown = [*result["sentences"]]
+    for advice in result["advice"]:
         shown += ["", advice["text"], *(f"    $ {command}" for command in advice["commands"])]
-    if told_["evidence"]:
+    if result["evidence"]:
         shown += ["", "Evidence:"]
-        left = len(told_["evidence"]) - _EVIDENCE_MAX
+        left = len(result["evidence"]) - _EVIDENCE_MAX
         if left > 0:
             shown.append(f"    {left} earlier ones (--json shows all)")
-        for each in told_["evidence"][-_EVIDENCE_MAX:]:
+        for each in result["evidence"][-_EVIDENCE_MAX:]:
             shown.append(
                 f"    {format_moment(each['time'], each['uptime_s'])}  {each['type']} {each['id']}, {each['source']}"
             )
@@ -126,10 +126,10 @@ def format_answer(told_: Answer) -> list[str]:
 
 def _unknown(question: Question, read: sources.Sources) -> TracerError:
     where = [
-        f"{watched.source}{'' if watched.since is None else f' (since {format_time(watched.since)})'}"
-        for watched in read.watched
+        f"{searched.source}{'' if searched.since is None else f' (since {format_time(searched.since)})'}"
+        for searched in read.searched
     ]
-    if not question.records and not any(watched.source != "kernel log" for watched in read.watched):
+    if not question.records and not any(searched.source != "kernel log" for searched in read.searched):
         where.append(f"{sources.RECORDS} (no records)")
     places = ", ".join([*where, "the runtimes' files", "what runs now"])
     return TracerError(

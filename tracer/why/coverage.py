@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When somebody watched: only then does it mean something that no kill is on record.
+"""Times in which kills were recorded: only then does the absence of a record mean that there was no kill.
 
-A tracer writes a start record and, told to stop, a stop record; of one that ends otherwise the last record of a boot is
-the last proof that it was there.
+A tracer writes a start record and, when it is stopped, a stop record.  If it ends otherwise, the last record of a boot
+is the last proof that it was running.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,42 +14,42 @@ from tracer.why.timestamps import unix_seconds
 
 
 class Coverage(NamedTuple):
-    """A time in which every kill was put on record, or counted as missing."""
+    """A time in which every kill was recorded, or counted as missing."""
 
     since: str
     until: str | None
-    """None: it goes on."""
+    """None: it continues."""
     sigkills: SigkillOption
-    """Whose SIGKILLs are on record, too, if they are not the OOM killer's."""
+    """Scope in which SIGKILLs of other senders than the OOM killer were recorded, too."""
 
 
 class _Mark(NamedTuple):
     time: str
     kind: Literal["stop", "start", "first", "last"]
-    """``first`` and ``last``: of a part of the stream; ``last`` only where more is missing."""
+    """``first`` and ``last``: records of a part of the stream; ``last`` only if the rest of the part is unreadable."""
     sigkills: SigkillOption = "off"
     adopted: bool = False
-    """Whether nothing was missed since the stop before."""
+    """Whether the capture continued since the previous stop."""
 
 
 class StreamPart:
-    """Of a stream of records what one file has."""
+    """The part of a stream of records that is in one file."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._spans: dict[str | None, tuple[str, str]] = {}
-        """The first and the last moment, by the id of the boot."""
+        """First and last time, by boot id."""
         self._marks: dict[str | None, list[_Mark]] = {}
         self._has_sigkills = False
         self.is_damaged = False
 
     def add(self, record: Record) -> None:
-        """Of another host's records nothing follows for this one."""
+        """Add a record; those of other hosts are ignored."""
         time, host = record["time"], record["host"]
-        if time is None or not (host["boot_id"] == self._host["boot_id"] or _is_named_alike(host, self._host)):
+        if time is None or not (host["boot_id"] == self._host["boot_id"] or _has_same_name(host, self._host)):
             return
         if record["type"] == "oom_kill" and record["source"] == "kernel_log":
-            return  # found afterwards
+            return  # recovered afterwards
         boot = host["boot_id"]
         first, last = self._spans.get(boot, (time, time))
         self._spans[boot] = min(first, time), max(last, time)
@@ -60,14 +60,14 @@ class StreamPart:
         elif record["type"] == "sigkill":
             self._has_sigkills = True
 
-    def lasts(self) -> Iterable[tuple[str | None, str]]:
-        """The last moment of each boot."""
+    def last_times(self) -> Iterable[tuple[str | None, str]]:
+        """Boot ids, each with the time of its last record."""
         return [(boot, last) for boot, (_, last) in self._spans.items()]
 
     def marks(self) -> Iterable[tuple[str | None, _Mark]]:
-        """What begins and ends watches, by boot."""
+        """Boot ids, each with a mark that begins or ends a coverage."""
         for boot, (first, last) in self._spans.items():
-            # Its start may be in an older file, and with it what is on record.
+            # The start record, which has the scope of SIGKILL records, may be in an older file.
             yield boot, _Mark(first, "first", "containers" if self._has_sigkills else "off")
             if self.is_damaged:
                 yield boot, _Mark(last, "last")
@@ -76,26 +76,26 @@ class StreamPart:
 
 
 def stream_coverage(parts: Iterable[StreamPart], boot_id: str | None) -> list[Coverage]:
-    """Of one stream, whose parts come in any order, and some twice; in the order of time.
+    """Coverages of a stream in order of time; its parts come in any order, and may repeat each other.
 
-    ``boot_id`` is that of the boot that lasts.
+    ``boot_id``: the current boot, whose last coverage continues.
     """
     by_boot: dict[str | None, list[_Mark]] = {}
     last_of: dict[str | None, str] = {}
     for part in parts:
-        for boot, last in part.lasts():
+        for boot, last in part.last_times():
             last_of[boot] = max(last, last_of.get(boot, last))
         for boot, mark in part.marks():
             by_boot.setdefault(boot, []).append(mark)
     found: list[Coverage] = []
     for boot, marks in by_boot.items():
-        lasts_until = None if boot is not None and boot == boot_id else last_of[boot]
-        found += _joined(sorted(set(marks), key=_order), lasts_until)
-    return _in_order(found)
+        end = None if boot is not None and boot == boot_id else last_of[boot]
+        found += _join_marks(sorted(set(marks), key=_mark_order), end)
+    return _sorted(found)
 
 
 def covers(coverage: Coverage | None, at_s: float) -> bool:
-    """Whether it was watched then."""
+    """Whether kills were recorded at this Unix time."""
     since_s, until_s = (
         (None, None) if coverage is None else (unix_seconds(coverage.since), unix_seconds(coverage.until))
     )
@@ -103,18 +103,18 @@ def covers(coverage: Coverage | None, at_s: float) -> bool:
 
 
 def coverage_at(at_s: float | None, coverages: Sequence[Coverage]) -> Coverage | None:
-    """The one that was then, or else the last before, or else the first; so it is without a time."""
-    found = _in_order(coverages)
+    """The coverage at this Unix time, else the last one before it, else (also without a time) the first one."""
+    found = _sorted(coverages)
     before = [each for each in found if at_s is not None and (unix_seconds(each.since) or 0) <= at_s]
     then = [each for each in before if at_s is not None and covers(each, at_s)]
     return next(iter(then or before[-1:] or found), None)
 
 
-def _in_order(coverages: Iterable[Coverage]) -> list[Coverage]:
+def _sorted(coverages: Iterable[Coverage]) -> list[Coverage]:
     return sorted(coverages, key=lambda each: each.since)
 
 
-def _joined(marks: list[_Mark], lasts_until: str | None) -> list[Coverage]:
+def _join_marks(marks: list[_Mark], end: str | None) -> list[Coverage]:
     found: list[Coverage] = []
     is_open = False
     for mark in marks:
@@ -128,15 +128,15 @@ def _joined(marks: list[_Mark], lasts_until: str | None) -> list[Coverage]:
                 found[-1] = found[-1]._replace(until=mark.time)
             elif mark.adopted and found and found[-1].until is not None:
                 since = found[-1].until
-            found.append(Coverage(since, lasts_until, mark.sigkills))
+            found.append(Coverage(since, end, mark.sigkills))
             is_open = True
     return found
 
 
-def _order(mark: _Mark) -> tuple[str, int]:
+def _mark_order(mark: _Mark) -> tuple[str, int]:
     return mark.time, ("start", "first", "stop", "last").index(mark.kind)
 
 
-def _is_named_alike(one: Host, other: Host) -> bool:
+def _has_same_name(one: Host, other: Host) -> bool:
     names = [(each["name"] or "").partition(".")[0] for each in (one, other)]
     return names[0] == names[1] != ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is counted as one: of several that have the name which is asked for, each has its own answer.
+"""Which kills are counted together: if several owners have the requested name, each has an answer of its own.
 
-A container's user may call it like another container, a pod or a unit.  A name in full cannot be chosen so, and comes
-before all others: an id, NAMESPACE/POD/CONTAINER, NAMESPACE/POD, a pod's uid, a unit with its suffix.
+A user may name a container like another container, a pod or a unit.  A full name cannot be imitated, and takes
+precedence: an id, NAMESPACE/POD/CONTAINER, NAMESPACE/POD, a pod's uid, a unit with its suffix.
 """
 
 import shlex
@@ -27,23 +27,23 @@ from tracer.records.same_kill import KillRecord
 GroupKey = tuple[str | None, ...]
 COMM_LEN = 15
 _ID_LEN = 64
-"""Of ids that a runtime has drawn; shorter ones are names (LXC, nspawn), of which one may begin like another."""
+"""Length of random ids; shorter ids are names (LXC, nspawn), and one name may be the prefix of another."""
 _PROJECT = ("com.docker.compose.project", "io.podman.compose.project")
 _SERVICE = ("com.docker.compose.service", "io.podman.compose.service")
 
 
 class Namesake(TypedDict):
-    """One that has the same name, and is not the one that the answer is about."""
+    """Another owner with the name that the answer is about."""
 
     kind: Kind
     name: str
     kills: int
     ask: str
-    """The name by which it is asked for."""
+    """The NAME to pass to ``oomtrace why`` for it."""
 
 
 def kinds_of(kill: KillRecord, name: str, ids: Sequence[str] = ()) -> list[Kind]:
-    """As what the name is that of this kill's victim; ``ids``: of containers that have it."""
+    """The kinds under which the name matches the kill's victim; ``ids``: containers that have the name."""
     container, victim = owner_of(kill).container, kill["victim"]
     found = owner_kinds(name, kill)
     if container is not None and container["id"] in ids and "container" not in found:
@@ -60,7 +60,7 @@ def kinds_of(kill: KillRecord, name: str, ids: Sequence[str] = ()) -> list[Kind]
 
 
 def is_full(name: str, kill: KillRecord, kind: Kind) -> bool:
-    """Whether the name, which is that of the kill's victim as this kind, is its name in full."""
+    """Whether the name, which matches the kill's victim as this kind, is a full name."""
     owner = owner_of(kill)
     if kind == "container":
         return is_full_container(name, owner.container, owner.kubernetes)
@@ -81,7 +81,7 @@ def is_full_pod(name: str, kubernetes: Kubernetes | None) -> bool:
 
 
 def group_key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> GroupKey:
-    """What those have in common that are counted as one; ``inner``: they are inside of something."""
+    """Key of the kills that are counted together; ``inner``: the target is nested in another owner."""
     owner = owner_of(kill)
     if kind in ("pid", "process"):
         return (kind,)
@@ -91,7 +91,7 @@ def group_key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> GroupKey:
 
 
 def container_key(container: Container, pod: Kubernetes | None) -> GroupKey:
-    """A container that was made anew has another id, its pod another uid, and a Deployment's another name."""
+    """Stable across re-creation, which changes a container's id, a pod's uid, and the name of a Deployment's pod."""
     if pod is not None and pod["pod_name"] is not None:
         return "pod", pod["namespace"], workload(pod["pod_name"]), pod["container_name"] or container["name"]
     labels = container["labels"] or {}
@@ -102,7 +102,7 @@ def container_key(container: Container, pod: Kubernetes | None) -> GroupKey:
 
 
 def runtime_id(kill: KillRecord, kind: Kind) -> str | None:
-    """A container's id or a pod's uid, which is known where names are not."""
+    """Container id or pod uid: known even if names are not."""
     container, pod = owner_of(kill).container, owner_of(kill).kubernetes
     if kind == "container":
         return None if container is None else container["id"]
@@ -110,7 +110,7 @@ def runtime_id(kill: KillRecord, kind: Kind) -> str | None:
 
 
 def make_namesake(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: bool = False) -> Namesake:
-    """``kills``: of one that is not the one that the answer is about, the last one last."""
+    """Describe another owner by its kills, oldest first."""
     kill, owner = kills[-1], owner_of(kills[-1])
     shown = name if kind in ("pid", "process") else _shown(kill, kind)
     ask = shown if inner else f"{kind}:{shown}"
@@ -121,13 +121,13 @@ def make_namesake(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: 
             names = {each["pod_name"] for each in map(_pod, kills) if each is not None}
             place = pod["pod_name"] if len(names) == 1 else workload(pod["pod_name"])
             ask = shown = f"{pod['namespace']}/{place}/{pod['container_name']}"
-    if ask.startswith("-"):  # no option
+    if ask.startswith("-"):  # not an option
         ask = f"{kind}:{ask}"
     return {"kind": kind, "name": shown, "kills": len(kills), "ask": ask}
 
 
 def namesakes_sentence(others: Iterable[Namesake]) -> str | None:
-    """In one line."""
+    """One line that names the other owners; None: there is none."""
     parts = []
     for each in others:
         often = "runs" if not each["kills"] else "once" if each["kills"] == 1 else f"{each['kills']} times"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often somebody was OOM killed, and how regularly."""
+"""How often the target was OOM killed, and how regularly."""
 
 from collections.abc import Iterable
 from typing import TypedDict
@@ -12,19 +12,19 @@ DAY_S = 86400.0
 
 
 class History(TypedDict):
-    """OOM kills; several victims of one run of the OOM killer are one."""
+    """OOM kills; the victims of one incident count once."""
 
     total: int
     last_day: int
-    """In the 24 hours before now."""
+    """In the last 24 hours."""
     first: str | None
     last: str | None
     pause_s: float | None
-    """The median time from one to the next."""
+    """Median interval."""
     regular: bool
-    """Whether the pattern is a saw-tooth: something fills the limit at an even pace, and again."""
+    """Whether the pattern is a saw-tooth: a leak that fills the limit at a steady rate."""
     pattern: Pattern
-    """As the report has it."""
+    """As in the report."""
 
 
 def summarize_history(kills: Iterable[OomKill], now_s: float) -> History:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sends SIGKILL, by what sigkill records tell of the sender."""
+"""Kind of sender of a SIGKILL."""
 
 from typing import Literal
 
@@ -15,11 +15,11 @@ _RUNTIMES = ("runc", "crun", "containerd", "dockerd", "conmon", "podman", "crio"
 _SHELLS = frozenset(
     {"sh", "bash", "dash", "ash", "zsh", "fish", "ksh", "busybox", "kill", "pkill", "killall", "sudo", "timeout"}
 )
-"""What sends it for a human or a script."""
+"""Programs that send SIGKILL for a person or a script."""
 
 
 def killer_kind(kill: Sigkill) -> KillerKind:
-    """A process in a container, or of a user, may call itself as it likes: names count of the host's only."""
+    """The kind of sender.  Processes of containers and users choose their names: only those of the host are trusted."""
     sender = kill["sender"]
     if sender is None:
         return "other" if kill.get("from_kernel", True) is None else "kernel"  # records of earlier versions do not say

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a limit is raised: where it is set, so that it lasts, and by which command."""
+"""How to raise a limit: where it is configured permanently, and by which command."""
 
 import re
 import shlex
@@ -13,16 +13,14 @@ from tracer.why.memory import LimitMemory
 
 _MIB = 1 << 20
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
-"""RFC 1123, as Kubernetes has it for the names of pods and, without dots, of namespaces."""
+"""RFC 1123 names, which Kubernetes requires for pods and, without dots, for namespaces."""
 _DNS_NAME_MAX = 253
 
 
 def limit_owner(kill: OomKill, memory: LimitMemory) -> str:
-    """Whose the limit's cgroup is, where the victim is in it: ``container cart``."""
+    """The owner of the limit's cgroup, if the victim is in it, else the cgroup: ``container cart``."""
     container, systemd = kill["container"], kill["systemd"]
-    of = parse_cgroup_path(
-        memory["cgroup"] or ""
-    )  # above the victim, so that names inside of the same container are the same
+    of = parse_cgroup_path(memory["cgroup"] or "")  # it is above the victim: names in the same container are the same
     unit = None if systemd is None else systemd["unit"]
     if unit is not None and of.systemd is not None and of.systemd["unit"] == unit and memory["level"] == "unit":
         return f"unit {shown_unit(kill)}"
@@ -33,7 +31,7 @@ def limit_owner(kill: OomKill, memory: LimitMemory) -> str:
 
 
 def limit_commands(kill: OomKill, memory: LimitMemory, mib: int) -> tuple[str, list[str]]:
-    """Where the limit is set, if somewhere in particular, and the commands that set it to ``mib``."""
+    """A sentence about where the limit is configured (may be empty), and commands that set it to ``mib`` MiB."""
     path, kind = memory["cgroup"] or "", memory["level"]
     shown, own = parse_cgroup_path(path), owner_of(kill)
     of = owner_of(shown._asdict())
@@ -69,12 +67,12 @@ def _is_same(one: Container | None, other: Container | None) -> bool:
 
 
 def _is_kubelets(path: str) -> bool:
-    """Whether it is the cgroup of all pods, or of those of a class."""
+    """Whether it is the cgroup of all pods, or of all pods of a QoS class."""
     return classify_cgroup(path) == "qos" or re.search(r"(?:/|-)kubepods(?:\.slice)?/?\Z", path) is not None
 
 
 def _set_kubernetes(kubernetes: Kubernetes, is_pod: bool) -> tuple[str, list[str]]:
-    """A pod's limits are those of its owner's template: what is set on the node does not last."""
+    """A pod gets its limits from its controller's template; changes on the node do not last."""
     where = "Set resources.limits.memory in the pod's owner (Deployment, StatefulSet, ...)"
     where += "; the pod's limit is the sum of its containers'." if is_pod else "."
     command = kubectl("describe pod", kubernetes["pod_name"], kubernetes["namespace"])
@@ -82,7 +80,7 @@ def _set_kubernetes(kubernetes: Kubernetes, is_pod: bool) -> tuple[str, list[str
 
 
 def kubectl(action: str, pod: str | None, namespace: str | None) -> list[str]:
-    """The command about a pod; none where a name is not one that Kubernetes allows: it may be taken for an option."""
+    """A kubectl command for the pod; none if a name is invalid in Kubernetes: it might be taken for an option."""
     names = [name for name in (pod or "", namespace) if name is not None]
     if not all(len(name) <= _DNS_NAME_MAX and _DNS_NAME.fullmatch(name) for name in names):
         return []
@@ -90,9 +88,9 @@ def kubectl(action: str, pod: str | None, namespace: str | None) -> list[str]:
 
 
 def _set_container(container: Container, memory: LimitMemory, mib: int) -> tuple[str, list[str]]:
-    """The limit of memory and swap goes up with that of memory, or Docker refuses and the container gets less swap.
+    """Raise memory and memory+swap together: Docker refuses a memory limit above memory+swap.
 
-    What makes containers anew from a file sets the limit there.
+    Containers that are re-created from a file (Compose, Quadlet, Swarm) have their limit there.
     """
     program, labels = container["runtime"], container["labels"] or {}
     name = container_word(container)
@@ -105,7 +103,7 @@ def _set_container(container: Container, memory: LimitMemory, mib: int) -> tuple
         return "", [f"docker service update --limit-memory {mib}M {shell_word(service)}"]
     commands = [f"{program} update --memory {mib}m --memory-swap {both} {name}"]
     if swap is None:
-        # Docker refuses memory above the limit of both, which is unknown.
+        # Docker refuses a memory limit above that of memory+swap, which is unknown.
         form = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"
         commands = [
             f"{program} inspect --format '{form}' {name}",
@@ -128,11 +126,11 @@ def _set_container(container: Container, memory: LimitMemory, mib: int) -> tuple
 
 
 def container_word(container: Container) -> str:
-    """For a runtime's command: a name that begins like an option is not taken for one."""
+    """The container's name, quoted; its id if the name looks like an option."""
     name = container["name"]
     return shell_word(container["id"] if not name or name.startswith("-") else name)
 
 
 def shell_word(name: str) -> str:
-    """For a shell: who copies the command runs nothing else."""
+    """The name, quoted for a shell: a copied command must run nothing else."""
     return shlex.quote(printable(name))

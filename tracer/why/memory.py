@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What filled the limit that a kill was for."""
+"""Memory under the limit that was hit."""
 
 from typing import TypedDict
 
@@ -8,7 +8,7 @@ from tracer.records.model import Breakdown, Level, OomKill
 
 
 class LimitMemory(TypedDict):
-    """What filled the limit."""
+    """Memory under the limit at the time of the kill."""
 
     cgroup: str | None
     level: Level
@@ -16,15 +16,15 @@ class LimitMemory(TypedDict):
     usage_bytes: int | None
     swap_usage_bytes: int | None
     swap_allowance_bytes: int | None
-    """NO_LIMIT_BYTES: any."""
+    """NO_LIMIT_BYTES: unlimited."""
     is_lowered: bool
-    """Whether the limit was lowered below the usage, which the kernel answers with a kill."""
+    """Whether the limit was lowered below the usage, which makes the kernel kill."""
     victim_rss_bytes: int | None
     breakdown: Breakdown | None
 
 
 def memory_at_limit(kill: OomKill) -> LimitMemory | None:
-    """Null where no memory cgroup's limit was hit, or nothing is known of it."""
+    """None: no memory cgroup's limit was hit, or it is unknown."""
     limit = kill["limit"]
     if limit is None:
         return None

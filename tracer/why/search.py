@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user typed -> what it names, and the kills of it, each once."""
+"""The NAME that a user typed -> the container, pod, unit or process it refers to, and its kills without duplicates."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -44,30 +44,30 @@ class _ContainerState(TypedDict):
 
 
 class ContainerState(_ContainerState, total=False):
-    """What a runtime's files say of a container now."""
+    """State of a container, read from its runtime's files."""
 
     key: grouping.GroupKey
-    """Of the one that it is counted with."""
+    """Group that its kills are counted in."""
     full: bool
-    """Whether the name is its name in full."""
+    """Whether the target name is the full name of the container."""
 
 
 class Target(NamedTuple):
-    """What is asked for."""
+    """What NAME refers to."""
 
     name: str
     states: tuple[ContainerState, ...]
-    """Containers of that name, id or pod that the runtimes know."""
+    """Containers with this name or id, or in this pod, that the runtimes know."""
     running: tuple[Kind, ...]
-    """As what it runs now."""
+    """Kinds under which it is running."""
     inside: tuple[Kind, ...] = ()
-    """As what something of that name runs in a container, or is a user's; it counts where nothing else has the name."""
+    """Kinds of nested owners with this name: in a container, or of a user.  They count only if none other matches."""
     kind: Kind | None = None
-    """As what alone it is asked for."""
+    """The KIND of KIND:NAME."""
     full: tuple[Kind, ...] = ()
-    """As what the name is, in full, that of what runs now."""
+    """Kinds of which it is the full name of something running."""
     others: tuple[Namesake, ...] = ()
-    """Who else has that name."""
+    """Other owners with the same name."""
 
     @property
     def ids(self) -> list[str]:
@@ -75,7 +75,7 @@ class Target(NamedTuple):
 
 
 def find_target(text: str, runtimes: Runtimes) -> Target:
-    """What the runtimes and /proc say of a name, or of KIND:NAME, now."""
+    """Look up NAME or KIND:NAME among running cgroups and processes and in the runtimes' files."""
     name, only = split_kind(text)
     states: list[ContainerState] = []
     running: set[Kind] = set()
@@ -83,28 +83,28 @@ def find_target(text: str, runtimes: Runtimes) -> Target:
     full: set[Kind] = set()
     for container_id, runtime in _container_ids(runtimes) if only in (None, "container") else ():
         found = runtimes.fetch_metadata(container_id, runtime, None)
-        state = _named_state(name, container_id, found, runtimes)
+        state = _find_state(name, container_id, found, runtimes)
         if state is not None:
             states.append(state)
     for path in cgroupfs.list_cgroups():
-        whose = parse_cgroup_path(path)._asdict()
-        running |= set(owner_kinds(name, whose)) - {"container"}  # whether a container runs, its runtime's files say
-        inside |= set(owner_kinds(f"*/{name}", whose))
-        owner = owner_of(whose)
+        identity = parse_cgroup_path(path)._asdict()
+        running |= set(owner_kinds(name, identity)) - {"container"}  # that comes from the runtime's files
+        inside |= set(owner_kinds(f"*/{name}", identity))
+        owner = owner_of(identity)
         full |= {"pod"} if grouping.is_full_pod(name, owner.kubernetes) else set()
         full |= {"unit"} if owner.systemd is not None and owner.systemd["unit"] == name else set()
     if any(state["full"] for state in states):
         full.add("container")
     asked_kinds = set(KINDS) if only is None else {only}
     full &= asked_kinds
-    if full:  # nobody can take a name in full away from whom it belongs to
+    if full:  # a container's user cannot choose a full name: it takes precedence
         states = [state for state in states if state["full"]]
         running &= full
     if any(state["running"] for state in states):
         running.add("container")
     if not full and is_pid(name) and procfs.read_start_ns(int(name)) is not None:
         running.add("pid")
-    if not full and any(_comm(pid) == name[: grouping.COMM_LEN] for pid in procfs.list_pids()):
+    if not full and any(_read_comm(pid) == name[: grouping.COMM_LEN] for pid in procfs.list_pids()):
         running.add("process")
     running, inside = running & asked_kinds, inside & asked_kinds
     return Target(name, tuple(states), _ordered(running), _ordered(inside), only, _ordered(full))
@@ -115,16 +115,16 @@ def _ordered(kinds: set[Kind]) -> tuple[Kind, ...]:
 
 
 def may_match(kill: KillRecord, target: Target) -> bool:
-    """Whether the target names this kill's victim, or what is inside of something else."""
-    return first_kind(kill, target) is not None or first_kind(kill, _anywhere(target)) is not None
+    """Whether the kill's victim has the target's name, as an owner or nested inside one."""
+    return first_kind(kill, target) is not None or first_kind(kill, _nested(target)) is not None
 
 
-def _anywhere(target: Target) -> Target:
+def _nested(target: Target) -> Target:
     return Target(f"*/{target.name}", (), (), kind=target.kind)
 
 
 def first_kind(kill: KillRecord, target: Target) -> Kind | None:
-    """As what the target names this kill's victim first; None: it is another's."""
+    """The first kind under which the target matches the kill's victim; None: no match."""
     return next(iter(_kinds_of(kill, target)), None)
 
 
@@ -134,7 +134,7 @@ def _kinds_of(kill: KillRecord, target: Target) -> list[Kind]:
 
 
 def is_inner(kill: KillRecord, target: Target, kind: Kind) -> bool:
-    """Whether the target, which is of this kind, is in a container of the host's, or a user's: OWNER/NAME."""
+    """Whether the target of this kind is OWNER/NAME: nested in a container, or of a user."""
     owner = owner_of(kill)
     if "/" not in target.name or kind in ("pid", "process"):
         return False
@@ -144,10 +144,10 @@ def is_inner(kill: KillRecord, target: Target, kind: Kind) -> bool:
 
 
 def prefer_given_sources(found: list[FoundKill], target: Target, boot_id: str | None) -> tuple[list[FoundKill], Target]:
-    """Kills in sources that the user named come alone, with what other sources have of the same kills: a log may be of
-    another host, where the same name means something else.
+    """If sources given on the command line have matching kills, drop all other kills and their containers.
 
-    So do containers; ``boot_id`` is that of this boot, and what runs now counts only for its kills.
+    A log may come from another host, where the same name means something else.  Records of the same kills in other
+    sources are kept.  What is running now counts only if one of the kills is of the boot ``boot_id``, this one.
     """
     given = defaultdict(list)
     for each in found:
@@ -158,7 +158,7 @@ def prefer_given_sources(found: list[FoundKill], target: Target, boot_id: str | 
     kept = [
         each
         for each in found
-        if each.is_given or any(_is_same(each.kill, one.kill) for one in given[each.kill["victim"]["tid"]])
+        if each.is_given or any(_is_same_kill(each.kill, one.kill) for one in given[each.kill["victim"]["tid"]])
     ]
     ids = {container["id"] for each in kept if (container := owner_of(each.kill).container) is not None}
     is_here = any(each.kill["host"]["boot_id"] == boot_id for each in kept)
@@ -169,35 +169,35 @@ def prefer_given_sources(found: list[FoundKill], target: Target, boot_id: str | 
 
 
 def select_kills(found: list[FoundKill], target: Target) -> tuple[Kind | None, list[FoundKill], Target]:
-    """As what the target was found, and its kills, each once, the earliest first; those without a time come before.
+    """The kind that the target matches, its kills without duplicates in order of time (undated ones first), the target.
 
-    Of several that have the name it is the one with the newest kill; the others are in the target.  Where nothing of
-    the host's has that name, it is what was killed last inside of something: the target then has its name in full, so
-    that nothing is said of one that the host may have had.
+    Of several owners with the name, the one with the newest kill is selected; the target lists the others.  If the host
+    has no such owner, the nested one that was killed last is selected.  The target then gets its full name, because the
+    bare name may have been one of the host's.
     """
-    kind, kills, chosen = _matching(found, target)
+    kind, kills, chosen = _select(found, target)
     if kind is not None:
         return kind, kills, chosen
     if target.running:
         kind = target.running[0]
-        return kind, [], target._replace(others=tuple(_running(target, kind, [], ())))
-    anywhere = _anywhere(target)
-    kind, kills, chosen = _matching(found, anywhere)
+        return kind, [], target._replace(others=tuple(_running_others(target, kind, [], ())))
+    anywhere = _nested(target)
+    kind, kills, chosen = _select(found, anywhere)
     if kind is None:
         return next(iter(target.inside), None), [], target._replace(running=target.inside)
-    named = _full_name(kills[-1].kill, kind)
+    named = _display_name(kills[-1].kill, kind)
     inside = tuple(each for each in target.inside if each == kind)
     return kind, kills, Target(named, (), inside, others=chosen.others)
 
 
-def _full_name(kill: KillRecord, kind: Kind) -> str:
+def _display_name(kill: KillRecord, kind: Kind) -> str:
     name = {"container": shown_container, "pod": shown_pod, "unit": shown_unit}[kind](kill)
     assert name is not None
     return name
 
 
 class _Group(NamedTuple):
-    """Who is counted as one."""
+    """Kills that are counted together."""
 
     kind: Kind
     key: grouping.GroupKey
@@ -205,32 +205,31 @@ class _Group(NamedTuple):
     kills: list[FoundKill]
 
 
-def _matching(found: list[FoundKill], target: Target) -> tuple[Kind | None, list[FoundKill], Target]:
-    """A name in full comes before others, and what the host has of a name before what somebody made inside of
-    something."""
-    kinds = [(each, kind) for each in _once(found, target) for kind in _kinds_of(each.kill, target)]
+def _select(found: list[FoundKill], target: Target) -> tuple[Kind | None, list[FoundKill], Target]:
+    """``select_kills()`` for one form of the name.  Full names precede others, and outer owners precede nested ones."""
+    kinds = [(each, kind) for each in _deduplicate(found, target) for kind in _kinds_of(each.kill, target)]
     outer = [(each, kind) for each, kind in kinds if not is_inner(each.kill, target, kind)]
     full = [(each, kind) for each, kind in outer if grouping.is_full(target.name, each.kill, kind)]
     if full or target.full:
         target = target if target.full else target._replace(states=(), running=())
         outer = full
     has_outer = bool(outer or target.running or target.states)
-    groups = _grouped(outer if has_outer else kinds, is_inner=not has_outer)
+    groups = _group_kills(outer if has_outer else kinds, is_inner=not has_outer)
     present = {group.kind for group in groups} | ({"container"} if target.states else set())
     kind = next((kind for kind in KINDS if kind in present), None)
     if kind is None:
         return None, [], target
     newest = max(
-        (group for group in groups if group.kind == kind), key=lambda group: _moment(group.kills[-1]), default=None
+        (group for group in groups if group.kind == kind), key=lambda group: _sort_key(group.kills[-1]), default=None
     )
     kills = newest.kills if newest is not None else []
-    own, rest = _states_of(target.states, newest) if kind == "container" else ((), target.states)
-    others = [*_others(groups, newest, target), *_running(target, kind, groups, rest)]
+    own, rest = _split_states(target.states, newest) if kind == "container" else ((), target.states)
+    others = [*_namesakes_with_kills(groups, newest, target), *_running_others(target, kind, groups, rest)]
     return kind, kills, target._replace(states=own, others=tuple(others))
 
 
-def _grouped(kinds: list[tuple[FoundKill, Kind]], is_inner: bool) -> list[_Group]:
-    """A log tells ids alone: what else has the same id has the name."""
+def _group_kills(kinds: list[tuple[FoundKill, Kind]], is_inner: bool) -> list[_Group]:
+    """Group kills; one that has only an id, as in a kernel log, joins the group in which this id has a name."""
     keyed = [
         (
             each,
@@ -250,10 +249,10 @@ def _grouped(kinds: list[tuple[FoundKill, Kind]], is_inner: bool) -> list[_Group
     return list(groups.values())
 
 
-def _states_of(
+def _split_states(
     states: tuple[ContainerState, ...], group: _Group | None
 ) -> tuple[tuple[ContainerState, ...], tuple[ContainerState, ...]]:
-    """Those of the one that the answer is about, and all others; without a kill it is one that runs, or ended last."""
+    """The states of the group and the rest; without a group, of the container that runs or ended last and the rest."""
     if group is None:
         last = max(states, key=lambda state: (state["running"] is True, state["finished_at"] or ""))
         own = [state for state in states if state is last or state.get("key") == last.get("key", "none")]
@@ -268,19 +267,21 @@ def _states_of(
     return tuple(own), tuple(state for state in states if state not in own)
 
 
-def _others(groups: Iterable[_Group], chosen: _Group | None, target: Target) -> Iterator[Namesake]:
-    """Whose kills are not all of the one that the answer is about; what processes are called means nobody."""
-    told = {id(each) for each in chosen.kills} if chosen is not None else set()
+def _namesakes_with_kills(groups: Iterable[_Group], chosen: _Group | None, target: Target) -> Iterator[Namesake]:
+    """Other owners that kills of the same name belong to; process names do not identify an owner."""
+    counted = {id(each) for each in chosen.kills} if chosen is not None else set()
     for group in groups:
         is_owner = group.kind not in ("pid", "process")
-        if is_owner and group is not chosen and not {id(each) for each in group.kills} <= told:
+        if is_owner and group is not chosen and not {id(each) for each in group.kills} <= counted:
             yield grouping.make_namesake(
                 [each.kill for each in group.kills], target.name, group.kind, inner=group.is_inner
             )
 
 
-def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[ContainerState]) -> Iterator[Namesake]:
-    """Who has that name, and was never killed."""
+def _running_others(
+    target: Target, kind: Kind, groups: list[_Group], states: Iterable[ContainerState]
+) -> Iterator[Namesake]:
+    """Running owners of that name without a kill on record."""
     keys = {group.key for group in groups}
     ids = {grouping.runtime_id(each.kill, "container") for group in groups for each in group.kills}
     for state in states:
@@ -292,28 +293,28 @@ def _running(target: Target, kind: Kind, groups: list[_Group], states: Iterable[
             yield {"kind": each, "name": target.name, "kills": 0, "ask": f"{each}:{target.name}"}
 
 
-def _once(found: list[FoundKill], target: Target) -> list[FoundKill]:
-    """What several sources tell of the same kill: that which tells most, with the breakdown that another has."""
+def _deduplicate(found: list[FoundKill], target: Target) -> list[FoundKill]:
+    """Merge records of the same kill: the most detailed one, with limit and candidates from others if it has none."""
     kept: dict[tuple[str, int], list[FoundKill]] = {}
-    wanted = (each for each in found if _kinds_of(each.kill, target))
-    for each in sorted(wanted, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
+    matching = (each for each in found if _kinds_of(each.kill, target))
+    for each in sorted(matching, key=lambda each: (each.kill["type"] == "oom_kill" and _rank(each), each.exit is None)):
         others = kept.setdefault((each.kill["type"], each.kill["victim"]["tid"]), [])
-        twin = next((other for other in others if _is_same(each.kill, other.kill)), None)
-        if twin is None:
+        best = next((other for other in others if _is_same_kill(each.kill, other.kill)), None)
+        if best is None:
             others.append(each)
-        elif each.kill["type"] == "oom_kill" and twin.kill["type"] == "oom_kill":
-            limit, other = twin.kill["limit"], each.kill["limit"]
+        elif each.kill["type"] == "oom_kill" and best.kill["type"] == "oom_kill":
+            limit, other = best.kill["limit"], each.kill["limit"]
             if limit is None:
-                twin.kill["limit"] = other
+                best.kill["limit"] = other
             elif other is not None and limit["breakdown"] is None:
                 limit["breakdown"] = other["breakdown"]
-            if twin.kill["candidates"] is None:
-                twin.kill["candidates"] = each.kill["candidates"]
-    return sorted((each for others in kept.values() for each in others), key=_moment)
+            if best.kill["candidates"] is None:
+                best.kill["candidates"] = each.kill["candidates"]
+    return sorted((each for others in kept.values() for each in others), key=_sort_key)
 
 
-def _moment(found: FoundKill) -> tuple[str, float]:
-    """Those without a time come first, as they are since boot."""
+def _sort_key(found: FoundKill) -> tuple[str, float]:
+    """Sort key: undated kills first, by uptime."""
     return found.kill["time"] or "", 0.0 if found.kill["time"] is not None else uptime_s(found.kill) or 0.0
 
 
@@ -322,14 +323,14 @@ def _rank(found: FoundKill) -> int:
     return ("bpf", "bpf_tracepoints", "kernel_log").index(kill["source"])
 
 
-def _is_same(kill: KillRecord, other: KillRecord) -> bool:
+def _is_same_kill(kill: KillRecord, other: KillRecord) -> bool:
     at, other_at = unix_seconds(kill["time"]), unix_seconds(other["time"])
     near = at is not None and other_at is not None and abs(at - other_at) <= CLOCK_TOLERANCE_S
     return (near or has_same_id(kill, other)) and may_be_same_kill(kill, other)
 
 
 def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
-    """Containers of which there are files or cgroups, each once."""
+    """Ids and runtimes of all containers that have metadata files or a cgroup."""
     seen = set()
     for container_id, runtime in runtimes.list_containers():
         if container_id not in seen:
@@ -342,8 +343,8 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
             yield container["id"], container["runtime"]
 
 
-def _named_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState | None:
-    """Of a container that has the name."""
+def _find_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState | None:
+    """State of a container; None if it does not have the name."""
     container: Container = {
         "id": container_id,
         "runtime": found.get("runtime"),
@@ -363,7 +364,7 @@ def _named_state(name: str, container_id: str, found: ContainerMetadata, runtime
     if not is_container(name, container, pod, ID_MIN):
         return None
     state = _state(container_id, found, runtimes)
-    in_pod = pod if container["runtime"] != "docker" else None  # as in records, where the path has to show it
+    in_pod = pod if container["runtime"] != "docker" else None  # as in records: the cgroup path shows no pod
     state["key"] = grouping.container_key(container, in_pod)
     state["full"] = grouping.is_full_container(name, container, in_pod)
     return state
@@ -384,7 +385,7 @@ def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> C
     }
 
 
-def _comm(pid: int) -> str | None:
+def _read_comm(pid: int) -> str | None:
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return file.read().decode("utf-8", "backslashreplace").removesuffix("\n")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where kills are on record: oomtrace's own records in files and in the journal, and kernel logs.
+"""Read kills from oomtrace's records, in files and in the journal, and from kernel logs.
 
-Out come records, each with its source, and when this host was watched.  A source that cannot be read is
-told, and the others are read.
+The result has each record with its source, and the times in which kills of this host were recorded.  A source that
+cannot be read is reported as a problem; the others are read.
 """
 
 import glob
@@ -24,55 +24,60 @@ from tracer.records.same_kill import ExitIndex, KillRecord
 from tracer.why.coverage import Coverage, StreamPart, stream_coverage
 
 RECORDS = "/var/log/oomtrace/*.json*"
-"""Where the service may write to, and what logrotate makes of it."""
+"""Files that the service may write, with those that logrotate made of them."""
 JOURNAL = (
     "journalctl", "--quiet", "--no-pager", "--all", "--unit=oomtrace", "--output=json",
     "--output-fields=MESSAGE,OOMTRACE_RECORD",
 )  # fmt: skip
-"""The unit's entries: its records, and what else it said, which is none.  Without --all long ones are left out."""
+"""Entries of the service's unit: records and messages.  Without --all, journalctl omits long fields."""
 _LONGEST_BYTES = 1 << 20
 
 
 class FoundKill(NamedTuple):
-    """A kill, and where it is on record."""
+    """The record of a kill, and its source."""
 
     kill: KillRecord
     source: str
     exit: OomExit | None = None
     is_given: bool = False
-    """Whether the user named the source."""
+    """Whether the source was given on the command line."""
 
 
 class SearchedSource(NamedTuple):
-    """What a source can tell of."""
+    """A source that was read."""
 
     source: str
     since: str | None
-    """The first moment from which on it has kills; None: not known."""
+    """Time of its first record or line; None: unknown."""
     missing: int = 0
-    """Kills of which it says that they have no record."""
+    """Kills that it counts as lost or without a record."""
     is_given: bool = False
 
 
 class Sources(NamedTuple):
     found: list[FoundKill]
-    """All kills, in no order; the same kill once for each source."""
-    watched: list[SearchedSource]
+    """All matching kills, unordered; a kill in several sources stands here several times."""
+    searched: list[SearchedSource]
     coverages: list[Coverage]
-    """When this host was watched, by whichever of them."""
+    """Times in which kills of this host were recorded, of all sources."""
     problems: list[str]
-    """Sources that could not be read, or not all of them, and why."""
+    """Error messages of sources that could not be read completely."""
     exits: ExitIndex
-    """Of all kills: rotation may come between the two records of one."""
+    """Exits of all files: rotation may separate a kill from its exit."""
 
 
 def read_sources(
-    records: list[str], logs: list[str], find: enrich.FetchMetadata, wanted: Callable[[KillRecord], bool], host: Host
+    records: list[str],
+    logs: list[str],
+    fetch_metadata: enrich.FetchMetadata,
+    matches: Callable[[KillRecord], bool],
+    host: Host,
 ) -> Sources:
-    """The wanted kills of all sources.
+    """Read the kills for which ``matches`` is true from all sources.
 
-    ``records`` are files of oomtrace's; none: those of the service, and its journal.  ``logs`` are kernel logs; this
-    boot's is read, too.  ``find`` names the containers in the latter.  ``host`` is this one.
+    ``records``: files of oomtrace records; if empty, those of the service, and the journal of its unit.  ``logs``:
+    kernel logs, read in addition to this boot's.  ``fetch_metadata`` supplies container names for the latter.
+    ``host``: this host.
     """
     sources = Sources([], [], [], [], ExitIndex())
     parts: list[StreamPart] = []
@@ -82,29 +87,29 @@ def read_sources(
         return parts[-1]
 
     for path in records or sorted(glob.glob(RECORDS)):
-        _attempt(sources, lambda path=path: _read_file(sources, path, wanted, part(), bool(records)))  # type: ignore[misc]
+        _read_or_report(sources, lambda path=path: _read_file(sources, path, matches, part(), bool(records)))  # type: ignore[misc]
     if not records and shutil.which(JOURNAL[0]) is not None:
-        _attempt(sources, lambda: _read_journal(sources, wanted, part()))
+        _read_or_report(sources, lambda: _read_journal(sources, matches, part()))
     sources.coverages.extend(stream_coverage(parts, host["boot_id"]))
     for path in (kmsg.PATH, *(log for log in logs if log != kmsg.PATH)):
-        _attempt(sources, lambda path=path: _read_log(sources, path, find, wanted, path in logs))  # type: ignore[misc]
+        _read_or_report(sources, lambda path=path: _read_log(sources, path, fetch_metadata, matches, path in logs))  # type: ignore[misc]
     sources.found[:] = [each._replace(exit=sources.exits.find(each.kill)) for each in sources.found]
     return sources
 
 
-def _attempt(sources: Sources, reading: Callable[[], None]) -> None:
+def _read_or_report(sources: Sources, read: Callable[[], None]) -> None:
     try:
-        reading()
+        read()
     except TracerError as error:
         sources.problems.append(str(error))
 
 
 def _read_file(
-    sources: Sources, path: str, wanted: Callable[[KillRecord], bool], part: StreamPart, is_given: bool
+    sources: Sources, path: str, matches: Callable[[KillRecord], bool], part: StreamPart, is_given: bool
 ) -> None:
     file = LogFile(path)
     try:
-        _read_records(sources, file.name, file.blocks(), wanted, part, is_given=is_given)
+        _read_records(sources, file.name, file.blocks(), matches, part, is_given=is_given)
     except TracerError:
         part.is_damaged = True
         raise
@@ -112,13 +117,13 @@ def _read_file(
         file.close()
 
 
-def _read_journal(sources: Sources, wanted: Callable[[KillRecord], bool], part: StreamPart) -> None:
+def _read_journal(sources: Sources, matches: Callable[[KillRecord], bool], part: StreamPart) -> None:
     with subprocess.Popen(
         JOURNAL, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as reader:
         output = reader.stdout
         assert output is not None
-        _read_records(sources, "journal", iter(lambda: output.read(1 << 20), b""), wanted, part, is_pure=False)
+        _read_records(sources, "journal", iter(lambda: output.read(1 << 20), b""), matches, part, is_pure=False)
     if reader.returncode:
         part.is_damaged = True
         sources.problems.append(f"journalctl: exit code {reader.returncode}")
@@ -128,29 +133,29 @@ def _read_records(
     sources: Sources,
     source: str,
     blocks: Iterable[bytes],
-    wanted: Callable[[KillRecord], bool],
+    matches: Callable[[KillRecord], bool],
     part: StreamPart,
     is_pure: bool = True,
     is_given: bool = False,
 ) -> None:
-    """``is_pure``: other lines than records are damage; ``is_given``: the user named the source."""
+    """``is_pure``: lines that are not records count as a problem; ``is_given``: the source is from the command line."""
     found: dict[tuple[str | None, str], FoundKill] = {}
     since: str | None = None
-    missing, unfit = 0, 0
+    missing, bad = 0, 0
     records = Records()
     try:
         for line in _lines(blocks):
             try:
                 record = records.read(line)
             except UnfitError:
-                unfit += 1
+                bad += 1
                 continue
             if record is None:
                 continue
-            since = _earlier(since, record)
+            since = _earlier_time(since, record)
             part.add(record)
             if record["type"] == "oom_kill" or record["type"] == "sigkill":
-                if wanted(record):
+                if matches(record):
                     found[record["host"]["name"], record["id"]] = FoundKill(record, source, is_given=is_given)
             elif record["type"] == "oom_exit":
                 sources.exits.add(record)
@@ -161,13 +166,13 @@ def _read_records(
     finally:
         sources.found.extend(found.values())
         if since is not None:
-            sources.watched.append(SearchedSource(source, since, missing, is_given))
-    if is_pure and unfit:
-        sources.problems.append(f"{source}: {unfit} lines are no records of oomtrace, and were passed over")
+            sources.searched.append(SearchedSource(source, since, missing, is_given))
+    if is_pure and bad:
+        sources.problems.append(f"{source}: {bad} lines are not oomtrace records and were skipped")
 
 
-def _earlier(since: str | None, record: Record) -> str | None:
-    """A kill that was found later, in the kernel log, does not tell when the tracer began."""
+def _earlier_time(since: str | None, record: Record) -> str | None:
+    """The earlier time; a kill recovered from the kernel log does not show when tracing started."""
     time = record["time"]
     if time is None or (record["type"] == "oom_kill" and record["source"] == "kernel_log"):
         return since
@@ -182,11 +187,15 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         if len(rest) > _LONGEST_BYTES:
             rest = b""
     if rest:
-        yield rest  # a line that is being written is no JSON yet
+        yield rest  # a line that is still being written: not yet JSON
 
 
 def _read_log(
-    sources: Sources, path: str, find: enrich.FetchMetadata, wanted: Callable[[KillRecord], bool], is_given: bool
+    sources: Sources,
+    path: str,
+    fetch_metadata: enrich.FetchMetadata,
+    matches: Callable[[KillRecord], bool],
+    is_given: bool,
 ) -> None:
     source = "kernel log" if path == kmsg.PATH else f"log {path}"
     is_open = True
@@ -196,9 +205,11 @@ def _read_log(
             cgroup = record["victim"]["cgroup"]
             enrich.set_identity(
                 record,
-                enrich.resolve_cgroup(cgroup, find) if cgroup is not None else enrich.resolve_container(record, find),
+                enrich.resolve_cgroup(cgroup, fetch_metadata)
+                if cgroup is not None
+                else enrich.resolve_container(record, fetch_metadata),
             )
-            if wanted(record):
+            if matches(record):
                 sources.found.append(FoundKill(record, source, is_given=is_given))
     except UnopenedError:
         is_open = False
@@ -206,14 +217,14 @@ def _read_log(
     finally:
         sources.problems.extend(remark.text_with_hint() for remark in kills.remarks())
         if is_open:
-            since = _first_line() if path == kmsg.PATH else None
-            sources.watched.append(SearchedSource(source, since, is_given=is_given))
+            since = _oldest_line() if path == kmsg.PATH else None
+            sources.searched.append(SearchedSource(source, since, is_given=is_given))
             if since is not None:
                 sources.coverages.append(Coverage(since, None, "off"))
 
 
-def _first_line() -> str | None:
-    """When the first line was written that the kernel still has."""
+def _oldest_line() -> str | None:
+    """Time of the oldest line in the kernel's log buffer."""
     try:
         log = Kmsg()
     except OSError:

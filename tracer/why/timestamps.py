@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of records, RFC 3339 in UTC, as numbers, and as a reader of this machine wants them."""
+"""Times of records (RFC 3339 in UTC) as numbers and as text."""
 
 import calendar
 import re
@@ -14,7 +14,7 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00
 
 
 def unix_seconds(text: str | None) -> float | None:
-    """Since 1970; None: it is null, or no such time."""
+    """Unix time of a record's time; None: null, or invalid."""
     match = _RFC3339.match(text or "")
     if match is None:
         return None
@@ -37,17 +37,17 @@ def format_time(text: str | None) -> str:
 
 
 def format_moment(time: str | None, uptime_s: float | None) -> str:
-    """``2026-11-24 03:51:53 UTC``, or ``9.04 s after boot`` where a log has nothing else."""
+    """``2026-11-24 03:51:53 UTC``, or ``9.04 s after boot`` for a log without dates."""
     return format_time(time) if time is not None or uptime_s is None else format_uptime(uptime_s)
 
 
 def at_moment(time: str | None, uptime_s: float | None) -> str:
-    """In a sentence: when it was."""
+    """``format_moment()`` with its preposition."""
     return f"{'at ' if time is not None or uptime_s is None else ''}{format_moment(time, uptime_s)}"
 
 
 def format_span(length_s: float) -> str:
-    """About how long, in words."""
+    """Rounded duration in words."""
     if length_s < 1:
         return "less than a second"
     for unit, size, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48), ("day", 86400, 10**9)):

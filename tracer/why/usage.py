@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the memory was when the kernel killed, in words."""
+"""Memory at the time of the kill, in words."""
 
 from tracer.records.conclusions import page_bytes
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
@@ -13,7 +13,7 @@ _SMALL = 0.5
 
 
 def describe_memory(verdict: Verdict) -> str | None:
-    """What filled the limit, how much the victim had, and who had more."""
+    """What filled the limit, the victim's share, and larger processes."""
     memory, kill = verdict["memory"], verdict["kill"]
     if kill is None or kill["type"] != "oom_kill":
         return None
@@ -30,7 +30,7 @@ def describe_memory(verdict: Verdict) -> str | None:
 
 
 def _resident(kill: OomKill, memory: LimitMemory | None, others: str) -> list[str]:
-    """How much the victim had, how much that was of the limit, and who had more where it was little."""
+    """The victim's resident memory and share of the limit; if that is small, the largest other processes."""
     victim = kill["victim"]
     rss, swap, name = victim["rss_bytes"], victim["swap_bytes"], victim["comm"] or "The victim"
     if rss is None:
@@ -63,19 +63,19 @@ def _breakdown(memory: LimitMemory) -> str | None:
     named = (
         (parts["anon_bytes"], "heap"), (cache, "page cache"), (shmem, "tmpfs and shared memory"), (kernel, "kernel"),
     )  # fmt: skip
-    told_parts = [f"{format_size(count)} {name}" for count, name in named if count]
-    if not told_parts:
+    parts_text = [f"{format_size(count)} {name}" for count, name in named if count]
+    if not parts_text:
         return None
     most = {"heap": "heap", "tmpfs": "tmpfs and shared memory", "cache": "page cache", "kernel": "kernel memory"}
     filled = dominant_part(memory)
     what = "What was in use" if memory["is_lowered"] else "What filled it"
     if sum(count for count, _ in named if count) < _SMALL * (memory["usage_bytes"] or 0):
-        return f"{what} is known in part only: {', '.join(told_parts)}."
-    return f"{what} was {'mostly ' + most[filled] if filled else 'a mixture'}: {', '.join(told_parts)}."
+        return f"{what} is known in part only: {', '.join(parts_text)}."
+    return f"{what} was {'mostly ' + most[filled] if filled else 'a mixture'}: {', '.join(parts_text)}."
 
 
 def _swap(memory: LimitMemory) -> str | None:
-    """In cgroup v2 swap has a limit of its own, in v1 one with the memory."""
+    """Swap in use and allowed: cgroup v2 limits swap itself, v1 memory+swap."""
     used, allowed = memory["swap_usage_bytes"], memory["swap_allowance_bytes"]
     if not used:
         return None
@@ -85,7 +85,7 @@ def _swap(memory: LimitMemory) -> str | None:
 
 
 def _total(kill: OomKill) -> str | None:
-    """What the kernel had to give, of the host or of the nodes."""
+    """RAM and swap of the host or of the nodes."""
     pages, page = kill["incident"]["total_pages"], page_bytes(kill)
     if pages is None or page is None:
         return None

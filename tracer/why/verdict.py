@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evidence -> what became of somebody: killed by whom and for what, or not at all, or not known.
+"""Evidence -> verdict: what killed the target, by which limit; that nothing killed it; or that this is unknown.
 
-What nobody watched is not known: that no kill is on record means something only for a time in which somebody did.
+The absence of a record proves something only for a time in which kills were recorded.
 """
 
 from collections.abc import Sequence
@@ -25,24 +25,24 @@ from tracer.why.timestamps import unix_seconds
 SIGKILLED = 137
 """128 + SIGKILL."""
 _NEAR_S = 30.0
-"""A runtime notes the end of a container so soon."""
+"""The longest time from a kill to the end of the container that its runtime noted."""
 _SAME_END_S = 5.0
-"""What dies so soon after another dies of the same."""
+"""Kills in one container within this time have one cause."""
 _STOP_S = 120.0
-"""So long systemd waits at most, by default and with room, until it kills what is left of a unit."""
+"""Upper bound of TimeoutStopSec (default 90 s), after which systemd kills the rest of a unit."""
 
 
 class RuntimeStatus(TypedDict):
-    """What the container's runtime says, and whether it is right."""
+    """Status that the container's runtime reports, and whether it is right."""
 
     runtime: str | None
     oom_killed: bool | None
     exit_code: int | None
     running: bool | None
     agrees: bool | None
-    """None: it does not say, or nothing is known to compare with."""
+    """None: the runtime reports nothing, or there is nothing to compare with."""
     note: Literal["child", "init", "earlier", "unrecorded"] | None
-    """Why it says so: the victim was not the container's init, or it was; an earlier kill; a kill without a record."""
+    """The reason: the victim was not the container's init, or it was; an earlier kill; a kill without a record."""
 
 
 class Verdict(TypedDict):
@@ -50,32 +50,32 @@ class Verdict(TypedDict):
     kind: Kind
     cause: Cause
     time: str | None
-    """Of the kill or, without one, of the end."""
+    """Time of the kill or, without one, of the end."""
     uptime_s: float | None
-    """Of a kill without a time: since boot, as its log has it."""
+    """Seconds since boot, of a kill in a log without dates."""
     ended: bool | None
-    """Whether it is gone, of a container the whole container; None: not on record."""
+    """Whether the target ended (for a container, as a whole); None: not on record."""
     exited_after: bool
-    """The container's init was not killed: it ended by itself, right after a process in it was."""
+    """The container's init was not killed, but exited by itself right after a process in the container was killed."""
     running_now: bool
     exit_code: int | None
     kill: KillRecord | None
     killer: KillerKind | None
     memory: LimitMemory | None
     choice: VictimChoice | None
-    """Why the kernel chose this process."""
+    """Why the kernel selected this process."""
     runtime: RuntimeStatus | None
     history: History
     earlier: int
-    """OOM kills before that end, where it came of something else."""
+    """OOM kills before an end that has another cause."""
     oom_since: str | None
-    """Since when OOM kills are on record, without a break, of the time that counts; null: they are not."""
+    """Start of the uninterrupted time, around the end, in which OOM kills were recorded; null: none."""
     oom_until: str | None
-    """Until when; null: until now."""
+    """Its end; null: now."""
     sigkill_since: str | None
     sigkill_until: str | None
     missing: int
-    """Kills that are known to have no record."""
+    """Kills that are counted, but have no record."""
 
 
 def judge(
@@ -87,8 +87,10 @@ def judge(
     exit_code: int | None,
     now_s: float,
 ) -> Verdict:
-    """``found``: the kills of what the target names, the earliest first; ``missing``: so many are known to have no
-    record; ``exit_code``: what the user knows of it.
+    """Judge what ended the target.
+
+    ``found``: its kills, oldest first; ``missing``: number of kills without a record; ``exit_code``: as given by the
+    user; ``now_s``: Unix time.
     """
     state = _state_of(target, found)
     finished_s = unix_seconds(state["finished_at"]) if state is not None and state["running"] is False else None
@@ -126,7 +128,7 @@ def judge(
     }
     if chosen is not None:
         verdict["cause"] = cause_of(chosen.kill, kind, is_inner(chosen.kill, target, kind))
-        verdict["ended"] = _ended(chosen, kind, finished_s)
+        verdict["ended"] = _has_ended(chosen, kind, finished_s)
         if chosen.kill["type"] == "oom_kill":
             verdict["memory"], verdict["choice"] = memory_at_limit(chosen.kill), victim_choice(chosen.kill)
         else:
@@ -136,53 +138,66 @@ def judge(
         verdict["cause"] = _cause_without_kill(state, kind, target, code, finished_s, oom_coverage, sigkill_coverage)
         verdict["ended"] = None if verdict["cause"] == "running" else True
         verdict["earlier"] = len(oom_kills)
-    verdict["runtime"] = _runtime(verdict, state, chosen, bool(oom_kills))
+    verdict["runtime"] = _runtime_status(verdict, state, chosen, bool(oom_kills))
     return verdict
 
 
 def _state_of(target: Target, found: Sequence[FoundKill]) -> ContainerState | None:
-    """Of the container that is asked for: of several in the last kill's pod one that runs, or the last that ended."""
+    """State of the container: if the last kill's pod has several, the one that runs, or the last that ended."""
     killed_id = _container_id(found[-1]) if found else None
     kubernetes = owner_of(found[-1].kill).kubernetes if found else None
     pod = kubernetes["pod_uid"] if kubernetes is not None else None
 
-    def worth(state: ContainerState) -> tuple[bool, bool, str, bool]:
-        is_there = pod is None or state["id"] == killed_id or state["pod_uid"] == pod
-        return is_there, state["running"] is True, state["finished_at"] or "", state["id"] == killed_id
+    def priority(state: ContainerState) -> tuple[bool, bool, str, bool]:
+        is_in_pod = pod is None or state["id"] == killed_id or state["pod_uid"] == pod
+        return is_in_pod, state["running"] is True, state["finished_at"] or "", state["id"] == killed_id
 
-    return max(target.states, key=worth, default=None)
+    return max(target.states, key=priority, default=None)
 
 
 def _choose(
     kind: Kind, found: Sequence[FoundKill], state: ContainerState | None, finished_s: float | None, code: int | None
 ) -> tuple[FoundKill | None, bool]:
-    """The kill that is asked for, if there was one, and whether the container ended by itself after it."""
+    """The kill that the verdict is about, and whether the container exited by itself after it."""
     if state is not None and finished_s is not None:
-        own = [each for each in found if _container_id(each) == state["id"]]
-        near = [each for each in own if _is_near(each, finished_s, _NEAR_S)]
-        ends = [each for each in near if _is_end(each)]
-        if ends:
-            return _first_cause(ends), False
-        near = [each for each in near if each.kill["type"] == "oom_kill"]
-        # A log does not tell whether the victim was the container's init: then 137 speaks for that.
-        by_itself = bool(near) and (near[-1].kill["victim"]["is_container_init"] is False or code != SIGKILLED)
-        return (near[-1] if near else None), by_itself
+        return _choose_at_end(found, state["id"], finished_s, code)
     if not found:
         return None, False
-    last = found[-1]
     if kind in ("pid", "process"):
-        return last, False
+        return found[-1], False
+    chosen = _choose_latest(kind, found)
+    return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
+
+
+def _choose_at_end(
+    found: Sequence[FoundKill], container_id: str, finished_s: float, code: int | None
+) -> tuple[FoundKill | None, bool]:
+    """As ``_choose()``, for a container that ended at ``finished_s`` with this exit code."""
+    near = [each for each in found if _container_id(each) == container_id and _is_near(each, finished_s, _NEAR_S)]
+    ends = [each for each in near if _is_end(each)]
+    if ends:
+        return _first_cause(ends), False
+    oom_kills = [each for each in near if each.kill["type"] == "oom_kill"]
+    if not oom_kills:
+        return None, False
+    last = oom_kills[-1]
+    # A log does not say whether the victim was the container's init: exit code 137 suggests that it was.
+    return last, last.kill["victim"]["is_container_init"] is False or code != SIGKILLED
+
+
+def _choose_latest(kind: Kind, found: Sequence[FoundKill]) -> FoundKill:
+    """The cause among the last kill and those shortly before it in the same container."""
+    last = found[-1]
     within = _SAME_END_S
     if last.kill["type"] == "sigkill" and kind == "unit" and killer.killer_kind(last.kill) == "systemd":
-        within = _STOP_S  # OOMPolicy=stop: it ends what the OOM killer has left
-    at = _at(last) or 0
-    same = [
+        within = _STOP_S  # OOMPolicy=stop: systemd ends the rest of the unit
+    at = _time_s(last) or 0
+    together = [
         each
         for each in found
         if each is last or (_is_near(each, at, within) and _container_id(each) == _container_id(last))
     ]
-    chosen = _first_cause([each for each in same if _is_end(each)] or same)
-    return chosen, kind in ("container", "pod") and not _is_end(chosen) and _init_died(chosen)
+    return _first_cause([each for each in together if _is_end(each)] or together)
 
 
 def _container_id(found: FoundKill) -> str | None:
@@ -190,35 +205,35 @@ def _container_id(found: FoundKill) -> str | None:
     return None if container is None else container["id"]
 
 
-def _at(found: FoundKill) -> float | None:
-    """In seconds since 1970 or, of a log without dates, since boot: far from all that have dates."""
+def _time_s(found: FoundKill) -> float | None:
+    """Unix time or, for a log without dates, uptime in seconds, which is far from any Unix time."""
     moment = unix_seconds(found.kill["time"])
     return uptime_s(found.kill) if moment is None else moment
 
 
 def _is_near(found: FoundKill, at: float, within: float) -> bool:
-    moment = _at(found)
+    moment = _time_s(found)
     return moment is not None and abs(moment - at) <= within
 
 
 def _first_cause(found: Sequence[FoundKill]) -> FoundKill:
-    """Runtimes send SIGKILL after the dead: an OOM kill comes before that."""
+    """The OOM kill, if there is one: runtimes send SIGKILL after it."""
     return next((each for each in found if each.kill["type"] == "oom_kill"), found[0])
 
 
 def _is_end(found: FoundKill) -> bool:
-    """Whether it killed the container's init, and so the whole container."""
+    """Whether the kill ended the whole container, because the victim was its init."""
     is_init = found.kill["victim"]["is_container_init"]
     return _init_died(found) if is_init is None else is_init
 
 
 def _init_died(found: FoundKill) -> bool:
-    """Whether that one was gone soon after; it may have ended by itself, as a shell does whose command was killed."""
+    """Whether the init was gone soon after; it may have exited by itself, like a shell whose command was killed."""
     return found.exit is not None and found.exit["container_init_died"] is True
 
 
-def _ended(chosen: FoundKill, kind: Kind, finished_s: float | None) -> bool | None:
-    """``finished_s``: of the container for whose end the kill was chosen.  The init may end by a child's death, too."""
+def _has_ended(chosen: FoundKill, kind: Kind, finished_s: float | None) -> bool | None:
+    """``finished_s``: end of the container that the kill was chosen for.  An init may also exit after a child died."""
     if kind in ("pid", "process") or _is_end(chosen) or _init_died(chosen) or finished_s is not None:
         return True
     return False if chosen.exit is not None and chosen.exit["container_init_died"] is False else None
@@ -242,15 +257,15 @@ def _cause_without_kill(
     return "exited" if covers(sigkill_coverage, finished_s) else "not_oom"
 
 
-def _runtime(
+def _runtime_status(
     verdict: Verdict, state: ContainerState | None, chosen: FoundKill | None, any_oom: bool
 ) -> RuntimeStatus | None:
-    """What its files say now; where they are gone, what they said when the victim was."""
-    then = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None
+    """Status in the runtime's files now or, if they are gone, as recorded when the victim exited."""
+    at_exit = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None
     container = owner_of(chosen.kill).container if chosen is not None else None
-    says: RuntimeStatus
+    status: RuntimeStatus
     if state is not None and (container is None or container["id"] == state["id"]):
-        says = {
+        status = {
             "runtime": state["runtime"],
             "oom_killed": state["oom_killed"],
             "exit_code": state["exit_code"],
@@ -258,28 +273,28 @@ def _runtime(
             "agrees": None,
             "note": None,
         }
-    elif then is not None:
-        says = {
+    elif at_exit is not None:
+        status = {
             "runtime": container["runtime"] if container is not None else None,
-            "oom_killed": then["oom_killed"],
-            "exit_code": then["exit_code"],
+            "oom_killed": at_exit["oom_killed"],
+            "exit_code": at_exit["exit_code"],
             "running": None,
             "agrees": None,
             "note": None,
         }
     else:
         return None
-    killed = says["oom_killed"]
+    killed = status["oom_killed"]
     if killed is None:
-        return says
+        return status
     if verdict["cause"] in OOM:
         of_init = chosen is not None and _is_end(chosen)
-        says["agrees"] = killed
-        says["note"] = None if killed and of_init else "init" if of_init else "child"
+        status["agrees"] = killed
+        status["note"] = None if killed and of_init else "init" if of_init else "child"
     elif killed and any_oom:
-        says["agrees"], says["note"] = False, "earlier"
+        status["agrees"], status["note"] = False, "earlier"
     elif killed:
-        says["agrees"], says["note"] = False, "unrecorded"
+        status["agrees"], status["note"] = False, "unrecorded"
     elif verdict["cause"] in ("sigkill", "exited", "not_oom"):
-        says["agrees"] = True
-    return says
+        status["agrees"] = True
+    return status

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verdict -> sentences for humans; each holds what is known, and no more."""
+"""A verdict -> sentences; each says what is known, and nothing else."""
 
 from tracer.base.printable import printable
 from tracer.records.conclusions import beancounter, format_trigger, trigger_role
@@ -34,8 +34,7 @@ _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 134: "SIGABRT", 135: "
 
 
 def explain_verdict(verdict: Verdict) -> list[str]:
-    """Paragraphs: what happened, why to this process; what the memory was; how often; what the runtime says; what is
-    unknown."""
+    """Paragraphs: what happened, and why this process; memory; history; the runtime's status; what is unknown."""
     parts = [_what(verdict), describe_memory(verdict), _often(verdict), _runtime(verdict), _unknown(verdict)]
     return [printable(part) for part in parts if part]
 
@@ -78,7 +77,7 @@ def _what(verdict: Verdict) -> str:
 
 
 def _where(verdict: Verdict) -> str:
-    """Of which pod the container was, of which container or unit the process; the name alone may be that of many."""
+    """The pod of a container, or the container or unit of a process, whose name alone may be ambiguous."""
     kill, kind = verdict["kill"], verdict["kind"]
     if kill is None or kind in ("pod", "unit"):
         return ""
@@ -115,27 +114,27 @@ def _limit(verdict: Verdict, kill: OomKill) -> str:
     bound, level = memory["limit_bytes"], memory["level"]
     cgroup = f"{'' if level == 'other' else f'{level} '}cgroup {memory['cgroup']}"
     if cause == "own_limit" and verdict["kind"] not in ("pid", "process"):
-        whose = _ITS_OWN
+        limit = _ITS_OWN
     elif cause == "own_limit" or (cause == "limit_below" and level == "container" and verdict["kind"] == "pod"):
-        whose = f"the limit of its {limit_owner(kill, memory)}"
+        limit = f"the limit of its {limit_owner(kill, memory)}"
     elif cause == "limit_above":
-        whose = f"a limit above its own, that of the {cgroup}"
+        limit = f"a limit above its own, that of the {cgroup}"
     else:
-        whose = f"the limit of the {cgroup}" + (" in it" if cause == "limit_below" else "")
-    of = "" if bound is None else f"{' of' if whose == _ITS_OWN else ','} {format_size(bound)}"
+        limit = f"the limit of the {cgroup}" + (" in it" if cause == "limit_below" else "")
+    of = "" if bound is None else f"{' of' if limit == _ITS_OWN else ','} {format_size(bound)}"
     if not memory["is_lowered"]:
-        return f"by {whose}{of}"
+        return f"by {limit}{of}"
     usage = format_size(memory["usage_bytes"] or 0)
-    return f"by {whose}, as it was lowered to {format_size(bound or 0)} while {usage} were in use"
+    return f"by {limit}, as it was lowered to {format_size(bound or 0)} while {usage} were in use"
 
 
 def _no_limit(verdict: Verdict, kill: OomKill) -> str:
     if (number := beancounter(kill)) is not None:
         return f"because the beancounter (UB) {number} had no memory left"
-    whose = "its" if trigger_role(kill) == "victim" else "a"  # those of who requested the memory
+    article = "its" if trigger_role(kill) == "victim" else "a"  # the nodes are those of the requester
     nodes = {
-        "cpuset": f"because the memory nodes of {whose} cpuset (cpuset.mems) had no memory left",
-        "mempolicy": f"because the nodes of {whose} memory policy (numactl, mbind, set_mempolicy) had no memory left",
+        "cpuset": f"because the memory nodes of {article} cpuset (cpuset.mems) had no memory left",
+        "mempolicy": f"because the nodes of {article} memory policy (numactl, mbind, set_mempolicy) had no memory left",
     }
     return {
         "host": "because the host had no memory left; no limit was hit",
@@ -177,7 +176,7 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
 
 
 def _chosen(choice: VictimChoice | None, kill: OomKill) -> str:
-    """Why the kernel killed this process and no other; goes on with the victim."""
+    """Why the kernel selected this process; continues the sentence about the victim."""
     if choice is None:
         return ""
     other, adjusted = choice["other"], kill["victim"]["oom_score_adj"]
@@ -237,31 +236,33 @@ def _often(verdict: Verdict) -> str | None:
 
 
 def _runtime(verdict: Verdict) -> str | None:
-    says = verdict["runtime"]
-    if says is None or says["oom_killed"] is None:
+    status = verdict["runtime"]
+    if status is None or status["oom_killed"] is None:
         return None
-    name = f"{says['runtime']} inspect" if says["runtime"] in ("docker", "podman") else says["runtime"] or "The runtime"
-    code = "" if says["exit_code"] is None else f" and exit code {says['exit_code']}"
-    text = f"{name} says OOMKilled {'true' if says['oom_killed'] else 'false'}{code}"
-    return f"{text}{_judged(says)}"
+    name = status["runtime"] or "The runtime"
+    if name in ("docker", "podman"):
+        name += " inspect"
+    code = "" if status["exit_code"] is None else f" and exit code {status['exit_code']}"
+    text = f"{name} says OOMKilled {'true' if status['oom_killed'] else 'false'}{code}"
+    return f"{text}{_assess(status)}"
 
 
-def _judged(says: RuntimeStatus) -> str:
-    if says["note"] == "earlier":
+def _assess(status: RuntimeStatus) -> str:
+    if status["note"] == "earlier":
         return ". It means an earlier kill in this container, which is not what ended it."
-    if says["note"] == "unrecorded":
+    if status["note"] == "unrecorded":
         return ". No record tells of that kill: where nobody watched, the runtime is right."
-    if says["agrees"] is False and says["note"] == "child":
+    if status["agrees"] is False and status["note"] == "child":
         return ". The kernel is right: a process was OOM killed; this runtime counts only the container's first one."
-    if says["agrees"] is False:
+    if status["agrees"] is False:
         return ". The kernel is right: it killed the container's first process, and the runtime did not notice."
-    if says["agrees"] and says["note"] == "child":
+    if status["agrees"] and status["note"] == "child":
         return ". That is right of a process in it, not of the container's first one."
-    return ", and is right." if says["agrees"] else "."
+    return ", and is right." if status["agrees"] else "."
 
 
 def _unknown(verdict: Verdict) -> str | None:
-    """From when on kills are on record, where the answer hangs on that."""
+    """The times in which kills were recorded, if the answer depends on them."""
     text = ""
     if verdict["cause"] in ("exited", "not_oom", "unknown", "running"):
         since, others = verdict["oom_since"], verdict["sigkill_since"]

@@ -40,7 +40,7 @@ def message(act: Callable[[], object]) -> str:
 def unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Without records, and with a kernel log that begins as in docs/why.md."""
     recorded = sources.RECORDS
-    monkeypatch.setattr(sources, "_first_line", lambda: "2026-11-26T13:39:17.000000000Z")
+    monkeypatch.setattr(sources, "_oldest_line", lambda: "2026-11-26T13:39:17.000000000Z")
     monkeypatch.setattr(sources, "RECORDS", str(tmp_path / "*.json*"))
     monkeypatch.setenv("PATH", str(tmp_path))  # no journalctl
     said = message(lambda: why("shop-cart-9", None, [], [], False, []))  # type: ignore[arg-type]

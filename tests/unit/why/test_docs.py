@@ -108,7 +108,7 @@ def test_example(
     name: str, expected: str, machine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer, word for word; where the page has three dots something was left out."""
-    monkeypatch.setattr(sources, "_first_line", lambda: at("13:39:17.000000000"))  # the kernel's log is this machine's
+    monkeypatch.setattr(sources, "_oldest_line", lambda: at("13:39:17.000000000"))  # the kernel's log is this machine's
     path = str(machine / "oom.json")
     why(name, None, [path], [], False, [f"docker={machine}/docker"])  # type: ignore[arg-type]
     said = capsys.readouterr().out.replace(path, RECORDS).strip("\n")

@@ -710,9 +710,9 @@ def test_damaged_file(tmp_path: Path) -> None:
     read = sources.read_sources([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
     assert sum(each.source == str(file) for each in read.found) == 2
     problems = "\n".join(read.problems)
-    assert f"{file}: 3 lines are no records" in problems
+    assert f"{file}: 3 lines are not oomtrace records" in problems
     assert f"cannot read {tmp_path}/missing" in problems
-    assert SearchedSource(str(file), AT, is_given=True) in read.watched
+    assert SearchedSource(str(file), AT, is_given=True) in read.searched
     assert Coverage(AT, None, "containers") in read.coverages
 
 
@@ -723,7 +723,7 @@ def test_unread_log_tells_nothing(tmp_path: Path) -> None:
     read = sources.read_sources(
         [], [str(log), str(tmp_path), str(tmp_path / "missing")], no_names, lambda _kill: True, HOST
     )
-    assert [each.source for each in read.watched if each.source.startswith("log ")] == [f"log {log}"]
+    assert [each.source for each in read.searched if each.source.startswith("log ")] == [f"log {log}"]
     assert sum(f"cannot read {tmp_path}" in problem for problem in read.problems) == 2
 
 
@@ -739,7 +739,7 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
     (found,) = [each for each in read.found if each.source == str(file)]
     assert found.exit is not None
     assert found.exit["container_init_died"] is True
-    assert [each.missing for each in read.watched if each.source == str(file)] == [5]
+    assert [each.missing for each in read.searched if each.source == str(file)] == [5]
     verdict = judge(Target("x", (), ("process",)), "process", [], read.coverages, 5, None, NOW_S)
     assert "5 kills of that time have no record" in text(verdict)
 
