@@ -66,7 +66,7 @@ def test_full_disk(small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 
 def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where the spool has no room either, lines stay in memory, not acknowledged, and go on when there is room."""
+    """When the spool's disk is full, too, lines stay in memory, unacknowledged, until there is room."""
     path, uri = small / "x", f"file:{small}/x"
     output = Output(open_uri(uri), Spool(f"{small}/state", uri))
     put(output, 0, 10)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: runs of the tracer, storms, and their account."""
+"""Fixtures: a daemon with pins and state, storms of kills, and their tally."""
 
 import os
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def daemon(fresh_daemon: Daemon) -> Daemon:
 
 
 class Storm:
-    """Processes that are killed, in one cgroup or several, and the kernel's count of them since the beginning."""
+    """Storms of kills, each in its own cgroup, and the kernel's count of them."""
 
     def __init__(self, cgroup: Cgroup, eat: Eat) -> None:
         self._cgroup, self._eat = cgroup, eat
@@ -49,39 +49,39 @@ class Storm:
         self._eaters: list[Eater] = []
 
     def brew(self, kills: int, *, pause_ms: int = 0, jobs: int = 2) -> Eater:
-        """Begin: so many kills, one after the other, in a cgroup of its own."""
+        """Start a storm of this many kills in a new cgroup."""
         group = self._cgroup.child(f"storm{len(self._groups)}", 8)
         self._groups.append(group)
         self._eaters.append(self._eat(16, group, children=kills, jobs=jobs, wait_ms=pause_ms or None, life=600))
         return self._eaters[-1]
 
     def keep_up(self, eater: Eater, kills: int, *, pause_ms: int) -> Eater:
-        """Begin another one where this one is over: how long a tracer takes to start depends on the machine."""
+        """Start another storm if this one is over; the time that a daemon takes to start depends on the machine."""
         return self.brew(kills, pause_ms=pause_ms) if eater.ended() else eater
 
     def end(self, *eaters: Eater) -> None:
-        """Wait until all is over."""
+        """Wait until the storms are over."""
         for eater in eaters:
             for _ in attempts(300):
                 if eater.ended():
                     break
 
     def kills(self) -> int:
-        """As /proc/vmstat counts them; the cgroups' own counts agree, as nothing else was killed."""
+        """Kills counted by /proc/vmstat; the cgroups' counts must agree, because nothing else may be killed."""
         counted = vmstat_oom_kills() - self._before
-        assert counted == sum(group.oom_kills() for group in self._groups), "something else was killed meanwhile"
+        assert counted == sum(group.oom_kills() for group in self._groups), "other processes were killed"
         return counted
 
     def victims(self) -> set[int]:
-        """Their pids, as their parents saw them."""
+        """Pids of the victims, from their parents."""
         return {pid for eater in self._eaters for pid in eater.children()}
 
     def tally(self, fault: str, times: int, daemon: Daemon) -> Tally:
-        """The account; written down for the documentation."""
+        """The tally of a fault, stored for the documentation."""
         return Tally.of(fault, times, self.kills(), daemon.records()).write()
 
 
 @pytest.fixture
 def storm(cgroup: Cgroup, eat: Eat) -> Storm:
-    """Nothing is killed yet."""
+    """A storm without kills so far."""
     return Storm(cgroup, eat)

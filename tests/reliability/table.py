@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: what the tests of this folder counted, in build/reliability.  Out: the table of faults in docs/reliability.md.
+"""Writes the table of faults in docs/reliability.md, from the tallies in build/reliability.
 
-python3 -m tests.reliability.table          rewrite what stands between the two markers
+python3 -m tests.reliability.table          rewrite the part between the two markers
 """
 
 import sys
@@ -19,7 +19,7 @@ HEAD = (
 
 
 def render() -> str:
-    """The table; the faults in the order of the alphabet."""
+    """The table, sorted by fault."""
     rows = [
         f"| {row['fault']} | {row['times']} | {row['kills']} | {row['records']} | {row['from_log']} | {row['doubled']} "
         f"| {row['lost']} | {str(row['kernel']).partition('-')[0]} |"

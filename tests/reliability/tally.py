@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills made and records written: the account of one fault."""
+"""The tally of one fault: kills made and records written."""
 
 import json
 from collections import Counter
@@ -15,24 +15,24 @@ RESULTS = ROOT / "build" / "reliability"
 
 @dataclass(frozen=True)
 class Tally:
-    """Numbers of one test, as docs/reliability.md shows them."""
+    """Numbers of one test, a row of the table in docs/reliability.md."""
 
     fault: str
     times: int
     kills: int
-    """As the kernel counts them, in /proc/vmstat."""
+    """oom_kill of /proc/vmstat."""
     records: int
-    """Of kills, in all outputs' files of this test."""
+    """oom_kill records in the test's output."""
     from_log: int
-    """Of these, from the kernel log."""
+    """Records made from the kernel log."""
     doubled: int
     lost: int
-    """Kills that have no record, as the stream tells them: in gap records."""
+    """Kills without a record, from the gap records."""
 
     @classmethod
     def of(cls, fault: str, times: int, kills: int, records: Sequence[Record]) -> "Tally":
         found = [record for record in records if record["type"] == "oom_kill"]
-        victims = Counter(record["victim"]["tid"] for record in found)  # no test makes so many that one comes again
+        victims = Counter(record["victim"]["tid"] for record in found)  # no test makes enough kills for tids to recur
         return cls(
             fault,
             times,
@@ -44,21 +44,21 @@ class Tally:
         )
 
     def write(self) -> "Tally":
-        """For the table in the documentation."""
+        """Store it for the table in the documentation."""
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{self.fault.replace(' ', '-').replace('/', '-')}.json"
         path.write_text(json.dumps({**asdict(self), "kernel": KERNEL}) + "\n")
         return self
 
     def check(self) -> None:
-        """Every kill has one record, and no kill has two."""
+        """Check that every kill has one record."""
         assert (self.records, self.doubled, self.lost) == (self.kills, 0, 0), self
 
-    def check_told(self) -> None:
-        """Every kill has one record, or is told to be missing."""
+    def check_accounted(self) -> None:
+        """Check that every kill has one record, or is counted in a gap record."""
         assert (self.records + self.lost, self.doubled) == (self.kills, 0), self
 
 
 def stored() -> list[dict[str, object]]:
-    """What the last runs of the tests wrote."""
+    """The stored tallies."""
     return [json.loads(path.read_text()) for path in sorted(Path(RESULTS).glob("*.json"))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracer killed, stopped and doubled while processes die: every kill has one record."""
+"""The daemon is killed, stopped, upgraded or started twice during kills: every kill has one record."""
 
 import random
 import signal
@@ -20,14 +20,14 @@ BURST, SMALL_BURST, BURST_GROUPS = 10_000, 4_000, 20
 
 
 def test_killed_in_a_storm(daemon: Daemon, storm: Storm) -> None:
-    """SIGKILL at any moment, again and again: the next run goes on where the last one was."""
-    chance = random.Random(KILLED)
+    """SIGKILL at random moments: the next daemon continues where the last one was."""
+    generator = random.Random(KILLED)
     daemon.start()
     eater = storm.brew(2500, pause_ms=8)
     for _ in range(KILLED):
-        time.sleep(chance.uniform(0.05, 0.4))
+        time.sleep(generator.uniform(0.05, 0.4))
         daemon.kill()
-        time.sleep(chance.choice((0, 0, 0.2)))
+        time.sleep(generator.choice((0, 0, 0.2)))
         assert daemon.start()["adopted"]
         eater = storm.keep_up(eater, 500, pause_ms=8)
     storm.end(eater)
@@ -38,7 +38,7 @@ def test_killed_in_a_storm(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_nobody_runs(daemon: Daemon, storm: Storm) -> None:
-    """Kills between two runs are told by the second, with the time of the kill."""
+    """Kills between two runs are recorded by the second, with the time of the kill."""
     daemon.start()
     daemon.stop()
     began = time.time()
@@ -55,7 +55,7 @@ def test_nobody_runs(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_upgraded(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
-    """Another version, whose programs are others, takes over within a storm, without a gap or doubles."""
+    """Another version with other programs takes over during a storm, without gaps or duplicates."""
     older = other_version(tmp_path, "tracer/__init__.py", __version__, "0.0.1")
     daemon.start(root=older)
     eater = storm.brew(600, pause_ms=20)
@@ -71,7 +71,7 @@ def test_upgraded(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
 
 
 def test_stopped(daemon: Daemon, storm: Storm) -> None:
-    """A tracer that does not get to run for 30 s (SIGSTOP) tells all afterwards."""
+    """A daemon stopped for 30 s (SIGSTOP) records all kills afterwards."""
     daemon.start()
     daemon.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -85,7 +85,7 @@ def test_stopped(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_many_cgroups(daemon: Daemon, storm: Storm) -> None:
-    """10,000 kills in fifty cgroups, as fast as this machine makes them."""
+    """10,000 kills in 50 cgroups, as fast as this machine makes them."""
     daemon.start()
     eaters = [storm.brew(200, jobs=1) for _ in range(50)]
     storm.end(*eaters)
@@ -97,7 +97,7 @@ def test_many_cgroups(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_burst_while_nobody_runs(daemon: Daemon, storm: Storm) -> None:
-    """10,000 kills while no tracer runs: the next ones, of which some are killed meanwhile, have a record of each."""
+    """10,000 kills while no daemon runs are recorded by the next daemons, some of which are killed meanwhile."""
     daemon.start()
     daemon.stop()
     burst(storm, BURST)
@@ -110,7 +110,7 @@ def test_burst_while_nobody_runs(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_burst_while_stopped(daemon: Daemon, storm: Storm) -> None:
-    """The same, of fewer, while the tracer does not get to run (SIGSTOP)."""
+    """The same with fewer kills while the daemon is stopped (SIGSTOP)."""
     daemon.start()
     daemon.process.send_signal(signal.SIGSTOP)
     burst(storm, SMALL_BURST)
@@ -119,12 +119,12 @@ def test_burst_while_stopped(daemon: Daemon, storm: Storm) -> None:
 
 
 def burst(storm: Storm, kills: int) -> None:
-    """More kills than the ring buffer has room for, in several cgroups."""
+    """Make more kills than fit into the ring buffer, in several cgroups."""
     storm.end(*[storm.brew(kills // BURST_GROUPS, jobs=1) for _ in range(BURST_GROUPS)])
 
 
 def check_burst(fault: str, kills: int, daemon: Daemon, storm: Storm) -> None:
-    """Every kill has a record in its place; those that are reduced have the essentials, and only these."""
+    """Check that every kill has a record, in order, and that reduced records have the essential fields only."""
     daemon.wait_for_kills(kills, 120)
     daemon.stop()
     tally = storm.tally(fault, 1, daemon)
@@ -157,11 +157,11 @@ def check_burst(fault: str, kills: int, daemon: Daemon, storm: Storm) -> None:
 
 
 def test_two_at_once(daemon: Daemon, storm: Storm) -> None:
-    """Of two that are started at the same moment one says so and leaves, and the other one traces."""
+    """Of two daemons started at the same moment one exits with an error, and the other one traces."""
     first, second = daemon.spawn(), daemon.spawn()
-    wait_until("one has left", lambda: first.poll() is not None or second.poll() is not None)
-    leaver, daemon.process = (first, second) if first.poll() is not None else (second, first)
-    assert leaver.returncode == 1
+    wait_until("one has exited", lambda: first.poll() is not None or second.poll() is not None)
+    exited, daemon.process = (first, second) if first.poll() is not None else (second, first)
+    assert exited.returncode == 1
     said = daemon.stderr().splitlines()
     assert len([line for line in said if "another oomtrace" in line]) == 1, said
     wait_until("it is attached", lambda: daemon.of_type("start"))
@@ -172,7 +172,7 @@ def test_two_at_once(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_beside_another(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
-    """One that keeps nothing runs beside it, sees the same, and leaves nothing."""
+    """A daemon without pins and state runs beside it, records the same kills, and leaves nothing behind."""
     daemon.start()
     second = Daemon(tmp_path / "second")
     second.folder.mkdir()
@@ -188,7 +188,7 @@ def test_beside_another(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
 
 
 def test_little_memory(daemon: Daemon, storm: Storm, cgroup: Cgroup) -> None:
-    """64 MB are enough for the tracer, the verification of its programs included; it loses nothing in a storm."""
+    """64 MB are enough for the daemon, verification of its programs included; it loses nothing in a storm."""
     little = cgroup.child("tracer", 64)
     daemon.start(wrapper=["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(little.path)])
     storm.end(*[storm.brew(250) for _ in range(8)])
@@ -199,7 +199,7 @@ def test_little_memory(daemon: Daemon, storm: Storm, cgroup: Cgroup) -> None:
 
 
 def test_clock(daemon: Daemon, storm: Storm) -> None:
-    """A clock that is set back and forward changes neither the order nor the number of records."""
+    """Setting the clock back and forward changes neither the order nor the number of records."""
     daemon.start()
     right_s = time.time() - time.monotonic()
     storm.end(storm.brew(20))
@@ -207,7 +207,7 @@ def test_clock(daemon: Daemon, storm: Storm) -> None:
         for step_s in (-7200, 3600, 0):
             time.clock_settime(time.CLOCK_REALTIME, right_s + time.monotonic() + step_s)
             storm.end(storm.brew(20))
-            time.sleep(1.5)  # the counts are compared in the meantime
+            time.sleep(1.5)  # the audit compares the counts meanwhile
     finally:
         time.clock_settime(time.CLOCK_REALTIME, right_s + time.monotonic())
     daemon.wait_for_kills(80)

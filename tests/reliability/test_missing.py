@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that lack something, and times in which nothing was attached: the kernel log covers what it can."""
+"""Hosts without bpffs or tracefs, and times when nothing is attached: kills are recovered from the kernel log."""
 
 import signal
 from collections.abc import Callable
@@ -19,12 +19,12 @@ WITHOUT_TRACEFS = [
 ]  # fmt: skip
 
 BURST = 700
-"""More kills than the ring buffer has room for, with long command lines; here the second one holds a few."""
+"""More kills with long command lines than fit into the ring buffer; that of brief events is small here."""
 GROUPS = 10
 
 
 def test_without_bpffs(daemon: Daemon, storm: Storm) -> None:
-    """What cannot be pinned ends with the tracer, which says so; the kernel log tells the kills of the time between."""
+    """Without bpffs the capture ends with the daemon; later kills are recovered from the kernel log."""
     start = daemon.start(wrapper=WITHOUT_BPFFS)
     assert not start["pinned"]
     assert "bpffs" in daemon.stderr()
@@ -43,7 +43,7 @@ def test_without_bpffs(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_without_tracefs(daemon: Daemon, storm: Storm) -> None:
-    """All is told but the names of the allocation flags."""
+    """Without tracefs only the names of allocation flags are missing."""
     daemon.start(wrapper=WITHOUT_TRACEFS)
     storm.end(storm.brew(20))
     daemon.wait_for_kills(20)
@@ -52,26 +52,26 @@ def test_without_tracefs(daemon: Daemon, storm: Storm) -> None:
 
 
 def test_before_the_first_start(fresh_daemon: Daemon, storm: Storm) -> None:
-    """Kills of this boot from before the first start come from the kernel log, or are told to be missing."""
+    """Kills before the first start since boot are recovered from the kernel log, or counted in a gap record."""
     storm.end(storm.brew(10, jobs=1))
     fresh_daemon.start()
     victims = storm.victims()
     wait_until("the records", lambda: victims <= pids(fresh_daemon))
     first = len(fresh_daemon.of_type("oom_kill"))
-    told = fresh_daemon.of_type("oom_kill")
-    assert {record["source"] for record in told if record["victim"]["tid"] in victims} == {"kernel_log"}
+    recovered = fresh_daemon.of_type("oom_kill")
+    assert {record["source"] for record in recovered if record["victim"]["tid"] in victims} == {"kernel_log"}
     fresh_daemon.stop()
     fresh_daemon.start()
     storm.end(storm.brew(10, jobs=1))
     fresh_daemon.wait_for_kills(first + 10)
     stop = fresh_daemon.stop()
-    assert len(fresh_daemon.of_type("oom_kill")) == first + 10, "what the log tells is told once"
+    assert len(fresh_daemon.of_type("oom_kill")) == first + 10, "kills from the log are recorded once"
     missing = sum(record["missing"] for record in fresh_daemon.of_type("gap"))
     assert first + 10 + missing <= stop["oom_kills"]
 
 
-def test_not_wanted(fresh_daemon: Daemon, storm: Storm) -> None:
-    """Without the kernel log they are told to be missing."""
+def test_no_backfill(fresh_daemon: Daemon, storm: Storm) -> None:
+    """With --no-backfill they are counted in a gap record."""
     storm.end(storm.brew(10, jobs=1))
     fresh_daemon.start("--no-backfill")
     wait_until("the gap", lambda: fresh_daemon.of_type("gap"))
@@ -84,8 +84,8 @@ def test_not_wanted(fresh_daemon: Daemon, storm: Storm) -> None:
     assert fresh_daemon.of_type("oom_kill") == []
 
 
-def test_told_by_cgroup(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
-    """The gap names the cgroup whose victims found no room in the kernel, with its own count, and no other cgroup."""
+def test_gap_by_cgroup(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
+    """The gap record names the cgroup whose kills did not fit into the ring buffers, with its count, and no other."""
     seen, burst = cgroup.child("seen", 8), cgroup.child("burst", 8)
     overflow(daemon, eat, burst, lambda: storm_in(eat, seen, 20))
     recorded = sum(record["victim"]["cgroup"] == burst.name for record in daemon.of_type("oom_kill"))
@@ -96,13 +96,13 @@ def test_told_by_cgroup(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
     storm_in(eat, seen, 1)
     daemon.wait_for_kills(21 + recorded)
     daemon.stop()
-    assert len(daemon.of_type("gap")) == 1, "it is told once"
+    assert len(daemon.of_type("gap")) == 1, "one gap record"
 
 
 def test_group_kills_hide_nothing(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> None:
-    """Of first victims of group kills, some counted twice and some once, none hides a kill that is missing.
+    """First victims of group kills, which the kernel counts once or twice, do not hide missing kills.
 
-    The chosen one is not the one that asks for memory, and so it may be gone before the kernel comes upon it again.
+    The victim is not the process that allocates, so it may exit before the kernel counts it again.
     """
     if cgroup.hierarchy.version == 1:
         not_applicable("cgroup v1 has no memory.oom.group")
@@ -119,7 +119,7 @@ def test_group_kills_hide_nothing(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> N
     overflow(daemon, eat, burst, kill_groups)
     recorded = sum(record["victim"]["cgroup"] == burst.name for record in daemon.of_type("oom_kill"))
     counted = [group.oom_kills() for group in groups]
-    print(f"group kills: {GROUPS}, of which the kernel counted the first victim once: {counted.count(2)}")
+    print(f"{GROUPS} group kills; the kernel counted the first victim once in {counted.count(2)} of them")
     assert set(counted) <= {2, 3}
     (gap,) = daemon.of_type("gap")
     assert gap["cgroups"] == [{"cgroup": burst.name, "oom_kills": BURST, "records": recorded}]
@@ -129,21 +129,21 @@ def test_group_kills_hide_nothing(daemon: Daemon, cgroup: Cgroup, eat: Eat) -> N
 
 
 def overflow(daemon: Daemon, eat: Eat, burst: Cgroup, before: Callable[[], None]) -> None:
-    """Start a run; while it stands still, let ``before`` kill, and then so many in ``burst`` that some find no room."""
+    """Start a daemon and stop it; call ``before``, then overflow the ring buffers with kills in ``burst``."""
     ledger = daemon.state / "ledger"
-    known = ledger.read_bytes()[:256]
+    header = ledger.read_bytes()[:256]
     daemon.start("--no-backfill", root=small_rings(daemon.folder, "briefs"))
-    wait_until("the account has begun", lambda: ledger.read_bytes()[:256] != known)
+    wait_until("the ledger is written", lambda: ledger.read_bytes()[:256] != header)
     daemon.process.send_signal(signal.SIGSTOP)
     before()
     storm_in(eat, burst, BURST)
     assert burst.oom_kills() == BURST
     daemon.process.send_signal(signal.SIGCONT)
-    wait_until("the account", lambda: daemon.of_type("gap"), 60)
+    wait_until("the gap record", lambda: daemon.of_type("gap"), 60)
 
 
 def storm_in(eat: Eat, group: Cgroup, kills: int) -> None:
-    """So many kills of processes whose command lines fill the ring buffer soon."""
+    """Kill this many processes with long command lines, which fill the ring buffer soon."""
     eater = eat(16, group, children=kills, jobs=2, life=600, extra=["x" * 900])
     for _ in attempts(300):
         if eater.ended():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outputs that fail while processes die: everything arrives once they work again, and no other output waits."""
+"""Outputs that fail during kills: all records arrive once they work again, and other outputs are not delayed."""
 
 import json
 import os
@@ -24,25 +24,25 @@ with open(sys.argv[1], "rb", buffering=0) as fifo, open(sys.argv[2], "ab", buffe
     while piece := fifo.read(1 << 16):
         kept.write(piece)
 """
-"""A collector: what it has read it has kept."""
+"""A collector that stores what it reads."""
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for the ledger, and for the records of a storm twice: in the spool and in the output."""
+    """A file system with room for the ledger and twice the records of a storm: in the spool and in the output."""
     yield from mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m,mode=755", "small")
 
 
 def storm_on_a_full_disk(daemon: Daemon, storm: Storm, small: Path, kills: int) -> Path:
-    """Fill it and make so many kills, of which the tracer cannot write the records; the file that fills it."""
+    """Fill the file system and make kills whose records cannot be written; the file that fills it."""
     filler = fill(small)
     storm.end(storm.brew(kills))
-    wait_until("it says so", lambda: "cannot write to" in daemon.stderr())
+    wait_until("the warning", lambda: "cannot write to" in daemon.stderr())
     return filler
 
 
 def test_disk_full(daemon: Daemon, storm: Storm, small: Path) -> None:
-    """While the disk of its file is full, records go to the spool, and from there into the file."""
+    """While the output's disk is full, records go to the spool, and from there into the file."""
     daemon.output = small / "records.jsonl"
     daemon.start()
     filler = storm_on_a_full_disk(daemon, storm, small, 60)
@@ -55,7 +55,7 @@ def test_disk_full(daemon: Daemon, storm: Storm, small: Path) -> None:
 
 
 def test_both_disks_full(fresh_daemon: Daemon, storm: Storm, small: Path) -> None:
-    """While the disk of the spool is full as well, records wait in memory."""
+    """While the spool's disk is full as well, records wait in memory."""
     daemon = fresh_daemon
     daemon.output, daemon.state = small / "records.jsonl", small / "state"
     daemon.account_for_past_kills()
@@ -69,7 +69,7 @@ def test_both_disks_full(fresh_daemon: Daemon, storm: Storm, small: Path) -> Non
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_on_a_full_disk(fresh_daemon: Daemon, storm: Storm, small: Path, by: signal.Signals) -> None:
-    """Even when the tracer ends meanwhile, one way or the other: what was not kept stays in the kernel."""
+    """The daemon ends while both disks are full: unacknowledged events stay in the kernel."""
     daemon = fresh_daemon
     daemon.output, daemon.state = small / "records.jsonl", small / "state"
     daemon.account_for_past_kills()
@@ -85,7 +85,7 @@ def test_ended_on_a_full_disk(fresh_daemon: Daemon, storm: Storm, small: Path, b
 
 
 def test_reader_that_comes_and_goes(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
-    """A FIFO's reader that is killed and comes back finds all that it has not read."""
+    """The reader of a FIFO that is killed and restarted gets all records that it has not read."""
     fifo, kept = tmp_path / "fifo", tmp_path / "kept.jsonl"
     os.mkfifo(fifo)
     kept.touch()
@@ -97,7 +97,7 @@ def test_reader_that_comes_and_goes(daemon: Daemon, storm: Storm, tmp_path: Path
     for number in range(deaths + 1):
         reader = subprocess.Popen([sys.executable, "-c", READER, str(fifo), str(kept)])
         try:
-            wait_until("the records of the storm before", lambda: kills_in(kept) == 30 * number)  # noqa: B023
+            wait_until("the records of the last storm", lambda: kills_in(kept) == 30 * number)  # noqa: B023
         finally:
             reader.kill()
             reader.wait()
@@ -114,7 +114,7 @@ def kills_in(path: Path) -> int:
 
 
 def test_one_hangs(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
-    """An output that nobody reads does not delay the other one, nor does it keep the kernel from telling more."""
+    """An output without a reader delays neither the other output nor the reading of events."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -126,12 +126,12 @@ def test_one_hangs(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
     finally:
         os.close(reader)
     storm.tally("another output that nobody reads", 1, daemon).check()
-    told = [record for record in daemon.of_type("lost") if record["stage"] == "ring_buffer"]
-    assert told == []
+    lost = [record for record in daemon.of_type("lost") if record["stage"] == "ring_buffer"]
+    assert lost == []
 
 
 def test_damaged_state(daemon: Daemon, storm: Storm) -> None:
-    """Garbage in every file of its state stops nothing, and costs no record."""
+    """With garbage in every file of its state the daemon starts, and no record is lost."""
     daemon.start()
     storm.end(storm.brew(20))
     daemon.wait_for_kills(20)

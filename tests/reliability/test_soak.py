@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A soak: kills without a second of silence, for minutes or an hour, and a daemon that stays as it was.
+"""A soak: continuous kills for minutes or hours, while the daemon's memory, descriptors and threads stay constant.
 
-OOMTRACE_SOAK_MINUTES says for how long (3); `make soak MINUTES=60` shows the figures of every minute, too.
+OOMTRACE_SOAK_MINUTES is its duration (3); `make soak MINUTES=60` also prints the figures of every minute.
 """
 
 import json
@@ -30,16 +30,16 @@ from .tally import Tally
 MINUTES = float(os.environ.get("OOMTRACE_SOAK_MINUTES", "3"))
 WORKERS = 2
 PAUSE_S = 0.0 if MINUTES <= 5 else 0.1
-"""Within minutes all that has a bound is to be filled; within an hour the disk is not."""
+"""None in a short soak, to fill all bounded buffers; in a long one kills must not fill the disk."""
 DEPTH, NAME_LENGTH = 12, 240
-"""Above each victim's cgroup, so that its path has nearly 4 KB."""
+"""Levels above each victim's cgroup, and the length of their names: its path has nearly 4 KB."""
 CONNECTIONS = 64
 QUIET = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 LIMIT_MIB = 128
-"""As the DaemonSet's: counted with what the kernel keeps for it."""
+"""The memory limit of the DaemonSet, kernel memory included."""
 GROWTH_KB = 2048
-"""From the second third to the last: what has a bound is filled first, by some 4,096 kills.  Without bounds a third of
-the kills of a few minutes took 10 MB."""
+"""Allowed growth of RSS from the second third to the last; bounded buffers are full after some 4,096 kills.
+Without bounds a third of the kills of a few minutes took 10 MB."""
 
 
 class Sample(NamedTuple):
@@ -58,13 +58,13 @@ class Sample(NamedTuple):
 
 
 class Killer(threading.Thread):
-    """Makes a container with a cgroup and a file, lets a process be killed in it, and removes both; again and again."""
+    """Makes a container's cgroup and file, lets a process be killed in it, and removes both, repeatedly."""
 
     def __init__(self, above: Path, docker: Path, until_s: float) -> None:
         super().__init__(daemon=True)
         self._above, self._docker, self._until_s = above, docker, until_s
         self.kills = 0
-        """As the cgroups have counted them."""
+        """Sum of the cgroups' counts."""
         self.errors: list[Exception] = []
 
     def run(self) -> None:
@@ -91,7 +91,7 @@ class Killer(threading.Thread):
         self.kills += int(counts.rpartition("oom_kill ")[2].split()[0])
         shutil.rmtree(file.parent)
         for _ in range(1000):
-            with suppress(OSError):  # the last process is on its way out
+            with suppress(OSError):  # the last process still exits
                 group.rmdir()
                 return
             time.sleep(0.002)
@@ -100,7 +100,7 @@ class Killer(threading.Thread):
 
 @pytest.fixture
 def deep(cgroup: Cgroup) -> Iterator[Path]:
-    """A cgroup far below, whose path is long."""
+    """A cgroup many levels down, with a long path."""
     made = [cgroup.path / "deep"]
     for level in range(DEPTH):
         made.append(made[-1] / f"{level:02}".ljust(NAME_LENGTH, "x"))
@@ -121,7 +121,7 @@ def limited(cgroup: Cgroup) -> Cgroup:
 
 
 def hold_connections(port: int, stack: ExitStack) -> None:
-    """As many idle ones as there may be, and more; those that were ended are made anew."""
+    """Open more idle connections than the metrics server allows, and close them."""
     held = stack.enter_context(ExitStack())
     for _ in range(CONNECTIONS):
         with suppress(OSError):
@@ -130,7 +130,7 @@ def hold_connections(port: int, stack: ExitStack) -> None:
 
 
 def tally(output: Path, kills: int) -> Tally:
-    """By ids, as a pid comes again; without the schema, for which there are too many lines."""
+    """The tally, by ids because pids recur, and without the schema because of the number of lines."""
     ids: list[str] = []
     from_log = missing = 0
     with output.open("rb") as lines:
@@ -150,9 +150,9 @@ def median(values: list[int]) -> int:
 
 
 def test_soak(daemon: Daemon, deep: Path, limited: Cgroup, tmp_path: Path) -> None:
-    """Every kill is told, and memory, descriptors and threads stay as they are."""
+    """Every kill is recorded, and memory, descriptors and threads stay constant."""
     if IN_VM:
-        not_applicable("what the daemon keeps does not depend on the kernel")
+        not_applicable("does not depend on the kernel")
     docker, port = tmp_path / "docker" / "containers", free_port()
     rotated = f"file:{tmp_path}/rotated.json?rotate-bytes=256K&keep=3&compress=gzip"
     arguments = ["--metrics", f"127.0.0.1:{port}", "--network", "--runtime-root", f"docker={docker.parent}"]
@@ -180,11 +180,11 @@ def test_soak(daemon: Daemon, deep: Path, limited: Cgroup, tmp_path: Path) -> No
         killer.join(60)
         assert not killer.errors, killer.errors
     kills = sum(killer.kills for killer in killers)
-    assert vmstat_oom_kills() - before == kills, "something else was killed meanwhile"
+    assert vmstat_oom_kills() - before == kills, "other processes were killed"
     daemon.wait_for_kills(kills, 30 * TIMEOUT_SCALE)
     wait_until("the exits", lambda: daemon.count("oom_exit") == kills, 10 * TIMEOUT_SCALE)
     stop = daemon.stop()
-    assert kills > 120 * MINUTES / TIMEOUT_SCALE, "a busy machine may stand still for a moment, but not all the time"
+    assert kills > 120 * MINUTES / TIMEOUT_SCALE, "too few kills for a soak"
     tally(daemon.output, kills).write().check()
     assert (stop["lost"], daemon.count("lost")) == (0, 0)
     assert "Traceback" not in daemon.stderr()
@@ -192,9 +192,7 @@ def test_soak(daemon: Daemon, deep: Path, limited: Cgroup, tmp_path: Path) -> No
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[-third:]
     growth_kb = median([each.rss_kb for each in last]) - median([each.rss_kb for each in middle])
-    print(
-        f"{kills} kills; rss {samples[0].rss_kb} kB at first, {last[-1].rss_kb} kB at last, {growth_kb:+} kB in between"
-    )
+    print(f"{kills} kills; RSS {samples[0].rss_kb} kB at the start, {last[-1].rss_kb} kB at the end, {growth_kb:+} kB")
     assert growth_kb < GROWTH_KB, samples
     for kind in ("descriptors", "threads"):
         assert max(getattr(each, kind) for each in last) <= max(getattr(each, kind) for each in middle) + 2, samples

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of the state on a disk that hangs: kills are recorded all the same, and the tracer ends."""
+"""The state directory is on a disk that hangs: kills are recorded, and the daemon stops."""
 
 import signal
 import subprocess
@@ -19,12 +19,12 @@ from .conftest import Storm
 __all__ = ["freezable"]
 
 END_S = 10.0
-"""Twice what the tracer gives its outputs and its disk to take the last lines."""
+"""Twice the daemon's timeout for outputs and disk to take the last lines."""
 
 
 @contextmanager
 def frozen(disk: Path) -> Iterator[None]:
-    """Who writes there waits until it is over, and no signal ends the wait."""
+    """Freeze the file system: writers are in uninterruptible sleep until it is thawed."""
     subprocess.run(["fsfreeze", "--freeze", str(disk)], check=True)
     try:
         yield
@@ -33,7 +33,7 @@ def frozen(disk: Path) -> Iterator[None]:
 
 
 def end(daemon: Daemon) -> float:
-    """Terminate it; how long it took until its main thread had exited, in seconds."""
+    """Send SIGTERM; the time until the main thread has exited, in seconds."""
     began = time.monotonic()
     daemon.process.send_signal(signal.SIGTERM)
     for _ in attempts(60):
@@ -44,10 +44,10 @@ def end(daemon: Daemon) -> float:
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_hangs(daemon: Daemon, storm: Storm, freezable: Path, behind: bool) -> None:
-    """While it does, other outputs have each kill at once; SIGTERM ends it; the next run knows what was told."""
+    """While the disk hangs, outputs get each kill at once; SIGTERM ends the daemon; the next repeats no record."""
     daemon.state = freezable / "state"
     daemon.account_for_past_kills()
-    # One that nobody reads has its lines in the spool, on the disk that hangs.
+    # The lines of an output without a reader are in the spool, on the disk that hangs.
     others = ["--output", f"file:{freezable}/fifo"] if behind else []
     if behind:
         subprocess.run(["mkfifo", str(freezable / "fifo")], check=True)
@@ -77,7 +77,7 @@ def test_hangs(daemon: Daemon, storm: Storm, freezable: Path, behind: bool) -> N
 
 
 def test_hangs_at_the_start(fresh_daemon: Daemon, storm: Storm, freezable: Path) -> None:
-    """It says so, and goes on without."""
+    """If the disk hangs at the start, the daemon prints a warning and runs without state."""
     daemon = fresh_daemon
     daemon.state = freezable / "state"
     daemon.account_for_past_kills()
@@ -92,7 +92,7 @@ def test_hangs_at_the_start(fresh_daemon: Daemon, storm: Storm, freezable: Path)
 
 
 def test_next_run_while_it_hangs(daemon: Daemon, storm: Storm, freezable: Path) -> None:
-    """It goes on where the last one ended, of which the disk holds a thread that nobody can end."""
+    """The next daemon continues where the last one ended, whose thread is still stuck on the disk."""
     daemon.state = freezable / "state"
     daemon.account_for_past_kills()
     daemon.start()

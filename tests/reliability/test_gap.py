@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracer killed at each step while it tells what was lost: it is told, and once."""
+"""The daemon is killed at each step of recording a gap: the gap is recorded once."""
 
 import signal
 import time
@@ -16,10 +16,10 @@ from .conftest import Storm
 from .test_missing import WITHOUT_BPFFS
 
 STEPS = 40
-"""More than there are from the start to where all is told and noted."""
-KNIFE = '''
+"""Upper bound of the steps from the start to the saved ledger."""
+KILL_AT_STEP = '''
 def _end_at() -> None:
-    """End this process as nobody can prevent, after so many writes: to files, to stderr, or to a counter."""
+    """Kill this process with SIGKILL after a number of writes: to files, to stderr, or to a counter."""
     import signal
 
     from tracer.capture import programs
@@ -47,13 +47,13 @@ def main() -> int:'''
 
 
 @pytest.fixture
-def knifed(tmp_path: Path) -> Path:
-    """The same tracer, which ends at the step that its environment names."""
-    return other_version(tmp_path, "tracer/daemon/daemon.py", "def main() -> int:", KNIFE)
+def killing_itself(tmp_path: Path) -> Path:
+    """A copy of the source tree whose daemon kills itself at the step given in its environment."""
+    return other_version(tmp_path, "tracer/daemon/daemon.py", "def main() -> int:", KILL_AT_STEP)
 
 
 def killed_at(step: int, daemon: Daemon, root: Path, *through: str) -> bool:
-    """Whether a run was killed at this step, which may be one of its end once it has told all."""
+    """Run the daemon until this step; whether it was killed. Once the gap is recorded, it is stopped."""
     daemon.spawn("--no-backfill", wrapper=["env", f"OOMTRACE_TEST_STEP={step}", *through], root=root)
     began = daemon.count("start")
     quiet_s = 0.0
@@ -61,7 +61,7 @@ def killed_at(step: int, daemon: Daemon, root: Path, *through: str) -> bool:
         if daemon.process.poll() is not None:
             break
         quiet_s = quiet_s or (time.monotonic() if daemon.count("start") > began else 0.0)
-        if quiet_s and time.monotonic() - quiet_s > 4:  # the account takes two seconds
+        if quiet_s and time.monotonic() - quiet_s > 4:  # the audit takes two seconds
             daemon.process.terminate()
             break
     status = daemon.process.wait(30)
@@ -73,8 +73,8 @@ def ids(records: list[Record]) -> list[str]:
     return [record["id"] for record in records]
 
 
-def test_gap(daemon: Daemon, storm: Storm, knifed: Path) -> None:
-    """Kills that nobody saw: after each step of a run that tells them the next one knows whether that was done."""
+def test_gap(daemon: Daemon, storm: Storm, killing_itself: Path) -> None:
+    """A daemon killed at each step leaves the gap to the next daemon if it is not recorded yet."""
     daemon.start("--no-backfill", wrapper=WITHOUT_BPFFS)
     daemon.stop()
     step = 0
@@ -82,7 +82,7 @@ def test_gap(daemon: Daemon, storm: Storm, knifed: Path) -> None:
         step += 1
         assert step < STEPS
         storm.end(storm.brew(3, jobs=1))
-        was_killed = killed_at(step, daemon, knifed, *WITHOUT_BPFFS)
+        was_killed = killed_at(step, daemon, killing_itself, *WITHOUT_BPFFS)
         daemon.start("--no-backfill", wrapper=WITHOUT_BPFFS)
         for _ in attempts(10):
             if len(daemon.of_type("gap")) >= step:
@@ -90,9 +90,9 @@ def test_gap(daemon: Daemon, storm: Storm, knifed: Path) -> None:
         time.sleep(3)
         daemon.stop()
         gaps = daemon.of_type("gap")
-        assert len(set(ids(gaps))) == len(gaps) == step, "told, and once"
+        assert len(set(ids(gaps))) == len(gaps) == step, "each gap is recorded once"
         assert [gap["missing"] for gap in gaps] == [3] * step
         if not was_killed:
             break
     assert step > 5
-    storm.tally("SIGKILL at each step of telling a gap", step, daemon).check_told()
+    storm.tally("SIGKILL at each step of telling a gap", step, daemon).check_accounted()
