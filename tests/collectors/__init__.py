@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real kills, a real tracer, and the programs that people have for logs: killed and restarted in the middle.
+"""Delivery to real log collectors: real kills, a real daemon, and collectors that are killed and restarted.
 
-Programs come from Debian's packages, and run in the foreground with a scratch folder; no service is started.
+Programs come from Debian's packages and run in the foreground in a temporary directory; no service is started.
 """
 
 import pytest

@@ -15,7 +15,7 @@ class Certificates(NamedTuple):
     client: Path
     client_key: Path
     stranger: Path
-    """Another authority, which has signed nothing."""
+    """Certificate of another authority, which has signed none of these."""
 
 
 def make(folder: Path) -> Certificates:
@@ -28,7 +28,7 @@ def make(folder: Path) -> Certificates:
 
 def _self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    # Python 3.13 verifies strictly (RFC 5280): an authority says that it may sign, and a certificate who has signed it.
+    # Python 3.13 verifies strictly (RFC 5280) and requires keyUsage and the key identifiers.
     _openssl(
         "req", "-x509", *_new(name, key), "-addext", "keyUsage=critical,keyCertSign", "-days", "2", "-out", certificate
     )

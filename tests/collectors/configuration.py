@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configurations of deploy/collectors, with a test's own paths and ports in them."""
+"""The configurations of deploy/collectors, with the paths and ports of a test."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ CONFIGURATIONS = ROOT / "deploy" / "collectors"
 
 
 def adapted(name: str, places: Mapping[str, object], folder: Path) -> Path:
-    """The file ``deploy/collectors/NAME`` in ``folder``; ``places`` are texts in it and what stands there now."""
+    """Copy ``deploy/collectors/NAME`` to ``folder``; ``places`` maps texts in it to their replacements."""
     text = (CONFIGURATIONS / name).read_text()
     for place, here in places.items():
         assert place in text, f"{name} has no {place!r}"

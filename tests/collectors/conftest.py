@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: a tracer with the outputs that a test names, real kills, and the programs that take the records."""
+"""Fixtures: a daemon with a test's outputs, real kills, and the collectors that take the records."""
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -26,15 +26,15 @@ Start = Callable[..., Program]
 
 @pytest.fixture(scope="session", autouse=True)
 def mounts() -> None:
-    """What the tracer needs."""
+    """Mount the file systems that the daemon needs."""
     mount_missing()
 
 
 @pytest.fixture
 def kill(cgroup: Cgroup, eat: Eat) -> Kill:
-    """``kill(COUNT, pause_ms=0)``: so many processes are killed by the kernel, for the limit of a cgroup of their own.
+    """``kill(COUNT, pause_ms=0)``: make OOM kills by the limit of a new cgroup; the victims' pids.
 
-    Their pids, as their parent saw them: the tracer sees those that others kill meanwhile, too.
+    The pids come from the victims' parent, because the daemon records other kills, too.
     """
     numbers = itertools.count()
 
@@ -43,7 +43,7 @@ def kill(cgroup: Cgroup, eat: Eat) -> Kill:
         eater = eat(16, group, children=count, wait_ms=pause_ms or None, life=600)
         pids = set(eater.children(count))
         wait_until("all are killed", eater.ended, 60 + count * pause_ms / 1000)
-        assert group.oom_kills() == count, "the kernel's own count"
+        assert group.oom_kills() == count, "the kernel's count"
         return pids
 
     return make
@@ -57,7 +57,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def start_program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
-    """``start_program(NAME, COMMAND, ready, environment)`` starts one, which is gone after the test."""
+    """``start_program(NAME, COMMAND, ready, environment)`` starts a program, which is killed after the test."""
     started: list[Program] = request.node.stash.setdefault(PROGRAMS, [])
 
     def start(
@@ -89,11 +89,11 @@ def remember_daemon(request: pytest.FixtureRequest) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the programs and the tracer said when a test fails."""
+    """Add the output of programs and daemon to the report of a failed test."""
     report = yield
     if report.failed and call.when == "call":
         for program in item.stash.get(PROGRAMS, []):
-            report.sections.append((f"{program.name} says", program.said()))
+            report.sections.append((f"output of {program.name}", program.output()))
         if started := item.stash.get(DAEMON, None):
-            report.sections.append(("the daemon says", started.stderr()[-8192:]))
+            report.sections.append(("stderr of the daemon", started.stderr()[-8192:]))
     return report

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a collector has got, compared with what the tracer wrote into a file beside it."""
+"""Compares the records that a collector received with the daemon's output file."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,26 +10,26 @@ Key = tuple[str, str]
 
 
 def key(record: Record) -> Key:
-    """By it a record that comes twice is known: type and id, or for those without one the time."""
+    """Identity of a record for deduplication: type and id, or the time if it has no id."""
     return record["type"], record.get("id") or record["time"]
 
 
 def once(records: Iterable[Record]) -> list[Record]:
-    """Each record where it came first."""
+    """The records without duplicates, in order of their first occurrence."""
     return list({key(record): record for record in reversed(list(records))}.values())[::-1]
 
 
 def check_delivered(daemon: Daemon, received: Sequence[Record], *, in_order: bool = True) -> None:
-    """All records; doubles are the same record again.  ``received`` are records as in docs/record.md."""
+    """Check that all records were received, and that duplicates are identical."""
     assert received, "nothing was received"
     written = once(daemon.records())
-    keys, wanted = [key(record) for record in once(received)], [key(record) for record in written]
-    assert keys == wanted if in_order else sorted(keys) == sorted(wanted)
+    keys, expected = [key(record) for record in once(received)], [key(record) for record in written]
+    assert keys == expected if in_order else sorted(keys) == sorted(expected)
     by_key = {key(record): record for record in written}
     for record in received:
         assert record == by_key[key(record)]
 
 
 def killed(received: Iterable[Record]) -> set[int]:
-    """The victims in them, by pid."""
+    """Tids of the victims in the oom_kill records."""
     return {record["victim"]["tid"] for record in received if record["type"] == "oom_kill"}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that Debian has as Go source only: built once, into build/collectors/NAME, from Debian's packages alone.
+"""Builds programs that Debian packages as Go source only, once, into build/collectors/NAME.
 
     python -m tests.collectors.go_programs [NAME]...        build these, or all
 
-Nothing is installed: Go itself is unpacked beside its libraries, and needs neither a compiler for C nor the network.
+Nothing is installed: Go and the libraries are unpacked from Debian's packages; the build needs no C compiler.
 """
 
 import fcntl
@@ -26,21 +26,21 @@ class GoProgram(NamedTuple):
     suite: str
     packages: tuple[str, ...]
     source: str
-    """Where its main package is, below the folder of Debian's Go sources."""
+    """Directory of its main package, relative to Debian's Go sources."""
     main: Path | None = None
-    """A program of ours that is put there."""
+    """A main package of this project to put there."""
 
     def build(self) -> Path:
-        """The program, which is there already unless this description has changed."""
+        """Path of the program; built if it is missing or its description has changed."""
         folder = FOLDER / self.name
         folder.mkdir(parents=True, exist_ok=True)
         program, stamp = folder / self.name, folder / "stamp"
-        wanted = repr(self._replace(main=None)) + (self.main.read_text() if self.main else "")
+        description = repr(self._replace(main=None)) + (self.main.read_text() if self.main else "")
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not program.exists() or not stamp.exists() or stamp.read_text() != wanted:
+            if not program.exists() or not stamp.exists() or stamp.read_text() != description:
                 self._build(folder, program)
-                stamp.write_text(wanted)
+                stamp.write_text(description)
         return program
 
     def _build(self, folder: Path, program: Path) -> None:
@@ -61,7 +61,7 @@ class GoProgram(NamedTuple):
             env={**os.environ, "GO111MODULE": "off", "GOFLAGS": "", **{name: str(at) for name, at in settings.items()}},
             check=True,
         )
-        for rest in ("root", "apt", "cache"):  # a gigabyte and more
+        for rest in ("root", "apt", "cache"):  # more than a gigabyte
             shutil.rmtree(folder / rest)
 
 

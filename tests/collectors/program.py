@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of others that a test starts, kills and starts again."""
+"""Third-party programs that a test starts, kills and restarts."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ import pytest
 from tests.harness.environment import TIMEOUT_SCALE, attempts, wait_until
 
 READY_S = 30.0 * TIMEOUT_SCALE
-"""How long a program may take until it listens."""
-SAID_BYTES = 8192
+"""Timeout for a program to listen."""
+OUTPUT_BYTES = 8192
 
 
 class Program:
-    """A program in the foreground, in a session of its own.  What it says goes into ``FOLDER/NAME.said``."""
+    """A program in the foreground, in its own session; its output goes to ``FOLDER/NAME.log``."""
 
     def __init__(
         self,
@@ -29,26 +29,26 @@ class Program:
         ready: Callable[[], object],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``ready`` tells whether it listens: see ``accepts`` and ``bound_udp``."""
+        """``ready`` returns whether it listens, see accepts() and bound_udp()."""
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [str(word) for word in command]
         self._folder = folder
         self._ready = ready
         self._environment = {**os.environ, **(environment or {})}
-        self._said = folder / f"{name}.said"
+        self._log = folder / f"{name}.log"
 
     def start(self) -> "Program":
         """Start it, and wait until it listens."""
         assert self.process is None, f"{self.name} runs already"
-        with self._said.open("ab") as said:
+        with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
             )
         for _ in attempts(READY_S, 0.05):
@@ -56,18 +56,18 @@ class Program:
                 break
             if self._ready():
                 return self
-        pytest.fail(f"{self.name} does not listen; status {self.process.poll()}: {self.said()}")
+        pytest.fail(f"{self.name} does not listen; exit code {self.process.poll()}: {self.output()}")
 
     def kill(self) -> None:
-        """SIGKILL, to it and to those that it has started."""
+        """Send SIGKILL to it and its children."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop it with a signal, and wait."""
         self._end(signal.SIGTERM)
 
     def restart(self) -> None:
-        """SIGKILL, and the next one with the same files."""
+        """Kill it, and start it again with the same files."""
         self.kill()
         self.start()
 
@@ -75,13 +75,13 @@ class Program:
         if self.process is not None:
             self.kill()
 
-    def said(self) -> str:
-        """The end of what it has written to standard output and standard error."""
-        return self._said.read_bytes()[-SAID_BYTES:].decode(errors="replace") if self._said.exists() else ""
+    def output(self) -> str:
+        """The end of its standard output and standard error."""
+        return self._log.read_bytes()[-OUTPUT_BYTES:].decode(errors="replace") if self._log.exists() else ""
 
-    def wait_for(self, said: str) -> None:
-        """Until it has said this."""
-        wait_until(f"{self.name} says {said}", lambda: said in self.said(), READY_S)
+    def wait_for(self, text: str) -> None:
+        """Wait for a text in its output."""
+        wait_until(f"{text} in the output of {self.name}", lambda: text in self.output(), READY_S)
 
     def _end(self, by: signal.Signals) -> None:
         assert self.process is not None, f"{self.name} does not run"
@@ -92,13 +92,13 @@ class Program:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            pytest.fail(f"{self.name} did not end by {by.name}: {self.said()}")
+            pytest.fail(f"{self.name} did not exit on {by.name}: {self.output()}")
         finally:
             self.process = None
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nobody has now."""
+    """A free TCP port of 127.0.0.1."""
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
@@ -106,7 +106,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 def accepts(address: int | str | Path) -> Callable[[], bool]:
-    """Whether somebody listens at a TCP port of 127.0.0.1, or at a socket's path (a stream or for datagrams)."""
+    """Whether a TCP port of 127.0.0.1, or a UNIX stream or datagram socket, accepts."""
 
     def check() -> bool:
         if isinstance(address, int):
@@ -123,6 +123,6 @@ def accepts(address: int | str | Path) -> Callable[[], bool]:
 
 
 def bound_udp(port: int) -> Callable[[], bool]:
-    """Whether somebody has this UDP port of 127.0.0.1."""
+    """Whether a UDP port of 127.0.0.1 is in use."""
     mark = f"0100007F:{port:04X}"
     return lambda: any(line.split()[1] == mark for line in Path("/proc/net/udp").read_text().splitlines()[1:])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has come to a store by one way or another, compared with what the tracer wrote into a file beside it."""
+"""Compares the records that a store got by one way (a protocol and style) with the daemon's output file."""
 
 import json
 from collections.abc import Callable
@@ -16,10 +16,10 @@ ARRIVES_S = 90.0
 
 
 class Way(NamedTuple):
-    """Names of fields in the store, of one style."""
+    """Names of fields in the store, for one style."""
 
     fields: Callable[[Stored], Stored]
-    """What the store has by the names of the style."""
+    """Gets the fields, by the names of the style, from what is stored."""
     type: str
     id: str
     comm: str
@@ -31,7 +31,7 @@ def itself(stored: Stored) -> Stored:
 
 
 def unpacked(stored: Stored) -> Stored:
-    """Of Loki's line, which is the JSON."""
+    """Fields of Loki's line, which is the JSON."""
     record = json.loads(stored["_msg"])
     labels = {name: stored[name] for name in ("host", "job", "type")}
     assert labels == {"host": record["host"]["name"], "job": "oomtrace", "type": record["type"]}
@@ -49,15 +49,15 @@ OTLP = Way(itself, *OTEL_NAMES)
 
 
 def wait_for_kills(store: VictoriaLogs, name: str, way: Way, count: int) -> None:
-    """At least so many, by this tracer's count: others may be killed, too."""
-    wait_until(f"{count} kills are there by {name}", lambda: kills(store, name, way) >= count, ARRIVES_S)
+    """Wait until the store has at least this many kills of this daemon."""
+    wait_until(f"{count} kills by {name}", lambda: kills(store, name, way) >= count, ARRIVES_S)
 
 
 def check_all(daemon: Daemon, store: VictoriaLogs, name: str, way: Way) -> None:
-    """Once the tracer has stopped."""
+    """Wait until the store has all records of a stopped daemon, and check them."""
     count = len(once(daemon.records()))
     # A store may show a later batch before an earlier one.
-    wait_until(f"all are there by {name}", lambda: len(keys(came(store, name, way))) >= count, ARRIVES_S)
+    wait_until(f"all records by {name}", lambda: len(keys(came(store, name, way))) >= count, ARRIVES_S)
     check(daemon, store, name, way)
 
 
@@ -66,7 +66,7 @@ Came = tuple[str, str | None, int]
 
 
 def came(store: VictoriaLogs, name: str, way: Way) -> list[Came]:
-    """What is there, once, in the order of time."""
+    """The stored records without duplicates, in the order of time."""
     found = [(way.fields(each), each["_time"]) for each in store.stored(name)]
     return list(dict.fromkeys((each[way.type], each.get(way.id), parse_rfc3339(time) or 0) for each, time in found))
 
@@ -76,12 +76,12 @@ def kills(store: VictoriaLogs, name: str, way: Way) -> int:
 
 
 def keys(found: list[Came]) -> set[tuple[str, str | int]]:
-    """By which a record that is told again, after SIGKILL with a time that is some nanoseconds off, is known."""
+    """Identities for deduplication: after SIGKILL a repeated record's time may differ by some nanoseconds."""
     return {(kind, time if id_ is None else id_) for kind, id_, time in found}
 
 
 def check(daemon: Daemon, store: VictoriaLogs, name: str, way: Way) -> None:
-    """All that the tracer has written into the file beside it is there, and each kill is found by its fields."""
+    """Check that all records of the output file are stored, and that each kill is found by its fields."""
     written = once(daemon.records())
     expected = [(record["type"], record.get("id"), parse_rfc3339(record["time"]) or 0) for record in written]
     found = came(store, name, way)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All ways to a syslog server at once, which is killed and started again meanwhile."""
+"""All transports to a syslog server at once, which is killed and restarted meanwhile."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 
 class Ways(NamedTuple):
-    """Where the server listens."""
+    """Where the server listens, per transport."""
 
     socket: Path
     udp_port: int
@@ -43,7 +43,7 @@ class Ways(NamedTuple):
 
 
 def check_ways(daemon: Daemon, kill: Kill, program: Program, ways: Ways, received: Callable[[], list[Message]]) -> None:
-    """``received`` gives what has come: a ``way`` of NAMES, and what stands in the message."""
+    """Check delivery by each way; ``received`` returns messages with their ``way`` (of NAMES) and fields."""
 
     def by(way: str) -> list[Message]:
         return [each for each in received() if each["way"] == way]
@@ -53,13 +53,15 @@ def check_ways(daemon: Daemon, kill: Kill, program: Program, ways: Ways, receive
 
     daemon.start(*ways.outputs())
     victims = kill(5)
-    wait_until("each way has them", lambda: have_all(victims), ARRIVES_S)
+    wait_until("the kills by each way", lambda: have_all(victims), ARRIVES_S)
     program.kill()
     victims |= kill(5)
     program.start()
-    wait_until("each way has those of the meantime", lambda: have_all(victims), ARRIVES_S)
+    wait_until("the kills of the downtime by each way", lambda: have_all(victims), ARRIVES_S)
     daemon.stop()
-    wait_until("the last are there", lambda: all(record(by(way)[-1])["type"] == "stop" for way in NAMES), ARRIVES_S)
+    wait_until(
+        "the stop record by each way", lambda: all(record(by(way)[-1])["type"] == "stop" for way in NAMES), ARRIVES_S
+    )
     for way in NAMES:
         check_delivered(daemon, [record(each) for each in by(way)])
         for each in by(way):
@@ -71,15 +73,15 @@ def record(message: Message) -> Record:
     return found
 
 
-def check_header(message: Message, told: Record, facility: str) -> None:
-    """What stands around the record is of the record."""
+def check_header(message: Message, record: Record, facility: str) -> None:
+    """Check that the message's header has the fields of the record."""
     assert message["program"] == "oomtrace"
-    assert message["host"] == told["host"]["name"]
-    assert message["kind"] == told["type"]
-    severity = {"oom_kill": 3, "gap": 4, "lost": 4}.get(told["type"], 6)
+    assert message["host"] == record["host"]["name"]
+    assert message["kind"] == record["type"]
+    severity = {"oom_kill": 3, "gap": 4, "lost": 4}.get(record["type"], 6)
     assert int(message["priority"]) == {"daemon": 3, "local3": 19}[facility] * 8 + severity
-    if told["type"] == "oom_kill":
+    if record["type"] == "oom_kill":
         data = flat(message["data"]["oomtrace@32473"])  # syslog-ng nests what has a dot in its name
-        assert data["victim.comm"] == told["victim"]["comm"]
-        assert data["victim.pid"] == str(told["victim"]["pid"])
-        assert data["id"] == told["id"]
+        assert data["victim.comm"] == record["victim"]["comm"]
+        assert data["victim.pid"] == str(record["victim"]["pid"])
+        assert data["id"] == record["id"]

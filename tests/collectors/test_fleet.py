@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small fleet (tests/fleet): 50 nodes, a burst in which the broker is restarted, and what a store then answers."""
+"""A small fleet (tests/fleet): 50 nodes, a burst during which the broker restarts, and a store."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ PLAN = Plan(nodes=50, seconds=10, kills_per_s=10, burst_kills=4, burst_s=3, rest
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    for parent in tmp_path.parents:  # the server's user must get there
+    for parent in tmp_path.parents:  # the server's user needs access
         if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
             parent.chmod(0o755)
     server = Postgres(tmp_path)
@@ -26,7 +26,7 @@ def postgres(tmp_path: Path) -> Iterator[Postgres]:
 
 
 def test_fleet(postgres: Postgres, tmp_path: Path) -> None:
-    """Nothing is lost when the broker is restarted in a burst; the store has each record once, and finds who did it."""
+    """No record is lost when the broker restarts in a burst; the store has each once, and finds the culprit."""
     made = kills.make(5, tmp_path, f"file:{tmp_path}/other.jsonl")
     assert made.incidents
     (tmp_path / "run").mkdir()

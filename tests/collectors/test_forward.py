@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fluent Forward, to the Fluent organisation's server for Node.js: Debian has no Fluent Bit and no fluentd."""
+"""Fluent Forward, to the Fluent organisation's server for Node.js; Debian has neither Fluent Bit nor fluentd."""
 
 import fcntl
 import json
@@ -27,7 +27,7 @@ SECURITY = {"serverHostname": "fluent", "sharedKey": "the key", "authorize": Tru
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """The server, downloaded once."""
+    """The server's node_modules, downloaded once."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -38,17 +38,17 @@ def modules() -> Path:
 
 
 class Server:
-    """It, and what it has got."""
+    """The server, and the entries that it has received."""
 
     def __init__(self, modules: Path, folder: Path, start: Start, where: Mapping[str, Any], **options: Any) -> None:
         at = Path(where["path"]) if "path" in where else int(where["port"])
         script = Path(__file__).with_name("fluent_server.js")
         command = ["node", script, modules, json.dumps({"listenOptions": where, **options})]
-        self._got = folder / "fluent.said"
+        self._got = folder / "fluent.log"
         self.program: Program = start("fluent", command, accepts(at))
 
     def got(self) -> list[tuple[str, str, Record]]:
-        """Tag, time and record of each entry so far."""
+        """Tag, time and record of the entries so far."""
         lines = self._got.read_bytes().split(b"\n")[:-1]
         return [tuple(json.loads(line, object_hook=_exact)) for line in lines if line.startswith(b"[")]
 
@@ -61,19 +61,19 @@ def _exact(fields: dict[str, Any]) -> Any:
 
 
 def test_killed_and_restarted(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
-    """Over TCP: tag, time and every field arrive; what happens while nobody is there comes later."""
+    """Over TCP: tag, time and every field arrive; kills while the server is down arrive later."""
     port = free_port()
     server = Server(modules, tmp_path, start_program, {"port": port, "host": "127.0.0.1"})
     daemon.start("--output", f"forward://127.0.0.1:{port}/oomtrace")
     victims = kill(5)
-    wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
     server.program.kill()
     victims |= kill(5)
     server.program.start()
     victims |= kill(20, pause_ms=20)
-    wait_until("all are there", lambda: victims <= killed(server.records()), ARRIVES_S)
+    wait_until("all kills", lambda: victims <= killed(server.records()), ARRIVES_S)
     daemon.stop()
-    wait_until("so is the stop", lambda: server.records()[-1]["type"] == "stop", ARRIVES_S)
+    wait_until("the stop record", lambda: server.records()[-1]["type"] == "stop", ARRIVES_S)
     check_delivered(daemon, server.records())
     for tag, time, record in server.got():
         assert tag == "oomtrace"
@@ -81,17 +81,17 @@ def test_killed_and_restarted(daemon: Daemon, modules: Path, kill: Kill, start_p
 
 
 def test_unix(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
-    """Over a UNIX socket, with the tag that is wanted."""
+    """Over a UNIX socket, with the given tag."""
     path = tmp_path / "fluent.sock"
     server = Server(modules, tmp_path, start_program, {"path": str(path)})
     daemon.start("--output", f"forward+unix:{path}?tag=kernel.oom")
     victims = kill(3)
-    wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
     assert {tag for tag, _, _ in server.got()} == {"kernel.oom"}
 
 
 def test_tls_and_key(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
-    """With TLS, a key and a user; a wrong key and a wrong password are told, and neither is shown."""
+    """With TLS, a key and a user; a wrong key and a wrong password are reported without their values."""
     made, port = certificates.make(tmp_path), free_port()
     tls = {"cert": str(made.server), "key": str(made.server_key)}
     where = {"port": port, "host": "127.0.0.1"}
@@ -106,6 +106,6 @@ def test_tls_and_key(daemon: Daemon, modules: Path, kill: Kill, start_program: S
         *("--output", f"{uri}&shared-key-file={tmp_path}/key&password-file={tmp_path}/password&name=right"),
     )
     victims = kill(3)
-    wait_until("they are there", lambda: victims <= killed(server.records()), ARRIVES_S)
-    wait_until("both are told", lambda: daemon.stderr().count("it refuses the key or the user") == 2, ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
+    wait_until("both errors", lambda: daemon.stderr().count("it refuses the key or the user") == 2, ARRIVES_S)
     assert not any(secret in daemon.stderr() for secret in ("the key'", "a secret", "no secret"))

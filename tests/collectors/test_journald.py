@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""systemd's journal takes the records, and journalctl finds them."""
+"""systemd-journald takes the records, and journalctl finds them."""
 
 import json
 import os
@@ -31,11 +31,11 @@ for place in /run/systemd/journal /run/log/journal /etc/systemd/journald.conf.d 
 done
 exec "$@"
 """
-"""The folders that journald and journalctl have in common are the test's own."""
+"""Bind-mounts the directories that journald and journalctl share to the test's own."""
 
 
 class Journal:
-    """journald as systemd starts it, without systemd; and journalctl."""
+    """journald, started with sockets as by systemd, and journalctl."""
 
     def __init__(self, folder: Path, start: Start) -> None:
         self.folder = folder / "j"
@@ -62,8 +62,8 @@ class Journal:
         ).stdout
 
     def entries(self, *matches: str) -> list[dict[str, Any]]:
-        told = self.journalctl("--output=json", "--all", "--identifier=oomtrace", *matches)
-        return [json.loads(line) for line in told.splitlines()]
+        entries = self.journalctl("--output=json", "--all", "--identifier=oomtrace", *matches)
+        return [json.loads(line) for line in entries.splitlines()]
 
     def records(self) -> list[Record]:
         return [json.loads(entry["OOMTRACE_RECORD"]) for entry in self.entries()]
@@ -80,24 +80,24 @@ def journal(tmp_path: Path, start_program: Start) -> Journal:
 
 @pytest.fixture
 def unit(hierarchy: Hierarchy) -> Iterator[Cgroup]:
-    """A cgroup as systemd makes it for a service."""
+    """A cgroup named as that of a systemd service."""
     group = hierarchy.make(f"oomtrace-test-{os.getpid()}.slice")
     yield group.child("shop.service", 8)
     group.remove()
 
 
 def test_journald(daemon: Daemon, journal: Journal, kill: Kill) -> None:
-    """All records, in order, though journald is killed meanwhile; each field by its name."""
+    """All records arrive in order although journald is killed, each field by its name."""
     program = journal.start()
     daemon.start("--output", f"journald:{journal.socket}")
     victims = kill(5)
-    wait_until("they are there", lambda: victims <= killed(journal.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(journal.records()), ARRIVES_S)
     program.kill()
     victims |= kill(5)
     program.start()
-    wait_until("all are there", lambda: victims <= killed(journal.records()), ARRIVES_S)
+    wait_until("all kills", lambda: victims <= killed(journal.records()), ARRIVES_S)
     daemon.stop()
-    wait_until("the last is there", lambda: journal.records()[-1]["type"] == "stop", ARRIVES_S)
+    wait_until("the stop record", lambda: journal.records()[-1]["type"] == "stop", ARRIVES_S)
     check_delivered(daemon, journal.records())
     for entry in journal.entries("OOMTRACE_TYPE=oom_kill"):
         record = json.loads(entry["OOMTRACE_RECORD"])
@@ -109,12 +109,12 @@ def test_journald(daemon: Daemon, journal: Journal, kill: Kill) -> None:
 
 
 def test_what_journalctl_shows(daemon: Daemon, journal: Journal, unit: Cgroup, eat: Eat) -> None:
-    """A unit's log has the kill of its process, whose name has a newline; the catalog explains it."""
+    """A unit's log has the kill of its process, whose name has a newline, with the catalog's explanation."""
     journal.start()
     daemon.start("--output", f"journald:{journal.socket}")
     name = "a\nMESSAGE=evil"
     victim = eat(16, unit, comm=name, extra=["two\nlines"]).die().pid
-    wait_until("it is there", lambda: victim in killed(journal.records()), ARRIVES_S)
+    wait_until("the kill", lambda: victim in killed(journal.records()), ARRIVES_S)
     daemon.stop()
     (entry,) = journal.entries("--unit=shop.service", "OOMTRACE_TYPE=oom_kill")
     assert entry["OOMTRACE_VICTIM_PID"] == str(victim)
@@ -129,12 +129,12 @@ def test_what_journalctl_shows(daemon: Daemon, journal: Journal, unit: Cgroup, e
 
 
 def test_large_entry(journal: Journal) -> None:
-    """One that is larger than a datagram can be arrives whole."""
+    """A record larger than a datagram arrives complete."""
     journal.start()
     record = {"schema": 1, "type": "oom_kill", "x": "y" * 400_000 + "\nz"}
     sink = open_uri(f"journald:{journal.socket}")
     assert sink.write([json.dumps(record).encode() + b"\n", b'{"type":"stop"}\n']) == 2
     sink.close()
-    wait_until("both are there", lambda: len(journal.records()) == 2, ARRIVES_S)
+    wait_until("both records", lambda: len(journal.records()) == 2, ARRIVES_S)
     assert journal.records() == [record, {"type": "stop"}]
     assert journal.entries()[0]["OOMTRACE_X"] == record["x"]

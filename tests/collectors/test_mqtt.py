@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mosquitto takes the records, and a subscriber gets them; the broker keeps nothing on disk."""
+"""mosquitto, without persistence, takes the records, and a subscriber gets them."""
 
 import json
 import subprocess
@@ -39,12 +39,12 @@ class Broker(NamedTuple):
 def broker(tmp_path: Path, start_program: Start) -> Broker:
     made, port, tls_port = certificates.make(tmp_path), free_port(), free_port()
     for user in ("oomtrace", "reader"):
-        known = tmp_path / "passwd"
+        passwords = tmp_path / "passwd"
         command = [
             "mosquitto_passwd",
-            *(() if known.exists() else ("-c",)),
+            *(() if passwords.exists() else ("-c",)),
             "-b",
-            str(known),
+            str(passwords),
             user,
             f"secret of {user}",
         ]
@@ -69,16 +69,16 @@ def broker(tmp_path: Path, start_program: Start) -> Broker:
 
 
 class Subscriber:
-    """mosquitto_sub, which connects again on its own."""
+    """mosquitto_sub, which reconnects by itself."""
 
     def __init__(self, broker: Broker, start: Start) -> None:
-        self._got = broker.folder / "subscriber.said"
+        self._got = broker.folder / "subscriber.log"
         options = ["-V", "5", "-t", TOPIC, "-q", "1", "-i", "reader", "-u", "reader", "-P", "secret of reader"]
         command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(broker.port), *options, "-F", "%P\t%p"]
         start("subscriber", command, lambda: True)
 
     def got(self) -> list[tuple[str, Record]]:
-        """User properties and record of each message so far."""
+        """User properties and record of the messages so far."""
         lines = self._got.read_bytes().split(b"\n")[:-1]
         pairs = [line.decode().split("\t", 1) for line in lines if b"\t" in line]
         return [(properties, json.loads(payload)) for properties, payload in pairs]
@@ -88,28 +88,28 @@ class Subscriber:
 
 
 def test_killed_and_restarted(daemon: Daemon, broker: Broker, kill: Kill, start_program: Start) -> None:
-    """What happens while there is no broker, or nobody who listens, comes when there is."""
+    """Kills without a broker, or without a subscriber, arrive later."""
     daemon.start("--output", broker.uri)
     victims = kill(2)
-    wait_until("nobody listens", lambda: f"nobody has subscribed to {TOPIC}" in daemon.stderr(), ARRIVES_S)
+    wait_until("the warning", lambda: f"nobody has subscribed to {TOPIC}" in daemon.stderr(), ARRIVES_S)
     subscriber = Subscriber(broker, start_program)
     victims |= kill(5)
-    wait_until("they are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
     broker.program.kill()
     victims |= kill(5)
     broker.program.start()
     victims |= kill(5)
-    wait_until("all are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
+    wait_until("all kills", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
     daemon.stop()
-    wait_until("so is the stop", lambda: subscriber.records()[-1]["type"] == "stop", ARRIVES_S)
+    wait_until("the stop record", lambda: subscriber.records()[-1]["type"] == "stop", ARRIVES_S)
     check_delivered(daemon, subscriber.records())
     for properties, record in subscriber.got():
-        told = {"type": record["type"], "id": record.get("id"), "host": record["host"]["name"]}
-        assert properties == " ".join(f"{name}:{value}" for name, value in told.items() if value is not None)
+        expected = {"type": record["type"], "id": record.get("id"), "host": record["host"]["name"]}
+        assert properties == " ".join(f"{name}:{value}" for name, value in expected.items() if value is not None)
 
 
 def test_tls(daemon: Daemon, broker: Broker, kill: Kill, start_program: Start) -> None:
-    """The broker's certificate is checked, and it checks the password: both are told, and neither password is."""
+    """A wrong certificate and a wrong password are reported without the passwords."""
     uri = broker.uri.replace("mqtt://", "mqtts://").replace(f":{broker.port}/", f":{broker.tls_port}/")
     wrong = broker.folder / "wrong"
     wrong.write_text("nobody's secret")
@@ -121,14 +121,14 @@ def test_tls(daemon: Daemon, broker: Broker, kill: Kill, start_program: Start) -
         *("--output", f"{uri}&name=right&ca-file={broker.made.authority}"),
     )
     victims = kill(3)
-    wait_until("they are there", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
-    said = ("CERTIFICATE_VERIFY_FAILED", "the broker answers: Not authorized")
-    wait_until("both are told", lambda: all(words in daemon.stderr() for words in said), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(subscriber.records()), ARRIVES_S)
+    errors = ("CERTIFICATE_VERIFY_FAILED", "the broker answers: Not authorized")
+    wait_until("both errors", lambda: all(words in daemon.stderr() for words in errors), ARRIVES_S)
     assert "secret" not in daemon.stderr()
 
 
 def test_forbidden_topic(daemon: Daemon, broker: Broker, kill: Kill) -> None:
-    """A broker that drops what it acknowledges says so in MQTT 5: nothing counts as delivered."""
+    """A broker that refuses to publish says so in its MQTT 5 acknowledgement: nothing counts as delivered."""
     daemon.start("--output", broker.uri.replace(f"/{TOPIC}?", "/elsewhere?"))
     kill(1)
-    wait_until("that is told", lambda: "the broker refuses it: Not authorized" in daemon.stderr(), ARRIVES_S)
+    wait_until("the error", lambda: "the broker refuses it: Not authorized" in daemon.stderr(), ARRIVES_S)

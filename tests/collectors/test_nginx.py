@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTPS through nginx, which asks for a certificate and a token, limits size and rate, and loses connections."""
+"""HTTPS through nginx, which requires a certificate and a token, limits size and rate, and drops connections."""
 
 import os
 import re
@@ -29,7 +29,7 @@ http {{
 
 
 def test_limits(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
-    """Requests that are too large, too many, not answered in time or reset lose nothing; a new token is read."""
+    """Requests that are too large, too frequent, late or reset lose no record; a new token is read."""
     store, port = VictoriaLogs(tmp_path, start_program), free_port()
     places = {
         "listen 8443": f"listen 127.0.0.1:{port}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An OpenTelemetry Collector between the tracer and the store: killed, and without the store, it loses nothing."""
+"""An OpenTelemetry Collector between daemon and store: no record is lost when either is down."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .victoria_logs import VictoriaLogs
 
 
 def test_passed_on(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path) -> None:
-    """All records, with OpenTelemetry's names of fields."""
+    """All records arrive, with OpenTelemetry's attribute names."""
     store, port = VictoriaLogs(tmp_path, start_program), free_port()
     places = {
         "127.0.0.1:4318": f"127.0.0.1:{port}",

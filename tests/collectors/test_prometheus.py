@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prometheus scrapes the counts, node_exporter reads them from a file; alerts and dashboard ask for what is there."""
+"""Prometheus scrapes the metrics, node_exporter reads them from a file; alerts and dashboard use existing metrics."""
 
 import json
 import re
@@ -27,11 +27,11 @@ from .unpacked import unpacked
 SCRAPED_S = 30.0 * TIMEOUT_SCALE
 DASHBOARD = CONFIGURATIONS / "grafana" / "oomtrace.json"
 TARGET = {"namespace": "monitoring", "pod": "oomtrace-x2", "container": "oomtrace"}
-"""Labels that a target found in Kubernetes has of its own."""
+"""Labels of a target discovered in Kubernetes."""
 
 
 def ask(port: int, query: str) -> list[dict[str, Any]]:
-    """What Prometheus answers to an instant query: metrics with their values."""
+    """Result of an instant query: metrics with their values."""
     address = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     with urllib.request.urlopen(address, timeout=10) as answer:
         reply = json.load(answer)
@@ -52,13 +52,13 @@ def get(port: int) -> str:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Names with their labels, and values, of the text format."""
+    """Samples of the text format: name with labels -> value."""
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return {name: float(number) for name, _, number in (line.rpartition(" ") for line in lines)}
 
 
 def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
-    """Prometheus has as many kills as there are records, by place; it is killed and restarted in between."""
+    """Prometheus, killed and restarted in between, has as many kills per victim as there are records."""
     shown, own, exported = free_port(), free_port(), tmp_path / "oomtrace.prom"
     shutil.copy(CONFIGURATIONS / "prometheus" / "oomtrace.rules.yml", tmp_path)
     places = {"127.0.0.1:9814": f"127.0.0.1:{shown}", "interval: 15s": "interval: 1s"}
@@ -72,11 +72,11 @@ def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Star
     program = start_program("prometheus", [*unpacked("prometheus", "prometheus"), "prometheus", *flags], accepts(own))
     daemon.start("--metrics", f"127.0.0.1:{shown}", "--metrics", f"file:{exported}", *only(cgroup))
 
-    wait_until("it is scraped", lambda: value(own, 'oomtrace_oom_kills_total{scope="memcg"}') >= 0, SCRAPED_S)
+    wait_until("the first scrape", lambda: value(own, 'oomtrace_oom_kills_total{scope="memcg"}') >= 0, SCRAPED_S)
     kill(5)
     program.restart()
     kill(7)
-    wait_until("all are told", lambda: len(told(daemon)) == 12)
+    wait_until("all records", lambda: len(kill_ids(daemon)) == 12)
 
     def has(query: str, number: float) -> bool:
         return value(own, query) == number
@@ -84,22 +84,22 @@ def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Star
     for job in ("oomtrace", *pods):
         of = f'job="{job}"'
         counted = f"sum(oomtrace_oom_kills_total{{{of}}})"
-        wait_until("all are counted", partial(has, counted, len(told(daemon))), SCRAPED_S)
-        assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(told(daemon))
-        assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(told(daemon))
-        assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(told(daemon))
+        wait_until("all kills", partial(has, counted, len(kill_ids(daemon))), SCRAPED_S)
+        assert value(own, f"sum(oomtrace_victim_oom_kills_total{{{of}}})") == len(kill_ids(daemon))
+        assert value(own, f'oomtrace_records_total{{{of},type="oom_kill"}}') == len(kill_ids(daemon))
+        assert value(own, f"oomtrace_kernel_oom_kills_total{{{of}}}") >= len(kill_ids(daemon))
         assert value(own, f"time() - max(oomtrace_victim_last_oom_kill_timestamp_seconds{{{of}}})") < 120
         assert value(own, f"oomtrace_build_info{{{of}}}") == 1
         assert value(own, f'oomtrace_output_failing{{{of},output="file:{daemon.output}"}}') == 0
         for found in ask(own, f"oomtrace_victim_oom_kills_total{{{of}}}"):
-            assert "victim_pod" not in found["metric"], "the victims are in no pod, whatever the target's labels are"
+            assert "victim_pod" not in found["metric"], "the victims are in no pod; the target's labels are not theirs"
     wait_until("the alert fires", lambda: ask(own, 'ALERTS{alertname="OOMKill"}'), 90 * TIMEOUT_SCALE)
 
     wait_until(
-        "the file has them, too", lambda: kills_in(samples(exported.read_text())) == len(told(daemon)), SCRAPED_S
+        "all kills in the file", lambda: kills_in(samples(exported.read_text())) == len(kill_ids(daemon)), SCRAPED_S
     )
     assert exported.stat().st_mode & 0o777 == 0o644
-    assert kills_in(samples(get(shown))) == len(told(daemon))
+    assert kills_in(samples(get(shown))) == len(kill_ids(daemon))
     names = {re.split("[{ ]", name, maxsplit=1)[0] for name in samples(get(shown))}
     daemon.stop()
     check_names(names)
@@ -108,7 +108,7 @@ def test_scraped(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Star
 def test_tls(
     daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, certificates: Certificates, tmp_path: Path
 ) -> None:
-    """Over TLS with a client's certificate, and with a token or a password, as Prometheus gives them; nobody else."""
+    """Scrapes need TLS with a client certificate, and a token or a password."""
     shown, own, token = free_port(), free_port(), tmp_path / "token"
     token.write_text("geheim-5aaf\n")
     token.chmod(0o600)
@@ -138,22 +138,24 @@ def test_tls(
     secret = f"token-file={token}&user=prometheus&password-file={token}"
     daemon.start("--metrics", f"{shown}?{tls}&{secret}", *only(cgroup))
     kill(3)
-    wait_until("all are told", lambda: len(told(daemon)) == 3)
+    wait_until("all records", lambda: len(kill_ids(daemon)) == 3)
     for job in ("oomtrace", "oomtrace-basic-auth"):
         counted = f'sum(oomtrace_oom_kills_total{{job="{job}"}})'
-        wait_until(f"{job} has them", partial(lambda query: value(own, query) == 3, counted), SCRAPED_S)
+        wait_until(f"the kills of {job}", partial(lambda query: value(own, query) == 3, counted), SCRAPED_S)
     for job in without:
-        wait_until(f"{job} was tried", partial(lambda job: value(own, f'up{{job="{job}"}}') == 0, job), SCRAPED_S)
+        wait_until(
+            f"a failed scrape of {job}", partial(lambda job: value(own, f'up{{job="{job}"}}') == 0, job), SCRAPED_S
+        )
         assert ask(own, f'oomtrace_build_info{{job="{job}"}}') == []
     daemon.stop()
 
 
 def only(cgroup: Cgroup) -> tuple[str, str]:
-    """Others may kill meanwhile, and go on while it is counted."""
+    """Count only kills below this test's cgroup."""
     return "--only", f"cgroup=*/{cgroup.path.name}/*"
 
 
-def told(daemon: Daemon) -> list[str]:
+def kill_ids(daemon: Daemon) -> list[str]:
     return [record["id"] for record in daemon.of_type("oom_kill")]
 
 
@@ -162,7 +164,7 @@ def kills_in(found: dict[str, float]) -> float:
 
 
 def check_names(names: set[str]) -> None:
-    """Alerts and dashboard ask for no other metrics than those that there are."""
+    """Alerts and dashboard use existing metrics only."""
     for file in ("prometheus/oomtrace.rules.yml", "grafana/oomtrace.json"):
         asked = set(re.findall(r"\boomtrace_[a-z_]+\b(?=[{\[) ])", (CONFIGURATIONS / file).read_text()))
         assert asked, file
@@ -170,7 +172,7 @@ def check_names(names: set[str]) -> None:
 
 
 def test_node_exporter(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program: Start, tmp_path: Path) -> None:
-    """node_exporter shows the file's counts as its own."""
+    """node_exporter exports the metrics of the file."""
     port, folder = free_port(), tmp_path / "textfile"
     folder.mkdir(mode=0o755)
     daemon.start("--metrics", f"file:{folder}/oomtrace.prom", *only(cgroup))
@@ -180,8 +182,8 @@ def test_node_exporter(daemon: Daemon, kill: Kill, cgroup: Cgroup, start_program
         "node_exporter", [*command, "--collector.disable-defaults", "--collector.textfile", *flags], accepts(port)
     )
     kill(3)
-    wait_until("all are told", lambda: len(told(daemon)) == 3)
-    wait_until("node_exporter has them", lambda: kills_in(samples(get(port))) == len(told(daemon)), SCRAPED_S)
+    wait_until("all records", lambda: len(kill_ids(daemon)) == 3)
+    wait_until("the kills in node_exporter", lambda: kills_in(samples(get(port))) == len(kill_ids(daemon)), SCRAPED_S)
     assert samples(get(port))["node_textfile_scrape_error"] == 0
 
 
@@ -191,7 +193,7 @@ LABELLED = {
     "pod": {**TARGET, **{f"exported_{name}": value for name, value in PLACE.items()}, "job": "monitoring/oomtrace"},
     "textfile": {**PLACE, "job": "node"},
 }
-"""How Prometheus has the labels of a victim's place, by the way to it."""
+"""Labels of a victim in Prometheus, by the way that they are collected."""
 SERIES = {
     'oomtrace_oom_kills_total{instance="n1",scope="host"}': "0x30 2x90",
     'oomtrace_oom_kills_total{instance="n2",scope="host"}': "_x40 3x80",
@@ -216,13 +218,13 @@ SHOWN = {
     "Bytes that wait on disk": {'oomtrace_output_spooled_bytes{instance="n1", output="file:/x"}': 900},
     "Lost": {'{instance="n1", stage="decode"}': 3},
 }
-"""What each panel shows at minute 70, in the last hour."""
+"""Values of each panel at minute 70, over the last hour."""
 VARIABLES = {"$instance": "n.*", "$namespace": "shop", "$__rate_interval": "5m", "$__range": "1h"}
 
 
 @pytest.mark.parametrize("way", LABELLED)
 def test_dashboard(way: str, tmp_path: Path) -> None:
-    """Each panel's query gives the right numbers, of series that began with their first kill, too."""
+    """Each panel's query is right, also for series that start with their first kill."""
     queries = {panel["title"]: panel["targets"][0]["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"]}
     assert queries.keys() == SHOWN.keys()
     victim = {**LABELLED[way], **{f"victim_{name}": value for name, value in PLACE.items()}}
@@ -245,7 +247,7 @@ def test_dashboard(way: str, tmp_path: Path) -> None:
     "arguments", [("check", "rules", "oomtrace.rules.yml"), ("test", "rules", "oomtrace.rules.test.yml")]
 )
 def test_rules(arguments: tuple[str, ...]) -> None:
-    """promtool finds the alerts right, and they fire when they should."""
+    """promtool accepts the alerts, and they fire when they should."""
     command = [*unpacked("prometheus", "prometheus"), "promtool", *arguments]
     finished = subprocess.run(command, cwd=CONFIGURATIONS / "prometheus", capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -253,14 +255,14 @@ def test_rules(arguments: tuple[str, ...]) -> None:
 
 
 def test_configuration() -> None:
-    """promtool finds the scrape configuration right."""
+    """promtool accepts the scrape configuration."""
     command = [*unpacked("prometheus", "prometheus"), "promtool", "check", "config", "prometheus.yml"]
     finished = subprocess.run(command, cwd=CONFIGURATIONS / "prometheus", capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_address_in_use(daemon: Daemon, start_program: Start, tmp_path: Path) -> None:
-    """One line says what is wrong, and the tracer does not start without what it was told to show."""
+    """If the metrics address is in use, the daemon prints an error and exits."""
     port = free_port()
     start_program("other", ["python3", "-m", "http.server", "--bind", "127.0.0.1", str(port)], accepts(port))
     process = daemon.spawn("--metrics", f"127.0.0.1:{port}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that oomtrace rotates and compresses itself, while the tracer is killed within a storm."""
+"""A file that the daemon rotates and compresses, while the daemon is killed during a storm."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ KILLS = 150
 
 
 def records_in(path: Path) -> list[Record]:
-    """Of the file and its older parts, in the order of their names."""
+    """Records of the file and its rotated files, in the order of their names."""
     found = []
     for part in [*sorted(path.parent.glob(f"{path.name}.0*")), path]:
         data = gzip.decompress(part.read_bytes()) if part.suffix == ".gz" else part.read_bytes()
@@ -29,15 +29,15 @@ def records_in(path: Path) -> list[Record]:
 
 
 def test_killed_while_it_rotates(daemon: Daemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
-    """Every kill has one record in the file's parts, though the tracer is killed again and again."""
+    """Every kill has one record in the file and its rotated files, although the daemon is killed repeatedly."""
     path = tmp_path / "oomtrace.jsonl"
     output = ["--output", f"file:{path}?rotate-bytes=8K&compress=gzip"]
-    chance = random.Random(3)
+    generator = random.Random(3)
     group = cgroup.child("storm", 8)
     daemon.start(*output)
     eater = eat(16, group, children=KILLS, wait_ms=30, life=600)
     for _ in range(DEATHS):
-        time.sleep(chance.uniform(0.1, 0.8))
+        time.sleep(generator.uniform(0.1, 0.8))
         daemon.kill()
         assert daemon.start(*output)["adopted"]
     wait_until("all are killed", eater.ended, 120)
@@ -48,6 +48,6 @@ def test_killed_while_it_rotates(daemon: Daemon, cgroup: Cgroup, eat: Eat, tmp_p
     records = records_in(path)
     assert victims <= killed(records)
     kills = [key(record) for record in records if record["type"] == "oom_kill"]
-    assert len(kills) == len(set(kills)), "none is told twice"
+    assert len(kills) == len(set(kills)), "a kill is recorded twice"
     written = [key(record) for record in once(daemon.records()) if record["type"] == "oom_kill"]
-    assert kills == written, "as in the other file, in which order the kernel killed"
+    assert kills == written, "the other file, in the order of the kills"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rsyslog takes the records, by each of its ways, and takes them apart."""
+"""rsyslog takes the records by each transport and parses them."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ INPUTS = {"imuxsock": "unix", "imudp": "udp", "imptcp": "tcp", "imtcp": "tls"}
 
 
 class Rsyslog:
-    """With configurations of deploy/ beside what Debian's own has; what it has written."""
+    """rsyslog with Debian's configuration and those of deploy/, and its output."""
 
     def __init__(self, folder: Path, start: Start) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Rsyslog:
         self._start = start
 
     def start(self, configurations: Sequence[str], places: Mapping[str, Mapping[str, object]], ready: Any) -> Program:
-        """``places`` are those of each configuration."""
+        """``places`` are the replacements in each configuration, see adapted()."""
         main = [
             f'global(workDirectory="{self.folder}" processInternalMessages="on")',
             'module(load="imuxsock" sysSock.use="off")',
@@ -46,7 +46,7 @@ class Rsyslog:
         return self._start("rsyslog", [*command, "rsyslog.conf", pid], lambda: pid.exists() and ready())
 
     def received(self) -> list[dict[str, Any]]:
-        """What has come so far, without a line that is just being written."""
+        """The messages so far, without a partial line."""
         lines = self.written.read_bytes().split(b"\n")[:-1] if self.written.exists() else []
         return [json.loads(line) for line in lines]
 
@@ -57,28 +57,28 @@ def rsyslog(tmp_path: Path, start_program: Start) -> Rsyslog:
 
 
 def test_file(daemon: Daemon, rsyslog: Rsyslog, kill: Kill, tmp_path: Path) -> None:
-    """imfile follows the file across its rotations; what is written while rsyslog is dead it reads afterwards."""
+    """imfile follows the file across rotations, and reads later what is written while rsyslog is down."""
     path = tmp_path / "oomtrace.jsonl"
     name = "oomtrace-file.conf"
     places = {"/var/log/oom-kills.log": rsyslog.written, "/var/log/oomtrace/oomtrace.json": tmp_path / "oomtrace.json"}
     program = rsyslog.start([name], {name: places}, lambda: True)
     daemon.start("--output", f"file:{path}?rotate-bytes=6K")
     victims = kill(10, pause_ms=50)
-    wait_until("they are there", lambda: victims <= killed(rsyslog.received()), ARRIVES_S)
+    wait_until("the kills", lambda: victims <= killed(rsyslog.received()), ARRIVES_S)
     program.kill()
     rotated = set(tmp_path.glob("oomtrace.jsonl.*"))
     victims |= kill(10)
     daemon.stop()
     assert len(rotated) > 1
-    assert len(set(tmp_path.glob("oomtrace.jsonl.*")) - rotated) > 1, "it was rotated while rsyslog was dead, too"
+    assert len(set(tmp_path.glob("oomtrace.jsonl.*")) - rotated) > 1, "no rotation while rsyslog was down"
     program.start()
-    wait_until("all are there", lambda: len(once(rsyslog.received())) == len(once(daemon.records())), ARRIVES_S)
+    wait_until("all records", lambda: len(once(rsyslog.received())) == len(once(daemon.records())), ARRIVES_S)
     assert victims <= killed(rsyslog.received())
     check_delivered(daemon, rsyslog.received(), in_order=False)  # of several files it reads the newest first
 
 
 def test_syslog(daemon: Daemon, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
-    """A UNIX socket, UDP, TCP and TLS at once: each has all records, in order, their fields taken apart."""
+    """UNIX socket, UDP, TCP and TLS at once: each gets all records in order, and their fields are parsed."""
     ways = Ways(tmp_path / "log.sock", free_port(socket.SOCK_DGRAM), free_port(), free_port(), certificates)
     plain, tls = "oomtrace-syslog.conf", "oomtrace-tls.conf"
     places = {
@@ -100,7 +100,12 @@ def test_syslog(daemon: Daemon, rsyslog: Rsyslog, kill: Kill, tmp_path: Path, ce
     check_ways(daemon, kill, program, ways, lambda: [read(each) for each in rsyslog.received()])
 
 
-def read(told: dict[str, Any]) -> dict[str, Any]:
-    """As the checks of all servers want it."""
-    message = told["message"]
-    return {**told, "way": INPUTS[told["input"]], "record": message["record"], "data": message.get("rfc5424-sd")}
+def read(received: dict[str, Any]) -> dict[str, Any]:
+    """A message in the form of syslog_ways."""
+    message = received["message"]
+    return {
+        **received,
+        "way": INPUTS[received["input"]],
+        "record": message["record"],
+        "data": message.get("rfc5424-sd"),
+    }

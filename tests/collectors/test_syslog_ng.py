@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""syslog-ng takes the records, by each of its ways, and takes them apart."""
+"""syslog-ng takes the records by each transport and parses them."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ PACKAGES = ("syslog-ng-core", "syslog-ng-scl")
 
 
 def test_syslog(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path, certificates: Certificates) -> None:
-    """A UNIX socket, UDP, TCP and TLS at once: each has all records, in order, their fields taken apart."""
+    """UNIX socket, UDP, TCP and TLS at once: each gets all records in order, and their fields are parsed."""
     written = tmp_path / "oom-kills.log"
     ways = Ways(tmp_path / "log.sock", free_port(socket.SOCK_DGRAM), free_port(), free_port(), certificates)
     places = {

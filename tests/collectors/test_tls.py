@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS, with OpenSSL's own server: whose certificate is not right gets no record."""
+"""TLS with openssl s_server: a server with a wrong certificate gets no record."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ LINE = b'{"schema":1,"type":"stop","time":"2026-11-24T03:51:53Z"}\n'
 
 
 class Server:
-    """Says what it has got."""
+    """openssl s_server, which prints what it receives."""
 
     def __init__(self, certificates: Certificates, start: Start) -> None:
         self.port = free_port()
         command: list[str | Path] = [
-            "sh", "-c", 'sleep 600 | "$@"', "sh",  # it ends with its standard input
+            "sh", "-c", 'sleep 600 | "$@"', "sh",  # it exits at the end of its standard input
             "openssl", "s_server", "-accept", f"127.0.0.1:{self.port}", "-quiet",
             "-Verify", "1", "-verify_return_error",
             "-cert", certificates.server, "-key", certificates.server_key, "-CAfile", certificates.authority,
@@ -42,7 +42,7 @@ def uri(server: Server, own: Certificates, host: str = "localhost", **options: o
 
 @pytest.mark.parametrize("options", [{}, {"host": "127.0.0.1"}, {"verify": "no", "ca_file": None}])
 def test_right(server: Server, certificates: Certificates, options: dict[str, str]) -> None:
-    """By name, by address, and where it is told not to look."""
+    """Verified by name, by address, and not at all with verify=no."""
     sink = open_uri(uri(server, certificates, **options))
     assert sink.write([LINE]) == 1
     sink.close()
@@ -50,7 +50,7 @@ def test_right(server: Server, certificates: Certificates, options: dict[str, st
 
 
 def test_renewed(server: Server, certificates: Certificates, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Files that are replaced are used for the next connection; what is no certificate is told, and not used."""
+    """A replaced file is used for the next connection; an invalid one is reported and not used."""
     authority = tmp_path / "authority.pem"
     authority.write_bytes(certificates.stranger.read_bytes())
     sink = open_uri(uri(server, certificates, ca_file=authority))
@@ -67,17 +67,17 @@ def test_renewed(server: Server, certificates: Certificates, tmp_path: Path, cap
 
 
 def test_wrong_authority(server: Server, certificates: Certificates) -> None:
-    """A server whose certificate another authority has signed."""
+    """A server with a certificate of another authority."""
     refused(server, uri(server, certificates, ca_file=certificates.stranger), "CERTIFICATE_VERIFY_FAILED")
 
 
 def test_wrong_name(server: Server, certificates: Certificates) -> None:
-    """A server that is somebody else."""
+    """A server with a certificate for another name."""
     refused(server, uri(server, certificates, server_name="logs.example"), "Hostname mismatch")
 
 
 def test_without_own_certificate(server: Server, certificates: Certificates) -> None:
-    """A server that wants one: what is sent before it says so does not count as delivered."""
+    """A server that requires a client certificate: data sent before its alert does not count as delivered."""
     refused(server, uri(server, certificates, cert_file=None, key_file=None), "CERTIFICATE_REQUIRED|closed|reset")
 
 
@@ -86,4 +86,4 @@ def refused(server: Server, output: str, reason: str) -> None:
     with pytest.raises(OSError, match=reason):
         sink.write([LINE])
     sink.close()
-    assert '"stop"' not in server.program.said()
+    assert '"stop"' not in server.program.output()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VictoriaLogs takes the records as NDJSON, as Elasticsearch's _bulk, as Loki's streams and as OTLP, all at once."""
+"""VictoriaLogs takes the records as NDJSON, Elasticsearch's _bulk, Loki's streams and OTLP at once."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def outputs(port: int) -> list[str]:
 
 
 def test_all_ways(daemon: Daemon, store: VictoriaLogs, kill: Kill, tmp_path: Path) -> None:
-    """Each has all, with the fields to ask for, though the store is restarted meanwhile, and the tracer killed."""
+    """Each way delivers all records with searchable fields, although store and daemon are restarted."""
     files = {style: tmp_path / f"{style}.jsonl" for style in ("ecs", "otel")}
     arguments = outputs(store.port)
     for style, path in files.items():
@@ -52,7 +52,7 @@ def test_all_ways(daemon: Daemon, store: VictoriaLogs, kill: Kill, tmp_path: Pat
     daemon.wait_for_kills(7)
     daemon.kill()
     kill(2)
-    for path in files.values():  # as if it had been killed within a line
+    for path in files.values():  # as if killed while writing a line
         with path.open("ab") as file:
             file.write(path.read_bytes()[:40])
     daemon.start(*arguments)
@@ -66,5 +66,5 @@ def test_all_ways(daemon: Daemon, store: VictoriaLogs, kill: Kill, tmp_path: Pat
     written = once(daemon.records())
     for path in files.values():
         found = [extract_record_id(json.loads(line)) for line in path.read_bytes().splitlines()]
-        assert len(found) == len(written), "nothing is torn, nothing twice"
+        assert len(found) == len(written), "torn or duplicate lines"
         assert set(filter(None, found)) == {(record["type"], record["id"]) for record in written if "id" in record}

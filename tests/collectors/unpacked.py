@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian packages that need not be installed: some of them conflict with what a machine has, or with each other."""
+"""Runs programs of Debian packages without installing them; some conflict with the machine's, or each other."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from tests.harness.environment import ROOT
 
 FOLDER = ROOT / "build" / "collectors"
 MERGED = ("bin", "sbin", "lib", "lib64")
-"""Links into /usr; packages may still have files there."""
+"""Symbolic links into /usr; packages may still contain files there."""
 RUN = """
 for part in usr etc; do
     if [ -d "$0/$part" ]; then mount -t overlay -o "ro,lowerdir=$0/$part:/$part" overlay "/$part" || exit 125; fi
@@ -23,9 +23,9 @@ exec "$@"
 
 
 def unpacked(name: str, *packages: str) -> list[str]:
-    """What to put before a command that finds these packages' files in /usr and /etc; nobody else does.
+    """A command prefix that executes a command with these packages' files in /usr and /etc, in a mount namespace.
 
-    The packages, and those that they need and this machine lacks, are downloaded once, into build/collectors/NAME.
+    The packages and their missing dependencies are downloaded once, into build/collectors/NAME.
     """
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def _unpack(folder: Path, packages: tuple[str, ...]) -> None:
     ]  # fmt: skip
     environment = {**os.environ, "LC_ALL": "C"}
     got = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if got.returncode:  # perhaps the lists are old
+    if got.returncode:  # the package lists may be outdated
         subprocess.run(["apt-get", "update", "-qq"], capture_output=True, env=environment)
         got = subprocess.run(command, capture_output=True, text=True, env=environment)
     if got.returncode:

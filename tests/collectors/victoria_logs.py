@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VictoriaLogs, which speaks most of the protocols that logs come by over HTTP, and what it has stored.
+"""VictoriaLogs, a store for most HTTP protocols of logs.
 
-It says that it has taken lines before they are on its disk, and SIGKILL loses those: so it is ended in order.
+It acknowledges lines before they are on disk and loses them on SIGKILL, so tests stop it with SIGTERM.
 """
 
 import json
@@ -30,12 +30,12 @@ class VictoriaLogs:
         self.program = start("victoria-logs", command, accepts(self.port))
 
     def query(self, text: str) -> list[Stored]:
-        """What it finds, by LogsQL."""
+        """Results of a LogsQL query."""
         data = urllib.parse.urlencode({"query": text}).encode()
         url = f"http://127.0.0.1:{self.port}/select/logsql/query"
         with urllib.request.urlopen(url, data, timeout=30) as response:
             return [json.loads(line) for line in response]
 
     def stored(self, way: str) -> list[Stored]:
-        """All that has come by one way, in the order of time."""
+        """All that was received by one way, in the order of time."""
         return sorted(self.query(f"way:={way}"), key=lambda each: parse_rfc3339(each["_time"]) or 0)
