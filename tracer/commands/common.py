@@ -3,7 +3,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import typer
 
@@ -63,10 +63,17 @@ def print_json(value: object) -> None:
 
 
 @contextlib.contextmanager
-def runtimes(roots: list[str]) -> Iterator[Runtimes]:
-    """Container runtimes, whose files are read in a process of their own, as a read may hang.  Warns of unread ones."""
-    with contextlib.closing(Reading(reader_capabilities(network=False))) as reading:
+def open_reading(roots: list[str], *functions: Callable[..., object]) -> Iterator[Reading]:
+    """Reader processes for runtimes' files, as a read may hang; they also run ``functions``."""
+    with contextlib.closing(Reading(reader_capabilities(network=False), functions)) as reading:
         reading.begin(map(parse_runtime_root, roots))
+        yield reading
+
+
+@contextlib.contextmanager
+def runtimes(roots: list[str]) -> Iterator[Runtimes]:
+    """Container runtimes, read in processes of their own.  Warns of directories that could not be read."""
+    with open_reading(roots) as reading:
         try:
             yield reading.runtimes
         finally:

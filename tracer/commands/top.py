@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``oomtrace top``: processes by memory, with their limits and the next OOM victims."""
 
-import contextlib
 import sys
 import time
 from typing import get_args
@@ -10,11 +9,19 @@ import typer
 
 from tracer.base.errors import EXIT_FAILED, TracerError
 from tracer.base.printable import printable
-from tracer.commands.common import CGROUP, CONTAINER, JSON, POD, RUNTIME_ROOTS, UNIT, print_json, warn_unread
+from tracer.commands.common import (
+    CGROUP,
+    CONTAINER,
+    JSON,
+    POD,
+    RUNTIME_ROOTS,
+    UNIT,
+    open_reading,
+    print_json,
+    warn_unread,
+)
 from tracer.commands.manual import choices, codes, documented
 from tracer.identity.resolve import normalize_cgroup_path
-from tracer.identity.runtimes import parse_runtime_root
-from tracer.linux.privileges import reader_capabilities
 from tracer.records.matching import OwnerFilter
 
 INTERVAL_S = 2.0
@@ -69,30 +76,24 @@ def top(
     """
     from tracer.reading import processes  # imported here: they would slow down the start of `run`
     from tracer.reading.process_list import ProcessList
-    from tracer.reading.sources import Reading
-    from tracer.top import screen
-    from tracer.top import snapshot as looking
+    from tracer.top import screen, snapshot
     from tracer.top.table import render_table
 
     owner = OwnerFilter(container, pod, unit, None if cgroup is None else normalize_cgroup_path(cgroup))
-    for key in get_args(looking.Sort):
+    for key in get_args(snapshot.Sort):
         if key == sort:
             break
     else:
-        raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(looking.Sort))}.", param_hint="--sort")
-    reading = Reading(reader_capabilities(network=False), (processes.read_as_plain,))
-    reading.begin(map(parse_runtime_root, runtime_root))
-    looker = looking.Snapshots(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
-
+        raise typer.BadParameter(f"{sort!r} is not one of {', '.join(get_args(snapshot.Sort))}.", param_hint="--sort")
     warned: set[str] = set()
 
-    def look() -> tuple[looking.HostMemory, list[looking.ProcessEntry]]:
-        host, entries = looker.look()
-        return host, looking.select_entries(entries, key, owner)
+    def take() -> tuple[snapshot.HostMemory, list[snapshot.ProcessEntry]]:
+        host, entries = snapshots.take()
+        return host, snapshot.select_entries(entries, key, owner)
 
     def fill(columns: int, rows: int) -> list[str]:
-        host, entries = look()
-        notes = [printable(each)[:columns] for each in looker.unread]
+        host, entries = take()
+        notes = [printable(each)[:columns] for each in snapshots.unread]
         shown = entries[: min(lines or rows, max(1, rows - 2 - len(notes)))]
         head = (
             f"{time.strftime('%H:%M:%S')}  {len(entries)} processes  "
@@ -101,17 +102,18 @@ def top(
         return [head[:columns], *notes, *render_table(shown, columns)][:rows]
 
     def write() -> None:
-        host, entries = look()
-        warn_unread(set(looker.unread) - warned)
-        warned.update(looker.unread)
+        host, entries = take()
+        warn_unread(set(snapshots.unread) - warned)
+        warned.update(snapshots.unread)
         if not entries:
             raise TracerError(f"no process is in {owner}", "oomtrace top shows all processes with their owners")
         if as_json:
-            print_json(looking.snapshot_json(host, entries[:lines], looker.unread))
+            print_json(snapshot.snapshot_json(host, entries[:lines], snapshots.unread))
         else:
             print(*render_table(entries[:lines]), sep="\n")
 
-    with contextlib.closing(reading):
+    with open_reading(runtime_root, processes.read_as_plain) as reading:
+        snapshots = snapshot.Snapshots(reading.runtimes, ProcessList(reading.readers, reading.hung).read)
         if not as_json and times != 1 and screen.is_terminal():
             screen.refresh_screen(fill, INTERVAL_S, times)
             return

@@ -66,7 +66,7 @@ def _path_of_pid(pid: int) -> str:
 def _path_of_name(target: str, runtimes: Runtimes) -> str:
     """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
     name, only = split_kind(target, MATCHERS)
-    paths = [_shown(path) for path in cgroupfs.list_cgroups()]
+    paths = [cgroupfs.escape_path(path) for path in cgroupfs.list_cgroups()]
     identified = {path: enrich.resolve_cgroup(path, runtimes.fetch_metadata)._asdict() for path in paths}
     for kind in MATCHERS if only is None else (only,):
         found = _topmost([path for path, fields in identified.items() if MATCHERS[kind](name, fields)])
@@ -101,17 +101,12 @@ def _pod_of(path: str) -> str:
     )
 
 
-def _shown(path: str) -> str:
-    """As records spell it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def normalize_cgroup_path(text: str) -> str:
     """A cgroup's path as records spell it, wherever the user copied it from.
 
     Raises TracerError (exit code 2) where it is not absolute.
     """
-    path = _shown(text)
+    path = cgroupfs.escape_path(text)
     if not path.startswith("/"):
         raise TracerError(f"{path!r} is not a cgroup path", "give /sys/fs/cgroup/... or a path below it", EXIT_USAGE)
     return _MOUNT.sub("", path).rstrip("/") or "/"

@@ -104,6 +104,11 @@ def _count_in(folder: str) -> OomKillCount | None:
     return None
 
 
+def escape_path(path: str) -> str:
+    """A cgroup path as records have it: bytes that are not UTF-8 as backslash escapes instead of surrogates."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _walk_directories() -> Iterator[tuple[str, str]]:
     """Path and directory of each visible memory cgroup, parents first."""
     mount = find_mount()
@@ -113,7 +118,7 @@ def _walk_directories() -> Iterator[tuple[str, str]]:
         folder = waiting.pop()
         seen += 1
         path = mount.root.rstrip("/") + folder[len(mount.point.rstrip("/")) :]
-        yield os.fsencode(path or "/").decode("utf-8", "backslashreplace"), folder
+        yield escape_path(path or "/"), folder
         try:
             with os.scandir(folder) as entries:
                 waiting.extend(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes by whom the OOM killer would choose, as `oomtrace top` shows them."""
+"""``oomtrace top``: processes, their limits, and the next OOM victims."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the kernel would kill next: its own formula, over what /proc shows.
+"""The process that the kernel would kill next, by the kernel's formula and data from /proc.
 
-``oom_badness()`` and ``select_bad_process()`` in mm/oom_kill.c.  Not seen from here, and so left out: a process in the
-middle of vfork(), one that is dying already, and swapoff(), which the kernel takes first.
+``oom_badness()`` and ``select_bad_process()`` in mm/oom_kill.c.  Not visible in /proc, and therefore ignored: processes
+in vfork(), processes that are dying already, and swapoff(), which the kernel kills first.
 """
 
 import mmap
@@ -14,9 +14,9 @@ OOM_SCORE_ADJ_MIN = -1000
 
 
 def badness(process: Process, total_pages: int) -> int | None:
-    """Points in pages, oom_badness(); None: never killed.
+    """Points in pages, as of oom_badness(); None: exempt from the OOM killer.
 
-    ``total_pages`` is what oom_score_adj is measured by: RAM and swap, or the limit of a memory cgroup.
+    ``total_pages``: the total that oom_score_adj is relative to: RAM and swap, or the limit of a memory cgroup.
     """
     adj = process.oom_score_adj
     if not process.killable or adj is None or adj == OOM_SCORE_ADJ_MIN:
@@ -26,7 +26,7 @@ def badness(process: Process, total_pages: int) -> int | None:
 
 
 def next_choice(processes: Iterable[Process], total_pages: int) -> Process | None:
-    """The one with the highest points, of equal ones the last, as oom_evaluate_task() takes it; None: nobody."""
+    """The process with the highest points, of equal ones the last, as in oom_evaluate_task(); None: no candidate."""
     chosen, most = None, None
     for each in processes:
         points = badness(each, total_pages)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All processes with their limits, owners and the kernel's next choices: what ``oomtrace top`` shows."""
+"""Snapshots of all processes, with limits, owners and the next OOM victims, for ``oomtrace top``."""
 
 import os
 import pwd
@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypedDict
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.identity import cgroup_path, enrich
 from tracer.identity.runtimes import Runtimes
+from tracer.linux.cgroupfs import escape_path
 from tracer.reading.processes import Process
 from tracer.records.matching import OwnerFilter
 from tracer.records.model import Level
@@ -18,13 +19,13 @@ from tracer.top.badness import badness, next_choice
 from tracer.top.memcg import Memcg, MemcgLimits
 
 HOST = "host"
-"""In place of a cgroup's path, of which it can be none: the whole host is out of memory."""
+"""Stands for an OOM of the whole host in a list of cgroup paths, which all begin with a slash."""
 
 Sort = Literal["rss", "mem", "vsz", "cpu", "oom"]
 
 
 class HostMemory(NamedTuple):
-    """The host's memory, of /proc/meminfo."""
+    """The host's memory, from /proc/meminfo."""
 
     total_bytes: int
     available_bytes: int
@@ -32,7 +33,7 @@ class HostMemory(NamedTuple):
 
     @property
     def total_pages(self) -> int:
-        """RAM and swap, constrained_alloc() in mm/oom_kill.c."""
+        """RAM and swap, as in constrained_alloc() in mm/oom_kill.c."""
         return (self.total_bytes + self.swap_bytes) // os.sysconf("SC_PAGE_SIZE")
 
 
@@ -42,15 +43,15 @@ class ProcessEntry(NamedTuple):
     process: Process
     user: str
     cpu_percent: float
-    """Of one CPU, over all of its life, as ps has it."""
+    """CPU time per lifetime, in percent of one CPU, as in ps."""
     memory_percent: float
     limit: Memcg | None
-    """The tightest above it."""
+    """The memory cgroup above it with the least free memory."""
     next_of: tuple[str, ...]
-    """Cgroups with a limit (HOST: the host) in which the kernel would take this process first."""
-    whose: enrich.ResolvedIdentity
+    """Cgroups with a limit (HOST: the host) in which the kernel would kill this process first."""
+    identity: enrich.ResolvedIdentity
     cmdline: list[str]
-    """Without its secrets."""
+    """Redacted."""
 
 
 class LimitJson(TypedDict):
@@ -61,7 +62,7 @@ class LimitJson(TypedDict):
     free_bytes: int
 
 
-class EntryJson(TypedDict):
+class ProcessJson(TypedDict):
     pid: int
     ppid: int
     uid: int
@@ -94,35 +95,35 @@ class TopJson(TypedDict):
     memory_total_bytes: int
     memory_available_bytes: int
     swap_total_bytes: int
-    processes: list[EntryJson]
+    processes: list[ProcessJson]
     unread: list[str]
-    """Folders of runtimes that could not be read, and what may be missing for that."""
+    """Runtime directories that could not be read, each with the consequence."""
 
 
 class Snapshots:
-    """Looks at the host, again and again."""
+    """Takes snapshots of the host."""
 
     def __init__(self, runtimes: Runtimes, read_processes: Callable[[], Iterable[Process]]) -> None:
         self._runtimes = runtimes
         self._read_processes = read_processes
         self._redactor = Redactor()
-        self._whose: dict[str, enrich.ResolvedIdentity] = {}
+        self._identities: dict[str, enrich.ResolvedIdentity] = {}
         self._users: dict[int, str] = {}
 
-    def look(self) -> tuple[HostMemory, list[ProcessEntry]]:
-        """The host's memory, and all processes as they are now."""
+    def take(self) -> tuple[HostMemory, list[ProcessEntry]]:
+        """The host's memory and all processes."""
         host = read_host_memory()
         now_ns = boottime_ns()
         self._runtimes.unread.clear()
         memcgs = MemcgLimits(host.swap_bytes)
         found = list(self._read_processes())
         chosen = next_choices(found, memcgs, host)
-        self._forget({each.cgroup for each in found})
+        self._drop_cached({each.cgroup for each in found})
         return host, [self._entry(each, host, now_ns, memcgs, tuple(chosen.get(each.pid, ()))) for each in found]
 
     @property
     def unread(self) -> list[str]:
-        """At the last look: folders of runtimes that could not be read, and what may be missing for that."""
+        """Runtime directories that could not be read in the last snapshot, each with the consequence."""
         return list(self._runtimes.unread.values())
 
     def _entry(
@@ -130,16 +131,16 @@ class Snapshots:
     ) -> ProcessEntry:
         return ProcessEntry(
             each,
-            self._user(each.uid),
+            self._user_name(each.uid),
             100 * each.cpu_ns / max(1, now_ns - each.start_ns),
             100 * each.rss_bytes / max(1, host.total_bytes),
             None if each.cgroup is None else memcgs.tightest(each.cgroup),
             next_of,
-            self._owner(each.cgroup),
+            self._identity(each.cgroup),
             self._redactor.redact(list(each.cmdline)),
         )
 
-    def _user(self, uid: int) -> str:
+    def _user_name(self, uid: int) -> str:
         if uid not in self._users:
             try:
                 self._users[uid] = pwd.getpwuid(uid).pw_name
@@ -147,24 +148,24 @@ class Snapshots:
                 self._users[uid] = str(uid)
         return self._users[uid]
 
-    def _owner(self, path: str | None) -> enrich.ResolvedIdentity:
+    def _identity(self, path: str | None) -> enrich.ResolvedIdentity:
         if path is None:
             return enrich.ResolvedIdentity(None, None, None, None, False)
-        if path not in self._whose:
-            whose = enrich.resolve_cgroup(shown(path), self._runtimes.fetch_metadata)
-            container = owner_of(whose._asdict()).container
+        if path not in self._identities:
+            identity = enrich.resolve_cgroup(escape_path(path), self._runtimes.fetch_metadata)
+            container = owner_of(identity._asdict()).container
             if container is not None and container["name"] is None:
-                return whose  # it may have a name at the next look
-            self._whose[path] = whose
-        return self._whose[path]
+                return identity  # its name may be known in the next snapshot
+            self._identities[path] = identity
+        return self._identities[path]
 
-    def _forget(self, paths: set[str | None]) -> None:
-        for path in self._whose.keys() - paths:
-            del self._whose[path]
+    def _drop_cached(self, paths: set[str | None]) -> None:
+        for path in self._identities.keys() - paths:
+            del self._identities[path]
 
 
 def next_choices(found: list[Process], memcgs: MemcgLimits, host: HostMemory) -> dict[int, list[str]]:
-    """Pid -> where the kernel would kill it first, the innermost cgroup first, HOST last."""
+    """Pid -> the cgroups in which it is the next victim, innermost first, HOST last."""
     members: dict[str, list[Process]] = {}
     limits: dict[str, Memcg] = {}
     for each in found:
@@ -175,7 +176,7 @@ def next_choices(found: list[Process], memcgs: MemcgLimits, host: HostMemory) ->
     for path in sorted(members, key=lambda path: (-path.count("/"), path)):
         choice = next_choice(members[path], limits[path].total_pages)
         if choice is not None:
-            chosen.setdefault(choice.pid, []).append(shown(path))
+            chosen.setdefault(choice.pid, []).append(escape_path(path))
     choice = next_choice(found, host.total_pages)
     if choice is not None:
         chosen.setdefault(choice.pid, []).append(HOST)
@@ -191,17 +192,18 @@ def select_entries(entries: list[ProcessEntry], sort: Sort, owner: OwnerFilter) 
         "cpu": lambda entry: entry.cpu_percent,
         "oom": lambda entry: entry.process.oom_score or 0,
     }
-    kept = [
-        entry
-        for entry in entries
-        if owner.matches(entry.whose._asdict(), None if entry.process.cgroup is None else shown(entry.process.cgroup))
-    ]
+    kept = [entry for entry in entries if owner.matches(entry.identity._asdict(), _cgroup(entry.process))]
     return sorted(kept, key=lambda entry: (-keys[sort](entry), entry.process.pid))
 
 
-def _entry_json(entry: ProcessEntry, host: HostMemory) -> EntryJson:
-    """Its points are for the limit that is nearest to be hit, without one for the host."""
-    process, limit, whose = entry.process, entry.limit, entry.whose
+def _cgroup(process: Process) -> str | None:
+    """The path of its cgroup, as in records."""
+    return None if process.cgroup is None else escape_path(process.cgroup)
+
+
+def _process_json(entry: ProcessEntry, host: HostMemory) -> ProcessJson:
+    """The points are relative to the tightest limit or, without one, to the host's memory."""
+    process, limit, identity = entry.process, entry.limit, entry.identity
     return {
         "pid": process.pid,
         "ppid": process.ppid,
@@ -223,28 +225,28 @@ def _entry_json(entry: ProcessEntry, host: HostMemory) -> EntryJson:
         "oom_score_adj": process.oom_score_adj,
         "points": badness(process, limit.total_pages if limit is not None else host.total_pages),
         "next_choice_of": list(entry.next_of),
-        "cgroup": None if process.cgroup is None else shown(process.cgroup),
+        "cgroup": _cgroup(process),
         "limit": None if limit is None else _limit_json(limit),
-        "container": whose.container,
-        "kubernetes": whose.kubernetes,
-        "systemd": whose.systemd,
-        "owner": whose.owner,
+        "container": identity.container,
+        "kubernetes": identity.kubernetes,
+        "systemd": identity.systemd,
+        "owner": identity.owner,
     }
 
 
 def snapshot_json(host: HostMemory, entries: list[ProcessEntry], unread: list[str]) -> TopJson:
-    """What ``--json`` prints."""
+    """The output of ``--json``."""
     return {
         "memory_total_bytes": host.total_bytes,
         "memory_available_bytes": host.available_bytes,
         "swap_total_bytes": host.swap_bytes,
-        "processes": [_entry_json(entry, host) for entry in entries],
+        "processes": [_process_json(entry, host) for entry in entries],
         "unread": unread,
     }
 
 
 def _limit_json(limit: Memcg) -> LimitJson:
-    path = shown(limit.cgroup)
+    path = escape_path(limit.cgroup)
     return {
         "cgroup": path,
         "level": cgroup_path.classify_cgroup(path),
@@ -252,11 +254,6 @@ def _limit_json(limit: Memcg) -> LimitJson:
         "usage_bytes": limit.usage_bytes,
         "free_bytes": limit.free_bytes,
     }
-
-
-def shown(path: str) -> str:
-    """A cgroup's path as records spell it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def read_host_memory() -> HostMemory:

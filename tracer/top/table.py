@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes -> the lines of a table: the columns of ``ps aux`` first, in its order and units, then the OOM killer's."""
+"""Processes -> lines of a table: the columns of ``ps aux``, in its order and units, then those of the OOM killer."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ _COMMAND = "COMMAND"
 class _Column(NamedTuple):
     title: str
     cell: Callable[[ProcessEntry, float], str]
-    """Of an entry and the time of boot."""
-    least: int = 0
-    """The column's width, at least; of text on the left, it is negative."""
+    """Text of an entry; the second argument is the Unix time of boot."""
+    min_width: int = 0
+    """Minimum width; negative: the text is left-aligned."""
 
 
 def _start(entry: ProcessEntry, booted_s: float) -> str:
-    """START as of ps: the time of today, the day of this year, else the year."""
+    """START as in ps: time if today, day if this year, else year."""
     now, then = time.localtime(), time.localtime(booted_s + entry.process.start_ns / 1e9)
     if now.tm_year != then.tm_year:
         return time.strftime("%Y", then)
@@ -60,19 +60,19 @@ def _next(entry: ProcessEntry) -> str:
 
 
 def _container(entry: ProcessEntry) -> str:
-    return shown_container(entry.whose._asdict()) or _NONE
+    return shown_container(entry.identity._asdict()) or _NONE
 
 
 def _pod(entry: ProcessEntry) -> str:
-    return shown_pod(entry.whose._asdict()) or _NONE
+    return shown_pod(entry.identity._asdict()) or _NONE
 
 
 def _unit(entry: ProcessEntry) -> str:
-    return shown_unit(entry.whose._asdict()) or _NONE
+    return shown_unit(entry.identity._asdict()) or _NONE
 
 
 def _command(entry: ProcessEntry) -> str:
-    """As ps has it: kernel threads and those without a command line in brackets, the dead called so."""
+    """COMMAND as in ps: without a command line the name in brackets, a zombie marked as defunct."""
     process = entry.process
     return " ".join(entry.cmdline) or f"[{process.comm}]" + (" <defunct>" if process.state[0] == "Z" else "")
 
@@ -98,16 +98,16 @@ _COLUMNS = (
     _Column("UNIT", lambda entry, _: _unit(entry), -4),
     _Column(_COMMAND, lambda entry, _: _command(entry)),
 )
-_LEAST_TELLING = ("TTY", "TIME", "STAT", "START", "VSZ", "UNIT", "%CPU", "POD", "%MEM", "CONTAINER", "LIMIT", "USER")
-"""Columns that a narrow terminal does without, these first."""
-_MAY_BE_EMPTY = frozenset({"LIMIT", "FREE", "CONTAINER", "POD", "UNIT"})
+_DROP_ORDER = ("TTY", "TIME", "STAT", "START", "VSZ", "UNIT", "%CPU", "POD", "%MEM", "CONTAINER", "LIMIT", "USER")
+"""Columns that are dropped on a narrow terminal, in this order."""
+_OPTIONAL = frozenset({"LIMIT", "FREE", "CONTAINER", "POD", "UNIT"})
 
 
 def render_table(entries: Sequence[ProcessEntry], width: int | None = None) -> list[str]:
-    """The titles and a line each.
+    """A line of titles, and one line per entry.
 
-    With a ``width``, that of a terminal, lines are cut there, columns in which there is nothing are left out, and so
-    are others until there is room for the command.
+    With a ``width``, that of a terminal, empty columns are omitted, others are dropped until the command has room, and
+    lines are cut.
     """
     booted_s = time.time() - boottime_ns() / 1e9
     columns = {
@@ -115,14 +115,14 @@ def render_table(entries: Sequence[ProcessEntry], width: int | None = None) -> l
         for column in _COLUMNS
     }
     if width is not None:
-        for title in _MAY_BE_EMPTY:
+        for title in _OPTIONAL:
             if all(cell == _NONE for cell in columns[title][1:]):
                 del columns[title]
-    for title in _MAY_BE_EMPTY & columns.keys():
+    for title in _OPTIONAL & columns.keys():
         columns[title] = [_short(cell) for cell in columns[title]]
     widths = {column.title: _width(column, columns[column.title]) for column in _COLUMNS if column.title in columns}
     if width is not None:
-        for title in _LEAST_TELLING:
+        for title in _DROP_ORDER:
             if sum(abs(each) + 1 for name, each in widths.items() if name != _COMMAND) + _COMMAND_MIN <= width:
                 break
             widths.pop(title, None)
@@ -137,7 +137,7 @@ def _width(column: _Column, cells: list[str]) -> int:
     if column.title == _COMMAND:
         return 0
     longest = max(map(len, cells))
-    return -max(-column.least, longest) if column.least < 0 else max(column.least, longest)
+    return -max(-column.min_width, longest) if column.min_width < 0 else max(column.min_width, longest)
 
 
 def _pad(cell: str, width: int) -> str:

@@ -55,13 +55,13 @@ def test_hanging_folder_of_top(hanging: Path) -> None:
     with closing(Reading(reader_capabilities(network=False))) as reading:
         reading.begin([("docker", str(hanging))])
         top = Snapshots(reading.runtimes, lambda: shown)
-        host, entries = top.look()
+        host, entries = top.take()
         expected = [f"{hanging}: no answer within {READ_S:g} s; {MISSING}"]
         assert (top.unread, snapshot_json(host, entries, top.unread)["unread"]) == (expected, expected)
-        top.look()
+        top.take()
         assert top.unread == [f"{hanging}: it did not answer; {MISSING}"]
         shown[0] = own._replace(cgroup="/system.slice/mail.service")
-        top.look()
+        top.take()
         assert top.unread == []
 
 
