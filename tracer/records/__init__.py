@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record: its model, its owner, its filters, and what follows from it."""
+"""The record: its model, owner, id, filters and schema, and conclusions from it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kills are told: by what is known of the victim, patterns as a shell's."""
+"""Selects kills by fields of their record, with shell patterns (``--only``, ``--except``)."""
 
 import re
 from collections import OrderedDict
@@ -11,7 +11,8 @@ from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.records.owner import owner_of
 
 OWNER_PARTS = frozenset(("container", "kubernetes", "systemd"))
-"""What the host's own runtimes and systemd say counts here, lest anybody hide behind a name that is his to choose."""
+"""Parts of the record that are read from the owner, so that a process cannot conceal its identity behind a name that it
+has chosen."""
 
 EXCLUDED_IDS_MAX = 4096
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -26,18 +27,18 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "slice": ("systemd.slice",),
     "unit": ("systemd.unit",),
 }
-"""Name -> fields of the record; one of them must match."""
+"""Fields of the record by filter name; one of them must match."""
 
 Pairs = Iterable[tuple[str, str]]
-"""Names and patterns; of several patterns of one name one must match."""
+"""Filter names and patterns; if a name has several patterns, one must match."""
 
 
 class Filter:
-    """Passes kills that match ``only`` in every field named there, and ``unwanted`` in none.
+    """Matches kills that match every name in ``include``, and none in ``exclude``.
 
-    What is null matches nothing: with ``only`` it does not pass.
+    A null field matches no pattern, so ``include`` rejects it.
 
-    Raises TracerError (exit code 2) where a name is none of FIELDS.
+    Raises TracerError (exit code 2) for a name that is not in FIELDS.
     """
 
     def __init__(self, include: Pairs, exclude: Pairs) -> None:
@@ -54,7 +55,7 @@ def _compile(pairs: Pairs) -> list[tuple[str, re.Pattern[str]]]:
     for name, pattern in pairs:
         patterns.setdefault(name, []).append(translate(pattern))
         if name not in FIELDS:
-            raise TracerError(f"kills have no {name!r} to choose by", f"there are {', '.join(FIELDS)}", EXIT_USAGE)
+            raise TracerError(f"invalid filter {name!r}", f"use one of {', '.join(FIELDS)}", EXIT_USAGE)
     return [(name, re.compile("|".join(each))) for name, each in patterns.items()]
 
 
@@ -68,7 +69,7 @@ def _matches(record: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> 
 
 
 class ExcludedIds:
-    """Ids of kills that a filter left out, for their exits: those of the last LEFT_OUT_MAX."""
+    """Ids of the last EXCLUDED_IDS_MAX kills that a filter excluded: their exits are excluded, too."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()

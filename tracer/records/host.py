@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which host this is."""
+"""This host's identity."""
 
 import os
 from collections.abc import Iterable
@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from tracer.records.model import Host
 
 NODE_NAME = "NODE_NAME"
-"""The environment variable that tells a pod the name of its node; the kernel tells it the pod's."""
+"""Environment variable with the node's name, because uname(2) in a pod returns the pod's."""
 
 
 def read_host(labels: Iterable[tuple[str, str]] = ()) -> Host:
+    """The field ``host`` of this host's records; ``labels`` are operator-defined."""
     uname = os.uname()
     return {
         "name": os.environ.get(NODE_NAME) or uname.nodename,
@@ -21,6 +22,7 @@ def read_host(labels: Iterable[tuple[str, str]] = ()) -> Host:
 
 
 def read_boot_id() -> str | None:
+    """The kernel's random id of this boot; None: it cannot be read."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

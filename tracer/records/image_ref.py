@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container image, as it was given to the runtime -> its parts."""
+"""Parses container image references, as passed to the runtime."""
 
 from typing import NamedTuple
 
 
 class ImageRef(NamedTuple):
-    """``registry.example:5000/shop/cart:2.4@sha256:...``; each part but the name may be missing."""
+    """``registry.example:5000/shop/cart:2.4@sha256:...``; all parts except the name are optional."""
 
     name: str
     tag: str | None
     digest: str | None
-    """The whole reference with the digest, without the tag."""
+    """NAME@DIGEST: the reference without the tag."""
 
 
 def parse_image_ref(text: str) -> ImageRef | None:
-    """None: it is the id of an image (``sha256:...``), not its name."""
+    """Parse a reference; None: ``text`` is an image id (``sha256:...``)."""
     if text.startswith("sha256:"):
         return None
     rest, at, digest = text.partition("@")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of records -> what identifies them, so that none is written twice."""
+"""Extracts the ids of records from their lines, so that no record is delivered twice."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,27 +13,27 @@ RecordId = tuple[str, str]
 
 
 def extract_record_ids(lines: Iterable[bytes]) -> set[RecordId]:
-    """Of those that have one; whatever is no record is passed over."""
-    found = set()
+    """The ids of all lines that have one; lines that are not records are skipped."""
+    record_ids = set()
     for line in lines:
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
             continue
-        own = extract_record_id(record)
-        if own is not None:
-            found.add(own)
-    return found
+        record_id = extract_record_id(record)
+        if record_id is not None:
+            record_ids.add(record_id)
+    return record_ids
 
 
 def extract_record_id(fields: Any) -> RecordId | None:
-    """Of what a line of any style holds."""
+    """The id in a parsed line of any style; None: there is none."""
     if not isinstance(fields, dict):
         return None
-    kind, own = fields.get("type"), fields.get("id")
+    kind, record_id = fields.get("type"), fields.get("id")
     event, attributes = fields.get("event"), fields.get("Attributes")
     if isinstance(event, dict) and event.get("module") == "oomtrace":
-        kind, own = event.get("action"), event.get("id")
+        kind, record_id = event.get("action"), event.get("id")
     elif isinstance(attributes, dict):
-        kind, own = str(fields.get("EventName")).removeprefix(EVENT_PREFIX), attributes.get("oomtrace.id")
-    return (kind, own) if isinstance(kind, str) and isinstance(own, str) else None
+        kind, record_id = str(fields.get("EventName")).removeprefix(EVENT_PREFIX), attributes.get("oomtrace.id")
+    return (kind, record_id) if isinstance(kind, str) and isinstance(record_id, str) else None

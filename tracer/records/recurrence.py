@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When something was killed -> whether that looks like a leak, like a burst, or like neither.
+"""Classifies the times of a workload's kills: a leak, a burst, or neither.
 
-A leak fills the limit in about the same time again and again: a saw-tooth.  A burst is load, or a limit that is too low
-for the start: many kills in a row, then silence.  Kills without any pattern come in intervals of all lengths.
+A leak fills the limit repeatedly in about the same time: a saw-tooth.  A burst, many kills in a row and then none, is
+load, or a limit that is too low for the start.  Kills without a pattern have intervals of all lengths.
 """
 
 from collections.abc import Sequence
@@ -11,21 +11,22 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 KILLS_MIN = 5
-"""Kills; of fewer nothing can be said.  of intervals without a pattern three series in a hundred look regular."""
+"""Minimum number of kills for a pattern.  With random intervals 3 % of such series look regular."""
 NEAR_MEDIAN_SHARE = 0.25
-"""An interval is like the others if it differs from the median by at most this part."""
+"""An interval is near the median if it differs from it by at most this share of it."""
 SAW_TOOTH_SHARE = 0.8
-"""So many of them must be, for a saw-tooth: one kill that nobody saw, or a night without load, does not hide it."""
+"""Minimum share of intervals near the median for a saw-tooth: one missed kill, or a night without load, does not hide
+it."""
 SAW_TOOTH_MIN_S = 10.0
-"""Nothing starts, leaks and dies faster; what seems to is several processes of the same load."""
+"""Minimum median interval of a saw-tooth: faster kills are several processes of the same load."""
 BURST_INTERVAL_S = 60.0
-"""Kills that follow each other this quickly belong together."""
+"""Kills with at most this interval are in the same burst."""
 
 Pattern = Literal["too few", "saw-tooth", "burst", "irregular"]
 
 
 class Regularity(NamedTuple):
-    """Of the intervals between the kills of one workload."""
+    """Statistics of the intervals between the incidents of one workload."""
 
     pattern: Pattern
     incidents: int
@@ -33,15 +34,15 @@ class Regularity(NamedTuple):
     shortest_s: float | None
     longest_s: float | None
     near_median: int
-    """Intervals within NEAR of the median."""
+    """Number of intervals near the median."""
     bursts: int
-    """Rows of three moments or more, each soon after the one before."""
+    """Number of bursts: three or more incidents, each soon after the one before."""
     largest_burst: int
-    """Moments in the largest of them; 0: there is none."""
+    """Number of incidents in the largest burst; 0: there is none."""
 
 
 def assess_regularity(times_s: Sequence[float]) -> Regularity:
-    """Judge moments in any order, seconds of any clock; victims of one incident are one moment."""
+    """Classify incidents by their times: seconds of any clock, in any order, one per incident."""
     times = sorted(times_s)
     intervals = [later - earlier for earlier, later in pairwise(times)]
     if not intervals:
@@ -64,7 +65,7 @@ def assess_regularity(times_s: Sequence[float]) -> Regularity:
 
 
 def _rows(intervals: Sequence[float], soon_s: float) -> list[int]:
-    """Lengths of the rows of moments that follow each other soon."""
+    """Lengths of the rows of incidents with intervals of at most ``soon_s``."""
     rows = [1]
     for interval in intervals:
         if interval <= soon_s:

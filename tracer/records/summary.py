@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record -> one sentence for humans."""
+"""Describes a record in one sentence."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -20,7 +20,7 @@ _HOST_OR_NODES = "because the host, or the memory nodes that were allowed, had n
 
 
 def describe_kill(record: OomKill) -> str:
-    """Who was killed, whose limit was hit, how big it was, who asked for the memory."""
+    """The sentence for an ``oom_kill`` record: victim, size, limit, requester."""
     victim = record["victim"]
     who = f"{victim['comm'] or 'a process'} (pid {victim['pid'] or victim['tid']}{_place(record)})"
     size = f", {_size(victim['rss_bytes'])} resident," if victim["rss_bytes"] is not None else ""
@@ -32,7 +32,7 @@ def _group(record: OomKill) -> str:
 
 
 def _why(record: OomKill) -> str:
-    """What ran out, and for whom the kernel ran."""
+    """What ran out of memory, and who requested it."""
     limit, role = record["limit"], trigger_role(record)
     if limit is not None:
         bound = bound_bytes(limit)
@@ -50,9 +50,9 @@ def _why(record: OomKill) -> str:
             "cpuset": "because the memory nodes of a cpuset had no memory left",
             "mempolicy": "because the memory nodes of a memory policy had no memory left",
             "host_or_nodes": _HOST_OR_NODES,
-            "sysrq": "because somebody asked for it with SysRq-f",
+            "sysrq": "because SysRq-f requested it",
             "memcg": "because a memory cgroup was at its limit",
-            None: "because memory ran out; what the limit was is unknown",
+            None: "because memory ran out; the limit is unknown",
         }[record["incident"]["scope"]]
         if (number := beancounter(record)) is not None:
             why = f"because the beancounter (UB) {number} had no memory left"
@@ -61,7 +61,7 @@ def _why(record: OomKill) -> str:
     if role is None:
         return why
     forced = "; vm.oom_kill_allocating_task is set" if is_allocating_task(record) else ""
-    return f"{why} when {_requester(record)} asked for more{forced}"
+    return f"{why} when {_requester(record)} requested more memory{forced}"
 
 
 def _requester(record: OomKill) -> str:
@@ -72,7 +72,7 @@ def _requester(record: OomKill) -> str:
 
 
 def summarize(record: Mapping[str, Any]) -> str:
-    """Of a record of any type and any version, what can be said of it; printable, on one line."""
+    """The sentence for a record of any type and version; printable, one line."""
     kind = str(record.get("type"))
     try:
         return printable(_SENTENCES[kind](record))
@@ -96,10 +96,10 @@ def _size(count: int) -> str:
 
 def _oom_exit(record: Mapping[str, Any]) -> str:
     after_ms = record["after_ns"] / 1e6
-    fate = {True: "; its container ended with it", False: "; its container runs on"}.get(
+    fate = {True: "; its container ended with it", False: "; its container continues"}.get(
         record["container_init_died"], ""
     )
-    return f"The killed process {record['pid']} was gone after {after_ms:.0f} ms{fate}."
+    return f"The killed process {record['pid']} exited after {after_ms:.0f} ms{fate}."
 
 
 def _sigkill(record: Mapping[str, Any]) -> str:

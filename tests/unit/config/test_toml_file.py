@@ -108,7 +108,7 @@ def wrong(path: Path, old: str, new: str) -> str:
         ("/tmp/a b?name=x", "/tmp/a%00b?name=x", ", line 14: output file:/tmp/a%00b: it is no text: "),
         ("/tmp/a b?name=x", "/tmp/a%FFb?name=x", ", line 14: output file:/tmp/a%FFb: it is no text: "),
         ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
-        ("scope", "scop", ", line 10: kills have no 'scop' to choose by"),
+        ("scope", "scop", ", line 10: invalid filter 'scop'"),
         ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
         ('["kube-*", "x"]', "[]", ", line 11: except.namespace is empty"),
         ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),

@@ -323,7 +323,7 @@ def test_names_and_words() -> None:
     assert record["victim"]["cmdline"] is None
     assert describe_kill(other) == (
         "The kernel killed hog-leader (pid 539), 29 MiB resident, because the cgroup /thr was at its limit of 30 MiB "
-        "when hog-thread asked for more."
+        "when hog-thread requested more memory."
     )
     (suppressed, *_) = records("6.1-v1-storm")
     assert describe_kill(suppressed) == (

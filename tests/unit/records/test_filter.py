@@ -72,7 +72,7 @@ def test_fields(name: str) -> None:
 
 def test_unknown_field() -> None:
     """What kills do not have is wrong usage."""
-    with pytest.raises(TracerError, match="there are cgroup, comm") as caught:
+    with pytest.raises(TracerError, match="use one of cgroup, comm") as caught:
         Filter([("namspace", "x")], [])
     assert caught.value.exit_code == EXIT_USAGE
 

@@ -164,7 +164,7 @@ def test_trigger_role(killed: Killed, usage: int, cgroup: str | None, role: str 
     kill["limit"]["usage_bytes"], kill["trigger"]["cgroup"] = usage, cgroup
     assert role == trigger_role(kill)
     assert ("was lowered" in describe_kill(kill)) == (usage > 22 * MIB or role == "writer")
-    assert ("asked for more" in describe_kill(kill)) == ("was lowered" not in describe_kill(kill))
+    assert ("requested more memory" in describe_kill(kill)) == ("was lowered" not in describe_kill(kill))
 
 
 def test_unknown_trigger(killed: Killed) -> None:
@@ -292,16 +292,16 @@ def test_evidence_since_boot() -> None:
         (
             "6.12-group",
             "hog-bystander1 (pid 264), 5756 KiB resident, with its whole cgroup (memory.oom.group), because the cgroup "
-            "/grp was at its limit of 60 MiB when hog-main (pid 267) asked for more.",
+            "/grp was at its limit of 60 MiB when hog-main (pid 267) requested more memory.",
         ),
         (
             "6.12-alloctask",
-            "because the host had no memory left when it asked for more; vm.oom_kill_allocating_task is set.",
+            "because the host had no memory left when it requested more memory; vm.oom_kill_allocating_task is set.",
         ),
-        ("6.1-cpuset", "because the memory nodes of a cpuset had no memory left when it asked for more."),
-        ("6.1-policy", "because the memory nodes of a memory policy had no memory left when it asked for more."),
+        ("6.1-cpuset", "because the memory nodes of a cpuset had no memory left when it requested more memory."),
+        ("6.1-policy", "because the memory nodes of a memory policy had no memory left when it requested more memory."),
         ("7.2-shrink", "because the limit of the cgroup /shr was lowered to 20 MiB while 50 MiB were in use."),
-        ("6.1-sysrq", "because somebody asked for it with SysRq-f."),
+        ("6.1-sysrq", "because SysRq-f requested it."),
     ],
 )
 def test_sentence(log: str, said: str) -> None:
