@@ -11,7 +11,7 @@ import orjson
 from tests.harness.kernel_log_files import FILES, lines
 from tests.harness.records import HOST
 from tests.harness.schema import validate
-from tracer.accounting.ledger import Entry, Ledger
+from tracer.accounting.ledger import Ledger, LedgerEntry
 from tracer.delivery.spool import Spool
 from tracer.encoding import encoder
 from tracer.logs.log_records import LogRecords
@@ -93,7 +93,7 @@ def run_ledger(folder: Path, data: bytes) -> None:
     ledger.save()
     again = Ledger(str(path), BOOT)
     assert again.explained == before + 1
-    assert Entry(5_000, 17) in again.entries()
+    assert LedgerEntry(5_000, 17) in again.entries()
     ledger.close()
     again.close()
 
@@ -102,7 +102,7 @@ def ledger_seeds() -> list[bytes]:
     with tempfile.TemporaryDirectory(prefix="oomtrace-fuzz-") as folder:
         path = os.path.join(folder, "ledger")
         ledger = Ledger(path, BOOT)
-        ledger.settle(40, 1_000)
+        ledger.mark_explained(40, 1_000)
         ledger.note(5_000, 17, counts_twice=False)
         ledger.save()
         return [Path(path).read_bytes(), b""]

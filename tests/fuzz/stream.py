@@ -18,7 +18,7 @@ from tracer.capture import wire
 from tracer.capture.kill_buffers import decode
 from tracer.encoding import encoder
 from tracer.identity.enrich import enrich_oom_kill
-from tracer.pipeline.incidents import Incidents, Joined, Kill
+from tracer.pipeline.incidents import Incidents, Joined, JoinedKill
 from tracer.records.model import Record
 from tracer.redaction.cmdline import Redactor
 
@@ -83,7 +83,7 @@ def run(data: bytes) -> None:
 
 def check_count(fed: list[wire.Event], joined: list[Joined]) -> None:
     """No kill and no exit is lost, and none is told twice; a mark alone (tracepoint mode) may be no kill."""
-    kills = [each.victim for each, _ in joined if isinstance(each, Kill)]
+    kills = [each.victim for each, _ in joined if isinstance(each, JoinedKill)]
     victims = [event for event in fed if isinstance(event, wire.VictimEvent)]
     certain = [victim for victim in victims if not victim.flags & wire.VICTIM_MARKED]
     assert len(certain) <= len(kills) <= len(victims)
@@ -93,11 +93,11 @@ def check_count(fed: list[wire.Event], joined: list[Joined]) -> None:
         assert sorted(told) == sorted(event for event in fed if isinstance(event, kind))
 
 
-def written(each: Kill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
+def written(each: JoinedKill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
     """Lines as the daemon writes them, with the largest size that is allowed."""
     for records, max_bytes in ((RECORDS, encoder.MAX_BYTES), (BLIND, encoder.MIN_MAX_BYTES)):
         record: Record
-        if isinstance(each, Kill):
+        if isinstance(each, JoinedKill):
             record = records.oom_kill(each)
             enrich_oom_kill(record, each.victim.started_ns, redact=_REDACT)
         else:

@@ -116,7 +116,7 @@ def redact_seeds() -> list[bytes]:
 def run_kernel_log(data: bytes) -> None:
     """Numbers that fit into JSON; a limit is the victim's cgroup or one above it."""
     victim, *pieces = data.split(b"\0")
-    report = console_report.read_report(pieces, b"/" + victim)
+    report = console_report.parse_console_report(pieces, b"/" + victim)
     orjson.dumps(tuple(report))
     if report.limit_cgroup is not None:
         assert (b"/" + victim).decode("utf-8", "backslashreplace").startswith(report.limit_cgroup.rstrip("/"))

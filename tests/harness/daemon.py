@@ -72,7 +72,7 @@ class Daemon:
         """Write a ledger as of an earlier process that has recorded all OOM kills of this boot."""
         self.state.mkdir(mode=0o750)
         ledger = Ledger(f"{self.state}/ledger", read_boot_id())
-        ledger.settle(vmstat_oom_kills(), boottime_ns())
+        ledger.mark_explained(vmstat_oom_kills(), boottime_ns())
         ledger.save()
 
     @property

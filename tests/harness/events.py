@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from tracer.capture import brief, wire
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 
 INCIDENT_NS = 5_000_000_000
 KILL_NS = INCIDENT_NS + 40_000
@@ -212,9 +212,9 @@ def kill(
     of: wire.VictimEvent | None = None,
     by: wire.IncidentEvent | None = None,
     shared_mm: tuple[wire.SharedMmEvent, ...] = (),
-) -> Kill:
+) -> JoinedKill:
     """A victim joined to its incident, all hooks attached."""
-    return Kill(of or victim(), by or incident(), 1, shared_mm, (), ())
+    return JoinedKill(of or victim(), by or incident(), 1, shared_mm, (), ())
 
 
 def encode(event: wire.Event) -> bytes:

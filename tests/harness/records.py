@@ -8,8 +8,8 @@ from typing import Any
 
 from tracer.identity.enrich import enrich_oom_kill
 from tracer.linux.gfp_flags import GfpNames
-from tracer.pipeline.incidents import Kill
-from tracer.pipeline.oom_kill import Records
+from tracer.pipeline.incidents import JoinedKill
+from tracer.pipeline.oom_kill import RecordBuilder
 from tracer.records.model import Host, OomKill, Record
 
 from .schema import validate
@@ -21,12 +21,12 @@ HOST: Host = {
     "kernel": "6.1.0-56-cloud-amd64",
     "labels": {},
 }
-RECORDS = Records("bpf", "6a4ce4a0", GfpNames(None), scores=True)
-BLIND = Records("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
+RECORDS = RecordBuilder("bpf", "6a4ce4a0", GfpNames(None), scores=True)
+BLIND = RecordBuilder("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
 """Without kprobes."""
 
 
-def complete(kill: Kill, records: Records = RECORDS) -> OomKill:
+def complete(kill: JoinedKill, records: RecordBuilder = RECORDS) -> OomKill:
     """The record that the daemon would write; it satisfies the JSON Schema."""
     record = records.oom_kill(kill)
     enrich_oom_kill(record, kill.victim.started_ns)

@@ -13,7 +13,7 @@ from tests.harness.environment import IN_VM, PAGE, not_applicable
 from tests.harness.kernel_log import INTERVAL_S
 from tests.harness.oracles import Record, check_near
 from tests.harness.watch import Watch
-from tracer.accounting.backfill import kills, tolerance_ns
+from tracer.accounting.backfill import find_kills, tolerance_ns
 from tracer.base.clock import boottime_ns
 from tracer.logs.kmsg import Kmsg
 
@@ -55,7 +55,7 @@ def logged(kmsg: Kmsg, watch: Watch) -> Logged:
     """Makes the records of given kills from the log, in the same order, and compares them."""
 
     def read(seen: list[Record]) -> list[Record]:
-        found = [record for record, _ in kills(kmsg, "6a4ce4a0", lambda tid, ns: False)]
+        found = [record for record, _ in find_kills(kmsg, "6a4ce4a0", lambda tid, ns: False)]
         tids = [record["victim"]["tid"] for record in found]
         assert len(tids) == len(set(tids)), "one record per victim"
         by_tid = dict(zip(tids, found, strict=True))
@@ -190,7 +190,7 @@ def test_what_is_known_is_not_told_again(watch: Watch, kmsg: Kmsg, cgroup: Cgrou
         times[tid] = ns
         return bool(tid == seen["victim"]["tid"])
 
-    ((record, _),) = kills(kmsg, "6a4ce4a0", known, begin, end)
+    ((record, _),) = find_kills(kmsg, "6a4ce4a0", known, begin, end)
     assert record["victim"]["pid"] == unseen["victim"]["pid"]
     slack = int(CLOCKS_S * 1e9)
     assert slack < tolerance_ns(begin)
@@ -198,7 +198,7 @@ def test_what_is_known_is_not_told_again(watch: Watch, kmsg: Kmsg, cgroup: Cgrou
         assert begin - slack < times[tid] < end + slack
     kmsg.rewind()
     before = begin - 2 * tolerance_ns(begin)
-    early = kills(kmsg, "6a4ce4a0", lambda tid, ns: False, until_ns=before)
+    early = find_kills(kmsg, "6a4ce4a0", lambda tid, ns: False, until_ns=before)
     assert record["id"] not in [each["id"] for each, _ in early]
     kmsg.rewind()
-    assert record["id"] in [each["id"] for each, _ in kills(kmsg, "6a4ce4a0", lambda tid, ns: False)]
+    assert record["id"] in [each["id"] for each, _ in find_kills(kmsg, "6a4ce4a0", lambda tid, ns: False)]

@@ -12,8 +12,8 @@ what was killed before: whoever has processes killed all the time keeps nothing 
 from collections import deque
 from collections.abc import Callable
 
-from tracer.accounting.cgroup_counts import CgroupAccount
-from tracer.accounting.ledger import Entry, Ledger
+from tracer.accounting.cgroup_counts import CgroupCounts
+from tracer.accounting.ledger import Ledger, LedgerEntry
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.records.model import HOST_PLACEHOLDER, SCHEMA, Gap, Victim
 
@@ -48,10 +48,10 @@ class Audit:
     def __init__(self, ledger: Ledger, count: Callable[[], int | None]) -> None:
         self._ledger = ledger
         self._count = count
-        self._cgroups = CgroupAccount()
-        self._due_ns: int | None = None
+        self._cgroups = CgroupCounts()
+        self._deadline_ns: int | None = None
         self._sample: _Sample | None = None
-        self._sample_ns = 0
+        self._sample_deadline_ns = 0
         """When to take the next one."""
         self._is_sample_judged = False
         """``kills_are_missing`` has found that by it kills are missing."""
@@ -61,20 +61,20 @@ class Audit:
         """When the latest group kills began, CLOCK_BOOTTIME."""
         self._has_counted = False
         self._suspect: tuple[int, int] | None = None
-        self._earlier: set[Entry] | None = None
+        self._earlier: set[LedgerEntry] | None = None
         """Kills that an earlier run has noted, while its last events are read again; None: not asked for yet."""
         self._began_ns = boottime_ns()
         self._group: str | None = None
-        self.is_first = True
+        self.may_repeat_gap = True
         """Nothing was settled yet in this run: an earlier one may have told the gap that is to come."""
 
     def start(self, now_ns: int) -> None:
         """Compare what was before, and learn what the cgroups have counted."""
         if not self._ledger.is_new or self._ledger.since_ns is not None:  # else all since boot is compared
-            self._cgroups.learn()
-        self.touched(now_ns)
+            self._cgroups.snapshot()
+        self.rearm(now_ns)
 
-    def note(self, killed_ns: int, victim: Victim, group: str | None, began_ns: int | None = None) -> None:
+    def note_kill(self, killed_ns: int, victim: Victim, group: str | None, began_ns: int | None = None) -> None:
         """A kill has a record; ``group`` names the incident where ``memory.oom.group`` is set.
 
         ``began_ns``: when the OOM killer began, CLOCK_BOOTTIME.
@@ -85,10 +85,10 @@ class Audit:
         is_first = group not in (None, self._group)
         self._note(killed_ns, began_ns, tid, counts_twice=is_first)
         # Of the chosen one alone, which has points, it is certain that the kernel killed it before the others.
-        self._cgroups.note(killed_ns, victim["cgroup"], group_begins=is_first and victim["points"] is not None)
+        self._cgroups.note_kill(killed_ns, victim["cgroup"], group_begins=is_first and victim["points"] is not None)
         self._group = group
 
-    def note_again(self, killed_ns: int, tid: int) -> None:
+    def note_repeated_kill(self, killed_ns: int, tid: int) -> None:
         """The kernel has killed a victim once more that has a record."""
         if not self._is_noted(killed_ns, tid):
             self._note(killed_ns, None, tid, counts_twice=False)
@@ -108,58 +108,58 @@ class Audit:
             self._earlier = set()
         elif self._earlier is None:
             self._earlier = set(self._ledger.entries())
-        return bool(self._earlier) and Entry(killed_ns, tid) in self._earlier
+        return bool(self._earlier) and LedgerEntry(killed_ns, tid) in self._earlier
 
-    def touched(self, now_ns: int) -> None:
+    def rearm(self, now_ns: int) -> None:
         """Something happened: the counts will have to be compared."""
-        if self._due_ns is None:
-            self._sample_ns = now_ns + QUIET_NS
-        self._due_ns = now_ns + QUIET_NS
+        if self._deadline_ns is None:
+            self._sample_deadline_ns = now_ns + QUIET_NS
+        self._deadline_ns = now_ns + QUIET_NS
 
-    def next_ns(self) -> int | None:
+    def deadline_ns(self) -> int | None:
         """When ``kills_are_missing`` has to be asked; None: there is no need."""
-        if self._due_ns is None:
+        if self._deadline_ns is None:
             return None
-        return min(self._due_ns, self._sample_ns)
+        return min(self._deadline_ns, self._sample_deadline_ns)
 
     def kills_are_missing(self, now_ns: int) -> bool:
         """Whether the kernel has counted kills that have no record; asked too early it says no."""
         if self._is_sample_judged:  # and the kernel log was no help: an incident was open
             self._sample, self._is_sample_judged = None, False
-        if self._due_ns is None:
+        if self._deadline_ns is None:
             return False
-        if now_ns < self._due_ns:
+        if now_ns < self._deadline_ns:
             return self._are_missing_between(now_ns)
-        self._due_ns = self._sample = self._fewest = None
+        self._deadline_ns = self._sample = self._fewest = None
         counted = self._count()
         if counted is None:
             if self._has_counted:  # no descriptor is free
-                self.touched(now_ns)
+                self.rearm(now_ns)
             return False
         self._has_counted = True
         if self._missing(counted) <= 0:
             self._suspect = None
-            self._settle(counted)
+            self._mark_explained(counted)
             return False
         seen = counted, self._ledger.explained
         if seen != self._suspect:
             self._suspect = seen
-            self._due_ns = self._sample_ns = now_ns + QUIET_NS
+            self._deadline_ns = self._sample_deadline_ns = now_ns + QUIET_NS
             return False
         return True
 
     def _are_missing_between(self, now_ns: int) -> bool:
         """The same while kills go on."""
-        if now_ns < self._sample_ns:
+        if now_ns < self._sample_deadline_ns:
             return False
-        self._sample_ns, sample = now_ns + QUIET_NS, self._sample
+        self._sample_deadline_ns, sample = now_ns + QUIET_NS, self._sample
         if sample is None:
             counted = self._count()
             self._sample = None if counted is None else _Sample(counted)
             return False
         missing = self._missing_by(sample)
         if missing <= 0:
-            self._settle_by(sample)
+            self._mark_explained_by(sample)
             self._fewest = None
         elif missing <= sample.is_amid:
             self._sample = None
@@ -171,7 +171,7 @@ class Audit:
             self._is_sample_judged = True
         return self._is_sample_judged
 
-    def known(self) -> dict[int, list[int]]:
+    def kill_times(self) -> dict[int, list[int]]:
         """When threads were killed of which there is a record, CLOCK_BOOTTIME, by their ids."""
         found: dict[int, list[int]] = {}
         for entry in self._ledger.entries():
@@ -205,13 +205,13 @@ class Audit:
         """Keep from the disk what is noted and settled from here on, until what is returned is called."""
         return self._ledger.hold()
 
-    def begin(self) -> None:
+    def start_from_now(self) -> None:
         """Compare only what comes from now on."""
         counted = self._count()
         if counted is not None:
-            self._ledger.settle(counted, boottime_ns())
+            self._ledger.mark_explained(counted, boottime_ns())
 
-    def settle(self) -> Gap | None:
+    def close_gap(self) -> Gap | None:
         """Begin anew; what is still missing becomes a record, without what the daemon adds (seq, host).
 
         What the kernel has counted since it was certain that kills are missing is yet to be read.
@@ -238,18 +238,18 @@ class Audit:
                 "cgroups": self._cgroups.unexplained(),
             }
         if sample:
-            self._settle_by(sample)
+            self._mark_explained_by(sample)
         else:
-            self._settle(counted)
+            self._mark_explained(counted)
         self._suspect = self._fewest = None
         return gap
 
-    def _settle(self, counted: int) -> None:
-        self._sample, self._is_sample_judged, self.is_first = None, False, False
-        self._ledger.settle(counted, boottime_ns())
-        self._cgroups.settle()
+    def _mark_explained(self, counted: int) -> None:
+        self._sample, self._is_sample_judged, self.may_repeat_gap = None, False, False
+        self._ledger.mark_explained(counted, boottime_ns())
+        self._cgroups.mark_explained()
 
-    def _settle_by(self, sample: _Sample) -> None:
+    def _mark_explained_by(self, sample: _Sample) -> None:
         """All until then is explained."""
         # Of a group kill that had just begun the first victim may have been counted a second time after that.
         begun_ns = sample.at_ns - QUIET_NS
@@ -258,9 +258,9 @@ class Audit:
         # count tells that, it is taken for counted; where group kills hide it, there may be one more later.
         groups += self._ledger.groups > sample.groups
         counted = max(sample.counted, self._ledger.explained - sample.kills)
-        self._sample, self._is_sample_judged, self.is_first = None, False, False
-        self._ledger.settle(counted, sample.at_ns, sample.kills, groups)
-        self._cgroups.settle(sample.at_ns)
+        self._sample, self._is_sample_judged, self.may_repeat_gap = None, False, False
+        self._ledger.mark_explained(counted, sample.at_ns, sample.kills, groups)
+        self._cgroups.mark_explained(sample.at_ns)
 
     def _missing_by(self, sample: _Sample) -> int:
         over = sample.counted - (self._ledger.explained - sample.kills)

@@ -18,11 +18,11 @@ from tracer.logs.oom_report import ReportAssembler
 from tracer.logs.victim_report import VictimReport
 from tracer.records.model import OomKill
 
-Known = Callable[[int, int], bool]
+IsRecorded = Callable[[int, int], bool]
 """Whether a kill has a record: by the thread that the kernel named (`victim.tid`) and the time of CLOCK_BOOTTIME, which
 may be off by `tolerance_ns()`."""
 
-Kill = tuple[OomKill, int]
+LoggedKill = tuple[OomKill, int]
 """A record, and when the kill was, CLOCK_BOOTTIME."""
 
 _LEAST_TOLERANCE_NS = 2_000_000_000
@@ -35,7 +35,9 @@ def tolerance_ns(kill_ns: int) -> int:
     return _LEAST_TOLERANCE_NS + kill_ns // _DRIFT
 
 
-def kills(kmsg: Kmsg, boot: str, known: Known, since_ns: int = 0, until_ns: int | None = None) -> Iterator[Kill]:
+def find_kills(
+    kmsg: Kmsg, boot: str, known: IsRecorded, since_ns: int = 0, until_ns: int | None = None
+) -> Iterator[LoggedKill]:
     """The kills in the log, from where ``kmsg`` stands, that have no record, oldest first, each once, and their times.
 
     ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound when they were, give or
@@ -64,13 +66,13 @@ class Backfill:
         self._kmsg = Kmsg()
         self._boot = boot
 
-    def kills(self, since_ns: int) -> list[Kill]:
+    def find_kills(self, since_ns: int) -> list[LoggedKill]:
         """The kills since then (CLOCK_BOOTTIME), or somewhat before, oldest first."""
         self._kmsg.rewind()
-        return list(kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False, since_ns))
+        return list(find_kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False, since_ns))
 
 
-def open_if_possible(boot: str) -> Backfill | None:
+def open_backfill(boot: str) -> Backfill | None:
     """None, and a line on stderr, where the kernel log cannot be opened."""
     try:
         return Backfill(boot)
@@ -80,7 +82,7 @@ def open_if_possible(boot: str) -> Backfill | None:
     return None
 
 
-def unknown(logged: Iterable[Kill], known: dict[int, list[int]], missing: int) -> list[Kill]:
+def select_unrecorded(logged: Iterable[LoggedKill], known: dict[int, list[int]], missing: int) -> list[LoggedKill]:
     """The latest ``missing`` of those of which there is no record: what the log tells of earlier was told.
 
     ``known`` tells when threads were killed (CLOCK_BOOTTIME), by their ids.

@@ -29,14 +29,14 @@ _ENTRY = struct.Struct("=QI4x")
 _ENTRIES_AT = 2 * _HEADER_STEP
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     killed_ns: int
     """CLOCK_BOOTTIME."""
     tid: int
     """The thread that the kernel named: the kernel log tells no other number."""
 
 
-class _Header(NamedTuple):
+class _LedgerHeader(NamedTuple):
     magic: bytes
     boot_id: bytes
     generation: int
@@ -67,9 +67,9 @@ class Ledger:
         self._entries = bytearray(ENTRIES_MAX * _ENTRY.size)
         self._file: int | None = None
         boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
-        self._header = self._saved = _Header(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
+        self._header = self._saved = _LedgerHeader(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
         """What is known, and what of it is on disk."""
-        self._held: list[_Header] = []
+        self._held: list[_LedgerHeader] = []
         """What was known when each ``hold`` began that goes on."""
         self._path = path
         if path is None:
@@ -117,10 +117,10 @@ class Ledger:
         """When all was explained, CLOCK_BOOTTIME; None: not yet in this boot."""
         return self._header.since_ns or None
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LedgerEntry]:
         """The latest kills."""
         for number in range(max(0, self._header.end - ENTRIES_MAX), self._header.end):
-            yield Entry(*_ENTRY.unpack_from(self._entries, _place(number)))
+            yield LedgerEntry(*_ENTRY.unpack_from(self._entries, _place(number)))
 
     def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
         """A kill has a record, or is about to: its event stays in the ring buffer until that is saved."""
@@ -128,7 +128,7 @@ class Ledger:
         _ENTRY.pack_into(self._entries, _place(header.end), killed_ns, tid & 0xFFFFFFFF)  # whatever a log says
         self._header = header._replace(end=header.end + 1, groups=header.groups + counts_twice)
 
-    def settle(self, counted: int, now_ns: int, later_kills: int = 0, later_groups: int = 0) -> None:
+    def mark_explained(self, counted: int, now_ns: int, later_kills: int = 0, later_groups: int = 0) -> None:
         """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap.
 
         ``later_kills``, ``later_groups``: so many of those noted are not among these.
@@ -180,12 +180,12 @@ class Ledger:
         self._header = self._header._replace(magic=_MAGIC)
         self._saved = self._header._replace(end=0)
 
-    def _read_header(self, place: int) -> _Header | None:
+    def _read_header(self, place: int) -> _LedgerHeader | None:
         assert self._file is not None
         raw = os.pread(self._file, _HEADER.size + _CRC.size, place * _HEADER_STEP)
         if len(raw) < _HEADER.size + _CRC.size or _CRC.unpack_from(raw, _HEADER.size)[0] != crc32(raw[: _HEADER.size]):
             return None
-        header = _Header(*_HEADER.unpack_from(raw))
+        header = _LedgerHeader(*_HEADER.unpack_from(raw))
         return header if header.magic in (_MAGIC, _OLD_MAGIC) and header.first <= header.end else None
 
     def _fail(self, error: OSError) -> None:

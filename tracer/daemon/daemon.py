@@ -19,7 +19,7 @@ from tracer.capture.pins import PinnedCapture
 from tracer.config import reload
 from tracer.config.options import ENVIRONMENT, RESTART_REQUIRED, Options, from_json
 from tracer.daemon import state_dir
-from tracer.daemon.event_loop import RELOAD, STOPS, Waiting
+from tracer.daemon.event_loop import RELOAD, STOPS, EventPoll
 from tracer.daemon.startup import Assembled, assemble, realtime_ns, record_filter, redaction
 from tracer.linux import malloc_trim, privileges, procfs
 from tracer.records import host
@@ -46,9 +46,9 @@ class Daemon:
     def run(self) -> None:
         """Trace until SIGTERM or SIGINT; then write what is left and a ``stop`` record."""
         maps = self._capture.attached.maps
-        waiting = Waiting((maps["events"], maps["briefs"], maps["sigkills"]), (maps["cgroups"],))
+        waiting = EventPoll((maps["events"], maps["briefs"], maps["sigkills"]), (maps["cgroups"],))
         malloc_trim.trim_heap()
-        self._stream.write(self._capture.start(self._stream.base(), self._options.sigkill))
+        self._stream.write(self._capture.start(self._stream.base_fields(), self._options.sigkill))
         self._pipeline.prepare(None)
         self._take_over()
         self._notifier.ready()
@@ -65,7 +65,7 @@ class Daemon:
     def _step(self) -> None:
         """Handle all that is there now."""
         self._handle_events()
-        self._notifier.alive(time.monotonic_ns())
+        self._notifier.keep_alive(time.monotonic_ns())
         self._pipeline.flush(time.monotonic_ns())
         if self._audit.kills_are_missing(time.monotonic_ns()):
             self._backfill_gaps()
@@ -97,13 +97,13 @@ class Daemon:
 
     def _release_kills(self) -> None:
         """Between batches of a storm: the kernel needs the room, and the service manager a sign of life."""
-        self._stream.collect()
+        self._stream.poll_outputs()
         self._rings.kills.release(self._stream.acknowledged, is_saved=self._save())
-        self._notifier.alive(time.monotonic_ns())
+        self._notifier.keep_alive(time.monotonic_ns())
 
     def _backfill_gaps(self) -> None:
         """The log is read before the ring buffers: a kill of this moment that is in both has its record already."""
-        logged = self._kernel_log.kills(self._audit.since_ns) if self._kernel_log else []
+        logged = self._kernel_log.find_kills(self._audit.since_ns) if self._kernel_log else []
         self._handle_kills()
         self._pipeline.backfill_gaps(logged, time.monotonic_ns())
 
@@ -127,7 +127,7 @@ class Daemon:
         old = self._options
         redact, passes = redaction(options), record_filter(options)
         if options.outputs != old.outputs:
-            self._stream.exchange(self._outputs.reconfigure(options.outputs))
+            self._stream.replace_outputs(self._outputs.reconfigure(options.outputs))
         self._stream.configure(host.read_host(options.labels), options.max_record_bytes)
         self._pipeline.configure(redact, passes)
         later = [name for field, name in RESTART_REQUIRED.items() if getattr(options, field) != getattr(old, field)]
@@ -151,11 +151,11 @@ class Daemon:
             self._backfill_gaps()
         self._settle()
         unread, kills = self._reading.unread + self._names.timeouts, self._pipeline.kills
-        self._stream.stop(
+        self._stream.write_stop(
             procfs.read_oom_kill_count(), records=kills, filtered=self._pipeline.filtered, metadata_errors=unread
         )
         self._stream.close()
-        self._stream.collect()
+        self._stream.poll_outputs()
         self._save(HUNG_AFTER_S)
         self._release()
         state_dir.unlock_all()
@@ -165,7 +165,7 @@ class Daemon:
     def _timeout_s(self) -> float | None:
         """How long to wait for the next event; None: for ever."""
         now_ns = time.monotonic_ns()
-        deadlines = [self._pipeline.deadline_ns(), self._notifier.next_ns(), self._audit.next_ns()]
+        deadlines = [self._pipeline.deadline_ns(), self._notifier.deadline_ns(), self._audit.deadline_ns()]
         awaits_outputs = self._stream.has_actions() or self._rings.awaits_outputs(self._stream.acknowledged)
         if awaits_outputs or not self._ledger.is_saved:
             deadlines.append(now_ns + ACKNOWLEDGE_NS)
@@ -185,7 +185,7 @@ class Daemon:
             for previous in previous_captures:
                 self._stream.once_acknowledged(previous.remove)
                 self._stream.once_acknowledged(previous.close)
-            self._stream.flush()
+            self._stream.wait_for_outputs()
             self._settle()
 
     def _read_previous(self, previous: PinnedCapture) -> None:
@@ -208,7 +208,7 @@ class Daemon:
             self._pipeline.report_loss(loss, self._capture_id)
         if self._rings.has_unseen_cgroups():
             self._pipeline.prepare(None)
-        self._stream.settle()
+        self._stream.report_losses()
         self._release()
 
     def _release(self) -> None:

@@ -10,7 +10,7 @@ STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
 RELOAD = signal.SIGHUP
 
 
-class Waiting:
+class EventPoll:
     """From here on these signals are noted instead of what they do by default.
 
     ``kept``: descriptors of ring buffers in which events stay when they are read, and which so stay readable: what is

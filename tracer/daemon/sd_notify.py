@@ -17,7 +17,7 @@ class Notifier:
         # Twice in the time after which it is taken for hung, as sd_watchdog_enabled(3) advises.
         is_watched = bool(address) and usec.isdecimal() and pid in ("", str(os.getpid()))
         self._interval_ns = int(usec) * 1000 // 2 if is_watched else 0
-        self._due_ns = time.monotonic_ns() + self._interval_ns
+        self._deadline_ns = time.monotonic_ns() + self._interval_ns
 
     def ready(self) -> None:
         self._send("READY=1")
@@ -28,14 +28,14 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def next_ns(self) -> int | None:
+    def deadline_ns(self) -> int | None:
         """When the watchdog wants a sign of life, in CLOCK_MONOTONIC; None: never."""
-        return self._due_ns if self._interval_ns else None
+        return self._deadline_ns if self._interval_ns else None
 
-    def alive(self, now_ns: int) -> None:
+    def keep_alive(self, now_ns: int) -> None:
         """Give that sign when it is time."""
-        if self._interval_ns and now_ns >= self._due_ns:
-            self._due_ns = now_ns + self._interval_ns
+        if self._interval_ns and now_ns >= self._deadline_ns:
+            self._deadline_ns = now_ns + self._interval_ns
             self._send("WATCHDOG=1")
 
     def _send(self, state: str) -> None:

@@ -22,7 +22,7 @@ from tracer.capture.ring_buffers import Rings
 from tracer.config.options import Options
 from tracer.daemon import state_dir
 from tracer.daemon.sd_notify import Notifier
-from tracer.daemon.state_dir import State
+from tracer.daemon.state_dir import StateDir
 from tracer.delivery.output import Output
 from tracer.delivery.outputs import Outputs
 from tracer.identity import enrich
@@ -30,10 +30,10 @@ from tracer.identity.metadata_cache import MetadataCache
 from tracer.linux import privileges, procfs
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline.enrichment import Enrichment
-from tracer.pipeline.oom_exit import Exits
-from tracer.pipeline.oom_kill import Records
+from tracer.pipeline.oom_exit import PendingExits
+from tracer.pipeline.oom_kill import RecordBuilder
 from tracer.pipeline.pipeline import Pipeline
-from tracer.pipeline.sigkill import Sigkills
+from tracer.pipeline.sigkill import SigkillBuilder
 from tracer.pipeline.stream import Stream
 from tracer.reading.sources import Reading
 from tracer.records import host
@@ -62,7 +62,7 @@ class Attached(NamedTuple):
 
     opened: Opened
     capture: Capture
-    state: State | None
+    state: StateDir | None
     kernel_log: backfill.Backfill | None
 
 
@@ -102,8 +102,8 @@ def attach_capture(opened: Opened) -> Attached:
     """Raises TracerError if this kernel cannot be traced, or another oomtrace has the same pins or state directory."""
     options = opened.options
     capture = start_capture(options.engine, options.pins, options.sigkill)
-    state = state_dir.open_if_possible(options.state)
-    kernel_log = backfill.open_if_possible(opened.boot) if options.backfill else None
+    state = state_dir.open_if_usable(options.state)
+    kernel_log = backfill.open_backfill(opened.boot) if options.backfill else None
     return Attached(opened, capture, state, kernel_log)
 
 
@@ -135,7 +135,7 @@ def build_pipeline(running: Running) -> Assembled:
     audit = Audit(ledger, procfs.read_oom_kill_count)
     is_first_run = not (ledger.is_damaged or capture.adopted) and (state is not None or options.backfill)
     if ledger.is_new and not is_first_run:
-        audit.begin()  # earlier kills have a record already, or no run of oomtrace is responsible for them
+        audit.start_from_now()  # earlier kills have a record already, or no run of oomtrace is responsible for them
     lossless_until_ns = None
     if capture.adopted:
         unreported = ring_buffers.unreported(capture.attached.maps, capture.attached_ns)
@@ -143,9 +143,9 @@ def build_pipeline(running: Running) -> Assembled:
     show_metrics, observe = _metrics(running)
     stream = Stream(outputs, opened.host, options.max_record_bytes, lossless_until_ns, observe)
     pipeline = Pipeline(
-        Records(capture.source, opened.boot, GfpNames(kernel_features.find_tracefs()), capture.has_scores),
-        Sigkills(capture.source, opened.boot, options.sigkill),
-        Exits(names, reading.processes.lives),
+        RecordBuilder(capture.source, opened.boot, GfpNames(kernel_features.find_tracefs()), capture.has_scores),
+        SigkillBuilder(capture.source, opened.boot, options.sigkill),
+        PendingExits(names, reading.processes.lives),
         Enrichment(names, reading.processes, reading.interfaces, redaction(options)),
         audit,
         stream,

@@ -15,7 +15,7 @@ FOLDER_MODE = 0o750
 LOCK = "lock"
 
 
-class State(NamedTuple):
+class StateDir(NamedTuple):
     folder: str
     lock: int
     """Descriptor that holds the lock for as long as it is open; in the file stands whose it is."""
@@ -29,7 +29,7 @@ class State(NamedTuple):
         return f"{self.folder}/hung"
 
 
-def open_state(folder: str) -> State:
+def open_state_dir(folder: str) -> StateDir:
     """The folder, made where it is missing.
 
     Raises TracerError where another oomtrace uses it, OSError where it cannot be used, or others could write to it.
@@ -57,16 +57,16 @@ def open_state(folder: str) -> State:
     with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return State(folder, lock)
+    return StateDir(folder, lock)
 
 
-def open_if_possible(folder: str | None) -> State | None:
+def open_if_usable(folder: str | None) -> StateDir | None:
     """The same; None, and a line on stderr, where the folder cannot be used.
 
     Raises TracerError where another oomtrace uses it.
     """
     try:
-        return call_with_timeout(OPEN_TIMEOUT_S, lambda: open_state(folder)) if folder is not None else None
+        return call_with_timeout(OPEN_TIMEOUT_S, lambda: open_state_dir(folder)) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
         warn(f"{folder}: {reason}; nothing is kept on disk; name another with --state")

@@ -20,11 +20,11 @@ _TYPES: dict[str, type] = {"string": str, "boolean": bool, "null": type(None)}
 _MOST_INTEGER = 1 << 64
 
 
-class UnfitError(ValueError):
+class InvalidRecordError(ValueError):
     """It is no record."""
 
 
-class Records:
+class RecordReader:
     """Reads lines: those that oomtrace writes, and entries of ``journalctl -o json`` that have one of them."""
 
     def __init__(self) -> None:
@@ -39,20 +39,20 @@ class Records:
     def read(self, line: bytes) -> Record | None:
         """The record; None: one of a kind that a later version may have.
 
-        Raises UnfitError.
+        Raises InvalidRecordError.
         """
         return self.conform(read_json(line))
 
     def conform(self, value: Any) -> Record | None:
         """The same value with the fields that it lacks as null; otherwise as `read`."""
         if type(value) is not dict or type(value.get("type")) is not str:
-            raise UnfitError
+            raise InvalidRecordError
         check = self._kinds.get(value["type"])
         if check is None:
             return None
         is_old = "owner" not in value
         if not check(value):
-            raise UnfitError
+            raise InvalidRecordError
         if is_old and value["type"] in ("oom_kill", "sigkill"):
             is_cut = "victim.cgroup" in value["truncated"]
             value["owner"] = _owner(value, None if is_cut else value["victim"]["cgroup"])
@@ -110,7 +110,7 @@ def _owner(fields: dict[str, Any], path: str | None) -> Owner | None:
 def read_json(line: bytes) -> dict[str, Any]:
     """What may be a record: the object in a line, or in the text of the entry that this is.
 
-    Raises UnfitError.
+    Raises InvalidRecordError.
     """
     value = _object(line)
     if "type" in value:
@@ -123,9 +123,9 @@ def _object(text: Any) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:  # of what is no text, too
-        raise UnfitError from error
+        raise InvalidRecordError from error
     if type(value) is not dict:
-        raise UnfitError
+        raise InvalidRecordError
     return value
 
 

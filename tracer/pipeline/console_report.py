@@ -16,7 +16,7 @@ _TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
 _KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
 
 
-class Report(NamedTuple):
+class ConsoleReport(NamedTuple):
     """None where the line is missing: the kernel limits the rate of all but the last one."""
 
     scope: Scope | None
@@ -28,7 +28,7 @@ class Report(NamedTuple):
     """The cgroup whose limit was hit."""
 
 
-def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
+def parse_console_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> ConsoleReport:
     """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it).
 
     The order of the pieces tells what they are, not their text: names in them may look like anything.
@@ -52,7 +52,7 @@ def read_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Report:
         scope = "sysrq"
     if scope is None and message is not None and message.startswith("Memory cgroup"):
         scope = "memcg"
-    return Report(scope, gfp_mask, gfp_flags, order, message, limit_cgroup)
+    return ConsoleReport(scope, gfp_mask, gfp_flags, order, message, limit_cgroup)
 
 
 def _limit_cgroup(summary: bytes, victim_cgroup: bytes) -> str | None:

@@ -21,7 +21,7 @@ KILLED = b": Killed process"
 """What the kernel logs of a process that it has killed; other words come from one that was marked only."""
 
 
-class Kill(NamedTuple):
+class JoinedKill(NamedTuple):
     """One victim with all that is known of its incident."""
 
     victim: wire.VictimEvent
@@ -35,7 +35,7 @@ class Kill(NamedTuple):
 class Joined(NamedTuple):
     """What is complete, and the tokens of the events that its record needs."""
 
-    item: Kill | wire.ExitEvent | wire.KilledAgainEvent
+    item: JoinedKill | wire.ExitEvent | wire.KilledAgainEvent
     tokens: tuple[Token, ...] = ()
 
 
@@ -130,7 +130,7 @@ class _OpenIncident:
         log, tokens = tuple(self.log), tuple(self.tokens)
         for victim in killed:
             own = tuple(shared_mm.get(victim.pid or victim.tid, ()))
-            yield Joined(Kill(victim, self.incident, len(killed), own, self.memcg_chain, log), tokens)
+            yield Joined(JoinedKill(victim, self.incident, len(killed), own, self.memcg_chain, log), tokens)
 
 
 def _tells_all(victim: wire.VictimEvent) -> bool:
@@ -172,7 +172,7 @@ class Incidents:
             return
         # The beginning of its incident was not seen, so nothing can be joined to it.
         if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
-            yield Joined(Kill(event, None, None, (), (), ()), _tokens(token))
+            yield Joined(JoinedKill(event, None, None, (), (), ()), _tokens(token))
             return
         if self._open is not None and self._open.incident_ns != incident_ns:
             yield from self.end()

@@ -17,17 +17,17 @@ from tracer.records.owner import owner_of, user_manager_uid
 
 VICTIMS_MAX = 4096
 """Kills whose exits are yet to come."""
-SETTLE_NS = 500_000_000
+VERDICT_DELAY_NS = 500_000_000
 """A runtime writes down the end of a container within so long; an emulated machine takes longer, and is asked again."""
-GIVE_UP_NS = 3_000_000_000
-LOOK_NS = 20_000_000
+VERDICT_TIMEOUT_NS = 3_000_000_000
+POLL_NS = 20_000_000
 """How soon it is looked whether the runtime's files were read."""
 WAITING_MAX = 4096
 """Exits that wait; beyond, one is told as it is: neither the container's init nor its runtime is asked."""
-TOLD_MAX = 32
-COST = 10
+DUE_MAX = 32
+COST_FACTOR = 10
 """A container is asked about again after so many times as long as reading its files took."""
-END_S = 1.0
+STOP_TIMEOUT_S = 1.0
 """How long the end waits for the runtimes' files."""
 
 
@@ -46,7 +46,7 @@ _Key = tuple[str, str, int | None]
 """A container: its id, its runtime, its user."""
 
 
-Built = tuple[OomExit, tuple[Token, ...]]
+BuiltExit = tuple[OomExit, tuple[Token, ...]]
 """A record, and what keeps its event in its ring buffer."""
 
 
@@ -57,11 +57,11 @@ class _Waiting(NamedTuple):
     victim: _Victim
 
 
-class Exits:
+class PendingExits:
     """Completes oom_exit records; times are of any clock that the calls share.
 
-    The runtimes' files are read by another thread, of each container at most once in SETTLE_NS: whatever that costs,
-    no other record waits for it.
+    Another thread reads the runtimes' files, at most once in VERDICT_DELAY_NS per container: no other record waits for
+    that, however long it takes.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Exits:
         self._waiting: list[tuple[int, int, _Waiting]] = []
         """When each is due, their order, and what waits: a heap."""
         self._order = itertools.count()
-        self._asked: dict[_Key, tuple[int, MetadataRequest]] = {}
+        self._requests: dict[_Key, tuple[int, MetadataRequest]] = {}
         """When the containers of those that wait were asked about last."""
 
-    def killed(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
+    def add_victim(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
         """A victim whose exit will come."""
         container, owner = record["container"], owner_of(record)
         user = user_manager_uid(owner)
@@ -95,57 +95,57 @@ class Exits:
         if len(self._victims) > VICTIMS_MAX:
             self._victims.popitem(last=False)
 
-    def rename(self, old_id: str, kill_id: str) -> None:
+    def rename_victim(self, old_id: str, kill_id: str) -> None:
         """The exit of this victim, if it is yet to come, will have another id."""
         victim = self._victims.pop(old_id, None)
         if victim is not None:
             self._victims[kill_id] = victim
 
-    def exited(self, record: OomExit, now_ns: int, tokens: tuple[Token, ...] = ()) -> list[Built]:
-        """The record, if nothing more can be learned about it; one that waits comes out of ``due``."""
+    def add_exit(self, record: OomExit, now_ns: int, tokens: tuple[Token, ...] = ()) -> list[BuiltExit]:
+        """The record, if nothing more can be learned about it; one that waits comes out of ``take_due``."""
         victim = self._victims.pop(record["id"], None)
         if victim is None or (victim.init_pid == 0 and victim.container_id is None):
             return [(record, tokens)]
         if len(self._waiting) >= WAITING_MAX:
             return [(record, tokens)]
-        self._wait(_Waiting(now_ns, record, tokens, victim), now_ns + SETTLE_NS)
+        self._wait(_Waiting(now_ns, record, tokens, victim), now_ns + VERDICT_DELAY_NS)
         return []
 
     def _wait(self, waiting: _Waiting, until_ns: int) -> None:
         heapq.heappush(self._waiting, (until_ns, next(self._order), waiting))
 
     def deadline_ns(self) -> int | None:
-        """When ``due`` has to be called; None: no record waits."""
+        """When ``take_due`` has to be called; None: no record waits."""
         return self._waiting[0][0] if self._waiting else None
 
-    def due(self, now_ns: int) -> list[Built]:
-        """The records that have waited long enough, TOLD_MAX at most: kills must not wait for them."""
-        built: list[Built] = []
-        while self._waiting and self._waiting[0][0] <= now_ns and len(built) < TOLD_MAX:
+    def take_due(self, now_ns: int) -> list[BuiltExit]:
+        """The records that have waited long enough, DUE_MAX at most: kills must not wait for them."""
+        built: list[BuiltExit] = []
+        while self._waiting and self._waiting[0][0] <= now_ns and len(built) < DUE_MAX:
             each = heapq.heappop(self._waiting)[2]
             again_ns = self._complete(each, now_ns)
-            if again_ns is None or now_ns >= each.exited_ns + GIVE_UP_NS:
+            if again_ns is None or now_ns >= each.exited_ns + VERDICT_TIMEOUT_NS:
                 built.append((each.record, each.tokens))
             else:
-                self._wait(each, min(again_ns, each.exited_ns + GIVE_UP_NS))
+                self._wait(each, min(again_ns, each.exited_ns + VERDICT_TIMEOUT_NS))
         self._forget()
         return built
 
-    def end(self) -> list[Built]:
+    def take_all(self) -> list[BuiltExit]:
         """All records that wait, with what is known now."""
         left = [waiting for _, _, waiting in sorted(self._waiting, key=lambda each: each[:2])]
         self._waiting.clear()
         keys = {key for each in left if (key := _key(each.victim))}
-        questions = {key: self._names.request_state(*key) for key in keys} if self._names is not None else {}
-        until_s = time.monotonic() + END_S
-        for question in questions.values():
-            question.answered.wait(max(0.0, until_s - time.monotonic()))
+        requests = {key: self._names.request_state(*key) for key in keys} if self._names is not None else {}
+        until_s = time.monotonic() + STOP_TIMEOUT_S
+        for request in requests.values():
+            request.answered.wait(max(0.0, until_s - time.monotonic()))
         for each in left:
             self._look_at_init(each)
             key = _key(each.victim)
-            if key in questions:
-                _put(each.record, questions[key].state)
-        self._asked.clear()
+            if key in requests:
+                _put(each.record, requests[key].state)
+        self._requests.clear()
         return [(each.record, each.tokens) for each in left]
 
     def _complete(self, waiting: _Waiting, now_ns: int) -> int | None:
@@ -154,20 +154,20 @@ class Exits:
         if self._names is None or key is None:
             self._look_at_init(waiting)
             return None
-        asked_ns, question = self._asked.get(key, (None, None))
-        if question is None or asked_ns is None:
+        requested_ns, request = self._requests.get(key, (None, None))
+        if request is None or requested_ns is None:
             return self._ask(key, now_ns)
-        if now_ns >= waiting.exited_ns + GIVE_UP_NS:  # whatever the runtime says
+        if now_ns >= waiting.exited_ns + VERDICT_TIMEOUT_NS:  # whatever the runtime says
             self._look_at_init(waiting)
-        if not question.answered.is_set():
-            return now_ns + LOOK_NS
-        if asked_ns >= waiting.exited_ns + SETTLE_NS:
+        if not request.answered.is_set():
+            return now_ns + POLL_NS
+        if requested_ns >= waiting.exited_ns + VERDICT_DELAY_NS:
             self._look_at_init(waiting)
-            _put(waiting.record, question.state)
-            verdict = question.state
+            _put(waiting.record, request.state)
+            verdict = request.state
             if verdict is None or not verdict["running"] or waiting.record["container_init_died"] is False:
                 return None
-        again_ns = asked_ns + max(SETTLE_NS, int(COST * question.took_s * 1e9))
+        again_ns = requested_ns + max(VERDICT_DELAY_NS, int(COST_FACTOR * request.took_s * 1e9))
         return again_ns if again_ns > now_ns else self._ask(key, now_ns)
 
     def _look_at_init(self, waiting: _Waiting) -> None:
@@ -181,14 +181,14 @@ class Exits:
     def _ask(self, key: _Key, now_ns: int) -> int:
         """Ask about a container; when to look for the answer."""
         assert self._names is not None
-        self._asked[key] = now_ns, self._names.request_state(*key)
-        return now_ns + LOOK_NS
+        self._requests[key] = now_ns, self._names.request_state(*key)
+        return now_ns + POLL_NS
 
     def _forget(self) -> None:
         """What was asked about containers of which no exit waits any more."""
-        if len(self._asked) > len(self._waiting):
+        if len(self._requests) > len(self._waiting):
             wanted = {_key(each.victim) for _, _, each in self._waiting}
-            self._asked = {key: asked for key, asked in self._asked.items() if key in wanted}
+            self._requests = {key: asked for key, asked in self._requests.items() if key in wanted}
 
 
 def _key(victim: _Victim) -> _Key | None:

@@ -10,8 +10,8 @@ from tracer.base.clock import boottime_ns, boottime_to_rfc3339
 from tracer.capture import wire
 from tracer.linux.gfp_flags import GfpNames
 from tracer.pipeline import oom_kill_brief
-from tracer.pipeline.console_report import Report, read_report
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.console_report import ConsoleReport, parse_console_report
+from tracer.pipeline.incidents import JoinedKill
 from tracer.records.model import (
     HOST_PLACEHOLDER,
     NO_LIMIT_BYTES,
@@ -40,7 +40,7 @@ DELAYED_NS = 5_000_000_000
 """A busy host takes a second for an incident; what is older by so much has waited for a reader."""
 
 
-class Records:
+class RecordBuilder:
     """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills."""
 
     def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool) -> None:
@@ -56,19 +56,19 @@ class Records:
     def _incident_id(self, incident_ns: int) -> str:
         return f"{self._boot}-{incident_ns:x}"
 
-    def oom_kill(self, kill: Kill) -> OomKill:
+    def oom_kill(self, kill: JoinedKill) -> OomKill:
         """The record of one victim, without what the daemon adds (seq, host)."""
         victim, event = kill.victim, kill.incident
         cgroup = wire.join_path(victim.cgroup) if victim.flags & wire.VICTIM_CGROUP else None
-        report = read_report(kill.log, wire.join_path_bytes(victim.cgroup))
+        report = parse_console_report(kill.log, wire.join_path_bytes(victim.cgroup))
         truncated: list[str] = []
         seen = event is not None and event.flags & wire.INCIDENT_OC
         if seen and event is not None:
             incident = self._incident(event)
             limit = _limit(event, truncated)
         elif victim.brief is not None:
-            incident = oom_kill_brief.incident(victim, victim.brief, report)
-            limit_cgroup = oom_kill_brief.limit_cgroup(victim.brief, report, cgroup)
+            incident = oom_kill_brief.brief_incident(victim, victim.brief, report)
+            limit_cgroup = oom_kill_brief.brief_limit_cgroup(victim.brief, report, cgroup)
             limit = _limit_of(limit_cgroup, NOT_COUNTED, None) if limit_cgroup else None
         else:
             # Of a path without its leaf end nobody knows how deep it goes.
@@ -144,7 +144,7 @@ class Records:
         }
 
 
-def _reported_incident(report: Report, kill: Kill, depth: int | None) -> Incident:
+def _reported_incident(report: ConsoleReport, kill: JoinedKill, depth: int | None) -> Incident:
     group_kill = None
     if depth is not None or report.scope not in (None, "memcg"):
         group_kill = any(level.oom_group > 0 for level in kill.memcg_chain[: None if depth is None else depth + 1])
@@ -173,7 +173,7 @@ def _limit(event: wire.IncidentEvent, truncated: list[str]) -> Limit | None:
     return _limit_of(wire.join_path(event.limit_cgroup) if is_known else None, event.limit, breakdown)
 
 
-def _limit_depth(report: Report, memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | None) -> int | None:
+def _limit_depth(report: ConsoleReport, memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | None) -> int | None:
     """How far above the victim the limit is that the kernel log names; else the only one that there is."""
     if report.scope != "memcg" or cgroup is None or not memcg_chain:
         return None
@@ -229,7 +229,7 @@ def _breakdown(stat: wire.MemcgStat) -> Breakdown:
     }
 
 
-def _victim(kill: Kill, cgroup: str | None, points: int | None, truncated: list[str]) -> Victim:
+def _victim(kill: JoinedKill, cgroup: str | None, points: int | None, truncated: list[str]) -> Victim:
     event = kill.victim
     known = bool(event.flags & wire.VICTIM_TASK)
     whole = known and event.brief is None

@@ -2,14 +2,14 @@
 """What a victim that was told in brief (bpf/brief.h) says of its incident."""
 
 from tracer.capture import brief, wire
-from tracer.pipeline.console_report import Report
+from tracer.pipeline.console_report import ConsoleReport
 from tracer.records.model import Incident, Scope
 
 CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
 
 
-def incident(victim: wire.VictimEvent, known: brief.BriefIncident, report: Report) -> Incident:
+def brief_incident(victim: wire.VictimEvent, known: brief.BriefIncident, report: ConsoleReport) -> Incident:
     """Without ids; ``report`` is what the kernel log has told, in tracepoint mode."""
     scope = _scope(known, report)
     in_group: bool | None = bool(victim.flags & wire.VICTIM_GROUP)
@@ -28,7 +28,7 @@ def incident(victim: wire.VictimEvent, known: brief.BriefIncident, report: Repor
     }
 
 
-def limit_cgroup(known: brief.BriefIncident, report: Report, cgroup: str | None) -> str | None:
+def brief_limit_cgroup(known: brief.BriefIncident, report: ConsoleReport, cgroup: str | None) -> str | None:
     """The cgroup whose limit was hit; None where none was, or it is unknown."""
     if cgroup is None or _scope(known, report) != "memcg":
         return None
@@ -40,7 +40,7 @@ def limit_cgroup(known: brief.BriefIncident, report: Report, cgroup: str | None)
     return "/" + "/".join(names[: known.limit_level])
 
 
-def _scope(known: brief.BriefIncident, report: Report) -> Scope | None:
+def _scope(known: brief.BriefIncident, report: ConsoleReport) -> Scope | None:
     if not known.flags & brief.BRIEF_OC:
         return report.scope
     if known.flags & brief.BRIEF_MEMCG:

@@ -16,12 +16,12 @@ from tracer.capture.kill_buffers import Event
 from tracer.capture.ring_buffers import Loss
 from tracer.capture.ringbuf_retention import Token, release_all
 from tracer.identity import enrich
-from tracer.pipeline.deduplication import Handover
+from tracer.pipeline.deduplication import PreviousKills
 from tracer.pipeline.enrichment import Enrichment
-from tracer.pipeline.incidents import Incidents, Joined, Kill
-from tracer.pipeline.oom_exit import Exits
-from tracer.pipeline.oom_kill import Records
-from tracer.pipeline.sigkill import Sigkills
+from tracer.pipeline.incidents import Incidents, Joined, JoinedKill
+from tracer.pipeline.oom_exit import PendingExits
+from tracer.pipeline.oom_kill import RecordBuilder
+from tracer.pipeline.sigkill import SigkillBuilder
 from tracer.pipeline.stream import Stream
 from tracer.records.filter import ExcludedIds, Filter
 from tracer.records.model import Gap, OomExit, OomKill, Sigkill
@@ -38,9 +38,9 @@ class Pipeline:
 
     def __init__(
         self,
-        records: Records,
-        sigkills: Sigkills,
-        exits: Exits,
+        records: RecordBuilder,
+        sigkills: SigkillBuilder,
+        exits: PendingExits,
         enrichment: Enrichment,
         audit: Audit,
         stream: Stream,
@@ -54,7 +54,7 @@ class Pipeline:
         self._stream = stream
         self._filter = record_filter
         self._incidents = Incidents()
-        self._handover = Handover()
+        self._previous_kills = PreviousKills()
         self.kills = 0
         """oom_kill records that were written."""
         self.filtered = 0
@@ -92,7 +92,7 @@ class Pipeline:
             case wire.SigkillEvent():
                 self._take_sigkill(event, tokens, now_ns)
             case _:
-                self._sigkills.note(event)
+                self._sigkills.note_oom_event(event)
                 self._take(self._incidents.feed(event, now_ns, token), now_ns)
 
     def feed_previous(self, events: Iterable[Event], now_ns: int) -> None:
@@ -109,7 +109,7 @@ class Pipeline:
                     self._take(incidents.end(), now_ns, is_previous=True)
                     self._take_sigkill(event, (), now_ns, is_previous=True)
                 case _:
-                    self._sigkills.note(event)
+                    self._sigkills.note_oom_event(event)
                     self._take(incidents.feed(event, now_ns), now_ns, is_previous=True)
         self._take(incidents.end(), now_ns, is_previous=True)
 
@@ -130,26 +130,26 @@ class Pipeline:
 
     def flush(self, now_ns: int) -> None:
         """Write the SIGKILLs and exits that have waited long enough."""
-        self._write_all(self._sigkills.due(now_ns))
-        self._write_all(self._exits.due(now_ns))
+        self._write_all(self._sigkills.take_due(now_ns))
+        self._write_all(self._exits.take_due(now_ns))
 
     def end(self, now_ns: int, *, capture_goes_on: bool) -> None:
         """Write what waits.  Of a capture that goes on, the next run reads what is incomplete."""
         if not capture_goes_on:
-            self._write_all(self._sigkills.end())
+            self._write_all(self._sigkills.take_all())
             self._take(self._incidents.end(), now_ns)
-        self._write_all(self._exits.end())
+        self._write_all(self._exits.take_all())
 
-    def backfill_gaps(self, logged: Iterable[backfill.Kill], now_ns: int) -> None:
+    def backfill_gaps(self, logged: Iterable[backfill.LoggedKill], now_ns: int) -> None:
         """Write the kills that have no record, from the kernel log, and a gap for those that are not there either.
 
         ``logged`` was read from the log before the ring buffers were read last, so that a kill of this moment is known.
         """
         missing, noted = self._audit.certainly_missing(), []
         if not missing or self.awaits_end:
-            self._audit.touched(now_ns)
+            self._audit.rearm(now_ns)
             return
-        for record, killed_ns in backfill.unknown(logged, self._audit.known(), missing):
+        for record, killed_ns in backfill.select_unrecorded(logged, self._audit.kill_times(), missing):
             incident = record["incident"]
             with self._losing(()):
                 self._enrichment.complete_logged_kill(record)
@@ -158,46 +158,46 @@ class Pipeline:
         # In the ledger on disk before the outputs have them, these kills would be lost with this process.
         release_hold = self._audit.hold()
         for each in noted:
-            self._audit.note(*each)
-        is_first, gap = self._audit.is_first, self._audit.settle()
+            self._audit.note_kill(*each)
+        is_first, gap = self._audit.may_repeat_gap, self._audit.close_gap()
         if gap is not None:
             self._write(gap, (), may_be_written=is_first)
         self._stream.once_acknowledged(release_hold)
 
     def _take(self, joined: Iterable[Joined], now_ns: int, *, is_previous: bool = False) -> None:
         for item, tokens in joined:
-            self._audit.touched(now_ns)
+            self._audit.rearm(now_ns)
             with self._losing(tokens):
                 match item:
-                    case Kill():
+                    case JoinedKill():
                         self._take_kill(item, tokens, is_previous)
                     case wire.ExitEvent():
                         self._take_exit(item, tokens, now_ns, is_previous)
                     case wire.KilledAgainEvent():
-                        self._audit.note_again(item.header.time_ns, item.tid)
+                        self._audit.note_repeated_kill(item.header.time_ns, item.tid)
                         release_all(tokens)
 
-    def _take_kill(self, kill: Kill, tokens: Tokens, is_previous: bool) -> None:
+    def _take_kill(self, kill: JoinedKill, tokens: Tokens, is_previous: bool) -> None:
         record, victim = self._records.oom_kill(kill), kill.victim
         killed_ns = victim.header.time_ns
         if is_previous:
-            self._handover.told(record, killed_ns)
-        elif old_id := self._handover.double_of(record, killed_ns):
-            self._exits.rename(old_id, record["id"])
+            self._previous_kills.add_kill(record, killed_ns)
+        elif old_id := self._previous_kills.find_duplicate(record, killed_ns):
+            self._exits.rename_victim(old_id, record["id"])
             release_all(tokens)
             return
         self._enrichment.complete_kill(record, victim)
-        self._exits.killed(record, victim.init_pid, victim.init_started_ns)
+        self._exits.add_victim(record, victim.init_pid, victim.init_started_ns)
         # Noted before it is written: the event stays in the ring buffer until the ledger is on disk.
         in_group = record["incident"]["id"] if victim.flags & wire.VICTIM_GROUP else None
-        self._audit.note(killed_ns, record["victim"], in_group, victim.header.incident_ns)
+        self._audit.note_kill(killed_ns, record["victim"], in_group, victim.header.incident_ns)
         self._write(record, tokens)
 
     def _take_exit(self, event: wire.ExitEvent, tokens: Tokens, now_ns: int, is_previous: bool) -> None:
         record = self._records.oom_exit(event)
         if is_previous:
-            self._handover.gone(record)
-        for complete, its_tokens in self._exits.exited(record, now_ns, tokens):
+            self._previous_kills.add_exit(record)
+        for complete, its_tokens in self._exits.add_exit(record, now_ns, tokens):
             self._write(complete, its_tokens)
 
     def _take_sigkill(
@@ -236,7 +236,7 @@ class Pipeline:
                     self._excluded.add(record["id"])
                     return False
             case "oom_exit":
-                return self._handover.rename(record) and record["id"] not in self._excluded
+                return self._previous_kills.adopt_exit(record) and record["id"] not in self._excluded
             case "sigkill":
                 self._enrichment.complete_sigkill(record)
                 return self._filter.matches(record)
@@ -256,6 +256,6 @@ class Pipeline:
 
     def _count_loss(self, stage: str, error: Exception) -> None:
         """Count what cannot be understood; the first one is reported on stderr as well."""
-        if not self._stream.losses(stage):
+        if not self._stream.lost_at(stage):
             warn(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
         self._stream.add_loss(stage)

@@ -20,10 +20,10 @@ HOLD_NS = 1_000_000_000
 """The OOM killer marks its victim right after the signal; so long is waited for the mark where the kernel kills."""
 SAME_NS = 10_000_000_000
 """A mark and a SIGKILL that are no further apart are of the same process, even on a host that hardly moves."""
-KNOWN_MAX = 4096
+REMEMBERED_MAX = 4096
 
 
-Built = tuple[Sigkill, tuple[Token, ...]]
+BuiltSigkill = tuple[Sigkill, tuple[Token, ...]]
 """A record, and what keeps its event in its ring buffer."""
 
 
@@ -33,7 +33,7 @@ class _Held(NamedTuple):
     tokens: tuple[Token, ...]
 
 
-class Sigkills:
+class SigkillBuilder:
     """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills, ``scope`` whose are told."""
 
     def __init__(self, source: Source, boot: str, scope: SigkillOption) -> None:
@@ -49,7 +49,7 @@ class Sigkills:
         self._previous: OrderedDict[int, int] = OrderedDict()
         """The same of those whose SIGKILL a previous capture saw."""
 
-    def note(self, event: wire.Event) -> None:
+    def note_oom_event(self, event: wire.Event) -> None:
         """An event of the OOM killer: whom it kills has no sigkill record."""
         match event:
             case wire.VictimEvent():
@@ -64,8 +64,8 @@ class Sigkills:
 
     def feed(
         self, event: wire.SigkillEvent, now_ns: int, tokens: tuple[Token, ...] = (), *, is_previous: bool = False
-    ) -> list[Built]:
-        """The record, if there is to be one and it need not wait; one that waits comes out of ``due``.
+    ) -> list[BuiltSigkill]:
+        """The record, if there is to be one and it need not wait; one that waits comes out of ``take_due``.
 
         ``is_previous``: a previous capture has seen it.  What this capture has seen as well has one record.
         """
@@ -83,12 +83,12 @@ class Sigkills:
         return [(self._record(event), tokens)]
 
     def deadline_ns(self) -> int | None:
-        """When ``due`` has to be called; None: no record waits."""
+        """When ``take_due`` has to be called; None: no record waits."""
         return self._held[0].deadline_ns if self._held else None
 
-    def due(self, now_ns: int) -> list[Built]:
+    def take_due(self, now_ns: int) -> list[BuiltSigkill]:
         """The records that have waited long enough, without those of the OOM killer's victims."""
-        built: list[Built] = []
+        built: list[BuiltSigkill] = []
         while self._held and self._held[0].deadline_ns <= now_ns:
             held = self._held.popleft()
             if _is_known(self._oom_killed, held.event):
@@ -97,9 +97,9 @@ class Sigkills:
                 built.append((self._record(held.event), held.tokens))
         return built
 
-    def end(self) -> list[Built]:
+    def take_all(self) -> list[BuiltSigkill]:
         """All records that wait: no mark comes any more."""
-        return self.due(self._held[-1].deadline_ns) if self._held else []
+        return self.take_due(self._held[-1].deadline_ns) if self._held else []
 
     def _is_in_scope(self, event: wire.SigkillEvent) -> bool:
         if self._scope != "containers":
@@ -163,7 +163,7 @@ def _path(names: bytes, is_known: int) -> str | None:
 def _remember(known: OrderedDict[int, int], pid: int, time_ns: int) -> None:
     known[pid] = time_ns
     known.move_to_end(pid)
-    if len(known) > KNOWN_MAX:
+    if len(known) > REMEMBERED_MAX:
         known.popitem(last=False)
 
 

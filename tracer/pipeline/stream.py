@@ -68,7 +68,7 @@ class Stream:
         """What was lost so far."""
         return self._lost.total()
 
-    def base(self) -> Base:
+    def base_fields(self) -> Base:
         """What every record has; the number is given when it is written."""
         return {"schema": SCHEMA, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
@@ -103,10 +103,10 @@ class Stream:
             token.release_after(self._lines)
         return True
 
-    def stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
+    def write_stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
         """Write the last record: the kernel's count beside ours, and what went wrong."""
-        self._report_losses(all_of_them=True)
-        stop: Stop = {**self.base(), "type": "stop", "oom_kills": oom_kills, "records": records,
+        self._write_losses(all_of_them=True)
+        stop: Stop = {**self.base_fields(), "type": "stop", "oom_kills": oom_kills, "records": records,
                       "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
         self.write(stop)
 
@@ -120,7 +120,7 @@ class Stream:
         lossless_until_ns: int | None = None,
         once_acknowledged: Callable[[], None] | None = None,
     ) -> None:
-        """Count events or records that were lost there; the next ``settle`` writes a `lost` record.
+        """Count events or records that were lost there; the next ``report_losses`` writes a `lost` record.
 
         ``record_id``: the record's, if it reports nothing else; ``may_be_reported``: an earlier run may have written
         that.  ``lossless_until_ns``: they were lost after that (CLOCK_REALTIME), if it is known.
@@ -134,7 +134,7 @@ class Stream:
         if lossless_until_ns is not None:
             self._lossless_until_ns = min(self._lossless_until_ns, lossless_until_ns)
 
-    def losses(self, stage: str) -> int:
+    def lost_at(self, stage: str) -> int:
         """How many were lost there so far."""
         return self._lost[stage]
 
@@ -146,42 +146,42 @@ class Stream:
         """Whether something is to be done once the outputs acknowledge what they were given."""
         return bool(self._actions)
 
-    def settle(self) -> None:
+    def report_losses(self) -> None:
         """Report what was lost since the last call; see what the outputs have acknowledged.
 
         Raises TracerError if no output is left.
         """
-        self._report_losses()
-        self.collect()
+        self._write_losses()
+        self.poll_outputs()
 
-    def collect(self) -> None:
+    def poll_outputs(self) -> None:
         """See what the outputs have acknowledged, and do what waited for it.
 
         Raises TracerError if no output is left.
         """
-        self._part_with([output for output in self._outputs if output.dead])
+        self._remove_outputs([output for output in self._outputs if output.dead])
         if not self._outputs:
             raise TracerError("no output is left", "start it again with one that stays")
-        self.acknowledged = min(map(self._done, self._outputs))
+        self.acknowledged = min(map(self._acknowledged_by, self._outputs))
         while self._actions and self._actions[0][0] <= self.acknowledged:
             self._actions.popleft()[1]()
 
-    def _done(self, output: Output) -> int:
+    def _acknowledged_by(self, output: Output) -> int:
         """How many lines it is done with; with those that it has dropped once it has taken the record of that loss."""
-        settled = output.acknowledged
+        acknowledged = output.acknowledged
         if output.dropped > self._accounts[output]["output"]:  # which is yet to be written
             self._hold(output, self._lines + 1)
-        before, until = self._holds.get(output, (settled, 0))
-        if settled < until:
+        before, until = self._holds.get(output, (acknowledged, 0))
+        if acknowledged < until:
             return before
         self._holds.pop(output, None)
-        return settled
+        return acknowledged
 
     def _hold(self, output: Output, until: int) -> None:
         before, _ = self._holds.get(output, (self.acknowledged, 0))
         self._holds[output] = before, until
 
-    def _report_losses(self, *, all_of_them: bool = False) -> None:
+    def _write_losses(self, *, all_of_them: bool = False) -> None:
         now_s, now_ns = time.monotonic(), time.time_ns()
         is_time = all_of_them or now_s - self._full_reported_s >= FULL_REPORT_S
         held_back = False
@@ -195,7 +195,7 @@ class Stream:
         for stage in [stage for stage, count in self._lost.items() if count > self._reported[stage]]:
             count, self._reported[stage] = self._lost[stage] - self._reported[stage], self._lost[stage]
             pending = self._pending.pop(stage, _Pending(None, False, ()))
-            lost: Lost = {**self.base(), "type": "lost", "id": pending.record_id, "stage": stage, "count": count,
+            lost: Lost = {**self.base_fields(), "type": "lost", "id": pending.record_id, "stage": stage, "count": count,
                           "since": format_rfc3339(self._lossless_until_ns)}  # fmt: skip
             self.write(lost, may_be_written=pending.may_be_reported)
             for action in pending.once_acknowledged:
@@ -216,25 +216,25 @@ class Stream:
             self._lost[f"{kind}:{output.uri}"] += count - account[kind]
             account[kind] = count
 
-    def _part_with(self, outputs: Iterable[Output]) -> None:
+    def _remove_outputs(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             self._count(output, dropped=True)
             del self._accounts[output]
             self._holds.pop(output, None)
             self._outputs.remove(output)
 
-    def flush(self) -> None:
+    def wait_for_outputs(self) -> None:
         """Wait until the outputs have taken what they were given, for CLOSE_S at most."""
         until_s = time.monotonic() + CLOSE_S
         while min(output.acknowledged for output in self._outputs) < self._lines and time.monotonic() < until_s:
             time.sleep(0.005)
 
-    def exchange(self, outputs: Sequence[Output]) -> None:
+    def replace_outputs(self, outputs: Sequence[Output]) -> None:
         """Go on with these; what those that are gone had not delivered they have kept or told."""
         for output in outputs:
             if output not in self._outputs:
                 output.start_at(self._lines)
-        self._part_with([output for output in self._outputs if output not in outputs])
+        self._remove_outputs([output for output in self._outputs if output not in outputs])
         self._outputs = list(outputs)
 
     def configure(self, host: Host, max_bytes: int) -> None:

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from tracer.base.errors import TracerError
-from tracer.encoding.decoder import Records, UnfitError, read_json
+from tracer.encoding.decoder import InvalidRecordError, RecordReader, read_json
 from tracer.logs import kmsg
 from tracer.logs.log_file import LogFile
 from tracer.logs.remarks import Remark
@@ -44,7 +44,7 @@ class ReportInputs:
     def __init__(self, collection: Collection, is_wanted: Callable[[OomKill], bool] = lambda _kill: True) -> None:
         self._collection = collection
         self._is_wanted = is_wanted
-        self._records = Records()
+        self._records = RecordReader()
         self._kills = LogReader(self._hear)
         self.read_so_far: list[InputFile] = []
 
@@ -123,12 +123,12 @@ class ReportInputs:
     def _takes(self, line: bytes) -> bool:
         try:
             self._add(read_json(line))
-        except UnfitError:
+        except InvalidRecordError:
             return False
         return True
 
     def _hear(self, record: object, lines: tuple[str, ...]) -> None:
-        with suppress(UnfitError):
+        with suppress(InvalidRecordError):
             self._add(record, lines)
 
     def _add(self, record: object, lines: tuple[str, ...] = ()) -> None:
@@ -167,7 +167,7 @@ def _is_meant(line: bytes) -> bool:
         return False
     try:
         value = read_json(line)
-    except UnfitError:
+    except InvalidRecordError:
         return False
     return "schema" in value and "type" in value
 

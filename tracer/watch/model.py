@@ -3,7 +3,7 @@
 
 from collections import deque
 
-from tracer.encoding.decoder import Records, UnfitError
+from tracer.encoding.decoder import InvalidRecordError, RecordReader
 from tracer.records.model import OomKill
 from tracer.report.incidents import ReportedIncident, ReportedKill, unix_seconds
 from tracer.report.victim_names import search_terms
@@ -34,7 +34,7 @@ class IncidentList:
     """Takes lines; ``shown`` are the incidents that the filter leaves, the newest first."""
 
     def __init__(self) -> None:
-        self._records = Records()
+        self._records = RecordReader()
         self._all: deque[ListedIncident] = deque()
         self._incidents: dict[tuple[str | None, str], ListedIncident] = {}
         self._kills: dict[tuple[str | None, str], ReportedKill] = {}
@@ -50,7 +50,7 @@ class IncidentList:
         """Take a line; what is no record is counted."""
         try:
             record = self._records.read(line)
-        except UnfitError:
+        except InvalidRecordError:
             self.bad += 1
             return
         if record is None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tracer.base.clock import boottime_to_rfc3339, suspended_ns
 from tracer.base.errors import TracerError
-from tracer.encoding.decoder import Records, UnfitError
+from tracer.encoding.decoder import InvalidRecordError, RecordReader
 from tracer.identity import enrich
 from tracer.logs import kmsg
 from tracer.logs.kills import KillSearch
@@ -142,12 +142,12 @@ def _read_records(
     found: dict[tuple[str | None, str], FoundKill] = {}
     since: str | None = None
     missing, bad = 0, 0
-    records = Records()
+    records = RecordReader()
     try:
         for line in _lines(blocks):
             try:
                 record = records.read(line)
-            except UnfitError:
+            except InvalidRecordError:
                 bad += 1
                 continue
             if record is None:

@@ -12,10 +12,10 @@ from tests.harness.records import complete
 from tracer.accounting.audit import QUIET_NS, Audit
 from tracer.accounting.ledger import Ledger
 from tracer.base.clock import boottime_ns, boottime_to_rfc3339
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 from tracer.records.model import Victim
 
-VICTIM = complete(Kill(events.victim(), None, None, (), (), ()))["victim"]
+VICTIM = complete(JoinedKill(events.victim(), None, None, (), (), ()))["victim"]
 BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 
 
@@ -37,18 +37,18 @@ class Case:
 
     def __init__(self) -> None:
         self.kernel, self.ledger = Kernel(), Ledger(None, BOOT)
-        self.ledger.settle(40, 1)
+        self.ledger.mark_explained(40, 1)
         self.audit = Audit(self.ledger, self.kernel.count)
         self.now_ns = 0
 
     def missing(self) -> bool:
         """Whether kills are missing, asked until there is nothing more to wait for."""
-        self.audit.touched(self.now_ns)
+        self.audit.rearm(self.now_ns)
         for _ in range(3):
             self.now_ns += QUIET_NS
             if self.audit.kills_are_missing(self.now_ns):
                 return True
-            if self.audit.next_ns() is None:
+            if self.audit.deadline_ns() is None:
                 return False
         raise AssertionError("it never comes to an end")
 
@@ -92,11 +92,11 @@ def test_killed_again() -> None:
     """A victim that is killed once more counts once more; its thread is known at both times. Read again, it is one."""
     case = Case()
     case.kernel.oom_kills = 42
-    case.audit.note(5, victim(17), None)
+    case.audit.note_kill(5, victim(17), None)
     for _ in range(2):
-        case.audit.note_again(9, 17)
+        case.audit.note_repeated_kill(9, 17)
         case.audit = Audit(case.ledger, case.kernel.count)
-    assert case.audit.known() == {17: [5, 9]}
+    assert case.audit.kill_times() == {17: [5, 9]}
     assert not case.missing()
     case.kernel.oom_kills = 43
     assert case.missing()
@@ -108,7 +108,7 @@ def test_missing() -> None:
     case.kernel.oom_kills = 43
     case.ledger.note(5, 17, counts_twice=False)
     assert case.missing()
-    gap = case.audit.settle()
+    gap = case.audit.close_gap()
     assert gap is not None
     assert (gap["oom_kills"], gap["records"], gap["missing"]) == (3, 1, 2)
     assert gap["since"] is not None
@@ -122,14 +122,14 @@ def test_missing_from_now_on(tree: CgroupTree) -> None:
     """Once all was explained only cgroups are named that count more since then than there are records."""
     case = Case()
     case.audit.start(0)
-    wait_until("the cgroups are read", lambda: case.audit._cgroups._found is not None)
+    wait_until("the cgroups are read", lambda: case.audit._cgroups._snapshot is not None)
     assert not case.missing()
     case.kernel.oom_kills = 43
     tree.count("/a", 1)
     tree.count("/b", 5)
-    case.audit.note(NOW_NS, victim(17, "/a"), None)
+    case.audit.note_kill(NOW_NS, victim(17, "/a"), None)
     assert case.missing()
-    gap = case.audit.settle()
+    gap = case.audit.close_gap()
     assert gap is not None
     assert (gap["oom_kills"], gap["records"], gap["missing"]) == (3, 1, 2)
     assert gap["cgroups"] == [{"cgroup": "/b", "oom_kills": 2, "records": 0}]
@@ -144,15 +144,15 @@ def test_hidden_by_a_group_kill(tree: CgroupTree, points: int | None, missing: b
     """
     case = Case()
     case.audit.start(0)
-    wait_until("the cgroups are read", lambda: case.audit._cgroups._found is not None)
+    wait_until("the cgroups are read", lambda: case.audit._cgroups._snapshot is not None)
     assert not case.missing()
     case.kernel.oom_kills = 43
     tree.count("/a", 2)
     tree.count("/b", 4)
-    case.audit.note(NOW_NS, victim(17, "/a", points), "group")
-    case.audit.note(NOW_NS, victim(18, "/a"), "group")
+    case.audit.note_kill(NOW_NS, victim(17, "/a", points), "group")
+    case.audit.note_kill(NOW_NS, victim(18, "/a"), "group")
     assert case.missing() == missing
-    gap = case.audit.settle()
+    gap = case.audit.close_gap()
     told = (gap["missing"], gap["cgroups"]) if gap else None
     assert told == ((1, [{"cgroup": "/b", "oom_kills": 1, "records": 0}]) if missing else None)
 
@@ -163,7 +163,7 @@ def test_found_in_time() -> None:
     case.kernel.oom_kills = 41
     assert case.missing()
     case.ledger.note(5, 17, counts_twice=False)
-    assert case.audit.settle() is None
+    assert case.audit.close_gap() is None
     assert not case.missing()
 
 
@@ -171,19 +171,19 @@ def test_under_way() -> None:
     """The kernel counts a kill before it can be seen: the first difference tells nothing."""
     case = Case()
     case.kernel.oom_kills = 41
-    case.audit.touched(0)
+    case.audit.rearm(0)
     assert not case.audit.kills_are_missing(QUIET_NS - 1)
     assert not case.audit.kills_are_missing(QUIET_NS)
     case.ledger.note(5, 17, counts_twice=False)
     assert not case.audit.kills_are_missing(2 * QUIET_NS)
-    assert case.audit.next_ns() is None
+    assert case.audit.deadline_ns() is None
 
 
 def test_more_under_way() -> None:
     """Another difference than before is a new one."""
     case = Case()
     case.kernel.oom_kills = 41
-    case.audit.touched(0)
+    case.audit.rearm(0)
     assert not case.audit.kills_are_missing(QUIET_NS)
     case.kernel.oom_kills = 42
     assert not case.audit.kills_are_missing(2 * QUIET_NS)
@@ -195,9 +195,9 @@ def test_noted_by_an_earlier_run() -> None:
     case = Case()
     case.ledger.note(5, 17, counts_twice=False)
     again = Audit(case.ledger, case.kernel.count)
-    again.note(5, victim(17), None)
+    again.note_kill(5, victim(17), None)
     assert case.ledger.explained == 41
-    again.note(6, victim(18), None)
+    again.note_kill(6, victim(18), None)
     assert case.ledger.explained == 42
 
 
@@ -205,7 +205,7 @@ def test_group_kills_are_noted() -> None:
     """One kill of each group kill may be counted twice."""
     case = Case()
     for number, group in enumerate(("a", "a", "b", None, "c")):
-        case.audit.note(NOW_NS, victim(number), group)
+        case.audit.note_kill(NOW_NS, victim(number), group)
     assert (case.ledger.explained, case.ledger.groups) == (45, 3)
 
 
@@ -213,8 +213,8 @@ def test_known() -> None:
     """Kills with a record, by thread."""
     case = Case()
     for killed_ns, tid in ((5, 17), (6, 18), (7, 17)):
-        case.audit.note(killed_ns, victim(tid), None)
-    assert case.audit.known() == {17: [5, 7], 18: [6]}
+        case.audit.note_kill(killed_ns, victim(tid), None)
+    assert case.audit.kill_times() == {17: [5, 7], 18: [6]}
 
 
 def test_no_count() -> None:
@@ -222,7 +222,7 @@ def test_no_count() -> None:
     case = Case()
     case.kernel.oom_kills = None
     assert not case.missing()
-    assert case.audit.settle() is None
+    assert case.audit.close_gap() is None
 
 
 def test_more_while_it_is_explained() -> None:
@@ -234,7 +234,7 @@ def test_more_while_it_is_explained() -> None:
     assert case.audit.certainly_missing() == 1
     case.kernel.oom_kills = 43
     assert case.audit.certainly_missing() == 0
-    gap = case.audit.settle()
+    gap = case.audit.close_gap()
     assert gap is not None
     assert (gap["oom_kills"], gap["missing"]) == (2, 1)
     case.ledger.note(6, 18, counts_twice=False)
@@ -266,12 +266,12 @@ class Steady:
         for number in range(kills):
             began_ns = boottime_ns()
             case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
-            case.audit.note(boottime_ns(), victim(number), None, began_ns)
-            case.audit.touched(case.now_ns)
+            case.audit.note_kill(boottime_ns(), victim(number), None, began_ns)
+            case.audit.rearm(case.now_ns)
             case.now_ns += QUIET_NS * 3 // 10
-            assert case.audit.next_ns() is not None
+            assert case.audit.deadline_ns() is not None
             if case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing():
-                gap = case.audit.settle()
+                gap = case.audit.close_gap()
                 assert gap is not None
                 missing += gap["missing"]
                 assert gap["oom_kills"] == gap["records"] + gap["missing"]
@@ -309,8 +309,8 @@ def test_under_way_without_a_pause() -> None:
         began_ns = boottime_ns()
         if case.audit.kills_are_missing(case.now_ns):  # reads the count between the kernel's and the daemon's
             missing += case.audit.certainly_missing()
-        case.audit.note(boottime_ns(), victim(number), None, began_ns)
-        case.audit.touched(case.now_ns)
+        case.audit.note_kill(boottime_ns(), victim(number), None, began_ns)
+        case.audit.rearm(case.now_ns)
     assert missing == 0
     assert not case.missing()
 
@@ -320,8 +320,8 @@ def test_group_kills_without_a_pause() -> None:
     case = Case()
     for number in range(300):
         case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
-        case.audit.note(boottime_ns(), victim(number), f"group {number}")
-        case.audit.touched(case.now_ns)
+        case.audit.note_kill(boottime_ns(), victim(number), f"group {number}")
+        case.audit.rearm(case.now_ns)
         case.now_ns += QUIET_NS * 3 // 10
         assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())
         case.kernel.oom_kills += 1
@@ -338,8 +338,8 @@ def test_counted_late_without_a_pause(every: int) -> None:
     for number in range(600):
         is_group = bool(every and number % every == 0)
         began_ns = boottime_ns()
-        case.audit.note(boottime_ns(), victim(number), f"group {number}" if is_group else None, began_ns)
-        case.audit.touched(case.now_ns)
+        case.audit.note_kill(boottime_ns(), victim(number), f"group {number}" if is_group else None, began_ns)
+        case.audit.rearm(case.now_ns)
         case.now_ns += QUIET_NS * 3 // 10
         if number % 3:  # else it is counted in time
             assert not (case.audit.kills_are_missing(case.now_ns) and case.audit.certainly_missing())

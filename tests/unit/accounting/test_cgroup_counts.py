@@ -9,7 +9,7 @@ import pytest
 from tests.harness.cgroup_tree import CgroupTree
 from tests.harness.environment import wait_until
 from tracer.accounting import cgroup_counts
-from tracer.accounting.cgroup_counts import CgroupAccount
+from tracer.accounting.cgroup_counts import CgroupCounts
 from tracer.base.clock import boottime_ns
 from tracer.linux import cgroupfs
 
@@ -23,26 +23,26 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CgroupTree:
     return tree
 
 
-def learned() -> CgroupAccount:
+def learned() -> CgroupCounts:
     """An account that begins now."""
-    account = CgroupAccount()
-    account.learn()
-    wait_until("the cgroups are read", lambda: account._found is not None)
-    account.settle()
+    account = CgroupCounts()
+    account.snapshot()
+    wait_until("the cgroups are read", lambda: account._snapshot is not None)
+    account.mark_explained()
     return account
 
 
-def note(account: CgroupAccount, path: str | None, *, group: bool = False) -> None:
-    account.note(boottime_ns(), path, group_begins=group)
+def note(account: CgroupCounts, path: str | None, *, group: bool = False) -> None:
+    account.note_kill(boottime_ns(), path, group_begins=group)
 
 
-def differing(account: CgroupAccount) -> list[tuple[str, int, int | None]]:
+def differing(account: CgroupCounts) -> list[tuple[str, int, int | None]]:
     return [(each["cgroup"], each["oom_kills"], each["records"]) for each in account.unexplained()]
 
 
 def test_since_boot(tree: CgroupTree) -> None:
     """All that they count should have a record; the largest difference is told first."""
-    account = CgroupAccount()
+    account = CgroupCounts()
     note(account, "/a")
     for _ in range(5):
         note(account, "/a/b")
@@ -67,9 +67,9 @@ def test_from_now_on(tree: CgroupTree) -> None:
 
 def test_not_yet_known(tree: CgroupTree) -> None:
     """What was missing before the account begins cannot be told by cgroup: all that count kills are named."""
-    account = CgroupAccount()
-    account.learn()
-    wait_until("the cgroups are read", lambda: account._found is not None)
+    account = CgroupCounts()
+    account.snapshot()
+    wait_until("the cgroups are read", lambda: account._snapshot is not None)
     note(account, "/a")
     assert account.counted_once() == 0
     assert differing(account) == [("/a/b", 5, None), ("/a", 3, None)]
@@ -82,7 +82,7 @@ def test_noted_while_they_are_read(tree: CgroupTree) -> None:
     """A kill from before the account, read after: the cgroup had counted it."""
     killed_ns = boottime_ns()
     account = learned()
-    account.note(killed_ns, "/a", group_begins=True)
+    account.note_kill(killed_ns, "/a", group_begins=True)
     assert account.counted_once() == 0
     tree.count("/a", 4)
     assert differing(account) == [("/a", 1, 0)]
@@ -95,7 +95,7 @@ def test_settled(tree: CgroupTree) -> None:
     note(account, "/c", group=True)
     note(account, "/c")
     assert account.counted_once() == 0
-    account.settle()
+    account.mark_explained()
     assert account.counted_once() == 0
     assert differing(account) == []
 
@@ -135,7 +135,7 @@ def test_made_anew(tree: CgroupTree, order: str) -> None:
             tree.count("/a", 4 + group)
         note(account, "/a", group=group)
     assert account.counted_once() == 0
-    account.settle()
+    account.mark_explained()
     tree.remake("/a", 2)
     note(account, "/a")
     assert differing(account) == [("/a", 2, 1)]
@@ -151,15 +151,15 @@ def test_others_memory(tree: CgroupTree) -> None:
 
 def test_forgotten(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cgroups come and go without end, and what is kept of them does not grow."""
-    monkeypatch.setattr(cgroup_counts, "FORGET_AT_LEAST", 4)
+    monkeypatch.setattr(cgroup_counts, "PRUNE_AT_LEAST", 4)
     account = learned()
     for number in range(100):
         tree.count(f"/{number}", 1)
         note(account, f"/{number}")
-        account.settle()
+        account.mark_explained()
         tree.remove(f"/{number}")
-    assert account._began is not None
-    assert len(account._began) <= 5
+    assert account._baseline is not None
+    assert len(account._baseline) <= 5
     tree.count("/a", 4)
     assert differing(account) == [("/a", 1, 0)]
 
@@ -183,7 +183,7 @@ def test_part_of_the_hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a hierarchy nothing is known by cgroup."""
     monkeypatch.setattr(cgroupfs, "MOUNTINFO", str(tmp_path / "none"))
-    account = CgroupAccount()
+    account = CgroupCounts()
     note(account, "/a", group=True)
     assert account.counted_once() == 0
     assert differing(account) == []
@@ -198,7 +198,7 @@ def test_settled_in_part(tree: CgroupTree) -> None:
     until_ns = boottime_ns()
     note(account, "/c", group=True)
     assert (account.counted_once(until_ns), account.counted_once()) == (1, 2)
-    account.settle(until_ns)
+    account.mark_explained(until_ns)
     assert account.counted_once() == 0
     tree.count("/a", 6)
     note(account, "/a")
@@ -208,7 +208,7 @@ def test_settled_in_part(tree: CgroupTree) -> None:
 def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has kills in ever more cgroups with long paths makes unknown what is known by cgroup, and no memory full."""
     monkeypatch.setattr(cgroup_counts, "BYTES_MAX", 50_000)
-    monkeypatch.setattr(cgroup_counts, "LEARN_AGAIN_S", 0.0)
+    monkeypatch.setattr(cgroup_counts, "SNAPSHOT_RETRY_S", 0.0)
     account = learned()
     for number in range(1000):
         note(account, f"/{number}/{'x' * 3000}")
@@ -216,7 +216,7 @@ def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(map(len, account._noted)) <= 50_000
     assert account.counted_once() == 0
     assert [records for _, _, records in differing(account)] == [None, None]
-    account.settle()
+    account.mark_explained()
     tree.count("/a", 4)
     assert differing(account) == [("/a", 1, 0)], "it is known again"
 
@@ -224,18 +224,18 @@ def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_many_from_the_start(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where more cgroups count kills than can be kept, nothing is known until there are fewer."""
     monkeypatch.setattr(cgroup_counts, "BYTES_MAX", 10_000)
-    monkeypatch.setattr(cgroup_counts, "LEARN_AGAIN_S", 0.0)
+    monkeypatch.setattr(cgroup_counts, "SNAPSHOT_RETRY_S", 0.0)
     for number in range(100):
         tree.count(f"/{number}", 1)
-    account = CgroupAccount()
-    account.learn()
+    account = CgroupCounts()
+    account.snapshot()
     time.sleep(0.3)
-    account.settle()
-    assert account._began is None
+    account.mark_explained()
+    assert account._baseline is None
     for number in range(100):
         tree.remove(f"/{number}")
-    account.settle()
-    wait_until("the cgroups are read", lambda: account._found is not None)
-    account.settle()
+    account.mark_explained()
+    wait_until("the cgroups are read", lambda: account._snapshot is not None)
+    account.mark_explained()
     tree.count("/a", 4)
     assert differing(account) == [("/a", 1, 0)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.accounting.ledger import ENTRIES_MAX, Entry, Ledger
+from tracer.accounting.ledger import ENTRIES_MAX, Ledger, LedgerEntry
 
 BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 OTHER_BOOT = "7a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
@@ -19,13 +19,13 @@ OTHER_BOOT = "7a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 def test_kills_are_remembered(tmp_path: Path) -> None:
     """A new run, without the old one having ended in order, goes on where that was."""
     old = Ledger(f"{tmp_path}/ledger", BOOT)
-    old.settle(40, 1_000)
+    old.mark_explained(40, 1_000)
     old.note(5_000, 17, counts_twice=True)
     old.note(6_000, 18, counts_twice=False)
     old.save()
     for ledger in (old, Ledger(f"{tmp_path}/ledger", BOOT)):
         assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (42, 1, 2, 1_000)
-        assert [Entry(5_000, 17), Entry(6_000, 18)] == list(ledger.entries())
+        assert [LedgerEntry(5_000, 17), LedgerEntry(6_000, 18)] == list(ledger.entries())
 
 
 def test_all_is_explained(tmp_path: Path) -> None:
@@ -33,9 +33,9 @@ def test_all_is_explained(tmp_path: Path) -> None:
     ledger = Ledger(f"{tmp_path}/ledger", BOOT)
     assert (ledger.explained, ledger.since_ns) == (0, None)
     ledger.note(5_000, 17, counts_twice=True)
-    ledger.settle(2, 9_000)
+    ledger.mark_explained(2, 9_000)
     assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (2, 0, 0, 9_000)
-    assert [Entry(5_000, 17)] == list(ledger.entries())
+    assert [LedgerEntry(5_000, 17)] == list(ledger.entries())
 
 
 def saved(path: str, boot: str) -> None:
@@ -62,7 +62,7 @@ def test_many(tmp_path: Path) -> None:
         for number in range(ENTRIES_MAX + 10):
             ledger.note(number, number, counts_twice=False)
         assert ledger.explained == ENTRIES_MAX + 10
-        assert [Entry(number, number) for number in range(10, ENTRIES_MAX + 10)] == list(ledger.entries())
+        assert [LedgerEntry(number, number) for number in range(10, ENTRIES_MAX + 10)] == list(ledger.entries())
         ledger.save()
     assert (tmp_path / "ledger").stat().st_size < 300_000
     again = Ledger(f"{tmp_path}/ledger", BOOT)
@@ -80,17 +80,17 @@ def test_first_version(tmp_path: Path) -> None:
     for number in range(kills):
         struct.pack_into("=QI4x", raw, 256 + number % 4096 * 16, 10 * number, number)
     path.write_bytes(bytes(raw))
-    expected = [Entry(10 * number, number) for number in range(kills - 4096, kills)]
+    expected = [LedgerEntry(10 * number, number) for number in range(kills - 4096, kills)]
     for _ in range(2):
         ledger = Ledger(str(path), BOOT)
         assert not ledger.is_damaged
         assert (ledger.explained, ledger.groups, ledger.kills, ledger.since_ns) == (40 + kills - 3, 1, kills - 3, 1_000)
         assert expected == list(ledger.entries())[-len(expected) :]
-        assert set(list(ledger.entries())[: -len(expected)]) == {Entry(0, 0)}
+        assert set(list(ledger.entries())[: -len(expected)]) == {LedgerEntry(0, 0)}
         ledger.save()
     ledger.note(99, 99, counts_twice=False)
     ledger.save()
-    assert [*expected, Entry(99, 99)] == list(Ledger(str(path), BOOT).entries())[-len(expected) - 1 :]
+    assert [*expected, LedgerEntry(99, 99)] == list(Ledger(str(path), BOOT).entries())[-len(expected) - 1 :]
 
 
 def test_unwritable(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_unwritable(tmp_path: Path) -> None:
     assert isinstance(ledger.error, IsADirectoryError)
     ledger.note(5_000, 17, counts_twice=False)
     assert ledger.explained == 1
-    assert [Entry(5_000, 17)] == list(ledger.entries())
+    assert [LedgerEntry(5_000, 17)] == list(ledger.entries())
 
 
 def test_disk_full(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_held(tmp_path: Path) -> None:
     ledger.note(5_000, 17, counts_twice=False)
     let_go = ledger.hold()
     ledger.note(6_000, 18, counts_twice=False)
-    ledger.settle(9, 7_000)
+    ledger.mark_explained(9, 7_000)
     also = ledger.hold()
     ledger.note(8_000, 19, counts_twice=True)
     for free, explained, is_saved in ((None, 1, False), (let_go, 9, False), (also, 10, True)):
@@ -191,5 +191,5 @@ def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
     ledger.note(6_000, 18, counts_twice=False)
     ledger.save()
     assert known + 1 == ledger.explained == Ledger(str(path), BOOT).explained
-    assert Entry(6_000, 18) in ledger.entries()
+    assert LedgerEntry(6_000, 18) in ledger.entries()
     assert os.path.getsize(path) < 300_000

@@ -55,14 +55,14 @@ def test_watchdog(hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     began_ns = time.monotonic_ns()
     notifier = Notifier()
-    due_ns = notifier.next_ns()
+    due_ns = notifier.deadline_ns()
     assert due_ns is not None
     assert 2.0 <= (due_ns - began_ns) / 1e9 < 3.0
-    notifier.alive(due_ns - 1)
+    notifier.keep_alive(due_ns - 1)
     assert hear() == []
-    notifier.alive(due_ns)
+    notifier.keep_alive(due_ns)
     assert hear() == ["WATCHDOG=1"]
-    assert notifier.next_ns() == due_ns + 2_000_000_000
+    assert notifier.deadline_ns() == due_ns + 2_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_not_watched(hear: Hear, environment: dict[str, str], monkeypatch: pytes
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     notifier = Notifier()
-    assert notifier.next_ns() is None
-    notifier.alive(time.monotonic_ns() + 10**12)
+    assert notifier.deadline_ns() is None
+    notifier.keep_alive(time.monotonic_ns() + 10**12)
     assert hear() == []
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.harness import ROOT
 from tracer.base.errors import EXIT_FAILED, TracerError
-from tracer.daemon.state_dir import open_state
+from tracer.daemon.state_dir import open_state_dir
 
 
 def test_made(tmp_path: Path) -> None:
     """A folder that is missing is made, for its owner."""
-    state = open_state(f"{tmp_path}/state")
+    state = open_state_dir(f"{tmp_path}/state")
     os.close(state.lock)
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) & 0o027 == 0
     assert state.ledger.startswith(f"{tmp_path}/state/")
@@ -34,14 +34,14 @@ def test_second(tmp_path: Path) -> None:
     holder.stdout.readline()
     try:
         with pytest.raises(TracerError) as caught:
-            open_state(folder)
+            open_state_dir(folder)
     finally:
         holder.kill()
         holder.communicate()
     assert f"another oomtrace runs (pid {holder.pid})" in caught.value.message
     assert "--no-keep" in caught.value.hint
     assert caught.value.exit_code == EXIT_FAILED
-    os.close(open_state(folder).lock)
+    os.close(open_state_dir(folder).lock)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770])
@@ -50,7 +50,7 @@ def test_others_may_write(tmp_path: Path, mode: int) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(mode)
     with pytest.raises(PermissionError):
-        open_state(f"{tmp_path}/state")
+        open_state_dir(f"{tmp_path}/state")
 
 
 def test_link(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "state").symlink_to("elsewhere")
     with pytest.raises(OSError, match=r"directory|symbolic"):
-        open_state(f"{tmp_path}/state")
+        open_state_dir(f"{tmp_path}/state")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -67,5 +67,5 @@ def test_lock_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state/lock").symlink_to("../target")
     with pytest.raises(OSError, match="symbolic"):
-        open_state(f"{tmp_path}/state")
+        open_state_dir(f"{tmp_path}/state")
     assert not (tmp_path / "target").exists()

@@ -16,7 +16,7 @@ from tests.harness.records import complete
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.delivery.metrics import OTHER, OUTPUT_STAGES, SERIES_MAX, STAGES, Metrics, parse_endpoint
 from tracer.delivery.outputs import OutputStatus
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 from tracer.records.model import Lost
 
 CONTAINER = 0
@@ -42,7 +42,7 @@ def shown(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 
 def kill(**container: Any) -> Any:
-    record: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    record: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     record["time"] = "2026-11-24T03:51:53.674414000Z"
     record["container"] = {"id": "5aaf", "name": None, "image": None, **container}
     return record

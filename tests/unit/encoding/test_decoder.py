@@ -11,11 +11,11 @@ import pytest
 from jsonschema.validators import validator_for
 
 from tests.report.samples import of_kernel_logs
-from tracer.encoding.decoder import Records, UnfitError
+from tracer.encoding.decoder import InvalidRecordError, RecordReader
 from tracer.records.json_schema import json_schema
 
 BASES = of_kernel_logs()
-RECORDS = Records()
+RECORDS = RecordReader()
 OTHER: tuple[Any, ...] = (None, True, 7, -1, 1 << 70, 1.5, "x", "memcg", [], {}, [None], {"a": "b"})
 
 
@@ -46,7 +46,7 @@ def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
 def is_taken(record: Any) -> bool:
     try:
         return RECORDS.conform(record) is not None
-    except UnfitError:
+    except InvalidRecordError:
         return False
 
 
@@ -120,5 +120,5 @@ def test_journal() -> None:
 )
 def test_no_record(line: bytes) -> None:
     """What is no record is refused without a word."""
-    with pytest.raises(UnfitError):
+    with pytest.raises(InvalidRecordError):
         RECORDS.read(line)

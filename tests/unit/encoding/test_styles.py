@@ -7,12 +7,12 @@ from tests.harness.events import incident, victim
 from tests.harness.records import complete
 from tracer.encoding import encoder
 from tracer.encoding.styles import STYLES
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 
 
 def test_flat() -> None:
     """One level; labels and lists as they are."""
-    record = complete(Kill(victim(), incident(), 1, (), (), ()))
+    record = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     found = orjson.loads(encoder.encode(record, style=STYLES["flat"]))
     assert found["victim.rss_bytes"] == record["victim"]["rss_bytes"]
     assert found["host.labels"] == {}

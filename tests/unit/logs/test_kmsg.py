@@ -11,7 +11,7 @@ from tests.harness.kernel_log_files import reports
 from tests.harness.kmsg_pipe import pipe
 from tests.harness.records import HOST
 from tests.harness.schema import validate
-from tracer.accounting.backfill import kills, tolerance_ns, unknown
+from tracer.accounting.backfill import find_kills, select_unrecorded, tolerance_ns
 from tracer.base.clock import boottime_ns
 from tracer.logs import this_boot
 from tracer.logs.kmsg import Kmsg
@@ -95,7 +95,7 @@ def test_backfill(feed: Feed) -> None:
         return tid == 12
 
     ahead_ns = boottime_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    ((record, _),) = kills(feed(*records), "6a4ce4a0", known, ahead_ns + 1500 * 10**9, ahead_ns + 3000 * 10**9)
+    ((record, _),) = find_kills(feed(*records), "6a4ce4a0", known, ahead_ns + 1500 * 10**9, ahead_ns + 3000 * 10**9)
     assert asked == [(12, 2000), (13, 3000)]
     assert (record["victim"]["tid"], record["victim"]["comm"]) == (13, "a\nb")
     assert record["id"] == f"6a4ce4a0-k{3000 * 10**6:x}-13"
@@ -107,9 +107,9 @@ def test_backfill(feed: Feed) -> None:
 def test_unknown(feed: Feed, missing: int, told: list[int]) -> None:
     """As many as are missing, the latest ones: none where none is missing any more."""
     records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
-    logged = list(kills(feed(*records), "6a4ce4a0", lambda tid, kill_ns: False))
+    logged = list(find_kills(feed(*records), "6a4ce4a0", lambda tid, kill_ns: False))
     known = {13: [logged[2][1]], 12: [0]}
-    assert [record["victim"]["tid"] for record, _ in unknown(logged, known, missing)] == told
+    assert [record["victim"]["tid"] for record, _ in select_unrecorded(logged, known, missing)] == told
 
 
 def test_tolerance() -> None:

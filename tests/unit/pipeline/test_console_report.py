@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.pipeline.console_report import Report, read_report
+from tracer.pipeline.console_report import ConsoleReport, parse_console_report
 from tracer.records.model import Scope
 
 INVOKED = b"hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n"
@@ -14,7 +14,7 @@ KILLED = (
     b"shmem-rss:0kB, UID:0 pgtables:100kB oom_score_adj:0\n"
 )
 OUT_OF_MEMORY = KILLED.replace(b"Memory cgroup o", b"O")
-UNKNOWN = Report(None, None, None, None, None, None)
+UNKNOWN = ConsoleReport(None, None, None, None, None, None)
 
 
 def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b"/") -> list[bytes]:
@@ -41,7 +41,7 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
             b"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/test,"
             b"task_memcg=/test,task=hog,pid=135,uid=0\n",
             KILLED,
-            Report("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/test"),
+            ConsoleReport("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/test"),
             id="memcg",
         ),
         pytest.param(
@@ -50,7 +50,7 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
             b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/test,"
             b"task=hog-global,pid=134,uid=0\n",
             OUT_OF_MEMORY,
-            Report("host", 0x100DCA, "GFP_HIGHUSER_MOVABLE|__GFP_ZERO", 0, "Out of memory", None),
+            ConsoleReport("host", 0x100DCA, "GFP_HIGHUSER_MOVABLE|__GFP_ZERO", 0, "Out of memory", None),
             id="host",
         ),
         pytest.param(
@@ -59,7 +59,7 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
             b"oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=(null),cpuset=cs,mems_allowed=1,global_oom,"
             b"task_memcg=/test,task=hog-cpuset,pid=170,uid=0\n",
             OUT_OF_MEMORY,
-            Report("cpuset", 0x140CCA, "GFP_HIGHUSER_MOVABLE|__GFP_COMP", 0, "Out of memory", None),
+            ConsoleReport("cpuset", 0x140CCA, "GFP_HIGHUSER_MOVABLE|__GFP_COMP", 0, "Out of memory", None),
             id="cpuset",
         ),
         pytest.param(
@@ -68,7 +68,9 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
             b"oom-kill:constraint=CONSTRAINT_MEMORY_POLICY,nodemask=1,cpuset=/,mems_allowed=0-1,global_oom,"
             b"task_memcg=/test,task=hog-node1,pid=142,uid=0\n",
             OUT_OF_MEMORY,
-            Report("mempolicy", 0x140DCA, "GFP_HIGHUSER_MOVABLE|__GFP_ZERO|__GFP_COMP", 0, "Out of memory", None),
+            ConsoleReport(
+                "mempolicy", 0x140DCA, "GFP_HIGHUSER_MOVABLE|__GFP_ZERO|__GFP_COMP", 0, "Out of memory", None
+            ),
             id="mempolicy",
         ),
         pytest.param(
@@ -76,20 +78,20 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
             b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/test,"
             b"task=hog-sysrq,pid=663,uid=0\n",
             OUT_OF_MEMORY,
-            Report("sysrq", 0xCC0, "GFP_KERNEL", -1, "Out of memory", None),
+            ConsoleReport("sysrq", 0xCC0, "GFP_KERNEL", -1, "Out of memory", None),
             id="sysrq",
         ),
     ],
 )
-def test_report(invoked: bytes, constraint: bytes, killed: bytes, expected: Report) -> None:
+def test_report(invoked: bytes, constraint: bytes, killed: bytes, expected: ConsoleReport) -> None:
     """A whole report says what ran out, what was asked for, and whose limit it was."""
-    assert expected == read_report([invoked, constraint, killed], b"/test")
+    assert expected == parse_console_report([invoked, constraint, killed], b"/test")
 
 
 def test_pieces() -> None:
     """The summary is printed piece by piece, and read as one."""
-    report = read_report([INVOKED, *summary(b"/pod", b"/pod/a/b"), KILLED], b"/pod/a/b")
-    assert Report("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/pod") == report
+    report = parse_console_report([INVOKED, *summary(b"/pod", b"/pod/a/b"), KILLED], b"/pod/a/b")
+    assert ConsoleReport("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/pod") == report
 
 
 @pytest.mark.parametrize(
@@ -111,12 +113,12 @@ def test_pieces() -> None:
 )
 def test_rate_limited(killed: bytes, scope: Scope | None, message: str) -> None:
     """Of a report that the kernel held back only the last line is there."""
-    assert UNKNOWN._replace(scope=scope, message=message) == read_report([killed], b"/test")
+    assert UNKNOWN._replace(scope=scope, message=message) == parse_console_report([killed], b"/test")
 
 
 def test_nothing() -> None:
     """Where nothing was printed nothing is known."""
-    assert read_report([], b"/test") == UNKNOWN
+    assert parse_console_report([], b"/test") == UNKNOWN
 
 
 @pytest.mark.parametrize("comm", [b"a b", b"()", b"[", b"x: y", b"\xff\x1b[2J", b"gfp_mask=0x1(A)", b"invoked oom-kil"])
@@ -127,9 +129,9 @@ def test_odd_comm(comm: bytes) -> None:
         *summary(b"/test", b"/test", comm),
         KILLED.replace(b"(hog)", b"(" + comm + b")"),
     ]
-    assert Report("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/test") == read_report(
-        pieces, b"/test"
-    )
+    assert ConsoleReport(
+        "memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/test"
+    ) == parse_console_report(pieces, b"/test")
 
 
 ODD = [
@@ -151,9 +153,9 @@ ODD = [
 def test_odd_cgroup(victim: bytes, whole: bool) -> None:
     """A cgroup whose name looks like a part of the report is the victim's own limit, and changes nothing else."""
     pieces = summary(victim, victim)
-    report = read_report([INVOKED, *([b"".join(pieces)] if whole else pieces), KILLED], victim)
+    report = parse_console_report([INVOKED, *([b"".join(pieces)] if whole else pieces), KILLED], victim)
     expected = victim.decode("utf-8", "backslashreplace")
-    assert Report("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", expected) == report
+    assert ConsoleReport("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", expected) == report
 
 
 NAMES = st.sampled_from(
@@ -166,13 +168,13 @@ def test_limit_among_any_names(names: list[bytes], depth: int, cpuset: bytes) ->
     """The limit is found whatever the names of the victim's cgroup, and of those above it, look like."""
     victim = b"".join(b"/" + name for name in names)
     limit = b"".join(b"/" + name for name in names[: 1 + depth % len(names)])
-    report = read_report([INVOKED, *summary(limit, victim, cpuset=cpuset), KILLED], victim)
+    report = parse_console_report([INVOKED, *summary(limit, victim, cpuset=cpuset), KILLED], victim)
     assert limit.decode("utf-8", "backslashreplace") == report.limit_cgroup
 
 
 def test_limit_of_another_cgroup() -> None:
     """A limit that is not above the victim is none of its own: its summary is not believed."""
-    assert read_report(summary(b"/other", b"/test"), b"/test").limit_cgroup is None
+    assert parse_console_report(summary(b"/other", b"/test"), b"/test").limit_cgroup is None
 
 
 @pytest.mark.parametrize(
@@ -184,11 +186,11 @@ def test_limit_of_another_cgroup() -> None:
 )
 def test_numbers_that_are_too_large(line: bytes) -> None:
     """A number that no kernel prints is none."""
-    report = read_report([line], b"/")
+    report = parse_console_report([line], b"/")
     assert (report.gfp_mask, report.order) == (None, None)
 
 
 def test_flags_that_are_no_text() -> None:
     """Bytes are shown, whatever they are."""
     line = b"hog invoked oom-killer: gfp_mask=0xcc0(GFP_\xff), order=0, oom_score_adj=0\n"
-    assert read_report([line], b"/").gfp_flags == "GFP_\\xff"
+    assert parse_console_report([line], b"/").gfp_flags == "GFP_\\xff"

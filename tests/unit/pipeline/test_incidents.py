@@ -7,7 +7,7 @@ import pytest
 
 from tests.harness import events
 from tracer.capture import wire
-from tracer.pipeline.incidents import QUIET_NS, Incidents, Joined, Kill
+from tracer.pipeline.incidents import QUIET_NS, Incidents, Joined, JoinedKill
 
 PLAIN = events.victim().flags
 GROUP = PLAIN | wire.VICTIM_GROUP
@@ -17,20 +17,20 @@ INVOKED = events.log(b"hog invoked oom-killer")
 KILLED = events.log(b"Memory cgroup out of memory: Killed process")
 
 
-def kills_in(joined: Iterable[Joined]) -> list[Kill]:
-    return [each for each, _ in joined if isinstance(each, Kill)]
+def kills_in(joined: Iterable[Joined]) -> list[JoinedKill]:
+    return [each for each, _ in joined if isinstance(each, JoinedKill)]
 
 
-def items(joined: Iterable[Joined]) -> list[Kill | wire.ExitEvent | wire.KilledAgainEvent]:
+def items(joined: Iterable[Joined]) -> list[JoinedKill | wire.ExitEvent | wire.KilledAgainEvent]:
     return [item for item, _ in joined]
 
 
-def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[Kill]:
+def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[JoinedKill]:
     """The kills that come out while these go in."""
     return [kill for event in several for kill in kills_in(incidents.feed(event, now_ns))]
 
 
-def pids(kills: Iterable[Kill]) -> list[int]:
+def pids(kills: Iterable[JoinedKill]) -> list[int]:
     return [kill.victim.pid for kill in kills]
 
 
@@ -45,7 +45,7 @@ def test_single() -> None:
     victim, incident = events.victim(), events.incident()
     assert feed(incidents, victim, incident) == []
     assert incidents.deadline_ns() is not None
-    assert [Kill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
+    assert [JoinedKill(victim, incident, 1, (), (), ())] == feed(incidents, events.end())
     assert incidents.deadline_ns() is None
 
 
@@ -69,7 +69,7 @@ def test_exit_is_told_after_the_kill() -> None:
     assert feed(incidents, victim, incident) == []
     assert list(incidents.feed(gone, 0)) == []
     assert items(incidents.feed(other, 0)) == [other]
-    assert items(incidents.feed(events.end(), 0)) == [Kill(victim, incident, 1, (), (), ()), gone]
+    assert items(incidents.feed(events.end(), 0)) == [JoinedKill(victim, incident, 1, (), (), ()), gone]
     assert items(incidents.feed(gone, 0)) == [gone]
 
 
@@ -78,7 +78,7 @@ def test_group() -> None:
     victims = [events.victim(pid=pid, flags=GROUP) for pid in (3, 1, 2)]
     incident = events.incident()
     kills = feed(Incidents(), victims[0], incident, *victims[1:], events.end())
-    assert [Kill(victim, incident, 3, (), (), ()) for victim in victims] == kills
+    assert [JoinedKill(victim, incident, 3, (), (), ()) for victim in victims] == kills
 
 
 def test_sharers() -> None:
@@ -130,14 +130,14 @@ def test_incident_missing() -> None:
     """Where the incident itself was lost its victims are still its victims."""
     victims = [events.victim(pid=pid, flags=GROUP) for pid in (1, 2)]
     kills = feed(Incidents(), *victims, events.end())
-    assert [Kill(victim, None, 2, (), (), ()) for victim in victims] == kills
+    assert [JoinedKill(victim, None, 2, (), (), ()) for victim in victims] == kills
 
 
 def test_the_next_incident_ends_one_without_end() -> None:
     """An end that is missing keeps no victim back."""
     incidents = Incidents()
     first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
-    assert [Kill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
+    assert [JoinedKill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
     assert incidents.deadline_ns() is not None
 
 
@@ -165,7 +165,7 @@ def test_victim_without_beginning() -> None:
     incidents = Incidents()
     orphan = events.victim(pid=9, header=events.header(wire.VICTIM, incident_ns=events.KILL_NS))
     member = events.victim(pid=1)
-    assert [Kill(orphan, None, None, (), (), ())] == feed(incidents, member, orphan)
+    assert [JoinedKill(orphan, None, None, (), (), ())] == feed(incidents, member, orphan)
     assert pids(feed(incidents, events.end())) == [1]
 
 
@@ -190,7 +190,7 @@ def test_tracepoints_single() -> None:
     victim, incident = events.victim(), events.blind_incident()
     incidents = Incidents()
     assert feed(incidents, INVOKED, events.memcg_chain(*levels), victim, incident) == []
-    assert [Kill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
+    assert [JoinedKill(victim, incident, 1, (), levels, (INVOKED.text, KILLED.text))] == feed(incidents, KILLED)
     assert incidents.deadline_ns() is None
 
 

@@ -18,15 +18,15 @@ from tracer.identity.metadata_cache import MetadataCache
 from tracer.identity.runtime_metadata import ContainerState
 from tracer.identity.runtimes import ROOTS, Runtimes
 from tracer.linux import procfs
-from tracer.pipeline.oom_exit import GIVE_UP_NS, LOOK_NS, SETTLE_NS, TOLD_MAX, VICTIMS_MAX, Exits
+from tracer.pipeline.oom_exit import DUE_MAX, POLL_NS, VERDICT_DELAY_NS, VERDICT_TIMEOUT_NS, VICTIMS_MAX, PendingExits
 from tracer.records.model import OomExit
 
 ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 
 
 @pytest.fixture
-def exits(tmp_path: Path) -> Exits:
-    return Exits(MetadataCache(Runtimes([(name, str(tmp_path / name)) for name in ROOTS])))
+def exits(tmp_path: Path) -> PendingExits:
+    return PendingExits(MetadataCache(Runtimes([(name, str(tmp_path / name)) for name in ROOTS])))
 
 
 def gone(pid: int = events.NOBODY) -> OomExit:
@@ -35,10 +35,10 @@ def gone(pid: int = events.NOBODY) -> OomExit:
 
 
 def kill(
-    exits: Exits, init_pid: int, init_started_ns: int = 0, cgroup: bytes = b"/docker/" + ID.encode(), **how: Any
+    exits: PendingExits, init_pid: int, init_started_ns: int = 0, cgroup: bytes = b"/docker/" + ID.encode(), **how: Any
 ) -> None:
     victim = events.victim(cgroup=events.path(cgroup), **how)
-    exits.killed(complete(events.kill(victim)), init_pid, init_started_ns)
+    exits.add_victim(complete(events.kill(victim)), init_pid, init_started_ns)
 
 
 def write(tmp_path: Path, **state: Any) -> None:
@@ -47,117 +47,117 @@ def write(tmp_path: Path, **state: Any) -> None:
     (folder / "config.v2.json").write_text(json.dumps({"Name": "/web", "State": state}))
 
 
-def due(exits: Exits, now_ns: int) -> list[OomExit]:
+def due(exits: PendingExits, now_ns: int) -> list[OomExit]:
     """What is told then, or a moment later, when the runtime's files were read."""
-    told = exits.due(now_ns)
-    for _, question in exits._asked.values():
-        assert question.answered.wait(10)
-    return [record for record, _ in told + exits.due(now_ns + LOOK_NS)]
+    told = exits.take_due(now_ns)
+    for _, request in exits._requests.values():
+        assert request.answered.wait(10)
+    return [record for record, _ in told + exits.take_due(now_ns + POLL_NS)]
 
 
-def test_host(exits: Exits) -> None:
+def test_host(exits: PendingExits) -> None:
     """Of a process of the host nothing more is to be learned: its record is written at once."""
     kill(exits, 0, cgroup=b"/system.slice/hog.service")
-    ((record, _),) = exits.exited(gone(), 0)
+    ((record, _),) = exits.add_exit(gone(), 0)
     validate(record)
     assert (record["container_init_died"], record["runtime_verdict"]) == (None, None)
     assert exits.deadline_ns() is None
 
 
-def test_unknown_victim(exits: Exits) -> None:
+def test_unknown_victim(exits: PendingExits) -> None:
     """An exit without its kill is told all the same."""
     record = gone()
-    assert exits.exited(record, 0) == [(record, ())]
+    assert exits.add_exit(record, 0) == [(record, ())]
 
 
-def test_init_lives(exits: Exits, tmp_path: Path) -> None:
+def test_init_lives(exits: PendingExits, tmp_path: Path) -> None:
     """A child was killed, the container goes on: told after a moment, with the runtime's word."""
     own = os.getpid()
     start_ns = procfs.read_start_ns(own)
     assert start_ns is not None
     write(tmp_path, Running=True, OOMKilled=True)
     kill(exits, own, start_ns)
-    assert exits.exited(gone(), 10) == []
-    assert exits.deadline_ns() == 10 + SETTLE_NS
-    assert exits.due(9 + SETTLE_NS) == []
-    (record,) = due(exits, 10 + SETTLE_NS)
+    assert exits.add_exit(gone(), 10) == []
+    assert exits.deadline_ns() == 10 + VERDICT_DELAY_NS
+    assert exits.take_due(9 + VERDICT_DELAY_NS) == []
+    (record,) = due(exits, 10 + VERDICT_DELAY_NS)
     validate(record)
     assert record["container_init_died"] is False
     assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": None}
 
 
-def test_init_died(exits: Exits, tmp_path: Path) -> None:
+def test_init_died(exits: PendingExits, tmp_path: Path) -> None:
     """The runtime takes its time to write down the end of a container: it is asked again."""
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
-    assert exits.exited(gone(), 0) == []
-    assert due(exits, SETTLE_NS) == []
+    assert exits.add_exit(gone(), 0) == []
+    assert due(exits, VERDICT_DELAY_NS) == []
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
-    (record,) = due(exits, 2 * SETTLE_NS)
+    (record,) = due(exits, 2 * VERDICT_DELAY_NS)
     assert record["container_init_died"] is True
     assert record["runtime_verdict"] == {"oom_killed": True, "exit_code": 137}
 
 
-def test_runtime_never_notices(exits: Exits, tmp_path: Path) -> None:
+def test_runtime_never_notices(exits: PendingExits, tmp_path: Path) -> None:
     """But not for ever."""
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
-    exits.exited(gone(), 0)
+    exits.add_exit(gone(), 0)
     now_ns = 0
     told: list[OomExit] = []
-    while not told and now_ns < 2 * GIVE_UP_NS:
-        now_ns += SETTLE_NS
+    while not told and now_ns < 2 * VERDICT_TIMEOUT_NS:
+        now_ns += VERDICT_DELAY_NS
         told = due(exits, now_ns)
-    assert now_ns == GIVE_UP_NS
+    assert now_ns == VERDICT_TIMEOUT_NS
     assert told[0]["container_init_died"] is True
 
 
-def test_zombie_init(exits: Exits) -> None:
+def test_zombie_init(exits: PendingExits) -> None:
     """An init that nobody has waited for yet is dead."""
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         start_ns = procfs.read_start_ns(child.pid)
         assert start_ns is not None
         kill(exits, child.pid, start_ns)
-        exits.exited(gone(), 0)
-        (record,) = due(exits, SETTLE_NS)
+        exits.add_exit(gone(), 0)
+        (record,) = due(exits, VERDICT_DELAY_NS)
     assert record["container_init_died"] is True
 
 
-def test_stop_waits_for_nothing(exits: Exits, tmp_path: Path) -> None:
+def test_stop_waits_for_nothing(exits: PendingExits, tmp_path: Path) -> None:
     """At the end all are told, with what can be had."""
     write(tmp_path, Running=True)
     for pid in (1, 2):
         kill(exits, events.NOBODY, pid=pid)
-        exits.exited(gone(pid), 0)
-    assert [record["pid"] for record, _ in exits.end()] == [1, 2]
+        exits.add_exit(gone(pid), 0)
+    assert [record["pid"] for record, _ in exits.take_all()] == [1, 2]
     assert exits.deadline_ns() is None
 
 
-def test_another_id(exits: Exits) -> None:
+def test_another_id(exits: PendingExits) -> None:
     """A kill that two captures saw has the exit that the newer one tells."""
     kill(exits, 1)
-    exits.rename(RECORDS.kill_id(events.INCIDENT_NS, events.NOBODY), "new")
-    exits.rename("never heard of", "other")
+    exits.rename_victim(RECORDS.kill_id(events.INCIDENT_NS, events.NOBODY), "new")
+    exits.rename_victim("never heard of", "other")
     record = gone()
     record["id"] = "new"
-    assert exits.exited(record, 0) == []
-    assert exits.end() == [(record, ())]
+    assert exits.add_exit(record, 0) == []
+    assert exits.take_all() == [(record, ())]
 
 
-def test_bounded(exits: Exits) -> None:
+def test_bounded(exits: PendingExits) -> None:
     """Kills whose exits never come do not pile up."""
     for pid in range(1, VICTIMS_MAX + 10):
         kill(exits, 0, pid=pid, cgroup=b"/a")
     assert len(exits._victims) == VICTIMS_MAX
 
 
-def test_container_in_a_container(exits: Exits, tmp_path: Path) -> None:
+def test_container_in_a_container(exits: PendingExits, tmp_path: Path) -> None:
     """A cgroup that is called like a container, inside another one, gets no verdict of the host's runtime."""
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
     kill(exits, 1, cgroup=f"/docker/{'f' * 64}/docker/{ID}".encode())
-    assert exits.exited(gone(), 0) == []
-    (record,) = due(exits, GIVE_UP_NS)
+    assert exits.add_exit(gone(), 0) == []
+    (record,) = due(exits, VERDICT_TIMEOUT_NS)
     assert record["runtime_verdict"] is None
 
 
@@ -173,29 +173,29 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
             return {"running": True, "oom_killed": None, "exit_code": None}
 
     now_ns, told = 0, []
-    exits = Exits(MetadataCache(Slow()))
+    exits = PendingExits(MetadataCache(Slow()))
     for step in range(300):
         may_answer.clear()
-        now_ns = step * LOOK_NS
+        now_ns = step * POLL_NS
         kill(exits, events.NOBODY, pid=step + 1)
-        exits.exited(gone(step + 1), now_ns)
-        told += [record for record, _ in exits.due(now_ns)]
+        exits.add_exit(gone(step + 1), now_ns)
+        told += [record for record, _ in exits.take_due(now_ns)]
         may_answer.set()
-        for _, question in exits._asked.values():
-            assert question.answered.wait(60)
-    assert len(asked) <= now_ns // SETTLE_NS
+        for _, request in exits._requests.values():
+            assert request.answered.wait(60)
+    assert len(asked) <= now_ns // VERDICT_DELAY_NS
     assert len(told) > 100
     assert {record["container_init_died"] for record in told} == {True}
 
 
-def test_many_exits_wait(exits: Exits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_exits_wait(exits: PendingExits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a bound one is told as it is; those that are due come in parts, between which kills are read."""
     monkeypatch.setattr("tracer.pipeline.oom_exit.WAITING_MAX", 100)
     told = []
     for pid in range(1, 151):
         kill(exits, events.NOBODY, pid=pid)
-        told += [exits.exited(gone(pid), 0)]
+        told += [exits.add_exit(gone(pid), 0)]
     assert [built == [] for built in told] == [True] * 100 + [False] * 50
-    parts = [len(due(exits, SETTLE_NS + step * LOOK_NS)) for step in range(20)]
+    parts = [len(due(exits, VERDICT_DELAY_NS + step * POLL_NS)) for step in range(20)]
     assert sum(parts) == 100
-    assert max(parts) <= 2 * TOLD_MAX
+    assert max(parts) <= 2 * DUE_MAX

@@ -9,7 +9,7 @@ from tests.harness import events
 from tests.harness.records import BLIND, RECORDS, complete
 from tracer.capture import brief, wire
 from tracer.capture.kill_buffers import decode
-from tracer.pipeline.incidents import END_WAIT_NS, Incidents, Kill
+from tracer.pipeline.incidents import END_WAIT_NS, Incidents, JoinedKill
 from tracer.records.model import OomKill
 
 CGROUP = "/system.slice/hog.service"
@@ -17,11 +17,11 @@ TASK = wire.VICTIM_TASK | wire.VICTIM_CGROUP
 SEEN = TASK | brief.BRIEF_OC | brief.BRIEF_MEMCG
 
 
-def joined(*frames: bytes) -> list[Kill]:
+def joined(*frames: bytes) -> list[JoinedKill]:
     """The kills that these events make, without what ends them later."""
     incidents = Incidents()
     fed = [each for frame in frames for each in incidents.feed(decode(frame, events.PATHS), 0)]
-    return [item for item, _ in fed if isinstance(item, Kill)]
+    return [item for item, _ in fed if isinstance(item, JoinedKill)]
 
 
 def record(*frames: bytes, blind: bool = False) -> OomKill:

@@ -6,7 +6,7 @@ import pytest
 from tests.harness import events
 from tests.harness.records import BLIND, complete
 from tracer.capture import wire
-from tracer.pipeline.incidents import Incidents, Kill
+from tracer.pipeline.incidents import Incidents, JoinedKill
 from tracer.pipeline.oom_kill import PAGE
 from tracer.records.model import Level, OomKill
 
@@ -32,7 +32,7 @@ def summary(limit: bytes) -> bytes:
 def record(levels: tuple[wire.MemcgCounters, ...], *log: bytes, cgroup: bytes = CGROUP) -> OomKill:
     """What is known of a kill in ``cgroup`` whose levels, from the leaf up, have these figures."""
     victim = events.victim(cgroup=events.path(cgroup))
-    return complete(Kill(victim, events.blind_incident(), 1, (), levels, log), BLIND)
+    return complete(JoinedKill(victim, events.blind_incident(), 1, (), levels, log), BLIND)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_group_from_the_log() -> None:
     several += [event for victim in victims[1:] for event in (victim, events.log(KILLED.replace(b"5", b"6")))]
     for event in several:
         assert list(incidents.feed(event, 0)) == []
-    kills = [each for each, _ in incidents.end() if isinstance(each, Kill)]
+    kills = [each for each, _ in incidents.end() if isinstance(each, JoinedKill)]
     for kill in kills:
         found = complete(kill._replace(memcg_chain=(LIMITED, FREE, FREE)), BLIND)
         assert found["incident"]["message"] == "Memory cgroup out of memory"
@@ -154,7 +154,7 @@ def test_cut_path() -> None:
     """Of a path without its leaf end nobody knows which of the levels is which: the limit is unknown."""
     whole = events.victim(cgroup=events.path(CGROUP))
     cut = whole._replace(flags=whole.flags | wire.VICTIM_CGROUP_TRUNCATED)
-    kill = Kill(whole, events.blind_incident(), 1, (), (LIMITED, FREE, FREE), (KILLED,))
+    kill = JoinedKill(whole, events.blind_incident(), 1, (), (LIMITED, FREE, FREE), (KILLED,))
     assert complete(kill, BLIND)["limit"] is not None
     found = complete(kill._replace(victim=cut), BLIND)
     assert (found["incident"]["scope"], found["limit"]) == ("memcg", None)

@@ -14,7 +14,7 @@ from tests.harness.lines import wait_for
 from tests.harness.records import HOST, RECORDS, complete
 from tests.harness.schema import validate
 from tracer.accounting.audit import Audit
-from tracer.accounting.backfill import Kill as LoggedKill
+from tracer.accounting.backfill import LoggedKill as LoggedKill
 from tracer.accounting.ledger import Ledger
 from tracer.capture import wire
 from tracer.capture.ring_buffers import Loss
@@ -25,9 +25,9 @@ from tracer.identity.metadata_cache import MetadataCache
 from tracer.identity.runtimes import Runtimes
 from tracer.pipeline.enrichment import Enrichment
 from tracer.pipeline.incidents import END_WAIT_NS
-from tracer.pipeline.oom_exit import SETTLE_NS, Exits
+from tracer.pipeline.oom_exit import VERDICT_DELAY_NS, PendingExits
 from tracer.pipeline.pipeline import Pipeline
-from tracer.pipeline.sigkill import HOLD_NS, Sigkills
+from tracer.pipeline.sigkill import HOLD_NS, SigkillBuilder
 from tracer.pipeline.stream import Stream
 from tracer.records.filter import Filter
 
@@ -79,8 +79,8 @@ class Bench:
         enrichment = Enrichment(names, NoProcesses(), None, lambda cmdline: cmdline)  # type: ignore[arg-type]
         self.pipeline = Pipeline(
             RECORDS,
-            Sigkills("bpf", "6a4ce4a0", "containers"),
-            Exits(names, lambda _pid, _started_ns: False),
+            SigkillBuilder("bpf", "6a4ce4a0", "containers"),
+            PendingExits(names, lambda _pid, _started_ns: False),
             enrichment,
             self.audit,
             self.stream,
@@ -97,11 +97,11 @@ class Bench:
         self.sink.accepts = True
         self.stream.reopen()
         wait_for(lambda: self.output.acknowledged == self.stream._lines)
-        self.stream.collect()
+        self.stream.poll_outputs()
 
     def first_needed(self) -> int:
         """The number of the first event that is not released."""
-        self.stream.collect()
+        self.stream.poll_outputs()
         return self.retention.first_needed(8 * len(self.tokens), self.stream.acknowledged) // 8
 
     def records(self, kind: str = "") -> list[Any]:
@@ -238,8 +238,8 @@ def test_exit_waits(bench: Bench) -> None:
     bench.feed(events.victim(), events.incident(), events.end(), gone(), now_ns=50)
     bench.acknowledge()
     assert bench.first_needed() == 3
-    assert bench.pipeline.deadline_ns() == 50 + SETTLE_NS
-    bench.pipeline.flush(50 + SETTLE_NS)
+    assert bench.pipeline.deadline_ns() == 50 + VERDICT_DELAY_NS
+    bench.pipeline.flush(50 + VERDICT_DELAY_NS)
     (its_exit,) = bench.records("oom_exit")
     assert its_exit["container_init_died"] is True
     bench.check_released()
@@ -286,7 +286,7 @@ def test_sigkill_excluded() -> None:
 def test_malformed(bench: Bench) -> None:
     """An event that cannot be decoded is released, and reported as lost."""
     bench.feed(wire.DecodeError("5 bytes"), wire.DecodeError("6 bytes"))
-    bench.stream.settle()
+    bench.stream.report_losses()
     (record,) = bench.records()
     assert (record["type"], record["stage"], record["count"]) == ("lost", "decode", 2)
     bench.check_released()
@@ -296,7 +296,7 @@ def test_record_that_cannot_be_built(bench: Bench, monkeypatch: pytest.MonkeyPat
     """It would come again at every start: it is released, and reported as lost."""
     monkeypatch.setattr(bench.pipeline, "_records", None)
     bench.feed(events.victim(), events.incident(), events.end(), gone())
-    bench.stream.settle()
+    bench.stream.report_losses()
     (record,) = bench.records()
     assert (record["stage"], record["count"]) == ("record", 2)
     bench.check_released()
@@ -308,7 +308,7 @@ def test_loss(bench: Bench) -> None:
     marked: list[int] = []
     loss = Loss("ring_buffer", 3, 10, may_be_reported=True, mark_reported=lambda: marked.append(10))
     bench.pipeline.report_loss(loss, "b-1")
-    bench.stream.settle()
+    bench.stream.report_losses()
     assert marked == []
     (record,) = bench.records()
     assert (record["type"], record["id"], record["count"]) == ("lost", "b-1-ring_buffer-3-a", 7)
@@ -323,8 +323,8 @@ def test_previous_capture(bench: Bench) -> None:
     previous_sigkill = events.sigkill(pid=9)
     bench.pipeline.feed_previous([*seen_before, previous_exit, previous_sigkill], 0)
     bench.feed(*both, gone(7), *later, events.sigkill(pid=9))
-    bench.pipeline.flush(SETTLE_NS)
-    bench.pipeline.end(SETTLE_NS, capture_goes_on=False)
+    bench.pipeline.flush(VERDICT_DELAY_NS)
+    bench.pipeline.end(VERDICT_DELAY_NS, capture_goes_on=False)
     found = [(record["type"], record.get("victim", record)["pid"]) for record in bench.records()]
     assert sorted(found) == [("oom_exit", 7), ("oom_kill", 7), ("oom_kill", 8), ("sigkill", 9)]
     bench.check_released()
@@ -365,7 +365,7 @@ def test_gap_with_an_open_incident(bench: Bench) -> None:
     assert bench.audit.missing() == 1
     bench.pipeline.backfill_gaps([logged(7, events.KILL_NS)], 5)
     assert bench.records() == []
-    assert bench.audit.next_ns() is not None
+    assert bench.audit.deadline_ns() is not None
 
 
 PIDS = st.integers(1, 4)

@@ -13,14 +13,14 @@ from tracer.capture.ringbuf_retention import Retention
 from tracer.config.options import SigkillOption
 from tracer.encoding import encoder
 from tracer.identity.enrich import enrich_sigkill
-from tracer.pipeline.sigkill import HOLD_NS, KNOWN_MAX, Sigkills
+from tracer.pipeline.sigkill import HOLD_NS, REMEMBERED_MAX, SigkillBuilder
 from tracer.records.model import Sigkill
 
 FROM_KERNEL = wire.SIGKILL_FROM_KERNEL | wire.SIGKILL_CGROUP
 
 
-def sigkills(scope: SigkillOption = "containers") -> Sigkills:
-    return Sigkills("bpf", "6a4ce4a0", scope)
+def sigkills(scope: SigkillOption = "containers") -> SigkillBuilder:
+    return SigkillBuilder("bpf", "6a4ce4a0", scope)
 
 
 def complete(event: wire.SigkillEvent) -> Sigkill:
@@ -74,7 +74,7 @@ def test_scope(scope: SigkillOption, told: list[bool]) -> None:
 def test_who(flags: int, from_kernel: bool | None) -> None:
     """The kernel, or nobody knows who, or a sender; only the last one is known at once."""
     builder = sigkills("all")
-    told = builder.feed(events.sigkill(flags=flags), 0) or builder.end()
+    told = builder.feed(events.sigkill(flags=flags), 0) or builder.take_all()
     ((record, _),) = told
     assert record["from_kernel"] is from_kernel
     assert (record["sender"] is None) == (from_kernel is not False)
@@ -84,10 +84,10 @@ def test_who(flags: int, from_kernel: bool | None) -> None:
 def test_marked(text: bytes, told: int) -> None:
     """A process that was marked without a SIGKILL that was seen is the OOM killer's if the kernel log says so."""
     waiting = sigkills()
-    waiting.note(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
-    waiting.note(events.log(text))
+    waiting.note_oom_event(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
+    waiting.note_oom_event(events.log(text))
     waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL), 0)
-    assert len(waiting.end()) == told
+    assert len(waiting.take_all()) == told
 
 
 def test_kernel_waits() -> None:
@@ -97,34 +97,34 @@ def test_kernel_waits() -> None:
         token = retention.issue(100 + number)
         assert waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 50, (token,)) == []
     assert (waiting.deadline_ns(), retention.first_needed(900, 0)) == (50 + HOLD_NS, 100)
-    waiting.note(events.victim(pid=1, tid=1))
-    waiting.note(events.shared_mm(3))
-    assert waiting.due(49 + HOLD_NS) == []
-    ((record, (kept,)),) = waiting.due(50 + HOLD_NS)
+    waiting.note_oom_event(events.victim(pid=1, tid=1))
+    waiting.note_oom_event(events.shared_mm(3))
+    assert waiting.take_due(49 + HOLD_NS) == []
+    ((record, (kept,)),) = waiting.take_due(50 + HOLD_NS)
     assert (record["victim"]["pid"], record["sender"], kept.position) == (2, None, 101)
     assert retention.first_needed(900, 0) == 101
     kept.release()
     assert retention.first_needed(900, 0) == 900
-    assert (waiting.deadline_ns(), waiting.due(1 << 62), waiting.end()) == (None, [], [])
+    assert (waiting.deadline_ns(), waiting.take_due(1 << 62), waiting.take_all()) == (None, [], [])
 
 
 def test_marked_long_ago() -> None:
     """A process of the same number that the OOM killer killed earlier is another one."""
     waiting = sigkills()
-    waiting.note(events.victim(pid=1))
+    waiting.note_oom_event(events.victim(pid=1))
     late = events.header(wire.SIGKILL, time_ns=events.KILL_NS + 11_000_000_000)
     waiting.feed(events.sigkill(pid=1, flags=FROM_KERNEL, header=late), 0)
-    assert len(waiting.end()) == 1
+    assert len(waiting.take_all()) == 1
 
 
 def test_many_marks() -> None:
     """Only the last ones are remembered."""
     waiting = sigkills()
-    for pid in range(1, KNOWN_MAX + 2):
-        waiting.note(events.victim(pid=pid))
+    for pid in range(1, REMEMBERED_MAX + 2):
+        waiting.note_oom_event(events.victim(pid=pid))
     for pid in (1, 2):
         waiting.feed(events.sigkill(pid=pid, flags=FROM_KERNEL), 0)
-    assert [record["victim"]["pid"] for record, _ in waiting.end()] == [1]
+    assert [record["victim"]["pid"] for record, _ in waiting.take_all()] == [1]
 
 
 def test_inherited() -> None:

@@ -40,11 +40,11 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dropped_ns = time.time_ns()
     assert output.dropped > 0
     time.sleep(0.05)
-    stream.settle()
+    stream.report_losses()
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     stream.reopen()
     wait_for(lambda: not output.is_full)
-    stream.settle()
+    stream.report_losses()
     stream.close()
     last = json.loads(os.read(reader, 1 << 20).splitlines()[-1])
     os.close(reader)
@@ -87,7 +87,7 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         """So slowly that the good one keeps up."""
         for _ in range(count):
             stream.write(GAP)
-            stream.settle()
+            stream.report_losses()
             wait_for(lambda: outputs[0].waiting == (0, 0))
 
     write(500)
@@ -101,7 +101,7 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     write(100)
     bad.takes = True  # what says so was kept for it, too
     dropped = outputs[1].dropped
-    stream.stop(None, 0, 0, 0)
+    stream.write_stop(None, 0, 0, 0)
     stream.reopen()
     stream.close()
     (stop,) = good.records("stop")
@@ -125,7 +125,7 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         for _ in range(count):
             stream.write(GAP)
             stream.once_acknowledged(partial(done.append, len(done)))
-            stream.collect()
+            stream.poll_outputs()
 
     write(20)
     kept = 20 - output.dropped
@@ -133,17 +133,17 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     sink.takes = True
     stream.reopen()
     wait_for(lambda: output.acknowledged == 20)
-    stream.collect()
+    stream.poll_outputs()
     assert not done
     sink.takes = False
-    stream.settle()
+    stream.report_losses()
     wait_for(lambda: output.waiting[0] == 1)
-    stream.collect()
+    stream.poll_outputs()
     assert not done
     sink.takes = True
     stream.reopen()
     wait_for(lambda: output.acknowledged == 21)
-    stream.collect()
+    stream.poll_outputs()
     assert len(done) == 20
     assert sink.records("lost")[0]["count"] == 20 - kept
     stream.close()
@@ -155,10 +155,10 @@ def test_outputs_that_come_again() -> None:
     outputs = [Output(sink, None) for sink in sinks]
     stream = Stream(outputs[:1], HOST, 8192)
     for output, count in zip(outputs, (3, 2), strict=True):
-        stream.exchange([output])
+        stream.replace_outputs([output])
         output._rejections.rejected = count
-        stream.settle()
-    stream.stop(None, 0, 0, 0)
+        stream.report_losses()
+    stream.write_stop(None, 0, 0, 0)
     stream.close()
     outputs[0].close(1)
     assert sinks[0].records("lost")[0]["count"] == 3
@@ -176,13 +176,13 @@ def test_once_acknowledged() -> None:
     stream.write(GAP)
     stream.once_acknowledged(lambda: done.append("after"))
     wait_for(lambda: outputs[0].acknowledged == 1)
-    stream.collect()
+    stream.poll_outputs()
     assert done == ["before"]
     assert stream.has_actions()
     bad.takes = True
     stream.reopen()
     wait_for(lambda: outputs[1].acknowledged == 1)
-    stream.collect()
+    stream.poll_outputs()
     assert done == ["before", "after"]
     assert not stream.has_actions()
     stream.close()
@@ -196,10 +196,10 @@ def test_told_again(tmp_path: Path) -> None:
     assert stream.write({**GAP, "id": "b-0-2"}, may_be_written=True)
     for name in ("b-9", "b-10"):
         stream.add_loss("ring_buffer", 3, name, may_be_reported=True)
-        stream.settle()
+        stream.report_losses()
     stream.add_loss("ring_buffer", 3, "b-11")
     stream.add_loss("ring_buffer", 2)  # not only what has that name
-    stream.settle()
+    stream.report_losses()
     stream.close()
     records = [json.loads(line) for line in (tmp_path / "x").read_bytes().splitlines()[2:]]
     assert [(record["id"], record.get("count")) for record in records] == [("b-0-2", None), ("b-10", 3), (None, 5)]

@@ -89,7 +89,7 @@ def without_capabilities(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 def without_kernel_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
     """A device that is not there, as in a container."""
     monkeypatch.setattr(backfill, "Kmsg", lambda: kmsg.Kmsg("/nowhere/kmsg"))
-    assert backfill.open_if_possible("") is None
+    assert backfill.open_backfill("") is None
     return capfd.readouterr().err.strip("\n").replace("/nowhere/", "/dev/")
 
 

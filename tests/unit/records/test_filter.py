@@ -8,14 +8,14 @@ import pytest
 from tests.harness.events import incident, victim
 from tests.harness.records import complete
 from tracer.base.errors import EXIT_USAGE, TracerError
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 from tracer.records.filter import EXCLUDED_IDS_MAX, FIELDS, ExcludedIds, Filter
 from tracer.records.model import OomKill
 
 
 def record(**parts: dict[str, Any]) -> OomKill:
     """A kill, with some fields of its parts as they are given."""
-    made: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     for part, fields in parts.items():
         made[part] = {**(made[part] or {}), **fields}
     checked: OomKill = made

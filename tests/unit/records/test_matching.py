@@ -13,7 +13,7 @@ from tests.harness.kernel_log_files import FILES
 from tests.harness.records import complete
 from tracer.identity.enrich import ResolvedIdentity
 from tracer.logs.kills import KillFilter, KillSearch
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 from tracer.reading import processes
 from tracer.records.filter import Filter
 from tracer.records.matching import OwnerFilter
@@ -27,7 +27,7 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 @pytest.fixture
 def kill() -> Any:
     """A kill in a container of a pod, which has another name there."""
-    made: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     made["victim"] = {**made["victim"], "comm": "java", "exe": None, "cmdline": None}
     made["container"] = {"id": ID, "name": "k8s_cart_cart-7f_shop", "node_container_id": None}
     made["kubernetes"] = {"pod_name": "cart-7f", "namespace": "shop", "pod_uid": "uid", "container_name": "cart"}

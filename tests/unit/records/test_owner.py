@@ -20,13 +20,13 @@ from tests.harness.records import complete
 from tracer.capture import wire
 from tracer.delivery.metrics import victim_labels as labels_of
 from tracer.delivery.sinks.journald_fields import journal_entry
-from tracer.encoding.decoder import Records
+from tracer.encoding.decoder import RecordReader
 from tracer.encoding.ecs import ecs
 from tracer.encoding.otel import otel
 from tracer.identity import enrich
 from tracer.identity.cgroup_path import classify_cgroup, parse_cgroup_path
 from tracer.identity.runtime_metadata import ContainerMetadata
-from tracer.pipeline.oom_exit import Exits
+from tracer.pipeline.oom_exit import PendingExits
 from tracer.reading import processes
 from tracer.records.filter import FIELDS, OWNER_PARTS, Filter
 from tracer.records.matching import (
@@ -142,9 +142,9 @@ def sent(path: str) -> Any:
     """A SIGKILL from there to a process of the host, by a process that is called like the kubelet."""
     names, _ = cut(path)
     made: Any = events.sigkill(sender_cgroup=names, sender_uid=1000, sender_comm=events.comm(b"kubelet"))
-    from tracer.pipeline.sigkill import Sigkills
+    from tracer.pipeline.sigkill import SigkillBuilder
 
-    (record, _), *_ = Sigkills("bpf", "6a4ce4a0", "all").feed(made, 0)
+    (record, _), *_ = SigkillBuilder("bpf", "6a4ce4a0", "all").feed(made, 0)
     enrich.enrich_sigkill(record, Runtimes([]))  # type: ignore[arg-type]
     return record
 
@@ -206,7 +206,7 @@ def test_earlier_versions(base: str, below: list[str]) -> None:
     record = killed("/".join([BASES[base], *below]))
     expected, is_cut = ids(record), bool(record["truncated"])
     del record["owner"]
-    old = Records().conform(record)
+    old = RecordReader().conform(record)
     container = ids(old)[0]
     assert ids(old) == expected or (is_cut and container in (expected[0], None, *_claimed(record, expected)))
 
@@ -374,8 +374,8 @@ def test_sender(base: str, below: list[str]) -> None:
 def test_exit(base: str, below: list[str]) -> None:
     """The runtime is asked for the end of the container that it made, and a user's for his."""
     record = killed("/".join([BASES[base], *below]))
-    exits = Exits(None)
-    exits.killed(record, 7, 1)
+    exits = PendingExits(None)
+    exits.add_victim(record, 7, 1)
     victim = exits._victims[record["id"]]
     assert (victim.container_id, victim.user) in {
         (ids(record)[0], None),

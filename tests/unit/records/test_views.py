@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.harness.events import incident, victim
 from tests.harness.records import complete
 from tracer.delivery.metrics import Metrics
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 from tracer.report.incidents import Collection, ReportedIncident, Workload, workloads
 from tracer.report.markdown import render_markdown
 from tracer.report.page import render_page
@@ -24,7 +24,7 @@ NAMES = {"container": "the-pod/the-container", "image": "the-image", "node": "th
 @pytest.fixture
 def record() -> Any:
     """A kill whose every name says what it is the name of."""
-    made: Any = complete(Kill(victim(), incident(), 1, (), (), ()))
+    made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     made["time"] = "2026-11-24T03:51:53.674414000Z"
     made["host"] = {**made["host"], "name": "the-node"}
     made["container"] = {"id": "5aaf", "name": "the-container", "image": "the-image"}

@@ -22,7 +22,7 @@ from tests.harness.schema import validate
 from tests.unit.commands.test_cli import check_refusal, oomtrace
 from tracer.base.clock import format_rfc3339
 from tracer.delivery.sinks.journald_fields import journal_entry
-from tracer.encoding.decoder import Records, UnfitError
+from tracer.encoding.decoder import InvalidRecordError, RecordReader
 from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.identity.runtimes import Runtimes
 from tracer.records.matching import KINDS, Kind
@@ -47,7 +47,7 @@ UNIT = b"/system.slice/mail.service"
 KILL_S = 1_800_000_000.0
 NOW_S = KILL_S + 600
 AT = format_rfc3339(int(KILL_S * 1e9))
-RECORDS = Records()
+RECORDS = RecordReader()
 
 
 def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None) -> ContainerMetadata:
@@ -952,7 +952,7 @@ def test_any_record(log: str, killed: Killed) -> None:
                 owner[path[-1]] = value
         try:
             read = RECORDS.read(line_of(record))
-        except UnfitError:
+        except InvalidRecordError:
             return
         if read is None or (read["type"] != "oom_kill" and read["type"] != "sigkill"):
             return

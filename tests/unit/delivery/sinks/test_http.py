@@ -25,7 +25,7 @@ from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import Spool
 from tracer.encoding.encoder import encode
 from tracer.encoding.styles import STYLES
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 
 TIME = b'{"time":"2026-11-24T03:51:53.674414000Z",'
 LINES = [record(number).replace(b"{", TIME, 1) for number in range(3)]
@@ -60,7 +60,7 @@ def sink_to(peer: Peer, preset: str = "", rest: str = "") -> Sink:
 
 def kill_line(style: str = "nested", namespace: str | None = None) -> tuple[Any, bytes]:
     """A record and its line."""
-    whole = complete(Kill(victim(), incident(), 1, (), (), ()))
+    whole = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     if namespace is not None:
         whole["kubernetes"] = {
             "pod_name": "p", "namespace": namespace, "pod_uid": "u", "container_name": "c", "qos_class": None

@@ -26,7 +26,7 @@ from tracer.delivery.sinks import rotated
 from tracer.delivery.sinks.open import open_uri
 from tracer.encoding import encoder as lines
 from tracer.encoding.styles import STYLES
-from tracer.pipeline.incidents import Kill
+from tracer.pipeline.incidents import JoinedKill
 
 WRITER = """
 import sys
@@ -113,7 +113,7 @@ def test_by_time(tmp_path: Path) -> None:
 def test_by_time_in_every_style(style: str, tmp_path: Path) -> None:
     """Wherever the style has the time."""
     path = tmp_path / "x"
-    made = {**complete(Kill(victim(), incident(), 1, (), (), ())), "time": "2020-01-01T00:00:00.000000000Z"}
+    made = {**complete(JoinedKill(victim(), incident(), 1, (), (), ())), "time": "2020-01-01T00:00:00.000000000Z"}
     path.write_bytes(lines.encode(made, style=STYLES[style]))  # type: ignore[arg-type]
     sink = open_uri(f"file:{path}?rotate-seconds=1h&style={style}")
     sink.write([record(0)])
