@@ -27,7 +27,7 @@ def test_second(tmp_path: Path) -> None:
     folder = f"{tmp_path}/state"
     holder = subprocess.Popen(
         [sys.executable, "-c",
-         f"from tracer.daemon.state_dir import open_state; open_state({folder!r}); print(); input()"],
+         f"from tracer.daemon.state_dir import open_state_dir; open_state_dir({folder!r}); print(); input()"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdout is not None
