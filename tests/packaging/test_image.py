@@ -24,9 +24,9 @@ from tests.runtimes.cri import Cri
 from tests.runtimes.docker import Docker
 from tests.runtimes.image import make_archive, make_tree
 from tests.runtimes.leftovers import Leftovers
-from tests.runtimes.running import Running
 from tests.runtimes.runtime import LIMIT_BYTES, Container, Runtime
-from tests.runtimes.victims import check_told, check_verdict
+from tests.runtimes.runtime_starter import RuntimeStarter
+from tests.runtimes.victims import check_names, check_verdict
 from tracer import __version__
 from tracer.capture.pins import detach_captures
 from tracer.identity.runtimes import ROOTS
@@ -64,7 +64,7 @@ def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
         "docker": Docker(folder / "docker", tree, archive, containerd),
         "cri": Cri(folder / "cri", tree, archive, containerd, "burstable"),
     }
-    running = Running(made)
+    running = RuntimeStarter(made)
     for name in made:
         running.start(name)
     yield made
@@ -233,9 +233,9 @@ def pod(
 
 def check_victim(record: Record, runtime: Runtime, container: Container) -> None:
     """The record has what the runtime tells, and the host's view of things."""
-    told = runtime.told(container)
-    del told.container["ip_addresses"]  # only with --network
-    check_told(container, told, runtime, record)
+    description = runtime.describe(container)
+    del description.container["ip_addresses"]  # only with --network
+    check_names(container, description, runtime, record)
     assert record["host"]["name"] == NODE
     assert record["victim"]["cgroup"] == container.cgroup
     assert (record["limit"]["level"], record["limit"]["limit_bytes"]) == ("container", LIMIT_BYTES)
@@ -261,7 +261,7 @@ def test_container(pod: Pod, runtime: Runtime) -> None:
     gone = pod.wait_for("exit", lambda gone: gone["type"] == "oom_exit" and gone["id"] == record["id"])
     assert gone["container_init_died"] is True
     # Emulated, Docker may write the end down later than a record waits for it.
-    check_verdict(runtime.verdict(victim), gone, known=not IN_VM)
+    check_verdict(runtime.verdict(victim), gone, required=not IN_VM)
     runtime.remove(victim)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real OOM kills in containers of real runtimes: every record's names are compared with the runtime's own answer.
+"""Real OOM kills in containers of real runtimes: the names in each record are compared with the runtime's answer.
 
-The tests start each runtime's daemons themselves, with state of their own, and leave nothing behind.
+The tests start each runtime's daemons with separate state, and leave nothing behind.
 """
 
 import pytest

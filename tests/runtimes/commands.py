@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of the runtimes: commands that end, and daemons that the tests start and stop; every wait is bounded."""
+"""Runs the runtimes' programs: commands, and daemons that tests start and stop; every wait has a timeout."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ import pytest
 from tests.harness.environment import IN_VM, TIMEOUT_SCALE, attempts
 
 COMMAND_S = TIMEOUT_SCALE * (300.0 if IN_VM else 60.0)
-"""The longest time that a command of a runtime may take."""
+"""Timeout for a command of a runtime."""
 
 READY_S = TIMEOUT_SCALE * (300.0 if IN_VM else 30.0)
-"""The longest wait for a daemon to answer."""
+"""Timeout for a daemon to answer."""
 
 ENVIRONMENT = {**os.environ, "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
@@ -26,22 +26,22 @@ Command = Sequence[str | Path]
 
 
 def run(*command: str | Path, check: bool = True, cwd: Path | None = None) -> str:
-    """The output of a command; with `check` it must succeed."""
+    """Run a command; its output. With ``check`` it must succeed."""
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=COMMAND_S, env=ENVIRONMENT, cwd=cwd, stdin=subprocess.DEVNULL
     )
     if check and done.returncode:
-        pytest.fail(f"{' '.join(map(str, command))}: status {done.returncode}: {done.stderr[-2000:]}")
+        pytest.fail(f"{' '.join(map(str, command))}: exit code {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout.strip()
 
 
 def ask(*command: str | Path, cwd: Path | None = None) -> Any:
-    """What a command answers in JSON."""
+    """Run a command that prints JSON; the parsed output."""
     return json.loads(run(*command, cwd=cwd))
 
 
 class Service:
-    """A daemon of this session."""
+    """A runtime's daemon, started for this session."""
 
     def __init__(self, command: Command, log: Path, ready: Callable[[], object]) -> None:
         self._log = log
@@ -59,7 +59,7 @@ class Service:
         pytest.fail(f"{command[0]} did not start: {log.read_text(errors='replace')[-4000:]}")
 
     def stop(self) -> None:
-        """End it, in order if it does that in time."""
+        """Stop it with SIGTERM, or SIGKILL at the timeout."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:

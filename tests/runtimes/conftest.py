@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: the runtimes, each started when its first test asks for it, and the tracer that is told where they live."""
+"""Fixtures: the runtimes, each started by the first test that uses it, and a daemon with their directories."""
 
 import shutil
 import tempfile
@@ -23,11 +23,11 @@ from .leftovers import Leftovers
 from .lxc import Lxc
 from .nspawn import Nspawn
 from .podman import Podman
-from .running import Running
 from .runtime import SYSTEMD, Container, Runtime
+from .runtime_starter import RuntimeStarter
 from .victims import Victims
 
-# Not `spared`: what the runtimes start would inherit it, and nothing in a container could be killed.
+# Without `spared`: containers would inherit its oom_score_adj, and no process in them could be killed.
 __all__ = ["hierarchy", "kernel_log", "watch"]
 
 RUNTIMES = ("docker", "podman", "ctr", "cri-burstable", "cri-guaranteed", "lxc", "nspawn")
@@ -37,7 +37,7 @@ Start = Callable[[], Container]
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """Where all runtimes keep everything; a short path, because sockets lie in it."""
+    """The directory of all runtimes; its path is short because of the sockets in it."""
     path = Path(tempfile.mkdtemp(prefix="oomtrace-"))
     path.chmod(0o755)
     left_over = Leftovers(path)
@@ -67,28 +67,28 @@ def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
 
 
 @pytest.fixture(scope="session")
-def running(runtimes: dict[str, Runtime]) -> Iterator[Running]:
-    """Starts runtimes."""
-    keeper = Running(runtimes)
+def running(runtimes: dict[str, Runtime]) -> Iterator[RuntimeStarter]:
+    """Starts runtimes, and stops them at the end of the session."""
+    keeper = RuntimeStarter(runtimes)
     yield keeper
     keeper.stop()
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest, running: Running) -> Runtime:
+def runtime(request: pytest.FixtureRequest, running: RuntimeStarter) -> Runtime:
     """Each runtime in turn."""
     return running.start(request.param)
 
 
 @pytest.fixture(scope="session")
-def docker(running: Running) -> Docker:
+def docker(running: RuntimeStarter) -> Docker:
     runtime = running.start("docker")
     assert isinstance(runtime, Docker)
     return runtime
 
 
 @pytest.fixture(scope="session")
-def podman(running: Running) -> Podman:
+def podman(running: RuntimeStarter) -> Podman:
     runtime = running.start("podman")
     assert isinstance(runtime, Podman)
     return runtime

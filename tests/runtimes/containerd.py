@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One containerd for docker, ctr and CRI pods, as most hosts have it."""
+"""One containerd for docker, ctr and CRI pods, as on most hosts."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ NETWORK = {
 
 
 class Containerd:
-    """Started when it is needed first."""
+    """Start it unless it runs."""
 
     def __init__(self, folder: Path, archive: Path) -> None:
         self._folder = folder
@@ -81,7 +81,7 @@ class Containerd:
             self.ctr(namespace, "image", "import", self._archive)
 
     def ctr(self, namespace: str, *arguments: str | Path, check: bool = True) -> str:
-        """The answer of containerd's own client."""
+        """The answer of ctr, containerd's client."""
         return run("ctr", "--address", self.socket, "--namespace", namespace, *arguments, check=check)
 
     def stop(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes pods on containerd, made through the CRI as the kubelet makes them, logs and links to them included."""
+"""Kubernetes pods on containerd, made through the CRI as by the kubelet, with log files and links to them."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from . import image
 from .commands import COMMAND_S
 from .containerd import Containerd
 from .cri_messages import Client
-from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Facts, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Description, Fields, Runtime, new_name
 
 CONTAINER_NAMESPACE = 1
 NAMESPACES = {"namespace_options": {"pid": CONTAINER_NAMESPACE}}
@@ -100,14 +100,14 @@ class Cri(Runtime):
         return Container(id_, pod, json.loads(self._status(id_)["info"]["info"])["pid"], sandbox_id)
 
     def execute(self, container: Container, command: Sequence[str]) -> None:
-        # Depending on the version a killed command is an answer or an error.
+        # For a killed command some versions return an answer, others an error.
         with contextlib.suppress(grpc.RpcError):
             self.call("ExecSync", container_id=container.id, cmd=list(command), timeout=int(COMMAND_S))
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         status = self._status(container.id)["status"]
         pod = self.call("PodSandboxStatus", pod_sandbox_id=container.sandbox)["status"]
-        return Told(
+        return Description(
             {
                 "id": status["id"],
                 "name": status["metadata"]["name"],
@@ -124,12 +124,12 @@ class Cri(Runtime):
             },
         )
 
-    def verdict(self, container: Container) -> Facts:
+    def verdict(self, container: Container) -> Fields:
         status = self._status(container.id)["status"]
         return {"oom_killed": status.get("reason") == "OOMKilled", "exit_code": status.get("exit_code", 0)}
 
     def remove(self, container: Container) -> None:
-        # As the kubelet, which asks again: while containerd cleans up after a container that just died, its shim
+        # The kubelet retries, too: while containerd cleans up after a container that has just exited, its shim
         # does not answer ("ttrpc: closed", https://github.com/containerd/containerd/pull/12387).
         for left_s in attempts(COMMAND_S, pause=0.5):
             with contextlib.nullcontext() if left_s == 0 else contextlib.suppress(grpc.RpcError):

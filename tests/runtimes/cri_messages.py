@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of the Kubernetes Container Runtime Interface (runtime.v1) that the tests speak.
+"""The part of the Kubernetes Container Runtime Interface (runtime.v1) that the tests use.
 
 Field numbers are those of k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.  What is not listed is skipped in answers.
 """
@@ -51,7 +51,7 @@ MESSAGES = {
 }
 
 _Field = descriptor_pb2.FieldDescriptorProto
-# An enumeration travels as an int32.
+# An enumeration is encoded as an int32.
 _SCALARS = {
     "string": _Field.TYPE_STRING,
     "bool": _Field.TYPE_BOOL,
@@ -72,7 +72,7 @@ def _add_field(message: descriptor_pb2.DescriptorProto, kind: str, name: str, nu
         return
     field.type = _Field.TYPE_MESSAGE
     if kind == "map":
-        # A map is a repeated message of its own; json_format wants this very name.
+        # A map is a repeated message; json_format requires this name.
         entry = message.nested_type.add(name=f"{name.title().replace('_', '')}Entry")
         entry.options.map_entry = True
         _add_field(entry, "string", "key", "1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's own containers, made with ctr: the user chooses their ids."""
+"""containerd's containers, made with ctr: the user chooses their ids."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import image
 from .containerd import Containerd
-from .runtime import INIT, LIMIT_BYTES, Container, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, Container, Description, Runtime, new_name
 
 NAMESPACE = "default"
 
@@ -27,7 +27,7 @@ class Ctr(Runtime):
         self._containerd.start()
 
     def stop(self) -> None:
-        """There is no daemon of its own."""
+        """Nothing to stop: containerd is shared."""
 
     def ctr(self, *arguments: str | Path, check: bool = True) -> str:
         return self._containerd.ctr(NAMESPACE, *arguments, check=check)
@@ -42,10 +42,12 @@ class Ctr(Runtime):
     def execute(self, container: Container, command: Sequence[str]) -> None:
         self.ctr("task", "exec", "--exec-id", new_name("exec"), container.id, *command, check=False)
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         answer = json.loads(self.ctr("container", "info", container.id))
         assert answer["Labels"].items() > image.LABELS.items()
-        return Told({"id": answer["ID"], "name": answer["ID"], "image": answer["Image"], "labels": answer["Labels"]})
+        return Description(
+            {"id": answer["ID"], "name": answer["ID"], "image": answer["Image"], "labels": answer["Labels"]}
+        )
 
     def remove(self, container: Container) -> None:
         self.ctr("task", "delete", "--force", container.id, check=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker: dockerd on a containerd that it shares with others."""
+"""Docker: dockerd on a shared containerd."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from . import image
 from .commands import Service, ask, run
 from .containerd import Containerd
-from .runtime import INIT, LIMIT_BYTES, Container, Facts, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, Container, Description, Fields, Runtime, new_name
 
 NETWORK = "oomtrace"
 BRIDGE = "oomtrace-docker"
@@ -60,7 +60,7 @@ class Docker(Runtime):
         return ["docker", "--host", self._host, *arguments]
 
     def arguments(self, name: str) -> list[str | Path]:
-        """What follows `docker run`, up to the command."""
+        """Arguments of ``docker run`` before the command."""
         limit = ("--memory", str(LIMIT_BYTES), "--memory-swap", str(LIMIT_BYTES))
         labels = ("--label", f"org.example.name={name}", "--label", "com.docker.compose.service=cart")
         return ["--name", name, *labels, *limit, image.REFERENCE]
@@ -73,10 +73,10 @@ class Docker(Runtime):
     def execute(self, container: Container, command: Sequence[str]) -> None:
         self.docker("exec", container.id, *command, check=False)
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         answer = self._inspect(container.id)
         networks = answer["NetworkSettings"]["Networks"].values()
-        return Told(
+        return Description(
             {
                 "id": answer["Id"],
                 "name": answer["Name"].removeprefix("/"),
@@ -86,7 +86,7 @@ class Docker(Runtime):
             },
         )
 
-    def verdict(self, container: Container) -> Facts:
+    def verdict(self, container: Container) -> Fields:
         state = self._inspect(container.id)["State"]
         return {"oom_killed": state["OOMKilled"], "exit_code": state["ExitCode"]}
 
@@ -96,10 +96,10 @@ class Docker(Runtime):
     def _inspect(self, id_: str) -> Any:
         return ask(*self.command("inspect", "--type", "container", id_))[0]
 
-    def created(self, events: str) -> dict[str, Facts]:
-        """What docker's own `create` events, one JSON object a line, say of the containers, by id."""
-        told: dict[str, Facts] = {}
+    def created(self, events: str) -> dict[str, Fields]:
+        """Id -> fields of the containers, from docker's ``create`` events, one JSON object per line."""
+        containers: dict[str, Fields] = {}
         for actor in (json.loads(line)["Actor"] for line in events.splitlines()):
             labels = dict(actor["Attributes"])
-            told[actor["ID"]] = {"name": labels.pop("name"), "image": labels.pop("image"), "labels": labels}
-        return told
+            containers[actor["ID"]] = {"name": labels.pop("name"), "image": labels.pop("image"), "labels": labels}
+        return containers

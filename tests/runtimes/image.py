@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image without a registry: busybox alone, as a directory and as an archive that every runtime loads."""
+"""An image of busybox, made without a registry, as a directory and as an archive that every runtime loads."""
 
 import hashlib
 import io
@@ -14,14 +14,14 @@ from pathlib import Path
 BUSYBOX = Path("/bin/busybox")
 APPLETS = ("cat", "dd", "sh", "sleep")
 NEVER = "never"
-"""A FIFO into which nobody writes."""
+"""A FIFO without a writer."""
 REFERENCE = "docker.io/oomtrace/victim:1"
 LABELS = {"org.example.image": "victim"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def make_tree(root: Path) -> Path:
-    """A root directory; what nspawn and LXC look for in one is there, too."""
+    """Make a root directory, with the files that nspawn and LXC require."""
     for folder in ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr"):
         (root / folder).mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
@@ -34,7 +34,7 @@ def make_tree(root: Path) -> Path:
 
 
 def make_archive(root: Path, archive: Path) -> Path:
-    """The directory as an image: an OCI layout (podman, containerd) that is a Docker archive (old dockers), too."""
+    """Make an image of the directory: an OCI layout (podman, containerd) and Docker archive (old dockers) in one."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         tar.add(root, ".")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes leave behind: processes, mounts, cgroups and networks, found by this session's folder and names."""
+"""Finds what runtimes leave behind: processes, mounts, cgroups and networks of this session's directory."""
 
 import contextlib
 import os
@@ -23,31 +23,31 @@ PARENTS = (
     "lxc.monitor.*",
     "lxc.payload.*",
 )
-"""Cgroups that the runtimes make at the root of a hierarchy, where no systemd keeps them."""
+"""Cgroups that the runtimes make at the root of a hierarchy without systemd."""
 NETWORK_NAMESPACES = Path("/run/netns")
 INTERFACES = Path("/sys/class/net")
 
 
 def cgroups() -> set[Path]:
-    """Those of PARENTS that exist."""
+    """The existing cgroups of PARENTS."""
     roots = [CGROUPS, *(path for path in CGROUPS.iterdir() if path.is_dir() and (path / "cgroup.procs").exists())]
     return {path for root in roots for name in PARENTS for path in root.glob(name) if path.is_dir()}
 
 
 def networks() -> set[Path]:
-    """The network namespaces of pods, and the bridges of these tests."""
+    """Network namespaces of pods, and bridges of these tests."""
     return {*NETWORK_NAMESPACES.glob("cni-*"), *INTERFACES.glob("oomtrace-*")}
 
 
 def remove_empty(parent: Path) -> None:
-    """Remove a cgroup and those in it, as far as nobody is inside."""
+    """Remove a cgroup and its children, as far as they have no processes."""
     for folder, _, _ in os.walk(parent, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
 
 def belongs(process: Path, folder: bytes) -> bool:
-    """Whether the folder is in a process's command line or below its root directory, as that of a container is."""
+    """Whether a process has the directory in its command line, or its root directory below it."""
     if folder in (process / "cmdline").read_bytes():
         return True
     lines = (process / "mountinfo").read_bytes().splitlines()
@@ -55,7 +55,7 @@ def belongs(process: Path, folder: bytes) -> bool:
 
 
 def processes(folder: Path) -> dict[int, str]:
-    """The processes that belong to the folder, and their names."""
+    """Pid -> comm of the processes that use the directory."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -66,14 +66,14 @@ def processes(folder: Path) -> dict[int, str]:
 
 
 def mounts(folder: Path) -> list[Path]:
-    """Mount points below the folder, the innermost first."""
+    """Mount points below the directory, the innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     found = {Path(line.split()[1]) for line in lines}
     return sorted((path for path in found if path.is_relative_to(folder)), reverse=True)
 
 
 class Leftovers:
-    """Begins before the first runtime is started."""
+    """Compares the host with its state before the first runtime is started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,7 +81,7 @@ class Leftovers:
         self._networks = networks()
 
     def find(self) -> list[str]:
-        """What is there now that was not at the beginning; empty cgroups are removed first."""
+        """What exists now and did not at the beginning, after removal of empty cgroups."""
         for parent in cgroups() - self._cgroups:
             remove_empty(parent)
         return [
@@ -92,7 +92,7 @@ class Leftovers:
         ]
 
     def clear(self) -> list[str]:
-        """Give all of it a moment to go, then end and remove what is still there; that is returned."""
+        """Wait briefly, then kill and remove what is left; what that was."""
         left: list[str] = []
         for _ in attempts(5, pause=0.2):
             left = self.find()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LXC: a container is a name and a configuration file."""
+"""LXC: a container has a name and a configuration file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.harness.cgroups import Hierarchy
 
 from .commands import run
-from .runtime import INIT, LIMIT_BYTES, Container, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, Container, Description, Runtime, new_name
 
 CONFIG = """
 lxc.uts.name = {name}
@@ -28,7 +28,7 @@ class Lxc(Runtime):
         self.folder.mkdir()
 
     def stop(self) -> None:
-        """There is no daemon."""
+        """Nothing to stop: LXC has no daemon."""
 
     def _lxc(self, verb: str, name: str, *arguments: str | Path, check: bool = True) -> str:
         return run(f"lxc-{verb}", "--lxcpath", self.folder, "--name", name, *arguments, check=check)
@@ -45,10 +45,10 @@ class Lxc(Runtime):
     def execute(self, container: Container, command: Sequence[str]) -> None:
         self._lxc("attach", container.name, "--", *command, check=False)
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         named = dict(line.split(":", 1) for line in self._lxc("info", container.name).splitlines() if ":" in line)
         name = named["Name"].strip()
-        return Told({"id": name, "name": name, "image": None, "labels": None})
+        return Description({"id": name, "name": name, "image": None, "labels": None})
 
     def remove(self, container: Container) -> None:
         self._lxc("stop", container.name, "--kill", check=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""systemd-nspawn: registered with systemd-machined where there is one; else in a memory cgroup of the same name."""
+"""systemd-nspawn: registered with systemd-machined if it runs, else in a memory cgroup of the same name."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,7 @@ from tests.harness.cgroups import Cgroup, Hierarchy
 from tests.harness.environment import attempts, wait_until
 
 from .commands import ENVIRONMENT, READY_S, run
-from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Description, Runtime, new_name
 
 
 class Nspawn(Runtime):
@@ -26,7 +26,7 @@ class Nspawn(Runtime):
         self.folder.mkdir()
 
     def stop(self) -> None:
-        """There is no daemon; a container that did not come up is ended here."""
+        """Kill containers that did not start; there is no daemon."""
         for process in self._running.values():
             process.kill()
             process.wait()
@@ -59,9 +59,9 @@ class Nspawn(Runtime):
 
     @staticmethod
     def _init(pid: int) -> int:
-        """nspawn's child that is PID 1 inside, once it runs INIT; 0 before."""
+        """Pid of nspawn's child that is PID 1 of the container, once it runs INIT; 0 before."""
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            with contextlib.suppress(OSError):  # children that set up namespaces come and go
+            with contextlib.suppress(OSError):  # nspawn's short-lived children
                 if Path(f"/proc/{child}/cmdline").read_bytes().startswith(INIT[0].encode()):
                     return int(child)
         return 0
@@ -71,12 +71,12 @@ class Nspawn(Runtime):
         group = self._hierarchy.mount / container.cgroup.lstrip("/")
         run("sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', group, *inside, check=False)
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         name = container.name
         if SYSTEMD:
             name = run("machinectl", "show", container.name, "--property=Name", "--value")
-        # Its id is the name as the cgroup spells it.
-        return Told({"name": name, "image": None, "labels": None})
+        # Its id is the name, as spelled in the cgroup.
+        return Description({"name": name, "image": None, "labels": None})
 
     def remove(self, container: Container) -> None:
         process = self._running.pop(container.name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""podman: no daemon, only conmon beside each container."""
+"""podman: without a daemon, but with a conmon per container."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tests.harness.environment import wait_until
 from . import image
 from .commands import COMMAND_S, ask, run
 from .leftovers import processes
-from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Facts, Runtime, Told, new_name
+from .runtime import INIT, LIMIT_BYTES, SYSTEMD, Container, Description, Fields, Runtime, new_name
 
 
 class Podman(Runtime):
@@ -22,7 +22,7 @@ class Podman(Runtime):
 
     def __init__(self, folder: Path, tree: Path, archive: Path) -> None:
         super().__init__(folder, tree, archive)
-        # crun refuses hosts whose controllers are divided between cgroup v1 and v2.
+        # crun rejects hosts with controllers in both cgroup v1 and v2.
         self._oci_runtime = "crun" if Hierarchy.find().version == 2 else "runc"
 
     def roots(self) -> dict[str, Path]:
@@ -33,12 +33,12 @@ class Podman(Runtime):
         self.podman("load", "--input", self.archive)
 
     def stop(self) -> None:
-        """There is no daemon; but the storage stays mounted where a cleanup of conmon was the last to use it."""
-        wait_until("the cleanups of conmon have ended", lambda: not processes(self.folder), COMMAND_S)
+        """Unmount the storage, which conmon's cleanup may leave mounted; there is no daemon."""
+        wait_until("conmon's cleanups have ended", lambda: not processes(self.folder), COMMAND_S)
         self.podman("ps", "--all")
 
     def podman(self, *arguments: str | Path, check: bool = True) -> str:
-        # Old conmons put an empty file `oom` into the working directory.
+        # Old conmons create an empty file `oom` in the working directory.
         return run(*self.command(*arguments), check=check, cwd=self.folder)
 
     def command(self, *arguments: str | Path) -> list[str | Path]:
@@ -51,9 +51,9 @@ class Podman(Runtime):
         ]
 
     def arguments(self, name: str) -> list[str | Path]:
-        """What follows `podman run`, up to the command."""
+        """Arguments of ``podman run`` before the command."""
         limit = ("--memory", str(LIMIT_BYTES), "--memory-swap", str(LIMIT_BYTES))
-        # podman raises these limits, which takes CAP_SYS_RESOURCE.
+        # podman raises these limits, which needs CAP_SYS_RESOURCE.
         ulimits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
         label = ("--label", f"org.example.name={name}")
         return ["--name", name, "--network", "none", *label, *limit, *ulimits, image.REFERENCE]
@@ -66,9 +66,9 @@ class Podman(Runtime):
     def execute(self, container: Container, command: Sequence[str]) -> None:
         self.podman("exec", container.id, *command, check=False)
 
-    def told(self, container: Container) -> Told:
+    def describe(self, container: Container) -> Description:
         answer = self._inspect(container.id)
-        return Told(
+        return Description(
             {
                 "id": answer["Id"],
                 "name": answer["Name"],
@@ -77,7 +77,7 @@ class Podman(Runtime):
             },
         )
 
-    def verdict(self, container: Container) -> Facts:
+    def verdict(self, container: Container) -> Fields:
         state = self._inspect(container.id)["State"]
         return {"oom_killed": state["OOMKilled"], "exit_code": state["ExitCode"]}
 
@@ -87,7 +87,7 @@ class Podman(Runtime):
     def _inspect(self, id_: str) -> Any:
         return ask(*self.command("inspect", "--type", "container", id_), cwd=self.folder)[0]
 
-    def created(self) -> dict[str, Facts]:
-        """What podman's own `create` events say of all containers, by id."""
+    def created(self) -> dict[str, Fields]:
+        """Id -> fields of all containers, from podman's ``create`` events."""
         lines = self.podman("events", "--stream=false", "--filter", "event=create", "--format", "json").splitlines()
         return {event["ID"]: {"name": event["Name"], "image": event["Image"]} for event in map(json.loads, lines)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests ask of a container runtime, whichever it is."""
+"""The interface of all container runtimes for the tests."""
 
 import itertools
 import os
@@ -19,46 +19,46 @@ from .commands import run
 from .image import NEVER
 
 LIMIT_BYTES = 32 * MIB
-"""Enough for runc's own start; what EAT asks for is three times as much."""
+"""Enough for runc to start; EAT allocates three times as much."""
 
 EAT = ("/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1")
 EATER = "dd"
 
 _eat = " ".join(EAT)
 INIT = ("/bin/sh", "-c", f"trap 'exec {_eat}' USR1; trap '{_eat}' USR2; while :; do read _ <>/{NEVER}; done")
-"""A container's PID 1: on SIGUSR1 it eats itself, on SIGUSR2 a child of it does.
+"""A container's PID 1: on SIGUSR1 it allocates itself, on SIGUSR2 in a child.
 
-It waits without a child: if it forked while what a victim had is not yet free, the kernel would kill it, too.
+It waits without a child process: forking before a victim's memory is freed, it would be killed, too.
 """
 
 SHORT_LIVED = ("/bin/sh", "-c", f"/bin/sleep 0.2; exec {_eat}")
-"""A container's PID 1 that is killed by itself, right after the start."""
+"""A container's PID 1 that allocates and is OOM killed right after its start."""
 
 SYSTEMD = Path("/run/systemd/system").is_dir()
 """Whether systemd manages this host."""
 
-Facts = dict[str, Any]
+Fields = dict[str, Any]
 
 _numbers = itertools.count(1)
 
 
 def new_name(kind: str) -> str:
-    """A name that no other container on this host has."""
+    """A container name that is unique on this host."""
     return f"oomtrace-{kind}-{os.getpid()}-{next(_numbers)}"
 
 
 def unit_of(pid: int) -> str | None:
-    """The systemd unit of a process, as systemd's own library tells ps."""
+    """The systemd unit of a process, from ps, which uses libsystemd."""
     unit = run("ps", "-o", "unit:256=", "-p", str(pid)) if SYSTEMD else "-"
     return None if unit == "-" else unit
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a runtime says of a container, under the names that records use."""
+class Description:
+    """A runtime's description of a container, with the fields of records."""
 
-    container: Facts
-    kubernetes: Facts | None = None
+    container: Fields
+    kubernetes: Fields | None = None
 
 
 @dataclass
@@ -75,10 +75,10 @@ class Container:
         assert cgroup is not None
         self.cgroup = cgroup
         self.unit = unit_of(self.pid)
-        wait_until(f"the init of {self.name} catches signals", self._is_ready)
+        wait_until(f"the signal handlers of {self.name}", self._is_ready)
 
     def _is_ready(self) -> bool:
-        # Until it executes INIT it may still be the runtime's own program, which catches all signals.
+        # Until it executes INIT it may still be the runtime's program, which catches all signals.
         if Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")[:-1] != [word.encode() for word in INIT]:
             return False
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -86,22 +86,22 @@ class Container:
         return bool(caught >> (signal.SIGUSR2 - 1) & 1)
 
     def holds(self, cgroup: str) -> bool:
-        """Whether a memory cgroup is the container's; its processes may be deeper down (LXC, podman with crun)."""
+        """Whether a memory cgroup is the container's or a child of it (LXC, podman with crun)."""
         return f"{self.cgroup}/".startswith(f"{cgroup}/") or cgroup.startswith(f"{self.cgroup}/")
 
     def eat_in_init(self) -> None:
-        """Let the container's PID 1 be killed."""
+        """Get the container's PID 1 OOM killed."""
         os.kill(self.pid, signal.SIGUSR1)
 
     def eat_in_child(self) -> None:
-        """Let a child of the container's PID 1 be killed."""
+        """Get a child of the container's PID 1 OOM killed."""
         os.kill(self.pid, signal.SIGUSR2)
 
     def lives(self) -> bool:
         return Path(f"/proc/{self.pid}").exists()
 
     def group_kill(self, hierarchy: Hierarchy) -> None:
-        """Let the kernel kill all of it at once; cgroup v2 only."""
+        """Set memory.oom.group; cgroup v2 only."""
         group = hierarchy.mount / self.cgroup.lstrip("/")
         while (group / "memory.max").read_text().strip() == "max":
             group = group.parent
@@ -109,16 +109,16 @@ class Container:
 
 
 class Runtime(ABC):
-    """A container runtime with state of its own below `folder`."""
+    """A container runtime with its state below ``folder``."""
 
     kind: str
-    """How records name it."""
+    """Its name in records."""
 
     programs: tuple[str, ...] = ()
-    """Programs without which it cannot be tested."""
+    """Programs that it needs."""
 
     keeps_verdicts = False
-    """Whether its files tell how a container ended, in all of its versions."""
+    """Whether all versions keep the verdict of an exited container in files."""
 
     def __init__(self, folder: Path, tree: Path, archive: Path) -> None:
         self.folder = folder
@@ -126,33 +126,33 @@ class Runtime(ABC):
         self.archive = archive
 
     def roots(self) -> dict[str, Path]:
-        """Where it keeps its files, by the names of `--runtime-root`."""
+        """Its directories, by the names of ``--runtime-root``."""
         return {}
 
     @abstractmethod
     def start(self) -> None:
-        """Start what it needs, and load the image."""
+        """Start its daemons, and load the image."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop it; its containers are gone."""
+        """Stop its daemons; its containers are removed before."""
 
     @abstractmethod
     def run(self) -> Container:
-        """A new container with LIMIT_BYTES of memory."""
+        """Start a container with a limit of LIMIT_BYTES."""
 
     @abstractmethod
     def execute(self, container: Container, command: Sequence[str]) -> None:
-        """Run a command in the container until it ends, as a user of this runtime does."""
+        """Run a command in the container with the runtime's exec, and wait."""
 
     @abstractmethod
-    def told(self, container: Container) -> Told:
-        """What the runtime says while the container runs."""
+    def describe(self, container: Container) -> Description:
+        """The runtime's description of a running container."""
 
-    def verdict(self, container: Container) -> Facts | None:
-        """`oom_killed` and `exit_code`, where the runtime judges that."""
+    def verdict(self, container: Container) -> Fields | None:
+        """``oom_killed`` and ``exit_code``, if the runtime has a verdict."""
         return None
 
     @abstractmethod
     def remove(self, container: Container) -> None:
-        """Remove it, dead or alive."""
+        """Remove it, running or not."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's database is read right while containerd writes it, locked as it is."""
+"""containerd's database is read correctly while containerd holds its lock and writes it."""
 
 import json
 import threading
@@ -16,16 +16,16 @@ from tracer.linux.safe_files import UnreadableError
 
 from . import image
 from .ctr import Ctr
-from .running import Running
 from .runtime import new_name
+from .runtime_starter import RuntimeStarter
 
 CONTAINERS = 10 if IN_VM else 100
-"""A hundred do not fit on one page."""
+"""100 do not fit on one page of the database."""
 AT_ONCE = 4
 
 
 @pytest.fixture
-def ctr(running: Running) -> Ctr:
+def ctr(running: RuntimeStarter) -> Ctr:
     runtime = running.start("ctr")
     assert isinstance(runtime, Ctr)
     return runtime
@@ -33,7 +33,7 @@ def ctr(running: Running) -> Ctr:
 
 @contextmanager
 def repeatedly(question: Callable[[], ContainerMetadata | None]) -> Iterator[list[ContainerMetadata | None]]:
-    """The answers to a question that is asked until the block is left; those that could not be had are left out."""
+    """Call a function until the block is left; its results, without those of UnreadableError."""
     answers: list[ContainerMetadata | None] = []
     over = threading.Event()
 
@@ -55,23 +55,23 @@ def repeatedly(question: Callable[[], ContainerMetadata | None]) -> Iterator[lis
 
 
 def test_written_meanwhile(ctr: Ctr) -> None:
-    """The answer about one container stays the same while others are made and removed; each has its own."""
+    """The metadata of a container stays the same while others are made and removed."""
     root = str(ctr.roots()["containerd-root"])
     names = [new_name("stored") for _ in range(CONTAINERS)]
 
     def create(name: str) -> None:
         ctr.ctr("container", "create", "--label", f"org.example.name={name}", image.REFERENCE, name)
 
-    def told(name: str) -> ContainerMetadata:
+    def read(name: str) -> ContainerMetadata:
         answer = json.loads(ctr.ctr("container", "info", name))
         return {"runtime": "containerd", "name": name, "image": answer["Image"], "labels": answer["Labels"]}
 
     create(names[0])
-    first = told(names[0])
+    first = read(names[0])
     with ThreadPoolExecutor(AT_ONCE) as pool, repeatedly(lambda: fetch_from_database(root, names[0])) as answers:
         list(pool.map(create, names[1:]))
         for name in (names[1], names[-1]):
-            assert told(name) == fetch_from_database(root, name)
+            assert read(name) == fetch_from_database(root, name)
         list(pool.map(lambda name: ctr.ctr("container", "delete", name), names[1:]))
     assert len(answers) > CONTAINERS
     assert [first] * len(answers) == answers

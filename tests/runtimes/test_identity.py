@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever dies in a container is named as the container's runtime names it."""
+"""Records of kills in containers have the runtime's names of the container."""
 
 from tracer.identity.runtimes import Runtimes
 from tracer.why.timestamps import to_rfc3339, unix_seconds
 
 from .conftest import Start
 from .runtime import EAT, EATER, Runtime
-from .victims import Victims, check_told, check_verdict
+from .victims import Victims, check_names, check_verdict
 
 TICK_S = 0.01
-"""podman takes the time of conmon's exit file, and the kernel stamps files with the time of its last tick
-(current_time() in fs/inode.c): up to 10 ms (CONFIG_HZ=100) before the time that the record has.
+"""podman uses the time of conmon's exit file, and the kernel stamps files with the time of its last tick
+(current_time() in fs/inode.c): up to 10 ms (CONFIG_HZ=100) before the time in the record.
 """
 
 
 def test_init(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """The container's PID 1 is killed, and the container with it."""
+    """The container's PID 1 is killed, which ends the container."""
     container = start()
-    told = runtime.told(container)
+    description = runtime.describe(container)
     container.eat_in_init()
     (record,) = victims.of(container)
-    check_told(container, told, runtime, record)
+    check_names(container, description, runtime, record)
     victim = record["victim"]
     assert (container.pid, 1, True, EATER) == (
         victim["pid"],
@@ -34,12 +34,12 @@ def test_init(runtime: Runtime, start: Start, victims: Victims) -> None:
 
 
 def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """A child of PID 1 is killed: the container lives on, and its runtime may never tell."""
+    """A child of PID 1 is killed: the container runs on, and its runtime may have no verdict."""
     container = start()
-    told = runtime.told(container)
+    description = runtime.describe(container)
     container.eat_in_child()
     (record,) = victims.of(container)
-    check_told(container, told, runtime, record)
+    check_names(container, description, runtime, record)
     victim = record["victim"]
     assert victim["is_container_init"] is False
     assert victim["namespace_pid"] > 1
@@ -47,18 +47,18 @@ def test_child(runtime: Runtime, start: Start, victims: Victims) -> None:
     gone = victims.exit_of(record)
     assert gone["pid"] == victim["pid"]
     assert gone["container_init_died"] is False
-    check_verdict(runtime.verdict(container), gone, known=False)
+    check_verdict(runtime.verdict(container), gone, required=False)
     assert container.lives()
 
 
 def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """A process that came through the runtime's exec is killed: no child of PID 1, and yet in the container."""
+    """A process of the runtime's exec is killed: not a child of PID 1, but in the container."""
     container = start()
-    told = runtime.told(container)
+    description = runtime.describe(container)
     runtime.execute(container, EAT)
-    # On a busy host what the runtime starts it with may be killed, too: runc's own memory counts.
+    # On a busy host runc may be killed as well: its memory is charged to the container.
     (record,) = [record for record in victims.of(container) if record["victim"]["comm"] == EATER]
-    check_told(container, told, runtime, record)
+    check_names(container, description, runtime, record)
     victim = record["victim"]
     assert victim["is_container_init"] is False
     assert victim["namespace_pid"] > 1
@@ -67,12 +67,12 @@ def test_exec(runtime: Runtime, start: Start, victims: Victims) -> None:
 
 
 def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """What the runtime itself says of the death is in the exit record, where its files tell."""
+    """The exit record has the runtime's verdict, if its files have it."""
     container = start()
     container.eat_in_init()
     (record,) = victims.of(container)
     gone = victims.exit_of(record)
-    check_verdict(runtime.verdict(container), gone, known=runtime.keeps_verdicts)
+    check_verdict(runtime.verdict(container), gone, required=runtime.keeps_verdicts)
     if gone["runtime_verdict"] is not None:
         roots = [(name, str(path)) for name, path in runtime.roots().items()]
         ended = Runtimes(roots).fetch_state(container.id, runtime.kind)
@@ -82,11 +82,11 @@ def test_verdict(runtime: Runtime, start: Start, victims: Victims) -> None:
 
 
 def test_two_containers(runtime: Runtime, start: Start, victims: Victims) -> None:
-    """Two containers of one image that are out of memory at once are not mistaken for each other."""
+    """Two containers of one image that run out of memory at once are not mixed up."""
     containers = [start(), start()]
-    told = [runtime.told(container) for container in containers]
+    descriptions = [runtime.describe(container) for container in containers]
     for container in containers:
         container.eat_in_child()
-    for container, answer in zip(containers, told, strict=True):
+    for container, answer in zip(containers, descriptions, strict=True):
         (record,) = victims.of(container)
-        check_told(container, answer, runtime, record)
+        check_names(container, answer, runtime, record)

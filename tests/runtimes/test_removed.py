@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`run --rm`: the container and everything about it is gone moments after its death, and is named all the same."""
+"""``run --rm``: the container and its files are removed right after its exit, but the record names it."""
 
 import subprocess
 import time
@@ -37,18 +37,18 @@ def followed(command: list[str | Path], output: Path) -> Iterator[None]:
 
 
 def run_all(command: Callable[[str], list[str | Path]], names: Sequence[str], watch: Watch, cwd: Path) -> None:
-    """Run these containers to their end, a few at once."""
+    """Run these containers until they exit, several at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures = [pool.submit(run, *command(name), check=False, cwd=cwd) for name in names]
         while not all(future.done() for future in futures):
-            watch.logged()  # so many reports overwrite the kernel log unless it is read meanwhile
+            watch.logged()  # the kernel overwrites what is not read in time
             time.sleep(0.05)
         for future in futures:
             future.result()
 
 
 def kills(watch: Watch, count: int) -> list[Record]:
-    """The kills of this test, as soon as there are so many."""
+    """Wait for this many kills of this test."""
     found: list[Record] = []
     for _ in attempts():
         found = [record for record in watch.records() if (record["container"] or {}).get("id")]
@@ -58,12 +58,12 @@ def kills(watch: Watch, count: int) -> list[Record]:
 
 
 def named(records: list[Record], *fields: str) -> dict[str, Names]:
-    """What the records say, by the containers' ids."""
+    """Fields of the records' containers, by their ids."""
     return {record["container"]["id"]: {field: record["container"][field] for field in fields} for record in records}
 
 
 def test_docker(docker: Docker, watch: Watch, tmp_path: Path) -> None:
-    """All have the name, image and labels that docker's own events tell."""
+    """All records have the name, image and labels of docker's events."""
     names = [new_name("docker-rm") for _ in range(DOCKER_CONTAINERS)]
     events = tmp_path / "events"
     follow = docker.command(
@@ -77,18 +77,18 @@ def test_docker(docker: Docker, watch: Watch, tmp_path: Path) -> None:
             tmp_path,
         )
         records = kills(watch, DOCKER_CONTAINERS)
-        wait_until("docker tells of all", lambda: events.read_bytes().count(b"\n") >= DOCKER_CONTAINERS)
-    told = docker.created(events.read_text())
-    assert sorted(names) == sorted(container["name"] for container in told.values()), "docker's events are complete"
-    assert told == named(records, "name", "image", "labels")
+        wait_until("docker's events", lambda: events.read_bytes().count(b"\n") >= DOCKER_CONTAINERS)
+    created = docker.created(events.read_text())
+    assert sorted(names) == sorted(container["name"] for container in created.values()), "docker's events"
+    assert created == named(records, "name", "image", "labels")
     assert {True} == {record["victim"]["is_container_init"] for record in records}
 
 
 def test_podman(podman: Podman, watch: Watch, tmp_path: Path) -> None:
-    """All have the name and image that podman's own events tell."""
+    """All records have the name and image of podman's events."""
     names = [new_name("podman-rm") for _ in range(PODMAN_CONTAINERS)]
     run_all(lambda name: podman.command("run", "--rm", *podman.arguments(name), *SHORT_LIVED), names, watch, tmp_path)
     records = kills(watch, PODMAN_CONTAINERS)
-    told = {id_: container for id_, container in podman.created().items() if container["name"] in names}
-    assert sorted(names) == sorted(container["name"] for container in told.values()), "podman's events are complete"
-    assert told == named(records, "name", "image")
+    created = {id_: container for id_, container in podman.created().items() if container["name"] in names}
+    assert sorted(names) == sorted(container["name"] for container in created.values()), "podman's events"
+    assert created == named(records, "name", "image")

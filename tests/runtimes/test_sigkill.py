@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit code 137 that was no OOM kill: `docker kill`, the time-out of `docker stop`, and who sent SIGKILL."""
+"""Exit code 137 without an OOM kill: ``docker kill``, the timeout of ``docker stop``, and the sender of SIGKILL."""
 
 import time
 
@@ -12,16 +12,16 @@ from tests.harness.oracles import Record
 from .docker import Docker
 
 SENDERS = {"dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2"[:15], "runc"}
-"""Docker leaves it to containerd, whose shim starts runc."""
+"""Docker sends signals through containerd, whose shim starts runc."""
 HOLD_S = 1.2
-"""What the kernel sends is told so much later."""
+"""Delay of records of SIGKILLs sent by the kernel."""
 
 
 @pytest.mark.parametrize("command", [("kill",), ("stop", "--time", "1"), ("rm", "--force")], ids=lambda each: each[0])
 def test_docker(docker: Docker, tracer: Daemon, command: tuple[str, ...]) -> None:
-    """The container's init has one record, and nobody else of the container has one; there is no OOM kill."""
+    """The container's init has a sigkill record, no other process of the container has; there is no OOM kill."""
     container = docker.run()
-    told = docker.told(container)
+    description = docker.describe(container)
     docker.docker("exec", "--detach", container.id, "/bin/sleep", "600")
     docker.docker(*command, container.id)
     if command[0] != "rm":
@@ -34,7 +34,7 @@ def test_docker(docker: Docker, tracer: Daemon, command: tuple[str, ...]) -> Non
     assert victim["cgroup"] == container.cgroup
     assert sender["comm"] in SENDERS
     assert sender["container"] is None
-    expected = {key: value for key, value in told.container.items() if key != "ip_addresses"}
+    expected = {key: value for key, value in description.container.items() if key != "ip_addresses"}
     assert expected == {key: record["container"][key] for key in expected}
     assert of(tracer, "oom_kill", container.id) == []
     if command[0] != "rm":

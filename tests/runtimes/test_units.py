@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OOM kills in systemd's own units, compared with what systemctl and the journal say of them."""
+"""OOM kills in systemd units, compared with systemctl and the journal."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Properties = dict[str, str]
 
 
 class Unit:
-    """A transient unit; it stays known to systemd, dead or alive, until it is forgotten."""
+    """A transient unit, which systemd keeps after its exit until it is reset."""
 
     def __init__(self, name: str, command: str, *properties: str, slice_: str | None = None) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Unit:
         if slice_:
             options.append(f"--slice={slice_}")
         if name.endswith(".scope"):
-            # It would stay in the foreground, and its processes become children of this one.
+            # systemd-run stays in the foreground, and the scope's processes are its children.
             run(
                 "sh",
                 "-c",
@@ -50,17 +50,17 @@ class Unit:
             run("systemd-run", f"--unit={name}", *options, "sh", "-c", command)
 
     def show(self) -> Properties:
-        """What systemd says of it now."""
+        """Its properties now."""
         names = "Id,Slice,ControlGroup,Result,ActiveState,ExecMainPID,ExecMainStatus,MemoryMax,OOMPolicy"
         return dict(line.split("=", 1) for line in run("systemctl", "show", f"-p{names}", self.name).splitlines())
 
     def settled(self, **expected: str) -> Properties:
-        """What systemd says as soon as that includes this."""
+        """Wait for these properties; all properties."""
         wait_until(f"{self.name}: {expected}", lambda: expected.items() <= self.show().items())
         return self.show()
 
     def journal(self) -> str:
-        """What systemd logged about it."""
+        """systemd's messages about it in the journal."""
         return run("journalctl", "--boot", "--output=cat", "--unit", self.name)
 
     def forget(self) -> None:
@@ -73,7 +73,7 @@ Start = Callable[..., Unit]
 
 @pytest.fixture
 def start(watch: Watch) -> Iterator[Start]:
-    """Starts units, which have the limit unless a slice is given; they are gone after the test."""
+    """Starts units, with the limit unless a slice is given; they are removed after the test."""
     if not SYSTEMD:
         not_applicable("systemd is not PID 1")
     units: list[Unit] = []
@@ -100,7 +100,7 @@ def limited_slice(start: Start) -> Iterator[str]:
 
 
 def killed(watch: Watch, unit: Unit, count: int = 1) -> list[Record]:
-    """The records that name the unit, as soon as there are so many, checked against the kernel log."""
+    """Wait for this many records of the unit, checked against the kernel log."""
     found: list[int] = []
     for _ in attempts():
         records = watch.records()
@@ -111,74 +111,74 @@ def killed(watch: Watch, unit: Unit, count: int = 1) -> list[Record]:
     return watch.kills(found, steady=False)
 
 
-def check_names(record: Record, said: Properties) -> None:
-    """The record names unit and slice as systemctl does, and nothing that is a container's."""
-    assert {"unit": said["Id"], "slice": said["Slice"]} == record["systemd"]
+def check_names(record: Record, properties: Properties) -> None:
+    """Check that the record has systemctl's unit and slice, and no container."""
+    assert {"unit": properties["Id"], "slice": properties["Slice"]} == record["systemd"]
     assert record["container"] is None
     assert record["kubernetes"] is None
 
 
-def check_unit_limit(record: Record, said: Properties) -> None:
-    """The unit's own limit was hit, which is the one that systemd set."""
+def check_unit_limit(record: Record, properties: Properties) -> None:
+    """Check that the limit is the unit's, as set by systemd."""
     assert record["limit"]["level"] == "unit"
     assert record["victim"]["cgroup"] == record["limit"]["cgroup"]
-    assert int(said["MemoryMax"]) == record["limit"]["limit_bytes"]
+    assert int(properties["MemoryMax"]) == record["limit"]["limit_bytes"]
 
 
 @pytest.mark.parametrize("suffix", [".service", "@a-b.service", r"@a\x2db.service", ".mount.service"])
 def test_main_process(start: Start, watch: Watch, suffix: str) -> None:
-    """The main process is killed: systemd's pid, limit, names and verdict, however the unit is called."""
+    """The main process is killed: pid, limit, names and verdict are systemd's, also for odd names of units."""
     unit = start(f"exec {EAT}", suffix=suffix)
     (record,) = killed(watch, unit)
-    said = unit.settled(ActiveState="failed", Result="oom-kill")
-    check_names(record, said)
-    check_unit_limit(record, said)
-    assert int(said["ExecMainPID"]) == record["victim"]["pid"]
-    assert said["ExecMainStatus"] == "9"
+    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, properties)
+    check_unit_limit(record, properties)
+    assert int(properties["ExecMainPID"]) == record["victim"]["pid"]
+    assert properties["ExecMainStatus"] == "9"
     assert KILLED in unit.journal()
     assert FAILED in unit.journal()
 
 
 def test_exit(start: Start, watch: Watch) -> None:
-    """A unit is no container: it has no init that dies, and no runtime that judges."""
+    """A unit is not a container: no container init dies, and there is no runtime verdict."""
     (record,) = killed(watch, start(f"exec {EAT}"))
     gone = watch.exit_of(record)
     assert (gone["container_init_died"], gone["runtime_verdict"]) == (None, None)
 
 
 def test_child_stops_the_unit(start: Start, watch: Watch) -> None:
-    """A child is killed, and systemd stops the rest: one record, and a verdict that is systemd's alone."""
+    """A child is killed, and systemd stops the unit: one record; the verdict is systemd's only."""
     unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=stop")
     (record,) = killed(watch, unit)
-    said = unit.settled(ActiveState="failed", Result="oom-kill")
-    check_names(record, said)
-    check_unit_limit(record, said)
-    assert int(said["ExecMainPID"]) == record["victim"]["ppid"]
+    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, properties)
+    check_unit_limit(record, properties)
+    assert int(properties["ExecMainPID"]) == record["victim"]["ppid"]
     assert record["incident"]["group_kill"] is False
     assert KILLED in unit.journal()
 
 
 def test_child_and_the_unit_goes_on(start: Start, watch: Watch) -> None:
-    """With OOMPolicy=continue systemctl calls the unit a success; the record tells of the kill all the same."""
+    """With OOMPolicy=continue the unit's result is success; the kill is recorded."""
     unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=continue")
     (record,) = killed(watch, unit)
-    wait_until("the journal tells of the kill", lambda: KILLED in unit.journal())
-    said = unit.show()
-    check_names(record, said)
-    check_unit_limit(record, said)
-    assert (said["ActiveState"], said["Result"]) == ("active", "success")
-    assert int(said["ExecMainPID"]) == record["victim"]["ppid"]
+    wait_until("the journal's message", lambda: KILLED in unit.journal())
+    properties = unit.show()
+    check_names(record, properties)
+    check_unit_limit(record, properties)
+    assert (properties["ActiveState"], properties["Result"]) == ("active", "success")
+    assert int(properties["ExecMainPID"]) == record["victim"]["ppid"]
 
 
 def test_whole_unit(start: Start, watch: Watch) -> None:
-    """OOMPolicy=kill is memory.oom.group: everything in the unit dies in one incident."""
+    """OOMPolicy=kill sets memory.oom.group: all processes of the unit are killed in one incident."""
     unit = start(f"sleep 1000 & sleep 1000 & {EAT}; wait", "OOMPolicy=kill")
-    said = unit.settled(ActiveState="failed", Result="oom-kill")
-    # systemd kills all that is in the unit, too, and some of it may have died of that.
+    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    # systemd kills the processes of the unit as well, so some may be its victims.
     records = killed(watch, unit, len({kill.tid for kill in watch.logged()}))
     for record in records:
-        check_names(record, said)
-        check_unit_limit(record, said)
+        check_names(record, properties)
+        check_unit_limit(record, properties)
         assert record["incident"]["group_kill"] is True
     assert len({record["incident"]["id"] for record in records}) == 1
     assert 2 <= len(records) <= 4
@@ -186,15 +186,15 @@ def test_whole_unit(start: Start, watch: Watch) -> None:
 
 
 def test_slice_limit(start: Start, watch: Watch, limited_slice: str) -> None:
-    """The unit has no limit, but its slice has: the slice's is named, and the larger of two units dies."""
+    """A limit of the slice, not the unit: the record has the slice's, and the larger of two units is the victim."""
     small = start(f"exec {binary()} -H 8", slice_=limited_slice)
     small.settled(ActiveState="active")
     unit = start(f"exec {EAT}", slice_=limited_slice)
     (record,) = killed(watch, unit)
-    said = unit.settled(ActiveState="failed", Result="oom-kill")
-    check_names(record, said)
-    assert limited_slice == said["Slice"]
-    assert said["MemoryMax"] == "infinity"
+    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    check_names(record, properties)
+    assert limited_slice == properties["Slice"]
+    assert properties["MemoryMax"] == "infinity"
     limit = record["limit"]
     assert ("slice", f"/{limited_slice}", LIMIT_BYTES) == (limit["level"], limit["cgroup"], limit["limit_bytes"])
     assert f"/{limited_slice}/{unit.name}" == record["victim"]["cgroup"]
@@ -202,10 +202,10 @@ def test_slice_limit(start: Start, watch: Watch, limited_slice: str) -> None:
 
 
 def test_scope(start: Start, watch: Watch, tracer: Daemon) -> None:
-    """A scope, whose processes somebody else started."""
+    """A scope, whose processes systemd has not started."""
     unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=continue", suffix=".scope")
     (record,) = killed(watch, unit)
-    said = unit.show()
-    check_names(record, said)
-    check_unit_limit(record, said)
+    properties = unit.show()
+    check_names(record, properties)
+    check_unit_limit(record, properties)
     assert unit.name.endswith(".scope")

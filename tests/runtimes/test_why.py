@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace why`` of real containers of Docker: killed by their limit, by somebody, or not at all."""
+"""``oomtrace why`` for Docker containers: killed by their limit, by another process, or not at all."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ Why = Callable[..., tuple[Answer, str]]
 
 @pytest.fixture
 def container(docker: Docker) -> Iterator[Container]:
-    """A running container; its init can be told to be killed, or to let a child be."""
+    """A running container whose init, or a child of it, gets OOM killed on a signal."""
     made = docker.run()
     yield made
     docker.remove(made)
@@ -30,7 +30,7 @@ def container(docker: Docker) -> Iterator[Container]:
 
 @pytest.fixture
 def why(docker: Docker, tracer: Daemon) -> Why:
-    """Asks oomtrace: what it says as JSON, and in words."""
+    """Runs ``oomtrace why``: the answer as JSON and as text."""
 
     def ask(name: str, *arguments: str) -> tuple[Answer, str]:
         places = ("--records", str(tracer.output), "--runtime-root", f"docker={docker.roots()['docker']}")
@@ -45,9 +45,9 @@ def why(docker: Docker, tracer: Daemon) -> Why:
 
 
 def killed(tracer: Daemon, container: Container) -> Answer:
-    """The record of the kill in it, as soon as its exit is on record, too.
+    """Wait for the oom_kill record of the container and its oom_exit record; the former.
 
-    Not by way of Watch, which follows the kernel log: the commands here take long, and others may fill it meanwhile.
+    Without Watch, which reads the kernel log: the commands here take long, and the log may overflow meanwhile.
     """
     for _ in attempts():
         gone = {record["id"] for record in tracer.of_type("oom_exit")}
@@ -57,28 +57,28 @@ def killed(tracer: Daemon, container: Container) -> Answer:
     pytest.fail(f"no kill in {container.cgroup}")
 
 
-def follow(docker: Docker, told: Answer, begin: str) -> str:
-    """Run the command that is advised, at the Docker of the tests; what it prints."""
-    commands = [command for advice in told["advice"] for command in advice["commands"]]
+def follow(docker: Docker, answer: Answer, begin: str) -> str:
+    """Run an advised command with the tests' Docker; its output."""
+    commands = [command for advice in answer["advice"] for command in advice["commands"]]
     (command,) = [shlex.split(command) for command in commands if command.startswith(begin)]
     return docker.docker(*command[1:])
 
 
 def ended(docker: Docker, name: str) -> Answer:
-    """What ``docker inspect`` says of it, as soon as it has ended."""
-    told: Answer = {}
+    """Wait for the container's exit; its state of ``docker inspect``."""
+    state: Answer = {}
 
     def is_over() -> bool:
-        nonlocal told
-        told = json.loads(docker.docker("inspect", "--type", "container", name))[0]["State"]
-        return not told["Running"]
+        nonlocal state
+        state = json.loads(docker.docker("inspect", "--type", "container", name))[0]["State"]
+        return not state["Running"]
 
     wait_until(f"{name} has ended", is_over)
-    return told
+    return state
 
 
 def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
-    """Its init outgrew its limit: asked for by name, by id and by pid, the answer is the same."""
+    """The init exceeded the container's limit: the answer is the same by name, by id and by pid."""
     container.eat_in_init()
     record = killed(tracer, container)
     state = ended(docker, container.id)
@@ -88,16 +88,16 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
         (container.id[:12], "container", own),
         (str(container.pid), "pid", limit),
     ):
-        told, words = why(name)
-        verdict = told["verdict"]
+        answer, words = why(name)
+        verdict = answer["verdict"]
         assert (verdict["kind"], verdict["cause"], verdict["ended"]) == (kind, "own_limit", True)
         assert record["id"] == verdict["kill"]["id"]
         assert verdict["memory"]["limit_bytes"] == LIMIT_BYTES
         assert whose in words
-        assert [each["id"] for each in told["evidence"]] == [record["id"]], "the kernel log's twin is the same kill"
-    told, words = why(container.name)
-    assert told["verdict"]["kill"]["victim"]["pid"] == container.pid
-    runtime = told["verdict"]["runtime"]
+        assert [each["id"] for each in answer["evidence"]] == [record["id"]], "the kernel log's kill is the same"
+    answer, words = why(container.name)
+    assert answer["verdict"]["kill"]["victim"]["pid"] == container.pid
+    runtime = answer["verdict"]["runtime"]
     assert (runtime["oom_killed"], runtime["exit_code"]) == (state["OOMKilled"], state["ExitCode"]) == (True, 137)
     assert runtime["agrees"] is True
     assert "docker inspect says OOMKilled true and exit code 137, and is right." in words
@@ -105,24 +105,24 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
 
 
 def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
-    """A child was killed, the container lives: whatever docker inspect says, the answer says what it means."""
+    """A child was killed and the container runs on: the answer explains OOMKilled of docker inspect."""
     container.eat_in_child()
     killed(tracer, container)
     inspected = docker.verdict(container)["oom_killed"]
-    told, words = why(container.name)
-    verdict = told["verdict"]
+    answer, words = why(container.name)
+    verdict = answer["verdict"]
     assert (verdict["cause"], verdict["ended"], verdict["running_now"]) == ("own_limit", False, True)
     assert "was not killed as a whole, but a process in it was OOM killed" in words
     assert "The container lived on." in words
     assert (verdict["runtime"]["oom_killed"], verdict["runtime"]["agrees"]) == (inspected, inspected)
     assert f"docker inspect says OOMKilled {str(inspected).lower()}" in words
-    follow(docker, told, "docker update")
+    follow(docker, answer, "docker update")
     host = json.loads(docker.docker("inspect", "--type", "container", container.id))[0]["HostConfig"]
     assert host["Memory"] == host["MemorySwap"] == LIMIT_BYTES * 5 // 4
 
 
 def test_exited_after_child(docker: Docker, why: Why) -> None:
-    """A shell whose command was OOM killed passes 137 on: no one killed the container."""
+    """A shell whose command was OOM killed exits with 137: the container itself was not killed."""
     name = new_name("why")
     script = "/bin/dd if=/dev/zero of=/dev/null bs=96M count=1; exit $?"
     id_ = docker.docker("run", "--detach", "--network", NETWORK, *docker.arguments(name), "/bin/sh", "-c", script)
@@ -130,10 +130,10 @@ def test_exited_after_child(docker: Docker, why: Why) -> None:
         state = ended(docker, id_)
         assert state["ExitCode"] == 137
         for _ in attempts():
-            told, words = why(name)
-            if told["verdict"]["kill"] is not None and told["evidence"][-1]["source"] != "kernel log":
+            answer, words = why(name)
+            if answer["verdict"]["kill"] is not None and answer["evidence"][-1]["source"] != "kernel log":
                 break
-        verdict = told["verdict"]
+        verdict = answer["verdict"]
         assert (verdict["cause"], verdict["exited_after"], verdict["ended"]) == ("own_limit", True, True)
         assert "ended by itself, after a process in it was OOM killed" in words
         assert verdict["runtime"]["oom_killed"] == state["OOMKilled"]
@@ -142,28 +142,28 @@ def test_exited_after_child(docker: Docker, why: Why) -> None:
 
 
 def test_not_killed(docker: Docker, why: Why) -> None:
-    """A program that exits with 137 was killed by nobody, and whoever watched can say so."""
+    """A program that exits with 137 was not killed, which the records prove."""
     name = new_name("why")
     id_ = docker.docker("run", "--detach", "--network", NETWORK, *docker.arguments(name), "/bin/sh", "-c", "exit 137")
     try:
         state = ended(docker, id_)
         assert (state["ExitCode"], state["OOMKilled"]) == (137, False)
-        told, words = why(name)
-        verdict = told["verdict"]
+        answer, words = why(name)
+        verdict = answer["verdict"]
         assert verdict["kill"] is None
         assert verdict["cause"] == ("exited" if verdict["sigkill_since"] else "not_oom")
         assert "and was not killed" in words or "and it was not the OOM killer" in words
         assert f"docker logs --tail 50 {name}" in words
         assert verdict["runtime"]["agrees"] is True
-        told, words = why(name, "--exit-code", "143")
-        assert told["verdict"]["cause"] == "exited"
+        answer, words = why(name, "--exit-code", "143")
+        assert answer["verdict"]["cause"] == "exited"
         assert "exit code 143 is what SIGTERM leaves" in words
     finally:
         docker.docker("rm", "--force", id_)
 
 
 def test_docker_kill(docker: Docker, container: Container, tracer: Daemon, why: Why) -> None:
-    """Somebody killed it: who sent the signal is told, and docker inspect is right that it was no OOM kill."""
+    """A container killed by a signal: the answer names the sender, and agrees with docker inspect."""
     docker.docker("kill", container.id)
     state = ended(docker, container.id)
     for _ in attempts():
@@ -171,12 +171,12 @@ def test_docker_kill(docker: Docker, container: Container, tracer: Daemon, why: 
         if sent:
             break
     assert (state["ExitCode"], state["OOMKilled"]) == (137, False)
-    told, words = why(container.name)
-    verdict = told["verdict"]
+    answer, words = why(container.name)
+    verdict = answer["verdict"]
     assert (verdict["cause"], verdict["killer"], verdict["ended"]) == ("sigkill", "runtime", True)
     assert verdict["kill"]["sender"]["pid"] == sent[0]["sender"]["pid"]
     assert "and not by the OOM killer" in words
     assert "docker inspect says OOMKilled false and exit code 137, and is right." in words
-    events = follow(docker, told, "docker events")
+    events = follow(docker, answer, "docker events")
     assert " container kill " in events
     assert "signal=9" in events

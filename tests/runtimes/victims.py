@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of kills in a container, compared with the kernel's account and the runtime's answer."""
+"""Compares the records of kills in a container with the kernel log and the runtime's answer."""
 
 import pytest
 
@@ -7,31 +7,31 @@ from tests.harness.environment import IN_VM, attempts
 from tests.harness.oracles import Record
 from tests.harness.watch import Watch
 
-from .runtime import SYSTEMD, Container, Facts, Runtime, Told
+from .runtime import SYSTEMD, Container, Description, Fields, Runtime
 
 
-def check_told(container: Container, told: Told, runtime: Runtime, record: Record) -> None:
-    """The record names the container as the runtime does, and its unit as systemd does."""
+def check_names(container: Container, description: Description, runtime: Runtime, record: Record) -> None:
+    """Check that the record has the runtime's names of the container, and systemd's of its unit."""
     names = record["container"]
     assert names is not None, "no container in the record"
-    expected = {"runtime": runtime.kind, **told.container}
+    expected = {"runtime": runtime.kind, **description.container}
     if IN_VM and names["ip_addresses"] is None:
-        expected.pop("ip_addresses", None)  # the container's network was gone before the slow machine came to it
+        expected.pop("ip_addresses", None)  # in a slow VM the network may be gone before it is read
     assert expected == {name: names[name] for name in expected}
-    assert told.kubernetes == record["kubernetes"]
+    assert description.kubernetes == record["kubernetes"]
     if SYSTEMD:
         assert container.unit == (record["systemd"] or {}).get("unit")
 
 
-def check_verdict(expected: Facts | None, gone: Record, *, known: bool) -> None:
-    """The exit record repeats the runtime's verdict; only where it is `known` from files it has to."""
+def check_verdict(expected: Fields | None, gone: Record, *, required: bool) -> None:
+    """Check that a verdict in the exit record is the runtime's; ``required`` if the runtime keeps it in files."""
     actual = gone["runtime_verdict"]
     if actual is None:
-        assert not known, f"no verdict, although the runtime says {expected}"
+        assert not required, f"no verdict, although the runtime says {expected}"
         return
     assert expected is not None
     assert actual == {name: None if actual[name] is None else value for name, value in expected.items()}
-    assert not known or None not in actual.values()
+    assert not required or None not in actual.values()
 
 
 class Victims:
@@ -41,13 +41,13 @@ class Victims:
         self._watch = watch
 
     def of(self, container: Container, count: int = 1) -> list[Record]:
-        """The records of the kills in the container, as soon as there are so many, checked against the kernel log."""
+        """Wait for this many kills in the container; their records, checked against the kernel log."""
         found: list[int] = []
         for _ in attempts():
             records = self._watch.records()
             found = [record["victim"]["pid"] for record in records if container.holds(record["victim"]["cgroup"])]
             if len(found) >= count:
-                return self._watch.kills(found, steady=False)  # what the runtime starts comes and goes there
+                return self._watch.kills(found, steady=False)  # the runtime's processes come and go in the cgroup
         seen = [record["victim"]["cgroup"] for record in self._watch.records()]
         pytest.fail(f"{len(found)} of {count} kills in {container.cgroup}; there were {seen}")
 

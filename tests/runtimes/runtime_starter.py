@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts runtimes: each once, when it is asked for; the last one is stopped first."""
+"""Starts each runtime once, on demand, and stops them in reverse order."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from tests.harness.environment import require
 from .runtime import Runtime
 
 
-class Running:
-    """The runtimes that were started."""
+class RuntimeStarter:
+    """The started runtimes."""
 
     def __init__(self, runtimes: Mapping[str, Runtime]) -> None:
         self._runtimes = runtimes
         self._started: list[str] = []
 
     def start(self, name: str) -> Runtime:
-        """The runtime, started when it is not."""
+        """The runtime, started unless it runs."""
         runtime = self._runtimes[name]
         missing = [program for program in runtime.programs if shutil.which(program) is None]
         require(not missing, f"{name}: {', '.join(missing)}")
