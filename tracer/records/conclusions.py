@@ -28,9 +28,9 @@ requested memory; ``outsider``, one that did so from outside the limit's cgroup;
 the limit."""
 
 
-def bound_bytes(limit: Limit) -> int | None:
+def bound_bytes(limit: Limit | None) -> int | None:
     """The limit that was hit, in bytes: of memory, or of memory plus swap (cgroup v1) if only that is limited."""
-    for bound in (limit["limit_bytes"], limit["memsw_limit_bytes"]):
+    for bound in () if limit is None else (limit["limit_bytes"], limit["memsw_limit_bytes"]):
         if bound is not None and bound < NO_LIMIT_BYTES:
             return bound
     return None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as they come -> a terminal."""
+"""``oomtrace watch``: records as they are written -> a terminal."""

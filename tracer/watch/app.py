@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace watch``: finds the source and the terminal, and puts the screen between them."""
+"""``oomtrace watch``: opens the source of records and the terminal, and runs the screen."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from tracer.watch.feed import RecordFeed
 
 
 def watch(path: str | None) -> int:
-    """Show records until q; gives the exit code, that of the tracer where it failed.
+    """Show records until q is pressed; returns the exit code, which is the tracer's if it failed.
 
-    Raises TracerError without a terminal, without urwid, or for a file that cannot be read.
+    Raises TracerError without a terminal, without urwid, or if the file cannot be read.
     """
     try:
         from tracer.watch.screen import Screen
@@ -32,26 +32,26 @@ def watch(path: str | None) -> int:
     if path == STDIN and not piped:
         raise TracerError("nothing is piped in", "oomtrace run | oomtrace watch -, or give a file", EXIT_USAGE)
     feed = RecordFeed(path)
-    keyboard = _keyboard()
+    keyboard = _open_keyboard()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         Screen(feed, keyboard).run()
     finally:
         feed.stop()
-    if feed.exit_code and feed.said:
-        print(printable(feed.said[-1]), file=sys.stderr)
+    if feed.exit_code and feed.messages:
+        print(printable(feed.messages[-1]), file=sys.stderr)
     return max(0, feed.exit_code) if feed.ended else 0
 
 
-def _keyboard() -> IO[str]:
+def _open_keyboard() -> IO[str]:
     if sys.stdin is not None and sys.stdin.isatty():
         return sys.stdin
     try:
         return open("/dev/tty")
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or 0)
-        raise TracerError(f"no terminal takes keys ({reason})", "run it in one (ssh -t)", EXIT_USAGE) from error
+        raise TracerError(f"cannot open /dev/tty ({reason})", "run it in one (ssh -t)", EXIT_USAGE) from error
 
 
 def _interrupt(_number: int, _frame: Any) -> None:

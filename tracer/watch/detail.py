@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An incident -> what a terminal shows of it: texts, and bars as shares of one.  Names are made harmless here."""
+"""An incident -> text and bars for a terminal.  Unprintable characters are escaped here."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from tracer.base.printable import printable
-from tracer.records.conclusions import format_trigger, format_uptime, trigger_role, uptime_s
+from tracer.records.conclusions import bound_bytes, format_trigger, format_uptime, trigger_role, uptime_s
 from tracer.records.matching import shown_unit
 from tracer.records.summary import describe_kill
 from tracer.report.incidents import ReportedIncident, ReportedKill
-from tracer.report.memory import bound_bytes, memory_parts, size_text
+from tracer.report.memory import memory_parts, size_text
 from tracer.report.victim_names import victim_names
 
-MOST_VICTIMS = 20
+VICTIMS_MAX = 20
 
 
 class DetailLine(NamedTuple):
-    """A line: a heading, a fact with its name, or a bar (with ``share``)."""
+    """A heading, a labelled value, or a bar whose length is ``share``, 0 to 1."""
 
     style: str
     """heading, said, fact, victim, bar or part."""
@@ -26,13 +26,13 @@ class DetailLine(NamedTuple):
 
 
 def list_row(incident: ReportedIncident) -> tuple[str, str, str]:
-    """For the list: when, who, how big."""
+    """Columns of the list: time, victim, size."""
     record = incident.kills[0].record
     more = f" +{len(incident.kills) - 1}" if len(incident.kills) > 1 else ""
     names = victim_names(record)
     where = names.container or shown_unit(record)
     who = f"{record['victim']['comm'] or 'a process'}{more}{f' in {where}' if where else ''}"
-    bound = bound_bytes(record)
+    bound = bound_bytes(record["limit"])
     size = size_text(record["victim"]["rss_bytes"])
     uptime = uptime_s(record)
     when = "time unknown" if uptime is None else f"{uptime:.2f} s up"
@@ -42,12 +42,12 @@ def list_row(incident: ReportedIncident) -> tuple[str, str, str]:
 
 
 def detail_lines(incident: ReportedIncident) -> Iterator[DetailLine]:
-    """For the detail."""
+    """Lines of the detail view."""
     first = incident.kills[0]
-    for kill in incident.kills[:MOST_VICTIMS]:
+    for kill in incident.kills[:VICTIMS_MAX]:
         yield DetailLine("said", "", printable(describe_kill(kill.record)))
-    if len(incident.kills) > MOST_VICTIMS:
-        yield DetailLine("fact", "", f"and {len(incident.kills) - MOST_VICTIMS} more victims")
+    if len(incident.kills) > VICTIMS_MAX:
+        yield DetailLine("fact", "", f"and {len(incident.kills) - VICTIMS_MAX} more victims")
     for label, text in _facts(first):
         yield DetailLine("fact", label, printable(text))
     yield from _candidates(first, {kill.record["victim"]["pid"] for kill in incident.kills})
@@ -65,7 +65,7 @@ def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
     if victim["cmdline"]:
         yield "command", " ".join(victim["cmdline"])
     if limit is not None:
-        usage = f": {size_text(limit['usage_bytes'])} of {size_text(bound_bytes(record))}"
+        usage = f": {size_text(limit['usage_bytes'])} of {size_text(bound_bytes(limit))}"
         yield "limit", f"{limit['cgroup'] or 'a memory cgroup'}{usage}"
     role = trigger_role(record)
     if trigger is not None and role is not None:
@@ -77,11 +77,11 @@ def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
 
 def _candidates(kill: ReportedKill, victims: set[int | None]) -> Iterator[DetailLine]:
     record = kill.record
-    bound = bound_bytes(record)
+    bound = bound_bytes(record["limit"])
     victim = record["victim"]
     candidates = record["candidates"]
     if not candidates:
-        if bound is not None and victim["rss_bytes"] is not None:
+        if bound and victim["rss_bytes"] is not None:
             yield DetailLine("heading", "", "The victim against the limit")
             yield DetailLine(
                 "victim",
@@ -91,22 +91,22 @@ def _candidates(kill: ReportedKill, victims: set[int | None]) -> Iterator[Detail
             )
         return
     sizes = [candidate["rss_bytes"] or 0 for candidate in candidates]
-    whole = max(bound or 0, *sizes, 1)
+    total_bytes = max(bound or 0, *sizes, 1)
     yield DetailLine("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
     for candidate, size in zip(candidates, sizes, strict=True):
         style = "victim" if candidate["pid"] in victims else "bar"
         label = f"{printable(candidate['comm'])} ({candidate['pid']})"
-        yield DetailLine(style, label, size_text(candidate["rss_bytes"]), _share(size, whole))
+        yield DetailLine(style, label, size_text(candidate["rss_bytes"]), _share(size, total_bytes))
 
 
 def _memory(kill: ReportedKill) -> Iterator[DetailLine]:
     found = memory_parts(kill.record["limit"])
-    whole = max(bound_bytes(kill.record) or 0, sum(part.size_bytes for part in found), 1)
+    total_bytes = max(bound_bytes(kill.record["limit"]) or 0, sum(part.size_bytes for part in found), 1)
     if found:
-        yield DetailLine("heading", "", f"What the memory was, of {size_text(whole)}")
+        yield DetailLine("heading", "", f"What the memory was, of {size_text(total_bytes)}")
     for part in found:
-        yield DetailLine("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, whole))
+        yield DetailLine("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, total_bytes))
 
 
-def _share(size_bytes: int, whole_bytes: int) -> float:
-    return min(1.0, max(0.0, size_bytes / whole_bytes))
+def _share(size_bytes: int, total_bytes: int) -> float:
+    return min(1.0, max(0.0, size_bytes / total_bytes))

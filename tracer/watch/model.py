@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines -> what the screen shows: incidents, newest first, those that the filter leaves, and counters."""
+"""Lines -> incidents that pass the filter, newest first, and counters."""
 
 from collections import deque
 
@@ -8,22 +8,22 @@ from tracer.records.model import OomKill
 from tracer.report.incidents import ReportedIncident, ReportedKill, unix_seconds
 from tracer.report.victim_names import search_terms
 
-MOST = 10_000
-"""Incidents that are kept; older ones are only counted."""
+INCIDENTS_MAX = 10_000
+"""Maximum number of incidents in memory; older ones are only counted."""
 
 
 class ListedIncident:
-    """An incident, and what a search looks at."""
+    """An incident with its search text."""
 
     def __init__(self, incident: ReportedIncident, number: int) -> None:
         self.incident = incident
         self.number = number
-        """The higher, the newer."""
+        """Sequence number: the newest matches the highest."""
         self._text = ""
         self._kills = 0
 
-    def has(self, words: list[str]) -> bool:
-        """Whether all the words are in one of its names."""
+    def matches(self, words: list[str]) -> bool:
+        """Whether its search text contains all the words."""
         if self._kills != len(self.incident.kills):
             self._kills = len(self.incident.kills)
             self._text = "\n".join(name for kill in self.incident.kills for name in search_terms(kill.record)).lower()
@@ -31,23 +31,23 @@ class ListedIncident:
 
 
 class IncidentList:
-    """Takes lines; ``shown`` are the incidents that the filter leaves, the newest first."""
+    """Incidents of all lines; ``shown`` are those that pass the filter, newest first."""
 
     def __init__(self) -> None:
         self._records = RecordReader()
         self._all: deque[ListedIncident] = deque()
         self._incidents: dict[tuple[str | None, str], ListedIncident] = {}
         self._kills: dict[tuple[str | None, str], ReportedKill] = {}
-        """By host and id; so are incidents."""
+        """By host and id, as incidents are."""
         self._words: list[str] = []
         self.shown: deque[ListedIncident] = deque()
         self.incidents = self.victims = self.missing = self.bad = 0
         """Since the start."""
         self.started = ""
-        """What the tracer said when it was attached."""
+        """Host and source of the last start record."""
 
     def take(self, line: bytes) -> None:
-        """Take a line; what is no record is counted."""
+        """Add a line; lines that are not records are counted as bad."""
         try:
             record = self._records.read(line)
         except InvalidRecordError:
@@ -56,7 +56,7 @@ class IncidentList:
         if record is None:
             return
         if record["type"] == "oom_kill":
-            self._kill(record)
+            self._add_kill(record)
         elif record["type"] == "oom_exit":
             kill = self._kills.get((record["host"]["name"], record["id"]))
             if kill is not None:
@@ -69,11 +69,11 @@ class IncidentList:
             self.started = f"{record['host']['name'] or 'attached'}, {record['source']}"
 
     def filter(self, text: str) -> None:
-        """Show the incidents that have all the words in their names."""
+        """Show the incidents whose search text contains all the words."""
         self._words = text.lower().split()
-        self.shown = deque(shown for shown in self._all if shown.has(self._words))
+        self.shown = deque(shown for shown in self._all if shown.matches(self._words))
 
-    def _kill(self, record: OomKill) -> None:
+    def _add_kill(self, record: OomKill) -> None:
         host = record["host"]["name"]
         if (host, record["id"]) in self._kills:
             return
@@ -82,9 +82,9 @@ class IncidentList:
         key = (host, record["incident"]["id"])
         known = self._incidents.get(key)
         if known is not None:
-            was = known.has(self._words)
+            was = known.matches(self._words)
             known.incident.kills.append(kill)
-            if not was and known.has(self._words):
+            if not was and known.matches(self._words):
                 newer = sum(each.number > known.number for each in self.shown)
                 self.shown.insert(newer, known)
             return
@@ -93,12 +93,12 @@ class IncidentList:
             ReportedIncident(unix_seconds(record["time"]), [kill]), self.incidents
         )
         self._all.appendleft(shown)
-        if shown.has(self._words):
+        if shown.matches(self._words):
             self.shown.appendleft(shown)
-        while len(self._all) > MOST:
-            self._forget(self._all.pop())
+        while len(self._all) > INCIDENTS_MAX:
+            self._drop(self._all.pop())
 
-    def _forget(self, old: ListedIncident) -> None:
+    def _drop(self, old: ListedIncident) -> None:
         record = old.incident.kills[0].record
         del self._incidents[record["host"]["name"], record["incident"]["id"]]
         for kill in old.incident.kills:

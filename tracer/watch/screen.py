@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The terminal: a list of incidents, one of them in detail, counters, a filter.  Keys only; 16 colours or none."""
+"""The urwid screen: list of incidents, details, counters, filter.  No mouse; 16 colours or none."""
 
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from tracer.watch.feed import RecordFeed
 from tracer.watch.model import IncidentList, ListedIncident
 
 WIDE_COLUMNS = 120
-"""From here on list and detail are side by side."""
+"""Minimum width for list and detail side by side."""
 _LABEL_COLUMNS = 28
 _SIZE_COLUMNS = 10
 _KEYS = "q quit   / filter   up down   Tab list or detail   Home newest"
@@ -27,12 +27,12 @@ _STYLES = {
     "warning": ("light red", "", "bold"),
     "chosen": ("black", "light gray", "standout"),
 }
-"""Foreground and background, and what stands for them without colours."""
+"""Foreground, background, and the attribute that replaces them without colours."""
 _BARS = ("bar", "victim", "part")
 
 
 class Screen:
-    """Runs until q, SIGINT, or the tracer's failure.  ``keyboard`` is the terminal that keys come from."""
+    """Runs until q, SIGINT, or a failure of the tracer.  ``keyboard``: the terminal to read keys from."""
 
     def __init__(self, feed: RecordFeed, keyboard: IO[str]) -> None:
         self._feed = feed
@@ -44,9 +44,9 @@ class Screen:
         self._list = urwid.ListBox(self._rows)
         self._detail = urwid.ListBox(urwid.SimpleFocusListWalker([]))
         self._header = urwid.Text("", wrap="clip")
-        self._edit = _Filter(self._model_filter, self._leave_filter)
+        self._edit = _FilterEdit(self._model_filter, self._leave_filter)
         self._keys = urwid.Text(_KEYS, wrap="clip")
-        self._body = _Both(self._list, self._detail)
+        self._body = _SplitView(self._list, self._detail)
         self._frame = urwid.Frame(self._body, urwid.AttrMap(self._header, "title"), self._keys)
         screen = urwid.raw_display.Screen(input=keyboard)
         self._loop = urwid.MainLoop(
@@ -58,30 +58,30 @@ class Screen:
         )
 
     def run(self) -> None:
-        """Show what comes."""
-        wake = self._loop.watch_pipe(lambda _: self._take())
+        """Show records as they arrive."""
+        wake_pipe = self._loop.watch_pipe(lambda _: self._add_lines())
 
-        def tell() -> None:
+        def wake() -> None:
             try:
-                os.write(wake, b".")
-            except OSError:  # the screen is gone
+                os.write(wake_pipe, b".")
+            except OSError:  # the screen has ended
                 return
 
         self._show_header()
-        self._feed.start(tell)
+        self._feed.start(wake)
         try:
             self._loop.run()
         except KeyboardInterrupt:
             return
 
-    def _take(self) -> bool:
+    def _add_lines(self) -> bool:
         follows = self._rows.focus == 0
         taken = False
         while not self._feed.lines.empty():
             self._model.take(self._feed.lines.get())
             taken = True
         if taken:
-            self._rows.keep(None if follows else self._current)
+            self._rows.keep_focus(None if follows else self._current)
         self._show_header()
         if self._feed.ended and self._feed.exit_code:
             raise urwid.ExitMainLoop
@@ -93,10 +93,10 @@ class Screen:
         warnings = [f"{model.missing} missing"] * bool(model.missing) + [f"{model.bad} bad lines"] * bool(model.bad)
         end = "  ended" if self._feed.ended else ""
         counters = f"{model.incidents} incidents  {model.victims} victims  {shown}{'  '.join(warnings)}"
-        about = printable(f"{self._feed.name} {model.started}".strip())
-        self._header.set_text(f" oomtrace watch  {counters.rstrip()}{end}  {about}")
-        if self._feed.said and not self._edit_is_open():
-            self._keys.set_text([("warning", printable(self._feed.said[-1]))])
+        source = printable(f"{self._feed.name} {model.started}".strip())
+        self._header.set_text(f" oomtrace watch  {counters.rstrip()}{end}  {source}")
+        if self._feed.messages and not self._edit_is_open():
+            self._keys.set_text([("warning", printable(self._feed.messages[-1]))])
 
     def _show_detail(self) -> None:
         shown = self._rows.current()
@@ -125,7 +125,7 @@ class Screen:
 
     def _model_filter(self, text: str) -> None:
         self._model.filter(text)
-        self._rows.keep(self._current)
+        self._rows.keep_focus(self._current)
         self._show_header()
 
     def _leave_filter(self) -> None:
@@ -136,7 +136,7 @@ class Screen:
 
 
 class _Rows(urwid.ListWalker):  # type: ignore[misc]
-    """Makes rows as they are looked at."""
+    """Makes rows on demand."""
 
     def __init__(self, model: IncidentList) -> None:
         self._model = model
@@ -146,12 +146,12 @@ class _Rows(urwid.ListWalker):  # type: ignore[misc]
         shown = self._model.shown
         return shown[self.focus] if self.focus < len(shown) else None
 
-    def keep(self, wanted: ListedIncident | None) -> None:
-        """The list has changed: stay with this one, or with the newest."""
+    def keep_focus(self, incident: ListedIncident | None) -> None:
+        """Keep the focus on an incident after the list has changed; None: on the newest."""
         shown = self._model.shown
         self.focus = 0
-        if wanted is not None:
-            self.focus = next((at for at, each in enumerate(shown) if each is wanted), 0)
+        if incident is not None:
+            self.focus = next((at for at, each in enumerate(shown) if each is incident), 0)
         self._modified()
 
     def __getitem__(self, position: int) -> Any:
@@ -189,7 +189,7 @@ class _Rows(urwid.ListWalker):  # type: ignore[misc]
 
 
 class _Selectable(urwid.WidgetWrap):  # type: ignore[misc]
-    """A row that can have the focus, and wants no key."""
+    """A row that can have the focus, and handles no keys."""
 
     def selectable(self) -> bool:
         return True
@@ -198,8 +198,8 @@ class _Selectable(urwid.WidgetWrap):  # type: ignore[misc]
         return key
 
 
-class _Both(urwid.WidgetWrap):  # type: ignore[misc]
-    """List and detail, side by side or one above the other, as the terminal's width is."""
+class _SplitView(urwid.WidgetWrap):  # type: ignore[misc]
+    """List and detail, side by side or one above the other, depending on the terminal's width."""
 
     def __init__(self, first: Any, second: Any) -> None:
         framed = (urwid.LineBox(first, "Incidents"), urwid.LineBox(second, "Incident"))
@@ -209,26 +209,26 @@ class _Both(urwid.WidgetWrap):  # type: ignore[misc]
         super().__init__(self._narrow)
 
     def swap(self) -> None:
-        """Give the focus to the other one."""
+        """Move the focus to the other part."""
         self._w.focus_position = 1 - self._w.focus_position
 
     def render(self, size: Any, focus: bool = False) -> Any:
-        self._fit(size)
+        self._choose_layout(size)
         return super().render(size, focus)
 
     def keypress(self, size: Any, key: str) -> Any:
-        self._fit(size)
+        self._choose_layout(size)
         return super().keypress(size, key)
 
-    def _fit(self, size: Any) -> None:
-        wanted = self._wide if size[0] >= WIDE_COLUMNS else self._narrow
-        if self._w is not wanted:
-            wanted.focus_position = self._w.focus_position
-            self._w = wanted
+    def _choose_layout(self, size: Any) -> None:
+        layout = self._wide if size[0] >= WIDE_COLUMNS else self._narrow
+        if self._w is not layout:
+            layout.focus_position = self._w.focus_position
+            self._w = layout
 
 
-class _Filter(urwid.Edit):  # type: ignore[misc]
-    """Filters while it is typed into; Enter keeps the filter, Escape ends it."""
+class _FilterEdit(urwid.Edit):  # type: ignore[misc]
+    """Filters while typing; Enter keeps the filter, Escape clears it."""
 
     def __init__(self, changed: Any, left: Any) -> None:
         super().__init__("filter: ")
@@ -247,15 +247,15 @@ class _Filter(urwid.Edit):  # type: ignore[misc]
 
 
 class _Bar(urwid.ProgressBar):  # type: ignore[misc]
-    """A bar without words."""
+    """A bar without a percentage."""
 
     def get_text(self) -> str:
         return ""
 
 
-def _palette(plain: bool) -> list[tuple[str, str, str, str]]:
+def _palette(no_colour: bool) -> list[tuple[str, str, str, str]]:
     return [
-        (name, mono if plain else foreground, "" if plain else background, mono)
+        (name, mono if no_colour else foreground, "" if no_colour else background, mono)
         for name, (foreground, background, mono) in _STYLES.items()
     ]
 

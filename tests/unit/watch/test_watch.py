@@ -53,7 +53,7 @@ def test_lowered_limit() -> None:
 
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old incidents are forgotten, but counted; the filter's list forgets them, too."""
-    monkeypatch.setattr(models, "MOST", 30)
+    monkeypatch.setattr(models, "INCIDENTS_MAX", 30)
     records = list(many(BASES, 100))
     model = IncidentList()
     model.filter("node-1 memcg")
@@ -83,7 +83,7 @@ def test_filter_as_it_comes() -> None:
 
 def test_late_victim_of_an_old_incident(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the filter shows of an old incident only now stays where it is in time, and is forgotten in time."""
-    monkeypatch.setattr(models, "MOST", 5)
+    monkeypatch.setattr(models, "INCIDENTS_MAX", 5)
     records = list(many(BASES, 10))
     late = copy.deepcopy(records[1])
     late["id"], late["victim"]["comm"] = "late", "latecomer"
