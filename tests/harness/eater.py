@@ -44,6 +44,9 @@ FLAGS = {
     "kills": "-S",
     "extra_threads": "-e",
     "timers": "-i",
+    "vfork": "-V",
+    "execs": "-X",
+    "networks": "-W",
 }
 """Options of the eater by their names in the tests; eat.c says what they do."""
 

@@ -17,6 +17,9 @@ from tracer.capture.wire import ANCESTORS_MAX
 
 from .conftest import Eat, Fence
 
+NAMESPACES = 5
+"""Nested in each other."""
+
 
 def test_thread_asks(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     """When a thread allocates, the trigger is the thread and the victim is its process."""
@@ -47,6 +50,17 @@ def test_shared_memory_map(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool
     other = next(pid for pid in comms if pid != victim)
     assert [{"pid": other, "comm": comms[other]}] == record["victim"]["shared_mm"]
     wait_until("the other process has exited", lambda: not os.path.exists(f"/proc/{sharing_pid}"))
+
+
+def test_vfork(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """A child of vfork requests memory: the kernel kills its parent, whose memory it uses, and the child with it."""
+    eater = eat(32, cgroup.child("limit", 16), vfork=True).die()
+    child, _ = eater.start()
+    record = watch.kill(eater)
+    assert (child, "eat-vforked") == (record["trigger"]["pid"], record["trigger"]["comm"])
+    assert [{"pid": child, "comm": "eat-vforked"}] == record["victim"]["shared_mm"]
+    wait_until("the child's end", lambda: not os.path.exists(f"/proc/{child}"))
+    assert eater.pid == watch.exit_of(record)["pid"]
 
 
 def test_nothing_shared(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
@@ -111,6 +125,26 @@ def test_container_child(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     victim = watch.kill(pid)["victim"]
     assert (2, False, init) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
     assert [init] == [ancestor["pid"] for ancestor in victim["ancestors"]]
+
+
+def test_nested_namespaces(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """The record of a victim five PID namespaces deep has its pids on the host and in the innermost namespace."""
+    group = cgroup.child("limit", 16)
+    four_more = ("unshare", "--pid", "--kill-child") * (NAMESPACES - 1)
+    eater = eat(32, group, inner_namespace=True, gate=True, through=four_more)
+    eater.start()
+    (pid,) = group.processes()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    numbers, parent = [int(number) for number in status["NSpid"].split()], int(status["PPid"])
+    assert (len(numbers), numbers[0]) == (1 + NAMESPACES, pid)
+    eater.go()
+    eater.wait()
+    record = watch.kill(pid)
+    victim = record["victim"]
+    assert (numbers[-1], False, parent) == (victim["namespace_pid"], victim["is_container_init"], victim["ppid"])
+    assert [parent] == [ancestor["pid"] for ancestor in victim["ancestors"]]
+    assert pid == record["trigger"]["pid"]
+    assert pid == watch.exit_of(record)["pid"]
 
 
 def test_ancestors(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
