@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packages that users install: wheel, Debian package, container image."""
+"""Packages for users: wheel, Debian package, container image."""

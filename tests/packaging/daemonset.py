@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: deploy/kubernetes/daemonset.yaml.  Out: what `docker run` needs to run its container as a kubelet would.
+"""Arguments of ``docker run`` for the container of deploy/kubernetes/daemonset.yaml, as a kubelet would run it.
 
 What this does not know how to translate it refuses, so that nothing in the manifest goes untried.
 """
@@ -25,7 +25,7 @@ FOR_KUBERNETES_ONLY = frozenset(
         "terminationGracePeriodSeconds",
     }
 )
-"""Of the pod; they tell where it runs and what it is not given, which no container of Docker is."""
+"""Fields of the pod that have no meaning for a container of Docker."""
 
 Fields = dict[str, Any]
 
@@ -45,15 +45,15 @@ def container() -> Fields:
 
 
 def host_paths() -> dict[str, str]:
-    """What is mounted where: path in the container -> path on the host."""
+    """Mounts: path in the container -> path on the host."""
     volumes = {volume["name"]: volume["hostPath"]["path"] for volume in pod()["volumes"]}
     mounts = {mount["mountPath"]: volumes.pop(mount["name"]) for mount in container()["volumeMounts"]}
-    assert not volumes, f"volumes that nobody mounts: {volumes}"
+    assert not volumes, f"unused volumes: {volumes}"
     return mounts
 
 
 def docker_options(fields: Mapping[str, str], place: Callable[[str], Path]) -> list[str]:
-    """Options of `docker run`, with what the downward API would tell, and where this host keeps a path."""
+    """Options of ``docker run``, with the values of the downward API, and this host's paths."""
     spec, only = dict(pod()), dict(container())
     for name in FOR_KUBERNETES_ONLY & spec.keys():
         del spec[name]
@@ -87,7 +87,7 @@ def _resources(resources: Fields) -> list[str]:
 
 
 def _security(context: Fields) -> list[str]:
-    assert context.pop("seccompProfile") == {"type": "RuntimeDefault"}, "which is what Docker does unasked"
+    assert context.pop("seccompProfile") == {"type": "RuntimeDefault"}, "Docker's default"
     assert context.pop("appArmorProfile") == {"type": "Unconfined"}
     assert context.pop("allowPrivilegeEscalation") is False
     options = ["--security-opt=apparmor=unconfined", "--security-opt=no-new-privileges"]

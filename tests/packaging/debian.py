@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a Debian release and the package.  Out: a root file system of it, in which a command has run."""
+"""Makes a root file system of a Debian release, in which a command has run with the package."""
 
 import shutil
 import tempfile
@@ -12,11 +12,11 @@ SUITES = {
     "stable": ("stable",),
 }
 UNWANTED = ("doc", "man", "locale", "info")
-"""What Debian's slim images lack below /usr/share."""
+"""Directories below /usr/share that Debian's slim images lack."""
 
 
 def bootstrap(suites: tuple[str, ...], target: Path, deb: Path, command: str) -> Path:
-    """A minimal Debian as a folder or an archive, after a shell command that finds the package in /dist.
+    """A minimal Debian as a directory or an archive, after a shell command with the package in /dist.
 
     Raises LabError where that fails.
     """
@@ -33,7 +33,7 @@ def bootstrap(suites: tuple[str, ...], target: Path, deb: Path, command: str) ->
             '--customize-hook=rm -r "$1/dist"',
             suites[0],
             target,
-            "-",  # the sources are on standard input
+            "-",  # reads the apt sources from standard input
             stdin=sources(suites),
         )
     return target

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: deploy/container/Dockerfile and the package.  Out: the same image, made without a registry.
+"""Makes the image of deploy/container/Dockerfile from the package, without a registry.
 
 Its base image is made by mmdebstrap.
 """
@@ -20,30 +20,30 @@ RUN = re.compile(r"--mount=type=bind,source=dist,target=/dist\s+(.*)", re.DOTALL
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Keyword and the rest, of lines that end where no backslash says that they go on."""
+    """Keyword and arguments of each instruction, with continuation lines joined."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
     text = "\n".join(lines).replace("\\\n", " ")
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
 
 
 def import_options() -> list[str]:
-    """What `docker import` is told about the image."""
+    """Options of ``docker import``."""
     kept = [(keyword, rest) for keyword, rest in instructions() if keyword in ("ENTRYPOINT", "CMD", "ENV")]
     assert {keyword for keyword, _ in instructions()} <= {"FROM", "RUN", "ENTRYPOINT", "CMD", "ENV"}
-    assert isinstance(json.loads(dict(kept)["ENTRYPOINT"]), list), "in a shell, which would keep the signals to itself"
+    assert isinstance(json.loads(dict(kept)["ENTRYPOINT"]), list), "not in a shell, which would not forward signals"
     return [f"--change={keyword} {rest}" for keyword, rest in kept]
 
 
 def archive(deb: Path) -> Path:
-    """The image's root file system; one made of the same package by the same Dockerfile is taken again."""
+    """The image's root file system, cached by package and Dockerfile."""
     made = ROOT / "build/container/image.tar"
     stamp = made.with_suffix(".stamp")
-    wanted = hashlib.sha256(deb.read_bytes() + DOCKERFILE.read_bytes()).hexdigest()
-    if not made.exists() or not stamp.exists() or stamp.read_text() != wanted:
+    digest = hashlib.sha256(deb.read_bytes() + DOCKERFILE.read_bytes()).hexdigest()
+    if not made.exists() or not stamp.exists() or stamp.read_text() != digest:
         made.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=made.parent) as name:
             _build(deb, Path(name)).rename(made)
-        stamp.write_text(wanted)
+        stamp.write_text(digest)
     return made
 
 

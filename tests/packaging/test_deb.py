@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Debian package on a host with systemd: installed, used, installed again, removed and purged, in this order."""
+"""The Debian package on a host with systemd: installed, used, upgraded, removed and purged, in this order."""
 
 import ctypes
 import json
@@ -26,12 +26,12 @@ INSTALL = ROOT / "docs/install.md"
 DROP_IN = Path(f"/etc/systemd/system/{SERVICE}.d/network.conf")
 ADDRESS = "198.51.100.200/32"
 DPKG = (Path("/var/lib/dpkg"), Path("/var/log/dpkg.log"))
-"""What dpkg itself writes."""
+"""Files written by dpkg."""
 BPF_MAP_TYPE_ARRAY = 2
 
 
 def files() -> set[Path]:
-    """All that is on the root file system, and where the package may have left something on others."""
+    """All files of the root file system, and of directories on others that the package may use."""
     device = Path("/").stat().st_dev
     found = {*Path("/run").iterdir(), *PINS.parent.iterdir()}
     for folder, names, others in os.walk("/"):
@@ -49,7 +49,7 @@ def property_of(unit: str, name: str) -> str:
     return run("systemctl", "show", f"--property={name}", "--value", unit)
 
 
-def said() -> list[Record]:
+def journal_records() -> list[Record]:
     """The records in the journal."""
     lines = run("journalctl", "--boot", "--unit", SERVICE, "--identifier=oomtrace", "--output=cat").splitlines()
     records = [line for line in lines if line.startswith("{")]
@@ -59,34 +59,34 @@ def said() -> list[Record]:
 
 
 def kill(*properties: str) -> Record:
-    """Let a unit hit its limit; the record of it in the journal."""
-    name = f"packaging-{len(said())}.service"
+    """Let a unit hit its limit; its record in the journal."""
+    name = f"packaging-{len(journal_records())}.service"
     limit = ("--property=MemoryMax=32M", "--property=MemorySwapMax=0")
     run("systemd-run", f"--unit={name}", *limit, *properties, "--", binary(), "-a", "0", "96")
     wait_until(f"{name} is killed", lambda: property_of(name, "Result") == "oom-kill")
     pid = int(property_of(name, "ExecMainPID"))
     run("systemctl", "reset-failed", name)
     for _ in attempts(pause=0.2):
-        for record in said():
+        for record in journal_records():
             if record["type"] == "oom_kill" and record["victim"]["pid"] == pid:
                 assert record["systemd"] == {"unit": name, "slice": "system.slice"}
                 return record
-    pytest.fail(f"no record of {pid}, but {said()}")
+    pytest.fail(f"no record of {pid}, but {journal_records()}")
 
 
 @pytest.fixture(scope="module")
 def before() -> tuple[set[Path], list[str]]:
-    """What was there before the package: files and accounts."""
+    """Files and accounts before the package is installed."""
     if not IN_VM or not DEB.exists():
         not_applicable("packages are installed in a virtual machine only: make test-systemd")
-    Path("/run/netns").mkdir(exist_ok=True)  # as `ip netns` does
-    run("/usr/bin/python3", "-c", "import typer, orjson, bcc")  # it writes byte code of theirs where there is none
+    Path("/run/netns").mkdir(exist_ok=True)  # as by `ip netns`
+    run("/usr/bin/python3", "-c", "import typer, orjson, bcc")  # writes missing byte code
     return files(), accounts()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(before: tuple[set[Path], list[str]]) -> Iterator[None]:
-    """Installed by dpkg, which refuses where a dependency is missing."""
+    """dpkg installs it, which checks the dependencies."""
     assert "oomtrace" not in run("dpkg-query", "--show", "--showformat=${Package}\\n").splitlines()
     run("dpkg", "--install", DEB)
     yield
@@ -94,15 +94,15 @@ def installed(before: tuple[set[Path], list[str]]) -> Iterator[None]:
 
 
 def test_service() -> None:
-    """It runs, and will after the next boot."""
+    """The service runs, and is enabled."""
     assert run("systemctl", "is-enabled", SERVICE) == "enabled"
     assert run("systemctl", "is-active", SERVICE) == "active"
-    (start,) = said()
+    (start,) = journal_records()
     assert (start["type"], start["source"], start["engine"]) == ("start", "bpf", "core")
 
 
 def test_kill() -> None:
-    """A unit's process is killed: its record is in the journal."""
+    """A unit's process is killed; its record is in the journal."""
     record = kill()
     assert record["source"] == "bpf"
     assert (record["limit"]["level"], record["limit"]["limit_bytes"]) == ("unit", 32 * MIB)
@@ -112,7 +112,7 @@ def test_kill() -> None:
 
 
 def test_command() -> None:
-    """The command works from anywhere; no other program sees its Python package."""
+    """The command works from any directory; its Python package is not importable by other programs."""
     assert "This host can be traced" in run("oomtrace", "doctor", cwd=Path("/"))
     assert json.loads(run("oomtrace", "schema", cwd=Path("/tmp")))
     seen = run("env", "--unset=PYTHONPATH", "/usr/bin/python3", "-c", "import tracer", check=False, cwd=Path("/"))
@@ -125,7 +125,7 @@ def packaged() -> list[Path]:
 
 
 def test_options() -> None:
-    """What /etc/default/oomtrace says is what the service does."""
+    """The service uses the settings of /etc/default/oomtrace."""
     DEFAULTS.write_text(OPTIONS)
     run("systemctl", "restart", SERVICE)
     assert kill()["victim"]["cmdline"] is None
@@ -133,41 +133,41 @@ def test_options() -> None:
 
 
 def test_journal() -> None:
-    """Entries with fields: a unit's own log has its kill, explained by the package's catalog."""
+    """With output journald a unit's log has its kill, explained by the package's catalog."""
     DEFAULTS.write_text('OOMTRACE_OPTIONS="-o stdout -o journald"\n')
     run("systemctl", "restart", SERVICE)
     unit = kill()["systemd"]["unit"]
 
-    def told() -> str:
+    def unit_log() -> str:
         return run("journalctl", "--boot", "--catalog", "--unit", unit, "OOMTRACE_TYPE=oom_kill")
 
-    wait_until("it is in the unit's log", lambda: "Defined-By: oomtrace" in told())
+    wait_until("the unit's log", lambda: "Defined-By: oomtrace" in unit_log())
 
 
 def test_engine_bcc() -> None:
-    """What bcc's compiler does is allowed, too."""
+    """The unit's sandbox allows bcc's compiler."""
     DEFAULTS.write_text('OOMTRACE_OPTIONS="--engine bcc"\n')
     run("systemctl", "restart", SERVICE)
     record = kill()
-    start = [each for each in said() if each["type"] == "start"][-1]
+    start = [each for each in journal_records() if each["type"] == "start"][-1]
     assert (start["source"], start["engine"]) == ("bpf", "bcc")
     assert None not in record["limit"]["breakdown"].values()
 
 
 def test_exposure() -> None:
-    """systemd's own judgement of what the unit may do: at most 3.0 of 10."""
+    """systemd-analyze security rates the unit's exposure 3.0 of 10 at most."""
     run("systemd-analyze", "security", "--threshold=30", SERVICE)
 
 
 def test_network(namespace: str) -> None:
-    """With what docs/install.md adds to the unit, addresses are told."""
+    """With the drop-in of docs/install.md the records have IP addresses."""
     (added,) = re.findall(r"```ini\n(.*?)```", INSTALL.read_text(), re.DOTALL)
     DROP_IN.parent.mkdir()
     DROP_IN.write_text(added)
     DEFAULTS.write_text('OOMTRACE_OPTIONS="--network"\n')
     run("systemctl", "daemon-reload")
     run("systemctl", "restart", SERVICE)
-    for _ in range(5):  # an emulated machine may not be in there within the tracer's deadline; then it is null
+    for _ in range(5):  # null if an emulated machine misses the deadline for reading them
         network = kill(f"--property=NetworkNamespacePath=/run/netns/{namespace}")["network"]
         if network["interfaces"] is not None:
             break
@@ -190,7 +190,7 @@ def namespace() -> Iterator[str]:
 
 
 def test_again() -> None:
-    """The same package once more, as in an upgrade: it goes on with what the administrator wrote."""
+    """Installing it again, as in an upgrade, restarts the service and keeps the administrator's configuration."""
     DEFAULTS.write_text(OPTIONS)
     run("systemctl", "restart", SERVICE)
     first = property_of(SERVICE, "MainPID")
@@ -198,12 +198,12 @@ def test_again() -> None:
     assert run("systemctl", "is-active", SERVICE) == "active"
     assert property_of(SERVICE, "MainPID") not in (first, "0")
     assert kill()["victim"]["cmdline"] is None
-    kinds = [record["type"] for record in said()]
+    kinds = [record["type"] for record in journal_records()]
     assert kinds.count("start") == kinds.count("stop") + 1
 
 
 def test_removed(before: tuple[set[Path], list[str]]) -> None:
-    """Removed it is stopped, and keeps what the administrator wrote; purged nothing of it is left."""
+    """Removal stops the service and keeps the configuration; purge leaves nothing behind."""
     pid = property_of(SERVICE, "MainPID")
     STATE.mkdir(exist_ok=True)
     (STATE / "state").write_text("")
@@ -211,7 +211,7 @@ def test_removed(before: tuple[set[Path], list[str]]) -> None:
     pin()
     run("dpkg", "--remove", "oomtrace")
     assert not Path(f"/proc/{pid}").exists()
-    assert said()[-1]["type"] == "stop"
+    assert journal_records()[-1]["type"] == "stop"
     assert not PINS.exists()
     assert DEFAULTS.exists()
     assert RECORDS.exists()
@@ -223,7 +223,7 @@ def test_removed(before: tuple[set[Path], list[str]]) -> None:
 
 
 def pin() -> None:
-    """Pin a BPF map where those of oomtrace would be."""
+    """Pin a BPF map where the daemon's pins would be."""
     libbpf = ctypes.CDLL("libbpf.so.1")
     descriptor = libbpf.bpf_map_create(BPF_MAP_TYPE_ARRAY, b"pinned", 4, 4, 1, None)
     assert descriptor >= 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Debian package without a host of its own: what lintian says, and the oldest Debian that it is for."""
+"""The Debian package file: lintian, its content, and the oldest supported Debian."""
 
 import gzip
 import io
@@ -24,20 +24,20 @@ KILLED = (
 )
 
 BUILDERS = ("bogus-mail-host", "bogus-mail-host-in-debian-changelog", "root-in-contact")
-"""What lintian says of a local user's address, which is the maintainer's where a source has no history."""
+"""lintian's tags for a local user's address, the maintainer's if the source has no git history."""
 
 
 @pytest.fixture(scope="module")
 def deb() -> Path:
     if IN_VM:
-        not_applicable("a guest has no mirror, and not the tools")
+        not_applicable("a guest has neither a mirror nor the tools")
     path = ROOT / f"dist/oomtrace_{__version__}_all.deb"
     require(path.exists(), f"{path}: make deb")
     return path
 
 
 def test_lintian(deb: Path) -> None:
-    """Nothing in it is against Debian's policy."""
+    """lintian finds no violation of Debian policy."""
     ours = ["lintian", "--allow-root", "--fail-on=error", "--suppress-tags", ",".join(BUILDERS)]
     done = subprocess.run([*ours, deb], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,7 +45,7 @@ def test_lintian(deb: Path) -> None:
 
 
 def test_manual_and_completion(deb: Path) -> None:
-    """Where man and the shells look for them."""
+    """Manual pages and completions are where man and the shells look for them."""
     listed = subprocess.run(["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True).stdout
     paths = {line.split()[5].removeprefix("./usr/share/") for line in listed.splitlines()}
     assert {f"man/{page.parent.name}/{page.name}.gz" for page in manpages.PAGES} <= paths
@@ -58,7 +58,7 @@ def test_manual_and_completion(deb: Path) -> None:
 
 
 def test_maintainer(deb: Path) -> None:
-    """Who maintains it is who built it, in all three places; nothing that the source leaves open is left."""
+    """The maintainer is who built it, in all three places; no placeholder is left."""
     maintainer = subprocess.run(["dpkg-deb", "--field", deb, "Maintainer"], capture_output=True, text=True).stdout
     assert re.fullmatch(r"[^<>@]+ <[^<>@ ]+@[^<>@ ]+>\n", maintainer)
     archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
@@ -72,7 +72,7 @@ def test_maintainer(deb: Path) -> None:
 
 
 def test_debian_12(deb: Path, tmp_path: Path) -> None:
-    """Every command works with the libraries of Debian 12, above all typer 0.7."""
+    """Every command works with the libraries of Debian 12, in particular typer 0.7."""
     helps = "\n".join(f"oomtrace {command} --help >/help-{command}.txt" for command in COMMANDS)
     command = f"""
         apt-get install --simulate /dist/{deb.name} >/simulated.txt
@@ -102,7 +102,7 @@ def test_debian_12(deb: Path, tmp_path: Path) -> None:
     assert "libbpf.so.1 loads" in (root / "doctor.txt").read_text()
     brought = re.findall(r"^Inst (\S+)", (root / "simulated.txt").read_text(), re.MULTILINE)
     assert "oomtrace" in brought
-    assert not [name for name in brought if re.search("bpfcc|llvm|clang", name)], "160 MB for no use"
+    assert not [name for name in brought if re.search("bpfcc|llvm|clang", name)], "160 MB that are not needed"
     for file in ("doctor.txt", "bcc.txt"):
         assert "apt install python3-bpfcc" in (root / file).read_text()
     assert (root / "error.txt").read_text().startswith("oomtrace: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container image, run by Docker with the capabilities, mounts and limits of the DaemonSet, and nothing else."""
+"""The container image, run by Docker with the capabilities, mounts and limits of the DaemonSet only."""
 
 import json
 import os
@@ -41,7 +41,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where Docker keeps everything: a file system that is shared with containers, as systemd makes the root."""
+    """Docker's directory, on a shared mount as systemd makes the root."""
     path = Path(tempfile.mkdtemp(prefix="oomtrace-"))
     path.chmod(0o755)
     left_over = Leftovers(path)
@@ -56,7 +56,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def runtimes(folder: Path) -> Iterator[dict[str, Runtime]]:
-    """Docker, which also runs the DaemonSet's container, and pods as a kubelet makes them."""
+    """Docker, which also runs the DaemonSet's container, and pods made as by a kubelet."""
     tree = make_tree(folder / "tree")
     archive = make_archive(tree, folder / "victim.tar")
     containerd = Containerd(folder / "containerd", archive)
@@ -85,7 +85,7 @@ def runtime(request: pytest.FixtureRequest, runtimes: dict[str, Runtime]) -> Run
 
 
 class Neighbour(NamedTuple):
-    """A process outside of containers, which fills most of its cgroup's limit."""
+    """A process outside of containers that fills most of its cgroup's limit."""
 
     process: Eater
     cgroup: Cgroup
@@ -94,12 +94,12 @@ class Neighbour(NamedTuple):
 class Image(NamedTuple):
     name: str
     options: tuple[str, ...] = ()
-    """What `docker run` needs besides."""
+    """More options of ``docker run``."""
 
 
 @pytest.fixture(scope="module")
 def image(docker: Docker, folder: Path) -> Iterator[Image]:
-    """The image, under the name that the DaemonSet has for it."""
+    """The image, with its name in the DaemonSet."""
     name = str(container()["image"])
     options = dockerfile.import_options()
     deb = Path(os.environ.get("OOMTRACE_DEB", ROOT / f"dist/oomtrace_{__version__}_all.deb"))
@@ -108,7 +108,7 @@ def image(docker: Docker, folder: Path) -> Iterator[Image]:
         docker.docker("import", *options, dockerfile.archive(deb), name)
         yield Image(name)
         return
-    # Out of reach of a mirror: the guest's own /usr, which has what the package depends on, and the package over it.
+    # Without a mirror: the guest's /usr, which has the package's dependencies, with the package unpacked over it.
     root, package, usr = folder / "image", folder / "package", folder / "usr"
     for each in (*(root / each for each in ("usr", "etc", "proc", "sys", "dev", "tmp", "run", "var")), package, usr):
         each.mkdir(parents=True)
@@ -124,7 +124,7 @@ def image(docker: Docker, folder: Path) -> Iterator[Image]:
 
 
 def knows_bpf(docker: Docker, image: Image) -> bool:
-    """Debian 12's Docker knows neither BPF nor PERFMON; of SYS_ADMIN both are parts."""
+    """Replace BPF and PERFMON by SYS_ADMIN, of which they are parts, for Debian 12's Docker, which lacks them."""
     created = subprocess.run(
         docker.command("create", "--name=capable", "--cap-add=BPF", image.name), capture_output=True, text=True
     )
@@ -150,10 +150,10 @@ class Pod:
             check_line(line.encode())
         return [json.loads(line) for line in lines]
 
-    def wait_for(self, what: str, wanted: Callable[[Record], bool], seconds: float = TIMEOUT_S) -> Record:
-        """The first record that is wanted, as soon as there is one."""
+    def wait_for(self, what: str, matches: Callable[[Record], bool], seconds: float = TIMEOUT_S) -> Record:
+        """Wait for a record that matches; the first one."""
         for _ in attempts(seconds, pause=0.1):
-            if found := [record for record in self.records() if wanted(record)]:
+            if found := [record for record in self.records() if matches(record)]:
                 return found[0]
         command = self._docker.command("logs", NAME)
         pytest.fail(f"no {what}: {subprocess.run(command, capture_output=True, text=True, check=False)}")
@@ -169,12 +169,12 @@ class Pod:
         last = self.records()[-1]
         self._docker.docker("rm", "--force", NAME)
         assert (code, last["type"]) == ("0", "stop")
-        assert last["metadata_errors"] == 0 or IN_VM  # where a file may take longer to read than names are waited for
+        assert last["metadata_errors"] == 0 or IN_VM  # where reading a file may exceed the deadline for names
 
 
 @pytest.fixture(scope="module")
 def early(runtimes: dict[str, Runtime]) -> Iterator[dict[Runtime, Container]]:
-    """A container of each runtime that is there before the DaemonSet."""
+    """A container of each runtime, started before the DaemonSet."""
     containers = {runtime: runtime.run() for runtime in runtimes.values()}
     yield containers
     for runtime, victim in containers.items():
@@ -183,7 +183,7 @@ def early(runtimes: dict[str, Runtime]) -> Iterator[dict[Runtime, Container]]:
 
 @pytest.fixture(scope="module")
 def neighbours() -> Iterator[list[Neighbour]]:
-    """Some of another user, that are there before the DaemonSet."""
+    """Processes of another user, started before the DaemonSet."""
     found: list[Neighbour] = []
     for number in range(5):
         group = Hierarchy.find().make(f"oomtrace-test-{os.getpid()}-{number}")
@@ -208,7 +208,7 @@ def pod(
     roots = {usual: path for name, path in own.items() for usual in ROOTS[name]}
 
     def place(path: str) -> Path:
-        """Where this host keeps it: the tests' Docker has folders of its own, and other runtimes are not there."""
+        """The path on this host: the tests' runtimes have their own directories, those of others are empty."""
         if path == "/sys/fs/bpf":
             return pins
         if path.startswith("/sys/"):
@@ -217,7 +217,7 @@ def pod(
         for root, its in roots.items():
             if f"{path}/".startswith(f"{root}/"):
                 found = its / path.removeprefix(root).lstrip("/")
-        found.mkdir(parents=True, exist_ok=True)  # as a kubelet does
+        found.mkdir(parents=True, exist_ok=True)  # as by a kubelet
         return found
 
     pins = Path("/sys/fs/bpf", f"oomtrace-test-{os.getpid()}")
@@ -232,7 +232,7 @@ def pod(
 
 
 def check_victim(record: Record, runtime: Runtime, container: Container) -> None:
-    """The record has what the runtime tells, and the host's view of things."""
+    """Check that the record has the runtime's names, and the host's pids and paths."""
     description = runtime.describe(container)
     del description.container["ip_addresses"]  # only with --network
     check_names(container, description, runtime, record)
@@ -246,34 +246,34 @@ def check_victim(record: Record, runtime: Runtime, container: Container) -> None
 
 
 def test_start(pod: Pod) -> None:
-    """It attaches to all that this kernel offers."""
+    """All hooks of this kernel are attached."""
     start = pod.wait_for("start", lambda record: record["type"] == "start")
     kprobes = Path("/sys/bus/event_source/devices/kprobe").exists()
     assert (start["source"], start["engine"]) == ("bpf" if kprobes else "bpf_tracepoints", "core")
 
 
 def test_container(pod: Pod, runtime: Runtime) -> None:
-    """The init of another container is killed: its names, its limit, its verdict."""
+    """The init of another container is killed: names, limit and verdict are recorded."""
     victim = runtime.run()
     victim.eat_in_init()
     record = pod.kill_of(victim.pid)
     check_victim(record, runtime, victim)
     gone = pod.wait_for("exit", lambda gone: gone["type"] == "oom_exit" and gone["id"] == record["id"])
     assert gone["container_init_died"] is True
-    # Emulated, Docker may write the end down later than a record waits for it.
+    # Under emulation Docker may write the verdict later than the record waits for it.
     check_verdict(runtime.verdict(victim), gone, required=not IN_VM)
     runtime.remove(victim)
 
 
 def test_container_that_was_there(pod: Pod, runtime: Runtime, early: dict[Runtime, Container]) -> None:
-    """A container that is older than the DaemonSet."""
+    """A container older than the DaemonSet is named."""
     victim = early[runtime]
     victim.eat_in_init()
     check_victim(pod.kill_of(victim.pid), runtime, victim)
 
 
 def test_process_of_another_user(pod: Pod, neighbours: list[Neighbour]) -> None:
-    """An older process of another user is killed because a second one asks for memory: command line and executable.
+    """Another user's process older than the DaemonSet is killed when a second one allocates: it has cmdline and exe.
 
     It is on its way out while they are read: of five one at least is still there.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DaemonSet: as Kubernetes defines one, with no more than needed; what is documented for Docker is the same."""
+"""The DaemonSet: valid for Kubernetes, with minimal mounts, and equal to the command documented for Docker."""
 
 import itertools
 import re
@@ -18,9 +18,9 @@ from .daemonset import MANIFEST, container, docker_options, host_paths
 
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
 def test_schema(version: str) -> None:
-    """Kubernetes knows every field: its OpenAPI definitions, strictly."""
+    """The manifest is strictly valid against Kubernetes' OpenAPI definitions."""
     if IN_VM:
-        not_applicable("a guest does not have the definitions, and the manifest is the same there")
+        not_applicable("a guest lacks the definitions")
     import kubernetes_validate
 
     documents = list(yaml.safe_load_all(MANIFEST.read_text()))
@@ -33,7 +33,7 @@ def test_schema(version: str) -> None:
 
 
 def test_runtime_folders() -> None:
-    """Of the runtimes' folders only what is read is mounted, and something of each kind."""
+    """Of the runtimes' directories only what is read is mounted, for each kind of directory."""
     folders = [path for path in host_paths() if not path.startswith("/sys/")]
     kinds = {
         name for name, roots in ROOTS.items() for path in folders for root in roots if f"{path}/".startswith(f"{root}/")
@@ -44,12 +44,12 @@ def test_runtime_folders() -> None:
 
 
 def test_image_version() -> None:
-    """The DaemonSet takes the image of this version."""
+    """The DaemonSet uses the image of this version."""
     assert container()["image"] == f"oomtrace:{__version__}"
 
 
 def test_documented_command() -> None:
-    """docs/install.md runs the image with the DaemonSet's capabilities, and no mounts but the DaemonSet's."""
+    """The command of docs/install.md has the DaemonSet's capabilities, and only mounts of the DaemonSet."""
     (command,) = re.findall(r"```console\n\$ (docker run .*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)
     words = shlex.split(command)
     documented = [f"{option}={value}" for option, value in itertools.pairwise(words) if option.startswith("--")]

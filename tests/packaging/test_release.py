@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make dist` makes: the same bytes anywhere, whole, and with SBOMs that list what is shipped."""
+"""``make dist``: reproducible, complete, and with SBOMs that list what is shipped."""
 
 import hashlib
 import io
@@ -43,12 +43,12 @@ Sbom = dict[str, Any]
 @pytest.fixture(scope="module", autouse=True)
 def on_host() -> None:
     if IN_VM:
-        not_applicable("releases are built with PyPI and compilers, which a guest does not have")
+        not_applicable("a guest has neither PyPI nor compilers")
 
 
 @pytest.fixture(scope="module")
 def sources() -> set[str]:
-    """What a fresh clone has."""
+    """The files of a fresh clone."""
     command = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return {name for name in done.stdout.splitlines() if (ROOT / name).exists()}
@@ -56,7 +56,7 @@ def sources() -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, sources: set[str]) -> list[Path]:
-    """dist/ of two copies, built in different folders, time zones, locales and with different umasks."""
+    """dist/ of two copies, built in different directories, time zones, locales and with different umasks."""
     folder = tmp_path_factory.mktemp("release")
     running = []
     for place, settings in PLACES.items():
@@ -84,27 +84,27 @@ def dist(built: list[Path]) -> Path:
 
 
 def test_reproducible(built: list[Path]) -> None:
-    """The same sources make the same bytes, wherever and by whomever they are built."""
+    """The same sources make the same bytes."""
     sums = [{path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dist.iterdir()} for dist in built]
     assert set(sums[0]) == ARTIFACTS
     assert sums[0] == sums[1]
 
 
 def test_checksums(dist: Path) -> None:
-    """SHA256SUMS has them all, as sha256sum(1) reads it."""
+    """SHA256SUMS lists all files, in the format of sha256sum(1)."""
     done = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=dist, capture_output=True, text=True)
     assert done.returncode == 0
     assert {line.partition(":")[0] for line in done.stdout.splitlines()} == ARTIFACTS - {"SHA256SUMS"}
 
 
 def test_checked_by_twine(built: list[Path]) -> None:
-    """twine has found nothing to complain about in either."""
+    """twine check passes for both."""
     log = (built[0].parent / "build.log").read_text()
     assert len(re.findall(r"^Checking \S+: .*PASSED", log, re.MULTILINE)) == 2
 
 
 def test_sdist(dist: Path, sources: set[str]) -> None:
-    """It has every source, and the compiled programs: a wheel that is made of it has them, too."""
+    """The sdist has all sources and the compiled programs, so a wheel made from it has them, too."""
     objects = {f"tracer/objects/oomtrace.{name}.bpf.o" for name in ("x86_64", "arm64")}
     with tarfile.open(dist / f"oomtrace-{__version__}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -120,7 +120,7 @@ def read(path: Path) -> Sbom:
 
 
 def requirements(bom: Sbom) -> dict[str, str]:
-    """What it says an installation brings: each relation, and whether it is needed."""
+    """Dependency -> scope, in an SBOM."""
     return {
         each["value"]: component["scope"]
         for component in bom["components"]
@@ -134,7 +134,7 @@ def hashes(bom: Sbom) -> dict[str, str]:
 
 
 def test_sbom_of_wheel(dist: Path) -> None:
-    """Each dependency of METADATA that users may get, and the hashes of the programs inside, as RECORD has them."""
+    """The wheel's SBOM has the dependencies of METADATA, and the hashes of the programs, as in RECORD."""
     path = dist / f"oomtrace-{__version__}-py3-none-any.whl"
     bom = read(path.with_name(path.name + ".cdx.json"))
     with zipfile.ZipFile(path) as archive:
@@ -153,7 +153,7 @@ def test_sbom_of_wheel(dist: Path) -> None:
 
 
 def test_sbom_of_deb(dist: Path) -> None:
-    """Each relation of the package, and the hashes of the programs inside, as dpkg-deb unpacks them."""
+    """The deb's SBOM has the relations of the package, and the hashes of the programs, as unpacked by dpkg-deb."""
     path = dist / f"oomtrace_{__version__}_all.deb"
     bom = read(path.with_name(path.name + ".cdx.json"))
     expected = {}
@@ -170,7 +170,7 @@ def test_sbom_of_deb(dist: Path) -> None:
 
 
 def test_sbom_of_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every package that dpkg has installed in the image, with version and architecture; and nothing else."""
+    """The image's SBOM has exactly the installed packages, with version and architecture."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     deb = ROOT / f"dist/oomtrace_{__version__}_all.deb"
     require(deb.exists(), f"{deb}: make deb")
@@ -196,7 +196,7 @@ def test_sbom_of_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sbom_of_other_python_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pip has put into an image is listed; what a package owns is not listed twice."""
+    """Files installed by pip in an image are listed; files owned by a package are not listed twice."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     owned = "usr/lib/python3/dist-packages/typer-0.15.1.dist-info/METADATA"
     status = "Package: {}\nStatus: {}\nArchitecture: all\nVersion: {}\nDescription: x\n y\n"

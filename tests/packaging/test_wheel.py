@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel: built by `make wheel` in a fresh clone, installed by pipx away from the checkout, and run."""
+"""The wheel: built by ``make wheel`` in a fresh clone, installed by pipx outside of the checkout, and run."""
 
 import json
 import os
@@ -26,9 +26,9 @@ INSTALL_S = 300 * TIMEOUT_SCALE
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made in a fresh clone, where nothing is built yet."""
+    """The wheel, built in a fresh clone."""
     if IN_VM:
-        not_applicable("wheels are built and installed from PyPI, which a guest does not reach")
+        not_applicable("a guest does not reach PyPI")
     clone = tmp_path_factory.mktemp("clone") / "oomtrace"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "objects", ".*_cache"))
     made = os.environ.keys() - {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
@@ -39,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The installed command, which sees nothing of the checkout."""
+    """The installed command, independent of the checkout."""
     home = tmp_path_factory.mktemp("pipx")
     pipx = {**ENVIRONMENT, "PIPX_HOME": f"{home}/pipx", "PIPX_BIN_DIR": f"{home}/bin", "HOME": str(home)}
     subprocess.run(["pipx", "install", wheel], env=pipx, cwd=home, check=True, timeout=INSTALL_S)
@@ -47,7 +47,7 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_objects(wheel: Path) -> None:
-    """The programs for every architecture are inside, compiled for BPF, and the sources that bcc compiles."""
+    """The wheel has the BPF programs of every architecture, and the sources for bcc."""
     with zipfile.ZipFile(wheel) as archive:
         objects = {name: archive.read(name) for name in archive.namelist() if name.endswith(".bpf.o")}
         for source in (ROOT / "bpf").rglob("*"):
@@ -57,11 +57,11 @@ def test_objects(wheel: Path) -> None:
     for content in objects.values():
         assert content[:4] == b"\x7fELF"
         assert int.from_bytes(content[18:20], "little") == EM_BPF
-    assert len(set(objects.values())) == len(ARCHITECTURES), "the registers of a kprobe are not where the other's are"
+    assert len(set(objects.values())) == len(ARCHITECTURES), "the registers of a kprobe differ by architecture"
 
 
 def test_manual_and_completion(wheel: Path) -> None:
-    """Below the prefix, where man and the shells look for them."""
+    """Manual pages and completions are below the prefix, where man and the shells look for them."""
     with zipfile.ZipFile(wheel) as archive:
         shared = {name.partition(".data/data/")[2]: archive.read(name) for name in archive.namelist()}
     for page in manpages.PAGES:
@@ -75,14 +75,14 @@ def test_manual_and_completion(wheel: Path) -> None:
 
 
 def test_command(command: list[str]) -> None:
-    """It is this version, and knows its records."""
+    """--version and the schema are those of this version."""
     assert subprocess.run([*command, "--version"], capture_output=True, text=True).stdout == f"oomtrace {__version__}\n"
     done = subprocess.run([*command, "schema"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json_schema()
 
 
 def test_report(command: list[str], tmp_path: Path) -> None:
-    """It makes a page: what that is made of is inside."""
+    """The report works: its files are in the wheel."""
     log = ROOT / "tests" / "data" / "kernel_logs" / "7.2-group.txt"
     page = tmp_path / "report.html"
     subprocess.run([*command, "report", log, "-o", page], check=True)
@@ -92,12 +92,12 @@ def test_report(command: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["core", "bcc"])
 def test_run(command: list[str], engine: str, tmp_path: Path) -> None:
-    """It traces with both engines, until it is told to stop."""
+    """It traces with both engines, until it is stopped."""
     assert os.geteuid() == 0, "tracing needs root"
     output = tmp_path / "records.json"
     daemon = subprocess.Popen([*command, "run", "--no-keep", "--engine", engine, "--output", f"file:{output}"])
     try:
-        wait_until("it has started", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * TIMEOUT_S)
+        wait_until("the start record", lambda: output.exists() and output.read_bytes().endswith(b"\n"), 6 * TIMEOUT_S)
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(TIMEOUT_S) == 0
     finally:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report in a real browser, and the watch in a real terminal."""
+"""The report in a browser, and the watch in a terminal."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Chromium without a window, driven through its driver."""
+"""A headless Chromium, controlled with chromedriver."""
 
 import json
 import os
@@ -22,7 +22,7 @@ CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 AXE = ROOT / "build" / "axe"
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # root's own
+    "--no-sandbox",  # needed by root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -47,7 +47,7 @@ def axe() -> str:
 
 
 class Browser:
-    """One window."""
+    """A browser with one window."""
 
     def __init__(self, profile: Path) -> None:
         require(CHROMIUM.exists() and DRIVER.exists(), "chromium and chromium-driver")
@@ -64,7 +64,7 @@ class Browser:
         self.driver.quit()
 
     def show(self, page: Path, width: int = 1400, height: int = 1000, **media: str) -> float:
-        """Open a page in a window of that size; seconds from its start until it can be used.
+        """Open a page in a window of this size; seconds until it is usable.
 
         ``media`` are features (`prefers_color_scheme="dark"`).
         """
@@ -78,21 +78,21 @@ class Browser:
             ready = self.js("return document.documentElement.dataset.ready")
             if ready is not None:
                 return float(ready) / 1000
-        pytest.fail(f"the page is not ready; the console says {self.logged('browser')}")
+        pytest.fail(f"the page is not ready; console: {self.logged('browser')}")
 
     def cdp(self, command: str, **parameters: Any) -> Any:
         return self.driver.execute_cdp_cmd(command, parameters)
 
     def js(self, script: str, *arguments: object) -> Any:
-        """What a function body returns."""
+        """Run a function body; its result."""
         return self.driver.execute_script(script, *arguments)
 
     def wait_js(self, script: str, *arguments: object) -> Any:
-        """What a function body gives to its last argument, a callback."""
+        """Run an asynchronous function body; what it passes to its last argument, a callback."""
         return self.driver.execute_async_script(script, *arguments)
 
     def logged(self, kind: str) -> list[Any]:
-        """What came since the last time: the console's messages, or DevTools' events."""
+        """New console messages or DevTools events since the last call."""
         entries = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return [json.loads(entry["message"])["message"] if kind == "performance" else entry for entry in entries]
 
@@ -102,12 +102,12 @@ class Browser:
         return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 
     def requests(self) -> list[str]:
-        """What was asked for."""
+        """URLs of the page's requests."""
         events = self.logged("performance")
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
     def keys(self, *keys: str, shift: bool = False) -> None:
-        """Press keys, one after the other, wherever the focus is."""
+        """Press keys, one after the other, in the focused element."""
         actions = ActionChains(self.driver)
         if shift:
             actions.key_down(Keys.SHIFT)
@@ -118,18 +118,18 @@ class Browser:
         actions.perform()
 
     def focused(self) -> str:
-        """The id of what has the focus."""
+        """Id of the focused element."""
         return str(self.js("return document.activeElement.id"))
 
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """What is in it, hidden or not."""
+        """Text of an element, hidden or not."""
         return str(self.js("return document.querySelector(arguments[0]).textContent", selector))
 
     def wait_for(self, what: str, script: str, seconds: float = 10.0) -> Any:
-        """Wait until a function body returns something true."""
+        """Wait until a function body returns a true value."""
         end = time.monotonic() + seconds
         while not (found := self.js(script)):
             assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
@@ -137,8 +137,8 @@ class Browser:
         return found
 
     def violations(self) -> list[str]:
-        """What axe-core finds against WCAG 2.2 AA and good practice."""
-        # The page lets no script in: DevTools runs this one.
+        """Violations of WCAG 2.2 AA and best practices found by axe-core."""
+        # The page's CSP allows no other script; DevTools can run this one.
         self.cdp("Runtime.evaluate", expression=axe())
         run = "axe.run(document).then(found => JSON.stringify(found.violations))"
         result = self.cdp("Runtime.evaluate", expression=run, awaitPromise=True)

@@ -28,21 +28,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def run_report(*files: Path, output: Path) -> Path:
-    """The page that the command makes of files."""
+    """Run the command on files; its page."""
     command = [sys.executable, "-m", "tracer", "report", *map(str, files), "-o", str(output)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120)
     return output
 
 
 def write(path: Path, records: Iterable[Record]) -> Path:
-    """A file of records."""
+    """Write a file of records."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
 
 @pytest.fixture
 def make_page(tmp_path: Path) -> MakePage:
-    """Makes the page of records."""
+    """Makes the page for records."""
     return lambda records: run_report(write(tmp_path / "oom.json", records), output=tmp_path / "report.html")
 
 

@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 1240, 1130
 COLOURS = 24
 LARGEST_BYTES = 60_000
 LEFT_OUT = ("storm", "nokill", "odd")
-"""Forty kills at once, which make all other bars of the timeline small; no kill; names chosen to be hard to read."""
+"""Logs left out: 40 kills at once, which dwarf other bars of the timeline; no kill; hostile names."""
 CHOOSE = """
 const rows = [...document.querySelectorAll("#list .row")].filter((row) => !row.hidden);
 if (rows.length !== 1) return false;
@@ -44,7 +44,7 @@ def oomtrace(*arguments: str) -> str:
 
 
 def records() -> str:
-    """Of each log, a boot half a day later than that of the one before."""
+    """Records of each log, its boot half a day after that of the previous one."""
     logs = [log for log in sorted(FOLDER.glob("*.txt")) if not any(name in log.stem for name in LEFT_OUT)]
     found = []
     for half_days, log in enumerate(logs):
@@ -63,7 +63,7 @@ def main() -> int:
             browser.cdp("Emulation.setScrollbarsHidden", hidden=True)
             browser.show(folder / "report.html", WIDTH, HEIGHT, prefers_color_scheme="light")
             browser.find("#text").send_keys("shop-cart-1")
-            browser.wait_for("the record of docs/record.md alone", CHOOSE)
+            browser.wait_for("the record of docs/record.md", CHOOSE)
             browser.wait_js("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
             shot = browser.cdp("Page.captureScreenshot", format="png")["data"]
         finally:

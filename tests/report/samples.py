@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records for the report's tests: of real kernel logs, and many made of these by changing who, where and when."""
+"""Records for the report's tests: from real kernel logs, and many variations of these."""
 
 import copy
 import random
@@ -25,11 +25,11 @@ HOSTILE = (
     "@script@ @index@ &lt;b&gt;",
     "a" * 2000,
 )
-"""Names as a container may choose them."""
+"""Hostile names, as a container may choose them."""
 
 
 def of_kernel_logs() -> list[Record]:
-    """What real kernels told of real kills, as records."""
+    """Records of the kills in tests/data/kernel_logs."""
     found: list[Record] = []
     for name in sorted(FILES):
         builder = LogRecords(f"b{len(found):07x}", 4096)
@@ -42,7 +42,7 @@ def of_kernel_logs() -> list[Record]:
 
 
 def many(bases: Sequence[Record], number: int, seed: int = 1) -> Iterator[Record]:
-    """So many incidents of five nodes and 60 containers in 24 days: leaks, bursts, and some without a pattern.
+    """This many incidents of five nodes and 60 containers in 24 days: leaks, bursts, and some without a pattern.
 
     The figures are those of the bases.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real terminal: tmux's, with a server of its own."""
+"""A terminal of tmux, with its own server."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _STATUS = re.compile(r"^status (\d+)$", re.MULTILINE)
 
 
 class Terminal:
-    """Runs one command, a shell's or a list, and shows its exit status when it has ended."""
+    """Runs one command, a shell's or a list, and shows its exit code at the end."""
 
     def __init__(self, command: str | Sequence[str], columns: int = 100, lines: int = 40, **environment: str) -> None:
         require(shutil.which("tmux"), "tmux")
@@ -34,21 +34,21 @@ class Terminal:
         return done.stdout
 
     def keys(self, *keys: str) -> None:
-        """Press keys, by tmux's names (`Down`, `Enter`), or letters."""
+        """Press keys, by tmux's names (``Down``, ``Enter``), or letters."""
         self._tmux("send-keys", *keys)
 
     def resize(self, columns: int, lines: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 
     def screen(self, styles: bool = False) -> str:
-        """What it shows now."""
+        """The text on the screen."""
         return self._tmux("capture-pane", "-p", *(["-e"] if styles else []))
 
     def wants_mouse(self) -> bool:
         return self._tmux("display-message", "-p", "#{mouse_any_flag}").strip() != "0"
 
     def wait_for(self, pattern: str, seconds: float = 3 * TIMEOUT_S) -> str:
-        """The screen, as soon as it shows this."""
+        """Wait until the screen matches; the screen."""
         for _ in attempts(seconds, 0.1):
             screen = self.screen()
             if re.search(pattern, screen):
@@ -56,15 +56,15 @@ class Terminal:
         raise AssertionError(f"not within {seconds:.0f} s: {pattern!r}; the screen shows\n{screen}")
 
     def status(self) -> int:
-        """The exit status, when it has ended."""
+        """Wait for the command's exit code."""
         match = _STATUS.search(self.wait_for(_STATUS.pattern.replace("^", "(?m)^")))
         assert match is not None
         return int(match[1])
 
     def hang_up(self) -> None:
-        """As when ssh's connection is lost."""
+        """Hang up, as when an ssh connection is lost."""
         self._tmux("kill-session")
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """Kill the server."""
         subprocess.run(["tmux", "-L", self._socket, "kill-server"], capture_output=True, timeout=20, check=False)

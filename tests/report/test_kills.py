@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real kills of this kernel: in the page they are what the kernel's own log and the cgroup's own count say."""
+"""Real kills: the page agrees with the kernel log and the cgroup's count."""
 
 import os
 import re
@@ -20,7 +20,7 @@ CONTAINER = f"{os.getpid():064x}"
 
 
 def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: Browser, tmp_path: Path) -> None:
-    """Three kills, the records and the kernel log together: three incidents, each with the kernel's own lines."""
+    """Three kills, records and kernel log together: three incidents, each with its lines of the kernel log."""
     daemon = make_daemon()
     daemon.wait_ready()
     group = cgroup.child("docker").child(CONTAINER, 16)
@@ -43,7 +43,7 @@ def test_real_kills(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, browser: 
         assert browser.text("#incident-title") == describe_kill(record)  # type: ignore[arg-type]
         killed = re.compile(rf"Killed process {record['victim']['pid']} \({record['victim']['comm']}\)")
         assert len(killed.findall(log.read_text("utf-8", "replace"))) == 1
-        # They are written once the browser has opened their place, which it does after the key.
+        # They are rendered after the key, once the details are open.
         browser.wait_for("the lines", "return document.querySelector('#incident-body pre').textContent")
         assert len(killed.findall(browser.text("#incident-body pre"))) == 1
         assert "gone after" in browser.text("#incident-body dl")

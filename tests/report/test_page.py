@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in a real browser: it loads alone, is quick with 10,000 incidents, and everybody can use it."""
+"""The page in a browser: self-contained, fast with 10,000 incidents, and accessible."""
 
 import copy
 import select
@@ -26,13 +26,13 @@ from .conftest import MakePage, run_report
 from .samples import HOSTILE, Record, many
 
 INTERACTIVE_CPU_S = TIMEOUT_SCALE * 3.0
-"""CPU time of the page's thread until 10,000 incidents can be used.  Wall time is the machine's affair."""
+"""CPU time of the page's thread until 10,000 incidents are usable; wall time depends on the machine."""
 FRAME_CPU_MS = TIMEOUT_SCALE * 16.0
-"""The same for each frame while they scroll by, 18,000 pixels a second: one frame of 60 in a second."""
+"""CPU time per frame while scrolling 18,000 pixels per second at 60 frames per second."""
 STEADY_PX = 300
 INTERACTIVE_S = TIMEOUT_SCALE * 15.0
 FRAME_MS = TIMEOUT_SCALE * 250.0
-"""Wall time, for all but one of twenty frames, on cores that others use, too."""
+"""Wall time for all but one of twenty frames, on shared cores."""
 MOST_ROWS = 60
 
 SHOWN = "return Number(document.getElementById('incidents-title').textContent.replace(/\\D/g, ''))"
@@ -66,7 +66,7 @@ def search(browser: Browser, text: str, expected: int) -> None:
 
 
 def test_alone(browser: Browser, many_page: Path) -> None:
-    """It asks for nothing but itself, says nothing on the console, and could not reach the network if it wanted."""
+    """The page makes no requests, logs nothing to the console, and its CSP blocks network access."""
     browser.show(many_page)
     browser.wait_js("setTimeout(arguments[0], 500)")
     assert {url for url in browser.requests() if not url.startswith("data:")} == {many_page.as_uri()}
@@ -81,7 +81,7 @@ def test_alone(browser: Browser, many_page: Path) -> None:
         "setTimeout(() => done([seen.sort(), told]), 500);"
     )
     assert refused == [["connect-src", "img-src"], 2]
-    assert not select.select([listener], [], [], 0)[0], "it reached the listener"
+    assert not select.select([listener], [], [], 0)[0], "a connection to the listener"
     listener.close()
     for attack in (
         "document.body.innerHTML = '<b>x</b>'",
@@ -94,13 +94,13 @@ def test_alone(browser: Browser, many_page: Path) -> None:
 
 
 def test_quick(browser: Browser, many_page: Path) -> None:
-    """10,000 incidents can be used within seconds, and scroll smoothly, with few rows in the document."""
+    """10,000 incidents are usable within seconds and scroll smoothly, with few rows in the document."""
     before_s = browser.cpu_s()
     assert browser.show(many_page) <= INTERACTIVE_S
     assert browser.cpu_s() - before_s <= INTERACTIVE_CPU_S
     assert shown(browser) == 10_000
     found = browser.wait_js(SCROLL, 0)
-    assert found["empty"] == 0, "nothing but white was seen"
+    assert found["empty"] == 0, "frames without rows"
     assert found["seen"] > 1000
     assert found["most"] <= 5 * MOST_ROWS + 1
     before_s = browser.cpu_s()
@@ -113,11 +113,11 @@ def test_quick(browser: Browser, many_page: Path) -> None:
         "new MutationObserver(() => done(performance.now() - from)).observe("
         "document.getElementById('shown'), { childList: true, characterData: true, subtree: true });"
     )
-    assert took <= 1000, "of which it waits 120 ms for the next letter"
+    assert took <= 1000, "of which it waits 120 ms for the next key"
 
 
 def test_counts(browser: Browser, many_page: Path, many_records: list[Record]) -> None:
-    """Victims by container, image and node are those of the records; so are what the filters leave."""
+    """Victims by container, image and node, and filtered incidents, equal those of the records."""
     browser.show(many_page)
     for place, facet in enumerate(("container", "image", "node")):
         expected = Counter(getattr(victim_names(record), facet) for record in many_records)  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def test_counts(browser: Browser, many_page: Path, many_records: list[Record]) -
 
 
 def test_keyboard(browser: Browser, many_page: Path, many_records: list[Record]) -> None:
-    """Everything works without a mouse, and it can be seen where the focus is."""
+    """Everything works with the keyboard, with a visible focus."""
     browser.show(many_page)
     browser.keys(Keys.TAB)
     assert browser.js("return document.activeElement.className") == "skip"
@@ -198,7 +198,7 @@ def test_keyboard(browser: Browser, many_page: Path, many_records: list[Record])
 
 
 def test_brush(browser: Browser, many_page: Path) -> None:
-    """Dragging over the chart zooms to what was dragged over."""
+    """Dragging over the chart zooms to the selected range."""
     browser.show(many_page)
     chart = browser.find("#chart")
     actions = ActionChains(browser.driver).move_to_element_with_offset(chart, -100, 0).click_and_hold()
@@ -214,7 +214,7 @@ def test_brush(browser: Browser, many_page: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 400])
 def test_accessible(browser: Browser, make_page: MakePage, bases: list[Record], scheme: str, width: int) -> None:
-    """axe-core finds nothing, in an incident with everything, with all details open, and where nothing is found."""
+    """axe-core finds no violations: in a full incident, with all details open, and without results."""
     page = make_page([*many(bases, 60), *bases])
     browser.show(page, width, prefers_color_scheme=scheme)
     search(browser, "hog-main", shown_by(browser, "hog-main"))
@@ -222,7 +222,7 @@ def test_accessible(browser: Browser, make_page: MakePage, bases: list[Record], 
     browser.js("for (const details of document.querySelectorAll('details')) details.open = true")
     browser.wait_js("setTimeout(arguments[0], 200)")
     assert browser.violations() == []
-    assert browser.js("return document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
+    assert browser.js("return document.documentElement.scrollWidth") <= width, "horizontal overflow"
     search(browser, "nothing has this name", 0)
     assert browser.violations() == []
     paper = browser.js("return getComputedStyle(document.documentElement).backgroundColor")
@@ -230,7 +230,7 @@ def test_accessible(browser: Browser, make_page: MakePage, bases: list[Record], 
 
 
 def shown_by(browser: Browser, text: str) -> int:
-    """How many rows the index has with this text in them."""
+    """Number of rows of the index with this text."""
     return int(
         browser.js(
             "const index = JSON.parse(document.getElementById('index').textContent);"
@@ -242,7 +242,7 @@ def shown_by(browser: Browser, text: str) -> int:
 
 
 def test_reduced_motion(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
-    """Nothing moves for those who do not want it."""
+    """No animations with prefers-reduced-motion."""
     page = make_page(many(bases, 5))
     moving = (
         "return [...document.querySelectorAll('*')]"
@@ -255,7 +255,7 @@ def test_reduced_motion(browser: Browser, make_page: MakePage, bases: list[Recor
 
 
 def test_hostile_names(browser: Browser, make_page: MakePage) -> None:
-    """Names are text wherever they stand: nothing of them runs, is an element, or is hidden."""
+    """Hostile names are text: they do not run, become elements, or hide."""
     records = hostile_records()
     browser.show(make_page(records))
     assert shown(browser) == len(HOSTILE)
@@ -271,17 +271,17 @@ def test_hostile_names(browser: Browser, make_page: MakePage) -> None:
     text = browser.js(
         "return [...document.querySelectorAll('#pattern-table td:first-child')].map((cell) => cell.textContent)"
     )
-    whole = " ".join(text)
+    page_text = " ".join(text)
     for name in HOSTILE:
         if name.isprintable():
-            assert name[-100:] in whole, "of a long one the end is shown"
+            assert name[-100:] in page_text, "the end of a long name"
     invisible = "return /[\\u202e\\u2028\\u2029\\u001b\\u0007]/.test(document.querySelector('main').innerText)"
     assert browser.js(invisible) is False
     assert browser.logged("browser") == []
 
 
 def test_as_the_kernel_log(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
-    """What the page shows of a record in the kernel log's form is read back as that: by the reader of kernel logs."""
+    """The kernel log lines that the page makes from a record are parsed back to the same values."""
     records = [record for record in bases if record["victim"]["comm"] and record["victim"]["total_vm_bytes"]]
     records = [
         record for record in records if record["victim"]["comm"].isascii() and record["victim"]["comm"].isprintable()
@@ -313,7 +313,7 @@ def test_as_the_kernel_log(browser: Browser, make_page: MakePage, bases: list[Re
 
 
 def test_nothing_to_show(browser: Browser, make_page: MakePage) -> None:
-    """No incident, and incidents without a time, make a page, too."""
+    """The page works without incidents, and for incidents without a time."""
     browser.show(make_page([]))
     assert browser.text("#summary") == "0 incidents, 0 victims, 0 nodes"
     assert browser.violations() == []
@@ -321,7 +321,7 @@ def test_nothing_to_show(browser: Browser, make_page: MakePage) -> None:
 
 
 def test_without_time(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
-    """Incidents whose time is not known are in the list, and said to be in no range of time."""
+    """Incidents without a time are listed, with a note that time ranges exclude them."""
     browser.show(make_page({**record, "time": None} for record in bases))
     assert shown(browser) > 50
     assert "time is not known" in browser.text("#notes")
@@ -331,7 +331,7 @@ def test_without_time(browser: Browser, make_page: MakePage, bases: list[Record]
 
 
 def test_lowered_limit(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
-    """Who lowered a limit did not ask for memory; the time of a log without dates is that since boot."""
+    """The process that lowered a limit is not shown as the trigger; without dates, times are since boot."""
     (record,) = [record for record in bases if record["victim"]["comm"] == "hog-shrunk"]
     record = copy.deepcopy(record)
     record["time"], record["id"] = None, "0-k40b3e5c-760"
@@ -340,14 +340,14 @@ def test_lowered_limit(browser: Browser, make_page: MakePage, bases: list[Record
     assert "was lowered to 20 MiB while 50 MiB were in use" in browser.text("#incident-title")
     assert "67.85 s after boot" in facts
     assert "Asked for memory" not in facts
-    assert "Limit lowered by" not in facts, "the log does not say"
+    assert "Limit lowered by" not in facts, "not in the log"
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"
     browser.show(make_page([record]))
     assert "Limit lowered bysh" in browser.text("#incident-body dl")
 
 
 def test_exact_numbers(browser: Browser, make_page: MakePage, bases: list[Record]) -> None:
-    """Numbers that JavaScript cannot hold are in the JSON as they are in the record."""
+    """Integers beyond JavaScript's precision are unchanged in the JSON."""
     (record,) = many([next(record for record in bases if record["limit"])], 1)
     record["limit"]["swap_limit_bytes"] = 9223372036854771712
     browser.show(make_page([record]))
@@ -359,7 +359,7 @@ def test_exact_numbers(browser: Browser, make_page: MakePage, bases: list[Record
 
 
 def test_kernel_log_beside(browser: Browser, tmp_path: Path) -> None:
-    """A kernel log makes a page by itself, with its own lines."""
+    """A kernel log alone makes a page, with its lines."""
     log = DATA / "kernel_logs" / "7.2-group.txt"
     browser.show(run_report(log, output=tmp_path / "report.html"))
     assert browser.text("#summary").startswith("1 incident, 3 victims")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace watch`` in a real terminal, with real kills."""
+"""``oomtrace watch`` in a terminal, with real kills."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ MakeTerminal = Callable[..., Terminal]
 
 @pytest.fixture
 def terminal() -> Iterator[MakeTerminal]:
-    """Makes terminals; they are gone after the test."""
+    """Makes terminals, which are closed after the test."""
     made: list[Terminal] = []
 
     def make(command: object, columns: int = 100, lines: int = 40, **environment: str) -> Terminal:
@@ -47,7 +47,7 @@ def terminal() -> Iterator[MakeTerminal]:
 
 
 def below(pid: int) -> set[int]:
-    """The processes below this one."""
+    """Descendants of a process."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
@@ -56,18 +56,18 @@ def below(pid: int) -> set[int]:
 
 
 def test_own_tracer(terminal: MakeTerminal, cgroup: Cgroup, eat: Eat) -> None:
-    """It starts a tracer, shows kills as they happen, fits any size of the terminal, and ends both with q."""
+    """The watch starts a daemon, shows kills live, adapts to the terminal's size, and stops the daemon on q."""
     window = terminal(WATCH)
     window.wait_for("bpf", 6 * START_TIMEOUT_S)
     running = below(window.pid)
-    assert len(running) >= 2, "the watch and its tracer"
-    window.keys("/", f"oomtrace-test-{os.getpid()}", "Enter")  # others may be killed meanwhile
+    assert len(running) >= 2, "the watch and its daemon"
+    window.keys("/", f"oomtrace-test-{os.getpid()}", "Enter")  # other processes may be killed meanwhile
     eat(32, cgroup.child("first", 16), comm="first-eater").die()
     window.wait_for(r"first-eater.*16\.0 MiB")
     eat(32, cgroup.child("second", 16), comm="second-eater").die()
     screen = window.wait_for(r"│[^│]*second-eater[^│]*│\n│[^│]*first-eater")
     assert "2 shown" in screen
-    assert "The kernel killed second-eater" in screen, "it follows the newest"
+    assert "The kernel killed second-eater" in screen, "the newest is selected"
     window.wait_for(r"gone +after [\d.]+ ms")
     window.keys("Down")
     window.wait_for("The kernel killed first-eater")
@@ -85,20 +85,20 @@ def test_own_tracer(terminal: MakeTerminal, cgroup: Cgroup, eat: Eat) -> None:
     window.wait_for("The kernel killed third-eater")
     window.keys("q")
     assert window.status() == 0
-    wait_until("all of it is gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
+    wait_until("all processes have exited", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
 
 
 def test_hang_up(terminal: MakeTerminal) -> None:
-    """When the connection is lost nothing stays behind."""
+    """After a hangup no process is left behind."""
     window = terminal(WATCH)
     window.wait_for("bpf", 6 * START_TIMEOUT_S)
     running = below(window.pid)
     window.hang_up()
-    wait_until("all of it is gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
+    wait_until("all processes have exited", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
 
 
 def test_file_that_grows(terminal: MakeTerminal, tmp_path: Path, bases: list[Record]) -> None:
-    """What is added to a file is shown, also after it was rotated; bad lines are counted; the filter works."""
+    """Records appended to a file are shown, also after rotation; bad lines are counted; the filter works."""
     records = list(many(bases, 60))
     path = write(tmp_path / "oom.json", records[:40])
     window = terminal([*WATCH, str(path)])
@@ -129,7 +129,7 @@ def test_file_that_grows(terminal: MakeTerminal, tmp_path: Path, bases: list[Rec
 
 
 def test_pipe(terminal: MakeTerminal, tmp_path: Path, bases: list[Record]) -> None:
-    """Records may be piped in; the keys come from the terminal; the end is told."""
+    """Records from a pipe, keys from the terminal; the end of the input is shown."""
     path = write(tmp_path / "oom.json", many(bases, 25))
     window = terminal(f"cat {shlex.quote(str(path))} | {shlex.join(WATCH)}")
     window.wait_for(r"25 incidents.*ended +standard input")
@@ -139,7 +139,7 @@ def test_pipe(terminal: MakeTerminal, tmp_path: Path, bases: list[Record]) -> No
 
 @pytest.fixture
 def ssh(tmp_path: Path) -> Iterator[list[str]]:
-    """A command that runs another one in a terminal of its own, through a real sshd with keys made for it."""
+    """A command that executes another command in a terminal through sshd, with temporary keys."""
     require(SSHD.exists() and shutil.which("ssh"), "openssh-server and openssh-client")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True, timeout=60)
@@ -167,7 +167,7 @@ def ssh(tmp_path: Path) -> Iterator[list[str]]:
 
 
 def test_over_ssh(terminal: MakeTerminal, ssh: list[str], tmp_path: Path, bases: list[Record]) -> None:
-    """Through ssh it is the same: what comes is shown, a new size arrives, and keys do what they do."""
+    """Through ssh, updates, resizing and keys work."""
     records = list(many(bases, 30))
     path = write(tmp_path / "oom.json", records[:20])
     window = terminal([*ssh, f"cd {shlex.quote(str(ROOT))} && {shlex.join([*WATCH, str(path)])}"], LC_ALL="C")
@@ -185,7 +185,7 @@ def test_over_ssh(terminal: MakeTerminal, ssh: list[str], tmp_path: Path, bases:
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_colors(terminal: MakeTerminal, tmp_path: Path, bases: list[Record], plain: bool) -> None:
-    """16 colours are enough; with NO_COLOR there is none, and the choice is still seen."""
+    """With 16 colours, and without any (NO_COLOR), the selection is visible."""
     path = write(tmp_path / "oom.json", [record for record in bases if record["candidates"]][:5])
     window = terminal([*WATCH, str(path)], **({"NO_COLOR": "1"} if plain else {}))
     window.wait_for("Who was there")
@@ -199,7 +199,7 @@ def test_colors(terminal: MakeTerminal, tmp_path: Path, bases: list[Record], pla
 
 
 def test_hostile_names(terminal: MakeTerminal, tmp_path: Path) -> None:
-    """A name cannot speak to the terminal: no control character reaches it, and the screen stays in order."""
+    """Hostile names: no control character reaches the terminal, and the screen is intact."""
     path = write(tmp_path / "oom.json", hostile_records())
     window = terminal([*WATCH, str(path)])
     screen = window.wait_for(rf"{len(HOSTILE)} incidents")
@@ -213,7 +213,7 @@ def test_hostile_names(terminal: MakeTerminal, tmp_path: Path) -> None:
 
 
 def test_not_allowed(terminal: MakeTerminal) -> None:
-    """The tracer's own error is what is said, with its exit code."""
+    """If the daemon cannot start, its error is shown, and its exit code returned."""
     window = terminal(["setpriv", "--bounding-set=-all", "--inh-caps=-all", *WATCH])
     assert window.status() == EXIT_UNSUPPORTED
     assert re.search(r"oomtrace: .*(root|CAP_)", window.screen().replace("\n", ""))
@@ -230,19 +230,19 @@ def refused(*arguments: str, prefix: str = "") -> tuple[int, str]:
 
 
 def test_no_terminal() -> None:
-    """Without a terminal it says so."""
+    """Without a terminal the command prints an error."""
     code, said = refused("watch", os.devnull)
     assert (code, "terminal" in said) == (EXIT_USAGE, True)
 
 
 def test_no_urwid() -> None:
-    """Without the library the error names what to install."""
+    """Without urwid the error names the package to install."""
     code, said = refused("watch", prefix="sys.modules['urwid'] = None; ")
     assert (code, "pipx inject oomtrace urwid" in said) == (EXIT_UNSUPPORTED, True)
 
 
 def test_no_file(terminal: MakeTerminal, tmp_path: Path) -> None:
-    """A file that is not there, and one that cannot grow."""
+    """A missing file, and a file that cannot grow."""
     (tmp_path / "oom.json.gz").write_bytes(gzip.compress(b""))
     for name, said in (("none", "cannot read"), ("oom.json.gz", "cannot grow")):
         window = terminal([*WATCH, str(tmp_path / name)])
