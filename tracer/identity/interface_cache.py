@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interfaces of containers, read while these live: with its init, a container's network is gone as well.
+"""Caches the network interfaces of containers: a container's network namespace ends with its init.
 
-A thread reads them when a container's cgroup appears, again when its network has had time to be set up, and for all
-that are there at the start.
+A thread reads them when a container's cgroup is created, again while its network is set up, and for all existing
+containers at the start.
 """
 
 import contextlib
@@ -19,16 +19,17 @@ from tracer.linux import cgroupfs
 from tracer.records.owner import Interface
 
 VISIT_DELAYS_S = (0.1, 0.5, 1.5, 5.0)
-"""When a new container is visited: its cgroup is older than its processes, and those than its last address."""
+"""Times of the reads after the creation of a cgroup: processes follow it, and addresses follow these."""
 WAITING_MAX = 16384
+"""Maximum number of queued reads."""
 WAITING_BYTES_MAX = 4 << 20
-"""Of the paths that wait.  Beyond, a container is visited only for its victims."""
+"""Maximum memory of the queued paths.  Containers that find no room are read only when they have a victim."""
 LOCK_TIMEOUT_S = 0.3
-"""How long a record waits for a visit to end."""
+"""Maximum time that a record waits for the end of another read."""
 
 
 class InterfaceCache:
-    """``read`` does what ``namespaces.read`` does, in time."""
+    """``read`` does what ``namespaces.read`` does, with a timeout."""
 
     def __init__(self, namespaces: NetworkNamespaces, read: ReadNamespace) -> None:
         self._namespaces = namespaces
@@ -37,17 +38,17 @@ class InterfaceCache:
         self._mount = cgroupfs.find_mount()
         self._order = itertools.count()
         self._waiting: list[tuple[float, int, str | None]] = []
-        """(monotonic seconds, order, cgroup or None for all), a heap."""
+        """Heap of (CLOCK_MONOTONIC in s, order, cgroup or None for all)."""
         self._waiting_bytes = 0
         self._changed = threading.Condition()
-        self._thread = threads.start("interfaces", self._learn_forever)
+        self._thread = threads.start("interfaces", self._read_forever)
 
     def prefetch(self, path: str | None) -> None:
-        """A cgroup is there, or None for all that are: see who is in it, soon and a little later."""
-        if path is not None and parse_cgroup_path(path)[0] is None:
+        """Queue reads of the interfaces of a cgroup's container, at VISIT_DELAYS_S; None: of all containers, now."""
+        if path is not None and parse_cgroup_path(path).container is None:
             return
         now_s = time.monotonic()
-        self._thread = self._thread or threads.start("interfaces", self._learn_forever)
+        self._thread = self._thread or threads.start("interfaces", self._read_forever)
         with self._changed:
             for after_s in VISIT_DELAYS_S if path is not None else (0.0,):
                 has_room = self._waiting_bytes + len(path or "") <= WAITING_BYTES_MAX
@@ -57,14 +58,14 @@ class InterfaceCache:
             self._changed.notify()
 
     def look_up(self, cookie: int, cgroup: str | None, inode: int, pids: Sequence[int]) -> list[Interface] | None:
-        """The interfaces of a network namespace: read now where it can be entered, else as they were.
+        """The interfaces of a network namespace, read now or, if that fails, from the cache; None: unknown.
 
-        ``cookie`` is the kernel's, 0 where it has none: then nothing that was read before counts.  Whoever is left in
-        ``cgroup`` may lead into the namespace, too.
+        ``cookie``: the kernel's cookie of the namespace; 0: it has none, and the cache is not used.  The namespace is
+        entered through one of ``pids``, or through a remaining process of ``cgroup``.
         """
-        left = cgroupfs.first_process(self._mount, cgroup) if self._mount and cgroup is not None else None
-        if left is not None:
-            pids = [*pids, left]
+        remaining = cgroupfs.first_process(self._mount, cgroup) if self._mount and cgroup is not None else None
+        if remaining is not None:
+            pids = [*pids, remaining]
         if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
             return None
         try:
@@ -72,23 +73,23 @@ class InterfaceCache:
         finally:
             self._lock.release()
 
-    def _learn_forever(self) -> None:
+    def _read_forever(self) -> None:
         while True:
             path = self._next()
             for each in cgroupfs.list_cgroups() if path is None else (path,):
-                if path is not None or parse_cgroup_path(each)[0] is not None:
-                    with contextlib.suppress(Exception):  # whatever it is, the next one is visited
+                if path is not None or parse_cgroup_path(each).container is not None:
+                    with contextlib.suppress(Exception):  # the thread must survive any error
                         self._visit(each)
 
     def _next(self) -> str | None:
         with self._changed:
             while True:
-                left_s = self._waiting[0][0] - time.monotonic() if self._waiting else None
-                if left_s is not None and left_s <= 0:
+                wait_s = self._waiting[0][0] - time.monotonic() if self._waiting else None
+                if wait_s is not None and wait_s <= 0:
                     path = heapq.heappop(self._waiting)[2]
                     self._waiting_bytes -= len(path or "")
                     return path
-                self._changed.wait(left_s)
+                self._changed.wait(wait_s)
 
     def _visit(self, path: str) -> None:
         pid = cgroupfs.first_process(self._mount, path) if self._mount else None

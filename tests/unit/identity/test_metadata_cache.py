@@ -52,7 +52,7 @@ def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyt
     folder = create(tmp_path)
     asked = MetadataCache(runtimes)
     asked.prefetch(f"/docker/{ID}")
-    wait_until(lambda: (ID, None) in asked._kept)
+    wait_until(lambda: (ID, None) in asked._cache)
     shutil.rmtree(folder)
     assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
 
@@ -89,7 +89,7 @@ def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyP
         container_id = f"{number:064x}"
         create(tmp_path, container_id)
         asked.fetch_metadata(container_id, "docker", None)
-    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._kept]
+    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._cache]
 
 
 class Hanging(Runtimes):
@@ -118,7 +118,7 @@ def test_files_that_hang() -> None:
             assert TIMEOUT_S <= time.monotonic() - began < 3 * TIMEOUT_S
             if asked._hung < HUNG_READERS_MAX:
                 assert asked.fetch_metadata(PAUSE, None, None) == {"name": PAUSE}
-                asked._kept.clear()
+                asked._cache.clear()
         assert asked.timeouts == HUNG_READERS_MAX
         began = time.monotonic()
         assert asked.fetch_metadata(ID, None, None) == {}
@@ -163,11 +163,11 @@ def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     asked = MetadataCache(runtimes)
     asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
     asked.prefetch(f"/docker/{ID}")
-    wait_until(lambda: (ID, None) in asked._kept)
-    before = asked._kept[ID, None]
+    wait_until(lambda: (ID, None) in asked._cache)
+    before = asked._cache[ID, None]
     asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
     assert asked.fetch_metadata(PAUSE, "docker", None) == {}  # after all that waited
-    assert asked._kept[ID, None] is before
+    assert asked._cache[ID, None] is before
 
 
 def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
     assert asked.fetch_metadata(ID, None, None) == {}
     wait_until(lambda: len(runs) == 2)
     assert asked.fetch_metadata(PAUSE, None, None) == {}
-    wait_until(lambda: not asked._paths and asked._all is None)
+    wait_until(lambda: not asked._paths and asked._rescan is None)
     assert len(runs) == 2
 
 
@@ -218,7 +218,7 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
     assert sum(map(len, asked._paths)) <= 100_000
     asked.prefetch(f"/docker/{ID}")
     go_on.set()
-    wait_until(lambda: (ID, None) in asked._kept)
+    wait_until(lambda: (ID, None) in asked._cache)
 
 
 class HangingOnce(Runtimes):

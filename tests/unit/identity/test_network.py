@@ -38,7 +38,7 @@ def entry(*interfaces: Interface, cookie: int | None = COOKIE) -> _Entry:
 
 def test_remembered(namespaces: NetworkNamespaces) -> None:
     """What was learned is told, as often as asked."""
-    namespaces._remember(1, entry(ETH0))
+    namespaces._store(1, entry(ETH0))
     assert [ETH0] == namespaces.look_up(1, cookie=COOKIE) == namespaces.look_up(1, cookie=COOKIE)
     assert namespaces.look_up(2, cookie=COOKIE) is None
     namespaces.forget(1)
@@ -49,27 +49,27 @@ def test_remembered(namespaces: NetworkNamespaces) -> None:
 
 def test_another_of_that_number(namespaces: NetworkNamespaces) -> None:
     """What is remembered of another namespace counts for nothing, nor does what nothing tells from another."""
-    namespaces._remember(1, entry(ETH0))
+    namespaces._store(1, entry(ETH0))
     assert namespaces.look_up(1, cookie=COOKIE + 1) is None
     assert namespaces.look_up(1) is None
     assert namespaces.look_up(1, cookie=COOKIE) == [ETH0]
-    namespaces._remember(2, entry(ETH0, cookie=None))
+    namespaces._store(2, entry(ETH0, cookie=None))
     assert namespaces.look_up(2, cookie=COOKIE) is None
     assert namespaces.look_up(2) is None
 
 
 def test_empty(namespaces: NetworkNamespaces) -> None:
     """A container whose interfaces were not made yet when it was visited is not said to have none."""
-    namespaces._remember(1, entry())
+    namespaces._store(1, entry())
     assert namespaces.look_up(1, cookie=COOKIE) is None
 
 
 def test_oldest_is_forgotten(namespaces: NetworkNamespaces) -> None:
     """What was not read for the longest time goes first."""
     for inode in range(network.ENTRIES_MAX):
-        namespaces._remember(inode, entry(ETH0))
-    namespaces._remember(0, entry(ETH0))
-    namespaces._remember(network.ENTRIES_MAX, entry(ETH0))
+        namespaces._store(inode, entry(ETH0))
+    namespaces._store(0, entry(ETH0))
+    namespaces._store(network.ENTRIES_MAX, entry(ETH0))
     assert namespaces.look_up(1, cookie=COOKIE) is None
     assert namespaces.look_up(0, cookie=COOKIE) == [ETH0]
     assert len(namespaces._entries) == network.ENTRIES_MAX
@@ -81,7 +81,7 @@ def test_large_ones_are_forgotten(namespaces: NetworkNamespaces) -> None:
     interface: Interface = {"name": "eth0", "mac_address": None, "ip_addresses": addresses}
     large = entry(*[interface] * network.INTERFACES_MAX)
     for inode in range(network.ENTRIES_MAX):
-        namespaces._remember(inode, large)
+        namespaces._store(inode, large)
     assert network.BYTES_MAX - len(large.interfaces) < namespaces._bytes <= network.BYTES_MAX
     assert namespaces._bytes == sum(len(each.interfaces) for each in namespaces._entries.values())
 
