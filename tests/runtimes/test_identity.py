@@ -2,7 +2,8 @@
 """Records of kills in containers have the runtime's names of the container."""
 
 from tracer.identity.runtimes import Runtimes
-from tracer.why.timestamps import to_rfc3339, unix_seconds
+from tracer.records.unix_time import unix_seconds
+from tracer.why.timestamps import to_rfc3339
 
 from .conftest import Start
 from .runtime import EAT, EATER, Runtime

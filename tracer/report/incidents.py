@@ -4,11 +4,11 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from tracer.records.model import OomExit, OomKill, Record
 from tracer.records.recurrence import Regularity, assess_regularity
 from tracer.records.same_kill import CLOCK_TOLERANCE_S, ExitIndex, has_same_id, may_be_same_kill
+from tracer.records.unix_time import unix_seconds
 from tracer.report.victim_names import victim_names
 
 
@@ -211,16 +211,6 @@ def workloads(incidents: Sequence[ReportedIncident]) -> list[Workload]:
         of = list({id(incident): incident for incident in of_victims}.values())
         made.append(Workload(name, node, of, len(of_victims)))
     return sorted(made, key=lambda workload: (-len(workload.incidents), workload.name))
-
-
-def unix_seconds(time: str | None) -> float | None:
-    """Unix time of a record's time; None where it is none."""
-    if time is None:
-        return None
-    try:  # Python 3.10 reads neither nanoseconds nor Z
-        return datetime.fromisoformat(f"{time.removesuffix('Z')[:26]}+00:00").timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _known(value: object) -> int:

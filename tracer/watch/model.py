@@ -5,7 +5,8 @@ from collections import deque
 
 from tracer.encoding.decoder import InvalidRecordError, RecordReader
 from tracer.records.model import OomKill
-from tracer.report.incidents import ReportedIncident, ReportedKill, unix_seconds
+from tracer.records.unix_time import unix_seconds
+from tracer.report.incidents import ReportedIncident, ReportedKill
 from tracer.report.victim_names import search_terms
 
 INCIDENTS_MAX = 10_000

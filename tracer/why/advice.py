@@ -13,11 +13,12 @@ from tracer.records.conclusions import beancounter
 from tracer.records.matching import shown_container, shown_unit
 from tracer.records.model import OomKill
 from tracer.records.owner import Identity, Systemd, owner_of, user_manager_uid
+from tracer.records.unix_time import unix_seconds
 from tracer.why.cause import OOM
 from tracer.why.killer import KillerKind
 from tracer.why.limits import container_word, kubectl, limit_commands, limit_owner, shell_word
 from tracer.why.memory import LimitMemory
-from tracer.why.timestamps import format_span, unix_seconds
+from tracer.why.timestamps import format_span
 from tracer.why.verdict import Verdict
 
 _MIB = 1 << 20

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from tracer.config.options import SigkillOption
 from tracer.records.model import Host, Record
-from tracer.why.timestamps import unix_seconds
+from tracer.records.unix_time import unix_seconds
 
 
 class Coverage(NamedTuple):

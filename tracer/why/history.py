@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from tracer.records.model import OomKill
 from tracer.records.recurrence import Pattern, assess_regularity
-from tracer.why.timestamps import unix_seconds
+from tracer.records.unix_time import unix_seconds
 
 DAY_S = 86400.0
 

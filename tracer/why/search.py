@@ -26,10 +26,11 @@ from tracer.records.matching import (
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import CLOCK_TOLERANCE_S, KillRecord, has_same_id, may_be_same_kill
+from tracer.records.unix_time import unix_seconds
 from tracer.why import grouping
 from tracer.why.grouping import Namesake
 from tracer.why.sources import FoundKill
-from tracer.why.timestamps import to_rfc3339, unix_seconds
+from tracer.why.timestamps import to_rfc3339
 
 
 class _ContainerState(TypedDict):

@@ -1,27 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times of records (RFC 3339 in UTC) as numbers and as text."""
-
-import calendar
-import re
-import time
+"""Times of records as text."""
 
 from tracer.base.clock import format_rfc3339
 from tracer.logs.times import Calendar
 from tracer.records.conclusions import format_uptime
+from tracer.records.unix_time import unix_seconds
 
 _MAX_NS = 1 << 63
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,9})?(?:Z|\+00:00)\Z")
-
-
-def unix_seconds(text: str | None) -> float | None:
-    """Unix time of a record's time; None: null, or invalid."""
-    match = _RFC3339.match(text or "")
-    if match is None:
-        return None
-    try:
-        return calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S")) + float(match[2] or 0)
-    except ValueError:
-        return None
 
 
 def to_rfc3339(time: str | int | None) -> str | None:

@@ -3,9 +3,10 @@
 
 from tracer.records.conclusions import page_bytes
 from tracer.records.model import NO_LIMIT_BYTES, OomKill
+from tracer.records.unix_time import unix_seconds
 from tracer.why.advice import dominant_part
 from tracer.why.memory import LimitMemory
-from tracer.why.timestamps import format_span, unix_seconds
+from tracer.why.timestamps import format_span
 from tracer.why.verdict import Verdict
 
 _OTHERS_MAX = 3

@@ -11,6 +11,7 @@ from tracer.records.conclusions import uptime_s
 from tracer.records.matching import Kind
 from tracer.records.owner import owner_of
 from tracer.records.same_kill import KillRecord
+from tracer.records.unix_time import unix_seconds
 from tracer.why import killer
 from tracer.why.cause import OOM, Cause, cause_of
 from tracer.why.choice import VictimChoice, victim_choice
@@ -20,7 +21,6 @@ from tracer.why.killer import KillerKind
 from tracer.why.memory import LimitMemory, memory_at_limit
 from tracer.why.search import ContainerState, Target, is_inner
 from tracer.why.sources import FoundKill
-from tracer.why.timestamps import unix_seconds
 
 SIGKILLED = 137
 """128 + SIGKILL."""

@@ -27,6 +27,7 @@ from tracer.identity.runtime_metadata import ContainerMetadata
 from tracer.identity.runtimes import Runtimes
 from tracer.records.matching import KINDS, Kind
 from tracer.records.model import OomExit, OomKill, Sigkill
+from tracer.records.unix_time import unix_seconds
 from tracer.report.incidents import Collection, workloads
 from tracer.why import search, sources
 from tracer.why.advice import advise
@@ -34,7 +35,7 @@ from tracer.why.coverage import Coverage
 from tracer.why.history import summarize_history
 from tracer.why.search import ContainerState, Target
 from tracer.why.sources import FoundKill, SearchedSource
-from tracer.why.timestamps import format_span, format_time, to_rfc3339, unix_seconds
+from tracer.why.timestamps import format_span, format_time, to_rfc3339
 from tracer.why.usage import format_size
 from tracer.why.verdict import Verdict, judge
 from tracer.why.words import explain_verdict
