@@ -324,7 +324,7 @@ def test_without_time(browser: Browser, make_page: MakePage, bases: list[Record]
     """Incidents without a time are listed, with a note that time ranges exclude them."""
     browser.show(make_page({**record, "time": None} for record in bases))
     assert shown(browser) > 50
-    assert "time is not known" in browser.text("#notes")
+    assert "without a time" in browser.text("#notes")
     browser.js("document.getElementById('list').focus()")
     browser.keys(Keys.END)
     assert browser.logged("browser") == []
@@ -339,7 +339,7 @@ def test_lowered_limit(browser: Browser, make_page: MakePage, bases: list[Record
     facts = browser.text("#incident-body dl")
     assert "was lowered to 20 MiB while 50 MiB were in use" in browser.text("#incident-title")
     assert "67.85 s after boot" in facts
-    assert "Asked for memory" not in facts
+    assert "Requested by" not in facts
     assert "Limit lowered by" not in facts, "not in the log"
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"
     browser.show(make_page([record]))

@@ -188,7 +188,7 @@ def test_colors(terminal: MakeTerminal, tmp_path: Path, bases: list[Record], pla
     """With 16 colours, and without any (NO_COLOR), the selection is visible."""
     path = write(tmp_path / "oom.json", [record for record in bases if record["candidates"]][:5])
     window = terminal([*WATCH, str(path)], **({"NO_COLOR": "1"} if plain else {}))
-    window.wait_for("Who was there")
+    window.wait_for("Candidates")
     codes = {code for found in re.findall(r"\x1b\[([\d;]*)m", window.screen(styles=True)) for code in found.split(";")}
     colors = {int(code) for code in codes if code and int(code) not in (0, 1, 7, 22, 27, 39, 49)}
     if plain:

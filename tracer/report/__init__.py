@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of the past -> a page or a text for people."""
+"""``oomtrace report``: records and kernel logs -> an HTML page, or Markdown."""

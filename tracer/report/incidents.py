@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records from several sources -> incidents, each told once."""
+"""Records from several sources -> incidents without duplicates."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from tracer.report.victim_names import victim_names
 
 @dataclass
 class ReportedKill:
-    """A victim."""
+    """The kill of one victim."""
 
     record: OomKill
     exit: OomExit | None = None
     lines: tuple[str, ...] = ()
-    """What the kernel log says of its incident, where a log was read."""
+    """Kernel log lines of the incident; empty if no log has it."""
 
 
 @dataclass
 class ReportedIncident:
-    """One run of the OOM killer."""
+    """One invocation of the OOM killer, with its kills."""
 
     time_s: float | None
-    """Unix time; None where no source tells."""
+    """Unix time; None: unknown."""
     kills: list[ReportedKill] = field(default_factory=list)
 
     @property
@@ -36,28 +36,28 @@ class ReportedIncident:
 
 
 class Workload:
-    """Kills of one workload on one node."""
+    """Incidents of one workload on one node."""
 
     def __init__(self, name: str, node: str | None, incidents: Sequence[ReportedIncident], victims: int) -> None:
         self.name, self.node = name, node
         self.incidents = incidents
         self.victims = victims
-        """Its own: an incident may have those of others, too."""
+        """Victims of this workload; its incidents may have others, too."""
         self.regularity: Regularity = assess_regularity(
             [incident.time_s for incident in incidents if incident.time_s is not None]
         )
 
 
-_Key = tuple[str | None, str]
-"""Host and id of an incident."""
+_IncidentKey = tuple[str | None, str]
+"""Host name and id of an incident."""
 
 
-class _Told:
-    """All that sources tell of one kill."""
+class _KillRecords:
+    """The records of one kill in all sources."""
 
     def __init__(self, record: OomKill, lines: tuple[str, ...]) -> None:
         self.best = record
-        """Which tells most."""
+        """The most detailed record."""
         self.lines = lines
         self.time_s = unix_seconds(record["time"])
         self.incidents = [(record["host"]["name"], record["incident"]["id"])]
@@ -65,21 +65,21 @@ class _Told:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """The lower, the more it tells."""
-        return (True, -_known(self.best)) if self.best["source"] == "kernel_log" else (False, 0)
+        """Sort key: lower is more detailed."""
+        return (True, -_count_known(self.best)) if self.best["source"] == "kernel_log" else (False, 0)
 
-    def places(self) -> Iterator[tuple[int, int] | str]:
-        """Where twins meet: one of these is the same, or a thread's time is the next one or the one before."""
+    def bucket_keys(self) -> Iterator[tuple[int, int] | str]:
+        """Keys for finding duplicates: equal keys, or the same thread in adjacent intervals of time."""
         if self.time_s is not None:
             yield self.best["victim"]["tid"], int(self.time_s // CLOCK_TOLERANCE_S)
         yield self.best["id"].partition("-")[2]
 
-    def is_same(self, other: "_Told") -> bool:
-        """Of two of the same id, whether they are of one kill.  What lacks a host must not make one of two hosts."""
+    def is_same_kill(self, other: "_KillRecords") -> bool:
+        """Whether two with the same id are one kill; a record without host name must not join those of two hosts."""
         return all(may_be_same_kill(each, one) for each in self._all for one in other._all)
 
-    def is_twin(self, other: "_Told") -> bool:
-        """Of two of other ids, one of which is a kernel log's, as those of the programs are certain."""
+    def is_duplicate(self, other: "_KillRecords") -> bool:
+        """Whether two with different ids are one kill: one is a kernel log's, as ids of BPF programs are unique."""
         if "kernel_log" not in (self.best["source"], other.best["source"]):
             return False
         near = (
@@ -87,10 +87,10 @@ class _Told:
             and other.time_s is not None
             and abs(self.time_s - other.time_s) <= CLOCK_TOLERANCE_S
         )
-        return (near or has_same_id(self.best, other.best)) and self.is_same(other)
+        return (near or has_same_id(self.best, other.best)) and self.is_same_kill(other)
 
-    def join(self, other: "_Told") -> None:
-        """Take what another one tells of the same kill."""
+    def join(self, other: "_KillRecords") -> None:
+        """Merge another record of the same kill."""
         self.lines = max(self.lines, other.lines, key=len)
         self.incidents += [key for key in other.incidents if key not in self.incidents]
         self._all += [record for record in other._all if all(record["host"] != each["host"] for each in self._all)]
@@ -103,50 +103,50 @@ class _Told:
                 self.best, self.time_s = {**self.best, "time": each["time"]}, unix_seconds(each["time"])
 
 
-class _Same:
-    """Incidents that several sources tell by several ids."""
+class _IncidentKeys:
+    """Union-find over ids of the same incident in several sources."""
 
     def __init__(self) -> None:
-        self._first: dict[_Key, _Key] = {}
+        self._parents: dict[_IncidentKey, _IncidentKey] = {}
 
-    def first(self, key: _Key) -> _Key:
-        """What stands for all that are the same."""
-        while (other := self._first.get(key, key)) != key:
+    def representative(self, key: _IncidentKey) -> _IncidentKey:
+        """The representative of a key."""
+        while (other := self._parents.get(key, key)) != key:
             key = other
         return key
 
-    def join(self, keys: Sequence[_Key]) -> _Key:
-        """These are one; gives what stands for it."""
-        first = self.first(keys[0])
+    def join(self, keys: Sequence[_IncidentKey]) -> _IncidentKey:
+        """Join the keys of one incident; returns the representative."""
+        first = self.representative(keys[0])
         for key in keys[1:]:
-            if (other := self.first(key)) != first:
-                self._first[other] = first
+            if (other := self.representative(key)) != first:
+                self._parents[other] = first
         return first
 
 
 class Collection:
-    """Takes records in any order."""
+    """Collects records in any order."""
 
     def __init__(self) -> None:
-        self._kills: dict[str, list[_Told]] = {}
-        """By their ids: those of two hosts may be the same."""
+        self._kills: dict[str, list[_KillRecords]] = {}
+        """By id, which two hosts may share."""
         self._exits = ExitIndex()
         self.repeated = 0
-        """Kills that had been read already, from another source."""
+        """Duplicates: kills that several sources have."""
         self.missing = 0
-        """Kills that have no record, by what lost and gap records say."""
+        """Kills without a record, as counted by lost and gap records."""
 
     def add(self, record: Record, lines: tuple[str, ...] = ()) -> None:
-        """Take a record; ``lines`` are the kernel log's."""
+        """Add a record; ``lines``: kernel log lines of its incident."""
         if record["type"] == "oom_kill":
-            told = _Told(record, lines)
+            records = _KillRecords(record, lines)
             others = self._kills.setdefault(record["id"], [])
-            known = next((each for each in others if each.is_same(told)), None)
-            if known is None:
-                others.append(told)
+            same = next((each for each in others if each.is_same_kill(records)), None)
+            if same is None:
+                others.append(records)
             else:
                 self.repeated += 1
-                known.join(told)
+                same.join(records)
         elif record["type"] == "oom_exit":
             self._exits.add(record)
         elif record["type"] == "lost":
@@ -155,18 +155,18 @@ class Collection:
             self.missing += record["missing"]
 
     def incidents(self) -> list[ReportedIncident]:
-        """In the order of time; those of an unknown time come first."""
-        found: dict[_Key, ReportedIncident] = {}
-        same = _Same()
-        for told in self._joined():
-            kill = ReportedKill(told.best, self._exits.find(told.best), told.lines)
-            key = same.join(told.incidents)
+        """All incidents in order of time, undated ones first."""
+        found: dict[_IncidentKey, ReportedIncident] = {}
+        keys = _IncidentKeys()
+        for records in self._merge_duplicates():
+            kill = ReportedKill(records.best, self._exits.find(records.best), records.lines)
+            key = keys.join(records.incidents)
             if key not in found:
                 found[key] = ReportedIncident(None)
             found[key].kills.append(kill)
-        incidents: dict[_Key, ReportedIncident] = {}
-        for key, incident in found.items():  # a later kill may have told that two are one
-            first = incidents.setdefault(same.first(key), incident)
+        incidents: dict[_IncidentKey, ReportedIncident] = {}
+        for key, incident in found.items():  # a later kill may have joined two of them
+            first = incidents.setdefault(keys.representative(key), incident)
             if first is not incident:
                 first.kills += incident.kills
         for incident in incidents.values():
@@ -174,33 +174,32 @@ class Collection:
             incident.time_s = min(times, default=None)
         return sorted(incidents.values(), key=lambda incident: incident.time_s or 0.0)
 
-    def _joined(self) -> list[_Told]:
-        """What a kernel log tells is told by the programs, too, or by the log in another form: the same thread at the
-        same time."""
-        kept: dict[tuple[int, int] | str, list[_Told]] = defaultdict(list)
-        order = [told for others in self._kills.values() for told in others]
-        gone: set[int] = set()
-        for told in sorted(order, key=lambda told: told.rank):
-            places = list(told.places())
-            near = [(at[0], at[1] + step) for at in places if not isinstance(at, str) for step in (-1, 1)]
-            others = (each for at in [*places, *near] if at in kept for each in kept[at])
-            twin = next((each for each in others if each.is_twin(told)), None)
-            if twin is None:
-                for at in places:
-                    kept[at].append(told)
+    def _merge_duplicates(self) -> list[_KillRecords]:
+        """Merge kills that the BPF programs and a kernel log have, or two forms of a log: same thread, same time."""
+        kept: dict[tuple[int, int] | str, list[_KillRecords]] = defaultdict(list)
+        order = [records for others in self._kills.values() for records in others]
+        merged: set[int] = set()
+        for records in sorted(order, key=lambda records: records.rank):
+            keys = list(records.bucket_keys())
+            near = [(at[0], at[1] + step) for at in keys if not isinstance(at, str) for step in (-1, 1)]
+            others = (each for at in [*keys, *near] if at in kept for each in kept[at])
+            duplicate = next((each for each in others if each.is_duplicate(records)), None)
+            if duplicate is None:
+                for at in keys:
+                    kept[at].append(records)
             else:
-                twin.join(told)
-                gone.add(id(told))
+                duplicate.join(records)
+                merged.add(id(records))
                 self.repeated += 1
         self._kills = defaultdict(list)
-        left = [told for told in order if id(told) not in gone]
-        for told in left:
-            self._kills[told.best["id"]].append(told)
-        return left
+        remaining = [records for records in order if id(records) not in merged]
+        for records in remaining:
+            self._kills[records.best["id"]].append(records)
+        return remaining
 
 
 def workloads(incidents: Sequence[ReportedIncident]) -> list[Workload]:
-    """Those with the most incidents first; an incident with victims of several is one of each."""
+    """Workloads, those with the most incidents first; an incident with victims of several counts for each."""
     found: dict[tuple[str | None, str], list[ReportedIncident]] = defaultdict(list)
     for incident in incidents:
         for kill in incident.kills:
@@ -213,8 +212,8 @@ def workloads(incidents: Sequence[ReportedIncident]) -> list[Workload]:
     return sorted(made, key=lambda workload: (-len(workload.incidents), workload.name))
 
 
-def _known(value: object) -> int:
-    """How many fields are not null."""
+def _count_known(value: object) -> int:
+    """Number of fields that are not null."""
     if isinstance(value, dict):
-        return sum(map(_known, value.values()))
+        return sum(map(_count_known, value.values()))
     return value is not None

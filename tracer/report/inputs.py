@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of records, and kernel logs -> a collection of what they tell.
+"""Files of records and kernel logs -> a collection of kills.
 
-Bad lines are counted, and never end anything.
+Bad lines are counted and skipped.
 """
 
 import codecs
@@ -24,10 +24,10 @@ LONGEST_LINE_BYTES = 1 << 20
 _SAMPLE_LINES = 64
 _SAMPLE_BYTES = 1 << 20
 _JOURNAL = re.compile(rb'\s*\{[^\n]*"(?:__CURSOR|_BOOT_ID|_TRANSPORT)":')
-"""How ``journalctl -o json`` begins."""
+"""Beginning of ``journalctl -o json``."""
 _KERNEL = re.compile(rb'"_TRANSPORT": ?"kernel"')
-_MARK = b"schema"
-"""A field of each record."""
+_RECORD_FIELD = b"schema"
+"""Every record has this field."""
 
 
 class InputFile(NamedTuple):
@@ -35,23 +35,23 @@ class InputFile(NamedTuple):
 
     name: str
     bad: int
-    """Lines that are no records."""
+    """Lines that are not records."""
 
 
 class ReportInputs:
-    """Reads one file after the other into a collection."""
+    """Reads files into a collection, one after the other."""
 
-    def __init__(self, collection: Collection, is_wanted: Callable[[OomKill], bool] = lambda _kill: True) -> None:
+    def __init__(self, collection: Collection, matches: Callable[[OomKill], bool] = lambda _kill: True) -> None:
         self._collection = collection
-        self._is_wanted = is_wanted
+        self._matches = matches
         self._records = RecordReader()
-        self._kills = LogReader(self._hear)
+        self._kills = LogReader(self._add_kill)
         self.read_so_far: list[InputFile] = []
 
     def read(self, path: str) -> None:
         """Read a file, compressed or not, standard input (``-``), or this boot's log (``/dev/kmsg``).
 
-        Raises TracerError where it cannot be read to its end; what came before that counts.
+        Raises TracerError if it cannot be read completely; the part before the error counts.
         """
         if path == kmsg.PATH:
             self._kills.read_this_boot()
@@ -59,8 +59,8 @@ class ReportInputs:
             return
         file = LogFile(path)
         try:
-            blocks = _UpToDamage(file.blocks())
-            bad = self._blocks(blocks, file)
+            blocks = _ReadableBlocks(file.blocks())
+            bad = self._read_blocks(blocks, file)
         finally:
             file.close()
         if bad is not None:
@@ -75,15 +75,15 @@ class ReportInputs:
             raise TracerError(f"{file.name} has neither records nor lines of a kernel log", hint)
 
     def end(self) -> None:
-        """All are read: no other log goes on with what the last one left open."""
+        """No more files: end the report that the last log left incomplete."""
         self._kills.end_all()
 
     def remarks(self) -> Iterator[Remark]:
-        """What kernel logs have beside the kills that are read in them."""
+        """Remarks about kernel logs: unreadable lines, kills by other killers."""
         return self._kills.remarks()
 
-    def _blocks(self, blocks: "_UpToDamage", file: LogFile) -> int | None:
-        """How many bad lines there are in a file; None: it is nothing that is read here."""
+    def _read_blocks(self, blocks: "_ReadableBlocks", file: LogFile) -> int | None:
+        """Number of bad lines; None: neither records nor a kernel log."""
         begin = b""
         for block in blocks:
             begin += block
@@ -95,57 +95,57 @@ class ReportInputs:
         rest = chain((begin,), blocks)
         has_records = not begin.strip() or _has_records(begin)
         if has_records and _JOURNAL.match(begin) is None:
-            return sum(not self._takes(line) for line in split_lines(rest) if line.strip())
-        # A journal may be of the whole host: the kernel's lines among oomtrace's records.
-        return self._log(rest, file, has_records)
+            return sum(not self._add_line(line) for line in split_lines(rest) if line.strip())
+        # The journal of a whole host has kernel lines among oomtrace's records.
+        return self._read_log(rest, file, has_records)
 
-    def _log(self, blocks: Iterable[bytes], file: LogFile, has_records: bool) -> int | None:
-        """``has_records``: then lines that are neither records nor the kernel's are bad ones."""
-        bad, is_known, kills = 0, has_records, self._kills
+    def _read_log(self, blocks: Iterable[bytes], file: LogFile, has_records: bool) -> int | None:
+        """As ``_read_blocks()``.  ``has_records``: lines that are neither records nor the kernel's are bad."""
+        bad, is_recognized, kills = 0, has_records, self._kills
 
-        def heard() -> Iterator[bytes]:
+        def copy_to_kills() -> Iterator[bytes]:
             for block in blocks:
                 kills.feed(block)
                 yield block
 
         kills.begin(file)
-        for line in split_lines(heard(), b"" if has_records else _MARK):
-            # In a log what is indented may go on with a name: nobody can make a record by giving one.
-            if line[:1] == b"{" and _MARK in line and self._takes(line):
-                is_known = True
+        for line in split_lines(copy_to_kills(), b"" if has_records else _RECORD_FIELD):
+            # An indented line in a log may continue a process name, and must not be taken for a record.
+            if line[:1] == b"{" and _RECORD_FIELD in line and self._add_line(line):
+                is_recognized = True
             elif has_records:
                 bad += bool(line.strip()) and _KERNEL.search(line) is None
             else:
-                bad += _is_meant(line)
+                bad += _is_record(line)
         kills.end()
-        return bad if is_known or kills.recognized else None
+        return bad if is_recognized or kills.recognized else None
 
-    def _takes(self, line: bytes) -> bool:
+    def _add_line(self, line: bytes) -> bool:
         try:
             self._add(read_json(line))
         except InvalidRecordError:
             return False
         return True
 
-    def _hear(self, record: object, lines: tuple[str, ...]) -> None:
+    def _add_kill(self, record: object, lines: tuple[str, ...]) -> None:
         with suppress(InvalidRecordError):
             self._add(record, lines)
 
     def _add(self, record: object, lines: tuple[str, ...] = ()) -> None:
         checked = self._records.conform(record)
-        if checked is not None and (checked["type"] != "oom_kill" or self._is_wanted(checked)):
+        if checked is not None and (checked["type"] != "oom_kill" or self._matches(checked)):
             self._collection.add(checked, lines)
 
 
-class _UpToDamage:
-    """What can be read of a file, block by block."""
+class _ReadableBlocks:
+    """The readable blocks of a file."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self.damage: TracerError | None = None
-        """Why that is not all."""
+        """The error that ended the reading."""
 
-    def __iter__(self) -> "_UpToDamage":
+    def __iter__(self) -> "_ReadableBlocks":
         return self
 
     def __next__(self) -> bytes:
@@ -157,12 +157,12 @@ class _UpToDamage:
 
 
 def _has_records(begin: bytes) -> bool:
-    """Whether one of the first lines has a record."""
-    return any(map(_is_meant, begin.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]))
+    """Whether one of the first lines is a record."""
+    return any(map(_is_record, begin.split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]))
 
 
-def _is_meant(line: bytes) -> bool:
-    """Whether it is a record, or would be one if its fields were right; never an indented line."""
+def _is_record(line: bytes) -> bool:
+    """Whether a line is a record, possibly an invalid one; an indented line is not."""
     if line[:1] != b"{":
         return False
     try:
@@ -173,9 +173,9 @@ def _is_meant(line: bytes) -> bool:
 
 
 def split_lines(blocks: Iterable[bytes], word: bytes = b"") -> Iterator[bytes]:
-    """Lines; the last one may lack its end.  One that is too long comes as something that is no record.
+    """Split blocks into lines; the last one may be incomplete.  A line above 1 MiB becomes ``overlong``, not a record.
 
-    With ``word`` those that do not have it may be left out.
+    With ``word``, lines without it may be omitted.
     """
     rest, overlong = b"", False
     for block in blocks:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files in, the report out."""
+"""Reads the input files and writes the report."""
 
 import os
 import sys
@@ -18,11 +18,11 @@ from tracer.report.page import render_page
 
 STDOUT = "-"
 SECTIONS = 20
-"""Incidents in a ticket, unless told otherwise."""
+"""Default number of incidents in Markdown."""
 
 
 class ReportOptions(NamedTuple):
-    """What is made."""
+    """Options of ``oomtrace report``."""
 
     format: str = "html"
     output: str = STDOUT
@@ -30,25 +30,25 @@ class ReportOptions(NamedTuple):
     since: str | None = None
     until: str | None = None
     names: OwnerFilter = OwnerFilter()
-    """Whose kills."""
+    """Only kills of these owners."""
 
 
-def write_report(files: Sequence[str], form: ReportOptions) -> int:
-    """Write the report; gives the exit code.  What could not be read is said on stderr, a line for each file.
+def write_report(files: Sequence[str], options: ReportOptions) -> int:
+    """Write the report; returns the exit code.  Each file that cannot be read is reported on stderr.
 
-    Raises TracerError where no report can be written.
+    Raises TracerError if the report cannot be written.
     """
-    if form.output == STDOUT and sys.stdout is None:
+    if options.output == STDOUT and sys.stdout is None:
         raise TracerError("there is no standard output", "run it with one, or give a file: -o PATH", EXIT_USAGE)
-    if form.output == STDOUT and form.format == "html" and sys.stdout.isatty():
+    if options.output == STDOUT and options.format == "html" and sys.stdout.isatty():
         raise TracerError("the page would go to the terminal", "give a file: -o report.html", EXIT_USAGE)
     collection = Collection()
-    period = Period(form.since, form.until, Calendar())
+    period = Period(options.since, options.until, Calendar())
 
-    def is_wanted(kill: OomKill) -> bool:
-        return period.has(kill["time"]) and form.names.matches(kill, kill["victim"]["cgroup"])
+    def matches(kill: OomKill) -> bool:
+        return period.has(kill["time"]) and options.names.matches(kill, kill["victim"]["cgroup"])
 
-    inputs = ReportInputs(collection, is_wanted)
+    inputs = ReportInputs(collection, matches)
     code = 0
     for path in files:
         try:
@@ -64,27 +64,29 @@ def write_report(files: Sequence[str], form: ReportOptions) -> int:
         return code
     for read in inputs.read_so_far:
         if read.bad:
-            print(f"oomtrace: {printable(read.name)}: {read.bad} lines are no records, and left out", file=sys.stderr)
+            print(
+                f"oomtrace: {printable(read.name)}: {read.bad} lines are not records and were skipped", file=sys.stderr
+            )
     incidents = collection.incidents()
     notes = list(_notes(inputs.read_so_far, collection))
-    if form.format == "md":
-        text = render_markdown(incidents, workloads(incidents), form.last or SECTIONS, notes)
+    if options.format == "md":
+        text = render_markdown(incidents, workloads(incidents), options.last or SECTIONS, notes)
     else:
-        text = render_page(incidents[-(form.last or 0) :], notes)
-    _write(form.output, text.encode("utf-8", "backslashreplace"))
+        text = render_page(incidents[-(options.last or 0) :], notes)
+    _write(options.output, text.encode("utf-8", "backslashreplace"))
     return code
 
 
 def _notes(inputs: Sequence[InputFile], collection: Collection) -> list[str]:
-    """What a reader must know of what is not in the report."""
+    """Notes about data that is missing from the report."""
     notes = []
     bad = sum(read.bad for read in inputs)
     if bad:
-        notes.append(f"Lines that are no records, and left out: {bad}")
+        notes.append(f"Lines that are not records and were skipped: {bad}")
     if collection.missing:
-        notes.append(f"Kills and events that have no record (lost, gap): {collection.missing}")
+        notes.append(f"Kills and events without a record (lost, gap): {collection.missing}")
     if collection.repeated:
-        notes.append(f"Kills that were in more than one file, and count once: {collection.repeated}")
+        notes.append(f"Kills in more than one file, counted once: {collection.repeated}")
     return notes
 
 
@@ -93,7 +95,7 @@ def _write(path: str, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return
-    try:  # as the files of records: not for everybody
+    try:  # not world-readable, like files of records
         with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o640)) as file:
             file.write(data)
     except OSError as error:

@@ -1,34 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Incidents -> Markdown for a ticket.
 
-Names are hostile: in a ticket they must not become a link, a picture, a mention of somebody, or the end of a table.  So
-whatever a record says stands as code, where no tracker looks for any of this.
+Names are untrusted: in a ticket they must not become a link, an image, a mention, or the end of a table.  Therefore all
+data of a record is put into code spans, in which no issue tracker interprets any of these.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from tracer.base.printable import printable
-from tracer.records.conclusions import format_trigger, format_uptime, trigger_role, uptime_s
+from tracer.records.conclusions import bound_bytes, format_trigger, format_uptime, trigger_role, uptime_s
 from tracer.records.model import OomKill
 from tracer.records.recurrence import Regularity
 from tracer.records.summary import describe_kill
 from tracer.report.incidents import ReportedIncident, ReportedKill, Workload
-from tracer.report.memory import bound_bytes, memory_parts, size_text
+from tracer.report.memory import memory_parts, size_text
 from tracer.report.victim_names import victim_names
 
-_MOST_WORKLOADS = 20
-_MOST_VICTIMS = 10
-_LONGEST = 500
-"""Characters of one value."""
-_MOST_LINES = 40
+_WORKLOADS_MAX = 20
+_VICTIMS_MAX = 10
+_VALUE_MAX = 500
+"""Maximum number of characters of a value."""
+_LINES_MAX = 40
 _UNKNOWN = "unknown"
 
 
 def render_markdown(
     incidents: Sequence[ReportedIncident], workloads: Sequence[Workload], last: int, notes: Sequence[str]
 ) -> str:
-    """A table of the workloads, and the ``last`` incidents, newest first.  ``notes`` are our own words."""
+    """A table of workloads, and the ``last`` incidents, newest first.  ``notes`` are trusted text."""
     victims = sum(len(incident.kills) for incident in incidents)
     lines = ["# OOM kills", "", f"{_count(len(incidents), 'incident')}, {_count(victims, 'victim')}."]
     lines += [f"{note}." for note in notes]
@@ -45,7 +45,7 @@ def render_markdown(
 def _table(workloads: Sequence[Workload]) -> Iterator[str]:
     yield "| workload | node | incidents | victims | last | pattern |"
     yield "|---|---|---:|---:|---|---|"
-    for workload in workloads[:_MOST_WORKLOADS]:
+    for workload in workloads[:_WORKLOADS_MAX]:
         last = workload.incidents[-1].kills[0].record["time"]
         cells = (
             _cell(workload.name),
@@ -56,21 +56,21 @@ def _table(workloads: Sequence[Workload]) -> Iterator[str]:
             pattern_text(workload.regularity),
         )
         yield f"| {' | '.join(cells)} |"
-    if len(workloads) > _MOST_WORKLOADS:
+    if len(workloads) > _WORKLOADS_MAX:
         yield ""
-        yield f"{len(workloads) - _MOST_WORKLOADS} more workloads are not shown."
+        yield f"{len(workloads) - _WORKLOADS_MAX} more workloads are not shown."
 
 
-def pattern_text(found: Regularity) -> str:
-    """What the intervals between kills say, in our own words alone."""
-    if found.pattern == "too few":
-        return f"too few to tell ({_count(found.incidents, 'dated incident')})"
-    middle = span_text(found.median_s)
-    if found.pattern == "saw-tooth":
-        return f"saw-tooth: {found.near_median} of {found.incidents - 1} intervals near {middle}"
-    if found.pattern == "burst":
-        return f"bursts: {found.bursts}, the largest of {found.largest_burst} incidents"
-    shortest, longest = span_text(found.shortest_s), span_text(found.longest_s)
+def pattern_text(regularity: Regularity) -> str:
+    """The pattern of the intervals between kills, as trusted text."""
+    if regularity.pattern == "too few":
+        return f"too few to tell ({_count(regularity.incidents, 'dated incident')})"
+    middle = span_text(regularity.median_s)
+    if regularity.pattern == "saw-tooth":
+        return f"saw-tooth: {regularity.near_median} of {regularity.incidents - 1} intervals near {middle}"
+    if regularity.pattern == "burst":
+        return f"bursts: {regularity.bursts}, the largest of {regularity.largest_burst} incidents"
+    shortest, longest = span_text(regularity.shortest_s), span_text(regularity.longest_s)
     return f"irregular: {shortest} to {longest}, median {middle}"
 
 
@@ -88,12 +88,12 @@ def _incident(incident: ReportedIncident) -> Iterator[str]:
     time, uptime = first["time"], uptime_s(first)
     when = "At an unknown time" if uptime is None else format_uptime(uptime)
     yield f"## {f'{time[:19]}Z' if time and incident.time_s is not None else when}"
-    for kill in incident.kills[:_MOST_VICTIMS]:
+    for kill in incident.kills[:_VICTIMS_MAX]:
         yield ""
         yield code(describe_kill(kill.record))
-    if len(incident.kills) > _MOST_VICTIMS:
+    if len(incident.kills) > _VICTIMS_MAX:
         yield ""
-        yield f"{len(incident.kills) - _MOST_VICTIMS} more victims died with them."
+        yield f"{len(incident.kills) - _VICTIMS_MAX} more victims were killed with them."
     yield ""
     for name, value in _facts(incident.kills[0]):
         yield f"- {name}: {value}"
@@ -102,7 +102,7 @@ def _incident(incident: ReportedIncident) -> Iterator[str]:
         yield ""
         yield "Kernel log:"
         yield ""
-        yield from _block(incident.lines[-_MOST_LINES:])
+        yield from _block(incident.lines[-_LINES_MAX:])
 
 
 def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
@@ -115,17 +115,17 @@ def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
         yield "command line", code(" ".join(cmdline))
     limit = record["limit"]
     if limit is not None:
-        usage, bound = size_text(limit["usage_bytes"]), bound_bytes(record)
+        usage, bound = size_text(limit["usage_bytes"]), bound_bytes(limit)
         cgroup = "a memory cgroup" if limit["cgroup"] is None else code(limit["cgroup"])
         yield "limit", f"{cgroup}, {usage} of {size_text(bound)} used"
         memory = ", ".join(f"{part.label} {size_text(part.size_bytes)}" for part in memory_parts(limit))
         if memory:
-            yield "memory under it", memory
+            yield "memory by kind", memory
     role = trigger_role(record)
     if record["trigger"] is not None and role is not None:
-        yield "lowered by" if role == "writer" else "asked for memory", code(format_trigger(record["trigger"]))
+        yield "lowered by" if role == "writer" else "requested by", code(format_trigger(record["trigger"]))
     if kill.exit is not None:
-        died = {True: "the container died with it", False: "the container runs on", None: ""}
+        died = {True: "the container ended with it", False: "the container keeps running", None: ""}
         said = f"after {kill.exit['after_ns'] / 1e6:.1f} ms, {died[kill.exit['container_init_died']]}"
         yield "gone", said.removesuffix(", ")
     yield "id", code(record["id"])
@@ -145,17 +145,17 @@ def _candidates(record: OomKill) -> Iterator[str]:
 
 
 def code(text: str) -> str:
-    """A code span of one line, whatever the text holds."""
+    """A code span on one line, for any text."""
     shown = printable(text)
-    if len(shown) > _LONGEST:
-        shown = f"{shown[:_LONGEST]}…"
+    if len(shown) > _VALUE_MAX:
+        shown = f"{shown[:_VALUE_MAX]}…"
     fence = "`" * (_longest_run(shown) + 1)
     pad = " " if shown[:1] in ("", "`", " ") or shown[-1:] in ("`", " ") else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
 
 
 def _cell(text: str | None) -> str:
-    """A code span in a table: there a bar ends the cell, even within code."""
+    """A code span in a table, where a bar ends the cell even within code."""
     return _UNKNOWN if text is None else code(text).replace("|", "\\|")
 
 

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limit that was hit -> what the memory under it was, in parts that do not overlap."""
+"""Memory under the limit that was hit, in parts that do not overlap."""
 
 from typing import NamedTuple
 
-from tracer.records import conclusions
-from tracer.records.model import Limit, OomKill
+from tracer.records.model import Limit
 
 
 class MemoryPart(NamedTuple):
     name: str
-    """For machines: a class of the page."""
+    """CSS class in the page."""
     label: str
     size_bytes: int
 
 
 def memory_parts(limit: Limit | None) -> list[MemoryPart]:
-    """The parts that are known and not empty; ``other`` is what the usage has beyond them.
+    """The known parts that are not empty; ``other`` is the rest of the usage.
 
-    The kernel counts shared memory as page cache, too, and slab as kernel memory, too; here each byte counts once.
+    The kernel includes shared memory in page cache, and slab in kernel memory; here each byte counts once.
     """
     breakdown = None if limit is None else limit["breakdown"]
     if limit is None or breakdown is None:
@@ -33,18 +32,12 @@ def memory_parts(limit: Limit | None) -> list[MemoryPart]:
         MemoryPart("sock", "network buffers", breakdown["sock_bytes"] or 0),
     ]
     rest = (limit["usage_bytes"] or 0) - sum(part.size_bytes for part in found)
-    found.append(MemoryPart("other", "not told apart", max(0, rest)))
+    found.append(MemoryPart("other", "unclassified", max(0, rest)))
     return [part for part in found if part.size_bytes > 0]
 
 
-def bound_bytes(record: OomKill) -> int | None:
-    """The limit that was hit; None where it was none, or is unknown."""
-    limit = record["limit"]
-    return None if limit is None else conclusions.bound_bytes(limit) or None
-
-
 def size_text(size_bytes: int | None) -> str:
-    """For people: three figures or a few more, and a unit; ``?`` for unknown."""
+    """Size with a unit, to about three digits; ``?``: unknown."""
     if size_bytes is None:
         return "?"
     size = float(size_bytes)

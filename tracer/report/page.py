@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Incidents -> one HTML page that needs nothing else, and runs nothing but its own script.
+"""Incidents -> one self-contained HTML page, which runs nothing but its own script.
 
-Whatever a record says is data to the page: JSON in which no character means anything to HTML, shown as text.
+Records are data to the page: JSON without any character that is special in HTML, shown as text.
 """
 
 import base64
@@ -16,11 +16,11 @@ from tracer import __version__
 from tracer.base.clock import format_rfc3339
 from tracer.base.printable import printable
 from tracer.encoding.encoder import computed_json
-from tracer.records.conclusions import format_uptime, trigger_role, uptime_s
+from tracer.records.conclusions import bound_bytes, format_uptime, trigger_role, uptime_s
 from tracer.records.summary import describe_kill
 from tracer.report.incidents import ReportedIncident, workloads
 from tracer.report.markdown import pattern_text
-from tracer.report.memory import bound_bytes, memory_parts
+from tracer.report.memory import memory_parts
 from tracer.report.victim_names import FACETS, search_terms, victim_names
 
 PARTS = Path(__file__).with_name("page_parts")
@@ -30,7 +30,7 @@ _HTML = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&'"})
 
 
 def render_page(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> str:
-    """The page; ``notes`` are our own words."""
+    """The HTML page; ``notes`` are trusted text."""
     style = (PARTS / "page.css").read_text()
     code = "\n".join((PARTS / f"{name}.js").read_text() for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{code}}})();\n'
@@ -42,7 +42,7 @@ def render_page(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> 
         "index": _json(_index(incidents, notes)),
         "records": "\n".join(_json(_line(incident)) for incident in incidents),
     }
-    # All at once: what is put in is not searched again.
+    # In one pass, so that placeholders in inserted text are not replaced.
     return _PLACE.sub(lambda match: values[match[1]], (PARTS / "page.html").read_text())
 
 
@@ -51,12 +51,12 @@ def _json(value: object) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a Content-Security-Policy names what may run."""
+    """Hash source of a Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _line(incident: ReportedIncident) -> dict[str, Any]:
-    """All that is told of an incident; the page reads it when it is looked at."""
+    """The details of an incident, which the page parses on demand."""
     kills = incident.kills
     return {
         "said": [printable(describe_kill(kill.record)) for kill in kills],
@@ -70,13 +70,13 @@ def _line(incident: ReportedIncident) -> dict[str, Any]:
 
 
 def _since_boot(incident: ReportedIncident) -> str | None:
-    """When it was, if its log has no date."""
+    """Time since boot, if the log has no dates."""
     uptime = uptime_s(incident.kills[0].record)
     return None if uptime is None else format_uptime(uptime)
 
 
 def _index(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> dict[str, Any]:
-    """What the page keeps in mind of all incidents: rows for its list, names, workloads."""
+    """The part that the page parses at once: rows of its list, names, workloads."""
     numbered = {facet: _Names() for facet in (*FACETS, "scope")}
     numbers = {id(incident): number for number, incident in enumerate(incidents)}
     rows = [_row(incident, numbered) for incident in incidents]
@@ -101,7 +101,7 @@ def _index(incidents: Sequence[ReportedIncident], notes: Sequence[str]) -> dict[
 
 
 class _Names:
-    """Gives each name a number, from 0."""
+    """Numbers names, from 0."""
 
     def __init__(self) -> None:
         self.numbers: dict[str | None, int] = {}
@@ -111,7 +111,7 @@ class _Names:
 
 
 def _row(incident: ReportedIncident, numbered: dict[str, _Names]) -> dict[str, Any]:
-    """Column -> value; a facet's is a name's number, or one for each victim where they differ."""
+    """Column -> value; of a facet, the number of a name, or one per victim if they differ."""
     kills = incident.kills
     record = kills[0].record
     owners = [victim_names(kill.record) for kill in kills]
@@ -130,6 +130,6 @@ def _row(incident: ReportedIncident, numbered: dict[str, _Names]) -> dict[str, A
         "scope": numbered["scope"].number(record["incident"]["scope"]),
         "comm": victim["comm"],
         "rss": victim["rss_bytes"],
-        "limit": bound_bytes(record),
+        "limit": bound_bytes(record["limit"]) or None,
         "text": "\n".join(searched).lower(),
     }

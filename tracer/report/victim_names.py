@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An oom_kill record -> by which names people look for it."""
+"""An oom_kill record -> the names that a kill is listed and searched by."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from tracer.records.owner import owner_of
 
 
 class VictimNames(NamedTuple):
-    """Whose a victim was; None is what it was in none of, or what is unknown."""
+    """Names of a victim's owner; None: it has none, or it is unknown."""
 
     container: str | None
     image: str | None
     node: str | None
     namespace: str | None
     workload: str
-    """What stays the same when it is started anew, as far as a name does: what is leaking, if something is."""
+    """A name that survives a restart: the thing that leaks, if there is a leak."""
 
     def facets(self) -> Iterator[tuple[str, str | None]]:
         """Each of FACETS with its value."""
@@ -25,11 +25,11 @@ class VictimNames(NamedTuple):
 
 
 FACETS = ("container", "image", "node", "namespace")
-"""Fields of Whose, as every view names and orders them."""
+"""Fields of VictimNames, in the order of all views."""
 
 
 def victim_names(record: OomKill) -> VictimNames:
-    """Names as the record has them: hostile, and for a screen to be made harmless."""
+    """Names as in the record: untrusted, to be escaped before they are shown."""
     owner = owner_of(record)
     container, kubernetes, name = owner.container, owner.kubernetes, shown_container(record)
     namespace = None
@@ -51,7 +51,7 @@ def victim_names(record: OomKill) -> VictimNames:
 
 
 def search_terms(record: OomKill) -> list[str]:
-    """All that a search for a kill looks at."""
+    """All names and ids that a search compares."""
     victim, container, kubernetes = record["victim"], record["container"], record["kubernetes"]
     found = [victim["comm"], *(victim["cmdline"] or ()), victim["exe"], victim["cgroup"], str(victim["pid"] or "")]
     found += [*victim_names(record), record["id"], record["incident"]["scope"]]

@@ -58,7 +58,7 @@ def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
     record = kill.record
     victim, limit, trigger = record["victim"], record["limit"], record["trigger"]
     uptime = uptime_s(record)
-    yield "time", record["time"] or ("not known" if uptime is None else format_uptime(uptime))
+    yield "time", record["time"] or ("unknown" if uptime is None else format_uptime(uptime))
     for label, name in victim_names(record).facets():
         if name is not None:
             yield label, name
@@ -69,9 +69,9 @@ def _facts(kill: ReportedKill) -> Iterator[tuple[str, str]]:
         yield "limit", f"{limit['cgroup'] or 'a memory cgroup'}{usage}"
     role = trigger_role(record)
     if trigger is not None and role is not None:
-        yield "lowered by" if role == "writer" else "asked", format_trigger(trigger)
+        yield "lowered by" if role == "writer" else "requested by", format_trigger(trigger)
     if kill.exit is not None:
-        died = {True: ", and the container with it", False: "; the container runs on", None: ""}
+        died = {True: ", the container ended with it", False: "; the container keeps running", None: ""}
         yield "gone", f"after {kill.exit['after_ns'] / 1e6:.1f} ms{died[kill.exit['container_init_died']]}"
 
 
@@ -82,7 +82,7 @@ def _candidates(kill: ReportedKill, victims: set[int | None]) -> Iterator[Detail
     candidates = record["candidates"]
     if not candidates:
         if bound and victim["rss_bytes"] is not None:
-            yield DetailLine("heading", "", "The victim against the limit")
+            yield DetailLine("heading", "", "Victim and limit")
             yield DetailLine(
                 "victim",
                 printable(victim["comm"] or "?"),
@@ -92,7 +92,7 @@ def _candidates(kill: ReportedKill, victims: set[int | None]) -> Iterator[Detail
         return
     sizes = [candidate["rss_bytes"] or 0 for candidate in candidates]
     total_bytes = max(bound or 0, *sizes, 1)
-    yield DetailLine("heading", "", "Who was there" + (f", of {size_text(bound)}" if bound is not None else ""))
+    yield DetailLine("heading", "", "Candidates" + (f", of {size_text(bound)}" if bound is not None else ""))
     for candidate, size in zip(candidates, sizes, strict=True):
         style = "victim" if candidate["pid"] in victims else "bar"
         label = f"{printable(candidate['comm'])} ({candidate['pid']})"
@@ -103,7 +103,7 @@ def _memory(kill: ReportedKill) -> Iterator[DetailLine]:
     found = memory_parts(kill.record["limit"])
     total_bytes = max(bound_bytes(kill.record["limit"]) or 0, sum(part.size_bytes for part in found), 1)
     if found:
-        yield DetailLine("heading", "", f"What the memory was, of {size_text(total_bytes)}")
+        yield DetailLine("heading", "", f"Memory by kind, of {size_text(total_bytes)}")
     for part in found:
         yield DetailLine("part", part.label, size_text(part.size_bytes), _share(part.size_bytes, total_bytes))
 

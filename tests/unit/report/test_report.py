@@ -61,9 +61,9 @@ def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -
     path.write_bytes(b"\n".join([*bad[:2], *good[:10], b"", *bad[2:], *good[10:]]))
     assert write_report([str(path)], ReportOptions("md", last=3)) == 0
     captured = capsysbinary.readouterr()
-    assert captured.err == f"oomtrace: {path}: 5 lines are no records, and left out\n".encode()
+    assert captured.err == f"oomtrace: {path}: 5 lines are not records and were skipped\n".encode()
     assert b"20 incidents, 20 victims." in captured.out
-    assert b"left out: 5" in captured.out
+    assert b"were skipped: 5" in captured.out
     assert captured.out.count(b"\n## ") == 3
     assert b"17 older incidents are not shown." in captured.out
 
@@ -491,7 +491,7 @@ def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes
     said = capsysbinary.readouterr().out.decode()
     assert "\n## 73.56 s after boot\n" in said
     assert "was lowered to 20 MiB while 50 MiB were in use" in said
-    assert "asked for memory" not in said
+    assert "requested by" not in said
     assert "\n- lowered by" not in said, "the log does not say"
     (record,) = [copy.deepcopy(each) for each in BASES if each["victim"]["comm"] == "hog-shrunk"]
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"

@@ -44,11 +44,11 @@ def test_lowered_limit() -> None:
         return {line.label: line.text for line in detail_lines(shown.incident) if line.style == "fact"}
 
     assert facts()["time"] == "67.85 s after boot"
-    assert not {"asked", "lowered by"} & facts().keys(), "the log does not say"
+    assert not {"requested by", "lowered by"} & facts().keys(), "the log does not say"
     record["trigger"]["cgroup"] = "/system.slice/ssh.service"
     assert facts()["lowered by"] == f"sh (thread {record['trigger']['tid']})"
     record["limit"]["usage_bytes"] = record["limit"]["limit_bytes"]
-    assert facts()["asked"] == f"sh (thread {record['trigger']['tid']})"
+    assert facts()["requested by"] == f"sh (thread {record['trigger']['tid']})"
 
 
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_group_kill_and_its_end() -> None:
     assert f"+{len(group) - 1}" in list_row(shown.incident)[1]
     said = [line.text for line in detail_lines(shown.incident)]
     assert said[: len(group)] == [describe_kill(record) for record in group]  # type: ignore[arg-type]
-    assert "after 2.5 ms, and the container with it" in said
+    assert "after 2.5 ms, the container ended with it" in said
 
 
 def test_bad_lines() -> None:

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Puts the page together.
+// Composes the page.
 
 const MOST_OPTIONS = 500;
 const MOST_RANKS = 6;
 const LONGEST_NAME = 120;
 const SEARCH_PAUSE_MS = 120;
 const LABELS = { container: "Container", image: "Image", node: "Node", namespace: "Namespace", scope: "Scope" };
-const NONE = { container: "(in no container)", image: "(no image)", node: "(unknown)", namespace: "(no namespace)", scope: "(not known)" };
+const NONE = { container: "(in no container)", image: "(no image)", node: "(unknown)", namespace: "(no namespace)", scope: "(unknown)" };
 const selects = {};
 
 function label(facet, number) {
@@ -70,7 +70,7 @@ function showRankings() {
 	}
 }
 
-// The end of a path tells most.
+// The end of a path is the most specific part.
 function endOf(text) {
 	return text.length <= LONGEST_NAME ? text : el("span", { title: text }, `…${text.slice(1 - LONGEST_NAME)}`);
 }
@@ -81,7 +81,7 @@ function showPatterns() {
 		strip(workload), workload.text]);
 	const rest = INDEX.workloads.length - rows.length;
 	document.getElementById("pattern-table").replaceWith(Object.assign(
-		table({}, ["workload", "node", "#incidents", "#victims", "when", "pattern"], rows, rest > 0 ? `${rest} more workloads, with fewer incidents, are not shown.` : ""), { id: "pattern-table" }));
+		table({}, ["workload", "node", "#incidents", "#victims", "when", "pattern"], rows, rest > 0 ? `${rest} more workloads with fewer incidents are not shown.` : ""), { id: "pattern-table" }));
 }
 
 function setUp() {
@@ -91,7 +91,7 @@ function setUp() {
 	document.getElementById("summary").textContent = `${count(ROWS.length, "incident")}, ${count(victims, "victim")}, ${count(nodes, "node")}${time}`;
 	document.getElementById("notes").append(...INDEX.notes.map((note) => el("li", {}, `${note}.`)));
 	const undated = ROWS.length - TIMES.length;
-	if (undated) document.getElementById("notes").append(el("li", {}, `Incidents whose time is not known, and which are in no range of time: ${undated}.`));
+	if (undated) document.getElementById("notes").append(el("li", {}, `Incidents without a time, which no time range includes: ${undated}.`));
 	document.getElementById("made").textContent = `Made by oomtrace ${INDEX.version}, ${INDEX.made.slice(0, 16).replace("T", " ")} UTC. Times are UTC. This page loads nothing from the network.`;
 	for (let number = 0; number < ROWS.length; number++) shown.push(number);
 	const clear = el("button", { type: "button", id: "clear" }, "Clear filters");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the page holds, and which of it the filters leave.
+// The data of the page, and the filters.
 
 const INDEX = JSON.parse(document.getElementById("index").textContent);
 const LINES = document.getElementById("records").textContent.trim().split("\n");
@@ -10,8 +10,8 @@ const SCOPE_NAMES = {
 	mempolicy: "a memory policy's nodes", host_or_nodes: "the host's memory, or some nodes'", sysrq: "asked for by SysRq-f", null: "not known",
 };
 
-// A row: time (ms, null: unknown), sinceBoot (what its log says where it has no date), victims, a name for each facet
-// (a number, or one for each victim), comm, resident and limit bytes (rss, limit), and all that a search looks at (text).
+// A row: time (ms, null: unknown), sinceBoot (if the log has no dates), victims, a name's number per facet (a list if the
+// victims differ), comm, resident and limit bytes (rss, limit), and the search text (text).
 const ROWS = INDEX.rows.map((row) => Object.fromEntries(row.map((value, number) => [INDEX.columns[number], value])));
 const TIMES = ROWS.map((row) => row.time).filter((time) => time !== null);
 const WHOLE = TIMES.length ? [TIMES[0], TIMES[TIMES.length - 1] + 1000] : null;
@@ -33,7 +33,7 @@ function firstOf(value) {
 	return Array.isArray(value) ? value[0] : value;
 }
 
-// Newest first, as the list shows them; in shownAnyTime the range of the timeline does not count.
+// Newest first, as in the list; shownAnyTime ignores the range of the timeline.
 function applyFilter() {
 	const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
 	const wanted = FACETS.filter((facet) => filter[facet] >= 0);
@@ -55,7 +55,7 @@ function setFilter(changes) {
 	applyFilter();
 }
 
-// Victims by name of a facet, of what is shown: [number, victims], the most first.
+// Victims per name of a facet among the shown incidents: [number, victims], largest first.
 function countVictims(facet) {
 	const counts = new Map();
 	for (const number of shown) {
@@ -73,7 +73,7 @@ function incidentOf(number) {
 	return JSON.parse(LINES[number]);
 }
 
-// Numbers beyond 2^53, as the kernel's "no limit", as they stand there, where the browser knows how.
+// Keeps numbers beyond 2^53, such as the kernel's "no limit", exact if the browser supports it.
 function jsonOf(number) {
 	const exact = (_, value, context) =>
 		typeof value === "number" && !Number.isSafeInteger(value) && context && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
@@ -91,7 +91,7 @@ function el(tag, properties, ...children) {
 	return element;
 }
 
-// Characters that hide text, or turn it around, are shown as what they are.
+// Escapes characters that hide or reverse text.
 function printable(text) {
 	return String(text).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu, (char) => {
 		const code = char.codePointAt(0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One incident: who was there, what the memory was, who asked, what else happened.
+// One incident: facts, candidates, memory by kind, history, neighbouring incidents, log.
 
 const NEAR_MS = 60000;
 const MOST_NEAR = 8;
@@ -12,7 +12,7 @@ function showIncident(number) {
 	if (number === currentIncident && body.firstChild) return;
 	currentIncident = number;
 	if (number < 0) {
-		title.textContent = "No incident is chosen";
+		title.textContent = "No incident selected";
 		body.replaceChildren();
 		return;
 	}
@@ -44,9 +44,9 @@ function facts({ records, exits, role, sinceBoot }, number) {
 	const request = incident.order === null && incident.gfp_flags === null ? null :
 		[incident.order === null ? null : incident.order < 0 ? null : count(2 ** incident.order, "page"), incident.gfp_flags].filter(Boolean).join(", ");
 	const pairs = [
-		["Time", record.time === null ? sinceBoot || "not known" : `${printable(record.time.replace("T", " ").replace("Z", ""))} UTC`],
+		["Time", record.time === null ? sinceBoot || "unknown" : `${printable(record.time.replace("T", " ").replace("Z", ""))} UTC`],
 		["Node", name(record.host.name)],
-		["Labels of the node", record.host.labels && Object.entries(record.host.labels).map(([key, value]) => printable(`${key}=${value}`)).join(", ")],
+		["Node labels", record.host.labels && Object.entries(record.host.labels).map(([key, value]) => printable(`${key}=${value}`)).join(", ")],
 		["Container", container && [container.name || container.id.slice(0, 12), container.runtime].filter(Boolean).map(printable).join(", ")],
 		["Image", container && name(container.image)],
 		["Pod", kubernetes && [kubernetes.namespace, kubernetes.pod_name, kubernetes.container_name].filter(Boolean).map(printable).join(" / ")],
@@ -57,11 +57,11 @@ function facts({ records, exits, role, sinceBoot }, number) {
 		["What ran out", SCOPE_NAMES[incident.scope]],
 		["Cgroup at limit", limit && limit.cgroup !== null ? coded(limit.cgroup) : null],
 		["Usage", limit && limit.usage_bytes !== null ? `${sizeText(limit.usage_bytes)} of ${sizeText(ROWS[number].limit)}${limit.failcnt === null ? "" : `, ${count(limit.failcnt, "failed charge")}`}` : null],
-		[role === "writer" ? "Limit lowered by" : "Asked for memory", role && asked],
+		[role === "writer" ? "Limit lowered by" : "Requested by", role && asked],
 		["Request", request && printable(request)],
 		["Afterwards", exits[0] && exitText(exits[0])],
 		["Seen by", { bpf: "BPF programs", bpf_tracepoints: "BPF programs, without kprobes", kernel_log: "the kernel log" }[record.source] || null],
-		["Cut off", record.truncated.length ? record.truncated.map(printable).join(", ") : null],
+		["Truncated", record.truncated.length ? record.truncated.map(printable).join(", ") : null],
 	];
 	return el("dl", {}, ...pairs.filter(([, value]) => value).flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
 }
@@ -75,9 +75,9 @@ function residentText(victim) {
 
 function exitText(exit) {
 	const said = [`gone after ${(exit.after_ns / 1e6).toFixed(1)} ms`];
-	if (exit.container_init_died !== null) said.push(exit.container_init_died ? "the container died with it" : "the container runs on");
+	if (exit.container_init_died !== null) said.push(exit.container_init_died ? "the container ended with it" : "the container keeps running");
 	const verdict = exit.runtime_verdict;
-	if (verdict && verdict.oom_killed !== null) said.push(verdict.oom_killed ? "the runtime says OOM killed" : "the runtime does not say OOM killed");
+	if (verdict && verdict.oom_killed !== null) said.push(verdict.oom_killed ? "the runtime reports OOMKilled" : "the runtime does not report OOMKilled");
 	if (verdict && verdict.exit_code !== null) said.push(`exit code ${verdict.exit_code}`);
 	return said.join("; ");
 }
@@ -108,7 +108,7 @@ function candidateChart({ records }) {
 		const most = Math.max(victim.rss_bytes || 0, bound || 0);
 		if (!bound || victim.rss_bytes === null) return null;
 		const bar = el("div", { className: "killed" }, meter(victim.rss_bytes, most, bound));
-		return [el("h3", {}, "The victim against the limit"), bar, el("p", { className: "soft" }, `${sizeText(victim.rss_bytes)} of ${sizeText(bound)}; who else was there is not known.`)];
+		return [el("h3", {}, "Victim and limit"), bar, el("p", { className: "soft" }, `${sizeText(victim.rss_bytes)} of ${sizeText(bound)}; other candidates are unknown.`)];
 	}
 	const victims = new Set(records.map((each) => each.victim.pid));
 	const most = Math.max(bound || 0, ...candidates.map((task) => task.rss_bytes || 0)) || 1;
@@ -119,7 +119,7 @@ function candidateChart({ records }) {
 	});
 	const scored = record.candidates_scored === null ? "" : ` ${count(record.candidates_scored, "process").replace("processs", "processes")} scored.`;
 	const caption = bound ? `Resident memory; the line marks the limit, ${sizeText(bound)}.${scored}` : `Resident memory.${scored}`;
-	return [el("h3", {}, "Who was there"), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Who was there" },
+	return [el("h3", {}, "Candidates"), el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Candidates" },
 		table({ className: "candidates" }, ["process", "#pid", "against the limit", "#resident", "#points", "#adj"], rows, caption))];
 }
 
@@ -137,16 +137,16 @@ function breakdownChart({ parts }, record) {
 	}
 	const rows = shownParts.map(([name, label, bytes]) => [
 		el("span", {}, el("span", { className: `swatch ${name}` }), label), sizeText(bytes), `${((bytes / whole) * 100).toFixed(1)} %`]);
-	return [el("h3", {}, "What the memory was"), bar, table({ className: "breakdown" }, ["kind", "#size", "#share"], rows, `Of ${sizeText(whole)} in ${record.limit.cgroup === null ? "it" : printable(record.limit.cgroup)}`)];
+	return [el("h3", {}, "Memory by kind"), bar, table({ className: "breakdown" }, ["kind", "#size", "#share"], rows, `Of ${sizeText(whole)} in ${record.limit.cgroup === null ? "it" : printable(record.limit.cgroup)}`)];
 }
 
 function family(victim) {
 	const names = (list) => list.map((each) => printable(`${each.comm} (${each.pid})`));
 	const pairs = [];
 	if (victim.ancestors && victim.ancestors.length) pairs.push(["Started by", names(victim.ancestors).join(" ← ")]);
-	if (victim.shared_mm && victim.shared_mm.length) pairs.push(["Died with it, unlogged", names(victim.shared_mm).join(", ")]);
+	if (victim.shared_mm && victim.shared_mm.length) pairs.push(["Killed with it, not logged", names(victim.shared_mm).join(", ")]);
 	if (!pairs.length) return null;
-	return [el("h3", {}, "Processes around it"), el("dl", {}, ...pairs.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]))];
+	return [el("h3", {}, "Related processes"), el("dl", {}, ...pairs.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]))];
 }
 
 function regularityOf(number) {
@@ -157,7 +157,7 @@ function regularityOf(number) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// A line for each incident of a workload, along the time of the whole page.
+// A line per incident of a workload, over the time range of the page.
 function strip(workload, marked) {
 	const svg = document.createElementNS(SVG, "svg");
 	svg.setAttribute("class", "strip");
@@ -198,7 +198,7 @@ function nearBy(number) {
 		return button;
 	});
 	const rest = found.length - buttons.length;
-	return [el("h3", {}, `What else happened: ${count(found.length, "incident")} on this node within a minute`), el("div", { className: "buttons" }, ...buttons), rest > 0 ? el("p", { className: "soft" }, `and ${rest} more`) : null];
+	return [el("h3", {}, `${count(found.length, "further incident")} on this node within a minute`), el("div", { className: "buttons" }, ...buttons), rest > 0 ? el("p", { className: "soft" }, `and ${rest} more`) : null];
 }
 
 function lazy(label, make) {
@@ -214,7 +214,7 @@ function logView({ lines, records }) {
 		own.open = true;
 		return own;
 	}
-	return lazy("As the kernel log would say it", () => kernelLog(records).join("\n"));
+	return lazy("In the format of the kernel log", () => kernelLog(records).join("\n"));
 }
 
 function jsonView(number) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A record -> lines as the kernel's log has them, for those who know these best; ? is what the record does not tell.
+// A record -> lines in the format of the kernel log; ? is what the record does not have.
 
 const CONSTRAINTS = { memcg: "CONSTRAINT_MEMCG", cpuset: "CONSTRAINT_CPUSET", mempolicy: "CONSTRAINT_MEMORY_POLICY", host: "CONSTRAINT_NONE", sysrq: "CONSTRAINT_NONE", host_or_nodes: "?" };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of incidents: only the rows that can be seen are there.
+// The list of incidents; only visible rows exist in the document.
 
 const list = document.getElementById("list");
 const rowsBox = document.getElementById("rows");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chart of incidents over time: a bar for each stretch, in it a part for each scope.
+// The chart of incidents over time: a bar per interval, divided by scope.
 
 const chart = document.getElementById("chart");
 const canvas = document.getElementById("canvas");
@@ -129,7 +129,7 @@ function fillTable() {
 	const heads = ["from", "to", "#incidents", ...scopes.map((scope) => `#${scope || "unknown"}`)];
 	const rows = bars.filter((bar) => bar.total).map((bar) => [
 		timeText(bar.from), timeText(bar.to), String(bar.total), ...scopes.map((scope) => String(bar.scopes.get(scope) || 0))]);
-	details.querySelector("div").replaceChildren(table({}, heads, rows, "Stretches without an incident are left out. UTC."));
+	details.querySelector("div").replaceChildren(table({}, heads, rows, "Intervals without incidents are omitted. UTC."));
 }
 
 function showRange(from, to) {
