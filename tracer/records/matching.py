@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a user typed names a container, a pod or a unit, and how these are shown.
+"""The meaning of a NAME (container, pod, unit) that a user enters, and the names that are displayed.
 
-A name means what the host's own runtimes and systemd made.  What is inside of that is OWNER/NAME: a container or a unit
-in a container (``kind-control-plane/0f76e495864f``, ``102/mariadb.service``), or a user's (``user@1000.service/web``);
-of any owner it is ``*/NAME``.
+A name refers to what the host's own runtimes and systemd created.  Inside that, names are OWNER/NAME: a container or
+unit in a container (``kind-control-plane/0f76e495864f``, ``102/mariadb.service``), or a user's
+(``user@1000.service/web``).  ``*/NAME`` refers to any owner.
 """
 
 import re
@@ -14,16 +14,16 @@ from typing import Any, AnyStr, Literal, NamedTuple
 from tracer.records.owner import Container, Identity, Kubernetes, Systemd, owner_of
 
 _PID_DIGITS_MAX = 10
-"""What has more digits may be an id."""
+"""A number with more digits may be a container id."""
 ID_MIN = 6
-"""How many digits of a container's id name it where a name may be that of something else as well."""
+"""Minimum length of an abbreviated container id if the name may also refer to something else."""
 
 _GENERATED = re.compile(r"(?:-[bcdfghjklmnpqrstvwxz2456789]{8,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}\Z")
-"""What a Deployment, a DaemonSet or a Job puts behind its name for a pod's: hash of the template, random characters
+"""What a Deployment, a DaemonSet or a Job appends to its name for a pod: hash of the template, random characters
 (Kubernetes, util/rand)."""
 
 Fields = Mapping[str, Any]
-"""A record, a sender or a process: what has ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
+"""A record, a sender or a process, with ``container``, ``kubernetes``, ``systemd`` and ``owner``."""
 
 
 Kind = Literal["container", "pod", "unit", "pid", "process"]
@@ -57,28 +57,31 @@ class OwnerFilter(NamedTuple):
 
 
 def is_pid(name: str) -> bool:
+    """Whether a NAME may be a pid."""
     return name.isdecimal() and len(name) <= _PID_DIGITS_MAX
 
 
 def names_container(name: str, fields: Fields, id_min: int = 1) -> bool:
-    """Whether the name is that of the container that it is in."""
+    """Whether the name refers to the container of a record or process; ``id_min`` as in ``is_container_name``."""
     owner = owner_of(fields)
-    return is_container(name, owner.container, owner.kubernetes, id_min) or _is_inside(
-        name, fields, owner, lambda inner: is_container(inner, fields["container"], None, id_min)
+    return is_container_name(name, owner.container, owner.kubernetes, id_min) or _is_inside(
+        name, fields, owner, lambda inner: is_container_name(inner, fields["container"], None, id_min)
     )
 
 
 def names_pod(name: str, fields: Fields) -> bool:
+    """Whether the name refers to the pod of a record or process."""
     owner = owner_of(fields)
-    return is_pod(name, owner.kubernetes) or _is_inside(
-        name, fields, owner, lambda inner: is_pod(inner, fields["kubernetes"])
+    return is_pod_name(name, owner.kubernetes) or _is_inside(
+        name, fields, owner, lambda inner: is_pod_name(inner, fields["kubernetes"])
     )
 
 
 def names_unit(name: str, fields: Fields) -> bool:
+    """Whether the name refers to the unit of a record or process."""
     owner = owner_of(fields)
-    return is_unit(name, owner.systemd) or _is_inside(
-        name, fields, owner, lambda inner: is_unit(inner, fields["systemd"])
+    return is_unit_name(name, owner.systemd) or _is_inside(
+        name, fields, owner, lambda inner: is_unit_name(inner, fields["systemd"])
     )
 
 
@@ -108,18 +111,19 @@ def is_below(path: AnyStr, above: AnyStr) -> bool:
 
 
 def _is_inside(name: str, fields: Fields, owner: Identity, is_inner: Callable[[str], bool]) -> bool:
+    """Whether the name is OWNER/NAME, and ``is_inner`` accepts NAME."""
     outer, _, inner = name.partition("/")
     if not inner or fields.get("owner") is None:
         return False
     if outer == "*":
         return is_inner(inner)
     if owner.container is None:
-        return is_unit(outer, owner.systemd) and is_inner(inner)
-    return is_container(outer, owner.container, owner.kubernetes, ID_MIN) and is_inner(inner)
+        return is_unit_name(outer, owner.systemd) and is_inner(inner)
+    return is_container_name(outer, owner.container, owner.kubernetes, ID_MIN) and is_inner(inner)
 
 
 def shown_container(fields: Fields) -> str | None:
-    """The name of the container that it is in; None: it is in none."""
+    """The container's name as displayed; None: there is none."""
     container: Container | None = fields["container"]
     if container is None or fields.get("owner") is None:
         return None if container is None else _name(container)
@@ -130,7 +134,7 @@ def shown_container(fields: Fields) -> str | None:
 
 
 def shown_pod(fields: Fields) -> str | None:
-    """Its pod: NAMESPACE/POD, or the uid where the name is unknown; None: there is none."""
+    """The pod's name as displayed: NAMESPACE/POD, or the uid if the name is unknown; None: there is none."""
     owner, pod = owner_of(fields), fields["kubernetes"]
     if owner.kubernetes is None and pod is not None:
         return _below(owner, pod["pod_uid"] or "")
@@ -141,7 +145,7 @@ def shown_pod(fields: Fields) -> str | None:
 
 
 def shown_unit(fields: Fields) -> str | None:
-    """The name of its unit; None: it is in none."""
+    """The unit's name as displayed; None: there is none."""
     systemd: Systemd | None = fields["systemd"]
     owner = owner_of(fields)
     unit = None if systemd is None else systemd["unit"]
@@ -159,41 +163,41 @@ def _name(container: Container) -> str:
     return container["name"] or container["id"][:12]
 
 
-def is_container(name: str, container: Container | None, kubernetes: Kubernetes | None, id_min: int = 1) -> bool:
-    """Its name, its name in the pod, its name in full, its id, or ``id_min`` digits or more of the id's beginning:
-    ``--container``."""
+def is_container_name(name: str, container: Container | None, kubernetes: Kubernetes | None, id_min: int = 1) -> bool:
+    """Whether the name is the container's: its name, its name in the pod, NAMESPACE/POD/CONTAINER, its id, or at least
+    ``id_min`` leading digits of its id."""
     if container is None or not name:
         return False
-    if name in (container["id"], container["name"]) or is_in_pod(name, kubernetes):
+    if name in (container["id"], container["name"]) or is_qualified_container_name(name, kubernetes):
         return True
     if kubernetes is not None and name == kubernetes["container_name"]:
         return True
     return len(name) >= id_min and container["id"].startswith(name)
 
 
-def is_in_pod(name: str, kubernetes: Kubernetes | None) -> bool:
-    """Whether it is the name of a pod's container in full: NAMESPACE/POD/CONTAINER, or NAMESPACE/WORKLOAD/CONTAINER."""
+def is_qualified_container_name(name: str, kubernetes: Kubernetes | None) -> bool:
+    """Whether the name is NAMESPACE/POD/CONTAINER or NAMESPACE/WORKLOAD/CONTAINER."""
     if kubernetes is None or kubernetes["pod_name"] is None or kubernetes["container_name"] is None:
         return False
-    pods = (kubernetes["pod_name"], workload(kubernetes["pod_name"]))
+    pods = (kubernetes["pod_name"], workload_name(kubernetes["pod_name"]))
     return any(name == f"{kubernetes['namespace']}/{pod}/{kubernetes['container_name']}" for pod in pods)
 
 
-def workload(pod_name: str) -> str:
-    """What a pod's name has in common with those of pods that take its place."""
+def workload_name(pod_name: str) -> str:
+    """The name that a pod shares with its replacements: that of its Deployment, DaemonSet or Job."""
     return _GENERATED.sub("", pod_name) or pod_name
 
 
-def is_pod(name: str, kubernetes: Kubernetes | None) -> bool:
-    """POD, NAMESPACE/POD, or the pod's uid."""
+def is_pod_name(name: str, kubernetes: Kubernetes | None) -> bool:
+    """Whether the name is the pod's: POD, NAMESPACE/POD or its uid."""
     if kubernetes is None or not name:
         return False
     pod, namespace = kubernetes["pod_name"], kubernetes["namespace"]
     return name in (pod, kubernetes["pod_uid"]) or (pod is not None and name == f"{namespace}/{pod}")
 
 
-def is_unit(name: str, systemd: Systemd | None) -> bool:
-    """The unit, ``.service`` understood; ``*`` and ``?`` may be in it, as for systemctl."""
+def is_unit_name(name: str, systemd: Systemd | None) -> bool:
+    """Whether the name is the unit's; ``.service`` is optional, and ``*`` and ``?`` are wildcards, as for systemctl."""
     unit = systemd["unit"] if systemd is not None else None
     if unit is None or not name:
         return False

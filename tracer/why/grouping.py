@@ -12,14 +12,14 @@ from typing import TypedDict
 from tracer.records.matching import (
     ID_MIN,
     Kind,
-    is_in_pod,
     is_pid,
-    is_pod,
+    is_pod_name,
+    is_qualified_container_name,
     owner_kinds,
     shown_container,
     shown_pod,
     shown_unit,
-    workload,
+    workload_name,
 )
 from tracer.records.owner import Container, Kubernetes, owner_of
 from tracer.records.same_kill import KillRecord
@@ -73,11 +73,11 @@ def is_full_container(name: str, container: Container | None, kubernetes: Kubern
     if container is None:
         return False
     is_short = ID_MIN <= len(name) < len(container["id"]) == _ID_LEN and container["id"].startswith(name)
-    return name == container["id"] or is_short or is_in_pod(name, kubernetes)
+    return name == container["id"] or is_short or is_qualified_container_name(name, kubernetes)
 
 
 def is_full_pod(name: str, kubernetes: Kubernetes | None) -> bool:
-    return kubernetes is not None and is_pod(name, kubernetes) and name != kubernetes["pod_name"]
+    return kubernetes is not None and is_pod_name(name, kubernetes) and name != kubernetes["pod_name"]
 
 
 def group_key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> GroupKey:
@@ -93,7 +93,7 @@ def group_key(kill: KillRecord, kind: Kind, *, inner: bool = False) -> GroupKey:
 def container_key(container: Container, pod: Kubernetes | None) -> GroupKey:
     """Stable across re-creation, which changes a container's id, a pod's uid, and the name of a Deployment's pod."""
     if pod is not None and pod["pod_name"] is not None:
-        return "pod", pod["namespace"], workload(pod["pod_name"]), pod["container_name"] or container["name"]
+        return "pod", pod["namespace"], workload_name(pod["pod_name"]), pod["container_name"] or container["name"]
     labels = container["labels"] or {}
     if container["name"] is None:
         return "container", container["id"]
@@ -119,7 +119,7 @@ def make_namesake(kills: Sequence[KillRecord], name: str, kind: Kind, *, inner: 
         pod = owner.kubernetes
         if pod is not None and pod["pod_name"] is not None and pod["container_name"] is not None:
             names = {each["pod_name"] for each in map(_pod, kills) if each is not None}
-            place = pod["pod_name"] if len(names) == 1 else workload(pod["pod_name"])
+            place = pod["pod_name"] if len(names) == 1 else workload_name(pod["pod_name"])
             ask = shown = f"{pod['namespace']}/{place}/{pod['container_name']}"
     if ask.startswith("-"):  # not an option
         ask = f"{kind}:{ask}"

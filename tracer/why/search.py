@@ -14,10 +14,10 @@ from tracer.records.matching import (
     ID_MIN,
     KINDS,
     Kind,
-    is_container,
+    is_container_name,
     is_pid,
-    is_pod,
-    is_unit,
+    is_pod_name,
+    is_unit_name,
     owner_kinds,
     shown_container,
     shown_pod,
@@ -140,8 +140,10 @@ def is_inner(kill: KillRecord, target: Target, kind: Kind) -> bool:
     if "/" not in target.name or kind in ("pid", "process"):
         return False
     if kind == "container":
-        return not is_container(target.name, owner.container, owner.kubernetes, ID_MIN)
-    return not (is_pod(target.name, owner.kubernetes) if kind == "pod" else is_unit(target.name, owner.systemd))
+        return not is_container_name(target.name, owner.container, owner.kubernetes, ID_MIN)
+    return not (
+        is_pod_name(target.name, owner.kubernetes) if kind == "pod" else is_unit_name(target.name, owner.systemd)
+    )
 
 
 def prefer_given_sources(found: list[FoundKill], target: Target, boot_id: str | None) -> tuple[list[FoundKill], Target]:
@@ -362,7 +364,7 @@ def _find_state(name: str, container_id: str, found: ContainerMetadata, runtimes
         "container_name": found.get("container_name"),
         "qos_class": None,
     }
-    if not is_container(name, container, pod, ID_MIN):
+    if not is_container_name(name, container, pod, ID_MIN):
         return None
     state = _state(container_id, found, runtimes)
     in_pod = pod if container["runtime"] != "docker" else None  # as in records: the cgroup path shows no pod
