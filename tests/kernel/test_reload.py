@@ -70,8 +70,8 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
     config.write_text("output = 1")
     reload(daemon, f"{config}, line 1: an output has no uri")
     config.write_text(TWO.format(folder=tmp_path))
-    said = reload(daemon, "the configuration was read; runtime-root will change at the next start")
-    assert said.count("the configuration was read") == 1
+    said = reload(daemon, "the configuration was reloaded; runtime-root will change at the next start")
+    assert said.count("the configuration was reloaded") == 1
 
     excluded = eat(16, group, comm="unwanted").die()
     included = eat(16, group, comm="wanted-1").die()
@@ -102,7 +102,7 @@ def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_pa
         pids.append(eat(16, group).die().pid)
         wait_until("the record of the kill", lambda: kills_in(tmp_path / "records.json", pids[-1]))
         config.write_text(text)
-        reload(daemon, "the configuration was read")
+        reload(daemon, "the configuration was reloaded")
     pids.append(eat(16, group).die().pid)
     wait_until("the record of the last kill", lambda: kills_in(tmp_path / "records.json", pids[-1]))
     daemon.stop()

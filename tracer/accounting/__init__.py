@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's own counts, held against what was recorded."""
+"""The kernel's own counts of OOM kills, compared with the records."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills that nothing recorded, from the kernel log.
+"""Recovers kills without a record from the kernel log.
 
-The log's times are of printk's clock (local_clock()), which counts from boot, stands still in suspend as
-CLOCK_MONOTONIC does, but follows neither NTP's corrections nor a virtual machine's pause.  It is compared with
-CLOCK_BOOTTIME when the log is read: what was suspended since a kill, and how far the clocks ran apart since boot
-(NTP corrects by 500 ppm at most), is the error of the time in a record.
+The log has times of printk's clock (local_clock()): it counts from boot and stops during suspend, as CLOCK_MONOTONIC
+does, but follows neither NTP's corrections nor the pause of a virtual machine.  It is compared with CLOCK_BOOTTIME
+when the log is read.  The error of a record's time is the suspend time since the kill, and the drift between the clocks
+since boot (NTP corrects by 500 ppm at most).
 """
 
 import mmap
@@ -19,29 +19,29 @@ from tracer.logs.victim_report import VictimReport
 from tracer.records.model import OomKill
 
 IsRecorded = Callable[[int, int], bool]
-"""Whether a kill has a record: by the thread that the kernel named (`victim.tid`) and the time of CLOCK_BOOTTIME, which
+"""Whether a kill has a record, by the thread that the kernel named (`victim.tid`) and the time in CLOCK_BOOTTIME, which
 may be off by `tolerance_ns()`."""
 
 LoggedKill = tuple[OomKill, int]
-"""A record, and when the kill was, CLOCK_BOOTTIME."""
+"""A record, and the time of its kill in CLOCK_BOOTTIME."""
 
-_LEAST_TOLERANCE_NS = 2_000_000_000
-_DRIFT = 2000
-"""One part in so many: 500 ppm, adjtimex(2)."""
+_MIN_TOLERANCE_NS = 2_000_000_000
+_DRIFT_DIVISOR = 2000
+"""One part in 2000: 500 ppm, adjtimex(2)."""
 
 
 def tolerance_ns(kill_ns: int) -> int:
-    """How far the log's time of a kill at ``kill_ns`` (CLOCK_BOOTTIME) may be from the clock's."""
-    return _LEAST_TOLERANCE_NS + kill_ns // _DRIFT
+    """How far the log's time of a kill at ``kill_ns`` (CLOCK_BOOTTIME) may be off."""
+    return _MIN_TOLERANCE_NS + kill_ns // _DRIFT_DIVISOR
 
 
 def find_kills(
-    kmsg: Kmsg, boot: str, known: IsRecorded, since_ns: int = 0, until_ns: int | None = None
+    kmsg: Kmsg, boot: str, is_recorded: IsRecorded, since_ns: int = 0, until_ns: int | None = None
 ) -> Iterator[LoggedKill]:
-    """The kills in the log, from where ``kmsg`` stands, that have no record, oldest first, each once, and their times.
+    """The kills in the log, from the position of ``kmsg`` on, that have no record: oldest first, each one once.
 
-    ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound when they were, give or
-    take the tolerance: ask about a time that was seen in part, and let ``known`` tell what was seen.
+    ``boot`` names this boot in the ids.  ``since_ns`` and ``until_ns`` (CLOCK_BOOTTIME) bound their times, plus or
+    minus the tolerance.
     """
     ahead_ns = suspended_ns()
     records = LogRecords(boot, mmap.PAGESIZE, ahead_ns)
@@ -52,14 +52,14 @@ def find_kills(
         tolerance = tolerance_ns(kill_ns)
         if kill_ns + tolerance < since_ns or (until_ns is not None and kill_ns - tolerance > until_ns):
             continue
-        if not known(report.tid, kill_ns):
+        if not is_recorded(report.tid, kill_ns):
             yield records.oom_kill(report), kill_ns
 
 
 class Backfill:
-    """The kernel log of this boot, opened while that is still allowed.
+    """The kernel log of this boot, to be opened before capabilities are dropped.
 
-    Raises OSError where it cannot be.
+    Raises OSError if it cannot be opened.
     """
 
     def __init__(self, boot: str) -> None:
@@ -67,32 +67,34 @@ class Backfill:
         self._boot = boot
 
     def find_kills(self, since_ns: int) -> list[LoggedKill]:
-        """The kills since then (CLOCK_BOOTTIME), or somewhat before, oldest first."""
+        """The kills since then (CLOCK_BOOTTIME) minus the tolerance, oldest first."""
         self._kmsg.rewind()
         return list(find_kills(self._kmsg, self._boot, lambda _tid, _kill_ns: False, since_ns))
 
 
 def open_backfill(boot: str) -> Backfill | None:
-    """None, and a line on stderr, where the kernel log cannot be opened."""
+    """None, and a warning, if the kernel log cannot be opened."""
     try:
         return Backfill(boot)
     except OSError as error:
         reason = error.strerror or error
-        warn(f"{error.filename}: {reason}; kills that nobody saw are told as gaps")
+        warn(f"{error.filename}: {reason}; missed kills are reported as gaps")
     return None
 
 
-def select_unrecorded(logged: Iterable[LoggedKill], known: dict[int, list[int]], missing: int) -> list[LoggedKill]:
-    """The latest ``missing`` of those of which there is no record: what the log tells of earlier was told.
+def select_unrecorded(logged: Iterable[LoggedKill], recorded: dict[int, list[int]], missing: int) -> list[LoggedKill]:
+    """The latest ``missing`` kills without a record: earlier ones in the log were accounted for before.
 
-    ``known`` tells when threads were killed (CLOCK_BOOTTIME), by their ids.
+    ``recorded``: the times (CLOCK_BOOTTIME) of kills with a record, by thread id.
     """
-    found = [
+    unrecorded = [
         (record, kill_ns)
         for record, kill_ns in logged
-        if all(abs(kill_ns - known_ns) > tolerance_ns(kill_ns) for known_ns in known.get(record["victim"]["tid"], ()))
+        if all(
+            abs(kill_ns - other_ns) > tolerance_ns(kill_ns) for other_ns in recorded.get(record["victim"]["tid"], ())
+        )
     ]
-    return found[max(0, len(found) - missing) :]
+    return unrecorded[max(0, len(unrecorded) - missing) :]
 
 
 def _reports(kmsg: Kmsg) -> Iterator[VictimReport]:

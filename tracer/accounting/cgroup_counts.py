@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each memory cgroup counts itself, compared with the records of its victims.
+"""The count of each memory cgroup (memory.events.local, memory.oom_control), compared with the records of its victims.
 
 The total (tracer/accounting/audit.py) has some slack: the kernel counts the first victim of a group kill twice, unless
-that was gone in between.  The victim's cgroup tells which it was, so that no kill that is missing elsewhere hides
-behind it; where that is not certain the slack stays.  And the cgroups tell where the kills of a gap were.
+the victim is gone before the second time.  The victim's cgroup shows which case it was, so that a kill missing
+elsewhere is not mistaken for a second count; if that is uncertain, the slack stays.  The cgroups also show where the
+kills of a gap were.
 
 All counts are since ``mark_explained``.  A cgroup that is new, or had no kill yet, begins at 0: a baseline is kept only
 for those that count something.
 
-Whoever may make cgroups chooses how many there are and how long their paths: what is kept of them has a bound.  Beyond
-it nothing is known by cgroup until all are read anew.
+A user who may create cgroups decides how many there are and how long their paths are, so memory is bounded.  Beyond
+the bound the counts by cgroup are unknown until all cgroups are read again.
 """
 
 import time
@@ -23,11 +24,11 @@ from tracer.records.model import CgroupKills
 CGROUPS_MAX = 10
 PRUNE_AT_LEAST = 1024
 BYTES_MAX = 2 << 20
-"""Of the victims' cgroups, and as much again of where cgroups began."""
+"""Bound for the victims' cgroups, and for the baselines as well."""
 _ENTRY_BYTES = 400
-"""What is kept of one cgroup, beside its path."""
+"""Memory per cgroup, without its path."""
 SNAPSHOT_RETRY_S = 60.0
-"""Where that was too much, how soon it is tried again."""
+"""How soon a snapshot that exceeded the bound is taken again."""
 
 
 class _CgroupRecords:
@@ -36,37 +37,37 @@ class _CgroupRecords:
     def __init__(self) -> None:
         self.records = 0
         self.groups = 0
-        """Group kills that began with a victim in it."""
+        """Group kills that baseline with a victim in it."""
         self.inode: int | None = None
-        """Which cgroup of this path they were in; None: that is not known."""
+        """Identifies the cgroup among those that had this path; None: unknown."""
         self.counted_once = 0
-        """Group kills that it has counted once, for sure, when it was last read."""
+        """Group kills whose first victim the cgroup has certainly counted once, when it was last read."""
         self.last_ns = 0
-        """When the last one was killed."""
+        """When the last victim was killed, CLOCK_BOOTTIME."""
         self.is_comparable = True
-        """False: some of its group kills are settled, others are not, and its count does not tell which is which."""
+        """False: only some of its group kills are explained, and the cgroup's count does not show which."""
 
 
 class CgroupCounts:
-    """Cgroups come and go: one that is gone keeps what was read last, or is left out."""
+    """Counts since ``mark_explained``; a removed cgroup keeps the count that was read last, or is left out."""
 
     def __init__(self) -> None:
         self._mount = cgroupfs.find_mount()
         self._noted: dict[str, _CgroupRecords] = {}
         self._baseline: dict[str, cgroupfs.OomKillCount] | None = {}
-        """None: not known (yet)."""
+        """The counts at the begin; None: unknown, or not read yet."""
         self._snapshot: dict[str, cgroupfs.OomKillCount] | None = None
-        """What ``snapshot`` has found."""
+        """What the thread of ``snapshot`` has read."""
         self._snapshot_number = 0
-        """How often ``snapshot`` was asked; what it finds for an earlier time comes too late."""
+        """Number of the latest snapshot: the result of an earlier one is ignored."""
         self._is_explained = True
         self._prune_at = PRUNE_AT_LEAST
         self._noted_bytes = self._baseline_bytes = 0
         self._snapshot_retry_s: float | None = None
-        """When to; None: there is no need."""
+        """When to take the next snapshot; None: none is needed."""
 
     def snapshot(self) -> None:
-        """Begin with what the cgroups count now; until a thread has found that out, nothing can be compared."""
+        """Take the present counts as the baseline.  A thread reads them; until then nothing can be compared."""
         self._baseline, self._snapshot, self._is_explained = None, None, False
         self._snapshot_retry_s = time.monotonic() + SNAPSHOT_RETRY_S
         self._snapshot_number += 1
@@ -78,15 +79,15 @@ class CgroupCounts:
             self._snapshot = found
 
     def note_kill(self, killed_ns: int, path: str | None, *, group_begins: bool) -> None:
-        """A kill in this cgroup (CLOCK_BOOTTIME) has a record; its incident is over, and all of it counted.
+        """A kill in a cgroup (CLOCK_BOOTTIME) has a record; the kernel has counted all kills of its incident.
 
-        ``group_begins``: it is the first one of a group kill.
+        ``group_begins``: it is the first victim of a group kill.
         """
-        self._begin_if_found()
+        self._start_if_read()
         if path is None:
             return
-        began = (self._baseline or {}).get(path)
-        if began is not None and killed_ns <= began.read_ns:
+        baseline = (self._baseline or {}).get(path)
+        if baseline is not None and killed_ns <= baseline.read_ns:
             return
         noted = self._noted.get(path)
         if noted is None:
@@ -98,13 +99,13 @@ class CgroupCounts:
         noted.records += 1
         noted.groups += group_begins
         noted.last_ns = max(noted.last_ns, killed_ns)
-        if noted.groups:  # it may be gone soon
+        if noted.groups:  # the cgroup may be removed soon
             self._compare(path, noted)
 
     def counted_once(self, until_ns: int | None = None) -> int:
-        """How many group kills' first victims the kernel has certainly not counted twice, at least.
+        """How many first victims of group kills the kernel has certainly counted only once, at least.
 
-        ``until_ns``: of the cgroups in which nobody was killed after that.
+        ``until_ns``: only in cgroups without a later kill.
         """
         if self._baseline is None:
             return 0
@@ -115,24 +116,24 @@ class CgroupCounts:
         return sum(noted.counted_once for _, noted in asked)
 
     def unexplained(self) -> list[CgroupKills]:
-        """The cgroups that count more than the records explain; all that count kills if that is not known.
+        """The cgroups that count more kills than there are records; without a baseline, all that count kills.
 
-        All cgroups are read, and begin anew.
+        All cgroups are read, and the counts read are the new baseline.
         """
-        counts, began = _all_counts(), self._baseline
+        counts, baseline = _all_counts(), self._baseline
         found: list[CgroupKills] = []
         for path, count in (counts or {}).items():
             noted = self._noted.get(path, _CgroupRecords())
-            if began is None:
+            if baseline is None:
                 found.append({"cgroup": path, "oom_kills": count.oom_kills, "records": None})
-            elif (kills := _since(began.get(path), count)) > noted.records + noted.groups:
+            elif (kills := _since(baseline.get(path), count)) > noted.records + noted.groups:
                 found.append({"cgroup": path, "oom_kills": kills, "records": noted.records})
         self._noted, self._noted_bytes = {}, 0
-        self._begin(counts)
+        self._start(counts)
         return nlargest(CGROUPS_MAX, found, key=lambda each: each["oom_kills"] - (each["records"] or 0))
 
     def mark_explained(self, until_ns: int | None = None) -> None:
-        """All is explained, or all until then (CLOCK_BOOTTIME): begin anew."""
+        """All kills, or all until ``until_ns`` (CLOCK_BOOTTIME), are explained: start a new period."""
         settled = [path for path, noted in self._noted.items() if until_ns is None or noted.last_ns <= until_ns]
         for path in settled:
             del self._noted[path]
@@ -140,7 +141,7 @@ class CgroupCounts:
         for noted in self._noted.values():
             noted.is_comparable, noted.counted_once = False, 0
         self._is_explained = True
-        self._begin_if_found()
+        self._start_if_read()
         if self._baseline is None:
             if self._snapshot_retry_s is not None and time.monotonic() >= self._snapshot_retry_s:
                 self.snapshot()
@@ -154,21 +155,21 @@ class CgroupCounts:
             if self._baseline_bytes > BYTES_MAX:
                 self._give_up()
 
-    def _begin_if_found(self) -> None:
-        is_found = self._baseline is None and self._snapshot is not None
-        if is_found and self._is_explained and not self._noted:  # else it began before that was found
-            self._begin(self._snapshot)
+    def _start_if_read(self) -> None:
+        is_read = self._baseline is None and self._snapshot is not None
+        if is_read and self._is_explained and not self._noted:  # else the period baseline before the snapshot
+            self._start(self._snapshot)
 
-    def _begin(self, counts: dict[str, cgroupfs.OomKillCount] | None) -> None:
+    def _start(self, counts: dict[str, cgroupfs.OomKillCount] | None) -> None:
         self._snapshot_number += 1
         self._baseline, self._snapshot = counts, None
         self._baseline_bytes = sum(map(_bytes_of, counts or ()))
         self._snapshot_retry_s = time.monotonic() + SNAPSHOT_RETRY_S if counts is None else None
 
     def _give_up(self) -> None:
-        """There are too many cgroups: what each has counted is no longer known."""
+        """There are too many cgroups: their counts are unknown from now on."""
         self._noted, self._noted_bytes, self._is_explained = {}, 0, False
-        self._begin(None)
+        self._start(None)
 
     def _read(self, counts: dict[str, cgroupfs.OomKillCount], paths: Iterable[str]) -> None:
         for path in paths:
@@ -188,20 +189,20 @@ class CgroupCounts:
             return
         if noted.records == 1:
             noted.inode = count.inode
-        if noted.inode != count.inode:  # made anew under the same name, as services are
+        if noted.inode != count.inode:  # created again under the same name, as for services
             return
         over = _since((self._baseline or {}).get(path), count) - noted.records
-        # Less than nothing: the memory was another cgroup's, as after a vfork().
+        # Negative: the memory belonged to another cgroup, as after a vfork().
         noted.counted_once = max(0, noted.groups - over) if over >= 0 else 0
 
 
-def _since(began: cgroupfs.OomKillCount | None, count: cgroupfs.OomKillCount) -> int:
-    is_same = began is not None and began.inode == count.inode
-    return count.oom_kills - (began.oom_kills if began is not None and is_same else 0)
+def _since(baseline: cgroupfs.OomKillCount | None, count: cgroupfs.OomKillCount) -> int:
+    is_same = baseline is not None and baseline.inode == count.inode
+    return count.oom_kills - (baseline.oom_kills if baseline is not None and is_same else 0)
 
 
 def _all_counts() -> dict[str, cgroupfs.OomKillCount] | None:
-    """Of all cgroups that count a kill; None: they are too many."""
+    """The counts of all cgroups that count a kill; None: too many."""
     found: dict[str, cgroupfs.OomKillCount] = {}
     room = BYTES_MAX
     for path, count in cgroupfs.list_oom_kill_counts():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kills of this boot have a record, whichever run of oomtrace wrote it.
+"""The ledger: which kills of this boot have a record, written by any run of oomtrace.
 
-What the kernel has counted is compared with this (tracer/accounting/audit.py), and what its log tells is known or new.
-Kept in a file, so that it is right after a SIGKILL, too: kills are saved by writing their entries and then a header
-that counts them.  The header has two places that take turns, and the newer one that is whole is believed.
+The kernel's count is compared with it (tracer/accounting/audit.py), and so are the kills in the kernel log.
+It is kept in a file that is valid after a SIGKILL at any moment: entries are written first, then a header that counts
+them.  There are two headers, written in turn; the newest one with a valid checksum counts.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from tracer.base.hung_disk import OPEN_TIMEOUT_S, call_with_timeout
 from tracer.base.log import warn
 
 ENTRIES_MAX = 16384
-"""The latest kills; older ones are counted, but not told apart any more.  The ring buffers hold fewer (bpf/brief.h)."""
+"""The latest kills; older ones are only counted.  The ring buffers hold fewer (bpf/brief.h)."""
 _MAGIC, _OLD_MAGIC = b"oomled2\n", b"oomled1\n"
 _OLD_ENTRIES_MAX = 4096
 """Of the first version's file."""
@@ -33,7 +33,7 @@ class LedgerEntry(NamedTuple):
     killed_ns: int
     """CLOCK_BOOTTIME."""
     tid: int
-    """The thread that the kernel named: the kernel log tells no other number."""
+    """The thread that the kernel named: the kernel log has no other id."""
 
 
 class _LedgerHeader(NamedTuple):
@@ -41,36 +41,36 @@ class _LedgerHeader(NamedTuple):
     boot_id: bytes
     generation: int
     explained: int
-    """The kernel's count, when last everything in it was explained."""
+    """The kernel's count when last all of it was explained by records or gaps."""
     since_ns: int
-    """When that was, CLOCK_BOOTTIME."""
+    """The time of that, CLOCK_BOOTTIME."""
     first: int
-    """The first entry since then."""
+    """Number of the first entry since then."""
     end: int
-    """Entries ever noted in this boot."""
+    """Number of entries in this boot."""
     groups: int
     """Group kills among the entries since then: the kernel may have counted the first victim of each twice."""
 
 
 class Ledger:
-    """What is noted is on disk once ``save`` has been there; in memory only where ``path`` is None.
+    """Changes are on disk after ``save``; they are in memory only if ``path`` is None or the file cannot be written.
 
-    The same where the file cannot be written: ``error`` says why.
+    In the second case ``error`` says why.
     """
 
     def __init__(self, path: str | None, boot_id: str | None) -> None:
         self.error: OSError | None = None
         self.is_new = True
-        """Nothing is known of this boot."""
+        """The file has nothing of this boot."""
         self.is_damaged = False
-        """Something was there that cannot be believed."""
+        """The file had content without a valid header."""
         self._entries = bytearray(ENTRIES_MAX * _ENTRY.size)
         self._file: int | None = None
         boot = bytes.fromhex((boot_id or "").replace("-", "")).ljust(16, b"\0")[:16]
         self._header = self._saved = _LedgerHeader(_MAGIC, boot, 0, 0, 0, 0, 0, 0)
-        """What is known, and what of it is on disk."""
+        """The header in memory, and the one on disk."""
         self._held: list[_LedgerHeader] = []
-        """What was known when each ``hold`` began that goes on."""
+        """The header at the begin of each ``hold`` that was not released."""
         self._path = path
         if path is None:
             return
@@ -89,32 +89,32 @@ class Ledger:
         self._entries[: len(raw)] = raw
         if self._header.magic == _OLD_MAGIC:
             self._convert(raw)
-        with contextlib.suppress(OSError):  # so that a disk that is full later does not matter
+        with contextlib.suppress(OSError):  # the file needs no room when the disk is full later
             os.posix_fallocate(self._file, 0, _ENTRIES_AT + ENTRIES_MAX * _ENTRY.size)
 
     @property
     def explained(self) -> int:
-        """What the kernel must have counted at least."""
+        """The least that the kernel must have counted."""
         return self._header.explained + self.kills
 
     @property
     def groups(self) -> int:
-        """So many more it may have counted."""
+        """How many more it may have counted: the first victims of group kills, which may count twice."""
         return self._header.groups
 
     @property
     def boot(self) -> str:
-        """Names this boot, as in the ids of records."""
+        """This boot's prefix in the ids of records."""
         return self._header.boot_id.hex()[:8]
 
     @property
     def kills(self) -> int:
-        """Kills noted since all was explained."""
+        """Number of kills since all was explained."""
         return self._header.end - self._header.first
 
     @property
     def since_ns(self) -> int | None:
-        """When all was explained, CLOCK_BOOTTIME; None: not yet in this boot."""
+        """When last all was explained, CLOCK_BOOTTIME; None: never in this boot."""
         return self._header.since_ns or None
 
     def entries(self) -> Iterator[LedgerEntry]:
@@ -123,33 +123,33 @@ class Ledger:
             yield LedgerEntry(*_ENTRY.unpack_from(self._entries, _place(number)))
 
     def note(self, killed_ns: int, tid: int, counts_twice: bool) -> None:
-        """A kill has a record, or is about to: its event stays in the ring buffer until that is saved."""
+        """Add a kill that has or is about to get a record; its event stays in the ring buffer until it is saved."""
         header = self._header
-        _ENTRY.pack_into(self._entries, _place(header.end), killed_ns, tid & 0xFFFFFFFF)  # whatever a log says
+        _ENTRY.pack_into(self._entries, _place(header.end), killed_ns, tid & 0xFFFFFFFF)  # a log may contain any number
         self._header = header._replace(end=header.end + 1, groups=header.groups + counts_twice)
 
     def mark_explained(self, counted: int, now_ns: int, later_kills: int = 0, later_groups: int = 0) -> None:
-        """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) is explained, or was told as a gap.
+        """All that the kernel has ``counted`` until ``now_ns`` (CLOCK_BOOTTIME) has a record, or is in a gap record.
 
-        ``later_kills``, ``later_groups``: so many of those noted are not among these.
+        ``later_kills``, ``later_groups``: how many of the noted kills and group kills are not part of ``counted``.
         """
         header = self._header
         first = header.end - later_kills
         self._header = header._replace(explained=counted, since_ns=now_ns, first=first, groups=later_groups)
 
     def hold(self) -> Callable[[], None]:
-        """Save nothing that is noted from here on, until what is returned is called: its records are on their way."""
+        """Keep later changes from the disk until the returned function is called: when their records are acknowledged."""
         held = self._header
         self._held.append(held)
         return lambda: self._held.remove(held)
 
     @property
     def is_saved(self) -> bool:
-        """Whether all is on disk, or will never be."""
+        """Whether all changes are on disk, or cannot be saved."""
         return self._file is None or self._saved[3:] == self._header[3:]
 
     def save(self) -> None:
-        """Bring onto the disk what is not held back; from one thread, another may note meanwhile."""
+        """Write to disk what no ``hold`` keeps; one thread may save while another one notes."""
         header = self._held[0] if self._held else self._header
         if self._file is None or header[3:] == self._saved[3:]:
             return
@@ -165,13 +165,13 @@ class Ledger:
         self._saved = header
 
     def close(self) -> None:
-        """What is noted afterwards is in memory only."""
+        """Close the file; later changes are in memory only."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def _convert(self, raw: bytes) -> None:
-        """Give the entries of the first version's file their places in this one's, when that is saved."""
+        """Convert the entries of the first version's file; the next ``save`` writes all of them."""
         first, size = max(0, self._header.end - _OLD_ENTRIES_MAX), _ENTRY.size
         self._entries = bytearray(ENTRIES_MAX * size)
         for number in range(first, self._header.end):
@@ -189,14 +189,14 @@ class Ledger:
         return header if header.magic in (_MAGIC, _OLD_MAGIC) and header.first <= header.end else None
 
     def _fail(self, error: OSError) -> None:
-        """Go on in memory; what stands in the file is too little then, which a later run takes for a gap."""
+        """Continue in memory; the file has too few kills then, and the next run reports a gap."""
         self.error = error
         self.close()
         warn(f"{self._path}: {error.strerror or error}; kills are counted in memory only")
 
 
 def open_ledger(path: str | None, boot_id: str | None) -> Ledger:
-    """In memory only where its disk hangs."""
+    """The ledger; in memory only, with a warning, if its disk hangs."""
     try:
         return call_with_timeout(OPEN_TIMEOUT_S, partial(Ledger, path, boot_id))
     except TimeoutError as error:

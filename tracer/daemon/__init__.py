@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon: composes the capture, the pipeline and the delivery."""
+"""The daemon: composes capture, pipeline and delivery."""

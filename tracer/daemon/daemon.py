@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon: the only place that composes the stages.
+"""The daemon's loop: reads events, feeds the pipeline, releases what all outputs have acknowledged.
 
-    kernel -> bpf programs -> ring buffer -> engine (bytes) -> wire (events) -> pipeline -> stream
+    kernel -> BPF programs -> ring buffer -> engine (bytes) -> wire (events) -> pipeline -> stream
 
-Started by ``oomtrace run``, with its options as JSON in OOMTRACE_OPTIONS: the command line's process is replaced by
-this one, so that what it imported (typer) weighs on nobody.
+``oomtrace run`` replaces its process by this one, with the options as JSON in OOMTRACE_OPTIONS: what the command line
+imports (typer) takes no memory here.
 """
 
 import os
@@ -63,7 +63,7 @@ class Daemon:
         self._finish()
 
     def _step(self) -> None:
-        """Handle all that is there now."""
+        """Handle everything that is there now."""
         self._handle_events()
         self._notifier.keep_alive(time.monotonic_ns())
         self._pipeline.flush(time.monotonic_ns())
@@ -72,16 +72,16 @@ class Daemon:
         self._settle()
 
     def _handle_events(self) -> None:
-        """Kills of the OOM killer come before each SIGKILL: only they tell which SIGKILLs are the OOM killer's."""
+        """OOM kills come before each SIGKILL: they tell which SIGKILLs are the OOM killer's."""
         self._handle_kills()
         for event, token in self._rings.sigkills():
             self._pipeline.feed(event, time.monotonic_ns(), token)
             self._handle_kills()
 
     def _handle_kills(self) -> None:
-        """Handle the kills that are there, and the end of an incident that is about to come.
+        """Handle the OOM kills that are there, and busy-poll for the end of an open incident.
 
-        To sleep and wake again would take longer than to busy-poll.
+        Sleeping and waking again would take longer.
         """
         until_ns = time.monotonic_ns() + BUSY_POLL_NS
         while True:
@@ -96,19 +96,19 @@ class Daemon:
                 return
 
     def _release_kills(self) -> None:
-        """Between batches of a storm: the kernel needs the room, and the service manager a sign of life."""
+        """Between batches of a storm: free room in the ring buffers, and notify the watchdog."""
         self._stream.poll_outputs()
         self._rings.kills.release(self._stream.acknowledged, is_saved=self._save())
         self._notifier.keep_alive(time.monotonic_ns())
 
     def _backfill_gaps(self) -> None:
-        """The log is read before the ring buffers: a kill of this moment that is in both has its record already."""
+        """The log is read before the ring buffers, so a kill of this moment that is in both has its record already."""
         logged = self._kernel_log.find_kills(self._audit.since_ns) if self._kernel_log else []
         self._handle_kills()
         self._pipeline.backfill_gaps(logged, time.monotonic_ns())
 
     def _reload(self) -> None:
-        """Have the configuration read again, or use what was read; reopen the outputs' files by their names."""
+        """Request a read of the configuration, or apply what was read; reopen the outputs' files by name."""
         self._notifier.reloading()
         try:
             options = self._rereading.options(self._options)
@@ -116,8 +116,8 @@ class Daemon:
                 self._configure(options)
         except TracerError as error:
             warn(str(error))
-        except Exception as error:  # whatever it is: a mistake in a file must not end the capture
-            warn(f"cannot use the configuration: {error!r}; it goes on as before")
+        except Exception as error:  # of any kind: an error in a file must not end the capture
+            warn(f"cannot use the configuration: {error!r}; the previous one stays in effect")
         self._stream.reopen()
         if not self._rereading.is_busy:
             self._notifier.ready()
@@ -133,7 +133,9 @@ class Daemon:
         later = [name for field, name in RESTART_REQUIRED.items() if getattr(options, field) != getattr(old, field)]
         kept = {field: getattr(old, field) for field in ("arguments", *RESTART_REQUIRED)}
         self._options = options._replace(**kept)
-        warn("the configuration was read" + (f"; {', '.join(later)} will change at the next start" if later else ""))
+        warn(
+            "the configuration was reloaded" + (f"; {', '.join(later)} will change at the next start" if later else "")
+        )
 
     def _finish(self) -> None:
         goes_on = self._capture.pinned
@@ -160,10 +162,10 @@ class Daemon:
         self._release()
         state_dir.unlock_all()
         if goes_on and sys.stderr.isatty():
-            print("oomtrace: the capture goes on in the kernel; to end it: oomtrace detach", file=sys.stderr)
+            print("oomtrace: the capture continues in the kernel; to end it: oomtrace detach", file=sys.stderr)
 
     def _timeout_s(self) -> float | None:
-        """How long to wait for the next event; None: for ever."""
+        """How long to wait for the next event; None: without a timeout."""
         now_ns = time.monotonic_ns()
         deadlines = [self._pipeline.deadline_ns(), self._notifier.deadline_ns(), self._audit.deadline_ns()]
         awaits_outputs = self._stream.has_actions() or self._rings.awaits_outputs(self._stream.acknowledged)
@@ -172,15 +174,15 @@ class Daemon:
         return min((max(0, each - now_ns) / 1e9 for each in deadlines if each is not None), default=None)
 
     def _take_over(self) -> None:
-        """Read the previous captures; they are removed once all outputs have acknowledged their records.
+        """Read the previous captures, and remove them once all outputs have acknowledged their records.
 
-        A run that is killed meanwhile leaves them to the next one.
+        If this run is killed before, the next one reads them.
         """
         previous_captures = self._capture.previous_captures
         for previous in previous_captures:
             self._read_previous(previous)
         if previous_captures:
-            self._handle_kills()  # what both captures saw is recognized as long as the previous one is there
+            self._handle_kills()  # kills that both saw are recognized as long as the previous capture exists
             self._settle()
             for previous in previous_captures:
                 self._stream.once_acknowledged(previous.remove)
@@ -189,7 +191,7 @@ class Daemon:
             self._settle()
 
     def _read_previous(self, previous: PinnedCapture) -> None:
-        """Write the records of a capture of another version, whose place this one has taken."""
+        """Write the records of a previous capture: of another version, replaced by this one."""
         unreported = ring_buffers.unreported(previous.maps, previous.about.get("since_ns", 0))
         for stage, count in unreported.counts.items():
             if count:
@@ -200,10 +202,10 @@ class Daemon:
             self._pipeline.flush(time.monotonic_ns())
         else:
             self._stream.add_loss("upgrade", ring_buffers.unread_events(previous.maps))
-            warn(f"events that version {previous.about['version']} left cannot be read; they are counted")
+            warn(f"cannot decode the events of version {previous.about['version']}; they are reported as lost")
 
     def _settle(self) -> None:
-        """Report losses, and give the kernel back the room of events whose records all outputs have."""
+        """Report losses, and release events whose records all outputs have acknowledged."""
         for loss in self._rings.losses():
             self._pipeline.report_loss(loss, self._capture_id)
         if self._rings.has_unseen_cgroups():
@@ -215,7 +217,7 @@ class Daemon:
         self._rings.release(self._stream.acknowledged, is_saved=self._save())
 
     def _save(self, timeout_s: float = SAVE_S) -> bool:
-        """Bring onto the disk which kills have a record; False: it is not there, as the disk or an output hangs."""
+        """Save the ledger; False: it is not on disk yet, as the disk hangs or a record is not acknowledged."""
         if not self._ledger.is_saved:
             self._disk.submit(self._ledger.save)
             self._disk.wait_idle(timeout_s)
@@ -223,9 +225,9 @@ class Daemon:
 
 
 def main() -> int:
-    """Run with the options of the environment; the exit code."""
+    """Run with the options from the environment; returns the exit code."""
     try:
-        os.environ.pop("PYTHONPATH", None)  # this Python's: the one that has bcc may be another
+        os.environ.pop("PYTHONPATH", None)  # meant for this Python; the bcc child may use another one
         privileges.raise_priority()
         options = from_json(os.environ.pop(ENVIRONMENT, "{}"))
         Daemon(assemble(options)).run()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder where oomtrace keeps what must outlive it; one oomtrace at a time."""
+"""The state directory (--state): ledger, spools and hung sources, which outlive the process.  It has one user."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ LOCK = "lock"
 class StateDir(NamedTuple):
     folder: str
     lock: int
-    """Descriptor that holds the lock for as long as it is open; in the file stands whose it is."""
+    """Descriptor that holds the lock while it is open; the file contains the pid of the holder."""
 
     @property
     def ledger(self) -> str:
@@ -30,9 +30,9 @@ class StateDir(NamedTuple):
 
 
 def open_state_dir(folder: str) -> StateDir:
-    """The folder, made where it is missing.
+    """Open and lock the directory; create it if it is missing.
 
-    Raises TracerError where another oomtrace uses it, OSError where it cannot be used, or others could write to it.
+    Raises TracerError if another oomtrace has locked it, and OSError if it cannot be used or others can write to it.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, FOLDER_MODE)
@@ -40,7 +40,7 @@ def open_state_dir(folder: str) -> StateDir:
     try:
         status = os.fstat(opened)
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(1, "others may write to it")
+            raise PermissionError(1, "others can write to it")
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         lock = os.open(LOCK, flags, 0o640, dir_fd=opened)
     finally:
@@ -51,35 +51,38 @@ def open_state_dir(folder: str) -> StateDir:
         other = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
         os.close(lock)
         raise TracerError(
-            f"another oomtrace runs (pid {other or 'unknown'}) and keeps its state in {folder}",
-            "stop it, or run this one beside it with --no-keep",
+            f"another oomtrace runs (pid {other or 'unknown'}) and uses the state directory {folder}",
+            "stop it, or run a second one beside it with --no-keep",
         ) from None
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+    with contextlib.suppress(OSError):  # the disk is full: the lock holds anyway
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return StateDir(folder, lock)
 
 
 def open_if_usable(folder: str | None) -> StateDir | None:
-    """The same; None, and a line on stderr, where the folder cannot be used.
+    """As ``open_state_dir``; None, and a warning, if the directory cannot be used.
 
-    Raises TracerError where another oomtrace uses it.
+    Raises TracerError if another oomtrace has locked it.
     """
     try:
         return call_with_timeout(OPEN_TIMEOUT_S, lambda: open_state_dir(folder)) if folder is not None else None
     except OSError as error:
         reason = error.strerror or error
-        warn(f"{folder}: {reason}; nothing is kept on disk; name another with --state")
+        warn(f"{folder}: {reason}; nothing is kept on disk; choose another directory with --state")
     return None
 
 
 def unlock_all() -> None:
-    """Let the next run begin, though the kernel keeps a thread of this one, and its descriptors, while a disk hangs."""
+    """Release all locks: while a disk hangs, the kernel keeps a thread of this process and its descriptors.
+
+    The next run can start then.
+    """
 
     def unlock() -> None:
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
 
-    with contextlib.suppress(TimeoutError):  # a file server that is away is asked as well
+    with contextlib.suppress(TimeoutError):  # a descriptor may be on a file server that does not respond
         call_with_timeout(HUNG_AFTER_S, unlock)
