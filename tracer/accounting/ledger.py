@@ -138,7 +138,7 @@ class Ledger:
         self._header = header._replace(explained=counted, since_ns=now_ns, first=first, groups=later_groups)
 
     def hold(self) -> Callable[[], None]:
-        """Keep later changes from the disk until the returned function is called: when their records are acknowledged."""
+        """Keep later changes from the disk until the returned function is called: when they are acknowledged."""
         held = self._header
         self._held.append(held)
         return lambda: self._held.remove(held)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events -> records."""
+"""Events to records: joined, built, completed, filtered, written."""

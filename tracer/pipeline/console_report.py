@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel's own report of an OOM kill says, for hosts where struct oom_control cannot be read.
+"""The kernel's own report of an OOM kill, for hosts where struct oom_control cannot be read.
 
 Formats: mm/oom_kill.c, dump_header() and dump_oom_victim(), Linux 5.0 and later.
 """
@@ -17,7 +17,7 @@ _KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
 
 
 class ConsoleReport(NamedTuple):
-    """None where the line is missing: the kernel limits the rate of all but the last one."""
+    """A field is None if its line is missing: the kernel rate-limits all lines but the last one."""
 
     scope: Scope | None
     gfp_mask: int | None
@@ -31,7 +31,7 @@ class ConsoleReport(NamedTuple):
 def parse_console_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> ConsoleReport:
     """The report printed in ``pieces``, for a victim in ``victim_cgroup`` (a path as the kernel prints it).
 
-    The order of the pieces tells what they are, not their text: names in them may look like anything.
+    The pieces are recognized by their order, not by their text: names in them may contain anything.
     """
     rest = list(pieces)
     gfp_mask = gfp_flags = order = message = limit_cgroup = None
@@ -56,7 +56,7 @@ def parse_console_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Conso
 
 
 def _limit_cgroup(summary: bytes, victim_cgroup: bytes) -> str | None:
-    """A cgroup's name may hold anything, ``,task_memcg=`` too; but the limit is the victim's cgroup or one above it."""
+    """A cgroup's name may contain anything, even ``,task_memcg=``; the limit is on the victim's cgroup or above."""
     above = victim_cgroup
     while True:
         if b",oom_memcg=" + above + b",task_memcg=" + victim_cgroup + b"," in summary:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events -> kills: every victim joined to its incident, and its exit after its kill.
+"""Joins events to kills: each victim with its incident, and each exit after its kill.
 
-The kernel runs one OOM killer at a time (oom_lock), and the ring buffer keeps the order, so an incident is whole when
-its end is read.  An end that is missing must not keep its victims: the next incident, or a short silence, ends it, too.
+The kernel runs one OOM killer at a time (oom_lock) and the ring buffer keeps the order, so an incident is complete when
+its end is read.  A missing end must not hold its victims back: the next incident, or a timeout, ends it as well.
 """
 
 from collections.abc import Iterator
@@ -12,17 +12,16 @@ from tracer.capture import brief, wire
 from tracer.capture.ringbuf_retention import Token, release_all
 
 QUIET_NS = 100_000_000
-"""Without kprobes nothing marks the end of a group kill: it is over after this long without an event."""
+"""Without kprobes nothing marks the end of a group kill: it ends after this time without an event."""
 END_WAIT_NS = 1_000_000_000
-"""With them an end comes, unless it is lost; the trigger may be interrupted for long on a busy host."""
-
+"""With kprobes an end event follows, unless it is lost; on a busy host the trigger may be preempted for long."""
 
 KILLED = b": Killed process"
-"""What the kernel logs of a process that it has killed; other words come from one that was marked only."""
+"""In the kernel's log line of a killed process; a process that was only marked has a line with other words."""
 
 
 class JoinedKill(NamedTuple):
-    """One victim with all that is known of its incident."""
+    """One victim with its incident."""
 
     victim: wire.VictimEvent
     incident: wire.IncidentEvent | None
@@ -33,28 +32,28 @@ class JoinedKill(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What is complete, and the tokens of the events that its record needs."""
+    """A complete item, and the tokens of the events that its record needs."""
 
     item: JoinedKill | wire.ExitEvent | wire.KilledAgainEvent
     tokens: tuple[Token, ...] = ()
 
 
 class _OpenIncident:
-    """What has been read of an incident so far."""
+    """The events of an incident that were read so far."""
 
     def __init__(self, incident_ns: int) -> None:
         self.incident_ns = incident_ns
         self.victims: list[wire.VictimEvent] = []
         self.reported: set[int] = set()
-        """Which victims the kernel log has named as killed, in tracepoint mode."""
+        """Indexes of victims that the kernel log reports as killed, in tracepoint mode."""
         self.shared_mm: dict[int, wire.SharedMmEvent] = {}
-        """By their pids: a container chooses how many there are."""
+        """By pid, as a container decides how many there are."""
         self.memcg_chain: tuple[wire.MemcgCounters, ...] = ()
         self.log: list[bytes] = []
         self.exits: list[Joined] = []
         """Victims that have exited already; their exits come after their kills."""
         self.tokens: list[Token] = []
-        """The first one of each ring buffer, which covers the others."""
+        """The first token of each ring buffer; it covers the later ones."""
         self.incident: wire.IncidentEvent | None = None
         self.ended = False
         self.updated_ns = 0
@@ -84,7 +83,7 @@ class _OpenIncident:
                 self.memcg_chain = event.memcg_chain
             case wire.LogEvent():
                 if self.reported:
-                    self.log.pop()  # each victim of a group has such a line: one tells how all were killed
+                    self.log.pop()  # each victim of a group kill has this line: keep one
                 self.log.append(event.text)
                 if self.victims and KILLED in event.text:
                     self.reported.add(len(self.victims) - 1)
@@ -94,29 +93,29 @@ class _OpenIncident:
                 self.ended = True
 
     def finished(self) -> bool:
-        """Whether nothing more can come."""
+        """Whether no further event of the incident can follow."""
         if self.ended:
             return True
         if not self.victims:
             return False
         last = self.victims[-1]
-        if not _tells_all(last) and (
+        if not _is_complete(last) and (
             len(self.victims) - 1 not in self.reported or (self.incident is None and last.brief is None)
         ):
             return False
-        # Without kprobes nothing marks the end: members of a group and processes that share the memory may follow.
+        # Without kprobes nothing marks the end: group members and shared_mm processes may follow.
         return not (last.flags & wire.VICTIM_GROUP or last.mm_users > last.threads)
 
     def timeout_ns(self) -> int | None:
-        """How long to wait for the next event; None: for ever, as nobody was killed yet."""
+        """How long to wait for the next event; None: without a timeout, as there is no victim yet."""
         if not self.victims:
             return None
         marked_end = self.incident is not None and self.incident.flags & wire.INCIDENT_OC
-        marked_end = marked_end or _tells_all(self.victims[-1])
+        marked_end = marked_end or _is_complete(self.victims[-1])
         return END_WAIT_NS if marked_end else QUIET_NS
 
     def kills(self) -> Iterator[Joined]:
-        """To be called once: it passes the tokens on to the kills, or releases them if nobody was killed."""
+        """The kills, with the tokens; without a kill the tokens are released.  To be called once."""
         killed = [
             victim
             for number, victim in enumerate(self.victims)
@@ -133,8 +132,8 @@ class _OpenIncident:
             yield Joined(JoinedKill(victim, self.incident, len(killed), own, self.memcg_chain, log), tokens)
 
 
-def _tells_all(victim: wire.VictimEvent) -> bool:
-    """Whether it was told in brief, with kprobes: nothing else tells of its incident."""
+def _is_complete(victim: wire.VictimEvent) -> bool:
+    """Whether the victim was sent in brief, with kprobes: no other event of its incident follows."""
     return victim.brief is not None and bool(victim.brief.flags & brief.BRIEF_OC)
 
 
@@ -143,7 +142,7 @@ def _tokens(token: Token | None) -> tuple[Token, ...]:
 
 
 class Incidents:
-    """Joins events; feed them in the order of the ring buffer.
+    """Joins events, which must be fed in the order of the ring buffer.
 
     Times are of any clock that the calls share.
     """
@@ -162,7 +161,7 @@ class Incidents:
         return None if self._open is None or timeout_ns is None else self._open.updated_ns + timeout_ns
 
     def feed(self, event: wire.Event, now_ns: int, token: Token | None = None) -> Iterator[Joined]:
-        """What ``event`` completes; ``token`` keeps it in its ring buffer."""
+        """The items that ``event`` completes; ``token`` keeps it in its ring buffer."""
         incident_ns = event.header.incident_ns
         if isinstance(event, wire.ExitEvent) and (self._open is None or self._open.incident_ns != incident_ns):
             yield Joined(event, _tokens(token))
@@ -170,14 +169,14 @@ class Incidents:
         if isinstance(event, wire.KilledAgainEvent):
             yield Joined(event, _tokens(token))
             return
-        # The beginning of its incident was not seen, so nothing can be joined to it.
+        # The begin of the incident was not seen, so nothing can be joined to the victim.
         if isinstance(event, wire.VictimEvent) and incident_ns == event.header.time_ns:
             yield Joined(JoinedKill(event, None, None, (), (), ()), _tokens(token))
             return
         if self._open is not None and self._open.incident_ns != incident_ns:
             yield from self.end()
         if self._open is None:
-            if isinstance(event, (wire.SharedMmEvent, wire.EndEvent)):  # too late, or there was no victim
+            if isinstance(event, (wire.SharedMmEvent, wire.EndEvent)):  # too late, or the incident had no victim
                 release_all(_tokens(token))
                 return
             self._open = _OpenIncident(incident_ns)
@@ -194,7 +193,7 @@ class Incidents:
             yield from self.end()
 
     def end(self) -> Iterator[Joined]:
-        """The kills and exits of the open incident, whatever it lacks."""
+        """The kills and exits of the open incident, even if it is incomplete."""
         current, self._open = self._open, None
         if current is not None:
             yield from current.kills()

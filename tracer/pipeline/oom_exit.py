@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of a victim's container: told a little after the victim's end, when its runtime knows, too."""
+"""oom_exit records: completed shortly after the exit, when the container's runtime has noted the container's end."""
 
 import heapq
 import itertools
@@ -16,34 +16,35 @@ from tracer.records.model import OomExit, OomKill
 from tracer.records.owner import owner_of, user_manager_uid
 
 VICTIMS_MAX = 4096
-"""Kills whose exits are yet to come."""
+"""Victims without an exit that are remembered."""
 VERDICT_DELAY_NS = 500_000_000
-"""A runtime writes down the end of a container within so long; an emulated machine takes longer, and is asked again."""
+"""A runtime notes the end of a container within this time; on an emulated machine later, and is read again."""
 VERDICT_TIMEOUT_NS = 3_000_000_000
+"""Afterwards the record is written without the runtime's verdict."""
 POLL_NS = 20_000_000
-"""How soon it is looked whether the runtime's files were read."""
+"""How often to check whether the runtime's files were read."""
 WAITING_MAX = 4096
-"""Exits that wait; beyond, one is told as it is: neither the container's init nor its runtime is asked."""
+"""Exits that wait; further ones are written at once, without looking at the container's init and runtime."""
 DUE_MAX = 32
 COST_FACTOR = 10
-"""A container is asked about again after so many times as long as reading its files took."""
+"""A container's files are read again after this many times the duration of the last read."""
 STOP_TIMEOUT_S = 1.0
-"""How long the end waits for the runtimes' files."""
+"""How long the stop waits for the runtimes' files."""
 
 
 class _Victim(NamedTuple):
     is_init: bool
     init_pid: int
-    """Of its PID namespace's init; 0: the host's."""
+    """The init of its PID namespace; 0: the host's."""
     init_started_ns: int
     container_id: str | None
     runtime: str | None
     user: int | None
-    """Whose container it is; None: the host's."""
+    """Uid of the user whose runtime runs the container; None: the host's."""
 
 
 _Key = tuple[str, str, int | None]
-"""A container: its id, its runtime, its user."""
+"""A container: id, runtime, user."""
 
 
 BuiltExit = tuple[OomExit, tuple[Token, ...]]
@@ -58,7 +59,7 @@ class _Waiting(NamedTuple):
 
 
 class PendingExits:
-    """Completes oom_exit records; times are of any clock that the calls share.
+    """Completes oom_exit records.  Times are of any clock that the calls share.
 
     Another thread reads the runtimes' files, at most once in VERDICT_DELAY_NS per container: no other record waits for
     that, however long it takes.
@@ -67,23 +68,23 @@ class PendingExits:
     def __init__(
         self, names: MetadataCache | None, lives: Callable[[int, int], bool | None] = procfs.is_running
     ) -> None:
-        """``lives`` tells whether the process with this pid and start does; None: unknown."""
+        """``lives``: whether the process with this pid and start time is alive; None: unknown."""
         self._names = names
         self._lives = lives
         self._victims: OrderedDict[str, _Victim] = OrderedDict()
         self._waiting: list[tuple[int, int, _Waiting]] = []
-        """When each is due, their order, and what waits: a heap."""
+        """A heap of deadline, order and exit."""
         self._order = itertools.count()
         self._requests: dict[_Key, tuple[int, MetadataRequest]] = {}
-        """When the containers of those that wait were asked about last."""
+        """The latest request per container of a waiting exit, and its time."""
 
     def add_victim(self, record: OomKill, init_pid: int, init_started_ns: int) -> None:
-        """A victim whose exit will come."""
+        """A victim whose exit will follow."""
         container, owner = record["container"], owner_of(record)
         user = user_manager_uid(owner)
         is_known = owner.container is not None or user is not None
         if container is not None and (container["node_container_id"] is not None or not is_known):
-            container = None  # its own runtime is inside of another container, or nobody knows whose it is
+            container = None  # its runtime is inside another container, or its owner is unknown
         self._victims[record["id"]] = _Victim(
             bool(record["victim"]["is_container_init"]),
             init_pid,
@@ -96,13 +97,13 @@ class PendingExits:
             self._victims.popitem(last=False)
 
     def rename_victim(self, old_id: str, kill_id: str) -> None:
-        """The exit of this victim, if it is yet to come, will have another id."""
+        """Give the exit of this victim, if it is yet to come, another id."""
         victim = self._victims.pop(old_id, None)
         if victim is not None:
             self._victims[kill_id] = victim
 
     def add_exit(self, record: OomExit, now_ns: int, tokens: tuple[Token, ...] = ()) -> list[BuiltExit]:
-        """The record, if nothing more can be learned about it; one that waits comes out of ``take_due``."""
+        """The record if it is complete; otherwise it comes out of ``take_due``."""
         victim = self._victims.pop(record["id"], None)
         if victim is None or (victim.init_pid == 0 and victim.container_id is None):
             return [(record, tokens)]
@@ -128,7 +129,7 @@ class PendingExits:
                 built.append((each.record, each.tokens))
             else:
                 self._wait(each, min(again_ns, each.exited_ns + VERDICT_TIMEOUT_NS))
-        self._forget()
+        self._prune_requests()
         return built
 
     def take_all(self) -> list[BuiltExit]:
@@ -144,31 +145,31 @@ class PendingExits:
             self._look_at_init(each)
             key = _key(each.victim)
             if key in requests:
-                _put(each.record, requests[key].state)
+                _set_verdict(each.record, requests[key].state)
         self._requests.clear()
         return [(each.record, each.tokens) for each in left]
 
     def _complete(self, waiting: _Waiting, now_ns: int) -> int | None:
-        """Fill in what can be had; when to look again, or None if that is all."""
+        """Complete the record as far as possible; when to try again, or None if it is complete."""
         key = _key(waiting.victim)
         if self._names is None or key is None:
             self._look_at_init(waiting)
             return None
         requested_ns, request = self._requests.get(key, (None, None))
         if request is None or requested_ns is None:
-            return self._ask(key, now_ns)
-        if now_ns >= waiting.exited_ns + VERDICT_TIMEOUT_NS:  # whatever the runtime says
+            return self._request(key, now_ns)
+        if now_ns >= waiting.exited_ns + VERDICT_TIMEOUT_NS:  # even if the runtime has not answered
             self._look_at_init(waiting)
         if not request.answered.is_set():
             return now_ns + POLL_NS
         if requested_ns >= waiting.exited_ns + VERDICT_DELAY_NS:
             self._look_at_init(waiting)
-            _put(waiting.record, request.state)
-            verdict = request.state
-            if verdict is None or not verdict["running"] or waiting.record["container_init_died"] is False:
+            _set_verdict(waiting.record, request.state)
+            state = request.state
+            if state is None or not state["running"] or waiting.record["container_init_died"] is False:
                 return None
         again_ns = requested_ns + max(VERDICT_DELAY_NS, int(COST_FACTOR * request.took_s * 1e9))
-        return again_ns if again_ns > now_ns else self._ask(key, now_ns)
+        return again_ns if again_ns > now_ns else self._request(key, now_ns)
 
     def _look_at_init(self, waiting: _Waiting) -> None:
         victim = waiting.victim
@@ -178,23 +179,23 @@ class PendingExits:
             died = None if lives is None else not lives
         waiting.record["container_init_died"] = died
 
-    def _ask(self, key: _Key, now_ns: int) -> int:
-        """Ask about a container; when to look for the answer."""
+    def _request(self, key: _Key, now_ns: int) -> int:
+        """Request the container's state; returns when to check for it."""
         assert self._names is not None
         self._requests[key] = now_ns, self._names.request_state(*key)
         return now_ns + POLL_NS
 
-    def _forget(self) -> None:
-        """What was asked about containers of which no exit waits any more."""
+    def _prune_requests(self) -> None:
+        """Drop the requests for containers without a waiting exit."""
         if len(self._requests) > len(self._waiting):
-            wanted = {_key(each.victim) for _, _, each in self._waiting}
-            self._requests = {key: asked for key, asked in self._requests.items() if key in wanted}
+            waiting = {_key(each.victim) for _, _, each in self._waiting}
+            self._requests = {key: request for key, request in self._requests.items() if key in waiting}
 
 
 def _key(victim: _Victim) -> _Key | None:
     return (victim.container_id, victim.runtime, victim.user) if victim.container_id and victim.runtime else None
 
 
-def _put(record: OomExit, verdict: ContainerState | None) -> None:
-    if verdict is not None:
-        record["runtime_verdict"] = {"oom_killed": verdict["oom_killed"], "exit_code": verdict["exit_code"]}
+def _set_verdict(record: OomExit, state: ContainerState | None) -> None:
+    if state is not None:
+        record["runtime_verdict"] = {"oom_killed": state["oom_killed"], "exit_code": state["exit_code"]}

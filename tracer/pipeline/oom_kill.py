@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kill, joined to its incident -> the oom_kill record: units, names, and null for what is unknown.
+"""Builds the oom_kill record of a joined kill: units, names, and null for unknown values.
 
-Container, pod and unit are still null here; they come from tracer/identity/enrich.py.
+Container, pod and unit are null here; tracer/pipeline/enrichment.py adds them.
 """
 
 import mmap
@@ -32,16 +32,16 @@ from tracer.records.owner import Network
 
 PAGE = mmap.PAGESIZE
 PAGE_COUNTER_MAX = (1 << 63) // PAGE - 1
-"""What a memory cgroup's counter holds for "no limit" (LONG_MAX / PAGE_SIZE)."""
+"""A memory cgroup's limit in pages if it has none (LONG_MAX / PAGE_SIZE)."""
 CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 """enum oom_constraint."""
 NOT_COUNTED = wire.MemcgCounters(*[-1] * len(wire.MemcgCounters._fields))
 DELAYED_NS = 5_000_000_000
-"""A busy host takes a second for an incident; what is older by so much has waited for a reader."""
+"""A busy host takes a second for an incident; an event this old has waited for a run of oomtrace."""
 
 
 class RecordBuilder:
-    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills."""
+    """Builds records.  ``boot`` names this boot in ids; ``scores``: the programs see the scoring of candidates."""
 
     def __init__(self, source: Source, boot: str, gfp: GfpNames, scores: bool) -> None:
         self._source = source
@@ -57,7 +57,7 @@ class RecordBuilder:
         return f"{self._boot}-{incident_ns:x}"
 
     def oom_kill(self, kill: JoinedKill) -> OomKill:
-        """The record of one victim, without what the daemon adds (seq, host)."""
+        """The record of one victim, without seq and host, which the stream adds."""
         victim, event = kill.victim, kill.incident
         cgroup = wire.join_path(victim.cgroup) if victim.flags & wire.VICTIM_CGROUP else None
         report = parse_console_report(kill.log, wire.join_path_bytes(victim.cgroup))
@@ -71,7 +71,7 @@ class RecordBuilder:
             limit_cgroup = oom_kill_brief.brief_limit_cgroup(victim.brief, report, cgroup)
             limit = _limit_of(limit_cgroup, NOT_COUNTED, None) if limit_cgroup else None
         else:
-            # Of a path without its leaf end nobody knows how deep it goes.
+            # The depth of a path without its leaf end is unknown.
             whole = None if victim.flags & wire.VICTIM_CGROUP_TRUNCATED else cgroup
             depth = _limit_depth(report, kill.memcg_chain, whole)
             incident = _reported_incident(report, kill, depth)
@@ -79,8 +79,8 @@ class RecordBuilder:
         incident["id"] = self._incident_id(victim.header.incident_ns)
         incident["victims"] = kill.victims
         chosen = seen and event is not None and event.chosen_pid == victim.pid and bool(event.chosen_points)
-        # Points without a candidate: the compiler has inlined oom_badness(), so that its hook never fires.
-        # Where nobody was scored (oom_kill_allocating_task) there are no points either.
+        # Points without a candidate: the compiler has inlined oom_badness(), so its hook never fires.
+        # Without scoring (oom_kill_allocating_task) there are no points either.
         scored = seen and self._scores and event is not None and (event.scored or not event.chosen_points)
         return {
             "schema": SCHEMA,
@@ -107,7 +107,7 @@ class RecordBuilder:
         }
 
     def oom_exit(self, event: wire.ExitEvent) -> OomExit:
-        """The record of a victim's end."""
+        """The record of a victim's exit, without seq and host."""
         return {
             "schema": SCHEMA,
             "type": "oom_exit",
@@ -174,7 +174,7 @@ def _limit(event: wire.IncidentEvent, truncated: list[str]) -> Limit | None:
 
 
 def _limit_depth(report: ConsoleReport, memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | None) -> int | None:
-    """How far above the victim the limit is that the kernel log names; else the only one that there is."""
+    """How many levels above the victim's cgroup the limit is: as in the kernel log, or the only limit there is."""
     if report.scope != "memcg" or cgroup is None or not memcg_chain:
         return None
     names = cgroup.split("/")[1:]
@@ -193,16 +193,16 @@ def _reported_limit(memcg_chain: tuple[wire.MemcgCounters, ...], cgroup: str | N
 
 
 def _is_limited(counters: wire.MemcgCounters) -> bool:
-    return min(counters.limit_pages, _known(counters.memsw_limit_pages, PAGE_COUNTER_MAX)) < PAGE_COUNTER_MAX
+    return min(counters.limit_pages, _value_or(counters.memsw_limit_pages, PAGE_COUNTER_MAX)) < PAGE_COUNTER_MAX
 
 
-def _known(value: int, otherwise: int) -> int:
+def _value_or(value: int, otherwise: int) -> int:
     return otherwise if value < 0 else value
 
 
 def _limit_of(cgroup: str | None, counters: wire.MemcgCounters, breakdown: Breakdown | None) -> Limit:
     swap_usage = counters.swap_usage_pages
-    if counters.memsw_usage_pages >= 0:  # v1 counts memory plus swap
+    if counters.memsw_usage_pages >= 0:  # v1 counts memory and swap together
         swap_usage = max(0, counters.memsw_usage_pages - counters.usage_pages)
     return {
         "cgroup": cgroup,
@@ -244,7 +244,7 @@ def _victim(kill: JoinedKill, cgroup: str | None, points: int | None, truncated:
     rss_bytes = _pages(sum(resident)) if min(resident) >= 0 else None
     peak_rss_bytes = _pages(event.peak_rss_pages)
     if peak_rss_bytes is not None and rss_bytes is not None:
-        peak_rss_bytes = max(peak_rss_bytes, rss_bytes)  # the kernel notes the peak only when memory is given back
+        peak_rss_bytes = max(peak_rss_bytes, rss_bytes)  # the kernel updates the peak only when memory is freed
     shared_mm: list[SharedMmProcess] = [
         {"pid": process.pid, "comm": wire.decode_text(process.comm)} for process in kill.shared_mm
     ]

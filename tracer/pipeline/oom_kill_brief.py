@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a victim that was told in brief (bpf/brief.h) says of its incident."""
+"""The incident of a victim that was sent in brief (bpf/brief.h)."""
 
 from tracer.capture import brief, wire
 from tracer.pipeline.console_report import ConsoleReport
@@ -10,11 +10,11 @@ CONSTRAINT_SCOPES: dict[int, Scope] = {0: "host", 1: "cpuset", 2: "mempolicy"}
 
 
 def brief_incident(victim: wire.VictimEvent, known: brief.BriefIncident, report: ConsoleReport) -> Incident:
-    """Without ids; ``report`` is what the kernel log has told, in tracepoint mode."""
+    """The incident without its id; ``report``: the kernel log's lines, in tracepoint mode."""
     scope = _scope(known, report)
     in_group: bool | None = bool(victim.flags & wire.VICTIM_GROUP)
     if in_group and not known.flags & brief.BRIEF_OC and scope in (None, "memcg"):
-        in_group = None  # memory.oom.group may be set above the limit, where it does not matter
+        in_group = None  # memory.oom.group may be set above the limit, where it has no effect
     return {
         "id": "",
         "scope": scope,
@@ -29,7 +29,7 @@ def brief_incident(victim: wire.VictimEvent, known: brief.BriefIncident, report:
 
 
 def brief_limit_cgroup(known: brief.BriefIncident, report: ConsoleReport, cgroup: str | None) -> str | None:
-    """The cgroup whose limit was hit; None where none was, or it is unknown."""
+    """The cgroup whose limit was hit; None: no limit was hit, or it is unknown."""
     if cgroup is None or _scope(known, report) != "memcg":
         return None
     if report.limit_cgroup is not None:

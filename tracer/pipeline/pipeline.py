@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events in, records out to the stream: joined, built, completed, accounted for, filtered.
+"""Events in, records out: joined, built, completed, noted in the ledger, filtered, written to the stream.
 
 Every record takes the same way, which ends in ``_write``.  The tokens of an event go with its record, and are
 given up exactly once: to the stream with the record, or here if there is no record.
@@ -27,10 +27,10 @@ from tracer.records.filter import ExcludedIds, Filter
 from tracer.records.model import Gap, OomExit, OomKill, Sigkill
 
 PipelineRecord = OomKill | OomExit | Sigkill | Gap
-"""The records that are made here; what outputs and ring buffers lost is reported by the stream."""
+"""The records built here; the stream builds `lost` records, as outputs lose lines, too."""
 
 Tokens = tuple[Token, ...]
-"""Of the events of one record; none if they are in no ring buffer of this run: a previous capture, the kernel log."""
+"""Tokens of one record's events; none if the events are of a previous capture or the kernel log."""
 
 
 class Pipeline:
@@ -72,7 +72,7 @@ class Pipeline:
         return min((each for each in deadlines if each is not None), default=None)
 
     def configure(self, redact: enrich.Redact, record_filter: Filter) -> None:
-        """Redact and filter so from now on."""
+        """Use this redaction and this filter from now on."""
         self._enrichment.configure(redact)
         self._filter = record_filter
 
@@ -118,14 +118,14 @@ class Pipeline:
         self._enrichment.prepare(cgroup)
 
     def report_loss(self, loss: Loss, capture_id: str) -> None:
-        """Have a ``lost`` record written with the next ones; its id names the loss in all runs."""
+        """Report a loss in the next `lost` record, with an id that is the same in all runs."""
         name = f"{capture_id}-{loss.stage}-{loss.first:x}-{loss.end:x}"
         self._stream.add_loss(
             loss.stage, loss.events, name, may_be_reported=loss.may_be_reported, once_acknowledged=loss.mark_reported
         )
 
     def flush_incident(self, now_ns: int) -> None:
-        """Write the kills of an incident whose end does not come."""
+        """Write the kills of an incident whose deadline has passed."""
         self._take(self._incidents.flush(now_ns), now_ns)
 
     def flush(self, now_ns: int) -> None:
@@ -134,7 +134,7 @@ class Pipeline:
         self._write_all(self._exits.take_due(now_ns))
 
     def end(self, now_ns: int, *, capture_goes_on: bool) -> None:
-        """Write what waits.  Of a capture that goes on, the next run reads what is incomplete."""
+        """Write what waits.  If the capture goes on, incomplete incidents are left to the next run."""
         if not capture_goes_on:
             self._write_all(self._sigkills.take_all())
             self._take(self._incidents.end(), now_ns)
@@ -155,7 +155,7 @@ class Pipeline:
                 self._enrichment.complete_logged_kill(record)
                 self._write(record, ())
                 noted.append((killed_ns, record["victim"], incident["id"] if incident["group_kill"] else None))
-        # In the ledger on disk before the outputs have them, these kills would be lost with this process.
+        # If the ledger on disk had these kills before the outputs acknowledge them, a SIGKILL now would lose them.
         release_hold = self._audit.hold()
         for each in noted:
             self._audit.note_kill(*each)
@@ -228,7 +228,7 @@ class Pipeline:
             self.kills += is_new
 
     def _is_included(self, record: PipelineRecord) -> bool:
-        """Whether the record belongs into the stream; of a SIGKILL and an exit it completes what that depends on."""
+        """Whether the record is written.  Completes a SIGKILL and an exit first, as the answer depends on it."""
         match record["type"]:
             case "oom_kill":
                 if not self._filter.matches(record):
@@ -244,9 +244,9 @@ class Pipeline:
 
     @contextmanager
     def _losing(self, tokens: Tokens) -> Iterator[None]:
-        """Count a record as lost that cannot be made, whatever the error: it would come again at every start.
+        """Count a record as lost that raises any exception: kept, its events would fail again at every start.
 
-        What is done within gives the tokens up last.
+        The body must give the tokens up last.
         """
         try:
             yield
@@ -255,7 +255,7 @@ class Pipeline:
             self._count_loss("record", error)
 
     def _count_loss(self, stage: str, error: Exception) -> None:
-        """Count what cannot be understood; the first one is reported on stderr as well."""
+        """Count an event or record that cannot be processed; the first of a stage is reported on stderr as well."""
         if not self._stream.lost_at(stage):
-            warn(f"an event is lost ({stage}): {error!r}; it is counted, as are all that follow")
+            warn(f"cannot process an event ({stage}): {error!r}; it is counted as lost, as are later ones")
         self._stream.add_loss(stage)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGKILLs that are not the OOM killer's -> sigkill records: who sent them, and to whom.
+"""Builds sigkill records of SIGKILLs that the OOM killer did not send: sender and victim.
 
-Container, pod and unit are still null here; they come from tracer/identity/enrich.py.
+Container, pod and unit are null here; tracer/pipeline/enrichment.py adds them.
 """
 
 from collections import OrderedDict, deque
@@ -17,10 +17,11 @@ from tracer.pipeline.oom_kill import DELAYED_NS
 from tracer.records.model import HOST_PLACEHOLDER, SCHEMA, Sigkill, SigkillSender, Source
 
 HOLD_NS = 1_000_000_000
-"""The OOM killer marks its victim right after the signal; so long is waited for the mark where the kernel kills."""
+"""The OOM killer marks its victim right after the signal: a SIGKILL of the kernel waits this long for the mark."""
 SAME_NS = 10_000_000_000
-"""A mark and a SIGKILL that are no further apart are of the same process, even on a host that hardly moves."""
+"""A mark and a SIGKILL of the same pid within this time are of the same process, even on an overloaded host."""
 REMEMBERED_MAX = 4096
+"""Marks and SIGKILLs that are remembered."""
 
 
 BuiltSigkill = tuple[Sigkill, tuple[Token, ...]]
@@ -34,23 +35,23 @@ class _Held(NamedTuple):
 
 
 class SigkillBuilder:
-    """Builds records; ``boot`` names this boot in the ids, ``source`` what saw the kills, ``scope`` whose are told."""
+    """Builds records.  ``boot`` names this boot in ids; ``scope``: the option --sigkill."""
 
     def __init__(self, source: Source, boot: str, scope: SigkillOption) -> None:
         self._source = source
         self._boot = boot
         self._scope = scope
         self._held: deque[_Held] = deque()
-        """Of nobody who was seen: they may turn out to be the OOM killer's."""
+        """SIGKILLs without a visible sender: they may be the OOM killer's."""
         self._marked: wire.VictimEvent | None = None
-        """The last one: without a SIGKILL that was seen it is the kernel log that tells a kill from a mark."""
+        """The last marked victim: if no SIGKILL was seen, the kernel log shows whether it was killed or only marked."""
         self._oom_killed: OrderedDict[int, int] = OrderedDict()
-        """Pid -> when it was marked, of those that the OOM killer killed last; CLOCK_BOOTTIME."""
+        """Pid -> time of the mark in CLOCK_BOOTTIME, of the latest OOM victims."""
         self._previous: OrderedDict[int, int] = OrderedDict()
-        """The same of those whose SIGKILL a previous capture saw."""
+        """The same of processes whose SIGKILL a previous capture saw."""
 
     def note_oom_event(self, event: wire.Event) -> None:
-        """An event of the OOM killer: whom it kills has no sigkill record."""
+        """An event of the OOM killer, whose victims have no sigkill record."""
         match event:
             case wire.VictimEvent():
                 self._marked = event
@@ -65,13 +66,13 @@ class SigkillBuilder:
     def feed(
         self, event: wire.SigkillEvent, now_ns: int, tokens: tuple[Token, ...] = (), *, is_previous: bool = False
     ) -> list[BuiltSigkill]:
-        """The record, if there is to be one and it need not wait; one that waits comes out of ``take_due``.
+        """The record, unless it is out of scope or waits; one that waits comes out of ``take_due``.
 
-        ``is_previous``: a previous capture has seen it.  What this capture has seen as well has one record.
+        ``is_previous``: the event is of a previous capture.  A SIGKILL that both captures saw has one record.
         """
         if is_previous:
             _remember(self._previous, event.pid, event.header.time_ns)
-        elif _is_known(self._previous, event):
+        elif _is_remembered(self._previous, event):
             release_all(tokens)
             return []
         if not self._is_in_scope(event):
@@ -91,20 +92,20 @@ class SigkillBuilder:
         built: list[BuiltSigkill] = []
         while self._held and self._held[0].deadline_ns <= now_ns:
             held = self._held.popleft()
-            if _is_known(self._oom_killed, held.event):
+            if _is_remembered(self._oom_killed, held.event):
                 release_all(held.tokens)
             else:
                 built.append((self._record(held.event), held.tokens))
         return built
 
     def take_all(self) -> list[BuiltSigkill]:
-        """All records that wait: no mark comes any more."""
+        """All records that wait, as no mark follows."""
         return self.take_due(self._held[-1].deadline_ns) if self._held else []
 
     def _is_in_scope(self, event: wire.SigkillEvent) -> bool:
         if self._scope != "containers":
             return self._scope == "all"
-        path = _path(event.cgroup, event.flags & wire.SIGKILL_CGROUP)
+        path = _cgroup_path(event.cgroup, event.flags & wire.SIGKILL_CGROUP)
         return path is not None and cgroup_path.parse_cgroup_path(path).container is not None
 
     def _record(self, event: wire.SigkillEvent) -> Sigkill:
@@ -129,7 +130,7 @@ class SigkillBuilder:
                 "tid": event.tid,
                 "comm": wire.decode_text(event.comm),
                 "uid": event.uid,
-                "cgroup": _path(event.cgroup, event.flags & wire.SIGKILL_CGROUP),
+                "cgroup": _cgroup_path(event.cgroup, event.flags & wire.SIGKILL_CGROUP),
                 "is_container_init": event.namespace_level > 0 and event.namespace_pid == 1,
             },
             "sender": None if event.flags & wire.SIGKILL_FROM_KERNEL else _sender(event),
@@ -148,7 +149,7 @@ def _sender(event: wire.SigkillEvent) -> SigkillSender:
         "tid": event.header.tid,
         "comm": wire.decode_text(event.sender_comm),
         "uid": event.sender_uid,
-        "cgroup": _path(event.sender_cgroup, event.flags & wire.SIGKILL_SENDER_CGROUP),
+        "cgroup": _cgroup_path(event.sender_cgroup, event.flags & wire.SIGKILL_SENDER_CGROUP),
         "container": None,
         "kubernetes": None,
         "systemd": None,
@@ -156,17 +157,17 @@ def _sender(event: wire.SigkillEvent) -> SigkillSender:
     }
 
 
-def _path(names: bytes, is_known: int) -> str | None:
+def _cgroup_path(names: bytes, is_known: int) -> str | None:
     return wire.join_path(names) if is_known else None
 
 
-def _remember(known: OrderedDict[int, int], pid: int, time_ns: int) -> None:
-    known[pid] = time_ns
-    known.move_to_end(pid)
-    if len(known) > REMEMBERED_MAX:
-        known.popitem(last=False)
+def _remember(times: OrderedDict[int, int], pid: int, time_ns: int) -> None:
+    times[pid] = time_ns
+    times.move_to_end(pid)
+    if len(times) > REMEMBERED_MAX:
+        times.popitem(last=False)
 
 
-def _is_known(known: OrderedDict[int, int], event: wire.SigkillEvent) -> bool:
-    time_ns = known.get(event.pid)
+def _is_remembered(times: OrderedDict[int, int], event: wire.SigkillEvent) -> bool:
+    time_ns = times.get(event.pid)
     return time_ns is not None and abs(time_ns - event.header.time_ns) <= SAME_NS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stream of records: numbered, encoded, handed to every output; and what was lost is told in it."""
+"""The stream: numbers and encodes records, hands them to every output, and reports what was lost."""
 
 import time
 from collections import Counter, defaultdict, deque
@@ -16,11 +16,11 @@ from tracer.encoding.styles import STYLES
 from tracer.records.model import SCHEMA, Base, Host, Lost, Record, Stop
 
 FULL_REPORT_S = 60.0
-"""How often it is told what an output drops that stays full: each time is one more line that waits for it."""
+"""How often the dropped lines of an output that stays full are reported: each report is one more line for it."""
 
 
 class _Pending(NamedTuple):
-    """What the next `lost` record of a stage reports."""
+    """Losses of a stage that the next `lost` record reports."""
 
     record_id: str | None
     may_be_reported: bool
@@ -53,23 +53,23 @@ class Stream:
         self._reported: Counter[str] = Counter()
         self._pending: dict[str, _Pending] = {}
         self._actions: deque[tuple[int, Callable[[], None]]] = deque()
-        """What is to be done once so many lines are acknowledged."""
+        """Numbers of lines, and what to call once so many are acknowledged."""
         self._accounts: defaultdict[Output, Counter[str]] = defaultdict(Counter)
-        """What of each output's own counts is in ``_lost``."""
+        """The part of each output's own counts that is in ``_lost``."""
         self.acknowledged = 0
         """How many lines, from the first one on, all outputs had acknowledged when they were last asked."""
         self._holds: dict[Output, tuple[int, int]] = {}
-        """Outputs that drop lines: how many each was done with before, and how many once its `lost` record is taken."""
+        """Outputs that drop lines: the lines acknowledged before, and those acknowledged with the `lost` record."""
         self._full_reported_s = 0.0
         self._lossless_until_ns = time.time_ns() if lossless_until_ns is None else lossless_until_ns
 
     @property
     def lost(self) -> int:
-        """What was lost so far."""
+        """Number of events and records lost so far."""
         return self._lost.total()
 
     def base_fields(self) -> Base:
-        """What every record has; the number is given when it is written."""
+        """The fields of every record; ``write`` gives it its number."""
         return {"schema": SCHEMA, "time": format_rfc3339(time.time_ns()), "seq": 0, "host": self._host}
 
     def write(self, record: Record, tokens: Iterable[Token] = (), *, may_be_written: bool = False) -> bool:
@@ -104,7 +104,7 @@ class Stream:
         return True
 
     def write_stop(self, oom_kills: int | None, records: int, filtered: int, metadata_errors: int) -> None:
-        """Write the last record: the kernel's count beside ours, and what went wrong."""
+        """Write the last record: the kernel's count, the number of records, and errors."""
         self._write_losses(all_of_them=True)
         stop: Stop = {**self.base_fields(), "type": "stop", "oom_kills": oom_kills, "records": records,
                       "filtered": filtered, "lost": self.lost, "metadata_errors": metadata_errors}  # fmt: skip
@@ -135,7 +135,7 @@ class Stream:
             self._lossless_until_ns = min(self._lossless_until_ns, lossless_until_ns)
 
     def lost_at(self, stage: str) -> int:
-        """How many were lost there so far."""
+        """Number of events and records lost at this stage so far."""
         return self._lost[stage]
 
     def once_acknowledged(self, action: Callable[[], None]) -> None:
@@ -143,11 +143,11 @@ class Stream:
         self._actions.append((self._lines, action))
 
     def has_actions(self) -> bool:
-        """Whether something is to be done once the outputs acknowledge what they were given."""
+        """Whether a call of ``once_acknowledged`` is pending."""
         return bool(self._actions)
 
     def report_losses(self) -> None:
-        """Report what was lost since the last call; see what the outputs have acknowledged.
+        """Write `lost` records for losses since the last call, and poll the outputs.
 
         Raises TracerError if no output is left.
         """
@@ -155,21 +155,23 @@ class Stream:
         self.poll_outputs()
 
     def poll_outputs(self) -> None:
-        """See what the outputs have acknowledged, and do what waited for it.
+        """Update ``acknowledged``, and call what waited for it.
 
         Raises TracerError if no output is left.
         """
         self._remove_outputs([output for output in self._outputs if output.dead])
         if not self._outputs:
-            raise TracerError("no output is left", "start it again with one that stays")
+            raise TracerError(
+                "all outputs have ended", "restart oomtrace with an output that can be reopened, such as a file"
+            )
         self.acknowledged = min(map(self._acknowledged_by, self._outputs))
         while self._actions and self._actions[0][0] <= self.acknowledged:
             self._actions.popleft()[1]()
 
     def _acknowledged_by(self, output: Output) -> int:
-        """How many lines it is done with; with those that it has dropped once it has taken the record of that loss."""
+        """Lines that an output has acknowledged; dropped ones count once their `lost` record is acknowledged."""
         acknowledged = output.acknowledged
-        if output.dropped > self._accounts[output]["output"]:  # which is yet to be written
+        if output.dropped > self._accounts[output]["output"]:  # whose `lost` record is yet to be written
             self._hold(output, self._lines + 1)
         before, until = self._holds.get(output, (acknowledged, 0))
         if acknowledged < until:
@@ -207,7 +209,7 @@ class Stream:
             self._lossless_until_ns = now_ns
 
     def _count(self, output: Output, *, dropped: bool) -> None:
-        """Take over what an output has counted since the last time."""
+        """Add an output's own counts since the last call to ``_lost``."""
         account = self._accounts[output]
         now = {"spool": output.damaged, "rejected": output.rejected}
         if dropped:
@@ -224,13 +226,13 @@ class Stream:
             self._outputs.remove(output)
 
     def wait_for_outputs(self) -> None:
-        """Wait until the outputs have taken what they were given, for CLOSE_S at most."""
+        """Wait until the outputs have acknowledged all lines, CLOSE_S at most."""
         until_s = time.monotonic() + CLOSE_S
         while min(output.acknowledged for output in self._outputs) < self._lines and time.monotonic() < until_s:
             time.sleep(0.005)
 
     def replace_outputs(self, outputs: Sequence[Output]) -> None:
-        """Go on with these; what those that are gone had not delivered they have kept or told."""
+        """Continue with these outputs.  The removed ones have spooled or counted what they had not delivered."""
         for output in outputs:
             if output not in self._outputs:
                 output.start_at(self._lines)
@@ -238,17 +240,17 @@ class Stream:
         self._outputs = list(outputs)
 
     def configure(self, host: Host, max_bytes: int) -> None:
-        """From now on."""
+        """Use this host and this size from now on."""
         self._host, self._max_bytes = host, max_bytes
 
     def reopen(self) -> None:
-        """Go on in what has the names of the outputs now."""
+        """Reopen the outputs by name."""
         for output in self._outputs:
             output.reopen()
 
     def close(self) -> None:
-        """Hand over what is left, or keep it for the next run."""
-        for output in self._outputs:  # all at once: several may hang
+        """Deliver the remaining lines, or spool them for the next run."""
+        for output in self._outputs:  # all at once, as several may hang
             output.end(CLOSE_S)
         for output in self._outputs:
             output.close(CLOSE_S)
