@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.harness.kernel_log_files import FILES, lines
 from tests.harness.log_formats import SPLIT, WHOLE
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 
 SIZE_BYTES = 64 << 20
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from tests.harness.schema import validate
 from tracer.accounting.ledger import Ledger, LedgerEntry
 from tracer.delivery.spool import Spool
 from tracer.encoding import encoder
+from tracer.logs.log_line import LogLine
 from tracer.logs.log_records import LogRecords
-from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import ReportAssembler
 
 from .target import Target

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP server with the replies of a test, which stores the requests."""
+"""A server of HTTP that answers as a test says, and keeps what it was asked."""
 
 import contextlib
 import gzip
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 DIE = b"die"
-"""As ``Reply.raw``: close the connection without a reply."""
+"""As an answer: the connection is closed without one."""
 
 
 class Reply(NamedTuple):
@@ -18,33 +18,33 @@ class Reply(NamedTuple):
     body: bytes = b""
     headers: Mapping[str, str] = {}
     raw: bytes = b""
-    """Sent instead of all that; DIE sends nothing."""
+    """Sent in place of all that; DIE: nothing is."""
     closes: bool = False
-    """Close the connection afterwards, without announcing it."""
+    """Close the connection afterwards, without having said so."""
 
 
 class Asked(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: bytes
-    """Decompressed."""
+    """Unpacked."""
     client: int
-    """Port of the client."""
+    """The connection's other port."""
     status: int = 0
-    """Status of the reply."""
+    """What was answered."""
 
 
 class Peer:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.replies: list[Reply] = []
-        """For the next requests, one each."""
+        """For the next requests; then all is well."""
         self.answer: Callable[[bytes], bytes] = lambda _body: b""
-        """Body of further replies, from that of the request."""
+        """Or what is answered to a body then."""
         self.status: Callable[[bytes], int] = lambda _body: 200
-        """Status of further replies, from the body of the request."""
+        """And with which status."""
         self.echoes = ""
-        """Name of a request header whose value starts each reply."""
+        """A header whose value each reply begins with."""
         self.port = 0
 
     @property

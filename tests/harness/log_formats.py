@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders kernel log lines in the formats of the programs that show or store them."""
+"""Lines of the kernel, spelled as the programs spell them that show or store them."""
 
 import json
 import time
 from collections.abc import Callable, Iterable
 
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 
 BOOT_NS = 1_795_500_000 * 1_000_000_000
-"""Time of boot: 2026-11-24T06:00:00Z."""
+"""When the host booted: 2026-11-24T06:00:00Z."""
 BOOT_ID = "6a4ce4a0ba4711eab2a70cc47ac5979e"
 HOST = "node-1"
 
@@ -32,7 +32,7 @@ def _micro(line: LogLine) -> bytes:
 
 
 def _indented(prefix: Callable[[LogLine], bytes], spell: Callable[[bytes], bytes] = _printable) -> Render:
-    """A prefix before each line, and as many spaces before its continuation lines."""
+    """Each line has this in front of it, and what follows a newline in it as many spaces."""
 
     def render(lines: Iterable[LogLine]) -> bytes:
         rendered = []
@@ -45,7 +45,7 @@ def _indented(prefix: Callable[[LogLine], bytes], spell: Callable[[bytes], bytes
 
 
 def _repeated(prefix: Callable[[LogLine], bytes]) -> Render:
-    """A prefix before each line and its continuation lines."""
+    """Each line, and what follows a newline in it, has this in front of it."""
 
     def render(lines: Iterable[LogLine]) -> bytes:
         return b"".join(
@@ -138,7 +138,7 @@ WHOLE: dict[str, Render] = {
         lambda line: b"%d.%s node-1 kernel: " % ((BOOT_NS + (line.time_ns or 0)) // 10**9, _micro(line)), bytes
     ),
 }
-"""Formats that keep records complete."""
+"""Formats that lose nothing of a record."""
 SPLIT: dict[str, Render] = {
     "dmesg -r": _repeated(lambda line: b"<3>[%s] " % _seconds(line)),
     "rsyslog": _repeated(lambda line: b"%s node-1 kernel: [%s] " % (_wall(line, "%b %e %H:%M:%S"), _seconds(line))),
@@ -157,11 +157,11 @@ SPLIT: dict[str, Render] = {
         lambda line: b"%s node-1 kern.err kernel: [%s] " % (_wall(line, "%b %e %H:%M:%S"), _seconds(line))
     ),
 }
-"""Formats that split records at newlines."""
+"""Formats that make lines of what follows a newline in a record."""
 
 
 def _levels(forms: tuple[bytes, bytes]) -> Callable[[LogLine], bytes]:
-    """A prefix with a level that differs within a report."""
+    """The level differs from line to line of a report."""
     return lambda line: forms[line.text[:1] in (b"[", b" ")]
 
 
@@ -252,4 +252,4 @@ FORMS: dict[str, Render] = {
     "Docker's json-file": _docker,
     "Google Cloud": _google,
 }
-"""Formats of collectors and of pasted logs, with a prefix per line."""
+"""What collectors and people make of lines, where each has what stands in front of it."""

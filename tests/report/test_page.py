@@ -16,7 +16,7 @@ from tests.harness import DATA
 from tests.harness.environment import TIMEOUT_SCALE
 from tests.harness.kernel_log_files import reports
 from tests.unit.report.test_report import hostile_records
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 from tracer.records.summary import describe_kill
 from tracer.records.unix_time import unix_seconds
 from tracer.report.victim_names import victim_names

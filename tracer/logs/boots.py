@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which boot of its host a kill in a log is of, counted as journalctl counts: 1 the first in the log, 0 the last.
+"""Numbers the boots of each host in a log as journalctl does: 1 is the first in the log, 0 the last.
 
-The journal names boots.  Elsewhere one begins with the kernel's first line, or shows in an uptime that went back.
+The journal names boots. In other logs a boot begins with the kernel's first line, or when the uptime goes back.
 """
 
 import tempfile
@@ -13,12 +13,12 @@ from typing import IO
 import orjson
 
 from tracer.encoding import encoder
-from tracer.logs.formats import Origin
+from tracer.logs.log_line import Origin
 from tracer.logs.victim_report import VictimReport
 from tracer.records.model import OomKill
 
 _UNORDERED_NS = 1_000_000_000
-"""printk's clocks on two CPUs are closer."""
+"""printk's clocks on two CPUs differ by less."""
 _IN_MEMORY_BYTES = 1 << 20
 
 
@@ -31,11 +31,11 @@ class Boots:
         self._uptime_ns: dict[str | None, int] = {}
 
     def last(self, host: str | None) -> int:
-        """How many boots of it there were so far."""
+        """The number of boots of a host so far."""
         return self._numbers.get(host, 0)
 
     def begin(self, origin: Origin) -> None:
-        """The kernel's first line was read."""
+        """A host boots."""
         if origin.boot_id is not None:
             self._name(origin)
         else:
@@ -43,7 +43,7 @@ class Boots:
             self._uptime_ns.pop(origin.host, None)
 
     def of(self, report: VictimReport, origin: Origin) -> int:
-        """The boot of a kill; kills come in the order of the log."""
+        """The boot number of a kill; kills come in the order of the log."""
         if origin.boot_id is not None:
             return self._name(origin)
         if report.clock == "printk" and report.time_ns is not None:
@@ -59,7 +59,7 @@ class Boots:
 
 
 class LatestBoots:
-    """Holds back kills until it is known which boot is the last: in files, where they are many."""
+    """Holds back kills until the last boot is known: in files, because there may be many."""
 
     def __init__(self, boots: Boots, back: int) -> None:
         self._boots = boots
@@ -68,7 +68,7 @@ class LatestBoots:
         self._all_dated = True
 
     def add(self, record: OomKill, host: str | None, number: int) -> None:
-        """Hold one of a host's ``number``-th boot."""
+        """Hold back a kill of a host's ``number``-th boot."""
         for key in [key for key in self._held if key[0] == host and key[1] < self._wanted(host)]:
             self._held.pop(key).close()
         if number < self._wanted(host):
@@ -80,8 +80,8 @@ class LatestBoots:
         self._all_dated = self._all_dated and record["time"] is not None
 
     def release(self) -> Iterator[OomKill]:
-        """Those of the boot that is ``back`` before the last one of their host; of several hosts in the order of time,
-        where all have one."""
+        """The kills of the boot that is ``back`` before the last one of their host; several hosts' kills come in the
+        order of time, if all have one."""
         files = []
         for (host, number), file in self._held.items():
             if number == self._wanted(host):
@@ -97,7 +97,7 @@ class LatestBoots:
 
 
 def latest(records: list[OomKill], count: int) -> list[OomKill]:
-    """So many of them, the latest: by their time where all have one, else the last ones in the log."""
+    """The latest ``count`` kills: by time if all have one, else by their order in the log."""
     if all(record["time"] is not None for record in records):
         records = sorted(records, key=_time)
     return records[-count:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace parse``: kernel logs in, the records of their OOM kills out."""
+"""``oomtrace parse``: kernel logs -> the records of their OOM kills."""
 
 import os
 import stat
@@ -17,9 +17,9 @@ from tracer.records.summary import describe_kill
 
 
 def parse(files: list[str], wanted: KillFilter, form: ReadOptions, sentence: bool = False) -> int:
-    """Print the kills in the logs; gives the exit code.  Of files that cannot be read one line each is said on stderr.
+    """Print the kills in the logs; gives the exit code. Errors and remarks go to stderr, one line each.
 
-    Raises TracerError for wrong options, OSError where the output cannot be written.
+    Raises TracerError for invalid options, OSError if the output cannot be written.
     """
     search = KillSearch(wanted, form)
     if sys.stdout is None:
@@ -68,7 +68,7 @@ def _kills_have(count: int) -> str:
 
 
 def _is_given() -> bool:
-    """Whether standard input may be a log: no terminal, nor the /dev/null of cron and of units."""
+    """Whether standard input may be a log: not a terminal, nor the /dev/null of cron jobs and units."""
     try:
         return sys.stdin is not None and not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
     except OSError:

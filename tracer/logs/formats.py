@@ -1,314 +1,325 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Lines of logs in known formats -> the kernel's lines in them.
+r"""Parsers of the known log formats: a line of a log -> the kernel's line in it.
 
-dmesg (raw, -r, -x, -d, -e, -H, -T, --time-format=iso), text of /dev/kmsg, what rsyslog, syslog-ng, busybox and
-OpenWrt write (RFC 3164 and RFC 5424), journalctl's text, and Talos.  Which one it is shows in each line; the one before
-is tried first.  Lines that somebody else wrote are left out where the format tells: by facility, by the name in front
-of the colon.
+The formats are dmesg (raw, -r, -x, -d, -e, -H, -T, -J, --time-format=iso), the text of /dev/kmsg, what rsyslog,
+syslog-ng, busybox and OpenWrt write (RFC 3164 and RFC 5424), journalctl's text and JSON, and Talos. Each line shows its
+format; the format of the line before is tried first. Lines from other programs are ignored if the format shows the
+writer: by the facility, or by the program's name in front of the colon.
 
-dmesg spells bytes that cannot be printed as ``\xNN``, and indents what follows a newline in a record, as
-journalctl does.
+dmesg prints unprintable bytes as ``\xNN``; dmesg and journalctl indent what follows a newline in a record.
 """
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 from tracer.logs.dmesg_json import DmesgObject
 from tracer.logs.journal import read_json
-from tracer.logs.oom_lines import DROPPED_LINE, MISSED, LogLine
+from tracer.logs.log_line import IGNORED, UNKNOWN_ORIGIN, FormatReader, LogLine, Origin
+from tracer.logs.oom_lines import DROPPED_LINE, MISSED
 from tracer.logs.oom_report import SKIPPED, is_relevant
 from tracer.logs.same_prefix import LinePrefix
-from tracer.logs.times import Calendar, digits_ns, month_of
+from tracer.logs.times import Calendar, digits_ns, parse_month
 
-
-class Origin(NamedTuple):
-    """Who wrote a line, as far as the log tells."""
-
-    host: str | None = None
-    boot_id: str | None = None
-
-
-Sourced = tuple[LogLine, Origin]
-NOWHERE = Origin()
-
-_CALLER = rb"(?: ?\[ *([TC]\d{1,10})\])? ?"
-_PRIORITY = rb"(?:<(\d{1,3})>|([a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
-_UPTIME = rb"\[ *(\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
-_DMESG = re.compile(_PRIORITY + _UPTIME + SKIPPED)
-_BY_HOST = rb"(?:(?!kernel:)(\S{1,255})(?<!:) )?"
-"""``journalctl --no-hostname`` and ``syslogd -S`` of busybox leave it out; what ends with a colon is a program."""
-_HOST = re.compile(_BY_HOST + rb"kernel: ")
-"""What follows in journalctl's short-monotonic."""
+_CALLER = rb"(?: ?\[ *(?P<caller>[TC]\d{1,10})\])? ?"
+_LEVEL = rb"(?:<(?P<priority>\d{1,3})>|(?P<facility>[a-z0-9]{1,9}) *:[a-z]{1,9} *: ?)?"
+_UPTIME = rb"\[ *(?P<seconds>\d{1,12})\.(?P<microseconds>\d{6})(?: +<[^>]{0,40}>)?\]" + _CALLER
+_DMESG = re.compile(_LEVEL + _UPTIME + SKIPPED)
+_OPTIONAL_HOST = rb"(?:(?!kernel:)(?P<host>\S{1,255})(?<!:) )?"
+"""``journalctl --no-hostname`` and busybox's ``syslogd -S`` omit the host; a word that ends with a colon is a program's
+name."""
+_HOST_AND_KERNEL = re.compile(_OPTIONAL_HOST + rb"kernel: ")
+"""Follows the uptime in journalctl's short-monotonic."""
 _WORD = rb"[A-Za-z0-9.\x80-\xff]{2,24}"
-"""The name of a day or a month, in whatever language."""
+"""The name of a day or a month, in any language."""
 _DMESG_CTIME = re.compile(
-    _PRIORITY + rb"\[(" + _WORD + rb" +" + _WORD + rb" +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER
+    _LEVEL + rb"\[(?P<stamp>" + _WORD + rb" +" + _WORD + rb" +\d{1,2} \d\d:\d\d:\d\d \d{4})\]" + _CALLER
 )
-_DMESG_ISO = re.compile(_PRIORITY + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d)" + _CALLER)
+_DMESG_ISO = re.compile(_LEVEL + rb"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d)" + _CALLER)
 _DMESG_RELATIVE = re.compile(
-    _PRIORITY + rb"\[(\d{0,2}[^\d\s\]]{1,20} ?\d\d \d\d:\d\d| {0,5}[+-]\d{1,6}\.\d{6})\]" + _CALLER
+    _LEVEL + rb"\[(?P<stamp>\d{0,2}[^\d\s\]]{1,20} ?\d\d \d\d:\d\d| {0,5}[+-]\d{1,6}\.\d{6})\]" + _CALLER
 )
-"""dmesg -e and -H: the minute where it changes, else the time since the line before."""
+"""dmesg -e and -H: the minute if it has changed, else the time since the line before."""
 _TALOS = re.compile(
-    rb"(?:(\S{1,255}): )?([a-z0-9]{1,9}): +[a-z]{1,9}: \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)\]: "
+    rb"(?:(?P<host>\S{1,255}): )?(?P<facility>[a-z0-9]{1,9}): +[a-z]{1,9}: "
+    rb"\[(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)\]: "
 )
 _LOGREAD = re.compile(
-    rb"([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}) ([a-z0-9]{1,9})\.[a-z]{1,9} "
-    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?|\S)"
+    rb"(?P<stamp>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}) (?P<facility>[a-z0-9]{1,9})\.[a-z]{1,9} "
+    rb"(?:(?P<kernel>kernel): ?(?:" + _UPTIME + rb")?|\S)"
 )
-"""OpenWrt's."""
-_KMSG = re.compile(rb"(\d{1,5}),(\d{1,20}),(\d{1,18}),([^;\n]*);")
-_KMSG_GOES_ON = re.compile(rb"\d{1,5},\d{1,20},\d{1,18},c[^;\n]*;")
+"""OpenWrt."""
+_KMSG = re.compile(rb"(?P<priority>\d{1,5}),\d{1,20},(?P<microseconds>\d{1,18}),(?P<flags>[^;\n]*);")
+_KMSG_CONTINUED = re.compile(rb"\d{1,5},\d{1,20},\d{1,18},c[^;\n]*;")
 _KMSG_RECORD_BYTES = 2048
-"""So much does /dev/kmsg give of a longer record since 6.4 (PRINTK_MESSAGE_MAX), without the newline at its end."""
+"""Since 6.4 /dev/kmsg gives this much of a longer record (PRINTK_MESSAGE_MAX), without the newline at its end."""
 _SYSLOG = re.compile(
-    rb"(?:<(\d{1,3})>)?"
+    rb"(?:<(?P<priority>\d{1,3})>)?"
     rb"(?P<stamp>[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # RFC 3164; journalctl's short, short-precise
     rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"  # RFC 3339; short-iso
     rb"|[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? [A-Za-z0-9+:-]{1,9}"  # short-full
     rb"|\d{9,11}\.\d{6}"  # short-unix
     rb"|" + _WORD + rb" [ \d]?\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)"  # as the first, in another language
-    rb"  ?" + _BY_HOST + rb"(?:([a-z0-9]{1,9})\.[a-z]{1,9} )?"  # two blanks: somebody has taken the host out
-    rb"(?:(kernel): ?(?:" + _UPTIME + rb")?" + SKIPPED + rb"|[^\s\[])"  # journalctl's verbose has a bracket there
+    rb"  ?" + _OPTIONAL_HOST + rb"(?:(?P<facility>[a-z0-9]{1,9})\.[a-z]{1,9} )?"  # two blanks: the host was removed
+    rb"(?:(?P<kernel>kernel): ?(?:" + _UPTIME + rb")?" + SKIPPED + rb"|[^\s\[])"  # journalctl's verbose has a bracket
 )
 _RFC5424 = re.compile(
-    rb"<(\d{1,3})>1 (\S{1,40}) (\S{1,255}) (\S{1,48}) \S{1,128} \S{1,32} "
+    rb"<(?P<priority>\d{1,3})>1 (?P<stamp>\S{1,40}) (?P<host>\S{1,255}) (?P<program>\S{1,48}) \S{1,128} \S{1,32} "
     rb"(?:-|(?:\[(?:[^\\\]]|\\.){0,4096}\])+)(?:  ?(?:\xef\xbb\xbf)?|$)"
 )
-"""rsyslog keeps a space in front of what came by the older protocol."""
+"""rsyslog keeps a space in front of a message that it received by RFC 3164."""
 COLLECTED = re.compile(
     rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)? "
     rb"(?:std(?:out|err) [FP] |\{[^{}]{0,512}\} |[A-Z][a-z]\(\d\d\) \S{1,40} - "
     rb"|(?:\S{1,255} )?(?:<\d{1,3}>)?\[ *(?:\d{1,12}\.\d{6}\]|\S{2,24} +\S{2,24} +\d{1,2} \d\d:)"
     rb"|[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
 )
-"""What a collector put in front of somebody's line: the kubelet's log of a container, Loki's labels, a build's log,
-netconsole, a virtual machine's console.  By the time alone it looks like syslog's, of a program that is called so."""
-_MISSED = re.compile(rb"systemd-journald(?:\[\d{1,10}\])?: " + MISSED.pattern)
-_STAMP = re.compile(_UPTIME)
+"""The prefix that a collector adds to a line: the kubelet's container log, Loki's labels, a CI log, netconsole, a
+virtual machine's console.  By its timestamp alone such a line looks like syslog's, from a program of that name."""
+_JOURNALD_MISSED = re.compile(rb"systemd-journald(?:\[\d{1,10}\])?: " + MISSED.pattern)
+_UPTIME_STAMP = re.compile(_UPTIME)
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _BACKSLASH = 92
 _FRACTION = re.compile(rb"(?<=:\d\d\.)\d+")
+_KERNEL_PRIORITY_MAX = 7
+"""Facility 0, any severity."""
 
-Read = Callable[[bytes], Sourced | bool]
+
+# groups() is the fastest way to all groups of a match; their order is asserted here.
+assert list(_DMESG.groupindex) == ["priority", "facility", "seconds", "microseconds", "caller", "skipped"]
+assert list(_SYSLOG.groupindex) == [
+    "priority", "stamp", "host", "facility", "kernel", "seconds", "microseconds", "caller", "skipped"
+]  # fmt: skip
 
 
 class LineFormats:
-    """The known formats; line_reader.py reads with them."""
+    """A parser per known format; `LineReader` of line_reader.py uses them.
+
+    Each parser returns the kernel's line, IGNORED for a line of its format that has nothing to read, or None if the
+    line is not in its format.
+    """
 
     def __init__(self, calendar: Calendar) -> None:
         self._calendar = calendar
-        self._readers: list[Read] = [
-            self._dmesg, self._syslog, self._journal, self._dmesg_ctime, self._rfc5424, self._kmsg, self._dmesg_iso,
-            self._talos, self._logread, self._dmesg_relative, self._dmesg_json,
+        self._readers: list[FormatReader] = [
+            self._read_dmesg, self._read_syslog, self._read_journal_json, self._read_dmesg_ctime, self._read_rfc5424,
+            self._read_kmsg, self._read_dmesg_iso, self._read_talos, self._read_logread, self._read_dmesg_relative,
+            self._read_dmesg_json,
         ]  # fmt: skip
-        self._object = DmesgObject(calendar)
-        self._is_padded = False
-        """Whether blanks stand behind each line."""
+        """The format of the last line comes first."""
+        self._dmesg_object = DmesgObject(calendar)
+        self._has_padding = False
+        """Whether blanks follow each line."""
         self.indent = 0
-        """How far lines are indented in which the record goes on that was read last; 0: it does not."""
-        self._match: re.Match[bytes] | None = None
-        """Of the line that was read last, if its text is what stands in the log."""
+        """The indentation of lines that continue the last record; 0: the format has none."""
+        self._last_match: re.Match[bytes] | None = None
+        """Of the last line, if its text is in the log as it is, without escapes."""
         self._host: bytes | None = None
-        self._origin = NOWHERE
+        self._host_origin = UNKNOWN_ORIGIN
         self._stamp = b""
         self._stamp_ns: int | None = None
 
-    def _try_others(self, raw: bytes) -> Sourced | bool:
+    def _try_others(self, raw: bytes) -> LogLine | None:
+        """Try all formats but the first."""
         for number, read in enumerate(self._readers):
-            if number and (found := read(raw)) is not False:
+            if number and (line := read(raw)) is not None:
                 self._readers.insert(0, self._readers.pop(number))
-                return found
-        return False
+                return line
+        return None
 
     def prefix(self) -> LinePrefix | None:
-        """That of the line that was read last; None: in its format lines have to be read one by one."""
-        match, fractions = self._match, []
-        if match is None or self._is_padded:
+        """The prefix of the last line; None: each line of its format has to be parsed on its own."""
+        match, fractions = self._last_match, []
+        if match is None or self._has_padding:
             return None
         raw = match.string
-        if match.re is _SYSLOG and (stamp := _FRACTION.search(raw, *match.span("stamp"))) is not None:
-            fractions.append(stamp.span())
+        if match.re is _SYSLOG and (fraction := _FRACTION.search(raw, *match.span("stamp"))) is not None:
+            fractions.append(fraction.span())
         has_uptime = match["microseconds"] is not None
         if has_uptime:
             fractions.append(match.span("microseconds"))
         return LinePrefix(raw, fractions, self.indent, has_uptime)
 
-    def _dmesg(self, raw: bytes) -> Sourced | bool:
+    def _read_dmesg(self, raw: bytes) -> LogLine | None:
         match = _DMESG.match(raw)
         if match is None:
-            return False
-        priority, facility, seconds, microseconds, caller, unread = match.groups()
-        if (priority and int(priority) > 7) or (facility and facility != b"kern"):
+            return None
+        priority, facility, seconds, microseconds, caller, skipped = match.groups()
+        if (priority or facility) and not _is_kernel(priority, facility):
             self.indent = 0
-            return True
-        if unread is not None and not is_relevant(raw):
+            return IGNORED
+        if skipped is not None and not is_relevant(raw):
             self.indent = 0
-            return True
-        end = self.indent = match.end() if unread is None else match.start(6)
+            return IGNORED
+        end = self.indent = match.end() if skipped is None else match.start("skipped")
         text, time_ns = raw[end:], int(seconds + microseconds) * 1000
-        if text.find(b"kernel: ") >= 0 and (match := _HOST.match(text)) is not None:
-            self.indent += match.end()
-            return LogLine(text[match.end() :], time_ns, "printk", caller), self._from(match[1])
+        if text.find(b"kernel: ") >= 0 and (host := _HOST_AND_KERNEL.match(text)) is not None:
+            self.indent += host.end()
+            return LogLine(text[host.end() :], time_ns, "printk", caller, None, self._origin(host["host"]))
         if _BACKSLASH in text:
-            return LogLine(unescape(text), time_ns, "printk", caller), NOWHERE
-        self._match = match
-        return LogLine(text, time_ns, "printk", caller), NOWHERE
+            return LogLine(unescape(text), time_ns, "printk", caller)
+        self._last_match = match
+        return LogLine(text, time_ns, "printk", caller)
 
-    def _dmesg_ctime(self, raw: bytes) -> Sourced | bool:
+    def _read_dmesg_ctime(self, raw: bytes) -> LogLine | None:
         match = _DMESG_CTIME.match(raw)
         if match is None:
-            return False
-        if match[3] != self._stamp:
-            self._stamp, self._stamp_ns = match[3], self._calendar.ctime(match[3])
-        return self._dmesg_at_wall(raw, match)
+            return None
+        stamp = match["stamp"]
+        if stamp != self._stamp:
+            self._stamp, self._stamp_ns = stamp, self._calendar.parse_ctime(stamp)
+        return self._read_dmesg_at_stamp(raw, match)
 
-    def _dmesg_iso(self, raw: bytes) -> Sourced | bool:
+    def _read_dmesg_iso(self, raw: bytes) -> LogLine | None:
         match = _DMESG_ISO.match(raw)
         if match is None:
-            return False
-        self._stamp, self._stamp_ns = match[3], self._calendar.iso(match[3])
-        return self._dmesg_at_wall(raw, match)
+            return None
+        self._stamp, self._stamp_ns = match["stamp"], self._calendar.parse_iso(match["stamp"])
+        return self._read_dmesg_at_stamp(raw, match)
 
-    def _dmesg_relative(self, raw: bytes) -> Sourced | bool:
+    def _read_dmesg_relative(self, raw: bytes) -> LogLine | None:
         match = _DMESG_RELATIVE.match(raw)
         if match is None:
-            return False
-        self._stamp, self._stamp_ns = match[3], None
-        return self._dmesg_at_wall(raw, match)
+            return None
+        self._stamp, self._stamp_ns = match["stamp"], None
+        return self._read_dmesg_at_stamp(raw, match)
 
-    def _dmesg_at_wall(self, raw: bytes, match: re.Match[bytes]) -> Sourced | bool:
-        self.indent = match.end()
-        if (match[1] and int(match[1]) > 7) or (match[2] and match[2] != b"kern"):
+    def _read_dmesg_at_stamp(self, raw: bytes, match: re.Match[bytes]) -> LogLine:
+        if not _is_kernel(match["priority"], match["facility"]):
             self.indent = 0
-            return True
-        return self._at_stamp(unescape(raw[match.end() :]), match[4]), NOWHERE
+            return IGNORED
+        self.indent = match.end()
+        return self._line_at_stamp(unescape(raw[match.end() :]), match["caller"])
 
-    def _kmsg(self, raw: bytes) -> Sourced | bool:
+    def _read_kmsg(self, raw: bytes) -> LogLine | None:
         match = _KMSG.match(raw)
         if match is None:
-            return False
-        self.indent = 0  # what is indented are properties
-        if int(match[1]) > 7:
-            return True
-        caller = next((each[7:] for each in match[4].split(b",") if each.startswith(b"caller=")), None)
-        if len(raw) > _KMSG_RECORD_BYTES and (cut := _KMSG_GOES_ON.match(raw, _KMSG_RECORD_BYTES)) is not None:
-            raw = raw[:_KMSG_RECORD_BYTES] + raw[cut.end() :]
-        return LogLine(unescape(raw[match.end() :]), int(match[3]) * 1000, "printk", caller), NOWHERE
+            return None
+        self.indent = 0  # indented lines are properties
+        if int(match["priority"]) > _KERNEL_PRIORITY_MAX:
+            return IGNORED
+        caller = next((flag[7:] for flag in match["flags"].split(b",") if flag.startswith(b"caller=")), None)
+        if len(raw) > _KMSG_RECORD_BYTES:
+            continued = _KMSG_CONTINUED.match(raw, _KMSG_RECORD_BYTES)
+            if continued is not None:
+                raw = raw[:_KMSG_RECORD_BYTES] + raw[continued.end() :]
+        return LogLine(unescape(raw[match.end() :]), int(match["microseconds"]) * 1000, "printk", caller)
 
-    def _syslog(self, raw: bytes) -> Sourced | bool:
+    def _read_syslog(self, raw: bytes) -> LogLine | None:
         match = _SYSLOG.match(raw)
         if match is None:
-            return False
-        priority, stamp, host, facility, kernel, seconds, microseconds, caller, unread = match.groups()
+            return None
+        priority, stamp, host, facility, kernel, seconds, microseconds, caller, skipped = match.groups()
         self.indent = 0
-        if unread is not None and not is_relevant(raw):
-            return True
-        if kernel is None and (missed := _MISSED.fullmatch(raw, match.end() - 1)) is not None:
-            return LogLine(DROPPED_LINE % int(missed[1])), self._from(host)
-        if kernel is None or (priority and int(priority) > 7) or (facility and facility != b"kern"):
-            return kernel is not None or COLLECTED.match(raw) is None
+        if skipped is not None and not is_relevant(raw):
+            return IGNORED
+        if kernel is None:
+            missed = _JOURNALD_MISSED.fullmatch(raw, match.end() - 1)
+            if missed is not None:
+                return LogLine(DROPPED_LINE % int(missed[1]), origin=self._origin(host))
+            return IGNORED if COLLECTED.match(raw) is None else None
+        if (priority or facility) and not _is_kernel(priority, facility):
+            return IGNORED
         if stamp != self._stamp:
-            self._stamp, self._stamp_ns = stamp, self._read_stamp(stamp)
-        self._match = match
-        end = self.indent = match.end() if unread is None else match.start(9)
+            self._stamp, self._stamp_ns = stamp, self._parse_syslog_stamp(stamp)
+        self._last_match = match
+        end = self.indent = match.end() if skipped is None else match.start("skipped")
         if seconds is None:
-            return self._at_stamp(raw[end:], None), self._from(host)
-        time_ns = int(seconds + microseconds) * 1000  # more exact
-        return LogLine(raw[end:], time_ns, "printk", caller, self._stamp_ns), self._from(host)
+            return self._line_at_stamp(raw[end:], None, self._origin(host))
+        time_ns = int(seconds + microseconds) * 1000  # more precise than the timestamp
+        return LogLine(raw[end:], time_ns, "printk", caller, self._stamp_ns, self._origin(host))
 
-    def _rfc5424(self, raw: bytes) -> Sourced | bool:
+    def _read_rfc5424(self, raw: bytes) -> LogLine | None:
         match = _RFC5424.match(raw)
         if match is None:
-            return False
+            return None
         self.indent = 0
-        priority, stamp, host, program = match.groups()
-        if program == b"systemd-journald" and (missed := MISSED.fullmatch(raw, match.end())) is not None:
-            return LogLine(DROPPED_LINE % int(missed[1])), self._from(host)
-        if int(priority) > 7 or program != b"kernel":
-            return True
+        stamp, program, end = match["stamp"], match["program"], match.end()
+        if program == b"systemd-journald" and (missed := MISSED.fullmatch(raw, end)) is not None:
+            return LogLine(DROPPED_LINE % int(missed[1]), origin=self._origin(match["host"]))
+        if program != b"kernel" or not _is_kernel(match["priority"], None):
+            return IGNORED
         if stamp != self._stamp:
-            self._stamp, self._stamp_ns = stamp, self._calendar.iso(stamp)
-        return self._stamped(raw[match.end() :]), self._from(host)
+            self._stamp, self._stamp_ns = stamp, self._calendar.parse_iso(stamp)
+        origin = self._origin(match["host"])
+        if raw[end : end + 1] == b"[" and (uptime := _UPTIME_STAMP.match(raw, end)) is not None:
+            time_ns = int(uptime["seconds"] + uptime["microseconds"]) * 1000  # more precise than the timestamp
+            return LogLine(raw[uptime.end() :], time_ns, "printk", uptime["caller"], self._stamp_ns, origin)
+        return self._line_at_stamp(raw[end:], None, origin)
 
-    def _talos(self, raw: bytes) -> Sourced | bool:
+    def _read_talos(self, raw: bytes) -> LogLine | None:
         match = _TALOS.match(raw)
         if match is None:
-            return False
+            return None
         self.indent = 0
-        host, facility, stamp = match.groups()
-        if facility != b"kern":
-            return True
+        stamp = match["stamp"]
+        if match["facility"] != b"kern":
+            return IGNORED
         if stamp != self._stamp:
-            self._stamp, self._stamp_ns = stamp, self._calendar.iso(stamp)
-        return self._at_stamp(raw[match.end() :], None), self._from(host)
+            self._stamp, self._stamp_ns = stamp, self._calendar.parse_iso(stamp)
+        return self._line_at_stamp(raw[match.end() :], None, self._origin(match["host"]))
 
-    def _logread(self, raw: bytes) -> Sourced | bool:
+    def _read_logread(self, raw: bytes) -> LogLine | None:
         match = _LOGREAD.match(raw)
         if match is None:
-            return False
+            return None
         self.indent = 0
-        stamp, facility, kernel, seconds, microseconds, caller = match.groups()
-        if kernel is None or facility != b"kern":
-            return True
+        stamp, seconds, text = match["stamp"], match["seconds"], raw[match.end() :]
+        if match["kernel"] is None or match["facility"] != b"kern":
+            return IGNORED
         if stamp != self._stamp:
-            self._stamp, self._stamp_ns = stamp, self._calendar.ctime(stamp)
-        text = raw[match.end() :]
+            self._stamp, self._stamp_ns = stamp, self._calendar.parse_ctime(stamp)
         if seconds is None:
-            return self._at_stamp(text, None), NOWHERE
-        return LogLine(text, int(seconds + microseconds) * 1000, "printk", caller, self._stamp_ns), NOWHERE
+            return self._line_at_stamp(text, None)
+        time_ns = int(seconds + match["microseconds"]) * 1000
+        return LogLine(text, time_ns, "printk", match["caller"], self._stamp_ns)
 
-    def _dmesg_json(self, raw: bytes) -> Sourced | bool:
-        found = self._object.read(raw)
-        if isinstance(found, bool):
-            return found
-        self.indent = 0
-        return found, NOWHERE
+    def _read_dmesg_json(self, raw: bytes) -> LogLine | None:
+        line = self._dmesg_object.read(raw)
+        if line is not None and line is not IGNORED:
+            self.indent = 0
+        return line
 
-    def _stamped(self, text: bytes) -> LogLine:
-        """A line with the wall clock's time in front of it, and perhaps printk's in it, which is more exact."""
-        if text[:1] == b"[" and (match := _STAMP.match(text)) is not None:
-            time_ns = int(match[1] + match[2]) * 1000
-            return LogLine(text[match.end() :], time_ns, "printk", match[3], self._stamp_ns)
-        return self._at_stamp(text, None)
-
-    def _at_stamp(self, text: bytes, caller: bytes | None) -> LogLine:
-        if self._stamp_ns is None:
-            return LogLine(text, digits_ns(self._stamp), "unknown", caller)
-        return LogLine(text, self._stamp_ns, "realtime", caller, self._stamp_ns)
-
-    def _journal(self, raw: bytes) -> Sourced | bool:
+    def _read_journal_json(self, raw: bytes) -> LogLine | None:
         if raw[:1] != b"{" or raw[-1:] != b"}":
-            return False
-        found = read_json(raw)
+            return None
         self.indent = 0
-        return found if isinstance(found, bool) else (found[0], Origin(*found[1:]))
+        return read_json(raw)
 
-    def _read_stamp(self, stamp: bytes) -> int | None:
+    def _line_at_stamp(self, text: bytes, caller: bytes | None, origin: Origin = UNKNOWN_ORIGIN) -> LogLine:
+        """A line with no time but the last timestamp."""
+        if self._stamp_ns is None:
+            return LogLine(text, digits_ns(self._stamp), "unknown", caller, None, origin)
+        return LogLine(text, self._stamp_ns, "realtime", caller, self._stamp_ns, origin)
+
+    def _parse_syslog_stamp(self, stamp: bytes) -> int | None:
         if stamp[:1].isdigit():
             if stamp[4:5] == b"-":
-                return self._calendar.iso(stamp)
+                return self._calendar.parse_iso(stamp)
             if b" " not in stamp:
                 return int(stamp.replace(b".", b"")) * 1000
-        if stamp[3:4] == b" " and stamp[8:9] == b"-":  # of a zone's name only UTC is one zone's
+        if stamp[3:4] == b" " and stamp[8:9] == b"-":  # UTC is the only zone name that names one zone
             day, clock, zone = stamp[4:].split(b" ")
-            return self._calendar.iso(day + b" " + clock + (b"" if zone.isalpha() and zone != b"UTC" else zone))
+            return self._calendar.parse_iso(day + b" " + clock + (b"" if zone.isalpha() and zone != b"UTC" else zone))
         name, day, clock = stamp.split()
-        month = month_of(name)
+        month = parse_month(name)
         seconds_ns = month and self._calendar.without_year(
             month, int(day), int(clock[:2]), int(clock[3:5]), int(clock[6:8])
         )
         return None if not seconds_ns else seconds_ns + int(clock[9:].ljust(9, b"0"))
 
-    def _from(self, host: bytes | None) -> Origin:
+    def _origin(self, host: bytes | None) -> Origin:
         if host is None:
-            return NOWHERE
+            return UNKNOWN_ORIGIN
         if host != self._host:
             self._host = host
-            self._origin = Origin(host.decode("utf-8", "backslashreplace") if host != b"-" else None)
-        return self._origin
+            self._host_origin = Origin(host.decode("utf-8", "backslashreplace") if host != b"-" else None)
+        return self._host_origin
+
+
+def _is_kernel(priority: bytes | None, facility: bytes | None) -> bool:
+    """Whether the kernel wrote a line with this syslog priority or facility, if either is given."""
+    return not (priority and int(priority) > _KERNEL_PRIORITY_MAX) and not (facility and facility != b"kern")
 
 
 def unescape(text: bytes) -> bytes:
+    r"""Replace each ``\xNN`` by its byte."""
     return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), text) if _BACKSLASH in text else text

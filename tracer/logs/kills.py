@@ -15,9 +15,9 @@ from tracer.encoding import encoder
 from tracer.identity.enrich import enrich_cgroups
 from tracer.logs import kmsg
 from tracer.logs.boots import Boots, LatestBoots, latest
-from tracer.logs.formats import Origin
 from tracer.logs.host_reports import HostReports
 from tracer.logs.log_file import PAUSE_S, LogFile
+from tracer.logs.log_line import Origin
 from tracer.logs.log_records import LogRecords
 from tracer.logs.remarks import AllRemarks, Remark
 from tracer.logs.scan import LogScan
@@ -78,7 +78,7 @@ class KillSearch:
         self._form = form
         self._zone = None if form.timezone is None else read_zone(form.timezone)
         calendar = Calendar(self._zone)
-        self._boot_ns = None if form.boot_time is None else calendar.moment(form.boot_time)
+        self._boot_ns = None if form.boot_time is None else calendar.parse_moment(form.boot_time)
         self._filter = _KillMatcher(wanted, calendar)
         self._reports = HostReports(self._add)
         """Of all files: where a log was rotated within one, the next file goes on with it."""
@@ -122,7 +122,7 @@ class KillSearch:
 
     def remarks(self) -> Iterator[Remark]:
         """What the logs have beside the kills, when all are read: lines that could not be, kills by other killers."""
-        return self._remarks.sentences()
+        return self._remarks.make_remarks()
 
     def held(self) -> Iterator[OomKill]:
         """What is held back until it is known what is last; `kills` ends with it, unless it is interrupted."""
@@ -155,12 +155,12 @@ class KillSearch:
                 yield from self._take()
             return
         file = LogFile(path)
-        calendar = Calendar(self._zone, file.written_ns)
+        calendar = Calendar(self._zone, file.modified_ns)
         begin = None if self._boot_number is None else self._boots.begin
-        counts_lines = self._form.follow or not file.can_be_read_again
+        counts_lines = self._form.follow or not file.is_rereadable
         scan = LogScan(calendar, self._add, begin, reports=self._reports, counts_lines=counts_lines)
         self._calendar = calendar
-        self._remarks.begin(file.name, scan.remarks, file.line_at)
+        self._remarks.add_log(file.name, scan.remarks, file.line_number_at)
         try:
             if self._form.follow:
                 yield from self._follow(file, scan, calendar)
@@ -172,7 +172,7 @@ class KillSearch:
             scan.end()
             file.close()
         yield from self._take()
-        if scan.begun and not scan.recognized and not scan.remarks.are_of_a_log:
+        if scan.has_begun and not scan.recognized and not scan.remarks.has_kernel_lines:
             raise TracerError(
                 f"{file.name} is no kernel log",
                 "give the output of dmesg, of journalctl (as text or -o json, not json-pretty), or a file of syslog",
@@ -186,9 +186,9 @@ class KillSearch:
                     calendar.follow()
                 scan.feed(block)
             is_live = file.live_s > 0
-            if scan.fed != fed:
-                fed, fed_ns = scan.fed, monotonic_ns()
-            if not block or (not scan.idle and monotonic_ns() - fed_ns > _PAUSE_NS):
+            if scan.relevant_lines != fed:
+                fed, fed_ns = scan.relevant_lines, monotonic_ns()
+            if not block or (not scan.is_idle and monotonic_ns() - fed_ns > _PAUSE_NS):
                 scan.pause()
             yield from self._current() if not block or file.live_s > _LONGEST_HELD_S else self._take()
 
@@ -228,7 +228,7 @@ class KillSearch:
             self.unread_dates += report.clock == "unknown"
             self.undated += report.clock != "unknown"
         self._remarks.add_kill(record["time"], self._calendar.assumes_year)
-        if not self._filter.period.has(record["time"]):
+        if not self._filter.period.contains(record["time"]):
             return
         if self._latest is not None and number is not None:
             self._latest.add(record, origin.host, number)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Reads the kernel's own log, /dev/kmsg.
+r"""Reads the kernel's log, /dev/kmsg.
 
-Format: Documentation/ABI/testing/dev-kmsg, `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,caller=T123];TEXT`, then lines
-of ` KEY=VALUE`; bytes that cannot be printed and the backslash are `\xNN`.
+Format: Documentation/ABI/testing/dev-kmsg, `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,caller=T123];TEXT`, then lines of `
+KEY=VALUE`; unprintable bytes and the backslash are `\xNN`.
 
-Whoever may write to /dev/kmsg (root) can put lines there, but not with the facility 0, the kernel's: devkmsg_write(),
-kernel/printk/printk.c, takes LOG_USER where it is asked for.  So only lines of facility 0 are given out.
+A process that may write to /dev/kmsg (root) can add lines, but not with facility 0, the kernel's: devkmsg_write(),
+kernel/printk/printk.c, replaces it by LOG_USER. Therefore only lines of facility 0 are read.
 """
 
 import errno
@@ -13,18 +13,20 @@ import os
 import re
 from collections.abc import Iterator
 
-from tracer.logs.oom_lines import DROPPED_LINE, LogLine
+from tracer.logs.log_line import LogLine
+from tracer.logs.oom_lines import DROPPED_LINE
 
 PATH = "/dev/kmsg"
 _LONGEST = 16384
-"""A record is never longer: CONSOLE_EXT_LOG_MAX, then PRINTK_MESSAGE_MAX; the kernel refuses to read it in part."""
+"""The longest record: CONSOLE_EXT_LOG_MAX, then PRINTK_MESSAGE_MAX; the kernel does not give parts of records."""
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 class Kmsg:
-    """An open log: a position in it of one's own.
+    """An open log, with a position of its own.
 
-    Raises OSError where it cannot be opened; with kernel.dmesg_restrict that needs CAP_SYSLOG, once.
+    Raises OSError if the log cannot be opened; with kernel.dmesg_restrict this needs CAP_SYSLOG, once. # as in
+    containers in a container
     """
 
     def __init__(self, path: str = PATH) -> None:
@@ -34,25 +36,26 @@ class Kmsg:
             raise OSError(errno.ENODEV, "it is not the kernel's log", path)
         self._next: int | None = None
         self.dropped = 0
-        """Lines that were overwritten before they were read."""
+        """The number of lines that were overwritten before they were read."""
 
     def fileno(self) -> int:
-        """For poll(): readable where there is a new line."""
+        """For poll(): readable when there is a new line."""
         return self._fd
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the log."""
         os.close(self._fd)
 
     def rewind(self) -> None:
-        """Read from the oldest line that there is."""
+        """Read from the oldest line on."""
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._next = None
 
     def read(self) -> Iterator[LogLine]:
-        """The kernel's lines from where it stood to the newest; times are of printk's clock.
+        """The kernel's lines from the current position on; times are of printk's clock.
 
-        Where lines were overwritten, one says so in the words in which the kernel tells it to its consoles.
+        Lines that were overwritten are replaced by the line with which the kernel reports them on consoles. #
+        overwritten; the next overwritten; the next read gives the oldest line
         """
         while True:
             try:

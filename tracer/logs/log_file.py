@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens logs, whatever they are compressed with, and reads them block by block, to their end or on and on.
+"""Opens logs, decompresses them, and reads them block by block, to their end or as they grow.
 
-gzip, bzip2 and xz are read by the standard library.  zstd has a place there only since Python 3.14; before, the program
-``zstd`` does it, as no distribution lacks it, and none but it would be needed.
+The standard library reads gzip, bzip2 and xz. It reads zstd only since Python 3.14; before, the program ``zstd`` does,
+which every distribution has: a Python package would be a dependency for this alone.
 """
 
 import bz2
@@ -25,23 +25,23 @@ from tracer.base.errors import TracerError, read_hint
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
 PAUSE_S = 1.0
-"""After so long without a new line a report is taken to be whole."""
+"""Reports are complete after this long without a new line."""
 _POLL_S = 0.25
 _BACKLOG_S = 3.0
-"""For so long a pipe that never rests may tell of what was before."""
+"""What a pipe without pauses passes within this time counts as written before it was opened."""
 _MAGIC_BYTES = 8
 _JOURNAL = b"LPKSHHRH"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class UnopenedError(TracerError):
-    """Nothing of a log could be read."""
+    """The log could not be opened, or is in a format that cannot be read."""
 
 
 class LogFile:
-    """An open log, a file or standard input (``-``).
+    """An open log: a file, or standard input (``-``).
 
-    Raises UnopenedError where it cannot be opened or is of no use.
+    Raises UnopenedError if it cannot be opened, or its format cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -51,8 +51,8 @@ class LogFile:
             self._raw = _open(path)
             status = os.fstat(self._raw.fileno())
             self._is_file = stat.S_ISREG(status.st_mode)
-            self.written_ns = status.st_mtime_ns if self._is_file else time.time_ns()
-            """When something was last added to it."""
+            self.modified_ns = status.st_mtime_ns if self._is_file else time.time_ns()
+            """When the log was last written to."""
             self._left = status.st_size if self._is_file else 0
             self._live_s = None if self._is_file else time.monotonic() + _BACKLOG_S
             if not self._is_file:
@@ -69,13 +69,13 @@ class LogFile:
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """The name in messages."""
         return "standard input" if self.path == STDIN else self.path
 
     def blocks(self) -> Iterator[bytes]:
-        """All of it.
+        """All blocks of the log.
 
-        Raises TracerError where the rest cannot be read.
+        Raises TracerError if the rest cannot be read. # not read(): it read() loses what precedes the damage
         """
         try:
             while block := self._file.read1(BLOCK_BYTES):  # not read(): it loses what is in front of damage
@@ -87,13 +87,13 @@ class LogFile:
             raise TracerError(f"{self.name} is damaged, and was read up to there", "zstd says no more than this")
 
     @property
-    def can_be_read_again(self) -> bool:
-        """Whether `line_at` knows."""
+    def is_rereadable(self) -> bool:
+        """Whether `line_number_at` can read the log again."""
         return self._is_file and self.path != STDIN
 
-    def line_at(self, offset: int) -> int | None:
-        """The number of the line in which that byte is; None: not known.  Reads the file again."""
-        if offset < 0 or not self.can_be_read_again:
+    def line_number_at(self, offset: int) -> int | None:
+        """The line number of a byte's offset; None: unknown. Reads the file again."""
+        if offset < 0 or not self.is_rereadable:
             return None
         try:
             again = LogFile(self.path)
@@ -112,10 +112,10 @@ class LogFile:
         return None
 
     def follow(self) -> Iterator[bytes]:
-        """All of it, and what is added, as ``tail -F`` does; an empty block where nothing was for PAUSE_S.
+        """All blocks, and what is added, like ``tail -F``; an empty block after each PAUSE_S without data.
 
-        A file that is replaced is read to its end, and its successor from its beginning, one that becomes shorter anew.
-        Raises TracerError, at once, where it is compressed; then it is closed.
+        A file that is replaced is read to its end, then its successor from its begin; a file that is truncated is read
+        from its begin. Raises TracerError, at once, if the log is compressed; then it is closed.
         """
         if not self._is_plain:
             self.close()
@@ -124,11 +124,12 @@ class LogFile:
 
     @property
     def live_s(self) -> float:
-        """For how long all has been read, in seconds, that was there when it was opened; 0 before."""
+        """Seconds since everything was read that was there when the log was opened; 0 before."""
         return 0.0 if self._live_s is None else max(0.0, time.monotonic() - self._live_s)
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the log, and end the program that decompresses it. # a last line without a last line without a newline
+        stays a line"""
         self._file.close()
         self._raw.close()
         if self._program is not None and self._program.poll() is None:
@@ -195,7 +196,8 @@ class LogFile:
                 yield b""
 
     def _is_replaced(self) -> bool:
-        """Whether there is another file under the name, or less in it; then that is open now."""
+        """Whether the file was replaced, and its successor is open now, or truncated. # written since the end written
+        after the end was read # between two files between removal and creation"""
         try:
             status, own = os.stat(self.path), os.fstat(self._raw.fileno())
             if (status.st_dev, status.st_ino) != (own.st_dev, own.st_ino):
@@ -215,7 +217,7 @@ class LogFile:
 
 
 class _Begun(io.RawIOBase):
-    """A pipe of which the first bytes were read, so many that they tell what is in it: they may come one by one."""
+    """A pipe whose first bytes were read, as many as identify its format: they may come one by one."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel log reports of a victim -> the oom_kill record; null for what the log does not say.
+"""A victim report from a kernel log -> the `oom_kill` record; what the log does not say is null.
 
-Container, pod and unit are still null here where there is a cgroup, of which tracer/identity/enrich.py makes them.  Of
-a group kill's other victims the log names a cgroup that they are in or below: what is certain of those in it is told.
+Container, pod and unit of a victim with a cgroup are null until tracer/identity/enrich.py derives them. For the other
+victims of a group kill the log names only a cgroup that they are in or below: they get what all cgroups below it share.
 """
 
 from tracer.base.clock import boottime_to_rfc3339, format_rfc3339
@@ -20,11 +20,14 @@ from tracer.records.model import (
     OomKill,
     Scope,
     Trigger,
+    Victim,
 )
 from tracer.records.owner import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
-"""PAGE_COUNTER_MAX with pages of 64 KiB; with smaller ones, and before 4.2, "no limit" is more."""
+"""PAGE_COUNTER_MAX with pages of 64 KiB; with smaller pages, and before 4.2, "no limit" is more. #
+mem_cgroup_out_of_memory() has mem_cgroup_out_of_memory() has had a message of its own since 2.6.25; the other scopes
+have shared these since 2.6.36."""
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
 _MESSAGE_SCOPES: dict[bytes, Scope] = {
     b"Memory cgroup out of memory": "memcg",
@@ -35,18 +38,16 @@ _MESSAGE_SCOPES: dict[bytes, Scope] = {
     ALLOCATING: "host_or_nodes",
 }
 _GREATEST_GROWTH = 1.25
-"""A victim may have grown since the table was printed: page sizes are further apart."""
-
-
-_NOBODYS = Identity(None, None, None)
+"""A victim may have grown since the table was printed; page sizes differ by more."""
+_UNKNOWN_IDENTITY = Identity(None, None, None)
 
 
 class LogRecords:
     """Builds records.
 
-    ``boot`` names the boot in the ids.  ``page_bytes`` is the page size of the host that wrote the log, None where that
-    is not known.  ``ahead_ns`` is how far CLOCK_BOOTTIME is ahead of printk's clock; None where
-    printk's is that of an unknown boot.
+    ``boot`` names the boot in the ids. ``page_bytes`` is the page size of the host that wrote the log; None: unknown.
+    ``ahead_ns`` is how far CLOCK_BOOTTIME is ahead of printk's clock; None if printk's clock is that of an unknown
+    boot.
     """
 
     def __init__(self, boot: str, page_bytes: int | None, ahead_ns: int | None = 0) -> None:
@@ -55,26 +56,12 @@ class LogRecords:
         self._ahead_ns = ahead_ns
 
     def oom_kill(self, report: VictimReport) -> OomKill:
-        """The record of one victim, without what the daemon adds (seq, host); ``report`` must have a time.
-
-        Its ids hold the microseconds that the log shows, so that they are the same whoever reads it.
-        """
-        time_ns = report.time_ns or 0
-        incident_ns = time_ns if report.incident_ns is None else report.incident_ns
-        incident_id = f"{self._boot}-k{incident_ns // 1000:x}"
-        kill_id = f"{self._boot}-k{time_ns // 1000:x}-{report.pid or report.tid}"
-        if report.clock in ("realtime", "unknown"):
-            letter = "t" if report.clock == "realtime" else "u"
-            incident_id = f"{self._boot}-{letter}{incident_ns // 1000:x}-{report.first_tid or report.tid}"
-            kill_id = f"{self._boot}-{letter}{time_ns // 1000:x}-{report.pid or report.tid}"
-        page_bytes = self._page_bytes or _page_bytes(report)
+        """The record of one victim, without `seq` and `host`, which the caller adds; ``report`` must have a time."""
+        page_bytes = self._page_bytes or _infer_page_bytes(report)
         scope = _scope(report)
         truncated: list[str] = []
-        whose = _whose_limit(report) if report.cgroup is None else _NOBODYS
-        swap_pages = None if report.task is None else report.task.swap_pages
-        rss_bytes = report.rss_bytes
-        if report.anon_rss_bytes is not None:  # before 4.5 shmem is in file's
-            rss_bytes = report.anon_rss_bytes + (report.file_rss_bytes or 0) + (report.shmem_rss_bytes or 0)
+        identity = _identity_by_limit(report) if report.cgroup is None else _UNKNOWN_IDENTITY
+        incident_id, kill_id = self._ids(report)
         return {
             "schema": SCHEMA,
             "type": "oom_kill",
@@ -97,41 +84,28 @@ class LogRecords:
                 "message": _text(report.message),
             },
             "limit": _limit(report, truncated) if scope == "memcg" else None,
-            "victim": {
-                "pid": report.pid,
-                "tid": report.tid,
-                "ppid": None,
-                "comm": _text(report.comm),
-                "cmdline": None,
-                "exe": None,
-                "uid": report.uid,
-                "namespace_pid": None,
-                "is_container_init": None,
-                "started_at": None,
-                "oom_score_adj": report.oom_score_adj,
-                "points": None,
-                "rss_bytes": _bounded(rss_bytes),
-                "anon_rss_bytes": _bounded(report.anon_rss_bytes),
-                "file_rss_bytes": _bounded(report.file_rss_bytes),
-                "shmem_rss_bytes": _bounded(report.shmem_rss_bytes),
-                "swap_bytes": _bounded(report.swap_bytes) if swap_pages is None else _pages(swap_pages, page_bytes),
-                "total_vm_bytes": _bounded(report.total_vm_bytes),
-                "page_tables_bytes": _bounded(report.page_tables_bytes),
-                "peak_rss_bytes": None,
-                "cgroup": _path(report.cgroup, "victim.cgroup", truncated),
-                "ancestors": None,
-                "shared_mm": None,
-            },
+            "victim": _victim(report, page_bytes, truncated),
             "trigger": _trigger(report),
             "candidates": None if report.tasks is None else [_candidate(task, page_bytes) for task in report.tasks],
             "candidates_scored": None,
-            "container": whose.container,
-            "kubernetes": whose.kubernetes,
-            "systemd": whose.systemd,
-            "owner": whose.owner,
+            "container": identity.container,
+            "kubernetes": identity.kubernetes,
+            "systemd": identity.systemd,
+            "owner": identity.owner,
             "network": None,
             "truncated": truncated,
         }
+
+    def _ids(self, report: VictimReport) -> tuple[str, str]:
+        """The ids of incident and kill, made of the microseconds that the log shows: the same for every reader."""
+        time_ns = report.time_ns or 0
+        incident_us = (time_ns if report.incident_ns is None else report.incident_ns) // 1000
+        kill_us, victim = time_ns // 1000, report.pid or report.tid
+        if report.clock not in ("realtime", "unknown"):
+            return f"{self._boot}-k{incident_us:x}", f"{self._boot}-k{kill_us:x}-{victim}"
+        letter = "t" if report.clock == "realtime" else "u"
+        incident_id = f"{self._boot}-{letter}{incident_us:x}-{report.first_tid or report.tid}"
+        return incident_id, f"{self._boot}-{letter}{kill_us:x}-{victim}"
 
     def _time(self, report: VictimReport) -> str | None:
         wall_ns = report.time_ns if report.clock == "realtime" else report.wall_ns
@@ -142,21 +116,51 @@ class LogRecords:
         return None if self._ahead_ns is None else boottime_to_rfc3339((report.time_ns or 0) + self._ahead_ns)
 
 
-def _whose_limit(report: VictimReport) -> Identity:
-    """Whose a victim is of which only a cgroup above it is known, as far as that is the same for all below that."""
+def _victim(report: VictimReport, page_bytes: int | None, truncated: list[str]) -> Victim:
+    rss_bytes = report.rss_bytes
+    if report.anon_rss_bytes is not None:  # before 4.5 file_rss includes shmem
+        rss_bytes = report.anon_rss_bytes + (report.file_rss_bytes or 0) + (report.shmem_rss_bytes or 0)
+    swap_pages = None if report.task is None else report.task.swap_pages
+    return {
+        "pid": report.pid,
+        "tid": report.tid,
+        "ppid": None,
+        "comm": _text(report.comm),
+        "cmdline": None,
+        "exe": None,
+        "uid": report.uid,
+        "namespace_pid": None,
+        "is_container_init": None,
+        "started_at": None,
+        "oom_score_adj": report.oom_score_adj,
+        "points": None,
+        "rss_bytes": _bounded(rss_bytes),
+        "anon_rss_bytes": _bounded(report.anon_rss_bytes),
+        "file_rss_bytes": _bounded(report.file_rss_bytes),
+        "shmem_rss_bytes": _bounded(report.shmem_rss_bytes),
+        "swap_bytes": _bounded(report.swap_bytes) if swap_pages is None else _pages(swap_pages, page_bytes),
+        "total_vm_bytes": _bounded(report.total_vm_bytes),
+        "page_tables_bytes": _bounded(report.page_tables_bytes),
+        "peak_rss_bytes": None,
+        "cgroup": _path(report.cgroup, "victim.cgroup", truncated),
+        "ancestors": None,
+        "shared_mm": None,
+    }
+
+
+def _identity_by_limit(report: VictimReport) -> Identity:
+    """The identity of a victim of which only a cgroup above it is known: what all cgroups below that one share."""
     above = report.group or report.limit_cgroup
     if above is None or may_be_cut(above):
-        return _NOBODYS
+        return _UNKNOWN_IDENTITY
     path = above.decode("utf-8", "backslashreplace")
-    whose, below = (
-        cgroup_path.parse_cgroup_path(path),
-        cgroup_path.parse_cgroup_path(f"{path.rstrip('/')}/x.slice/x.service"),
-    )
-    return whose._replace(systemd=whose.systemd if whose.systemd == below.systemd else None)
+    identity = cgroup_path.parse_cgroup_path(path)
+    below = cgroup_path.parse_cgroup_path(f"{path.rstrip('/')}/x.slice/x.service")
+    return identity._replace(systemd=identity.systemd if identity.systemd == below.systemd else None)
 
 
-def _page_bytes(report: VictimReport) -> int | None:
-    """The page size, where the victim's virtual size is told in pages and in bytes."""
+def _infer_page_bytes(report: VictimReport) -> int | None:
+    """The page size, if the log has the victim's virtual size both in pages and in bytes."""
     if report.task is None or report.total_vm_bytes is None or report.task.total_vm_pages <= 0:
         return None
     page_bytes = report.total_vm_bytes / report.task.total_vm_pages
@@ -164,7 +168,9 @@ def _page_bytes(report: VictimReport) -> int | None:
 
 
 def _total_pages(report: VictimReport, page_bytes: int | None) -> int | None:
-    """What constrained_alloc() counts where nothing constrains: all RAM and all swap."""
+    """The pages that constrained_alloc() counts if nothing constrains: all RAM and all swap. # Before 5.3 nothing
+    Before 5.3 a report does not distinguish the host from the nodes of a cpuset or a memory policy. # cgroup v1, but
+    for cgroup v1, except 5.2 to 6.4, has names of its own; those with total_ count the whole tree."""
     ram, swap = report.ram_pages, report.host_swap_bytes
     if ram is None or swap is None or (swap and page_bytes is None):
         return None
@@ -272,5 +278,5 @@ def _text(raw: bytes | None) -> str | None:
 
 
 def _bounded(value: int | None) -> int | None:
-    """What no kernel counts is a damaged line's."""
+    """A value that no kernel can count is of a damaged line."""
     return None if value is None or value >> 63 else value

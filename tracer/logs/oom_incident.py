@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of the OOM killer, as far as its lines were seen in the kernel log: its report, and the kills of it."""
+"""One invocation of the OOM killer, as far as the kernel log shows it: its report and its kills."""
 
 from tracer.logs import oom_lines
 from tracer.logs.oom_details import ReportLines
@@ -10,80 +10,84 @@ from tracer.records.matching import is_below
 
 
 class LoggedIncident(ReportLines):
-    """A report, and the kills that are of it."""
+    """A report and its kills."""
 
-    is_torn = False
-    """Whether lines are known to be missing: nobody knows then whose the next kills without a report are."""
-    _is_certain = True
-    """Whether the next kill of the group is certainly of it: its first victim was not killed for the second time."""
+    has_lost_lines = False
+    """Whether lines are missing: then it is unknown to which report the next kills belong."""
+    _is_next_certain = True
+    """Whether the next kill certainly belongs to the group: its first victim was not yet killed for the second time."""
 
-    def is_mixed(self, kill: KillLine) -> bool:
-        """Whether the summary is of the kill, and the table in front of it is of another report.
+    def has_table_of_other_report(self, kill: KillLine) -> bool:
+        """Whether the summary belongs to the kill, but the table in front of it to another report.
 
-        Before "mm: memcontrol: use CSS_TASK_ITER_PROCS at mem_cgroup_scan_tasks()" (5.3) a thread may be chosen, which
-        the table does not show; the kill's lines tell of oom_score_adj since 5.4.
+        Before "mm: memcontrol: use CSS_TASK_ITER_PROCS at mem_cgroup_scan_tasks()" (5.3) a thread that is not in the
+        table may be chosen; the line of the kill has had oom_score_adj since 5.4.
         """
         if self.summary is None or self.chosen_pid is None or self.kills or kill.oom_score_adj is None:
             return False
         return not self.tasks.may_have_process(self.chosen_pid)
 
-    def can_take(self, kill: KillLine) -> bool:
-        """Whether a "Killed process" line is of this report: it is the line's pid that tells."""
-        if self.kills or self.lacks_first:
+    def accepts(self, kill: KillLine) -> bool:
+        """Whether a "Killed process" line belongs to this report; its pid decides. # 5.1 and later print 5.1 and later
+        print the summary right before, and the message in the line itself. # A child of the The victim may be a child
+        of the chosen process (before 5.1)."""
+        if self.kills or self.lacks_first_victim:
             first = self.kills[0].message if self.kills else kill.message
             return self.group is not None and first == kill.message and self._may_be_member(kill)
-        if not self.may_say(kill.message):
+        if not self.may_have_message(kill.message):
             return False
         if self.chosen_pid is None:
             # 5.1 and later print the summary right before, and have the message in the line itself.
-            return kill.message is None and self.tasks.has(kill.tid, kill.comm)
-        if self.chosen is not None and self.tasks and not self.tasks.may_have_comm(kill.tid, kill.comm):
+            return kill.message is None and self.tasks.contains(kill.tid, kill.comm)
+        if self.chosen_message is not None and self.tasks and not self.tasks.may_have_comm(kill.tid, kill.comm):
             return False
-        if self.chosen_pid == kill.tid or self.tasks.are_same(self.chosen_pid, kill.tid):
+        if self.chosen_pid == kill.tid or self.tasks.are_same_process(self.chosen_pid, kill.tid):
             return True
         # A child of the chosen process (before 5.1).
-        return self.chosen is not None and self.tasks.find(kill.tid) is not None
+        return self.chosen_message is not None and self.tasks.find_row(kill.tid) is not None
 
-    def is_over(self, kill: KillLine, is_limited: bool) -> bool:
-        """Whether nothing is missing here, though a kill follows that has no report and is not taken.
+    def is_complete_before(self, kill: KillLine, is_rate_limited: bool) -> bool:
+        """Whether nothing is missing here, though the next kill has no report and is not accepted.
 
-        ``is_limited``: whether the kernel may have printed none; it does not limit the line about a group.
+        ``is_rate_limited``: whether the kernel may have suppressed the report; it does not limit the line about a
+        group.
         """
         if not self.kills:
-            return not self.lacks_first
+            return not self.lacks_first_victim
         if self.kills[0].message != kill.message or kill.message != oom_lines.MEMCG:
             return True
-        return is_limited and (self.group is None or not self.tasks.may_have(kill.tid))
+        return is_rate_limited and (self.group is None or not self.tasks.may_contain(kill.tid))
 
     def _may_be_member(self, kill: KillLine) -> bool:
-        """Whether a kill without a report may be one of the group's, as far as the table tells; without one, whether it
-        looks like those that are of it.
+        """Whether a kill without a report may belong to the group, as far as the table shows; without a table, whether
+        it resembles a kill of the group.
 
-        The first victim is killed a second time among the others: all in front of that are of the group.
+        The first victim is killed a second time among the others: all kills before that one belong to the group.
         """
-        if self.tasks or self._is_certain:
-            return self.tasks.may_have(kill.tid)
-        return not self.is_limited and any(
+        if self.tasks or self._is_next_certain:
+            return self.tasks.may_contain(kill.tid)
+        return not self.is_rate_limited and any(
             (kill.comm, kill.total_vm_bytes) == (other.comm, other.total_vm_bytes) for other in self.kills
         )
 
-    def kill(self, kill: KillLine) -> None:
-        """Take the kill of this report, or a further one of its group."""
-        self.in_table = self.in_statistics = False
-        self.pieces = b""
+    def add_kill(self, kill: KillLine) -> None:
+        """Add the kill of this report, or a further one of its group. # A group kill's first The first victim of a
+        group kill is killed again with the group."""
+        self.is_in_table = self.is_in_statistics = False
+        self.partial_text = b""
         if not self.kills:
-            self.forget_others(kill.message or self.chosen)
-            if self.first is None:
-                self.first = kill.time_ns
+            self.drop_foreign_lines(kill.message or self.chosen_message)
+            if self.first_ns is None:
+                self.first_ns = kill.time_ns
             self.kills.append(kill)
         # A group kill's first victim is killed as one of the group, too.
         elif all(kill.tid != other.tid for other in self.kills):
             self.kills.append(kill)
-        if self.group is not None and (self.lacks_first or kill.tid == self.kills[0].tid):
-            self._is_certain = False
+        if self.group is not None and (self.lacks_first_victim or kill.tid == self.kills[0].tid):
+            self._is_next_certain = False
 
     def can_be_group(self, path: bytes) -> bool:
-        """Whether a group kill in a cgroup can be of the report whose kill was the last."""
+        """Whether a group kill in a cgroup can belong to the report of the last kill."""
         if not self.kills or (self.cgroups.limit is not None and not is_below(path, self.cgroups.limit)):
             return False
         task = self._cgroups().task
@@ -94,17 +98,18 @@ class LoggedIncident(ReportLines):
             return self.cgroups
         return oom_lines.read_summary_cgroups(self.summary, self.kills[0].comm, self.cgroups.limit)
 
-    def reports(self, complete: bool) -> list[VictimReport]:
-        """What is known of each victim."""
-        complete = complete and not self.is_torn
+    def victim_reports(self, complete: bool) -> list[VictimReport]:
+        """One report per victim."""
+        complete = complete and not self.has_lost_lines
         self.cgroups = self._cgroups()
-        largest = self.tasks.largest(self.kills[0].tid) if self.tasks and self.kills else None
-        return [self._report(kill, largest, complete) for kill in self.kills]
+        largest = self.tasks.largest_rows(self.kills[0].tid) if self.tasks and self.kills else None
+        return [self._victim_report(kill, largest, complete) for kill in self.kills]
 
-    def _knows_constraint(self, kill: KillLine) -> bool:
-        """Whether the summary's constraint says something: it was not set in 5.0-5.2, whose lines had no oom_score_adj.
+    def _has_valid_constraint(self, kill: KillLine) -> bool:
+        """Whether the summary's constraint is meaningful: 5.0 to 5.2 did not set it, and their lines have no
+        oom_score_adj.
 
-        The root's cpuset, and no node mask, constrain nothing.
+        The root's cpuset without a node mask constrains nothing.
         """
         if kill.oom_score_adj is not None or self.constraint != b"NONE" or self.summary is None:
             return True
@@ -114,59 +119,72 @@ class LoggedIncident(ReportLines):
         )
 
     def _is_chosen(self, kill: KillLine) -> bool:
-        """Whether a kill is that of the process that was chosen, and not of a child of it."""
+        """Whether the victim is the chosen process, and not a child of it."""
         pid = self.chosen_pid
-        return pid is None or pid == kill.tid or self.tasks.are_same(pid, kill.tid)
+        return pid is None or pid == kill.tid or self.tasks.are_same_process(pid, kill.tid)
 
-    def _report(self, kill: KillLine, largest: list[TaskRow] | None, complete: bool) -> VictimReport:
-        task = self.tasks.find(kill.tid)
-        chosen = kill is self.kills[0] and self.chosen is None
-        pid = task.pid if task is not None else None
-        if pid is None and chosen and kill.oom_score_adj is not None and kill.message != oom_lines.ALLOCATING:
-            # Such lines are of 5.4 and later, and since "mm: memcontrol: use CSS_TASK_ITER_PROCS at
-            # mem_cgroup_scan_tasks()" (5.3) it is the first thread.
-            pid = self.chosen_pid
-        page_tables = kill.page_tables_bytes
-        if page_tables is not None and not has_plausible_page_tables(kill):
-            page_tables = task.page_tables_bytes if task is not None else None
-        elif page_tables is None and task is not None:
-            page_tables = task.page_tables_bytes
-        adj = kill.oom_score_adj
+    def _victim_report(self, kill: KillLine, largest: list[TaskRow] | None, complete: bool) -> VictimReport:
+        row = self.tasks.find_row(kill.tid)
+        pid = self._pid(kill, row)
+        oom_score_adj = kill.oom_score_adj
+        if oom_score_adj is None and row is not None:
+            oom_score_adj = row.oom_score_adj
         return VictimReport(
-            kill.time_ns,
-            self.first,
-            self.clock,
-            kill.tid,
-            pid,
-            kill.comm,
-            kill.uid if kill.uid is not None else self.chosen_uid if chosen else None,
-            kill.total_vm_bytes,
-            kill.anon_rss_bytes,
-            kill.file_rss_bytes,
-            kill.shmem_rss_bytes,
-            page_tables,
-            adj if adj is not None or task is None else task.oom_score_adj,
-            task,
-            self.cgroups.task if kill is self.kills[0] and self._is_chosen(kill) else None,
-            kill.message or self.chosen,
-            self.constraint if self._knows_constraint(kill) else None,
-            self.gfp_mask,
-            self.gfp_flags,
-            self.order,
-            self.cgroups.limit,
-            self.counters,
-            self.statistics,
-            self.trigger_comm,
-            self.trigger_tid,
-            self.trigger_tid if self.trigger_tid == pid else self.tasks.process_of(self.trigger_tid),
-            largest,
-            self.group is not None or (False if complete else None),
-            len(self.kills) if complete and not self.lacks_first else None,
-            kill.wall_ns,
-            self.kills[0].tid,
-            self.group,
-            kill.rss_bytes,
-            kill.swap_bytes,
-            self.ram_pages,
-            self.swap_bytes,
+            time_ns=kill.time_ns,
+            wall_ns=kill.wall_ns,
+            incident_ns=self.first_ns,
+            clock=self.clock,
+            tid=kill.tid,
+            pid=pid,
+            comm=kill.comm,
+            uid=self.chosen_uid if kill.uid is None and self._is_first_chosen(kill) else kill.uid,
+            total_vm_bytes=kill.total_vm_bytes,
+            rss_bytes=kill.rss_bytes,
+            anon_rss_bytes=kill.anon_rss_bytes,
+            file_rss_bytes=kill.file_rss_bytes,
+            shmem_rss_bytes=kill.shmem_rss_bytes,
+            swap_bytes=kill.swap_bytes,
+            page_tables_bytes=_page_tables_bytes(kill, row),
+            oom_score_adj=oom_score_adj,
+            task=row,
+            cgroup=self.cgroups.task if kill is self.kills[0] and self._is_chosen(kill) else None,
+            message=kill.message or self.chosen_message,
+            constraint=self.constraint if self._has_valid_constraint(kill) else None,
+            gfp_mask=self.gfp_mask,
+            gfp_flags=self.gfp_flags,
+            order=self.order,
+            limit_cgroup=self.cgroups.limit,
+            counters=self.counters,
+            statistics=self.statistics,
+            ram_pages=self.ram_pages,
+            host_swap_bytes=self.host_swap_bytes,
+            trigger_comm=self.trigger_comm,
+            trigger_tid=self.trigger_tid,
+            trigger_pid=self.trigger_tid if self.trigger_tid == pid else self.tasks.pid_of(self.trigger_tid),
+            tasks=largest,
+            first_tid=self.kills[0].tid,
+            group=self.group,
+            group_kill=self.group is not None or (False if complete else None),
+            victims=len(self.kills) if complete and not self.lacks_first_victim else None,
         )
+
+    def _is_first_chosen(self, kill: KillLine) -> bool:
+        """Whether the kill is the first one, and the summary names its process: no line named another one before."""
+        return kill is self.kills[0] and self.chosen_message is None
+
+    def _pid(self, kill: KillLine, row: TaskRow | None) -> int | None:
+        """The victim's thread group; the kill's line names a thread."""
+        if row is not None:
+            return row.pid
+        if self._is_first_chosen(kill) and kill.oom_score_adj is not None and kill.message != oom_lines.ALLOCATING:
+            # Lines with oom_score_adj are of 5.4 and later, and since "mm: memcontrol: use CSS_TASK_ITER_PROCS at
+            # mem_cgroup_scan_tasks()" (5.3) the summary names the first thread.
+            return self.chosen_pid
+        return None
+
+
+def _page_tables_bytes(kill: KillLine, row: TaskRow | None) -> int | None:
+    """The size of the page tables, from the table of tasks if the kill's line has none, or a wrong one."""
+    if kill.page_tables_bytes is not None and has_plausible_page_tables(kill):
+        return kill.page_tables_bytes
+    return None if row is None else row.page_tables_bytes

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A "Killed process" line of the kernel, as it says it."""
+"""A "Killed process" line of the kernel."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 
 
 class KillLine(NamedTuple):
-    """None is what the line does not say."""
+    """A field is None if the line does not say."""
 
     time_ns: int | None
     message: bytes | None
@@ -27,7 +27,7 @@ class KillLine(NamedTuple):
 
 
 def parse_kill_line(groups: Sequence[bytes | None], line: LogLine) -> KillLine:
-    """What `oom_lines.KILLED` has found in a line."""
+    """The kill in a line that `oom_lines.KILLED` has matched, from the groups of the match."""
     message, tid, uid6, comm, uid7, total_vm, anon, file, shmem, uid, page_tables, adj = groups
     return KillLine(
         line.time_ns,
@@ -46,7 +46,7 @@ def parse_kill_line(groups: Sequence[bytes | None], line: LogLine) -> KillLine:
 
 
 def parse_beancounter_kill_line(groups: Sequence[bytes | None], line: LogLine) -> KillLine:
-    """What `oom_lines.KILLED_IN_UB` has found in a line."""
+    """The kill in a line that `oom_lines.KILLED_IN_UB` has matched, from the groups of the match."""
     message, tid, comm, total_vm, rss, swap = groups
     return KillLine(
         line.time_ns,
@@ -77,6 +77,6 @@ def _bytes(kb: bytes | None) -> int | None:
 def has_plausible_page_tables(kill: KillLine) -> bool:
     """Whether the size of the page tables is in kB: 5.4.0 to 5.4.8 printed bytes (fixed by 941f762bcb27).
 
-    A page of them maps 512 pages; some 4 MiB are for small processes and large pages.
+    One page of them maps 512 pages; 4 MiB more allow for small processes and huge pages.
     """
     return (kill.page_tables_bytes or 0) <= (((kill.total_vm_bytes or 0) >> 18) + 4096) << 10

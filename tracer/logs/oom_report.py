@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines of a kernel log -> what they report of OOM kills, one report for each victim.
+"""The lines of a kernel log -> one report per victim of the OOM killer.
 
-What the kernel prints is spread over many lines, and not all of them are there: it limits the rate of all but the last
-("Killed process"), the ring buffer is overwritten, and files are cut.  Lines belong together by their order and, where
-the kernel tells who printed them (CONFIG_PRINTK_CALLER), by that; before oom_lock (4.2) reports could interleave.
+A report is spread over many lines, some of which may be missing: the kernel limits the rate of all lines but the last
+("Killed process"), the ring buffer is overwritten, and files are cut. Lines are joined by their order and by the thread
+that printed them, if the kernel shows it (CONFIG_PRINTK_CALLER); before oom_lock (4.2) reports could interleave.
 
-Takes constant memory, whatever it is fed, and never raises.  Not every line has to be fed: see `WORDS` and `DETAILS`.
+Takes constant memory, and never raises, whatever its input is. Not every line has to be fed: see `KEYWORDS` and
+`DETAIL_KEYWORDS`.
 """
 
 import re
@@ -14,14 +15,14 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tracer.logs import oom_lines
+from tracer.logs.log_line import LogLine
 from tracer.logs.oom_details import Awaited
 from tracer.logs.oom_incident import LoggedIncident
 from tracer.logs.oom_kill_line import KillLine, parse_beancounter_kill_line, parse_kill_line
-from tracer.logs.oom_lines import LogLine
 from tracer.logs.victim_report import VictimReport
 
 KEYWORDS = (b" invoked oom-killer: ", b"illed process ", b"ill process ")
-"""One of them is in the first line of each report, and in each line about a kill."""
+"""One of these is in the first line of each report, and in each line about a kill."""
 
 DETAIL_KEYWORDS = (
     b"oom-kill",  # invoked oom-killer; oom-kill:constraint=
@@ -37,9 +38,9 @@ DETAIL_KEYWORDS = (
     b" printk messages dropped **",
     b" kernel messages",  # journald missed some
 )
-"""While a report is open, only lines that have one of these have to be fed, unless it `awaits` others."""
+"""While a report is open, lines without one of these need not be fed, unless the assembler `awaits` others."""
 
-_BEGINS = (
+_REPORT_BEGINS = (
     b"oom-kill:constraint=",
     b"Memory cgroup stats for ",
     b"Task in /",
@@ -56,7 +57,8 @@ _BEGINS = (
     oom_lines.PANIC_WORD,
     oom_lines.NO_KILLABLE,
 )
-"""How those of the other lines begin of which a report can consist."""
+"""The begins of the other lines of a report. # only a pattern that the search is fast only for a pattern that begins
+with a fixed byte"""
 
 _STATISTIC_ENDS = bytes(sorted({name[-1] for name in oom_lines.STATISTICS}))
 STATISTIC = re.compile(
@@ -66,90 +68,93 @@ STATISTIC = re.compile(
     + b"|".join(rb"(?<=[^a-z_]" + name + rb" )" for name in sorted(oom_lines.STATISTICS))
     + rb")\d"
 )
-"""Stands in the lines that have to be fed, too, while `Reports.awaits` statistics."""
+"""Matches in the further lines that have to be fed while the assembler awaits statistics."""
 
-SKIPPED = rb"( |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
-"""Begins most lines of a report of which nothing is read, stacks and statistics; but a name in front of one of `WORDS`
-may begin so, too."""
+SKIPPED = (
+    rb"(?P<skipped> |(?!(?:" + b"|".join(sorted(oom_lines.STATISTICS)) + rb") )[a-z_0-9]{1,40} \d{1,20}\r?\Z|Node \d)?"
+)
+"""Matches at the begin of most lines of a report that have nothing to read: stacks and statistics. A comm in front of
+one of `KEYWORDS` may begin like them."""
 
-_WORD = re.compile(rb"ill(?:er: (?<=" + KEYWORDS[0] + rb")|ed process | process )")
-"""One of `WORDS`.  Until 3.13 Python makes an error of each ``in`` with bytes on both
-sides, and drops it again: where lines are many, they are searched."""
+_KEYWORD = re.compile(rb"ill(?:er: (?<=" + KEYWORDS[0] + rb")|ed process | process )")
+"""One of `KEYWORDS`. A search, because until 3.13 Python raises and drops an error for each ``in`` with bytes on both
+sides, which is slow where lines are many."""
 
 TRACE_WORD = b"oom_kill_process"
-"""Stands in the lines that have to be fed, too, while a stack trace is awaited."""
+"""In the further lines that have to be fed while a stack trace is awaited."""
 
 _AWAITED: tuple[Awaited, ...] = ("words", "details", "trace", "statistics", "lines", "all")
-_LONGEST = 8192
-"""printk's longest record has 1 KiB, every byte of which some logs spell as four."""
+_LONGEST_BYTES = 8192
+"""A printk record has 1 KiB at most, and some logs write a byte as four."""
 _MOST_CALLERS = 16
 _MOST_VICTIMS = 1024
-_MOST_REPORTS = 10
-_LIMIT_NS = 5_100_000_000
-"""So many reports does the kernel print in 5 s: DEFAULT_RATELIMIT_BURST, oom_kill_process()."""
+_RATE_LIMIT_BURST = 10
+_RATE_LIMIT_NS = 5_100_000_000
+"""The kernel prints 10 reports in 5 s: DEFAULT_RATELIMIT_BURST, oom_kill_process()."""
 
 
 def has_keyword(text: bytes) -> bool:
-    """Whether one of `WORDS` is in it."""
-    return _WORD.search(text) is not None
+    """Whether one of `KEYWORDS` is in a line."""
+    return _KEYWORD.search(text) is not None
 
 
 def is_relevant(text: bytes) -> bool:
-    """Whether a line is read that begins like `UNREAD`: one of `WORDS` is in it, or it is a trace's that counts."""
-    return _WORD.search(text) is not None or text.find(TRACE_WORD) >= 0
+    """Whether a line that `SKIPPED` matches has to be read: it contains one of `KEYWORDS`, or is a relevant line of a
+    trace."""
+    return _KEYWORD.search(text) is not None or text.find(TRACE_WORD) >= 0
 
 
 def may_begin_report(text: bytes) -> bool:
-    """Whether it may be the first line that is left of a report."""
-    return text.startswith(_BEGINS) or has_keyword(text)
+    """Whether a line may be the first one that is left of a report."""
+    return text.startswith(_REPORT_BEGINS) or has_keyword(text)
 
 
 def widest_awaited(each: Iterable[Awaited]) -> Awaited:
-    """What has to be fed if these are awaited."""
+    """The one of these that requires most lines to be fed."""
     return max(each, key=_AWAITED.index, default="words")
 
 
 class ReportObserver(Protocol):
-    """Is told what is missing in reports."""
+    """Is notified of what no victim report contains."""
 
-    def refuse(self, text: bytes) -> None:
-        """A line with one of `WORDS` is none about a kill."""
+    def on_unparsed(self, text: bytes) -> None:
+        """A line has one of `KEYWORDS`, but is not about a kill."""
 
-    def panic(self, text: bytes) -> None:
-        """A report ended in a panic, and nobody was killed."""
+    def on_panic(self, text: bytes) -> None:
+        """The kernel panicked instead of killing a process."""
 
-    def spare(self, text: bytes) -> None:
-        """A report ended in that there was nobody to kill."""
+    def on_no_killable(self, text: bytes) -> None:
+        """The kernel found no process to kill."""
 
-    def leave_unfinished(self, trigger: bytes | None) -> None:
-        """A report began, and does not say who was killed."""
+    def on_unfinished(self, trigger_comm: bytes | None) -> None:
+        """A report began, and does not name its victim."""
 
 
 class ReportAssembler:
-    """Joins lines to reports."""
+    """Assembles reports from lines."""
 
-    def __init__(self, doubts: ReportObserver | None = None) -> None:
-        self._doubts = doubts
+    def __init__(self, observer: ReportObserver | None = None) -> None:
+        self._observer = observer
         self._open: dict[bytes | None, LoggedIncident] = {}
         self._number = 0
         self._caller: bytes | None = None
-        """Of the line before."""
-        self._reported = deque[LogLine](maxlen=_MOST_REPORTS)
-        """The first lines of the latest reports."""
+        """Of the last line."""
+        self._first_lines = deque[LogLine](maxlen=_RATE_LIMIT_BURST)
+        """The first lines of the last reports."""
 
     @property
-    def are_open(self) -> bool:
+    def has_open_reports(self) -> bool:
         return bool(self._open)
 
     def feed(self, line: LogLine) -> Sequence[VictimReport]:
-        """The reports that are complete now.
+        """Take a line; gives the reports that are complete now.
 
-        Only what follows a kill shows whether it was that of a group, so most come with a later line.
+        Most reports come with a later line: only what follows a kill shows whether it was a group kill.
         """
         self._caller, reports = line.caller, self._open
         if not reports and not may_begin_report(line.text):
             return ()
-        if len(line.text) > _LONGEST:
+        if len(line.text) > _LONGEST_BYTES:
             return ()
         self._number += 1
         incident = reports.get(line.caller)
@@ -164,35 +169,34 @@ class ReportAssembler:
 
     @property
     def awaits(self) -> Awaited:
-        """Which lines have to be fed; those with words alone while no report is open."""
+        """Which lines have to be fed; "words" while no report is open."""
         if len(self._open) == 1:
             return next(iter(self._open.values())).awaits
         return widest_awaited(incident.awaits for incident in self._open.values())
 
-    def only(self) -> LoggedIncident | None:
-        """To which the next lines may be added, if they are of the same caller and second as the one that was fed last;
-        None: each has to be fed.
-        """
+    def only_incident(self) -> LoggedIncident | None:
+        """The incident to which the next lines may be added directly, if they have the caller and the second of the
+        last line; None: each line has to be fed."""
         incident = self._open.get(self._caller)
-        return incident if incident is not None and len(self._open) == 1 and incident.has_all_ahead else None
+        return incident if incident is not None and len(self._open) == 1 and incident.is_before_kill else None
 
     def _read(self, line: LogLine, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         text = line.text
         if text.find(b"ill") >= 0:
             if self._read_kill(line, incident, done):
                 return
-            if self._doubts is not None and has_keyword(text):
-                self._doubts.refuse(text)
+            if self._observer is not None and has_keyword(text):
+                self._observer.on_unparsed(text)
         if text.startswith(b"** ") and oom_lines.DROPPED.fullmatch(text) is not None:
-            done += self.lose()
+            done += self.end_incomplete()
         elif incident is None:
             if text.startswith((oom_lines.PANIC_WORD, oom_lines.NO_KILLABLE)):
                 self._end_without_kill(text, has_report=False)
-            elif text.startswith(_BEGINS):
+            elif text.startswith(_REPORT_BEGINS):
                 self._begin_headless(line, None, done)
         elif (taken := incident.read(line, self._number)) is None:
             done += self._close(line.caller, complete=False)
-            self._begin_headless(line, incident.cpu, done)
+            self._begin_headless(line, incident.next_trigger, done)
         elif not taken and oom_lines.ends_without_kill(text, bool(incident.kills)):
             if not incident.kills:
                 del self._open[line.caller]
@@ -200,31 +204,32 @@ class ReportAssembler:
             done += self._close(line.caller)
 
     def _end_without_kill(self, text: bytes, *, has_report: bool) -> None:
-        """Say what became of a report without a kill; where its lines are lost, only the OOM killer's words count."""
-        if self._doubts is None:
+        """Notify of a report without a kill; if its first line is missing, only a message of the OOM killer itself
+        counts."""
+        if self._observer is None:
             return
         if oom_lines.OOM_PANIC.fullmatch(text) is not None or (has_report and text.startswith(oom_lines.PANIC_WORD)):
-            self._doubts.panic(text)
+            self._observer.on_panic(text)
         elif text.startswith(oom_lines.NO_KILLABLE):
-            self._doubts.spare(text)
+            self._observer.on_no_killable(text)
 
     def _begin_headless(self, line: LogLine, cpu: tuple[int, bytes] | None, done: list[VictimReport]) -> None:
         incident = self._begin(line, done)
-        incident.cpu = cpu
+        incident.next_trigger = cpu
         if not incident.read(line, self._number):
             del self._open[line.caller]
 
-    def lose(self) -> list[VictimReport]:
-        """Lines are missing here: what was not complete stays so."""
+    def end_incomplete(self) -> list[VictimReport]:
+        """End all reports: lines are missing here, so they stay incomplete."""
         return [report for caller in list(self._open) for report in self._close(caller, complete=False)]
 
-    def settle(self) -> list[VictimReport]:
-        """What has a victim is complete: it is long ago, though the log has no later line of its host."""
+    def complete(self) -> list[VictimReport]:
+        """End all reports with a victim: they are complete, though the log has no later line of their host."""
         callers = [caller for caller, each in self._open.items() if each.kills]
         return [report for caller in callers for report in self._close(caller)]
 
     def end(self) -> list[VictimReport]:
-        """The log ends here; it may go on later."""
+        """End all reports: the log ends here, or is read on later."""
         return [report for caller in list(self._open) for report in self._close(caller)]
 
     def _begin(self, line: LogLine, done: list[VictimReport]) -> LoggedIncident:
@@ -237,83 +242,93 @@ class ReportAssembler:
         incident = self._open.pop(caller, None)
         if incident is None:
             return []
-        if incident.reported and not incident.kills and self._doubts is not None:
-            self._doubts.leave_unfinished(incident.trigger_comm)
-        return incident.reports(complete)
+        if incident.has_first_line and not incident.kills and self._observer is not None:
+            self._observer.on_unfinished(incident.trigger_comm)
+        return incident.victim_reports(complete)
 
     def _close_stale(self, line: LogLine) -> list[VictimReport]:
         stale = [caller for caller, each in self._open.items() if each.is_stale(line, self._number)]
         return [report for caller in stale for report in self._close(caller)]
 
     def _read_kill(self, line: LogLine, incident: LoggedIncident | None, done: list[VictimReport]) -> bool:
-        """Take a line that begins a report or says who is killed; whether it was one."""
+        """Read a line that begins a report or is about a kill; whether the line was one. # The line before (before 5.1)
+        Before 5.1 the line before contains the message of a kill of a child of the chosen process. # Without a report
+        only Without a report, only the kernel's own messages count; a line without a message says too little."""
         text = line.text
         if text.find(KEYWORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
-            self._begin(line, done).invoked(*match.groups())
-            self._reported.append(line)
+            self._begin(line, done).read_invoked(*match.groups())
+            self._first_lines.append(line)
         elif text.find(KEYWORDS[1]) >= 0 and (match := oom_lines.KILLED.fullmatch(text)) is not None:
-            self._kill(line, parse_kill_line(match.groups(), line), incident, done)
+            self._add_kill(line, parse_kill_line(match.groups(), line), incident, done)
         elif text.find(KEYWORDS[1]) >= 0 and (match := oom_lines.KILLED_IN_UB.fullmatch(text)) is not None:
-            self._kill(line, parse_beancounter_kill_line(match.groups(), line), incident, done)
+            self._add_kill(line, parse_beancounter_kill_line(match.groups(), line), incident, done)
         elif text.find(KEYWORDS[2]) >= 0 and (match := oom_lines.CHOSEN.fullmatch(text)) is not None:
             message, pid = match.groups()
-            if incident is None or not incident.choose(message, int(pid)):
+            if incident is None or not incident.add_chosen(message, int(pid)):
                 done += self._close(line.caller)
                 incident = self._begin(line, done)
-                incident.choose(message, int(pid))
-            incident.touch(line, self._number)
+                incident.add_chosen(message, int(pid))
+            incident.mark_seen(line, self._number)
         elif text.startswith(b"Tasks in /") and (match := oom_lines.GROUP.fullmatch(text)) is not None:
-            self._group(line, match[1], incident, done)
+            self._add_group(line, match[1], incident, done)
         else:
             return False
         return True
 
-    def _kill(self, line: LogLine, kill: KillLine, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
-        if incident is not None and incident.is_mixed(kill):
+    def _add_kill(
+        self, line: LogLine, kill: KillLine, incident: LoggedIncident | None, done: list[VictimReport]
+    ) -> None:
+        if incident is not None and incident.has_table_of_other_report(kill):
             summary = line._replace(text=incident.summary or b"")
             done += self._close(line.caller)
             incident = self._begin(line, done)
             incident.read(summary, self._number)
-        if incident is None or not incident.can_take(kill):
+        if incident is None or not incident.accepts(kill):
             # The line before (before 5.1) has the words for the one about a child of the process in it.
             is_next = incident is not None and not incident.kills and kill.message is None
-            chosen = incident.chosen if incident is not None and is_next else None
+            chosen = incident.chosen_message if incident is not None and is_next else None
             # Without a report only the kernel's own words count, and a line without any says too little.
             if chosen is None and not oom_lines.is_message(kill.message, kill.total_vm_bytes is not None):
-                if self._doubts is not None:
-                    self._doubts.refuse(line.text)
+                if self._observer is not None:
+                    self._observer.on_unparsed(line.text)
                 return
-            is_limited = self._is_limited(line)
-            is_over = incident is None or incident.is_over(kill, is_limited)
-            done += self._close(line.caller, complete=is_over)
+            is_rate_limited = self._may_be_rate_limited(line)
+            is_complete = incident is None or incident.is_complete_before(kill, is_rate_limited)
+            done += self._close(line.caller, complete=is_complete)
             incident = self._begin(line, done)
-            incident.chosen, incident.is_limited, incident.is_torn = chosen, True, not (is_limited and is_over)
+            incident.chosen_message, incident.is_rate_limited, incident.has_lost_lines = (
+                chosen,
+                True,
+                not (is_rate_limited and is_complete),
+            )
         else:
-            incident.touch(line, self._number)
+            incident.mark_seen(line, self._number)
             if not incident.kills:
-                incident.is_limited = incident.is_limited or self._is_limited(line)
-        incident.kill(kill)
+                incident.is_rate_limited = incident.is_rate_limited or self._may_be_rate_limited(line)
+        incident.add_kill(kill)
         if len(incident.kills) >= _MOST_VICTIMS:
             done += self._close(line.caller, complete=False)
 
-    def _is_limited(self, line: LogLine) -> bool:
-        """Whether a kill of now may have no report; else one that has none shows that lines are missing."""
-        if len(self._reported) < _MOST_REPORTS or line.time_ns is None or self._reported[0].time_ns is None:
+    def _may_be_rate_limited(self, line: LogLine) -> bool:
+        """Whether the kernel may have printed no report of this kill; else a kill without a report shows that lines are
+        missing. # The line comes after the first This line comes after the first victim's: the last kill was the first
+        one of another group, whose report was rate-limited."""
+        if len(self._first_lines) < _RATE_LIMIT_BURST or line.time_ns is None or self._first_lines[0].time_ns is None:
             return False
-        return line.clock != "unknown" and abs(line.time_ns - self._reported[0].time_ns) <= _LIMIT_NS
+        return line.clock != "unknown" and abs(line.time_ns - self._first_lines[0].time_ns) <= _RATE_LIMIT_NS
 
-    def _group(self, line: LogLine, path: bytes, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
+    def _add_group(self, line: LogLine, path: bytes, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         if incident is not None and incident.group and len(incident.kills) > 1:
             # The line comes after the first victim's: that was the first of another group, its report suppressed.
             first = incident.kills.pop()
             done += self._close(line.caller)
             incident = self._begin(line, done)
-            incident.first = first.time_ns
+            incident.first_ns = first.time_ns
             incident.kills.append(first)
         elif incident is None or incident.group is not None or not incident.can_be_group(path):
             done += self._close(line.caller, complete=False)
             incident = self._begin(line, done)
-            incident.lacks_first = True
+            incident.lacks_first_victim = True
         incident.group = path
-        incident.touch(line, self._number)
+        incident.mark_seen(line, self._number)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a log has beside the kills that are read in it: lines that should have been read, and kills of other killers.
+"""What a log contains beside OOM kills: lines that could not be parsed, and kills by other killers.
 
-No log that is full of kills ends in silence.
+A log that is full of kills is never read in silence.
 """
 
 import re
@@ -11,21 +11,20 @@ from typing import NamedTuple
 from tracer.base.printable import printable
 from tracer.logs.oom_lines import NO_KILLABLE, OOM_PANIC, PANIC_WORD
 
-LineAt = Callable[[int], int | None]
-"""The number of the line in which a byte of the log is, None where that is not known."""
+LineNumberAt = Callable[[int], int | None]
+"""The line number of a byte's offset in the log; None: unknown."""
 
-OTHER_WORDS = (b" due to memory ", b"ending SIG", b"viction manager: ", PANIC_WORD, NO_KILLABLE)
-"""One of them is in each line of systemd-oomd, earlyoom, nohang and the kubelet about a kill, and in the kernel's that
-it killed nobody.
-"""
+OTHER_KILLERS_WORDS = (b" due to memory ", b"ending SIG", b"viction manager: ", PANIC_WORD, NO_KILLABLE)
+"""One of these is in each line of systemd-oomd, earlyoom, nohang and the kubelet about a kill, and in the kernel's
+lines that no process was killed."""
 
-_MEANT = re.compile(
+_KERNELS_WORDS = re.compile(
     rb"Killed process \d{1,10}[ ,].{0,200}(?:total-vm|vsz):\d"
     rb"|[Oo]ut of [Mm]emory[^:]{0,40}: (?:OOM k|[Kk])ill(?:ed)? process \d"
     rb"|invoked oom-killer: gfp_mask=0x[0-9a-f]"
 )
-_NAMED = re.compile(rb"(?:oom-kill:constraint=|Tasks? in /|Memory cgroup stats for |\[ *\d+\] )")
-"""How lines of a report begin in which names stand that may look like others."""
+_LINE_WITH_NAMES = re.compile(rb"(?:oom-kill:constraint=|Tasks? in /|Memory cgroup stats for |\[ *\d+\] )")
+"""The begins of lines of a report that contain names, which may look like other lines."""
 _OOMD = re.compile(rb"Killed (/[^\s\"]{1,4096}) due to memory (pressure|used)")
 _EARLYOOM = re.compile(rb"sending (SIG[A-Z]{3,5}) to process (\d{1,10})(?: uid \d{1,10})? \\?\"([^\"\\]{0,64})")
 _NOHANG = re.compile(rb"Sending (SIG[A-Z]{3,5}) to (?:the )?[Vv]ictim")
@@ -40,92 +39,92 @@ _LONGEST_REASON = 100
 
 
 class LogPosition(NamedTuple):
-    """Where a line of a log is."""
+    """The position of a line in a log."""
 
     offset: int
     line: int | None
-    """Its number, where lines are counted."""
+    """Its number, if lines are counted."""
 
 
 class Remark(NamedTuple):
-    """A sentence for stderr."""
+    """A message for stderr."""
 
     text: str
     hint: str | None = None
     is_loss: bool = False
-    """Whether something could not be read."""
+    """Whether a part of the log could not be parsed."""
 
     def text_with_hint(self) -> str:
-        """In one line, harmless for a terminal."""
+        """On one line, without control characters."""
         return printable(self.text if self.hint is None else f"{self.text}: {self.hint}")
 
 
 class Remarks:
-    """Of one log."""
+    """The remarks about one log."""
 
     def __init__(self) -> None:
-        self.kills = 0
-        """How many it gave."""
-        self.unread = 0
-        """Lines that hold the kernel's words for a kill and could not be read."""
-        self.years = set[str]()
-        """Those that were assumed for its kills."""
-        self._first: LogPosition | None = None
-        self._others = 0
-        self._first_others: LogPosition | None = None
+        self.kill_count = 0
+        """The number of kills in the log."""
+        self.unparsed = 0
+        """The number of lines with the kernel's words for a kill that could not be parsed."""
+        self.assumed_years = set[str]()
+        """The years that were assumed for its kills."""
+        self._first_unparsed: LogPosition | None = None
+        self._foreign = 0
+        self._first_foreign: LogPosition | None = None
         self._unfinished = 0
-        self._trigger = b""
+        self._trigger_comm = b""
         self._lines: list[tuple[LogPosition, str]] = []
         self._more_lines = 0
-        self._is_memory = True
-        """Whether it was memory that the kubelet wanted to reclaim."""
-        self._passed_to = -1
+        self._reclaims_memory = True
+        """Whether the kubelet's last message was about reclaiming memory."""
+        self._last_offset = -1
 
     @property
-    def are_of_a_log(self) -> bool:
-        """Whether a line was the kernel's, in whatever form."""
-        return self.unread > 0 or bool(self._lines)
+    def has_kernel_lines(self) -> bool:
+        """Whether a line was from the kernel, in any format."""
+        return self.unparsed > 0 or bool(self._lines)
 
-    def pass_over(self, line: bytes, is_unknown: bool, place: Callable[[], LogPosition]) -> None:
-        """A line of which no record is made: it is in no known format, or not the kernel's."""
-        if _MEANT.search(line) is not None:
-            where = place()
-            if 0 <= where.offset <= self._passed_to:
+    def add_unread_line(self, line: bytes, is_unknown: bool, position: Callable[[], LogPosition]) -> None:
+        """Add a line without a record: in no known format, or not from the kernel."""
+        if _KERNELS_WORDS.search(line) is not None:
+            at = position()
+            if 0 <= at.offset <= self._last_offset:
                 return
-            self._passed_to = where.offset
+            self._last_offset = at.offset
             if is_unknown:
-                self._count(where)
+                self._count_unparsed(at)
             else:
-                self._others += 1
-                self._first_others = self._first_others or where
+                self._foreign += 1
+                self._first_foreign = self._first_foreign or at
         elif is_unknown and (panicked := OOM_PANIC.search(line)) is not None:
-            self.panic(panicked[0], place)
-        elif (killed := self._killed(line)) is not None:
-            where = place()
-            if 0 <= where.offset <= self._passed_to:
+            self.add_panic(panicked[0], position)
+        elif (killed := self._describe_other_kill(line)) is not None:
+            at = position()
+            if 0 <= at.offset <= self._last_offset:
                 return
-            self._passed_to = where.offset
-            self._add(where, killed)
+            self._last_offset = at.offset
+            self._add(at, killed)
 
-    def refuse(self, text: bytes, place: Callable[[], LogPosition]) -> None:
-        """A line of the kernel's of which nothing could be made."""
-        if _MEANT.search(text) is not None and _NAMED.match(text) is None:
-            self._count(place())
+    def add_unparsed(self, text: bytes, position: Callable[[], LogPosition]) -> None:
+        """Add a line from the kernel that could not be parsed."""
+        if _KERNELS_WORDS.search(text) is not None and _LINE_WITH_NAMES.match(text) is None:
+            self._count_unparsed(position())
 
-    def panic(self, text: bytes, place: Callable[[], LogPosition]) -> None:
-        """A report that ended in a panic."""
+    def add_panic(self, text: bytes, position: Callable[[], LogPosition]) -> None:
+        """Add a report that ended in a panic."""
         self._add(
-            place(), f"the kernel panicked instead of killing: {_text(text.partition(b': ')[2][:_LONGEST_REASON])}"
+            position(), f"the kernel panicked instead of killing: {_text(text.partition(b': ')[2][:_LONGEST_REASON])}"
         )
 
-    def spare(self, text: bytes, place: Callable[[], LogPosition]) -> None:
-        """A report of a kernel that found nobody to kill."""
-        self._add(place(), f"the kernel killed nobody: {_text(text[:_LONGEST_REASON])}")
+    def add_no_killable(self, text: bytes, position: Callable[[], LogPosition]) -> None:
+        """Add a report of a kernel that found no process to kill."""
+        self._add(position(), f"the kernel killed nobody: {_text(text[:_LONGEST_REASON])}")
 
-    def leave_unfinished(self, trigger: bytes | None) -> None:
-        """A report that does not say who was killed."""
+    def add_unfinished(self, trigger_comm: bytes | None) -> None:
+        """Add a report that does not name its victim."""
         self._unfinished += 1
-        self._trigger = self._trigger or trigger or b""
+        self._trigger_comm = self._trigger_comm or trigger_comm or b""
 
     def _add(self, place: LogPosition, text: str) -> None:
         if len(self._lines) < _MOST_LINES:
@@ -133,11 +132,11 @@ class Remarks:
         else:
             self._more_lines += 1
 
-    def _count(self, place: LogPosition) -> None:
-        self.unread += 1
-        self._first = self._first or place
+    def _count_unparsed(self, place: LogPosition) -> None:
+        self.unparsed += 1
+        self._first_unparsed = self._first_unparsed or place
 
-    def _killed(self, line: bytes) -> str | None:
+    def _describe_other_kill(self, line: bytes) -> str | None:
         if (match := _OOMD.search(line)) is not None and b"systemd-oomd" in line:
             why = "memory pressure" if match[2] == b"pressure" else "the use of memory and swap"
             return f"systemd-oomd, not the kernel, killed {_text(match[1])}, because of {why}"
@@ -146,39 +145,39 @@ class Remarks:
         if (match := _NOHANG.search(line)) is not None:
             return f"nohang, not the kernel, sent {_text(match[1])} to its victim"
         if (match := _RECLAIM.search(line)) is not None:
-            self._is_memory = match[1].startswith(b"memory")
-        elif (match := _EVICTED.search(line)) is not None and (match[1] or match[2]) and self._is_memory:
+            self._reclaims_memory = match[1].startswith(b"memory")
+        elif (match := _EVICTED.search(line)) is not None and (match[1] or match[2]) and self._reclaims_memory:
             return f"the kubelet, not the kernel, evicted the pod {_text(match[2] or match[1])}"
         return None
 
-    def sentences(self, name: str, line_at: LineAt) -> Iterator[Remark]:
-        """All that is to be said of a log that is called so."""
+    def make_remarks(self, name: str, line_number_at: LineNumberAt) -> Iterator[Remark]:
+        """The remarks about a log with this name."""
 
         def number(place: LogPosition | None) -> int | None:
-            return None if place is None else place.line if place.line is not None else line_at(place.offset)
+            return None if place is None else place.line if place.line is not None else line_number_at(place.offset)
 
         def first(place: LogPosition | None) -> str:
             line = number(place)
             return "" if line is None else f"; the first is line {line}"
 
-        if self.unread:
-            hold = "1 line holds" if self.unread == 1 else f"{self.unread} lines hold"
+        if self.unparsed:
+            hold = "1 line holds" if self.unparsed == 1 else f"{self.unparsed} lines hold"
             yield Remark(
-                f"{name}: {hold} the kernel's words for OOM kills but could not be read{first(self._first)}",
+                f"{name}: {hold} the kernel's words for OOM kills but could not be read{first(self._first_unparsed)}",
                 "give the output of dmesg or journalctl (as text or -o json, not json-pretty), or the kernel's lines "
                 "without those of others",
                 is_loss=True,
             )
-        elif self._others and not self.kills and not self._unfinished:
-            hold = "1 line" if self._others == 1 else f"{self._others} lines"
+        elif self._foreign and not self.kill_count and not self._unfinished:
+            hold = "1 line" if self._foreign == 1 else f"{self._foreign} lines"
             yield Remark(
                 f"{name}: only other programs than the kernel used its words for OOM kills, in {hold}"
-                f"{first(self._first_others)}",
+                f"{first(self._first_foreign)}",
                 "if they are copies of the kernel's lines, give those alone, without what stands in front of them",
             )
         if self._unfinished:
             have = "1 report of the OOM killer does" if self._unfinished == 1 else f"{self._unfinished} reports do"
-            which = f" ({_text(self._trigger)} invoked the OOM killer)" if self._trigger else ""
+            which = f" ({_text(self._trigger_comm)} invoked the OOM killer)" if self._trigger_comm else ""
             yield Remark(f"{name}: {have} not say who was killed{which}", "give the log from the report on, uncut")
         for place, text in self._lines:
             line = number(place)
@@ -188,28 +187,28 @@ class Remarks:
 
 
 class AllRemarks:
-    """Of all logs that are read."""
+    """The remarks about all logs that are read."""
 
     def __init__(self) -> None:
-        self._logs: list[tuple[str, Remarks, LineAt]] = []
+        self._logs: list[tuple[str, Remarks, LineNumberAt]] = []
 
-    def begin(self, name: str, remarks: Remarks, line_at: LineAt) -> None:
-        """A log is read, and what it has is to be remarked."""
-        self._logs.append((name, remarks, line_at))
+    def add_log(self, name: str, remarks: Remarks, line_number_at: LineNumberAt) -> None:
+        """Add the log that is read next."""
+        self._logs.append((name, remarks, line_number_at))
 
     def add_kill(self, time: str | None, is_year_assumed: bool) -> None:
-        """The log that is read gave one."""
+        """Count a kill of the last log."""
         if self._logs:
             remarks = self._logs[-1][1]
-            remarks.kills += 1
+            remarks.kill_count += 1
             if time is not None and is_year_assumed:
-                remarks.years.add(time[:4])
+                remarks.assumed_years.add(time[:4])
 
-    def sentences(self) -> Iterator[Remark]:
-        """When all are read."""
-        for name, remarks, line_at in self._logs:
-            yield from remarks.sentences(name, line_at)
-        years = sorted({year for _, remarks, _ in self._logs for year in remarks.years})
+    def make_remarks(self) -> Iterator[Remark]:
+        """The remarks, once all logs are read."""
+        for name, remarks, line_number_at in self._logs:
+            yield from remarks.make_remarks(name, line_number_at)
+        years = sorted({year for _, remarks, _ in self._logs for year in remarks.assumed_years})
         if years:
             yield Remark(f"no year in the log; assuming {' and '.join(years)} from when it was last written")
 

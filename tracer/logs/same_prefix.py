@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lines after one of a report that begin as it does: most of a report is printed within one second.
+"""A fast path for the lines of a report that have the same prefix as the line before.
 
-They need not be read one by one as if each were of another log.
+The kernel prints most of a report within one second, so the prefixes of its lines differ in the digits of fractions
+only.  Such lines need not be parsed one by one.  The prefix comes from what formats.py has matched; that both paths
+give the same reports is held by a property test (test_together_and_alone in tests/unit/logs/test_formats.py).
 """
 
 import re
@@ -9,33 +11,33 @@ import re
 from tracer.logs.oom_incident import LoggedIncident
 from tracer.logs.oom_report import STATISTIC
 
-_LONGEST = 4096
+_LONGEST_BYTES = 4096
 _UPTIME = re.compile(rb"\[ *\d{1,12}\.")
 _BACKSLASH = 92
-_ENDS = (b"", b" ")
-"""What follows a line that may go on, or be cut."""
+_MAY_CONTINUE = (b"", b" ")
+"""The first byte of the next line, if the line before may be continued there, or may be cut."""
 
 
 class LinePrefix:
-    """What stands in front of a line's text; in front of others of its second, too, but for the digits of fractions."""
+    """The prefix of a line, which lines of the same second share but for the digits of fractions."""
 
     def __init__(self, line: bytes, fractions: list[tuple[int, int]], end: int, has_uptime: bool) -> None:
-        """That of a line, whose text begins at ``end``.
+        """``fractions`` are the spans of digits that vary, in order; the text of the line begins at ``end``.
 
-        ``has_uptime``: printk's time is in it; else it is that of lines with one, too, but not all of theirs.
+        ``has_uptime``: printk's time is a part of the prefix; else lines with an uptime behind it do not share it.
         """
         self.length, self.has_uptime = end, has_uptime
         self.rest = list[tuple[int, int, bytes]]()
-        """Where each fraction begins and ends in the line, and what follows it."""
+        """The begin and end of each fraction, last first, and the bytes that follow it."""
         for begin, to in reversed(fractions):
             self.rest.append((begin, to, line[to:end]))
             end = begin
         self.first = line[:end]
-        """Up to the first fraction."""
+        """The bytes in front of the first fraction."""
 
     def text_of(self, line: bytes) -> bytes | None:
-        """The text of a line that begins so; None, too, where it has to be unescaped."""
-        if not line.startswith(self.first) or line.find(_BACKSLASH) >= 0 or len(line) > _LONGEST:
+        """The text of a line with this prefix; None if the prefix differs, or the line may need unescaping."""
+        if not line.startswith(self.first) or line.find(_BACKSLASH) >= 0 or len(line) > _LONGEST_BYTES:
             return None
         for begin, end, piece in self.rest:
             if not line[begin:end].isdigit() or not line.startswith(piece, end):
@@ -45,59 +47,59 @@ class LinePrefix:
         return line[self.length :]
 
     def rows_of(self, lines: bytes) -> list[bytes]:
-        """The texts of whole lines if all of them begin so, and their texts with a bracket; else none."""
+        """The texts of complete lines if all of them have this prefix, and a bracket after it; else none."""
         first, length = self.first, len(self.first)
         if lines.find(_BACKSLASH) >= 0 or lines.find(b"\r") >= 0 or not lines.startswith(first):
             return []
-        found = lines[length:-1].split(b"\n" + first)
-        if len(found) != lines.count(b"\n") or max(map(len, found)) > _LONGEST:
+        rows = lines[length:-1].split(b"\n" + first)
+        if len(rows) != lines.count(b"\n") or max(map(len, rows)) > _LONGEST_BYTES:
             return []
         for begin, end, piece in self.rest:
-            fractions = [line[begin - length : end - length] for line in found]
-            pieces = {line[end - length : end - length + len(piece)] for line in found}
+            fractions = [row[begin - length : end - length] for row in rows]
+            pieces = {row[end - length : end - length + len(piece)] for row in rows}
             if pieces != {piece} or not b"".join(fractions).isdigit():
                 return []
-        texts = [line[self.length - length :] for line in found]
-        is_row = {text[:1] for text in texts} == {b"["} and (self.has_uptime or not any(map(_UPTIME.match, texts)))
-        return texts if is_row else []
+        texts = [row[self.length - length :] for row in rows]
+        are_rows = {text[:1] for text in texts} == {b"["} and (self.has_uptime or not any(map(_UPTIME.match, texts)))
+        return texts if are_rows else []
 
 
 class SamePrefixReader:
-    """Takes those lines for the only report that is open."""
+    """Adds lines with the same prefix to the only open report."""
 
     def __init__(self, prefix: LinePrefix, incident: LoggedIncident) -> None:
         self.prefix, self.incident = prefix, incident
 
     def add(self, data: bytes, begin: int, stop: int) -> bool:
-        """Take the line from ``begin`` to ``stop``; False: it has to be read and fed as others are."""
-        if data[stop + 1 : stop + 2] in _ENDS:
+        """Add the line from ``begin`` to ``stop``; False: the line has to be parsed and fed."""
+        if data[stop + 1 : stop + 2] in _MAY_CONTINUE:
             return False
         text = self.prefix.text_of(data[begin:stop])
         return text is not None and text[:1] != b" " and self.incident.add(text)
 
     def add_statistics(self, data: bytes, at: int, stop: int) -> int:
-        """Take the statistics of the lines from ``at`` on, up to one that has to be read; gives where the next begins.
+        """Add the statistics in the lines from ``at`` on, up to a line that has to be parsed; gives the begin of that.
 
-        Before ``stop`` there is nothing of `DETAILS`.
+        There is none of `DETAIL_KEYWORDS` before ``stop``.
         """
         for found in STATISTIC.finditer(data, at, stop):
             if found.start() < at:
                 continue
             begin, end = data.rfind(b"\n", at, found.start()) + 1 or at, data.find(b"\n", found.end())
-            text = None if data[end + 1 : end + 2] in _ENDS else self.prefix.text_of(data[begin:end])
+            text = None if data[end + 1 : end + 2] in _MAY_CONTINUE else self.prefix.text_of(data[begin:end])
             if text is None or not self.incident.add_statistic(text):
                 return at
             at = end + 1
         stop = data.rfind(b"\n", at, stop) + 1
-        return at if data[stop : stop + 1] in _ENDS else max(at, stop)
+        return at if data[stop : stop + 1] in _MAY_CONTINUE else max(at, stop)
 
     def add_rows(self, data: bytes, at: int, stop: int) -> int:
-        """Take the lines from ``at`` on if all of them are rows of the table of tasks; gives where the next begins.
+        """Add the lines from ``at`` on if all of them are rows of the table of tasks; gives the begin of the next line.
 
-        Before ``stop`` there is nothing of `DETAILS`, which the table's header has, too.
+        There is none of `DETAIL_KEYWORDS` before ``stop``; the table's header has one of them.
         """
         stop = data.rfind(b"\n", at, stop) + 1
-        if data[stop : stop + 1] in _ENDS:
+        if data[stop : stop + 1] in _MAY_CONTINUE:
             stop = data.rfind(b"\n", at, max(at, stop - 1)) + 1
         rows = self.prefix.rows_of(data[at:stop])
         self.incident.tasks.extend(rows)

@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A log, block by block -> what it reports of OOM kills.
+"""A log, block by block -> its reports of OOM kills.
 
-Most of a log is nobody's business: it is searched for the few words of which each line that counts has one, and what
-lies between is never split into lines, nor decoded.  Takes constant memory, and never raises, whatever it is fed.
+Most of a log is irrelevant.  The scan searches for a few words, one of which is in each relevant line; what lies
+between is neither split into lines nor decoded.  It takes constant memory, and never raises, whatever its input is.
 """
 
 from collections.abc import Callable
 
-from tracer.logs.formats import Origin, Sourced
-from tracer.logs.host_reports import Emit, Heard, HostReports
+from tracer.logs.host_reports import HostReports, OnReport
 from tracer.logs.journal import EXPORT, LONGEST_BYTES, Export
 from tracer.logs.line_reader import LineReader
+from tracer.logs.log_line import LogLine, Origin
 from tracer.logs.oom_details import Awaited
 from tracer.logs.oom_report import DETAIL_KEYWORDS, KEYWORDS, STATISTIC, TRACE_WORD, has_keyword, may_begin_report
-from tracer.logs.remarks import OTHER_WORDS, LogPosition, Remarks
+from tracer.logs.remarks import OTHER_KILLERS_WORDS, LogPosition, Remarks
 from tracer.logs.same_prefix import SamePrefixReader
-from tracer.logs.terminal import Terminal, terminal_of, whole_part
+from tracer.logs.terminal import Terminal, detect_terminal, trim_cut_line
 from tracer.logs.times import Calendar
 from tracer.logs.word_search import (
     LOOK_BACK_BYTES,
-    SPACED,
+    SPACED_JSON,
     STRETCH_BYTES,
     WordSearch,
-    lines_before,
-    passed_over,
-    with_spelled,
+    add_json_spellings,
+    find_lines_before,
+    keep_skipped,
 )
 
-Begin = Callable[[Origin], None]
+OnBoot = Callable[[Origin], None]
 
 _BOOT = b"Linux version "
 """Begins the first line that a kernel prints."""
 _SAMPLE_LINES = 256
-_WINDOW_BYTES = 65536
-"""In which it is learnt what stands in front of the lines of a report."""
-_OTHERS_BYTES = 4 << 20
-"""In so much of a log it is looked for kills by other killers, and for panics without a report."""
-_PATIENCE_BYTES = 4 << 20
-"""After so much in which nothing counts, nothing more is waited for."""
+_SAMPLE_BYTES = 64 * STRETCH_BYTES
+_INFER_WINDOW_BYTES = 65536
+"""The prefix of the lines of a report is inferred from a window of this size."""
+_OTHER_KILLERS_BYTES = 4 << 20
+"""The search for kills by other killers, and for panics without a report, covers the first bytes of a log."""
+_REPORT_TIMEOUT_BYTES = 4 << 20
+"""Open reports are completed after so many bytes without a relevant line."""
 
 
 class LogScan:
@@ -46,287 +47,298 @@ class LogScan:
     def __init__(
         self,
         calendar: Calendar,
-        emit: Emit,
-        begin: Begin | None = None,
-        heard: Heard | None = None,
+        on_report: OnReport,
+        on_boot: OnBoot | None = None,
         reports: HostReports | None = None,
         counts_lines: bool = True,
     ) -> None:
-        """``begin`` is told when a host boots, of which nobody has to hear else.
+        """``on_boot`` is called when a host boots.
 
-        ``reports`` are of the log of which this one is the next part: they take what is read, and are not ended here.
-        ``counts_lines``: else remarks tell offsets alone, which is faster.
+        ``reports``: of the log that this one continues; it then replaces ``on_report``, and is not ended here.
+        ``counts_lines``: if False, remarks have offsets only, which is faster.
         """
-        self._boots = begin
-        self._begin_words = KEYWORDS if begin is None else (*KEYWORDS, _BOOT)
-        self._count_words = DETAIL_KEYWORDS if begin is None else (*DETAIL_KEYWORDS, _BOOT)
-        self._is_spaced = False
-        """Whether there are blanks in its JSON."""
-        self._formats = LineReader(calendar)
-        self._reports = reports or HostReports(emit, heard)
-        self._goes_on = reports is not None
-        self._reports.doubts = self
+        self._on_boot = on_boot
+        self._begin_keywords = KEYWORDS if on_boot is None else (*KEYWORDS, _BOOT)
+        self._detail_keywords = DETAIL_KEYWORDS if on_boot is None else (*DETAIL_KEYWORDS, _BOOT)
+        self._is_spaced_json = False
+        """Whether there are blanks in the JSON of the log."""
+        self._reader = LineReader(calendar)
+        self._reports = reports or HostReports(on_report)
+        self._has_own_reports = reports is None
+        self._reports.observer = self
         self.remarks = Remarks()
         self._counts_lines = counts_lines
         self._fed_bytes = self._fed_newlines = 0
         self._data, self._at = b"", 0
-        """Where the line is that was read last."""
+        """The data, and the offset in it of the last line."""
         self._export: Export | None = None
         self._terminal = Terminal()
-        self.begun = self._overlong = False
+        self.has_begun = self._is_overlong = False
         self._rest = b""
-        """What was not read yet: a last line, which lacks its end or may go on, and what may belong to it."""
-        self._before = memoryview(b"")
-        """What stands in front of the rest, as far as is looked back, and was passed over since a line was read."""
-        self._begins, self._counts = WordSearch(self._begin_words), WordSearch(self._count_words)
-        self._passed = 0
-        self.fed = 0
-        """How many lines counted, or may have."""
+        """The end of the data that was not read yet: an incomplete or continued last line, and lines before it."""
+        self._skipped = memoryview(b"")
+        """The last bytes in front of the rest that were skipped since the last line was read."""
+        self._begin_search, self._detail_search = WordSearch(self._begin_keywords), WordSearch(self._detail_keywords)
+        self._irrelevant_bytes = 0
+        self.relevant_lines = 0
+        """The number of lines that were relevant, or may have been."""
 
     @property
     def recognized(self) -> int:
-        """How many lines or entries were seen to be of a log; those that were passed over are not counted."""
-        return self._export.recognized if self._export is not None else self._formats.recognized
+        """The number of lines or entries that are of a log; those that were skipped are not counted."""
+        return self._export.recognized if self._export is not None else self._reader.recognized
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no report is open."""
         return self._reports.awaits == "words"
 
     def feed(self, block: bytes) -> None:
-        """What comes next in the log."""
-        self._passed += len(block)
+        """Read the next block of the log."""
+        self._irrelevant_bytes += len(block)
         self._fed_bytes += len(block)
         if self._counts_lines:
             self._fed_newlines += block.count(b"\n")
-        if self._passed > _PATIENCE_BYTES:
+        if self._irrelevant_bytes > _REPORT_TIMEOUT_BYTES:
             self._reports.end()
-        if self._overlong:
+        if self._is_overlong:
             _, newline, block = block.partition(b"\n")
             if not newline:
                 return
-            self._overlong = False
+            self._is_overlong = False
         data = self._rest + block if self._rest else block
         if self._export is None and b"\n" not in block and len(data) < LONGEST_BYTES:
             self._rest = data
             return
         if not self.recognized:
-            self._begin(data)
+            self._detect(data)
         if self._terminal.changes:
             data = self._terminal.clean(data)
         if self._export is not None:
-            self._rest = data[self._entries(self._export, data) :]
+            self._rest = data[self._read_entries(self._export, data) :]
             return
         data = self._look_back(data)
         end = data.rfind(b"\n") + 1
-        if self._terminal.broken_width:  # the last line may go on
+        if self._terminal.broken_width:  # the last line may continue
             end = data.rfind(b"\n", 0, end - 1) + 1
         if len(data) - end > LONGEST_BYTES:
-            self._lines(data, end, whole=True)
-            self._overlong, self._rest, self._before = True, b"", memoryview(b"")
+            self._read_lines(data, end, is_complete=True)
+            self._is_overlong, self._rest, self._skipped = True, b"", memoryview(b"")
         else:
-            self._rest = data[self._lines(data, end) :]
+            self._rest = data[self._read_lines(data, end) :]
 
     def pause(self) -> None:
-        """Nothing was added for a while: what is open will not go on."""
+        """Complete all reports: nothing was added to the log for a while."""
         self._read_rest()
         self._reports.end()
 
-    def _read_rest(self) -> None:
-        if self.begun and self._export is None:
-            data = self._look_back(self._rest)
-            end = data.rfind(b"\n") + 1
-            self._lines(data, end, whole=True)
-            self._rest = data[end:]
-
     def end(self) -> None:
-        """The log is over; a last line without its end may be cut, and counts for nothing."""
+        """The log ends here; a last line without a newline may be cut, and is ignored."""
         if not self.recognized and self._rest:
-            self._begin(self._rest)
+            self._detect(self._rest)
             if self._terminal.changes:
                 self._rest = self._terminal.clean(self._rest)
         self._read_rest()
-        if not self._goes_on:
+        if self._has_own_reports:
             self._reports.end()
-        self._rest, self._overlong = b"", False
+        self._rest, self._is_overlong = b"", False
 
-    def _begin(self, data: bytes) -> None:
+    def _read_rest(self) -> None:
+        if self.has_begun and self._export is None:
+            data = self._look_back(self._rest)
+            end = data.rfind(b"\n") + 1
+            self._read_lines(data, end, is_complete=True)
+            self._rest = data[end:]
+
+    def _detect(self, data: bytes) -> None:
+        """Detect the format of a log by its first lines."""
         if self._export is not None:
             return
-        if not self.begun and EXPORT.match(data) is not None:
-            self.begun, self._export = True, Export()
+        if not self.has_begun and EXPORT.match(data) is not None:
+            self.has_begun, self._export = True, Export()
             return
-        if not self.begun:
-            self._terminal = terminal_of(data[: 64 * STRETCH_BYTES])
-            if self._terminal.is_colored and not self._counts_lines:  # offsets do not tell lines
+        if not self.has_begun:
+            self._terminal = detect_terminal(data[:_SAMPLE_BYTES])
+            if self._terminal.is_colored and not self._counts_lines:  # offsets in clean data are not those of the log
                 self._counts_lines, self._fed_newlines = True, data.count(b"\n")
-        self.begun = True
+        self.has_begun = True
         if self._terminal.changes:
             data = self._terminal.clean(data)
-        sample = data[: 64 * STRETCH_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
-        self._is_spaced = self._is_spaced or any(map(SPACED.match, sample))
+        sample = data[:_SAMPLE_BYTES].split(b"\n", _SAMPLE_LINES)[:_SAMPLE_LINES]
+        self._is_spaced_json = self._is_spaced_json or any(map(SPACED_JSON.match, sample))
         for line in sample:
-            self._formats.read(line)
+            self._reader.read(line)
 
     def _look_back(self, data: bytes) -> bytes:
-        """The data, with what stands in front of them where that may be of a report that begins in them."""
-        self._seek_words(data)
-        if not self._before or not self.idle or self._begins.next(data, 0, len(data)) >= LOOK_BACK_BYTES:
+        """The data, and in front of it what was skipped, if that may be of a report that begins in the data."""
+        self._start_search(data)
+        if not self._skipped or not self.is_idle or self._begin_search.find(data, 0, len(data)) >= LOOK_BACK_BYTES:
             return data
-        before, self._before = bytes(self._before), memoryview(b"")
-        self._seek_words(before + data)
-        return before + data
+        skipped, self._skipped = bytes(self._skipped), memoryview(b"")
+        self._start_search(skipped + data)
+        return skipped + data
 
-    def _entries(self, export: Export, data: bytes) -> int:
-        self._begins, self._counts = WordSearch(self._begin_words), WordSearch(self._count_words)
+    def _read_entries(self, export: Export, data: bytes) -> int:
+        """Read entries of the export format; gives the position from which on the data has to be kept."""
+        self._begin_search, self._detail_search = WordSearch(self._begin_keywords), WordSearch(self._detail_keywords)
         at = 0
-        for line, host, boot_id in export.read(data, self._next_entry):
-            if not self.idle:
+        for line in export.read(data, self._seek_entry):
+            if not self.is_idle:
                 at = export.at
             elif may_begin_report(line.text):
                 end = data.rfind(b"\n\n", at, export.at - 2)
-                self._before = passed_over(self._before, data, at, at if end < 0 else end + 2)
-                self._entries_before()
+                self._skipped = keep_skipped(self._skipped, data, at, at if end < 0 else end + 2)
+                self._read_skipped_entries()
                 at = export.at
-            self.fed, self._passed = self.fed + 1, 0
-            self._take((line, Origin(host, boot_id)))
-        self._before = passed_over(self._before, data, at, export.at)
+            self.relevant_lines, self._irrelevant_bytes = self.relevant_lines + 1, 0
+            self._feed_line(line)
+        self._skipped = keep_skipped(self._skipped, data, at, export.at)
         return export.at
 
-    def _entries_before(self) -> None:
-        """Read what was passed over and may be of a report that the next entry belongs to."""
-        before, self._before = bytes(self._before), memoryview(b"")
-        if len(before) == LOOK_BACK_BYTES:  # it begins within an entry
-            before = before[before.find(b"\n\n") + 2 :]
-        counts, self._counts = self._counts, WordSearch(self._count_words)
-        for line, host, boot_id in Export().read(before, self._next_detail):
-            self._take((line, Origin(host, boot_id)))
-        self._counts = counts
+    def _read_skipped_entries(self) -> None:
+        """Read the entries that were skipped and may be of the report that the next entry belongs to."""
+        skipped, self._skipped = bytes(self._skipped), memoryview(b"")
+        if len(skipped) == LOOK_BACK_BYTES:  # begins within an entry
+            skipped = skipped[skipped.find(b"\n\n") + 2 :]
+        search, self._detail_search = self._detail_search, WordSearch(self._detail_keywords)
+        for line in Export().read(skipped, self._seek_detail):
+            self._feed_line(line)
+        self._detail_search = search
 
-    def _lines(self, data: bytes, end: int, whole: bool = False) -> int:
-        """Read lines, up to ``end``; gives from where on they are to be kept, unless they are ``whole``."""
-        formats, reports, at = self._formats, self._reports, 0
+    def _read_lines(self, data: bytes, end: int, is_complete: bool = False) -> int:
+        """Read lines, up to ``end``; gives the position from which on the data has to be kept.
+
+        ``is_complete``: nothing follows the data, and nothing has to be kept.
+        """
+        reader, reports, at = self._reader, self._reports, 0
         self._data = data
-        read, find, seek = formats.read, data.find, self._next
-        take = reports.feed if self._boots is None else self._take
-        alike: SamePrefixReader | None = None
-        learnt_to, cut_width = 0, self._terminal.cut_width or -1
+        read, find, seek = reader.read, data.find, self._seek
+        feed_line = reports.feed if self._on_boot is None else self._feed_line
+        same_prefix: SamePrefixReader | None = None
+        inferred_to, cut_width = 0, self._terminal.cut_width or -1
         awaited = reports.awaits
         while at < end:
             hit = seek(data, at, end, awaited)
             if hit >= end:
-                kept = end if whole else max(at, lines_before(data, at, end))
-                self._before = passed_over(self._before, data, at, kept)
+                kept = end if is_complete else max(at, find_lines_before(data, at, end))
+                self._skipped = keep_skipped(self._skipped, data, at, kept)
                 return kept
             begin = data.rfind(b"\n", at, hit) + 1
             if begin <= at:
                 begin = at
             elif data[begin] == 32:
-                begin = lines_before(data, at, hit)
+                begin = find_lines_before(data, at, hit)
             stop = find(b"\n", begin, end)
             before, at = at, stop + 1
-            if alike is not None and alike.add(data, begin, stop):
-                awaited = alike.incident.awaits
+            if same_prefix is not None and same_prefix.add(data, begin, stop):
+                awaited = same_prefix.incident.awaits
                 if awaited in ("all", "statistics"):
-                    add_more = alike.add_rows if awaited == "all" else alike.add_statistics
-                    at = add_more(data, at, min(self._counts.next(data, at, end), at + STRETCH_BYTES))
+                    add_more = same_prefix.add_rows if awaited == "all" else same_prefix.add_statistics
+                    at = add_more(data, at, min(self._detail_search.find(data, at, end), at + STRETCH_BYTES))
                 continue
-            if (sourced := read(data[begin:stop])) is None:
-                if not (
-                    formats.is_unknown and formats.may_learn and begin >= learnt_to and has_keyword(data[begin:stop])
-                ):
-                    self._at = begin
-                    self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
-                    continue
-                learnt_to = begin + _WINDOW_BYTES
-                if learnt_to > end and not whole:
-                    self._before = passed_over(self._before, data, before, begin)
+            line = read(data[begin:stop])
+            if line is None and begin >= inferred_to and self._may_infer(data[begin:stop]):
+                inferred_to = begin + _INFER_WINDOW_BYTES
+                if inferred_to > end and not is_complete:
+                    self._skipped = keep_skipped(self._skipped, data, before, begin)
                     return begin
-                lines = data[max(0, begin - _WINDOW_BYTES // 8) : learnt_to].split(b"\n")
-                if not formats.learn(lines[bool(begin) :]) or (sourced := read(data[begin:stop])) is None:
-                    self._at = begin
-                    self.remarks.pass_over(data[begin:stop], formats.is_unknown, self._place)
-                    continue
-            if formats.indent and (at >= end or data[at] == 32):
-                begun, at = at, formats.more(data, at, end)
-                if at >= end and not whole and end - begin < LONGEST_BYTES:
-                    self._before = passed_over(self._before, data, before, begin)
+                line = self._infer_and_read(data, begin, stop)
+            if line is None:
+                self._at = begin
+                self.remarks.add_unread_line(data[begin:stop], reader.is_unknown, self._position)
+                continue
+            if reader.indent and (at >= end or data[at] == 32):
+                continued, at = at, reader.end_of_record(data, at, end)
+                if at >= end and not is_complete and end - begin < LONGEST_BYTES:
+                    self._skipped = keep_skipped(self._skipped, data, before, begin)
                     return begin
-                if at > begun:
-                    sourced = formats.join(sourced, data[begun:at])
+                if at > continued:
+                    line = reader.join(line, data[continued:at])
             if stop - begin == cut_width:
-                sourced = sourced[0]._replace(text=whole_part(sourced[0].text)), sourced[1]
-            self.fed, self._passed = self.fed + 1, 0
+                line = line._replace(text=trim_cut_line(line.text))
+            self.relevant_lines, self._irrelevant_bytes = self.relevant_lines + 1, 0
             self._at = begin
-            take(sourced)
-            alike = self._alike()
-            awaited = reports.awaits if alike is None else alike.incident.awaits
-        self._before = passed_over(self._before, data, at, at)
+            feed_line(line)
+            same_prefix = self._same_prefix_reader()
+            awaited = reports.awaits if same_prefix is None else same_prefix.incident.awaits
+        self._skipped = keep_skipped(self._skipped, data, at, at)
         return at
 
-    def _place(self) -> LogPosition:
-        """Of the line that was read last."""
-        if self._export is not None or self._terminal.broken_width:  # the lines there are no longer those of the log
+    def _may_infer(self, raw: bytes) -> bool:
+        """Whether a prefix may be inferred from the lines around the last line, which was not read."""
+        return self._reader.is_unknown and self._reader.may_infer and has_keyword(raw)
+
+    def _infer_and_read(self, data: bytes, begin: int, stop: int) -> LogLine | None:
+        """Infer the prefix of the lines around a line, and read that line."""
+        window = max(0, begin - _INFER_WINDOW_BYTES // 8), begin + _INFER_WINDOW_BYTES
+        lines = data[slice(*window)].split(b"\n")
+        if not self._reader.infer_prefix(lines[bool(begin) :]):
+            return None
+        return self._reader.read(data[begin:stop])
+
+    def _position(self) -> LogPosition:
+        """Of the last line."""
+        if self._export is not None or self._terminal.broken_width:  # these lines are not the lines of the log
             return LogPosition(-1, None)
         line = self._fed_newlines - self._data.count(b"\n", self._at) + 1 if self._counts_lines else None
         return LogPosition(self._fed_bytes - len(self._data) + self._at, line)
 
-    def refuse(self, text: bytes) -> None:
-        """As `Doubts`."""
-        self.remarks.refuse(text, self._place)
+    def on_unparsed(self, text: bytes) -> None:
+        """As `ReportObserver`."""
+        self.remarks.add_unparsed(text, self._position)
 
-    def panic(self, text: bytes) -> None:
-        """As `Doubts`."""
-        self.remarks.panic(text, self._place)
+    def on_panic(self, text: bytes) -> None:
+        """As `ReportObserver`."""
+        self.remarks.add_panic(text, self._position)
 
-    def spare(self, text: bytes) -> None:
-        """As `Doubts`."""
-        self.remarks.spare(text, self._place)
+    def on_no_killable(self, text: bytes) -> None:
+        """As `ReportObserver`."""
+        self.remarks.add_no_killable(text, self._position)
 
-    def leave_unfinished(self, trigger: bytes | None) -> None:
-        """As `Doubts`."""
-        self.remarks.leave_unfinished(trigger)
+    def on_unfinished(self, trigger_comm: bytes | None) -> None:
+        """As `ReportObserver`."""
+        self.remarks.add_unfinished(trigger_comm)
 
-    def _alike(self) -> SamePrefixReader | None:
-        incident = self._reports.only()
-        prefix = None if incident is None else self._formats.prefix()
+    def _same_prefix_reader(self) -> SamePrefixReader | None:
+        incident = self._reports.only_incident()
+        prefix = None if incident is None else self._reader.prefix()
         return None if incident is None or prefix is None else SamePrefixReader(prefix, incident)
 
-    def _seek_words(self, data: bytes) -> None:
-        """Look for what counts in these data; each word that is looked for takes time."""
-        begins: tuple[bytes, ...] = self._begin_words
-        counts: tuple[bytes, ...] = self._count_words
-        begins, counts = with_spelled(data, begins, counts, self._is_spaced)
-        if self._fed_bytes <= _OTHERS_BYTES:
-            begins, counts = (*begins, *OTHER_WORDS), tuple({*counts, *OTHER_WORDS})
-        self._begins, self._counts = WordSearch(begins), WordSearch(counts)
+    def _start_search(self, data: bytes) -> None:
+        """Choose the words to search for in the data; each word takes time."""
+        begins: tuple[bytes, ...] = self._begin_keywords
+        details: tuple[bytes, ...] = self._detail_keywords
+        begins, details = add_json_spellings(data, begins, details, self._is_spaced_json)
+        if self._fed_bytes <= _OTHER_KILLERS_BYTES:
+            begins, details = (*begins, *OTHER_KILLERS_WORDS), tuple({*details, *OTHER_KILLERS_WORDS})
+        self._begin_search, self._detail_search = WordSearch(begins), WordSearch(details)
 
-    def _take(self, sourced: Sourced) -> None:
-        if self._boots is not None and sourced[0].text.startswith(_BOOT):
-            self._reports.end_of(sourced[1].host)
-            self._boots(sourced[1])
-        self._reports.feed(sourced)
+    def _feed_line(self, line: LogLine) -> None:
+        if self._on_boot is not None and line.text.startswith(_BOOT):
+            self._reports.end_host(line.origin.host)
+            self._on_boot(line.origin)
+        self._reports.feed(line)
 
-    def _next_entry(self, data: bytes, at: int, end: int) -> int:
+    def _seek_entry(self, data: bytes, at: int, end: int) -> int:
         awaited = self._reports.awaits
-        return self._begins.next(data, at, end) if awaited == "words" else self._next(data, at, end, awaited)
+        return self._begin_search.find(data, at, end) if awaited == "words" else self._seek(data, at, end, awaited)
 
-    def _next_detail(self, data: bytes, at: int, end: int) -> int:
+    def _seek_detail(self, data: bytes, at: int, end: int) -> int:
         awaited = self._reports.awaits
-        return self._next(data, at, end, "details" if awaited == "words" else awaited)
+        return self._seek(data, at, end, "details" if awaited == "words" else awaited)
 
-    def _next(self, data: bytes, at: int, end: int, awaited: Awaited) -> int:
-        """The next place, from ``at`` on, in a line that may count."""
+    def _seek(self, data: bytes, at: int, end: int, awaited: Awaited) -> int:
+        """The next position, from ``at`` on, in a line that may be relevant."""
         if awaited == "details":
-            return self._counts.next(data, at, end)
+            return self._detail_search.find(data, at, end)
         if awaited == "words":
-            place = self._begins.next(data, at, end)
+            place = self._begin_search.find(data, at, end)
             if place >= end:
                 return end
-            return min(place, self._counts.next(data, max(at, place - LOOK_BACK_BYTES), end))
+            return min(place, self._detail_search.find(data, max(at, place - LOOK_BACK_BYTES), end))
         if awaited in ("lines", "all"):
             return at
-        nearest = self._counts.next(data, at, end)
+        nearest = self._detail_search.find(data, at, end)
         if awaited == "trace":
             found = data.find(TRACE_WORD, at, nearest)
             return nearest if found < 0 else found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel that runs still has in its log: it tells which logs without a date are of this boot."""
+"""The log of the running kernel; it shows which logs without a date are of this boot."""
 
 import errno
 import mmap
@@ -17,21 +17,22 @@ from tracer.records.host import read_host
 
 
 class ThisBoot:
-    """This machine, since it booted."""
+    """The kills of this machine since it booted."""
 
     def __init__(self) -> None:
         self.host = read_host()
         ahead_ns = suspended_ns()
         self.records = LogRecords((self.host["boot_id"] or "0").split("-")[0], mmap.PAGESIZE, ahead_ns)
-        """With the ids that the daemon would give."""
+        """Builds records with the ids that the daemon gives."""
         self.dated = LogRecords("0", mmap.PAGESIZE, ahead_ns)
-        """With the ids that a log has that does not name its boot."""
+        """Builds records with the ids of a log that does not name its boot."""
         self._kills: set[tuple[int | None, int]] = set()
         self._kmsg: Kmsg | None = None
         self._is_readable = True
 
     def has(self, report: VictimReport) -> bool:
-        """Whether the kernel's log has this very kill: the same thread in the same microsecond."""
+        """Whether the kernel's log contains this kill: the same thread in the same microsecond. # it may have been the
+        kill may be newer than the last read"""
         kill = report.time_ns, report.tid
         if kill not in self._kills and self._is_readable:
             self._read_on()  # it may have been after the last time
@@ -48,10 +49,12 @@ class ThisBoot:
             self._is_readable = False
 
     def reports(self, follow_s: float | None = None) -> Iterator[VictimReport | None]:
-        """Its kills; with ``follow_s`` those to come, too, without end.  After such a pause a report is whole; None
-        stands for one, and where there is none, for that all was told which was there at the beginning.
+        """The reports of its kills; with ``follow_s`` those to come as well, without end.
 
-        Raises UnopenedError where the log may not be read.
+        A report is complete after a pause of ``follow_s`` seconds. None is given at each pause, and, if there is none,
+        once everything was given that was in the log at first.
+
+        Raises UnopenedError if the log cannot be read.
         """
         kmsg = open_kmsg()
         reports, begun_s = ReportAssembler(), time.monotonic()
@@ -71,9 +74,9 @@ class ThisBoot:
 
 
 def open_kmsg() -> Kmsg:
-    """The kernel's log.
+    """Open the kernel's log.
 
-    Raises UnopenedError where it may not be read.
+    Raises UnopenedError if it cannot be read.
     """
     try:
         return Kmsg()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The times that logs show, and that users write -> Unix time in nanoseconds.
+"""The times that logs contain and users write -> Unix time in nanoseconds.
 
-What has no zone is of the zone that the calendar was made with, by default this machine's.
+A time without a zone is in the zone of the calendar, by default this machine's.
 """
 
 import re
@@ -27,19 +27,19 @@ _UNITS_S = {
     "minute": 60, "h": 3600, "hr": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800, "week": 604800,
     "M": 2629800, "month": 2629800, "y": 31557600, "year": 31557600,
 }  # fmt: skip
-"""As systemd.time(7) has them: a month is a twelfth of a year, a year 365.25 days."""
+"""As in systemd.time(7): a month is a twelfth of a year, a year 365.25 days."""
 _WEEKDAY = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +(?=\d)")
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _END_NS = 253_402_300_800_000_000_000
-"""The year 10000, which RFC 3339 cannot tell."""
+"""The year 10000, which RFC 3339 cannot express."""
 _SLACK = timedelta(days=1)
-"""A log may have been written by a clock or in a zone that is ahead."""
+"""The clock or the zone of a log's writer may be ahead."""
 
 
 def read_zone(name: str) -> tzinfo:
-    """A zone as it is called in the tz database.
+    """A zone by its name in the tz database.
 
-    Raises TracerError for one that is not there.
+    Raises TracerError if there is no such zone.
     """
     try:
         return timezone.utc if name == "UTC" else ZoneInfo(name)
@@ -50,17 +50,18 @@ def read_zone(name: str) -> tzinfo:
 
 
 class Calendar:
-    """``zone`` None is this machine's; ``latest_ns`` is when the log was written to last, for dates without a year."""
+    """Parses times. ``zone`` None is this machine's; ``latest_ns`` is when the log was last written to, for dates
+    without a year."""
 
     def __init__(self, zone: tzinfo | None = None, latest_ns: int | None = None) -> None:
         self._zone = zone
         self._latest: datetime | None = self._at(time.time() if latest_ns is None else latest_ns / 1e9) + _SLACK
         self.assumes_year = False
-        """Whether a date had none."""
+        """Whether a date had no year."""
         self._second: tuple[bytes, bytes | None] = b"", None
         self._second_ns: int | None = None
         self._around: tuple[bytes, bytes] = b"", b""
-        """What stands around the fraction of this second, if that has six digits."""
+        """The parts of the last timestamp in front of and behind its fraction, if the fraction has six digits."""
 
     def unix_ns(
         self,
@@ -72,7 +73,8 @@ class Calendar:
         second: int = 0,
         zone: tzinfo | None = None,
     ) -> int | None:
-        """None where there is no such time."""
+        """None if there is no such time. # A leap second is A leap second counts as the second before it, as in the
+        kernel."""
         try:
             # A leap second is counted as the one before it, as the kernel does.
             moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone or self._zone)
@@ -81,11 +83,11 @@ class Calendar:
             return None
 
     def follow(self) -> None:
-        """What is read from now on is being written: a date without a year is the latest up to the day it is read."""
+        """From now on the log is read as it is written: a date without a year is the latest one up to the present."""
         self._latest = None
 
     def without_year(self, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
-        """The latest such time that was not yet to come when the log was written."""
+        """The latest such time before the log was last written to. # 29 February may 29 February may be eight years ago"""
         latest = self._latest or self._at(time.time()) + _SLACK
         for year in range(latest.year, max(1, latest.year - 9), -1):  # 29 February may be eight years ago
             try:
@@ -97,8 +99,9 @@ class Calendar:
                 return self.unix_ns(year, month, day, hour, minute, second)
         return None
 
-    def iso(self, text: bytes) -> int | None:
-        """``2026-11-24T03:51:53.123456+01:00``, with a space, a comma, without fraction, time or zone."""
+    def parse_iso(self, text: bytes) -> int | None:
+        """``2026-11-24T03:51:53.123456+01:00``, also with a space or a comma, without fraction, time or zone; None
+        otherwise. # the lines of a report are of the lines of a report are of the same second, or of few"""
         microseconds = text[20:26]  # the lines of a report are of one second, or of few
         if (text[:20], text[26:]) == self._around and len(microseconds) == 6 and microseconds.isdigit():
             return (self._second_ns or 0) + int(microseconds) * 1000
@@ -117,23 +120,23 @@ class Calendar:
             return self._second_ns
         return self._second_ns + int(fraction.ljust(9, b"0"))
 
-    def ctime(self, text: bytes) -> int | None:
-        """``Tue Nov 24 03:51:53 2026``."""
+    def parse_ctime(self, text: bytes) -> int | None:
+        """``Tue Nov 24 03:51:53 2026``; None for anything else."""
         match = _CTIME.fullmatch(text)
-        month = None if match is None else month_of(match[1])
+        month = None if match is None else parse_month(match[1])
         if match is None or month is None:
             return None
         day, hour, minute, second, year = (int(part) for part in match.groups()[1:])
         return self.unix_ns(year, month, day, hour, minute, second)
 
-    def moment(self, text: str) -> int:
-        """A time as a user writes it: what journalctl's --since takes (systemd.time(7)), and ``2h`` as docker's.
+    def parse_moment(self, text: str) -> int:
+        """A time as a user writes it: as journalctl's --since accepts it (systemd.time(7)), or ``2h`` as docker's.
 
         Raises TracerError for anything else.
         """
         text = _WEEKDAY.sub("", text.strip(), count=1)
-        found = self.iso(text.encode("utf-8", "replace"))
-        found = self._word(text) if found is None else found
+        found = self.parse_iso(text.encode("utf-8", "replace"))
+        found = self._parse_relative(text) if found is None else found
         if found is None or found >= _END_NS:
             raise TracerError(
                 f"not a valid time: {text!r}",
@@ -142,7 +145,7 @@ class Calendar:
             )
         return found
 
-    def _word(self, text: str) -> int | None:
+    def _parse_relative(self, text: str) -> int | None:
         now = self._at(time.time())
         if text == "now":
             return time.time_ns()
@@ -160,12 +163,12 @@ class Calendar:
             hour, minute, second = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
             return self.unix_ns(day.year, day.month, day.day, hour, minute, second)
         if text.startswith("+"):
-            span_ns, sign = _span_ns(text[1:]), 1
+            span_ns, sign = _parse_span_ns(text[1:]), 1
         elif text.endswith(" left"):
-            span_ns, sign = _span_ns(text.removesuffix(" left")), 1
+            span_ns, sign = _parse_span_ns(text.removesuffix(" left")), 1
         else:
             ago = text.removesuffix(" ago") if text.endswith(" ago") else text.removeprefix("-")
-            span_ns, sign = _span_ns(ago), -1
+            span_ns, sign = _parse_span_ns(ago), -1
         return None if span_ns is None else max(0, time.time_ns() + sign * span_ns)
 
     def _at(self, unix_s: float) -> datetime:
@@ -173,23 +176,23 @@ class Calendar:
 
 
 class Period:
-    """What --since and --until leave; None: no limit.
+    """The period of --since and --until; None: no limit.
 
-    Raises TracerError for what is not a time.
+    Raises TracerError for an invalid time.
     """
 
     def __init__(self, since: str | None, until: str | None, calendar: Calendar) -> None:
-        self._since = None if since is None else format_rfc3339(calendar.moment(since))
-        self._until = None if until is None else format_rfc3339(calendar.moment(until))
+        self._since = None if since is None else format_rfc3339(calendar.parse_moment(since))
+        self._until = None if until is None else format_rfc3339(calendar.parse_moment(until))
 
-    def has(self, time: str | None) -> bool:
-        """Of the time of a record; without one it is in no period that has a limit."""
+    def contains(self, time: str | None) -> bool:
+        """Whether a record's time is in the period; an unknown time is in no period with a limit."""
         if self._since is not None and (time is None or time < self._since):
             return False
         return self._until is None or (time is not None and time <= self._until)
 
 
-def _span_ns(text: str) -> int | None:
+def _parse_span_ns(text: str) -> int | None:
     """``1h 30min``."""
     spans = _SPAN.findall(text)
     if not spans or _SPAN.sub("", text).strip():
@@ -203,8 +206,8 @@ def _span_ns(text: str) -> int | None:
     return total_ns
 
 
-def month_of(name: bytes) -> int | None:
-    """The number of a month by its English name, or by its number as Chinese, Japanese and Korean ones are called."""
+def parse_month(name: bytes) -> int | None:
+    """The number of a month by its English name, or by its number as in Chinese, Japanese and Korean."""
     found = MONTHS.get(name)
     if found is None and (match := _MONTH_NUMBER.fullmatch(name)) is not None:
         found = int(match[1])
@@ -212,7 +215,7 @@ def month_of(name: bytes) -> int | None:
 
 
 def digits_ns(stamp: bytes) -> int:
-    """What tells a stamp that cannot be read from others: its digits, as if they were microseconds."""
+    """A number that distinguishes timestamps that cannot be parsed: their digits, taken as microseconds."""
     return int(b"".join(_DIGITS.findall(stamp))[:18] or b"0") * 1000
 
 

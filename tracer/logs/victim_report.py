@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel log says of one victim of the OOM killer."""
+"""What a kernel log says about one victim of the OOM killer."""
 
 from typing import NamedTuple
 
-from tracer.logs.oom_lines import Clock
+from tracer.logs.log_line import Clock
 from tracer.logs.oom_tasks import TaskRow
 
 
 class Counter(NamedTuple):
-    """A limit's line; bytes."""
+    """The line of a limit; bytes."""
 
     usage: int
     limit: int
@@ -16,15 +16,16 @@ class Counter(NamedTuple):
 
 
 class VictimReport(NamedTuple):
-    """What the log says of one victim and of its incident; None is what it does not say."""
+    """One victim and its incident; a field is None if the log does not say."""
 
     time_ns: int | None
+    """Of the kill, by `clock`."""
     incident_ns: int | None
-    """When the incident's first line was printed."""
+    """Of the incident's first line, by `clock`."""
     clock: Clock | None
     tid: int
     pid: int | None
-    """The thread group, where a table of tasks or the summary tells it: "Killed process" names a thread."""
+    """The thread group, from the table of tasks or the summary: "Killed process" names a thread."""
     comm: bytes
     uid: int | None
     total_vm_bytes: int | None
@@ -44,23 +45,23 @@ class VictimReport(NamedTuple):
     limit_cgroup: bytes | None
     counters: dict[bytes, Counter]
     statistics: dict[bytes, int]
-    """Of the limit's cgroup and all below it; bytes."""
+    """Of the limit's cgroup and all cgroups below it; bytes."""
     trigger_comm: bytes | None
     trigger_tid: int | None
     trigger_pid: int | None
     tasks: list[TaskRow] | None
-    """The incident's first victim, then the largest others."""
+    """The incident's first victim, then the largest other processes."""
     group_kill: bool | None
     victims: int | None
     wall_ns: int | None = None
-    """When it was by the log's wall clock, Unix time, if it has one."""
+    """Unix time of the kill by the log's wall clock, if the log has one."""
     first_tid: int | None = None
-    """The incident's first victim: the seconds that some logs show do not name an incident."""
+    """Of the incident's first victim: the seconds that some logs have do not identify an incident."""
     group: bytes | None = None
-    """The cgroup, in or below which all victims of a group kill are."""
+    """The cgroup of a group kill; all of its victims are in or below it."""
     rss_bytes: int | None = None
-    """All of it, where the log does not tell of what kind it is."""
+    """The total, if the log does not split it."""
     swap_bytes: int | None = None
     ram_pages: int | None = None
-    """All of the host's RAM that the kernel does not reserve for itself."""
+    """The host's RAM, without what the kernel reserves for itself."""
     host_swap_bytes: int | None = None

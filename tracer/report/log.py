@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 
 from tracer.base.printable import printable
 from tracer.identity.enrich import enrich_cgroups
-from tracer.logs.formats import Origin
 from tracer.logs.host_reports import HostReports
 from tracer.logs.log_file import LogFile
+from tracer.logs.log_line import LogLine, Origin
 from tracer.logs.log_records import LogRecords
-from tracer.logs.oom_lines import LogLine
 from tracer.logs.remarks import AllRemarks, Remark
 from tracer.logs.scan import LogScan
 from tracer.logs.this_boot import ThisBoot, open_kmsg
@@ -47,22 +46,22 @@ class LogReader:
 
     def begin(self, file: LogFile) -> None:
         """Begin a log; the time of its last write determines omitted years."""
-        self._calendar = Calendar(None, file.written_ns)
-        counts_lines = not file.can_be_read_again
+        self._calendar = Calendar(None, file.modified_ns)
+        counts_lines = not file.is_rereadable
         self._scan = LogScan(self._calendar, self._report, reports=self._reports, counts_lines=counts_lines)
-        self._remarks.begin(file.name, self._scan.remarks, file.line_at)
-        if self._scan.idle:
+        self._remarks.add_log(file.name, self._scan.remarks, file.line_number_at)
+        if self._scan.is_idle:
             self._lines.clear()
             self._reported.clear()
 
     @property
     def recognized(self) -> bool:
         """Whether a line of a log, possibly a damaged one, was found."""
-        return self._scan is not None and (self._scan.recognized > 0 or self._scan.remarks.are_of_a_log)
+        return self._scan is not None and (self._scan.recognized > 0 or self._scan.remarks.has_kernel_lines)
 
     def remarks(self) -> Iterator[Remark]:
         """Remarks about all logs, after the last one."""
-        return self._remarks.sentences()
+        return self._remarks.make_remarks()
 
     def feed(self, block: bytes) -> None:
         """The next block of the log."""
@@ -93,14 +92,14 @@ class LogReader:
         )
         origin = Origin(boot.host["name"], boot.host["boot_id"])
         for line in kmsg.read():
-            reports.feed((line, origin))
+            reports.feed(line._replace(origin=origin))
         reports.end()
         kmsg.close()
 
-    def _keep_line(self, line: LogLine, origin: Origin) -> None:
-        kept = self._lines[origin]
-        if origin in self._reported:
-            self._reported.discard(origin)
+    def _keep_line(self, line: LogLine) -> None:
+        kept = self._lines[line.origin]
+        if line.origin in self._reported:
+            self._reported.discard(line.origin)
             kept.clear()
         kept.append(line)
 

@@ -46,7 +46,7 @@ def write_report(files: Sequence[str], options: ReportOptions) -> int:
     period = Period(options.since, options.until, Calendar())
 
     def matches(kill: OomKill) -> bool:
-        return period.has(kill["time"]) and options.names.matches(kill, kill["victim"]["cgroup"])
+        return period.contains(kill["time"]) and options.names.matches(kill, kill["victim"]["cgroup"])
 
     inputs = ReportInputs(collection, matches)
     code = 0

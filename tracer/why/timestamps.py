@@ -12,7 +12,7 @@ _MAX_NS = 1 << 63
 def to_rfc3339(time: str | int | None) -> str | None:
     """The time that a runtime wrote, RFC 3339 in any zone or Unix time in nanoseconds, in the form that records use."""
     if isinstance(time, str):
-        time = None if time.startswith("0001-") else Calendar().iso(time.encode())  # Go's zero time
+        time = None if time.startswith("0001-") else Calendar().parse_iso(time.encode())  # Go's zero time
     return format_rfc3339(time) if time is not None and 0 < time < _MAX_NS else None
 
 

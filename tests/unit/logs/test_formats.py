@@ -19,8 +19,9 @@ from tests.harness import DATA
 from tests.harness.environment import require
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.log_formats import BOOT_ID, BOOT_NS, HOST, SPLIT, WHOLE, entry, export
-from tracer.logs.formats import LineFormats, Origin
-from tracer.logs.oom_lines import LogLine, may_be_cut
+from tracer.logs.formats import LineFormats
+from tracer.logs.log_line import LogLine, Origin
+from tracer.logs.oom_lines import may_be_cut
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
 from tracer.logs.victim_report import VictimReport
@@ -482,7 +483,7 @@ def test_json_over_many_lines() -> None:
     reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
     reader.feed("\n".join(json.dumps(json.loads(line), indent="\t") for line in log.splitlines()).encode())
     reader.end()
-    assert reader.begun
+    assert reader.has_begun
     assert not reader.recognized
 
 

@@ -12,7 +12,7 @@ from tests.harness.kernel_log_files import FILES, lines
 from tests.harness.log_formats import BOOT_ID, SPLIT, WHOLE, entry
 from tracer.base.errors import TracerError
 from tracer.logs.kills import KillFilter, KillSearch, ReadOptions
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 from tracer.records.model import OomKill
 
 KILLED = (

@@ -15,7 +15,7 @@ from tracer.accounting.backfill import find_kills, select_unrecorded, tolerance_
 from tracer.base.clock import boottime_ns
 from tracer.logs import this_boot
 from tracer.logs.kmsg import Kmsg
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 from tracer.logs.this_boot import ThisBoot
 
 Feed = Callable[..., Kmsg]

@@ -18,7 +18,7 @@ from tests.harness.environment import ROOT
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.log_formats import FORMS, SPLIT, WHOLE
 from tests.harness.schema import validate
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 
 from .test_formats import KILLED, scan, timeless
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.harness.kernel_log_files import FILES, lines, reports
 from tests.harness.records import HOST
 from tests.harness.schema import validate
+from tracer.logs.log_line import LogLine
 from tracer.logs.log_records import LogRecords
-from tracer.logs.oom_lines import LogLine
 from tracer.logs.oom_report import ReportAssembler
 from tracer.logs.victim_report import VictimReport
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.harness.kernel_log_files import FILES, TRIMMED, lines, reports
 from tracer.logs import oom_lines, oom_tasks
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 from tracer.logs.victim_report import VictimReport
 
 from .test_oom_report_hostile import FRAGMENTS, INVOKED, NAMES, killed, mixed, summary

@@ -6,8 +6,8 @@ import pytest
 from tests.harness.kernel_log_files import reports
 from tests.harness.records import HOST
 from tests.harness.schema import validate
+from tracer.logs.log_line import LogLine
 from tracer.logs.log_records import LogRecords
-from tracer.logs.oom_lines import LogLine
 from tracer.logs.victim_report import VictimReport
 
 SIZES = b"total-vm:1641388kB, anon-rss:1595164kB, file-rss:76kB"

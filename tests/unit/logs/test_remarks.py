@@ -15,7 +15,7 @@ from tests.harness.environment import ROOT
 from tests.harness.kernel_log_files import FILES, lines
 from tests.harness.log_formats import FORMS, SPLIT, WHOLE
 from tracer.base.errors import EXIT_FAILED
-from tracer.logs.oom_lines import LogLine
+from tracer.logs.log_line import LogLine
 from tracer.logs.scan import LogScan
 from tracer.logs.times import Calendar
 
@@ -109,7 +109,7 @@ def remarks(log: bytes) -> list[str]:
     reader = LogScan(Calendar(timezone.utc), lambda *_: None)
     reader.feed(log)
     reader.end()
-    return [each.text for each in reader.remarks.sentences("log", lambda _: None)]
+    return [each.text for each in reader.remarks.make_remarks("log", lambda _: None)]
 
 
 @pytest.mark.parametrize("form", [*WHOLE, *SPLIT, *FORMS])
