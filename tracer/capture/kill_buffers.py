@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ring buffer of the OOM killer's kills, and the one that holds their essentials while that is full, read as one.
+"""The ring buffer of OOM kills, and the one for kills in brief while the first is full, read as one.
 
-The kernel runs one OOM killer at a time (oom_lock), so what is sent to one of them is there before the next kill is
-sent to the other: merged by time they tell the kills in their order.
+The kernel runs one OOM killer at a time (oom_lock), so a kill is in its ring buffer before the next one is sent to the
+other: merged by time, the events have the order of the kills.
 """
 
 import struct
@@ -38,11 +38,11 @@ class KillRings:
         self._rings = [ring for ring in (self._full, self._briefs) if ring is not None]
 
     def batches(self) -> Iterator[Iterator[ReadEvent]]:
-        """The events that are there now, in the order of time, at most EVENTS_MAX of each ring buffer at once.
+        """The events up to the present end, in the order of time, at most about EVENTS_MAX of each ring buffer at once.
 
-        Each batch is to be handled before the next one is asked for; between them its room can be released.
+        Each batch must be handled before the next one is requested, and can be released before that.
         """
-        end = self._end()  # not further: a storm must not keep the caller from all else
+        end = self._end()  # a storm must not keep the caller from other work
         while self._position() < end and (found := self.read()):
             yield ((decode_or_error(data, self.decode), token) for data, token in found)
 
@@ -53,14 +53,16 @@ class KillRings:
         return sum(retained.ring.end for retained in self._rings)
 
     def read(self) -> list[tuple[bytes, Token]]:
-        """The next events as bytes; none: all has been read for now."""
+        """The next events as bytes; none: all events have been read."""
         full = self._full.ring.read(EVENTS_MAX)
         briefs = self._briefs.ring.read(EVENTS_MAX) if self._briefs is not None else []
         if self._briefs is None or not briefs:
             return [(data, self._full.retention.issue(position)) for position, data in full]
-        full += self._full.ring.read(EVENTS_MAX)  # read last: what precedes the last of the briefs is there by now
+        full += self._full.ring.read(
+            EVENTS_MAX
+        )  # read last: all events that precede the last brief one are there by now
         full_has_more = self._full.ring.position < self._full.ring.end
-        # Those before which no unread event can come; the others are left to be read again.
+        # Only events that no unread event can precede; the others are read again.
         merged: list[tuple[bytes, Token]] = []
         i = j = 0
         while j < len(briefs) and (i < len(full) or not full_has_more):
@@ -96,7 +98,7 @@ class KillRings:
 def decode(data: bytes, paths: brief.PathStore | None) -> wire.Event:
     """An event of either ring buffer.
 
-    Raises wire.DecodeError where it is unknown or does not fit.
+    Raises wire.DecodeError if its type is unknown or its bytes do not fit.
     """
     try:
         header = wire.Header(*wire.HEADER.unpack_from(data))
@@ -118,60 +120,60 @@ def decode_or_error(data: bytes, decode: Callable[[bytes], wire.Event]) -> Event
         return error
 
 
-def _victim(header: wire.Header, known: brief.BriefFields, paths: brief.PathStore | None) -> wire.VictimEvent:
+def _victim(header: wire.Header, fields: brief.BriefFields, paths: brief.PathStore | None) -> wire.VictimEvent:
     names = b""
-    flags = known.flags & (wire.VICTIM_TASK | wire.VICTIM_GROUP | wire.VICTIM_MARKED | wire.VICTIM_CGROUP_TRUNCATED)
-    if known.flags & wire.VICTIM_CGROUP and paths is not None:
-        names = paths.read(known.path, known.path_len)
+    flags = fields.flags & (wire.VICTIM_TASK | wire.VICTIM_GROUP | wire.VICTIM_MARKED | wire.VICTIM_CGROUP_TRUNCATED)
+    if fields.flags & wire.VICTIM_CGROUP and paths is not None:
+        names = paths.read(fields.path, fields.path_len)
         flags |= wire.VICTIM_CGROUP
-        if known.flags & brief.BRIEF_LEAF_TRUNCATED:
-            names = names.partition(b"\0")[2]  # without the name that was cut
+        if fields.flags & brief.BRIEF_LEAF_TRUNCATED:
+            names = names.partition(b"\0")[2]  # without the name that was truncated
             flags |= wire.VICTIM_CGROUP_TRUNCATED
     return wire.VictimEvent(
         header=header,
-        started_ns=known.started_ns,
+        started_ns=fields.started_ns,
         init_started_ns=0,
         network_cookie=0,
-        anon_rss_pages=_pages(known.anon_rss_pages),
-        file_rss_pages=_pages(known.file_rss_pages),
-        shmem_rss_pages=_pages(known.shmem_rss_pages),
-        swap_pages=_pages(known.swap_pages),
-        total_vm_pages=known.total_vm_pages,
+        anon_rss_pages=_pages(fields.anon_rss_pages),
+        file_rss_pages=_pages(fields.file_rss_pages),
+        shmem_rss_pages=_pages(fields.shmem_rss_pages),
+        swap_pages=_pages(fields.swap_pages),
+        total_vm_pages=fields.total_vm_pages,
         peak_rss_pages=-1,
         page_tables_bytes=-1,
-        pid=known.pid,
-        tid=known.tid,
+        pid=fields.pid,
+        tid=fields.tid,
         ppid=0,
-        uid=known.uid,
-        oom_score_adj=known.oom_score_adj,
-        namespace_pid=known.namespace_pid,
-        namespace_level=known.namespace_level,
+        uid=fields.uid,
+        oom_score_adj=fields.oom_score_adj,
+        namespace_pid=fields.namespace_pid,
+        namespace_level=fields.namespace_level,
         mm_users=0,
         threads=0,
         flags=flags,
         init_pid=0,
         network_namespace=0,
         ancestors_len=0,
-        comm=known.comm,
+        comm=fields.comm,
         ancestors=(),
         cgroup=names,
         exe=b"",
         cmdline=b"",
         brief=brief.BriefIncident(
-            known.flags, known.constraint, None if known.limit_level == brief.NO_LEVEL else known.limit_level
+            fields.flags, fields.constraint, None if fields.limit_level == brief.NO_LEVEL else fields.limit_level
         ),
     )
 
 
 def _moment(data: bytes) -> tuple[int, bool]:
-    """When an event happened, as far as order goes; of one that is malformed the decoder tells."""
+    """Time of an event, for the merge; a malformed event is reported by the decoder."""
     if len(data) < wire.HEADER.size:
         return 0, False
     header = wire.Header(*wire.HEADER.unpack_from(data))
     if header.type != wire.EXIT or len(data) < wire.HEADER.size + wire.EXIT_FIXED.size:
         return header.time_ns, False
     killed_ns, _ = wire.EXIT_FIXED.unpack_from(data, wire.HEADER.size)
-    return max(header.time_ns, killed_ns), True  # a process that is killed may be gone before it is marked
+    return max(header.time_ns, killed_ns), True  # a killed process may exit before it is marked
 
 
 def _pages(pages: int) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A capture's ring buffers and counters: what comes, what was lost on the way, and what may go."""
+"""A capture's ring buffers and counters: events, losses, and the release of events."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -49,7 +49,7 @@ class Loss(NamedTuple):
 class Rings:
     """The ring buffers of the running programs.
 
-    Raises OSError if a map is not what it should be.
+    Raises OSError if a map is not of the expected type.
     """
 
     def __init__(self, maps: dict[str, int]) -> None:
@@ -62,17 +62,17 @@ class Rings:
         """Stage -> the count when ``losses`` was called last."""
 
     def sigkills(self) -> list[ReadEvent]:
-        """All SIGKILLs that were not read yet."""
+        """All unread SIGKILLs."""
         return [(decode_or_error(data, wire.decode_event), token) for data, token in self._sigkills.read()]
 
     def cgroups(self) -> list[Event]:
-        """All new cgroups that were not read yet; they are released at once, as they make no record."""
+        """All unread events of new cgroups; they are released at once, as they make no record."""
         found = [decode_or_error(data, wire.decode_event) for _, data in self._cgroups.read()]
         self._cgroups.release(self._cgroups.position)
         return found
 
     def losses(self) -> list[Loss]:
-        """What was lost since the last call; the first call: since an earlier run had reported a loss."""
+        """Losses since the last call; at the first call, since the last loss that an earlier run has reported."""
         losses, now_ns, all_reported = [], boottime_ns(), True
         for stage, (counter, reported) in _LOSSES.items():
             count, before = self._counters.read(counter), self._counted.get(stage)
@@ -92,12 +92,12 @@ class Rings:
         return before != self._unseen_cgroups
 
     def release(self, acknowledged: int, *, is_saved: bool) -> None:
-        """As ``RetainedRing.release``, of all; SIGKILLs are not in the ledger."""
+        """As ``RetainedRing.release``, for all; the ledger has no SIGKILLs."""
         self.kills.release(acknowledged, is_saved=is_saved)
         self._sigkills.release(acknowledged)
 
     def awaits_outputs(self, acknowledged: int) -> bool:
-        """As ``Retention.awaits_outputs``, of any."""
+        """As ``Retention.awaits_outputs``, for any of them."""
         return self.kills.awaits_outputs(acknowledged) or self._sigkills.retention.awaits_outputs(acknowledged)
 
 
@@ -107,7 +107,7 @@ class Unreported(NamedTuple):
     counts: dict[str, int]
     """By stage."""
     lossless_until_ns: int
-    """Until then nothing was lost, or it was reported; CLOCK_BOOTTIME."""
+    """Until then no event was lost without a report; CLOCK_BOOTTIME."""
 
 
 def unreported(maps: dict[str, int], began_ns: int) -> Unreported:
@@ -120,7 +120,7 @@ def unreported(maps: dict[str, int], began_ns: int) -> Unreported:
 def previous_events(maps: dict[str, int]) -> Iterator[Event]:
     """All events of a previous capture with this version's layout: its kills in their order, then its SIGKILLs.
 
-    They stay in its maps, which the caller removes once their records are acknowledged.
+    The caller removes its maps once the records are acknowledged.
     """
     for batch in KillRings(maps).batches():
         yield from (event for event, _ in batch)
@@ -128,5 +128,5 @@ def previous_events(maps: dict[str, int]) -> Iterator[Event]:
 
 
 def unread_events(maps: dict[str, int]) -> int:
-    """How many events a previous capture holds whose layout this version cannot decode."""
+    """Number of events in a previous capture whose layout this version cannot decode."""
     return len(open_ring(maps["events"]).read())

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a BPF ring buffer, and keeps what was read in it until told that it may go.
+"""Reads a BPF ring buffer; events that were read stay in it until they are released.
 
-The format is that of kernel/bpf/ringbuf.c: a page with the consumer's position, which is ours to write; a page with the
-producers'; the data, a power of two of bytes.  Positions only grow; modulo the size they are places.  An event is a
-header of 8 bytes (its length with two flags, and an offset that is the kernel's own) and its bytes, rounded up to 8.
-The kernel overwrites nothing from the consumer's position on: what was not released is read once more by the next
-reader, even if this one is killed.
+The format is defined by kernel/bpf/ringbuf.c: a page with the consumer's position, written by this process; a page with
+the producers' position; the data, a power of two of bytes.  Positions only grow; modulo the size they are offsets.  An
+event is a header of 8 bytes (its length with two flags, and an offset for the kernel's use) and its bytes, rounded up
+to 8.  The kernel overwrites nothing from the consumer's position on: the next reader reads unreleased events
+again, even if this one is killed.
 
-libbpf's reader releases each event before the next one is read, and maps the data twice, so that an event that wraps
-is in one piece; each page of it would count as memory of this process.
+libbpf's reader releases each event before it reads the next one, and maps the data twice, so that an event that wraps
+is contiguous; each page of the second mapping would count as memory of this process.
 """
 
 import mmap
@@ -17,7 +17,7 @@ import threading
 BUSY = 1 << 31
 """BPF_RINGBUF_BUSY_BIT: being written."""
 DISCARD = 1 << 30
-"""BPF_RINGBUF_DISCARD_BIT: taken back by who wrote it."""
+"""BPF_RINGBUF_DISCARD_BIT: discarded by its writer."""
 HEADER_BYTES = 8
 """BPF_RINGBUF_HDR_SZ."""
 
@@ -25,15 +25,15 @@ HEADER_BYTES = 8
 class Ring:
     """The only reader of a ring buffer.
 
-    ``position`` is where the next event to be read begins.  It starts where the last reader had released everything.
-    Raises OSError where the descriptor is no ring buffer of this size.
+    ``position`` is where the next event to be read begins; at first, where the last reader has released everything.
+    Raises OSError if the descriptor is not a ring buffer of this size.
     """
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         page = mmap.PAGESIZE
         ours = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         theirs = mmap.mmap(descriptor, page + size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        # A memoryview loads and stores a native integer at once; struct would do that of some formats byte by byte.
+        # A memoryview loads and stores a native integer at once; struct does so byte by byte in some formats.
         self._consumer = memoryview(ours).cast("Q")
         self._producer = memoryview(theirs)[:page].cast("Q")
         self._data = memoryview(theirs)[page:]
@@ -50,9 +50,9 @@ class Ring:
         return self._producer[0]
 
     def read(self, most: int | None = None) -> list[tuple[int, bytes]]:
-        """All events from ``position`` on that are complete, or ``most``, each with the position at which it begins.
+        """The complete events from ``position`` on, at most ``most``, each with the position at which it begins.
 
-        One that is still being written ends them: the kernel keeps the order in which they were begun.
+        An event that is still being written ends the list: the kernel keeps the order of reservation.
         """
         end = self._producer[0]
         self._order()
@@ -72,7 +72,7 @@ class Ring:
         return events
 
     def release(self, position: int) -> None:
-        """Everything before ``position`` is done with; the kernel may write there, and what went so is gone."""
+        """Let the kernel overwrite everything before ``position``."""
         self._order()
         self._consumer[0] = max(position, self._consumer[0])
 
@@ -82,11 +82,11 @@ class Ring:
         return head if len(head) == size else head + bytes(self._data[: size - len(head)])
 
     def _order(self) -> None:
-        """Keep the processor from doing what comes later before what comes earlier, as arm64 would.
+        """A full memory barrier, which weakly ordered processors (arm64) need.
 
-        A position or length that is read before what it stands for (smp_store_release() in the kernel) would be of no
-        use otherwise, nor would a position that is written after it was read.  Letting go of a lock comes after all
-        that was done before, taking it before all that is done then; and the lock is taken after it was let go.
+        Data must not be read before the position or length that covers it (smp_store_release() in the kernel), and the
+        consumer's position must not be written before the data is read.  Releasing a lock orders all earlier accesses
+        before it, taking it orders all later ones after it, and this lock is taken after its release.
         """
         self._fence.release()
         self._fence.acquire()

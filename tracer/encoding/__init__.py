@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record -> a line: JSON in the styles that log pipelines know."""
+"""Records to lines of JSON and back; styles for log pipelines."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line that should hold a record -> the record, as the types of tracer/records/model.py have it.
+"""Decodes a line to a record with the types of tracer/records/model.py.
 
-Files come from anywhere, and from other versions: what is not of the right type is refused, a field that was not there
-yet is null, and one that nobody knows here stays as it is.
+Files may come from any source and version: a value of the wrong type is refused, a missing field becomes null, and an
+unknown field is kept.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from tracer.records.owner import Owner, OwnerContainer
 
 _Check = Callable[[Any], bool]
 _TYPES: dict[str, type] = {"string": str, "boolean": bool, "null": type(None)}
-_MOST_INTEGER = 1 << 64
+_INTEGER_BOUND = 1 << 64
 
 
 class InvalidRecordError(ValueError):
-    """It is no record."""
+    """A line or value is not a record."""
 
 
 class RecordReader:
-    """Reads lines: those that oomtrace writes, and entries of ``journalctl -o json`` that have one of them."""
+    """Reads lines that oomtrace has written, and entries of ``journalctl -o json`` that contain such a line."""
 
     def __init__(self) -> None:
         schema = json_schema()
@@ -37,14 +37,14 @@ class RecordReader:
             self._kinds[definition["properties"]["type"]["enum"][0]] = self._check(reference)
 
     def read(self, line: bytes) -> Record | None:
-        """The record; None: one of a kind that a later version may have.
+        """The record; None: its type is unknown, as of a later version.
 
         Raises InvalidRecordError.
         """
         return self.conform(read_json(line))
 
     def conform(self, value: Any) -> Record | None:
-        """The same value with the fields that it lacks as null; otherwise as `read`."""
+        """The same value with missing fields as null; otherwise as ``read``."""
         if type(value) is not dict or type(value.get("type")) is not str:
             raise InvalidRecordError
         check = self._kinds.get(value["type"])
@@ -76,15 +76,15 @@ class RecordReader:
             return lambda value: type(value) is str and value in values
         kind = schema["type"]
         if kind == "integer":
-            return lambda value: type(value) is int and -_MOST_INTEGER < value < _MOST_INTEGER
+            return lambda value: type(value) is int and -_INTEGER_BOUND < value < _INTEGER_BOUND
         if kind == "array":
             each = self._check(schema["items"])
             return lambda value: type(value) is list and all(map(each, value))
         if kind == "object":
             of_value = self._check(schema["additionalProperties"])
             return lambda value: type(value) is dict and all(map(of_value, value.values()))
-        wanted = _TYPES[kind]
-        return lambda value: type(value) is wanted
+        expected = _TYPES[kind]
+        return lambda value: type(value) is expected
 
     def _object(self, definition: dict[str, Any]) -> _Check:
         fields = [(name, self._check(field)) for name, field in definition["properties"].items()]
@@ -96,7 +96,7 @@ class RecordReader:
 
 
 def _owner(fields: dict[str, Any], path: str | None) -> Owner | None:
-    """What earlier versions did not write: of the path, where that is whole, else as far as the record tells."""
+    """The owner, which earlier versions did not write: from the complete path, otherwise from the record's fields."""
     container = fields["container"]
     if path is not None:
         return cgroup_path.parse_cgroup_path(path).owner
@@ -108,21 +108,21 @@ def _owner(fields: dict[str, Any], path: str | None) -> Owner | None:
 
 
 def read_json(line: bytes) -> dict[str, Any]:
-    """What may be a record: the object in a line, or in the text of the entry that this is.
+    """The object in a line, or in the message of a journal entry, which may be a record.
 
     Raises InvalidRecordError.
     """
     value = _object(line)
     if "type" in value:
         return value
-    # The output journald has a field of its own for it; of stdout the journal makes a message.
+    # The sink journald writes its own field; stdout becomes the message of an entry.
     return _object(value.get("OOMTRACE_RECORD") or value.get("MESSAGE"))
 
 
 def _object(text: Any) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:  # of what is no text, too
+    except orjson.JSONDecodeError as error:  # raised for other types than text as well
         raise InvalidRecordError from error
     if type(value) is not dict:
         raise InvalidRecordError

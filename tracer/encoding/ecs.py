@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record in the Elastic Common Schema, version 8: what that has no field for stands under ``oomtrace``.
+"""A record in the Elastic Common Schema, version 8.  Fields that ECS does not have are under ``oomtrace``.
 
-What is unknown is left out.  Dots in the names of labels become underscores, as Beats have it: to Elasticsearch a dot
-is a level, and labels ``app`` and ``app.name`` could not both be.
+Null fields are omitted.  Dots in names of labels become underscores, as in Beats: to Elasticsearch a dot is a level,
+and ``app`` and ``app.name`` could not both exist.
 """
 
 from collections.abc import Mapping
@@ -52,51 +52,51 @@ _KINDS = {
 
 
 def ecs(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested objects."""
+    """The record as nested objects."""
     message, record = summarize(record), with_owner_identity(record)
     category, kind = _KINDS.get(str(record.get("type")), ("host", "info"))
     event = {"module": "oomtrace", "dataset": "oomtrace", "kind": "event", "category": [category], "type": [kind]}
-    written: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "event": event,
         "ecs": {"version": VERSION},
         "message": message,
         "host": {"os": {"type": "linux"}},
     }
     if record.get("kubernetes") is not None:
-        written["orchestrator"] = {"type": "kubernetes", "resource": {"type": "pod"}}
+        fields["orchestrator"] = {"type": "kubernetes", "resource": {"type": "pod"}}
     for path, value in leaves(record):
         if value is None:
             continue
         if path == "container.image" and isinstance(value, str):
-            _put(written, "container.image", _image(value))
+            _set_field(fields, "container.image", _image_fields(value))
         elif path == "victim.uid":
-            _put(written, "process.real_user.id", str(value))
+            _set_field(fields, "process.real_user.id", str(value))
         elif path.endswith("labels"):
-            _put(written, FIELDS.get(path, f"oomtrace.{path}"), _dedot(value))
+            _set_field(fields, FIELDS.get(path, f"oomtrace.{path}"), _dedot(value))
         else:
-            _put(written, FIELDS.get(path, f"oomtrace.{path}"), value)
-    return written
+            _set_field(fields, FIELDS.get(path, f"oomtrace.{path}"), value)
+    return fields
 
 
-def _put(written: dict[str, Any], path: str, value: Any) -> None:
-    *folders, name = path.split(".")
-    for folder in folders:
-        written = written.setdefault(folder, {})
-    written[name] = value
+def _set_field(fields: dict[str, Any], path: str, value: Any) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        fields = fields.setdefault(parent, {})
+    fields[name] = value
 
 
 def _dedot(labels: Mapping[str, Any]) -> dict[str, Any]:
-    """``app.name`` beside ``app_name`` gets one more underscore."""
-    found: dict[str, Any] = {}
+    """Labels without dots in their names; a name that exists already gets one more underscore."""
+    renamed: dict[str, Any] = {}
     for name, value in labels.items():
         plain = name.replace(".", "_")
-        while plain in found:
+        while plain in renamed:
             plain += "_"
-        found[plain] = value
-    return found
+        renamed[plain] = value
+    return renamed
 
 
-def _image(text: str) -> dict[str, Any]:
+def _image_fields(text: str) -> dict[str, Any]:
     split = image_ref.parse_image_ref(text)
     if split is None:
         return {"hash": {"all": [text]}}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record -> one line of JSON that no collector cuts.
+"""Encodes a record as one line of JSON that no collector truncates.
 
-rsyslog's default cuts messages at 8 KiB and leaves invalid JSON behind, so what is long and least telling is trimmed
-first, and named in ``truncated``.
+rsyslog truncates messages at 8 KiB by default, which leaves invalid JSON.  So long values are trimmed, the least
+important first, and named in ``truncated``.
 """
 
 import re
@@ -18,12 +18,12 @@ MAX_BYTES = 8192
 MIN_MAX_BYTES = 4096
 Trimmed = TypeVar("Trimmed", OomKill, Sigkill)
 Trimmer = tuple[str, Callable[[int], bool]]
-"""Name of a field, and a function that takes at most so many bytes off it; False: nothing is left to take."""
+"""Name of a field, and a function that removes at most so many bytes from it; False: nothing is left to remove."""
 _CUT = "…"
 _KEEP = (128, 32, 0)
-"""Characters of a string that stay at first, at second, at last; of a list a sixteenth as many items."""
+"""Characters of a string that are kept in the first, second and last round; of a list a sixteenth as many items."""
 _ESCAPED_BYTES = 6
-"""What a character may take in JSON (``\\u001b``)."""
+"""The longest form of a character in JSON (``\\u001b``)."""
 _CONTROLS = re.compile(
     rb"\x7f|\xc2[\x80-\x9f\xad]"  # DEL, C1, soft hyphen
     rb"|\xd8\x9c|\xe1\xa0\x8e|\xef\xbb\xbf"  # U+061C, U+180E, U+FEFF
@@ -34,7 +34,7 @@ _CONTROLS = re.compile(
 def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) -> bytes:
     """The line, with its newline, at most ``max_bytes`` long (MIN_MAX_BYTES or more).
 
-    The record stays as it is: another output, or another style, has room for more of it.
+    The record is not changed: another output or style may have room for more of it.
     """
     line = _dump(style(record))
     if len(line) <= max_bytes:
@@ -51,14 +51,14 @@ def encode(record: Record, max_bytes: int = MAX_BYTES, style: Style = nested) ->
 
 
 def _trim_gap(copy: Gap, max_bytes: int, style: Style) -> bytes:
-    """The line of a record of which the caller needs no more; the cgroups with the fewest missing kills go first."""
+    """The line of ``copy``, which is changed: the cgroups with the fewest missing kills are removed first."""
     while len(line := _dump(style(copy))) > max_bytes and copy["cgroups"]:
         copy["cgroups"].pop()
     return line
 
 
 def _trim(copy: Trimmed, trimmers: Callable[[Trimmed, int], Iterator[Trimmer]], max_bytes: int, style: Style) -> bytes:
-    """The line of a record of which the caller needs no more, and whose ``truncated`` names what was trimmed."""
+    """The line of ``copy``, which is changed: its ``truncated`` names the trimmed fields."""
     line = _dump(style(copy))
     for keep in _KEEP:
         for name, trim in trimmers(copy, keep):
@@ -74,11 +74,11 @@ def _dump(fields: Mapping[str, Any]) -> bytes:
 
 
 def computed_json(value: object, *, indent: bool = False) -> bytes:
-    """JSON of what was computed of records: of damaged ones it may have more than the 64 bits of orjson."""
+    """JSON of values computed from records; integers from damaged records may exceed the 64 bits of orjson."""
     try:
         written = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0)
     except TypeError:
-        import json  # hardly ever needed
+        import json  # rarely needed
 
         written = json.dumps(value, ensure_ascii=False, indent=2 if indent else None).encode(
             "utf-8", "backslashreplace"
@@ -87,12 +87,11 @@ def computed_json(value: object, *, indent: bool = False) -> bytes:
 
 
 def escape_controls(json: bytes) -> bytes:
-    """Escape what JSON allows as it is, and a terminal that shows the line must not see.
+    """Escape characters that JSON allows but a terminal must not get.
 
-    DEL and the C1 control characters; what breaks lines for some readers (U+2028); what is invisible, or turns the
-    text behind it around (U+202E).
+    DEL and the C1 control characters, line separators (U+2028), invisible and bidirectional characters (U+202E).
     """
-    if json.isascii() and b"\x7f" not in json:  # nearly all are
+    if json.isascii() and b"\x7f" not in json:  # the usual case
         return json
     return _CONTROLS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), json)
 
@@ -127,12 +126,12 @@ def _sigkill_trimmers(record: Sigkill, keep: int) -> Iterator[Trimmer]:
 
 
 def _identity_trimmers(named: dict[str, Any], prefix: str, keep: int) -> Iterator[Trimmer]:
-    """What is inside goes before its owner: that tells whose it is."""
+    """The innermost identity is trimmed before its owner, which the host has named."""
     parts = [(part, named.get(part)) for part in ("container", "kubernetes", "systemd")]
     parts += [(f"owner.{part}", fields) for part, fields in (named.get("owner") or {}).items()]
     for part, fields in parts:
         for field in [field for field, value in (fields or {}).items() if isinstance(value, str)]:
-            # An id that is cut names nothing: ids stay as long as anything else can go.
+            # A truncated id identifies nothing: ids are kept as long as other fields can be trimmed.
             floor = max(keep, 128) if field in ("id", "node_container_id", "pod_uid") and keep else keep
             yield (
                 f"{prefix}{part}.{field}",
@@ -151,7 +150,7 @@ def _drop_label(container: dict[str, Any], keep: int) -> bool:
 
 
 def _drop_items(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
-    """Take items off the end of a list."""
+    """Remove items from the end of a list."""
     items = owner[key]
     least = max(3, keep // 16) if key == "candidates" else keep // 16
     if not items or len(items) <= least:
@@ -162,7 +161,7 @@ def _drop_items(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool
 
 
 def _shorten_cmdline(strings: list[str] | None, excess: int, keep: int) -> bool:
-    """Take characters off the end of a list of strings; each string counts one more, for what surrounds it."""
+    """Remove characters from the end of a list of strings; each string counts as one character more, for its quotes."""
     if not strings:
         return False
     total = sum(len(string) + 1 for string in strings)
@@ -179,7 +178,7 @@ def _shorten_cmdline(strings: list[str] | None, excess: int, keep: int) -> bool:
 
 
 def _shorten_cgroup(owner: dict[str, Any], excess: int, keep: int) -> bool:
-    """The beginning of a cgroup's path tells whose it is, whatever is called how below: the end goes."""
+    """Remove the end of a cgroup's path: its beginning identifies the owner."""
     text = owner.get("cgroup")
     if not text:
         return False
@@ -191,7 +190,7 @@ def _shorten_cgroup(owner: dict[str, Any], excess: int, keep: int) -> bool:
 
 
 def _shorten_path(owner: dict[str, Any], key: str, excess: int, keep: int) -> bool:
-    """The end of a path tells most: the beginning goes."""
+    """Remove the beginning of a path: its end is the most specific."""
     text = owner.get(key)
     if not text:
         return False

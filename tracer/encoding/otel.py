@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record as a log record of OpenTelemetry: its Log Data Model, with attributes of the semantic conventions.
+"""A record in OpenTelemetry's Log Data Model, with attributes of the semantic conventions.
 
-What OpenTelemetry has no name for stands under ``oomtrace.``, by its path in the record.  What is unknown is left out.
-The type stands there, too, because some stores forget the event's name.
-The container and the pod are the resource, because it is them that the record is about, and there logs of theirs are
-looked for; the process is gone with the event.  Lists of objects become a list for each field, since attributes are
-lists of plain values at most; the first values of all lists belong together, and so on.
+Fields that OpenTelemetry has no name for are under ``oomtrace.``, by their path in the record; so is the type, because
+some stores drop the event's name.  Null fields are omitted.
+Container and pod are the resource: the record is about them, and their logs are searched by resource.  The process has
+ended, so it is not.  A list of objects becomes one list per field, since attributes are plain values or lists of them;
+values with the same index belong to the same object.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,12 +42,12 @@ ATTRIBUTES = {
     "victim.cgroup": "process.linux.cgroup",
 }
 SEVERITIES = {"oom_kill": (17, "ERROR"), "lost": (13, "WARN"), "gap": (13, "WARN"), "sigkill": (10, "INFO2")}
-"""OpenTelemetry's INFO2 is syslog's notice."""
+"""OpenTelemetry maps syslog's notice to INFO2."""
 INFO = (9, "INFO")
 
 
 def otel(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Names of the data model, attributes as flat objects."""
+    """The record with the data model's names; attributes are flat objects."""
     number, text = SEVERITIES.get(str(record.get("type")), INFO)
     resource, attributes = parts(record)
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record -> the object that is written, with the fields named and ordered as its reader wants them."""
+"""Styles: the field names and structure of the object that is written."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,18 +11,18 @@ Style = Callable[[Record], Mapping[str, Any]]
 
 
 def nested(record: Record) -> Mapping[str, Any]:
-    """As tracer/records/model.py has it."""
+    """As in tracer/records/model.py."""
     return record
 
 
 def flat(record: Record) -> Mapping[str, Any]:
-    """One level, names joined by dots: ``victim.rss_bytes``.  Lists stay lists, labels one object."""
+    """One level, names joined by dots: ``victim.rss_bytes``.  Lists stay lists, labels stay one object."""
     return dict(leaves(record))
 
 
 def ecs(record: Record) -> Mapping[str, Any]:
     """Elastic Common Schema."""
-    from tracer.encoding.ecs import ecs as make  # who does not want it does without its tables
+    from tracer.encoding.ecs import ecs as make  # its tables take memory: only if used
 
     return make(record)
 
