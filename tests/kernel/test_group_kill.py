@@ -3,6 +3,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ import pytest
 from tests.harness import oracles
 from tests.harness.cgroups import Cgroup
 from tests.harness.dying import stopped_in_exit
-from tests.harness.environment import not_applicable, wait_until
+from tests.harness.environment import ENGINE, IN_VM, attempts, not_applicable, wait_until
+from tests.harness.oracles import Record
 from tests.harness.watch import Watch
 
 from .conftest import Eat, Fence, MakeDaemon
 from .test_marked import KPROBE_PMU, hidden
+from .test_pins import other_version
+
+ROUNDS, MEMBERS = 4, 8
+PREEMPTION = Path("/sys/kernel/debug/sched/preempt")
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +80,60 @@ def test_namespace_dies(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
     records = watch.kills(victims_in(watch, group))
     assert init_pid == records[1]["victim"]["pid"] == records[0]["trigger"]["pid"]
     assert [record["victim"]["pid"] for record in records] == [watch.exit_of(record)["pid"] for record in records]
+
+
+@pytest.fixture
+def preemptible() -> Iterator[None]:
+    """Full preemption where the kernel allows the change at run time: without it no kprobe is skipped."""
+    if not IN_VM or not PREEMPTION.exists():
+        yield
+        return
+    before = next(word for word in PREEMPTION.read_text().split() if word.startswith("(")).strip("()")
+    PREEMPTION.write_text("full")
+    yield
+    PREEMPTION.write_text(before)
+
+
+@pytest.mark.usefixtures("preemptible")
+def test_others_use_bpf(watch: Watch, cgroup: Cgroup, eat: Eat) -> None:
+    """Each victim has one record with its own name, though kprobes are skipped while a program updates a BPF map."""
+    kill_groups(cgroup, eat, watch.records)
+
+
+@pytest.mark.vm
+@pytest.mark.usefixtures("preemptible")
+def test_tracepoint_with_a_pid(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """The same if the tracepoint passes a pid, as before Linux 6.9: where a kprobe is skipped, the name is null."""
+    if ENGINE != "bcc":
+        not_applicable("only bcc compiles the programs at run time")
+    argument = "u64 argument = ctx->args[0];"
+    pid = argument.replace("ctx->args[0]", "(u32)READ((struct task_struct *)ctx->args[0], pid)")
+    daemon = make_daemon(root=other_version(tmp_path, "bpf/hooks/mark_victim.h", argument, pid))
+    daemon.wait_ready()
+    kill_groups(cgroup, eat, lambda: daemon.of_type("oom_kill"))
+    assert daemon.stop()["lost"] == 0
+
+
+def kill_groups(cgroup: Cgroup, eat: Eat, records: Callable[[], list[Record]]) -> None:
+    """Kill groups beside a process that updates a BPF map in a loop; check the records of their members."""
+    eat(0, update_map=True, life=600).start()
+    nameless = 0
+    for turn in range(ROUNDS):
+        group = cgroup.child(f"group{turn}", 32)
+        group.write("memory.oom.group", 1)
+        names = {eat(1, group, hold=True, comm=f"held{n}").full().pid: f"held{n}" for n in range(MEMBERS)}
+        names[eat(64, group, comm="main").die().pid] = "main"
+        found = dict[int, list[str | None]]()
+        for _ in attempts():
+            found = {tid: [] for tid in names}
+            for record in records():
+                found.get(record["victim"]["tid"], []).append(record["victim"]["comm"])
+            if all(found.values()):
+                break
+        assert dict.fromkeys(names, 1) == {tid: len(comms) for tid, comms in found.items()}, "records of each victim"
+        assert [tid for tid, (comm,) in found.items() if comm not in (names[tid], None)] == []
+        nameless += sum(comm is None for (comm,) in found.values())
+    print(f"of {ROUNDS * (1 + MEMBERS)} records {nameless} are without a name")
 
 
 def victims_in(watch: Watch, group: Cgroup) -> list[int]:
