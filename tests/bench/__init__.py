@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oomtrace beside other tools that show OOM kills, on this kernel and in a virtual machine: `python -m tests.bench`."""
+"""Compares oomtrace with other tools for OOM kills, on this kernel and in a VM: ``python -m tests.bench``."""

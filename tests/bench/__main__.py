@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures oomtrace beside other tools: `python -m tests.bench [--quick] [--no-vm]`, as root.
+"""Measures oomtrace and other tools: ``python -m tests.bench [--quick] [--no-vm]``, as root.
 
-Out: tables on stdout and in build/bench.md, figures in build/bench.json.  Exit status 1: a goal is missed.
+Writes tables to stdout and build/bench.md, figures to build/bench.json.  Exit status 1: a goal is missed.
 """
 
 import argparse

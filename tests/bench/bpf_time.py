@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a tool's BPF programs run in the kernel for a kill (kernel.bpf_stats_enabled)."""
+"""Run time of a tool's BPF programs per kill (kernel.bpf_stats_enabled)."""
 
 import json
 import subprocess
@@ -13,13 +13,13 @@ from tests.harness.cgroups import Cgroup
 from . import process
 from .kills import Victims
 from .measure import KILLS_S, QUIET_S, Samples
-from .running import Running, listen
+from .running import RunningTool, listen
 
 SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class Program(NamedTuple):
-    """What one BPF program did while there were kills."""
+    """Runs of one BPF program during kills."""
 
     name: str
     runs_per_kill: float
@@ -32,7 +32,7 @@ class Program(NamedTuple):
 
 @contextmanager
 def counting() -> Iterator[None]:
-    """Have the kernel measure BPF programs; afterwards as before."""
+    """Enable the kernel's BPF statistics, and restore the setting afterwards."""
     before = SWITCH.read_text()
     SWITCH.write_text("1")
     try:
@@ -41,8 +41,8 @@ def counting() -> Iterator[None]:
         SWITCH.write_text(before)
 
 
-def measure(running: Running, group: Cgroup, count: int, samples: Samples) -> list[Program]:
-    """Its programs' runs for so many kills; what others do on this machine meanwhile is among them."""
+def measure(running: RunningTool, group: Cgroup, count: int, samples: Samples) -> list[Program]:
+    """Runs of the tool's programs during this many kills; other activity on this machine is included."""
     ids = process.bpf_programs(running.pid)
     with counting():
         before = _counters(ids)

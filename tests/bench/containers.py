@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What names cost on a host with many containers: folders like Docker's, and a cgroup for each."""
+"""Cost of names on a host with many containers: directories as Docker's, and a cgroup for each."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from tracer.identity.runtimes import Runtimes
 from . import process
 from .kills import LIMIT_BYTES, Marks
 from .measure import SETTLE_S, latencies_ms, percentile
-from .running import Running, listen
+from .running import RunningTool, listen
 from .tools import CORE, Tool
 
 COUNT = 1000
 ASKED = 200
-"""Containers whose names are asked for, one after the other."""
+"""Containers whose names are read, one after the other."""
 ROUNDS = 3
 
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def containers(count: int) -> Iterator[Containers]:
-    """So many containers that do not run."""
+    """Make this many containers, which do not run."""
     root = Path(tempfile.mkdtemp(prefix="oomtrace-bench-"))
     top = Hierarchy.find().make(f"oomtrace-bench-{count}-containers-{os.getpid()}")
     try:
@@ -62,7 +62,7 @@ def containers(count: int) -> Iterator[Containers]:
 
 
 def _config(container_id: str) -> dict[str, object]:
-    """As large as those of real containers: 5 KiB, most of which nobody asks for."""
+    """A configuration as large as that of a real container: 5 KiB, most of it unused."""
     labels = {f"com.example.{key}": f"{key}-{container_id[:8]}" for key in ("team", "service", "release", "owner")}
     return {
         "StreamConfig": {},
@@ -85,7 +85,7 @@ def tool(root: Path) -> Tool:
 
 
 def measure(marks: Marks, kills: int) -> list[Row]:
-    """Start, size and latency with COUNT containers, and what a name costs."""
+    """Start time, size and latency with COUNT containers, and cost of a name."""
     rows = []
     with ExitStack() as stack:
         few, many = (stack.enter_context(containers(count)) for count in (1, COUNT))
@@ -94,7 +94,7 @@ def measure(marks: Marks, kills: int) -> list[Row]:
             there.groups[0].limit(LIMIT_BYTES)
             ready_s, rss_mb, latency_ms = [], [], []
             for _ in range(ROUNDS):
-                with Running(tool(there.root)) as running:
+                with RunningTool(tool(there.root)) as running:
                     ready_s.append(running.wait_ready())
                     listen([running], SETTLE_S + 2.0)
                     rss_mb.append(process.memory_mb(running.pid, "VmRSS"))

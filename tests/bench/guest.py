@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The virtual machine's part.  On the host: boot it, and get the results.  Inside: `python -m tests.bench.guest`."""
+"""Measurements in a VM.  On the host: boots it and gets the results.  Inside: ``python -m tests.bench.guest``."""
 
 import sys
 import tempfile
@@ -20,7 +20,7 @@ ENVIRONMENT = "OOMTRACE_VM=1 OOMTRACE_EAT=/host/eat PYTHONPATH=/opt/site:/host/o
 
 
 def run(quick: bool) -> Results:
-    """Boot a machine whose kernel has kprobes, and measure there.
+    """Boot a VM whose kernel has kprobes, and measure there.
 
     Raises LabError where that does not work.
     """

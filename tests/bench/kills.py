@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real OOM kills in memory cgroups of one's own, and when the kernel made them."""
+"""OOM kills in temporary memory cgroups, and the times of the kernel."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from tests.harness.eater import binary
 TRACEFS = Path("/sys/kernel/tracing")
 PRINTK = Path("/proc/sys/kernel/printk")
 LIMIT_BYTES = 512 << 10
-"""Small, so that a kill takes little time; the eaters want MIB."""
+"""Small, for fast kills; the eaters allocate MIB."""
 MIB = 1
 LIFE_S = 600
 
@@ -23,7 +23,7 @@ _MARK = re.compile(r" (\d+)\.(\d{6}): mark_victim: pid=(\d+)")
 
 
 class Marks:
-    """The kernel's own account: every oom:mark_victim, in an instance of ftrace that no tool uses."""
+    """The kernel's times: every oom:mark_victim, in a separate ftrace instance."""
 
     def __init__(self, instance: Path) -> None:
         self._trace = instance / "trace"
@@ -32,7 +32,7 @@ class Marks:
         self._trace.write_text("")
 
     def times(self) -> dict[int, int]:
-        """Pid of a victim -> when it was marked, CLOCK_MONOTONIC in ns, to the microsecond."""
+        """Victim's pid -> time of the mark, CLOCK_MONOTONIC in ns, with a resolution of 1 us."""
         text = self._trace.read_text(errors="replace")
         return {int(pid): 1000 * (1_000_000 * int(s) + int(us)) for s, us, pid in _MARK.findall(text)}
 
@@ -54,7 +54,7 @@ def marks() -> Iterator[Marks]:
 
 @contextmanager
 def groups(count: int) -> Iterator[list[Cgroup]]:
-    """So many cgroups with a small limit each."""
+    """This many cgroups with a small limit each."""
     top = Hierarchy.find().make(f"oomtrace-bench-{os.getpid()}")
     try:
         made = [top.child(f"victims-{number}") for number in range(count)]
@@ -67,7 +67,7 @@ def groups(count: int) -> Iterator[list[Cgroup]]:
 
 @contextmanager
 def quiet_console() -> Iterator[None]:
-    """Keep OOM reports off the console: a serial one stops its processor for milliseconds a line; then as before."""
+    """Keep OOM reports off the console; a serial one blocks its CPU for milliseconds per line. Restored afterwards."""
     before = PRINTK.read_text()
     PRINTK.write_text("1")
     try:
@@ -77,7 +77,7 @@ def quiet_console() -> Iterator[None]:
 
 
 class Victims:
-    """Processes that the OOM killer kills: in each cgroup `each` of them, `jobs` at a time."""
+    """Processes that get OOM killed: ``each`` of them in each cgroup, ``jobs`` at a time."""
 
     def __init__(
         self,
@@ -89,28 +89,28 @@ class Victims:
         mib: int = MIB,
         hold: bool = False,
     ) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._eaters: list[subprocess.Popen[bytes]] = []
         for group in groups:
             command = [str(binary()), "-a", "0", "-l", str(LIFE_S), "-g", str(group.path), "-c", str(each)]
             command += ["-j", str(jobs), "-w", str(wait_ms), *(["-H"] if hold else []), str(mib)]
-            self._eaters.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._said))
+            self._eaters.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output))
 
     def __enter__(self) -> "Victims":
         return self
 
     def __exit__(self, *_: object) -> None:
         for eater in self._eaters:
-            eater.kill()  # its children die with it
+            eater.kill()  # its children are killed with it
             eater.wait()
-        self._said.close()
+        self._output.close()
 
     def ended(self) -> bool:
         return all(eater.poll() is not None for eater in self._eaters)
 
     def pids(self) -> set[int]:
-        said = os.pread(self._said.fileno(), 1 << 24, 0).decode()
-        return {int(line.split()[1]) for line in said.splitlines() if line.startswith("child ")}
+        output = os.pread(self._output.fileno(), 1 << 24, 0).decode()
+        return {int(line.split()[1]) for line in output.splitlines() if line.startswith("child ")}
 
 
 def oom_kills(groups: Sequence[Cgroup]) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurements of one tool.  In: a tool and cgroups to kill in.  Out: samples, and the figures made of them."""
+"""Measurements of one tool with kills in cgroups: samples, and statistics of them."""
 
 import statistics
 import time
@@ -11,22 +11,22 @@ from tests.harness.environment import IN_VM
 
 from . import process
 from .kills import LIMIT_BYTES, MIB, Marks, Victims, vmstat_oom_kills
-from .running import BenchError, Running, listen, listen_until_quiet
+from .running import BenchError, RunningTool, listen, listen_until_quiet
 from .tools import Tool
 
 SETTLE_S = 2.0 if IN_VM else 0.3
 QUIET_S = 3.0 if IN_VM else 0.5
 KILLS_S = 600.0 if IN_VM else 120.0
-"""The longest that a run of kills may take."""
+"""Timeout for a run of kills."""
 PAUSE_MS = 100 if IN_VM else 20
-"""Between kills whose latency is measured: long enough for everybody to go to sleep again."""
+"""Pause between kills whose latency is measured, so that all processes sleep again."""
 
 Figures = dict[str, float | None]
 
 
 @dataclass
 class Samples:
-    """Everything that was measured of one tool; lists hold one value a run, or a kill."""
+    """All measurements of one tool; lists have one value per run or per kill."""
 
     ready_s: list[float] = field(default_factory=list)
     caught_s: list[float] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Samples:
     latency_ms: list[float] = field(default_factory=list)
     together_ms: list[float] = field(default_factory=list)
     figures: Figures = field(default_factory=dict)
-    """What is measured once."""
+    """Measurements made once."""
 
     def summary(self) -> Figures:
         return {
@@ -59,12 +59,12 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """The smallest value that so many percent of the values do not exceed."""
+    """The percentile: the smallest value that this percentage of values does not exceed."""
     return sorted(values)[-(-len(values) * percent // 100) - 1] if values else None
 
 
-def start(running: Running, samples: Samples) -> None:
-    """Wait until it is attached, and note how long that took and how big it is when idle."""
+def start(running: RunningTool, samples: Samples) -> None:
+    """Wait until the tool is attached; measure the time, and its size when idle."""
     samples.ready_s.append(running.wait_ready())
     listen([running], SETTLE_S)
     samples.rss_mb.append(process.memory_mb(running.pid, "VmRSS"))
@@ -72,9 +72,9 @@ def start(running: Running, samples: Samples) -> None:
 
 
 def peak_mb(tool: Tool) -> float:
-    """The most that one of its processes ever had until it was attached: a child may do the heavy part."""
+    """Peak RSS of any of its processes until it is attached; a child may do the heavy part."""
     peaks: dict[int, float] = {}
-    with Running(tool) as running:
+    with RunningTool(tool) as running:
 
         def watch() -> bool:
             for pid in (running.pid, *process.children(running.pid)):
@@ -88,9 +88,9 @@ def peak_mb(tool: Tool) -> float:
 
 
 def until_caught(tool: Tool, group: Cgroup, marks: Marks, samples: Samples) -> None:
-    """Start it amid a steady stream of kills: the first that it shows tells when it really catches."""
+    """Start it during a steady stream of kills: the first one shown is the time when it captures."""
     marks.clear()
-    with Victims([group], each=10_000, wait_ms=5) as victims, Running(tool) as running:
+    with Victims([group], each=10_000, wait_ms=5) as victims, RunningTool(tool) as running:
         running.wait_ready()
         ready_ns = running.chunks[-1][0]
         listen([running], KILLS_S, lambda: bool(running.victims()) or running.ended)
@@ -105,8 +105,8 @@ def until_caught(tool: Tool, group: Cgroup, marks: Marks, samples: Samples) -> N
     samples.missed.append(sum(pid not in shown for pid, ns in killed.items() if ready_ns < ns < last_ns))
 
 
-def latencies_ms(tools: Sequence[Running], group: Cgroup, marks: Marks, count: int) -> list[list[float]]:
-    """For each tool the time from the mark in the kernel to the line at its reader, in ms, of the kills it showed."""
+def latencies_ms(tools: Sequence[RunningTool], group: Cgroup, marks: Marks, count: int) -> list[list[float]]:
+    """Per tool: times from the kernel's mark to the line at the reader, in ms, for the kills shown."""
     marks.clear()
     with Victims([group], each=count, wait_ms=PAUSE_MS) as victims:
         listen(tools, KILLS_S, victims.ended)
@@ -117,7 +117,7 @@ def latencies_ms(tools: Sequence[Running], group: Cgroup, marks: Marks, count: i
 
 
 def undisturbed(groups: Sequence[Cgroup], marks: Marks, count: int) -> float:
-    """Kills per second that this machine makes while no tool runs."""
+    """Kills per second on this machine while no tool runs."""
     marks.clear()
     with Victims(groups, each=count // len(groups)) as victims:
         listen([], KILLS_S, victims.ended)
@@ -131,8 +131,8 @@ def _rate(times_ns: Sequence[int]) -> float:
     return 1e9 * (len(times_ns) - 1) / (max(times_ns) - min(times_ns))
 
 
-def storm(running: Running, groups: Sequence[Cgroup], marks: Marks, count: int, samples: Samples) -> None:
-    """As many kills as the machine can make; does it show them all, and say so where it does not?"""
+def storm(running: RunningTool, groups: Sequence[Cgroup], marks: Marks, count: int, samples: Samples) -> None:
+    """A storm at the machine's maximum rate: how many kills are shown, and reported as lost."""
     marks.clear()
     on_host = vmstat_oom_kills()
     cpu_s = process.cpu_s(running.pid)
@@ -156,8 +156,8 @@ def storm(running: Running, groups: Sequence[Cgroup], marks: Marks, count: int, 
     }
 
 
-def group_kill(running: Running, group: Cgroup, marks: Marks, count: int, samples: Samples) -> None:
-    """One OOM that kills all processes of a cgroup (memory.oom.group)."""
+def group_kill(running: RunningTool, group: Cgroup, marks: Marks, count: int, samples: Samples) -> None:
+    """One group kill of all processes of a cgroup (memory.oom.group)."""
     marks.clear()
     group.limit(16 << 20)
     group.write("memory.oom.group", 1)
@@ -175,8 +175,8 @@ def group_kill(running: Running, group: Cgroup, marks: Marks, count: int, sample
     samples.figures |= {"group_kills": len(killed), "group_lines": len(killed & running.victims().keys())}
 
 
-def idle(tools: Sequence[Running], seconds: float, samples: Sequence[Samples]) -> int:
-    """Processor time while nothing is killed; how many kills others made meanwhile all the same."""
+def idle(tools: Sequence[RunningTool], seconds: float, samples: Sequence[Samples]) -> int:
+    """CPU time while idle; the number of other kills meanwhile."""
     on_host = vmstat_oom_kills()
     before = [(time.monotonic(), process.cpu_s(running.pid)) for running in tools]
     listen(tools, seconds)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.bench.parse [COMMAND...]``: how fast logs are read, beside ``grep -i 'killed process'``.
+"""``python -m tests.bench.parse [COMMAND...]``: speed of reading logs, compared with ``grep -i 'killed process'``.
 
-The command is that of the oomtrace to measure; by default it is this one.
+COMMAND is the oomtrace to measure; by default that of this checkout.
 """
 
 import re
@@ -23,13 +23,13 @@ OTHER = (
 
 
 TASKS = 100
-"""So many processes has a host that is no test's."""
+"""Number of processes on a typical host."""
 STORM = "6.1-v1-storm"
-"""printk's rate limit has left mostly the line of the kill alone: 300 bytes each, with a record of 1,200 to write."""
+"""Logs with rate-limited reports: mostly lines of the kill only, 300 bytes each, with a record of 1,200 bytes."""
 
 
 def crowded(reports: list[LogLine]) -> list[LogLine]:
-    """The reports, of hosts with more processes."""
+    """The reports, with more processes in their tables."""
     found = list[LogLine]()
     for line in reports:
         found.append(line)
@@ -60,8 +60,8 @@ def logs() -> dict[str, bytes]:
 
 
 def cpu_seconds(command: list[str], path: str) -> tuple[float, int]:
-    """User and system time, and lines that were printed."""
-    with tempfile.TemporaryFile() as printed:  # who reads a pipe meanwhile takes a part of the same processor
+    """User and system time, and number of lines printed."""
+    with tempfile.TemporaryFile() as printed:  # the reader of a pipe would use the same processor
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([*command, path], cwd=ROOT, stdout=printed, stderr=subprocess.DEVNULL, check=False, timeout=600)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /proc says of a process: memory, processor time, children, BPF programs."""
+"""Memory, CPU time, children and BPF programs of a process, from /proc."""
 
 import os
 import re
@@ -9,7 +9,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(pid: int, field: str) -> float:
-    """VmRSS (now) or VmHWM (the most it ever was), in units of 1,000,000 bytes; 0 where the process has gone."""
+    """VmRSS (current) or VmHWM (peak), in units of 1,000,000 bytes; 0 if the process has exited."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -19,13 +19,13 @@ def memory_mb(pid: int, field: str) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """utime + stime."""
+    """utime + stime in seconds."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 def children(pid: int) -> list[int]:
-    """Direct children that live."""
+    """Pids of the direct children."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 
 
 def bpf_programs(pid: int) -> set[int]:
-    """Ids of the programs that its descriptors, or links among them, hold."""
+    """Ids of the programs held by its descriptors, directly or through links."""
     found = set()
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         match = re.search(r"^prog_id:\s+(\d+)$", path.read_text(), re.MULTILINE)
@@ -48,5 +48,5 @@ def bpf_programs(pid: int) -> set[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields behind the name, which may hold spaces and parentheses; [0] is the state."""
+    """The fields after comm, which may contain spaces and parentheses; [0] is the state."""
     return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

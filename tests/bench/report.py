@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results -> tables, plain and Markdown, and which goals are met."""
+"""Makes tables from results, as text and Markdown, and checks the goals."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -51,7 +51,7 @@ class Goal(NamedTuple):
 
 
 def goals(machines: dict[str, Results], native: Results | None) -> list[Goal]:
-    """What oomtrace promises; a figure that is missing is a goal missed."""
+    """Check oomtrace's goals; a missing figure is a missed goal."""
     found = []
     for where, results in machines.items():
         for tool in (CORE.name, BCC.name):
@@ -90,7 +90,7 @@ def _cell(row: Row, figures: Figures, reference: Figures) -> str:
 
 
 def table(results: Results) -> list[list[str]]:
-    """Header and rows; behind a figure in brackets its ratio to that of oomtrace core."""
+    """Header and rows; in brackets after a figure, its ratio to that of oomtrace core."""
     tools = list(results.figures)
     reference = results.figures[CORE.name]
     lines = [["", *tools]]
@@ -101,7 +101,7 @@ def table(results: Results) -> list[list[str]]:
 
 
 def programs(results: Results) -> list[list[str]]:
-    """Header and rows: what each BPF program costs."""
+    """Header and rows: the cost of each BPF program."""
     lines = [["tool", "BPF program", "runs a kill", "ns a run", "µs a kill"]]
     for tool, found in results.programs.items():
         for each in found:
@@ -111,7 +111,7 @@ def programs(results: Results) -> list[list[str]]:
 
 
 def plain(lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Columns aligned: the first ones to the left, the others to the right."""
+    """Aligned columns: the first ones to the left, others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "".join(
         "  ".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one machine, real or virtual, has measured; as JSON it crosses the border between the two."""
+"""Measurements of one machine, real or virtual; a VM returns them as JSON."""
 
 import json
 import os
@@ -18,7 +18,7 @@ class Results:
     """By tool."""
     programs: dict[str, list[Program]] = field(default_factory=dict)
     containers: list[Row] = field(default_factory=list)
-    """What names cost where there are many containers."""
+    """Cost of names on a host with many containers."""
     notes: list[str] = field(default_factory=list)
 
     def get(self, tool: str, figure: str) -> float | None:

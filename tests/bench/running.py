@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tool at work, and a consumer that notes when each of its lines can be read."""
+"""A running tool, and a reader that notes the time of each of its lines."""
 
 import contextlib
 import os
@@ -20,16 +20,16 @@ from .tools import Tool
 START_TIMEOUT_S = 180.0 if IN_VM else 30.0
 STOP_S = 60.0 if IN_VM else 15.0
 SLICE_S = 0.02
-"""How often a condition is looked at while output is waited for."""
+"""Interval for checking a condition while waiting for output."""
 
 
 class BenchError(Exception):
-    """Something cannot be measured here; the message says why."""
+    """A measurement is not possible here; the message has the reason."""
 
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Let this process, the consumer, run as soon as there is something to read: its own waits are not the tools'."""
+    """Run this process with a real-time policy, so that its scheduling delays do not count as the tools'."""
     os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     try:
         yield
@@ -37,13 +37,13 @@ def eager() -> Iterator[None]:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-class Running:
+class RunningTool:
     """A started tool; leave the ``with`` block to stop it."""
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
         self.chunks: list[tuple[int, bytes]] = []
-        """What it wrote, and the CLOCK_MONOTONIC time right after it was read."""
+        """CLOCK_MONOTONIC time right after a read, and the data."""
         self.ended = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self.output, child = pty.openpty() if tool.terminal else os.pipe()
@@ -62,7 +62,7 @@ class Running:
         finally:
             os.close(child)
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> "RunningTool":
         return self
 
     def __exit__(
@@ -75,10 +75,10 @@ class Running:
         return self.process.pid
 
     def take(self) -> None:
-        """Read what is there: call it when the descriptor is readable."""
+        """Read the available data; the descriptor must be readable."""
         try:
             data = os.read(self.output, 1 << 16)
-        except OSError:  # how a terminal tells that its last writer has gone
+        except OSError:  # EIO of a terminal after its last writer has exited
             data = b""
         now_ns = time.monotonic_ns()
         if data:
@@ -87,31 +87,31 @@ class Running:
             self.ended = True
 
     def wait_ready(self) -> float:
-        """Seconds from its start to the sign that it is ready."""
-        said = b""
+        """Wait until it is ready; the time since its start in seconds."""
+        output = b""
         seen = 0
 
         def ready() -> bool:
-            nonlocal said, seen
-            said += b"".join(data for _, data in self.chunks[seen:])
+            nonlocal output, seen
+            output += b"".join(data for _, data in self.chunks[seen:])
             seen = len(self.chunks)
-            return self.tool.ready in said
+            return self.tool.ready in output
 
         listen([self], START_TIMEOUT_S, lambda: ready() or self.ended)
         if not ready():
-            raise BenchError(f"{self.tool.name} did not say {self.tool.ready!r}: {said[-500:]!r}, {self.complaints()}")
+            raise BenchError(f"{self.tool.name} did not print {self.tool.ready!r}: {output[-500:]!r}, {self.stderr()}")
         return (self.chunks[-1][0] - self.began_ns) / 1e9
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Whole lines, and when the last byte of each was read."""
+        """Complete lines, and the time when the end of each was read."""
         rest = b""
         for now_ns, data in self.chunks:
-            *whole, rest = (rest + data).split(b"\n")
-            for line in whole:
+            *complete, rest = (rest + data).split(b"\n")
+            for line in complete:
                 yield now_ns, line.rstrip(b"\r")
 
     def victims(self) -> dict[int, int]:
-        """Pid -> when its line was read, CLOCK_MONOTONIC in ns."""
+        """Pid -> time when its line was read, CLOCK_MONOTONIC in ns."""
         found: dict[int, int] = {}
         for now_ns, line in self.lines():
             pid = self.tool.read(line).pid
@@ -120,16 +120,16 @@ class Running:
         return found
 
     def lost(self) -> int:
-        """Kills that it says it has missed."""
-        complaints = self.complaints().encode().splitlines()
-        return sum(self.tool.read(line).lost for line in [*(line for _, line in self.lines()), *complaints])
+        """Kills that it reports as lost."""
+        errors = self.stderr().encode().splitlines()
+        return sum(self.tool.read(line).lost for line in [*(line for _, line in self.lines()), *errors])
 
-    def complaints(self) -> str:
-        """What it wrote to stderr, from the beginning."""
+    def stderr(self) -> str:
+        """All that it has written to stderr."""
         return os.pread(self._errors.fileno(), 1 << 16, 0).decode("utf-8", "replace")
 
     def stop(self) -> None:
-        """End it in order, or else by force."""
+        """Stop it with SIGINT, or SIGKILL at the timeout."""
         if self._errors.closed:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -144,8 +144,8 @@ class Running:
         self._errors.close()
 
 
-def listen(tools: Sequence[Running], seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Read what the tools write, until the condition holds or the time is over."""
+def listen(tools: Sequence[RunningTool], seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Read the tools' output until the condition holds or the timeout."""
     poll = select.poll()
     by_descriptor = {running.output: running for running in tools if not running.ended}
     for descriptor in by_descriptor:
@@ -167,8 +167,8 @@ def listen(tools: Sequence[Running], seconds: float, until: Callable[[], bool] =
                 poll.unregister(descriptor)
 
 
-def listen_until_quiet(tools: Sequence[Running], quiet_s: float, seconds: float) -> None:
-    """Read what the tools write, until they have been silent for a while or the time is over."""
+def listen_until_quiet(tools: Sequence[RunningTool], quiet_s: float, seconds: float) -> None:
+    """Read the tools' output until they print nothing for a while or the timeout."""
     count = [-1]
     changed = [time.monotonic()]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the measurements on one machine: the tools take turns, so that what disturbs one disturbs all."""
+"""The order of measurements on one machine: tools take turns, so that disturbances affect all."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ from . import bpf_time, containers, measure
 from .kills import Marks, groups, marks, quiet_console
 from .measure import Samples
 from .results import Results, kernel, load_average
-from .running import BenchError, Running, eager, listen
+from .running import BenchError, RunningTool, eager, listen
 from .tools import GUEST, NATIVE, Tool
 
 GROUP_MEMBERS = 20
 
 
 class Plan(NamedTuple):
-    """How much of everything; 0 leaves a part out."""
+    """Sizes of the measurements; 0 skips one."""
 
     rounds: int
     kills: int
-    """Whose latency is measured: in each round, and with all tools at once."""
+    """Kills for the latency: in each round, and with all tools at once."""
     caught_rounds: int
     idle_s: float
     storm: int
@@ -40,7 +40,7 @@ QUICK_VM = Plan(rounds=1, kills=10, caught_rounds=0, idle_s=0, storm=60, bpf=0, 
 
 
 class Session:
-    """One machine's measurements; a tool that fails is left out of what follows, and the notes say so."""
+    """Measurements on one machine; a tool that fails is skipped afterwards, which is noted."""
 
     def __init__(self, tools: Sequence[Tool], plan: Plan, marks: Marks, groups: Sequence[Cgroup]) -> None:
         self._tools = list(tools)
@@ -77,14 +77,14 @@ class Session:
             except BenchError as error:
                 self._note(f"{what}: {error}")
                 self._tools.remove(tool)
-        self._tools.append(self._tools.pop(0))  # nobody is always first
+        self._tools.append(self._tools.pop(0))  # no tool is always first
 
     def _first_start(self, tool: Tool, samples: Samples) -> None:
-        """Also fills the page cache and Python's caches of byte code, for the starts that are timed."""
+        """A first run, which fills the page cache and Python's byte code caches for the timed starts."""
         samples.figures["peak_mb"] = measure.peak_mb(tool)
 
     def _round(self, tool: Tool, samples: Samples) -> None:
-        with Running(tool) as running:
+        with RunningTool(tool) as running:
             measure.start(running, samples)
             found = measure.latencies_ms([running], self._groups[0], self._marks, self._plan.kills)
             samples.latency_ms += found[0]
@@ -93,11 +93,11 @@ class Session:
         measure.until_caught(tool, self._groups[0], self._marks, samples)
 
     def _all_at_once(self) -> None:
-        """One session with all of them: idle, then every kill seen by each."""
+        """All tools at once: idle, then kills that each must show."""
         _progress("all at once")
         samples = [self._samples[tool.name] for tool in self._tools]
         with ExitStack() as stack:
-            tools = [stack.enter_context(Running(tool)) for tool in self._tools]
+            tools = [stack.enter_context(RunningTool(tool)) for tool in self._tools]
             for running in tools:
                 running.wait_ready()
             listen(tools, 2.0)
@@ -111,7 +111,7 @@ class Session:
 
     def _storm(self, tool: Tool, samples: Samples) -> None:
         plan = self._plan
-        with Running(tool) as running:
+        with RunningTool(tool) as running:
             running.wait_ready()
             listen([running], measure.SETTLE_S)
             measure.storm(running, self._groups, self._marks, plan.storm, samples)

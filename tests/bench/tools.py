@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tools that are measured: how each is started, says that it is ready, and names a victim."""
+"""The measured tools: how each is started, signals that it is ready, and prints a victim."""
 
 import json
 import os
@@ -9,55 +9,55 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Said(NamedTuple):
-    """What one line of output tells."""
+class ParsedLine(NamedTuple):
+    """The content of one line of output."""
 
     pid: int | None = None
-    """A victim."""
+    """Pid of a victim."""
     lost: int = 0
-    """Kills that the tool admits to have missed."""
+    """Kills that the tool reports as lost."""
 
 
 class Tool(NamedTuple):
     name: str
     command: tuple[str, ...]
     ready: bytes
-    """A word of the output that says that it is attached."""
+    """Output that shows that it is attached."""
     ready_sign: str
-    """The same for human readers."""
+    """Display name."""
     terminal: bool = False
-    """It writes line by line to a terminal only, so it gets one."""
+    """Whether it needs a terminal for line-buffered output."""
 
     @property
     def ours(self) -> bool:
         return self.name.startswith("oomtrace")
 
     def environment(self) -> dict[str, str]:
-        """As users have it: with byte code that is kept, and a language that changes no words."""
+        """The environment: with cached byte code, and an English locale."""
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         return {**kept, "LC_ALL": "C.UTF-8"}
 
-    def read(self, line: bytes) -> Said:
+    def read(self, line: bytes) -> ParsedLine:
         if self.ours:
             return _read_record(line)
         if found := _LOST.search(line):
-            return Said(lost=int(found[1]))
+            return ParsedLine(lost=int(found[1]))
         found = _VICTIM.search(line)
-        return Said(pid=int(found[1] or found[2])) if found else Said()
+        return ParsedLine(pid=int(found[1] or found[2])) if found else ParsedLine()
 
 
 _VICTIM = re.compile(rb"OOM kill of PID (\d+)|^(\d+)$")
 _LOST = re.compile(rb"[Ll]ost (\d+)")
 
 
-def _read_record(line: bytes) -> Said:
+def _read_record(line: bytes) -> ParsedLine:
     try:
         record = json.loads(line)
-    except ValueError:  # its last line may be cut where it was stopped
-        return Said()
+    except ValueError:  # the last line may be partial
+        return ParsedLine()
     if record["type"] == "lost":
-        return Said(lost=record["count"])
-    return Said(pid=record["victim"]["pid"]) if record["type"] == "oom_kill" else Said()
+        return ParsedLine(lost=record["count"])
+    return ParsedLine(pid=record["victim"]["pid"]) if record["type"] == "oom_kill" else ParsedLine()
 
 
 def oomtrace(engine: str) -> Tool:

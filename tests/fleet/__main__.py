@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure a fleet: ``python -m tests.fleet [--nodes 1000] [--seconds 60]``, as root.
 
-What was measured goes to standard output, as JSON; the records stay in build/fleet/records.jsonl, and
-``python -m tests.fleet.clickhouse`` (needs chdb) asks the same of them.
+The results are printed as JSON; the records stay in build/fleet/records.jsonl, and
+``python -m tests.fleet.clickhouse`` (needs chdb) runs the same queries on them.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from .store import Postgres
 BUILD = ROOT / "build" / "fleet"
 KILLS = 200
 BATCH = 100
-"""Records that are compressed together, as a batch of Kafka's would be."""
+"""Records compressed together, as in a batch of Kafka."""
 
 
 def main() -> int:
@@ -47,11 +47,11 @@ def main() -> int:
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        alone, by_network = _cost(folder)
+        file_only, by_network = _cost(folder)
         measured["cost of a node"] = {
-            "CPU ms per kill, into a file": round(alone.cpu_ms, 2),
+            "CPU ms per kill, into a file": round(file_only.cpu_ms, 2),
             "CPU ms per kill, into a file and by MQTT": round(by_network.cpu_ms, 2),
-            "RSS MB, into a file": round(alone.rss_mb, 1),
+            "RSS MB, into a file": round(file_only.rss_mb, 1),
             "RSS MB, into a file and by MQTT": round(by_network.rss_mb, 1),
             "threads": by_network.threads,
         }
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _cost(folder: Path) -> tuple[kills.Kills, kills.Kills]:
-    """Of the daemon, without and with an output over the network."""
+    """Cost of the daemon, without and with an output over the network."""
     made = []
     for name in ("file", "mqtt"):
         here = folder / name
@@ -125,7 +125,7 @@ def _summary(outcome: Outcome, postgres: Postgres) -> dict[str, Any]:
 
 
 def _sizes(lines: Sequence[bytes]) -> dict[str, float]:
-    """Of an oom_kill and its oom_exit together: a kill brings both."""
+    """Bytes per kill: an oom_kill record and its oom_exit record."""
     unique = list(dict.fromkeys(lines))
     kills_ = sum(json.loads(line)["type"] == "oom_kill" for line in unique)
     batches = [b"".join(unique[first : first + BATCH]) for first in range(0, len(unique), BATCH)]
@@ -141,7 +141,7 @@ def _sizes(lines: Sequence[bytes]) -> dict[str, float]:
 
 
 def _fill(postgres: Postgres, records: Path) -> dict[str, Any]:
-    """How fast the store takes all of it, with nothing else to do."""
+    """How fast the idle store takes all records."""
     lines = records.read_text().splitlines()
     with postgres.connect() as connection:
         connection.execute("TRUNCATE oom_record")

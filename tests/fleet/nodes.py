@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of real kills, told as if by the nodes of a cluster: other hosts, boots, pods, limits and times."""
+"""Records of real kills, changed as if from the nodes of a cluster: hosts, boots, pods, limits and times."""
 
 import random
 import time
@@ -12,7 +12,7 @@ from tracer.base.clock import format_rfc3339
 
 MIB = 1 << 20
 SAFE = "bcdfghjklmnpqrstvwxz2456789"
-"""Kubernetes makes names of these characters."""
+"""Alphabet of Kubernetes' generated names."""
 
 
 class Deployment(NamedTuple):
@@ -20,7 +20,7 @@ class Deployment(NamedTuple):
     name: str
     limit_bytes: int
     weight: int
-    """How often it dies, compared with the others."""
+    """Relative frequency of its kills."""
 
 
 DEPLOYMENTS = (
@@ -34,18 +34,18 @@ DEPLOYMENTS = (
     Deployment("platform", "node-agent", 64 * MIB, 4),
 )
 BURSTS = DEPLOYMENTS[0]
-"""The one whose new release leaks, on all nodes at once."""
+"""The deployment whose new release leaks, on all nodes at once."""
 HOST_SHARE = 0.02
-"""So many kills are the node's own: it has no memory left."""
+"""Share of kills because the node itself is out of memory."""
 ODD_CLOCKS = 0.01
-"""So many nodes have a clock that is off by up to 30 s; of the others it is off by some 20 ms."""
+"""Share of nodes whose clock is wrong by up to 30 s; that of the others is wrong by some 20 ms."""
 
 
 class Node:
-    """One node, the same for the same number."""
+    """One node, determined by its number."""
 
     def __init__(self, number: int, templates: Sequence[Sequence[Record]]) -> None:
-        """``templates`` are incidents: each an oom_kill record and the oom_exit record that followed."""
+        """``templates`` are incidents: pairs of an oom_kill record and its oom_exit record."""
         self.name = f"node-{number:06d}"
         self._random = random.Random(number)
         self._boot_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
@@ -55,7 +55,7 @@ class Node:
         self._seq = 0
 
     def incident(self, deployment: Deployment | None = None) -> Iterator[Record]:
-        """The records of a kill that happens now, in the deployment or in any."""
+        """The records of a kill now, in this deployment or a random one."""
         chance = self._random
         if deployment is None:
             deployment = chance.choices(DEPLOYMENTS, [each.weight for each in DEPLOYMENTS])[0]

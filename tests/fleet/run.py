@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of the fleet: nodes, broker, subscriber and store at work together, and what came of it."""
+"""One run of the fleet: nodes, broker, subscriber and store, and the outcome."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from .worker import Task, as_json
 CONFIGURATION = ROOT / "deploy" / "collectors" / "mosquitto" / "oomtrace.conf"
 TOPIC = "oom-kills"
 NODES_A_PROCESS = 125
-"""select(2), which the client library uses, has descriptors up to 1023."""
+"""The client library uses select(2), whose descriptors are limited to 1023."""
 READER = "reader"
 
 
@@ -33,12 +33,12 @@ class Plan:
     nodes: int
     seconds: float
     kills_per_s: float
-    """Of all nodes, beside the burst."""
+    """Rate of all nodes, without the burst."""
     burst_kills: int
-    """Of each node."""
+    """Kills of the burst per node."""
     burst_s: float
     restarts: bool
-    """Whether the broker is restarted in the middle of the burst."""
+    """Whether the broker restarts in the middle of the burst."""
 
     @property
     def burst_at_s(self) -> float:
@@ -56,16 +56,16 @@ class Sent(NamedTuple):
 class Outcome:
     sent: list[Sent]
     received: list[tuple[float, float, bytes]]
-    """From the broker and in the store at which time, and the line; doubles included."""
+    """Time received from the broker, time stored, and the line; including duplicates."""
     undelivered: int
-    """Outputs that still had something when the run was over."""
+    """Outputs with undelivered lines at the end of the run."""
     nodes_cpu_s: float
     broker_cpu_s: float
     broker_mb: float
     broker_down_s: float
 
     def keys(self) -> Counter[tuple[str, str]]:
-        """How often each record came."""
+        """How often each record was received."""
         counted: Counter[tuple[str, str]] = Counter()
         for _, _, line in self.received:
             record = json.loads(line)
@@ -79,7 +79,7 @@ class Outcome:
         return sum(count - 1 for count in self.keys().values())
 
     def latencies_s(self, *, burst: bool, stored: bool) -> list[float]:
-        """From the hand-over to the output until the broker's subscriber, or the store, had it; sorted."""
+        """Latencies from the output's queue to the subscriber, or the store, sorted."""
         first: dict[tuple[str, str], float] = {}
         for at_s, stored_s, line in self.received:
             record = json.loads(line)
@@ -92,7 +92,7 @@ class Outcome:
 
 
 class Broker:
-    """mosquitto with the configuration of deploy/, which keeps sessions and what waits in them on disk."""
+    """mosquitto with the configuration of deploy/, which persists sessions and their queued messages."""
 
     def __init__(self, folder: Path, port: int) -> None:
         text = CONFIGURATION.read_text()
@@ -104,24 +104,24 @@ class Broker:
         (folder / "broker").mkdir()
         self._path = folder / "mosquitto.conf"
         self._path.write_text(f"{made}\nlistener {port} 127.0.0.1\nuser root\nlog_dest stderr\nlog_type error\n")
-        self._port, self._said = port, folder / "mosquitto.said"
+        self._port, self._log = port, folder / "mosquitto.log"
         self._used_s = 0.0
         self.start()
 
     def start(self) -> None:
-        with self._said.open("ab") as said:
-            self.process = subprocess.Popen(["mosquitto", "-c", self._path], stderr=said)
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(["mosquitto", "-c", self._path], stderr=log)
         for _ in attempts(30, 0.05):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
                 return
         raise TimeoutError("mosquitto does not listen")
 
     def cpu_s(self) -> float:
-        """Of all its processes so far."""
+        """CPU time of all its processes so far."""
         return self._used_s + cpu_s(self.process.pid)
 
     def stop(self) -> None:
-        """In order, as for an upgrade: it writes down what its subscribers have not got."""
+        """Stop it as for an upgrade: it saves queued messages of its subscribers."""
         self._used_s = self.cpu_s()
         self.process.terminate()
         self.process.wait(60)
@@ -136,7 +136,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def subscribed(port: int, folder: Path, postgres: Postgres) -> Iterator[Loader]:
-    """A subscriber whose session stays, and the loader behind it; its lines are kept in ``records.jsonl``."""
+    """A subscriber with a persistent session, and the loader behind it; its lines are stored in ``records.jsonl``."""
     options = ["-V", "5", "-c", "-x", "3600", "-i", READER, "-q", "1", "-t", TOPIC, "-F", "%U\t%p"]
     command = ["stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as subscriber:
@@ -149,7 +149,7 @@ def subscribed(port: int, folder: Path, postgres: Postgres) -> Iterator[Loader]:
 
 
 def run(plan: Plan, incidents: Sequence[Sequence[Record]], folder: Path, postgres: Postgres) -> Outcome:
-    """``folder`` is empty; what is in it afterwards may go."""
+    """Run the plan; ``folder`` is an empty temporary directory."""
     port = free_port()
     broker = Broker(folder, port)
     templates = folder / "templates.json"
@@ -174,7 +174,7 @@ def run(plan: Plan, incidents: Sequence[Sequence[Record]], folder: Path, postgre
             for _ in attempts(60, 0.5):
                 if len(loader.received) >= len(expected):
                     break
-            time.sleep(1)  # doubles, if there are any
+            time.sleep(1)  # for duplicates
             outcome = Outcome(
                 sent, list(loader.received), undelivered, used_s, broker.cpu_s(),
                 memory_mb(broker.process.pid, "VmRSS"), down_s,
@@ -188,9 +188,9 @@ def run(plan: Plan, incidents: Sequence[Sequence[Record]], folder: Path, postgre
 
 
 def _start(task: Task, sent: Path) -> "subprocess.Popen[bytes]":
-    with sent.open("wb") as out, sent.with_suffix(".said").open("wb") as said:
+    with sent.open("wb") as out, sent.with_suffix(".log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.fleet.worker"], cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=said,
+            [sys.executable, "-m", "tests.fleet.worker"], cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=log,
             env={**os.environ, "PYTHONUNBUFFERED": ""},
         )  # fmt: skip
     assert worker.stdin is not None
@@ -200,7 +200,7 @@ def _start(task: Task, sent: Path) -> "subprocess.Popen[bytes]":
 
 
 def _restart_in_burst(plan: Plan, broker: Broker, begin_s: float) -> float:
-    """How long there was no broker."""
+    """Restart the broker in the burst; its downtime."""
     if not plan.restarts:
         return 0.0
     time.sleep(max(0.0, begin_s + plan.burst_at_s + plan.burst_s / 2 - time.time()))
@@ -212,12 +212,12 @@ def _restart_in_burst(plan: Plan, broker: Broker, begin_s: float) -> float:
 
 
 def _read(files: Sequence[Path]) -> tuple[list[Sent], int, float]:
-    """What was handed over, how many outputs were not done, and the processor time of all nodes together."""
+    """Records sent, number of outputs with undelivered lines, and CPU time of all nodes."""
     sent, undelivered, used_s = [], 0, 0.0
     for file in files:
         lines = [line.split() for line in file.read_text().splitlines()]
-        assert lines, file.with_suffix(".said").read_text()
-        assert lines[-1][0] == "delivered", file.with_suffix(".said").read_text()
+        assert lines, file.with_suffix(".log").read_text()
+        assert lines[-1][0] == "delivered", file.with_suffix(".log").read_text()
         undelivered += int(lines[-1][2])
         used_s += float(lines[-1][3])
         sent += [Sent(kind, id_, int(at_ns) / 1e9, is_burst == "1") for kind, id_, at_ns, is_burst in lines[1:-1]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL with the tables of deploy/fleet, and what comes from the broker into it."""
+"""PostgreSQL with the tables of deploy/fleet, and the loader of records from the broker."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ BATCH_LINES, BATCH_S = 500, 0.1
 
 
 class Postgres:
-    """A server in a folder, with a socket there and no port."""
+    """A server in a directory, with a socket there and without a port."""
 
     def __init__(self, folder: Path) -> None:
         (binaries,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
@@ -29,12 +29,12 @@ class Postgres:
         as_postgres = ["runuser", "-u", "postgres", "--"]
         made = [*as_postgres, str(binaries / "initdb"), "-D", str(self._data), "-A", "trust", "-U", "postgres"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
-        said = (folder / "postgres.said").open("wb")
+        log = (folder / "postgres.log").open("wb")
         options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}"]
         self.process = subprocess.Popen(
-            [*as_postgres, binaries / "postgres", "-D", self._data, *options], stdout=said, stderr=said
+            [*as_postgres, binaries / "postgres", "-D", self._data, *options], stdout=log, stderr=log
         )
-        said.close()
+        log.close()
         for _ in attempts(30, 0.1):
             try:
                 self.connect().close()
@@ -54,7 +54,7 @@ class Postgres:
             return [column.name for column in cursor.description or ()], cursor.fetchall()
 
     def answers(self) -> list[tuple[str, list[str], list[tuple[Any, ...]]]]:
-        """Each question of deploy/fleet, and its answer."""
+        """Each query of deploy/fleet, and its result."""
         return [(question, *self.ask(sql)) for question, sql in questions("postgresql")]
 
     def table_bytes(self) -> int:
@@ -67,18 +67,18 @@ class Postgres:
 
 
 def questions(store: str) -> list[tuple[str, str]]:
-    """What is asked, in words and in SQL."""
+    """Title and SQL of each query."""
     parts = (SQL / f"queries.{store}.sql").read_text().split("\n-- ")[1:]
     return [(words, sql.strip().rstrip(";")) for words, _, sql in (part.partition("\n") for part in parts)]
 
 
 class Loader(threading.Thread):
-    """Reads ``UNIX_SECONDS<tab>LINE`` of a subscriber, and stores lines in batches.  Knows when each was there."""
+    """Reads ``UNIX_SECONDS<tab>LINE`` from a subscriber, stores lines in batches, and notes the time of each."""
 
     def __init__(self, lines: IO[bytes], postgres: Postgres, kept: Path) -> None:
         super().__init__(daemon=True)
         self.received: list[tuple[float, float, bytes]] = []
-        """When it came from the broker, when it was stored, the line."""
+        """Time received from the broker, time stored, the line."""
         self._lines, self._connection, self._kept = lines, postgres.connect(), kept
 
     def run(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some nodes of the fleet, in a process: python -m tests.fleet.worker, with a Task as JSON on standard input.
+"""Nodes of the fleet in one process: python -m tests.fleet.worker, with a Task as JSON on standard input.
 
 On standard output, a line each: ``ready``; ``TYPE ID UNIX_NS`` of every record when it is handed over; ``delivered``.
 """
@@ -24,27 +24,27 @@ DRAIN_TIMEOUT_S = 180.0
 
 @dataclass(frozen=True)
 class Task:
-    """What these nodes do.  All rates are theirs together."""
+    """The work of these nodes; rates are totals of all."""
 
     first: int
     nodes: int
     uri: str
-    """``{node}`` in it is the node's name."""
+    """``{node}`` is replaced by the node's name."""
     folder: str
     templates: str
-    """File with incidents, as JSON."""
+    """File of incidents, as JSON."""
     begin_s: float
-    """Unix time at which all workers begin."""
+    """Unix time at which all workers start."""
     seconds: float
     kills_per_s: float
     burst_at_s: float
-    """From ``begin_s`` on, and so the next two."""
+    """From ``begin_s`` on, as the next two."""
     burst_s: float
     burst_kills: int
-    """Of each node."""
+    """Kills of the burst per node."""
 
     def schedule(self) -> list[tuple[float, int, bool]]:
-        """When which node has a kill, and whether it is one of the burst."""
+        """Schedule: time, node, and whether the kill is one of the burst."""
         chance = random.Random(self.first)
         base = [
             (chance.uniform(0, self.seconds), chance.randrange(self.nodes), False)

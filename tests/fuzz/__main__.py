@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.fuzz``: runs targets for long, by coverage where atheris is installed.
+"""``python -m tests.fuzz``: runs targets, guided by coverage if atheris is installed.
 
-    python -m tests.fuzz --seconds 600 [TARGET ...]    each in a process of its own; a table at the end
-    python -m tests.fuzz --input FILE TARGET           one input again
+    python -m tests.fuzz --seconds 600 [TARGET ...]    each in its own process; a table at the end
+    python -m tests.fuzz --input FILE TARGET           run one input
 
-Inputs that led to something new, and those that failed, are kept in build/fuzz/TARGET.
+Inputs with new coverage, and those that failed, are stored in build/fuzz/TARGET.
 """
 
 import argparse
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 def fuzz(name: str, seconds: int) -> None:
-    """Run one target; never returns where atheris is there."""
+    """Run one target; does not return if atheris is installed."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,7 +85,7 @@ def _without_coverage(name: str, seconds: int) -> None:
 
 
 def run(name: str, seconds: int) -> Outcome:
-    """One target in a process of its own: a fuzzer ends its process."""
+    """Run one target in a child process, because a fuzzer ends its process."""
     began = time.monotonic()
     log = FOLDER / f"{name}.log"
     with log.open("wb") as output:
@@ -100,8 +100,8 @@ def run(name: str, seconds: int) -> Outcome:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("--seconds", type=int, default=600, help="for each target")
-    parser.add_argument("--input", type=Path, help="a file to run once more")
+    parser.add_argument("--seconds", type=int, default=600, help="per target")
+    parser.add_argument("--input", type=Path, help="an input file to run")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("targets", nargs="*")
     options = parser.parse_args()

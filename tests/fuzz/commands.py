@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands, as users run them, on damaged records, logs and configurations: an answer, or a line and a code."""
+"""Commands on damaged records, logs and configurations: they succeed, or print one line and exit with a code."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ from .target import Target, mutate
 CODES = {0, EXIT_FAILED, EXIT_USAGE}
 EDGE = (1 << 64) - 1
 EDGES = (0, -1, 1 << 31, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, -(1 << 63), -(1 << 64), 10**30)
-"""Numbers: an orjson that reads them has no more than 64 bits."""
+"""Integers at the limits of 64 bits, the maximum of orjson."""
 _VALUES: tuple[Any, ...] = (None, True, False, 1e308, "", "x", "\u202e\x1b]0;", "9" * 400, [], {}, [[]], {"a": {}})
 _SOURCE = "<FILE>"
 _NAME = "<NAME>"
@@ -66,7 +66,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def _without_this_machine() -> Iterator[None]:
-    """What a command would look for beside the file: this boot's log, the service's records, the runtimes' files."""
+    """Hide other sources of a command: this boot's log, the service's records, the runtimes' files."""
     empty = Path(_folder().name) / "empty"
     empty.touch()
     none = Runtimes([(name, "/nowhere") for name in ROOTS])
@@ -74,7 +74,7 @@ def _without_this_machine() -> Iterator[None]:
         mock.patch.object(sources, "kmsg", SimpleNamespace(PATH=str(empty))),
         mock.patch.object(sources, "RECORDS", str(empty)),
         mock.patch.object(sources, "JOURNAL", ("no journalctl",)),
-        # That which reads them in processes of its own ends with the command: here that is no process's end.
+        # Reader processes end with the command; here the command does not end a process.
         mock.patch("tracer.commands.why.runtimes", return_value=contextlib.nullcontext(none)),
         mock.patch("tracer.commands.resolve.runtimes", return_value=contextlib.nullcontext(none)),
     ):
@@ -82,7 +82,7 @@ def _without_this_machine() -> Iterator[None]:
 
 
 def run_command(words: Sequence[str]) -> tuple[int, bytes, str]:
-    """In this process: exit code, standard output and standard error."""
+    """Run a command in this process: exit code, standard output and standard error."""
     out, err = io.BytesIO(), io.BytesIO()
     streams = io.TextIOWrapper(out, "utf-8"), io.TextIOWrapper(err, "utf-8")
     with (
@@ -111,7 +111,7 @@ def _check(words: Sequence[str], content: bytes) -> None:
     assert "Traceback" not in err
     assert code == 0 or err, "a code without a word"
     assert all(line.startswith("oomtrace: ") for line in err.splitlines()), err
-    out.decode()  # it is UTF-8, whatever is in the file
+    out.decode()  # must be UTF-8
     if "--json" in words or "show" in words:
         assert code != 0 or isinstance(json.loads(out), dict)
     elif words[0] == "parse" and "--sentence" not in words:
@@ -123,7 +123,7 @@ def _check(words: Sequence[str], content: bytes) -> None:
 
 
 def _run(commands: Sequence[Sequence[str]], data: bytes) -> None:
-    """The first byte tells which command gets the rest as its file."""
+    """The first byte selects the command that gets the rest as its file."""
     _check(commands[(data[:1] or b"\0")[0] % len(commands)], data[1:])
 
 
@@ -156,14 +156,14 @@ def _records() -> bytes:
 
 
 def record_seeds() -> list[bytes]:
-    """What is computed of the last ones has more than 64 bits."""
+    """Values whose sums exceed 64 bits."""
     largest = b"".join(json.dumps(_largest(json.loads(line))).encode() + b"\n" for line in _records().splitlines())
     least = largest.replace(b"%d" % EDGE, b"%d" % -(1 << 63))
     return [bytes([kind]) + each for kind in range(len(_ON_RECORDS)) for each in (_records(), largest, least)]
 
 
 def _largest(value: Any) -> Any:
-    """With the largest integer in place of each."""
+    """The value with the largest integer in place of each integer."""
     if isinstance(value, dict):
         return {name: _largest(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -176,7 +176,7 @@ def mutate_records(data: bytes, random: Random) -> bytes:
 
 
 def mutate_lines(data: bytes, random: Random) -> bytes:
-    """Mostly one value of one record becomes another, as JSON may have it."""
+    """Mostly replace one value of one record by another JSON value."""
     found = data.split(b"\n")
     if random.randrange(4) == 0:
         return mutate(data, random)
@@ -214,7 +214,7 @@ def configuration_seeds() -> list[bytes]:
 
 
 def run_watch(data: bytes) -> None:
-    """What the watch shows of lines: every incident, whole, and any search."""
+    """The watch's view of lines: every incident in full, and any search."""
     model = IncidentList()
     for line in data.split(b"\n"):
         model.take(line)
@@ -225,7 +225,7 @@ def run_watch(data: bytes) -> None:
 
 
 def run_resolve(data: bytes) -> None:
-    """Whatever a cgroup is called."""
+    """Resolving cgroups with any name."""
     path = "/" + os.fsdecode(data.replace(b"\0", b"")[:2000])
     code, out, err = run_command(("resolve", "--json", path))
     assert code in CODES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an earlier run or the kernel has left: its log, the spool, the ledger; and whoever could change them."""
+"""Damaged kernel log, spool and ledger, left by the kernel, an earlier daemon, or somebody who can change them."""
 
 import os
 import tempfile
@@ -25,7 +25,7 @@ _LINES = [b'{"seq":%d}\n' % number for number in range(3)]
 
 
 def run_oom_report(data: bytes) -> None:
-    """No more kills than lines that say so; each is a record on one line."""
+    """There are no more kills than "Killed process" lines; each is one valid record."""
     reports, records = ReportAssembler(), LogRecords("6a4ce4a0", 4096)
     found = []
     for number, text in enumerate(data.split(b"\n")):
@@ -53,7 +53,7 @@ def in_a_folder(run: Callable[[Path, bytes], None]) -> Callable[[bytes], None]:
 
 
 def run_spool(folder: Path, data: bytes) -> None:
-    """The first byte tells which of its files has the rest in it: what is put then comes out, last and in order."""
+    """The first byte selects the spool's file with the rest as content: new lines still come out, last and in order."""
     spool = Spool(str(folder), "file:/x")
     for each in _LINES:
         assert spool.append(each)
@@ -64,15 +64,15 @@ def run_spool(folder: Path, data: bytes) -> None:
     files[(data[:1] or b"\0")[0] % len(files)].write_bytes(data[1:])
     again = Spool(str(folder), "file:/x")
     assert again.append(b'{"seq":"last"}\n')
-    told = []
+    lines_out = []
     for _ in range(len(data) + 10):
         lines = again.peek(1)
         if not lines:
             break
-        told += lines
+        lines_out += lines
         again.advance(1)
-    assert told[-1] == b'{"seq":"last"}\n'
-    assert all(isinstance(orjson.loads(each), dict) for each in told)
+    assert lines_out[-1] == b'{"seq":"last"}\n'
+    assert all(isinstance(orjson.loads(each), dict) for each in lines_out)
     assert again.is_empty
     again.close()
 
@@ -82,7 +82,7 @@ def spool_seeds() -> list[bytes]:
 
 
 def run_ledger(folder: Path, data: bytes) -> None:
-    """What is noted is counted, whatever stood in the file, and is there for the next run."""
+    """With any content of the ledger, counts are saved and available to the next daemon."""
     path = folder / "ledger"
     path.write_bytes(data)
     ledger = Ledger(str(path), BOOT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runtimes, and whoever can write to their folders, left in files: JSON, databases, names of files."""
+"""Files of runtimes, damaged or hostile: JSON, databases, names of files."""
 
 import contextlib
 import json
@@ -52,9 +52,9 @@ _PLACES = (
     BOLT_STATE,
     META,
 )
-"""By the first byte of an input; the rest is the file."""
+"""Selected by the first byte of an input; the rest is the file."""
 _LOGS = len(_PLACES)
-"""The next number: names of files in the kubelet's folders."""
+"""The next selector: names of files in the kubelet's directories."""
 _PATHS = (
     f"/docker/{ID}",
     f"/kubepods/pod{UID}/{ID}",
@@ -75,7 +75,7 @@ def _write(name: str, content: bytes) -> None:
 
 
 def run_readers(data: bytes) -> None:
-    """Whatever a file holds, the facts are of the right types and sizes, and can be written."""
+    """With any file, the metadata has the right types and sizes, and can be encoded."""
     top = _folder().name
     shutil.rmtree(top)
     os.mkdir(top)
@@ -90,7 +90,7 @@ def run_readers(data: bytes) -> None:
     else:
         _write(_PLACES[number], content)
     runtimes = Runtimes([(name, f"{top}/{name}") for name in ROOTS])
-    began = time.thread_time()  # what it computes: the machine may be busy
+    began = time.thread_time()  # CPU time, as the machine may be busy
     for path in _PATHS:
         whose = enrich.resolve_cgroup(path, runtimes.fetch_metadata)
         orjson.dumps(tuple(whose))
@@ -115,7 +115,7 @@ def _touch(folder: str, name: bytes) -> None:
 
 
 def with_checksums(data: bytes, page_size: int = PAGE_BYTES) -> bytes:
-    """The database with correct checksums in its meta pages: what is damaged is read."""
+    """Correct the checksums of the database's meta pages, so that damaged pages are read."""
     fixed = bytearray(data)
     for start in (16, page_size + 16):
         if len(fixed) >= start + 64:
@@ -124,9 +124,9 @@ def with_checksums(data: bytes, page_size: int = PAGE_BYTES) -> bytes:
 
 
 def run_bolt(data: bytes) -> None:
-    """All of a database and single keys: an answer or the one error, soon."""
+    """Reading all of a database, and single keys: a result or the documented error, in bounded time."""
     _write("bolt/db", with_checksums(data))
-    began = time.thread_time()  # what it computes: the machine may be busy
+    began = time.thread_time()  # CPU time, as the machine may be busy
     questions: tuple[Callable[[Bucket], Any], ...] = (
         lambda top: list(top.values()),
         lambda top: [list(bucket.values()) for _, bucket in top.buckets()],
@@ -149,7 +149,7 @@ def bolt_seeds() -> list[bytes]:
 
 
 def mutate_bolt(data: bytes, random: Random) -> bytes:
-    """Mostly a number in a header or element of a page, which is where the structure is."""
+    """Mostly change a number in a page's header or element, which hold the structure."""
     if random.randrange(4) == 0 or len(data) < 3 * PAGE_BYTES:
         return mutate(data, random)
     changed = bytearray(data)
@@ -199,7 +199,7 @@ def _database() -> bytes:
 
 
 def mutate_reader(data: bytes, random: Random) -> bytes:
-    """The file's kind stays, mostly; a value of its JSON becomes one of another type."""
+    """Mostly keep the kind of file, and replace a JSON value by one of another type."""
     kind, content = data[:1], data[1:]
     number = (kind or b"\0")[0] % (_LOGS + 1)
     if number < _LOGS and _PLACES[number] in (BOLT_STATE, META):

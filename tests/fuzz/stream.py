@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ring buffer's bytes, through all stages, to lines of JSON.
+"""Bytes of the ring buffer, through all stages, to lines of JSON.
 
 An input is a series of events, each with its length (16 bits) before it.
 """
@@ -58,7 +58,7 @@ def unpack(data: bytes) -> list[bytes]:
 
 
 def run(data: bytes) -> None:
-    """Each victim becomes one line that anybody can read; what is no event is told as such."""
+    """Each victim becomes one valid line; invalid events are reported as such."""
     decoded = []
     for frame in unpack(data):
         try:
@@ -82,19 +82,19 @@ def run(data: bytes) -> None:
 
 
 def check_count(fed: list[wire.Event], joined: list[Joined]) -> None:
-    """No kill and no exit is lost, and none is told twice; a mark alone (tracepoint mode) may be no kill."""
+    """No kill and no exit is lost or repeated; a mark alone (tracepoint mode) may not be a kill."""
     kills = [each.victim for each, _ in joined if isinstance(each, JoinedKill)]
     victims = [event for event in fed if isinstance(event, wire.VictimEvent)]
     certain = [victim for victim in victims if not victim.flags & wire.VICTIM_MARKED]
     assert len(certain) <= len(kills) <= len(victims)
     assert all(any(victim is each for each in kills) for victim in certain)
     for kind in (wire.ExitEvent, wire.KilledAgainEvent):
-        told = [each for each, _ in joined if isinstance(each, kind)]
-        assert sorted(told) == sorted(event for event in fed if isinstance(event, kind))
+        emitted = [each for each, _ in joined if isinstance(each, kind)]
+        assert sorted(emitted) == sorted(event for event in fed if isinstance(event, kind))
 
 
 def written(each: JoinedKill | wire.ExitEvent) -> Iterator[tuple[bytes, int]]:
-    """Lines as the daemon writes them, with the largest size that is allowed."""
+    """Encoded lines, with the maximum size."""
     for records, max_bytes in ((RECORDS, encoder.MAX_BYTES), (BLIND, encoder.MIN_MAX_BYTES)):
         record: Record
         if isinstance(each, JoinedKill):
@@ -154,7 +154,7 @@ def seeds() -> list[bytes]:
 
 
 def mutate_events(data: bytes, random: Random) -> bytes:
-    """A field of one event changed, or the events' order, number, or bytes."""
+    """Change a field of one event, or the events' order, number, or bytes."""
     frames = unpack(data)
     if not frames:
         return random.choice(seeds())
@@ -180,7 +180,7 @@ def _change(frame: bytes, random: Random) -> bytes:
 
 
 def _changed(value: Any, random: Random) -> Any:
-    """The same with one number or string in it replaced."""
+    """Replace one number or string of an event."""
     if isinstance(value, int):
         return random.choice(_INTEGERS) if random.randrange(2) else value ^ 1 << random.randrange(12)
     if isinstance(value, bytes):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a target is, and changing bytes at random."""
+"""The type of targets, and random changes of bytes."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -12,7 +12,7 @@ _NUMBERS = (0, 1, 2, 15, 255, 1 << 15, (1 << 16) - 1, 1 << 31, (1 << 32) - 1, 1 
 
 
 def mutate(data: bytes, random: Random) -> bytes:
-    """A few bytes changed, inserted, removed, repeated, or turned into numbers on the edge."""
+    """Change, insert, remove or repeat a few bytes, or write boundary values."""
     changed = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 4, 16))):
         start = random.randrange(len(changed) + 1)
@@ -37,10 +37,10 @@ def mutate(data: bytes, random: Random) -> bytes:
 class Target(NamedTuple):
     name: str
     run: Callable[[bytes], None]
-    """Raises nothing, whatever it is given; AssertionError where something does not hold."""
+    """Takes any input; raises AssertionError only, if an invariant does not hold."""
     seeds: Callable[[], Sequence[bytes]]
-    """What it is given in ordinary life."""
+    """Valid inputs to start from."""
     mutate: Mutate = mutate
-    """Changes that keep the structure, where changed bytes alone would not get far."""
+    """Changes that keep the structure, if changed bytes would be rejected early."""
     changes: int = 200
-    """So many of them belong to the unit tests, which take seconds."""
+    """Number of inputs in the unit tests, which take seconds."""

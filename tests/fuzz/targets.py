@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All targets.  A new one: a Target in a module beside this one, and its place in this table."""
+"""The table of all targets; a new one is a Target in a module of this package, listed here."""
 
 from .commands import COMMANDS
 from .kept import KEPT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts that others chose: cgroup paths, command lines, lines of the kernel log, names of files."""
+"""Untrusted texts: cgroup paths, command lines, lines of the kernel log, names of files."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ HIDDEN = (
     "-----BEGIN PRIVATE KEY-----\n" + SECRET,
     '{"password": "' + SECRET + '"}',
 )
-"""Arguments with a secret that is found by default, whatever other arguments stand before and behind."""
+"""Arguments with a secret that is found by default, among any other arguments."""
 LEADING = (
     ("app", "--db-password", SECRET),
     ("app", "--auth-token", SECRET),
@@ -43,20 +43,20 @@ LEADING = (
     ("sh", "-c", "exec app --token " + SECRET + " --port 80"),
     ("sh", "-c", "PGPASSWORD=" + SECRET + " pg_dump -h db"),
 )
-"""Beginnings of command lines: what an option means depends on the program before it."""
+"""Starts of command lines; the meaning of an option depends on the program before it."""
 _BYTES_A_SECOND = 1 << 15
 _PATH_BYTES_MAX = 8192
 _CMDLINE_BYTES_MAX = 2048
-"""Both twice of what the kernel's side sends."""
+"""Both twice the maximum of the BPF programs."""
 
 
 def _soon(began: float, data: bytes) -> None:
-    """Time grows no faster than the input."""
+    """Check that time grows linearly with the input."""
     assert time.process_time() - began < 1 + len(data) / _BYTES_A_SECOND
 
 
 def run_cgroup(data: bytes) -> None:
-    """A path and a child of it: what is above stays, what is told stands in the path."""
+    """A path and a child of it: the parent's identity stays, and all names are parts of the path."""
     data = data[:_PATH_BYTES_MAX]
     began = time.process_time()
     names = data.split(b"\n", 1)
@@ -85,7 +85,7 @@ def cgroup_seeds() -> list[bytes]:
 
 
 def run_redact(data: bytes) -> None:
-    """As many arguments as before; a secret is not shown, whatever stands around it."""
+    """The number of arguments is unchanged, and a secret is redacted in any context."""
     data = data[:_CMDLINE_BYTES_MAX]
     began = time.process_time()
     redactor = Redactor()
@@ -93,11 +93,11 @@ def run_redact(data: bytes) -> None:
     noise = [part.decode("utf-8", "backslashreplace").replace(SECRET, "") for part in rest.split(b"\0")]
     assert len(redactor.redact(noise)) == len(noise)
     half = len(noise) // 2
-    whole = [*noise[:half], HIDDEN[kind % len(HIDDEN)], *noise[half:]]
+    arguments = [*noise[:half], HIDDEN[kind % len(HIDDEN)], *noise[half:]]
     if kind & 128:
-        whole = [*LEADING[kind % len(LEADING)], *noise]
-    redacted = redactor.redact(whole)
-    assert len(redacted) == len(whole)
+        arguments = [*LEADING[kind % len(LEADING)], *noise]
+    redacted = redactor.redact(arguments)
+    assert len(redacted) == len(arguments)
     assert not [argument for argument in redacted if SECRET in argument]
     _soon(began, data)
 
@@ -114,7 +114,7 @@ def redact_seeds() -> list[bytes]:
 
 
 def run_kernel_log(data: bytes) -> None:
-    """Numbers that fit into JSON; a limit is the victim's cgroup or one above it."""
+    """Numbers fit into JSON; a limit's cgroup is the victim's or a parent of it."""
     victim, *pieces = data.split(b"\0")
     report = console_report.parse_console_report(pieces, b"/" + victim)
     orjson.dumps(tuple(report))
@@ -133,7 +133,7 @@ def kernel_log_seeds() -> list[bytes]:
 
 
 def run_gfp(data: bytes) -> None:
-    """A table, or the one error."""
+    """A table, or the documented error."""
     began = time.process_time()
     try:
         table = gfp_flags.parse_table(data.decode("ascii", "replace"))
@@ -149,7 +149,7 @@ def gfp_seeds() -> list[bytes]:
 
 @cache
 def _tree() -> tempfile.TemporaryDirectory[str]:
-    """A folder with ways out of it, and files of all kinds."""
+    """A directory with symbolic links out of it, and files of all types."""
     made = tempfile.TemporaryDirectory(prefix="oomtrace-fuzz-")
     top = Path(made.name)
     (top / "secret").write_text(SECRET)
@@ -166,7 +166,7 @@ def _tree() -> tempfile.TemporaryDirectory[str]:
 
 
 def run_files(data: bytes) -> None:
-    """No name leads to a file outside, or waits; what cannot be read is told."""
+    """No name leads to a file outside, or blocks; unreadable files are reported."""
     folder = f"{_tree().name}/root"
     name = data.decode("utf-8", "surrogateescape")
     before = len(os.listdir("/proc/self/fd"))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unmodified Debian kernels under QEMU, for tests that need another kernel, or a whole machine to run out of memory."""
+"""Debian kernels in QEMU, for tests on other kernels and tests that exhaust the memory of a whole machine."""

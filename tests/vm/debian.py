@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: this machine's apt configuration.  Out: Debian mirrors, and a private apt that reads any Debian suite from them.
+"""Finds Debian mirrors in this machine's apt configuration, and runs a private apt for any Debian suite.
 
-The suites wanted here are mostly not those of this machine (which may be an Ubuntu), so the system's own apt
+The suites needed here are mostly not those of this machine (which may be Ubuntu), so the system's apt
 lists, preferences and package states must neither be read nor changed.
 """
 
@@ -18,12 +18,12 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 class LabError(Exception):
-    """The lab cannot be built or used on this machine; the message says why."""
+    """The lab cannot be built or used on this machine; the message has the reason."""
 
 
 @cache
 def mirrors() -> tuple[str, str]:
-    """The archive's URI and that of the security archive.
+    """URIs of the archive and of the security archive.
 
     $OOMTRACE_DEBIAN_MIRROR goes first, for machines that are no Debian.
     """
@@ -46,7 +46,7 @@ def mirrors() -> tuple[str, str]:
 
 
 def sources(suites: Sequence[str], arch: str = "amd64") -> str:
-    """Lines of a sources.list for these suites, signed by Debian's own keys."""
+    """Lines of a sources.list for these suites, signed with Debian's keys."""
     if not KEYRING.exists():
         raise LabError(f"{KEYRING} is missing: install debian-archive-keyring")
     archive, security = mirrors()
@@ -57,7 +57,10 @@ def sources(suites: Sequence[str], arch: str = "amd64") -> str:
 
 
 def output(*command: str | Path, cwd: Path | None = None, stdin: str = "") -> str:
-    """Standard output of a command; its failure is a LabError that holds what it wrote to stderr."""
+    """Run a command; its standard output.
+
+    Raises LabError with its stderr if it fails.
+    """
     try:
         done = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -77,7 +80,7 @@ def mmdebstrap(*arguments: str | Path, stdin: str) -> str:
 
 
 class Apt:
-    """apt-get and apt-cache with a root of their own in a folder; no package counts as installed."""
+    """apt-get and apt-cache with a separate root in a directory, where no package is installed."""
 
     def __init__(self, folder: Path, suites: Sequence[str], pins: str = "", arch: str = "amd64") -> None:
         for sub in ("state/lists/partial", "cache/archives/partial"):
@@ -96,7 +99,7 @@ class Apt:
             "-oDir::Etc::preferencesparts=-",
             f"-oAPT::Architecture={arch}",
             f"-oAPT::Architectures={arch}",
-            # The user _apt cannot write below a home folder, and would only make apt warn.
+            # The user _apt cannot write below a home directory, of which apt would warn.
             "-oAPT::Sandbox::User=root",
             "-oAPT::Update::Post-Invoke-Success=",
             "-oAcquire::Languages=none",
@@ -107,13 +110,13 @@ class Apt:
         return output("apt-cache", *self._options, *words)
 
     def download(self, packages: Sequence[str], folder: Path) -> list[Path]:
-        """Fetch these packages' candidates into a folder; apt checks them against the signed index."""
+        """Download the candidate versions of packages; apt verifies them against the signed index."""
         folder.mkdir(parents=True, exist_ok=True)
         output("apt-get", *self._options, "-qq", "download", *packages, cwd=folder)
         return sorted(folder.glob("*.deb"))
 
     def download_all(self, packages: Sequence[str]) -> list[Path]:
-        """Fetch these and all that they depend on, as if nothing were installed."""
+        """Download packages with all dependencies, as if nothing were installed."""
         options = ("-oAPT::Install-Recommends=false", "-oDebug::NoLocking=1")
         output("apt-get", *self._options, *options, "-qq", "--yes", "--download-only", "install", *packages)
         return sorted(self._archives.glob("*.deb"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: folders and bytes.  Out: what a guest boots from: ext4 and swap images, the initramfs.  Nothing is mounted."""
+"""Makes the ext4 and swap images and the initramfs of guests, without mounting anything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Entry = tuple[str, int, bytes]  # name in the archive, st_mode, content
 
 
 def write_ext4(folder: Path, image: Path, size: str = "2G") -> None:
-    """An image with a copy of the folder; sparse, so that the size costs nothing."""
+    """Make a sparse ext4 image with a copy of a directory."""
     part = image.with_suffix(".part")
     part.unlink(missing_ok=True)
-    # No journal: guests are killed, and their writes are thrown away.  Initialized inode tables: else a kernel
-    # thread of each guest does that work, again and again.
+    # No journal, because guests are killed and their writes discarded.  Initialized inode tables, because a kernel
+    # thread of each guest would initialize them otherwise.
     options = ["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0"]
     output("/sbin/mke2fs", *options, "-d", folder, part, size)
     part.rename(image)
@@ -33,7 +33,7 @@ def write_swap(image: Path, size: int) -> None:
 
 
 def write_initramfs(image: Path, entries: Iterable[Entry]) -> None:
-    """A cpio archive in the kernel's "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """Write a cpio archive in "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
     with image.open("wb") as out:
 
         def put(data: bytes) -> None:
@@ -47,7 +47,7 @@ def write_initramfs(image: Path, entries: Iterable[Entry]) -> None:
 
 
 def tree(path: Path, name: str) -> Iterator[Entry]:
-    """Entries for a file, or for a folder and what lies in it; byte code of the host's Python is left out."""
+    """Entries for a file, or for a directory and its content, without byte code of the host's Python."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         yield name, mode, os.fsencode(path.readlink())
@@ -61,10 +61,13 @@ def tree(path: Path, name: str) -> Iterator[Entry]:
 
 
 def read(image: Path, path: str) -> bytes:
-    """A file in an ext4 image; LabError when there is none."""
+    """Copy a file out of an ext4 image.
+
+    Raises LabError if it does not exist.
+    """
     with tempfile.TemporaryDirectory(prefix="vm-file-") as name:
         copy = Path(name) / "copy"
         output("/sbin/debugfs", "-R", f"dump {path} {copy}", image)
-        if not copy.exists() or not copy.stat().st_size:  # its exit status is 0 whatever happens
+        if not copy.exists() or not copy.stat().st_size:  # its exit code is always 0
             raise LabError(f"{image} has no {path}")
         return copy.read_bytes()

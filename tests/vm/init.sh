@@ -1,11 +1,11 @@
 #!/.vm/busybox sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# PID 1 of a guest, twice: in the initramfs, and after switch_root in a Debian without an init system.  In one with
-# systemd, which takes over there, this is what vm.service starts.
+# PID 1 of a guest, in the initramfs and, after switch_root, in a Debian without an init system.  In a Debian with
+# systemd, which takes over, vm.service starts it.
 # In: VM_OUT, VM_STATUS (serial ports), VM_CGROUP, VM_BTF and VM_INIT from the kernel command line, /.vm/command, /host.
 # Out: the command's output on one port, "boot SECONDS" and "exit STATUS" on the other, /out as a tar on /dev/vm-out.
-# busybox does what it can: starting it takes half as long under emulation as Debian's own tools.
+# It uses busybox where possible, which starts twice as fast under emulation as Debian's tools.
 
 b=/.vm/busybox
 
@@ -30,9 +30,9 @@ mount_cgroups() {
 	done </proc/cgroups
 }
 
-# A global OOM kill comes only when nothing is left to reclaim.  Until then the kernel drops program text that runs,
-# and reads it again from the disk, over and over: minutes under emulation.  ramfs pages are never reclaimed, and
-# count as file memory like those of a disk (not so tmpfs).  mlock does not do: 7.3 drops large folios all the same.
+# A global OOM kill happens only when nothing is left to reclaim.  Until then the kernel drops text of running programs,
+# and reads it again from the disk, repeatedly: minutes under emulation.  ramfs pages are never reclaimed, and
+# count as file memory like those of a disk (unlike tmpfs).  mlock is not enough: 7.3 drops large folios anyway.
 pin() {
 	set -- /usr/bin/python3.11 /usr/bin/dash /usr/lib/python3.11/lib-dynload /opt/site/orjson
 	for name in ld-linux-*.so.* libc.so.6 libm.so.6 libz.so.1 libffi.so.8 libexpat.so.1 libelf.so.1 libbpf.so.1; do

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: labels such as 6.1.  Out: build/vm/kernels/LABEL/{root,headers}, Debian's current kernel of it, unpacked.
+"""Downloads Debian's current kernel for labels such as 6.1, and unpacks it to build/vm/kernels/LABEL/{root,headers}.
 
-python3 -m tests.vm.kernels [LABEL]...      fetch these, or all; those already there are left alone
+python3 -m tests.vm.kernels [LABEL]...      fetch these, or all, unless they exist
 
 The cloud flavour is used because NVMe, ext4 and the serial ports are built in: it boots without modules.
 Remove build/vm/kernels to get newer versions.
@@ -21,13 +21,13 @@ from .debian import BUILD, Apt, LabError, output
 from .disks import write_ext4
 
 KERNELS = BUILD / "kernels"
-# What a kernel is made of.  Since 7.x linux-image-V only depends on linux-binary-V and linux-modules-V.
+# Packages of a kernel.  Since 7.x linux-image-V only depends on linux-binary-V and linux-modules-V.
 PARTS = {"root": "image|binary|modules", "headers": "headers|kbuild"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A label, the Debian suites that may have it, and what its version must begin with."""
+    """A label, the Debian suites that may have it, and the prefix of its version."""
 
     label: str
     suites: tuple[str, ...]
@@ -40,25 +40,31 @@ class Kernel:
         return KERNELS / self.label
 
     def fetched(self) -> str:
-        """The package and version that was fetched, or "not fetched"."""
+        """The fetched package and version, or "not fetched"."""
         packages = self.folder / "packages"
         return packages.read_text().splitlines()[0] if packages.exists() else "not fetched"
 
     def image(self) -> Path:
-        """The bootable file; LabError if it was not fetched."""
+        """Path of the bootable file.
+
+        Raises LabError if it was not fetched.
+        """
         found = [*self.folder.glob("root/boot/vmlinuz-*"), *self.folder.glob("root/usr/lib/modules/*/vmlinuz")]
         if len(found) != 1:
             raise LabError(f"no kernel {self.label} below {KERNELS}: run python3 -m tests.vm.kernels {self.label}")
         return found[0]
 
     def headers_image(self) -> Path:
-        """A disk with linux-headers and what they need; LabError if none was fetched."""
+        """A disk with linux-headers and their dependencies.
+
+        Raises LabError if they were not fetched.
+        """
         if not (self.folder / "headers.ext4").exists():
             raise LabError(f"kernel {self.label} was fetched without its headers")
         return self.folder / "headers.ext4"
 
     def modules_image(self) -> Path:
-        """A disk with what belongs into /usr/lib/modules, see write_modules()."""
+        """A disk with the content of /usr/lib/modules, see write_modules()."""
         return self.folder / "modules.ext4"
 
 
@@ -78,13 +84,16 @@ ALL = {
 
 
 def fetch(kernel: Kernel) -> None:
-    """Download and unpack one kernel, unless it is there; LabError when the mirror does not have it."""
+    """Download and unpack one kernel, unless it exists.
+
+    Raises LabError if the mirror does not have it.
+    """
     if (kernel.folder / "packages").exists():
         return
     metas = {"root": f"linux-image-cloud-{kernel.arch}"}
     if kernel.headers:
         metas["headers"] = f"linux-headers-cloud-{kernel.arch}"
-    # Only the meta packages need a pin (which overrides that backports are never taken by default):
+    # Only the meta packages need a pin, because backports are not candidates by default:
     # the packages they depend on carry the version in their names.
     pins = f"Package: {' '.join(metas.values())}\nPin: version {kernel.version}*\nPin-Priority: 990\n"
     KERNELS.mkdir(parents=True, exist_ok=True)
@@ -109,7 +118,7 @@ def fetch(kernel: Kernel) -> None:
 
 
 def write_modules(kernel: Kernel) -> None:
-    """Make the disk with a fetched kernel's modules, unless it is there."""
+    """Make the disk with a fetched kernel's modules, unless it exists."""
     if kernel.modules_image().exists():
         return
     # /lib/modules in older packages, /usr/lib/modules in newer ones
@@ -119,7 +128,7 @@ def write_modules(kernel: Kernel) -> None:
 
 
 def _dependencies(apt: Apt, meta: str, kinds: str) -> list[str]:
-    """Names of the packages of these kinds that a meta package leads to."""
+    """Names of the packages of these kinds that a meta package depends on."""
     names = apt.cache("depends", "--recurse", "--important", meta).splitlines()
     found = sorted({name for name in names if re.fullmatch(rf"linux-({kinds})-\d\S*", name)})
     if not found:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a Debian architecture.  Out: how QEMU emulates it, and how programs for it are found or made on this machine."""
+"""Architectures: how QEMU emulates them, and where programs for them come from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor architecture, the board around it, and its names."""
+    """A processor architecture, its board, and its names."""
 
     arch: str  # Debian's name
     wheels: str  # that in the platform tags of Python wheels
@@ -20,7 +20,7 @@ class Machine:
     # serial ports for the kernel's console, the command's output and its status, and how the latter two are plugged in
     ports: tuple[str, str, str]
     plug: tuple[str, str]
-    parameters: str  # what the kernel must be told
+    parameters: str  # kernel parameters
 
 
 MACHINES = {
@@ -36,7 +36,7 @@ MACHINES = {
             cpu="max,la57=off",
             ports=("ttyS0", "ttyS1", "ttyS2"),
             plug=("-serial", "chardev:"),
-            # The kernel measures the TSC's frequency while it boots, wrongly when QEMU does not get the processor for
+            # The kernel calibrates the TSC while it boots, wrongly when QEMU is not scheduled for
             # a moment: the guest's time then ran up to six times too fast.  That of the HPET is known.
             parameters="tsc=unstable clocksource=hpet no_timer_check mitigations=off",
         ),
@@ -49,7 +49,7 @@ MACHINES = {
             board="virt",
             # "max" boots in 11 s instead of 2, unless pauth-impdef=on spares it the architected pointer signatures.
             cpu="neoverse-n1",
-            # The board has one port of its own.
+            # The board has one serial port.
             ports=("ttyAMA0", "ttyS0", "ttyS1"),
             plug=("-device", "pci-serial,chardev="),
             parameters="mitigations=off",

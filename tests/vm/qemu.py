@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a machine and how many CPUs its guest has.  Out: the command that starts its QEMU.
+"""The command that starts QEMU for a machine with a number of CPUs.
 
-python3 -m tests.vm.qemu                    fetch the one for guests with many CPUs, where this machine's is too old
+python3 -m tests.vm.qemu                    fetch QEMU for guests with many CPUs, if this machine's is too old
 
 With more than one CPU, QEMU before 10 handles code that patches itself wrongly: kprobes, tracepoints and static keys
 end in "Oops: int3" or soft lockups.  Where this machine's is older, that of Debian 13 is unpacked into build/vm/qemu,
@@ -21,13 +21,16 @@ from .debian import BUILD, Apt, LabError, output
 from .machine import MACHINES, Machine
 
 SAFE = 10
-"""The first major version that is safe with many CPUs."""
+"""First major version that is safe with many CPUs."""
 SUITES = ("trixie", "trixie-security")
 FOLDER = BUILD / "qemu"
 
 
 def command(machine: Machine, cpus: int) -> list[str]:
-    """The words that start a QEMU for so many CPUs; LabError if that was not fetched."""
+    """Arguments to start QEMU for this many CPUs.
+
+    Raises LabError if it was not fetched.
+    """
     if cpus == 1 or _is_safe(machine.qemu):
         return [machine.qemu]
     root = _folder(machine)
@@ -40,7 +43,7 @@ def command(machine: Machine, cpus: int) -> list[str]:
 
 
 def fetch(machine: Machine, cpus: int) -> None:
-    """Download and unpack what command() needs, unless it is there."""
+    """Download and unpack what command() needs, unless it exists."""
     if cpus == 1 or _is_safe(machine.qemu) or (_folder(machine) / "packages").exists():
         return
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ def _folder(machine: Machine) -> Path:
 
 @cache
 def _is_safe(program: str) -> bool:
-    """Whether this machine's own is safe with many CPUs."""
+    """Whether this machine's QEMU is safe with many CPUs."""
     found = re.search(r"version (\d+)\.", output(program, "--version")) if shutil.which(program) else None
     return found is not None and int(found[1]) >= SAFE
 

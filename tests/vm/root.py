@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: the descriptions below.  Out: build/vm/NAME.ext4 for each, a Debian that guests boot into.
+"""Builds the root file systems of guests, build/vm/NAME.ext4, from the descriptions below.
 
-python3 -m tests.vm.root [NAME]...          build these, or all; one made from the same description is left alone
+python3 -m tests.vm.root [NAME]...          build these, or all, unless they are up to date
 
 SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SMALL_ARM64 is the same for arm64, without
 what engine bcc needs.  SYSTEMD is a Debian 13 with systemd and container runtimes, on which no service runs but what
@@ -29,7 +29,7 @@ from .machine import MACHINES
 
 @dataclass(frozen=True)
 class Root:
-    """A Debian to boot into; whatever is changed here changes the stamp, and so has the image made anew."""
+    """A Debian for guests; a change of any field changes the stamp, which rebuilds the image."""
 
     name: str
     suites: tuple[str, ...]
@@ -47,14 +47,17 @@ class Root:
 
     @property
     def foreign(self) -> bool:
-        """Whether its programs do not run here: then packages are only unpacked, and no script of theirs runs."""
+        """Whether its programs cannot run here: then packages are only unpacked, without their scripts."""
         return self.arch != output("dpkg", "--print-architecture").strip()
 
     def build(self) -> None:
-        """Make the image, unless there is one made from this description; LabError when a tool or a mirror fails."""
+        """Make the image, unless one exists for this description.
+
+        Raises LabError if a tool or a mirror fails.
+        """
         stamp = self.image.with_suffix(".stamp")
-        wanted = hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()
-        if self.image.exists() and stamp.exists() and stamp.read_text() == wanted:
+        digest = hashlib.sha256(json.dumps(dataclasses.astuple(self)).encode()).hexdigest()
+        if self.image.exists() and stamp.exists() and stamp.read_text() == digest:
             return
         if os.geteuid() != 0:
             raise LabError("building the guests' Debian needs root")
@@ -70,11 +73,11 @@ class Root:
                 *self._hooks(Path(name)),
                 self.suites[0],
                 folder,
-                "-",  # the sources on stdin
+                "-",  # reads the apt sources from stdin
                 stdin=sources(self.suites, self.arch),
             )
             write_ext4(folder, self.image, self.size)
-        stamp.write_text(wanted)
+        stamp.write_text(digest)
 
     def _hooks(self, work: Path) -> list[str]:
         hooks = []
@@ -89,16 +92,16 @@ class Root:
         return [f"--customize-hook={hook}" for hook in hooks]
 
     def _compile(self) -> str:
-        """The hook that makes byte code, once: guests forget what they compile."""
+        """The hook that compiles byte code once; guests lose what they compile."""
         if not self.foreign:
             return 'chroot "$1" python3 -m compileall -q -j0 /opt/site'
-        # It is the same on all architectures.  Without such a Python here every program of the guest starts later.
+        # Byte code is the same on all architectures.  Without such a Python here programs of the guest start slowly.
         python, library = f"python{self.python}", f"usr/lib/python{self.python}"
         folders = f'"$1/{library}" "$1/usr/lib/python3" "$1/opt/site"'
         return f'! command -v {python} >/dev/null || {python} -m compileall -q -j0 -s "$1" -p / {folders}'
 
     def _install_site(self, folder: Path) -> None:
-        """Unpack wheels for the guest's Python, whatever Python runs here."""
+        """Unpack wheels for the guest's version of Python."""
         tags = ["--python-version", self.python, "--implementation", "cp", "--only-binary=:all:"]
         for glibc in ("manylinux2014", "manylinux_2_28"):
             tags += ["--platform", f"{glibc}_{MACHINES[self.arch].wheels}"]
@@ -128,7 +131,7 @@ SMALL = Root(
     site_packages=("typing_extensions", "orjson", "typer", "pyroute2", "pytest", "jsonschema", "hypothesis"),
 )
 
-# Nothing is there because it is essential: see Root.foreign.
+# Essential packages must be listed, too: see Root.foreign.
 SMALL_ARM64 = replace(
     SMALL,
     name="root-arm64",
@@ -149,10 +152,10 @@ SMALL_ARM64 = replace(
     size="1G",
 )
 
-# What a script of a package would do.
+# Done by a package's script otherwise.
 _MERGE_USR = 'for name in bin sbin lib; do mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"; done'
 
-# systemd would do at every boot what it does at the first one and after an upgrade, since guests forget it.
+# Guests lose their writes, so systemd would repeat the work of a first boot or an upgrade at each boot.
 _SYSTEMD_SETUP = """
 systemd-sysusers
 /usr/lib/systemd/systemd-update-done

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: this project's tests/kernel.  Out: their results on other kernels, in build/vm/results, one file a VM.
+"""Runs tests/kernel on other kernels; the results are in build/vm/results, one file per VM.
 
 python3 -m tests.vm.run --kernel 6.1 --cgroup 2 --engine core [--no-btf] [--cpus 32] [--depth short] [pytest arguments]
 python3 -m tests.vm.run --few               oldest and newest kernel, bcc without BTF, arm64, many CPUs, and systemd
-python3 -m tests.vm.run --few --prepare     fetches and makes what they need, no more
+python3 -m tests.vm.run --few --prepare     only fetches and makes what they need
 python3 -m tests.vm.run --all               every VM of MATRIX and those of tests.vm.systemd, two at a time
 python3 -m tests.vm.run --list              the kernels
 
-With pytest arguments, which mostly choose tests, the results go to build/vm/results/partial instead.
-The exit status of a single VM is that of its pytest, or 124 and 125 as in tests.vm.vm.
+With pytest arguments, which mostly select tests, the results go to build/vm/results/partial instead.
+The exit status of a single VM is that of pytest, or 124 and 125 as in tests.vm.vm.
 Kernels and the guests' Debian come from the mirror that apt uses here; where apt knows no Debian mirror (Ubuntu),
 set OOMTRACE_DEBIAN_MIRROR to the URI of one, whose security archive has the same URI with -security added.
 """
@@ -38,12 +38,12 @@ from .vm import DIED, TIMEOUT, Guest, exit_on_signals, mebibytes, prepare
 
 PROJECT = BUILD.parents[1]
 RESULTS = BUILD / "results"
-# What the tests need of the project.
+# Directories of the project that the tests need.
 PARTS = ("tracer", "bpf", "tests", "pyproject.toml")
 Depth = Literal["whole", "short", "smoke"]
-"""short: without what takes long and depends on the kernel's age only; smoke: attached, kills with exact figures."""
+"""short: without slow tests that depend on the kernel version only; smoke: attaching, and kills with exact figures."""
 LONG = ("test_storm.py", "test_daemon.py", "test_metadata.py", "test_top.py", "test_host.py")
-"""What takes three quarters of the time, and hardly differs by processor, engine or cgroup version."""
+"""Tests with three quarters of the run time that hardly depend on processor, engine or cgroup version."""
 COMPILES_ANEW = (
     "test_backfill.py",
     "test_brief.py::test_essentials",
@@ -54,18 +54,18 @@ COMPILES_ANEW = (
     "test_marked.py",
     "test_why.py",
 )
-"""What starts a tracer of its own; of test_brief.py one test is left, which needs the exits, too."""
+"""Tests that start their own daemon; one test of test_brief.py is left, which needs the exits, too."""
 MANY_CPUS = 32
-"""Every CPU that inserts into a BPF map of type LRU may keep 128 entries to itself: so many exhaust one of 4096."""
+"""Each CPU that inserts into an LRU map may reserve 128 entries: this many CPUs exhaust a map of 4096."""
 CPU_MIB = 16
-"""What a guest needs more for each of its CPUs."""
+"""Additional memory per CPU of a guest."""
 AT_ONCE = 2
 TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """The tests on one VM."""
+    """A run of the tests in one VM."""
 
     kernel: str
     cgroup: int = 2
@@ -74,7 +74,7 @@ class Run:
     cpus: int = 1
     depth: Depth = "whole"
     few: Depth | None = None
-    """How much of it `make test` runs; None: nothing, it is between two others, and `make test-vm-all` runs it."""
+    """Depth in ``make test``; None: only in ``make test-vm-all``, because it lies between two other runs."""
     results: Path = RESULTS
 
     @property
@@ -91,18 +91,18 @@ class Run:
         return self.results / f"{self.name}.log"
 
     def words(self, options: Sequence[str]) -> list[str]:
-        """The command that runs it."""
+        """Its command."""
         words = ["tests.vm.run", "--kernel", self.kernel, "--cgroup", str(self.cgroup), "--engine", self.engine]
         words += [] if self.btf else ["--no-btf"]
         words += ["--cpus", str(self.cpus), "--depth", self.depth]
         return [sys.executable, "-m", *words, *options]
 
     def count(self) -> dict[str, int]:
-        """Tests by outcome; a VM that left no result counts as one failed test."""
+        """Number of tests by outcome; a VM without results counts as one failed test."""
         count = {"passed": 0, "failed": 0, "skipped": 0}
         if not self.junit.exists():
             return {**count, "failed": 1}
-        # Not by the suite's own numbers: there a test that fails twice, itself and when it cleans up, counts twice.
+        # Not the suite's totals: they count a test twice that fails itself and in its teardown.
         for case in ElementTree.parse(self.junit).iter("testcase"):  # noqa: S314 - our own
             tags = {child.tag for child in case}
             count["failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"] += 1
@@ -111,7 +111,7 @@ class Run:
 
 @dataclass(frozen=True)
 class SystemdRun(Run):
-    """A suite of tests.vm.systemd, which has its own options and results."""
+    """A suite of tests.vm.systemd, with its own options and results."""
 
     kernel: str = "6.12"
     suite: str = "runtimes"
@@ -129,9 +129,9 @@ class SystemdRun(Run):
 
 
 SYSTEMD: list[Run] = [SystemdRun(suite="runtimes"), SystemdRun(suite="scenarios", few="whole")]
-# The longest first, so that the end is not spent waiting for one of them.
+# The longest first, so that no run is left alone at the end.
 MATRIX = [
-    # Without BTF bcc needs the headers of this very kernel, and compiles for longer than anything else here takes.
+    # Without BTF bcc needs the headers of the kernel, and compiles for longer than all else here takes.
     Run("6.1", engine="bcc", btf=False, depth="short", few="smoke"),
     Run("5.10", engine="bcc", btf=False, depth="short"),
     Run("6.1", cpus=MANY_CPUS, few="whole"),
@@ -150,7 +150,7 @@ MATRIX = [
 
 
 def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
-    """Run the tests in a VM of their own; pytest's status, or the VM's."""
+    """Run the tests in a VM; the exit status of pytest, or of the VM."""
     run.results.mkdir(parents=True, exist_ok=True)
     run.junit.unlink(missing_ok=True)
     prepare([run.kernel], cpus=run.cpus)
@@ -181,7 +181,7 @@ def run_one(run: Run, arguments: Sequence[str], timeout: float, memory_mib: int)
 
 
 def command(run: Run, arguments: Sequence[str]) -> str:
-    """What the guest's shell is to run."""
+    """Command for the guest's shell."""
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
@@ -190,13 +190,13 @@ def command(run: Run, arguments: Sequence[str]) -> str:
         "OOMTRACE_CLANG": clang(),
         "OOMTRACE_EAT": "/host/eat",
         "PYTHONPATH": "/opt/site:/host/oomtrace",
-        # Importing hypothesis costs seconds here, and these tests do without.
+        # Importing hypothesis takes seconds here, and these tests do not need it.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "COLUMNS": "120",
     }
     pytest = ["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", "--tb=short", "--durations=5"]
     pytest += ["--junitxml=/out/junit.xml", *arguments]
-    if not run.btf:  # each start compiles for a minute, and these tests start again and again
+    if not run.btf:  # each start compiles for a minute, and these tests start often
         pytest += _without("test_daemon.py", "test_metadata.py", "test_reload.py", "test_reading.py", "test_limits.py")
         pytest += _without("test_shares.py", "test_unprivileged.py")
         pytest += _without(*COMPILES_ANEW) if run.depth == "smoke" else []
@@ -210,7 +210,7 @@ def command(run: Run, arguments: Sequence[str]) -> str:
             pytest += _without(*LONG)
         if run.depth != "whole":
             pytest += _without("test_pins.py", "test_outputs.py", "test_reload.py")
-            # Each of these starts a tracer, too; one tells whether the kernel's structures are read right.
+            # Each of these starts a daemon, too; one test shows whether the kernel's structures are read correctly.
             pytest += [] if "-k" in arguments else ["-k", "not test_sigkill.py or test_shell"]
     assignments = [f"{name}={value}" for name, value in environment.items()]
     return f"cd /host/oomtrace && exec {shlex.join(['env', *assignments, *pytest])}"
@@ -221,7 +221,7 @@ def _without(*files: str) -> list[str]:
 
 
 def prepare_all(matrix: Sequence[Run]) -> None:
-    """Fetch and make what these need."""
+    """Fetch and make what the runs need."""
     prepare(sorted({run.kernel for run in matrix}))
     for run in matrix:
         prepare([run.kernel], cpus=run.cpus)
@@ -230,7 +230,7 @@ def prepare_all(matrix: Sequence[Run]) -> None:
 
 
 def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[str], results: Path) -> int:
-    """Run these; 1 when a test failed or a VM did not come to its end."""
+    """Run them; 1 if a test failed or a VM did not finish."""
     prepare_all(matrix)
     results.mkdir(parents=True, exist_ok=True)
     waiting = [replace(run, results=results) for run in matrix]
@@ -251,7 +251,7 @@ def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[s
                 run, began = running.pop(process)
                 seconds = time.monotonic() - began
                 if process.returncode and run.name not in tried:
-                    # Emulated machines on a busy host fail now and then; what fails twice has failed.
+                    # Emulated machines on a busy host fail at times; failed tests are run a second time.
                     tried.add(run.name)
                     waiting.append(run)
                     lines.append(f"{run.name:<24}failed at first, tried once more: {_failures(run)}")
@@ -260,7 +260,7 @@ def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[s
                 lines.append(_report(run, process.returncode, seconds, total))
     finally:
         for process in running:
-            process.terminate()  # it ends its QEMU, and then itself
+            process.terminate()  # it stops its QEMU, and exits
         for process in running:
             process.wait()
     print("\n" + "\n".join(lines))
@@ -269,14 +269,14 @@ def run_all(matrix: Sequence[Run], options: Sequence[str], arguments: Sequence[s
 
 
 def _failures(run: Run) -> str:
-    """The names of the tests that failed, or that the VM did not come to its end."""
+    """Names of the failed tests, or a note that the VM did not finish."""
     lines = run.log.read_text(errors="replace").splitlines()
     found = [line.split()[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
     return ", ".join(found[:5]) or "no end"
 
 
 def _report(run: Run, status: int, seconds: float, total: dict[str, int]) -> str:
-    """Print a VM's log; add its tests to the total; the line that sums it up."""
+    """Print a VM's log and add its tests to the total; its summary line."""
     print(f"===== {run.name}\n{run.log.read_text(errors='replace')}", flush=True)
     count = run.count()
     if status and not count["failed"]:
@@ -317,7 +317,7 @@ def main() -> int:
             print("\n".join(f"{label:<10}{kernel.fetched()}" for label, kernel in kernels.ALL.items()))
             return 0
         if options.all or options.few:
-            # Which tests were asked for are those of the matrix.
+            # The tests of these runs are fixed.
             matrix = [*([] if arguments else SYSTEMD), *MATRIX]
             if options.few:
                 matrix = [replace(run, depth=run.few) for run in matrix if run.few is not None]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: this project's tests.  Out: their results in a Debian 13 with systemd, in build/vm/results/systemd-SUITE.
+"""Runs tests in a Debian 13 with systemd; the results are in build/vm/results/systemd-SUITE.
 
 python3 -m tests.vm.systemd [--suite runtimes | scenarios] [--engine core | bcc] [--depth short] [pytest arguments]
 
@@ -32,17 +32,17 @@ from .vm import Guest, exit_on_signals, mebibytes, prepare
 KERNEL = "6.12"
 SUITES = {"runtimes": ("tests/packaging", "tests/runtimes"), "scenarios": ("tests/scenarios",)}
 LONG = ("test_late.py", "test_removed.py", "test_why.py")
-"""Of tests/runtimes what takes long, and is the same without systemd."""
+"""Slow tests of tests/runtimes that do not depend on systemd."""
 DEB = PROJECT / f"dist/oomtrace_{__version__}_all.deb"
 TIMEOUT_S = 2400.0
 MEMORY_MIB = 2048
-# What a guest gets to boot, and to send its results when its time is up.
+# Time for a guest to boot, and to send its results at its timeout.
 BOOT_S = 90.0
 END_S = 30.0
 
 
 def run(suite: str, engine: str, depth: str, arguments: Sequence[str], timeout: float, memory_mib: int) -> int:
-    """Run the tests in a VM; pytest's status, or the VM's."""
+    """Run the tests in a VM; the exit status of pytest, or of the VM."""
     results = (RESULTS / "partial" if arguments else RESULTS) / f"systemd-{suite}"
     shutil.rmtree(results, ignore_errors=True)
     if not DEB.exists():
@@ -69,7 +69,7 @@ def run(suite: str, engine: str, depth: str, arguments: Sequence[str], timeout: 
 
 
 def command(tests: Sequence[str], engine: str, arguments: Sequence[str], seconds: float) -> str:
-    """What the guest's shell is to run: pytest, interrupted when its time is up, so that there are results."""
+    """Command for the guest's shell: pytest, interrupted at its timeout, so that there are results."""
     environment = {
         "OOMTRACE_VM": "1",
         "OOMTRACE_REQUIRE": "all",
@@ -99,7 +99,7 @@ def main() -> int:
     )
     parser.add_argument("--suite", choices=SUITES, default="runtimes")
     parser.add_argument("--engine", choices=("core", "bcc"), default="core")
-    parser.add_argument("--depth", choices=("whole", "short"), default="whole", help="without what takes longest")
+    parser.add_argument("--depth", choices=("whole", "short"), default="whole", help="short: without the slowest tests")
     parser.add_argument("--memory", type=mebibytes, default=MEMORY_MIB, metavar="MIB")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS")
     options, arguments = parser.parse_known_args()

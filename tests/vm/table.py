@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: the results of tests.vm.run in build/vm/results.  Out: the table of kernels and scenarios in docs/kernels.md.
+"""Writes the table of kernels and scenarios in docs/kernels.md, from the results in build/vm/results.
 
-python3 -m tests.vm.table                   rewrite what stands between the two markers
+python3 -m tests.vm.table                   rewrite the part between the two markers
 python3 -m tests.vm.table --check           exit status 1 if that would change anything
 """
 
@@ -24,11 +24,11 @@ NOT_APPLICABLE = "–"
 
 @dataclass
 class Scenario:
-    """A test on one VM, all of its parameters together."""
+    """A test on one VM, with all its parameters."""
 
     failed: bool = False
     passed: bool = False
-    reasons: set[str] = field(default_factory=set)  # why it, or some of its parameters, were skipped
+    reasons: set[str] = field(default_factory=set)  # of skipped parameters
 
     @property
     def cell(self) -> str:
@@ -80,17 +80,17 @@ def _readable(case: ElementTree.Element) -> str:
 
 
 def render(columns: list[Column]) -> str:
-    """The table, and below it why scenarios do not apply."""
+    """The table, and the reasons why scenarios do not apply."""
     columns = sorted(columns, key=lambda column: column.order)
     names = list(dict.fromkeys(name for column in columns for name in column.scenarios))
     lines = [
         "| scenario | " + " | ".join("<br>".join(column.heading) for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
-    unknown = Scenario()
+    missing = Scenario()
     reasons: dict[str, dict[str, None]] = {}
     for name in names:
-        row = [column.scenarios.get(name, unknown) for column in columns]
+        row = [column.scenarios.get(name, missing) for column in columns]
         lines.append(f"| {name} | " + " | ".join(scenario.cell for scenario in row) + " |")
         for scenario in row:
             for reason in sorted(scenario.reasons) if scenario.cell == NOT_APPLICABLE else ():

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a kernel label and a shell command.  Out: the command's output and exit status, run as root in a throw-away VM.
+"""Runs a shell command as root in a throw-away VM with a kernel; the output and exit status are the command's.
 
 python3 -m tests.vm.vm -k 6.1 -- 'uname -r; exit 7'
 python3 -m tests.vm.vm -k 5.10 --cgroup 1 --put DIR --get DIR -- 'python3 /host/x.py >/out/x.txt'
 
 QEMU emulates the processor (no KVM), so it runs wherever QEMU does, a few times slower.  What the guest writes to
-its disks is lost, but for /out.  There are two NUMA nodes, and /dev/vm-swap is a swap area that is off.
+its disks is lost, except /out.  There are two NUMA nodes, and /dev/vm-swap is a swap area that is off.
 Everything in the small system starts with oom_score_adj -1000; in that with systemd the command is a service.
 
-Status 124: the time was up; 125: the guest died (its last console lines go to stderr); 2: wrong usage or no lab.
+Status 124: timeout; 125: the guest died (its last console lines go to stderr); 2: usage error, or no lab.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ OUT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Guest:
-    """A machine to boot; the defaults are those of the command line."""
+    """A machine to boot, with the defaults of the command line."""
 
     kernel: str
     system: Root = SMALL
-    # Every MiB more makes a global OOM kill take longer; bcc compiles well in this.
+    # Each additional MiB makes a global OOM kill slower; bcc can compile in this.
     memory_mib: int = 512
     cgroup: int = 2
     headers: bool = False
@@ -53,11 +53,11 @@ class Guest:
     cpus: int = 1
 
     def run(self, command: str, out: BinaryIO, errors: BinaryIO) -> int:
-        """Boot, run a shell command, return its status, TIMEOUT or DIED.  Its output appears on out at once."""
+        """Boot and run a shell command; its status, TIMEOUT or DIED. Its output is written to ``out`` at once."""
         with tempfile.TemporaryDirectory(prefix="vm-") as name:
             work = Path(name)
             arguments = self._prepare(command, work)
-            # QEMU puts the overlays of snapshot=on into TMPDIR.
+            # QEMU writes the overlays of snapshot=on to TMPDIR.
             environment = {**os.environ, "TMPDIR": name}
             emulator = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=environment)
             try:
@@ -67,13 +67,13 @@ class Guest:
             finally:
                 emulator.kill()
                 emulator.wait()
-            said = dict(line.split() for line in (work / "status").read_text().splitlines() if " " in line)
-            if "exit" not in said:
+            status = dict(line.split() for line in (work / "status").read_text().splitlines() if " " in line)
+            if "exit" not in status:
                 return self._explain("the guest died", work, errors, DIED)
             if self.get:
                 self.get.mkdir(parents=True, exist_ok=True)
                 output("tar", "-x", "--no-same-owner", "-f", work / "out", "-C", self.get)
-            return int(said["exit"])
+            return int(status["exit"])
 
     def _prepare(self, command: str, work: Path) -> list[str]:
         kernel = kernels.ALL[self.kernel]
@@ -90,7 +90,7 @@ class Guest:
                 file.truncate(OUT_BYTES)
         console, out, status = machine.ports
         half = self.memory_mib // 2
-        # tb-size: what QEMU may keep of translated code, which else grows to 1 GiB.  The runtimes are large programs.
+        # tb-size: limit of QEMU's translated code, 1 GiB by default.  The runtimes are large programs.
         code = 512 if self.system.systemd else 256
         # One thread for all CPUs of a guest that has many: a guest's CPU that waits for another one leaves it the
         # processor, instead of spinning on it; 32 CPUs boot in a quarter of the time.
@@ -133,7 +133,7 @@ class Guest:
             add(name, 0o40755)
         add("dev/console", 0o20600)
         add(".vm/busybox", 0o100755, disks.read(self.system.image, "/usr/bin/busybox"))
-        add("init", 0o100755, init)  # busybox's switch_root wants this file, or thinks it does not run in an initramfs
+        add("init", 0o100755, init)  # busybox's switch_root requires this file in an initramfs
         add(".vm/init", 0o100755, init)
         add(".vm/vm.service", 0o100644, (here / "vm.service").read_bytes())
         add(".vm/command", 0o100644, command.encode() + b"\n")
@@ -154,7 +154,7 @@ class Guest:
 
 
 def prepare(labels: Sequence[str], system: Root | None = None, cpus: int = 1) -> None:
-    """Fetch and build all that guests with these kernels, and so many CPUs, need; quick when it is there.
+    """Fetch and build what guests with these kernels and CPUs need; fast if it exists.
 
     Without a system it is the small one of the kernel's architecture.  Several at once wait for each other.
     """
@@ -176,7 +176,7 @@ def prepare(labels: Sequence[str], system: Root | None = None, cpus: int = 1) ->
 
 
 def exit_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into exceptions, so that no QEMU is left behind."""
+    """Raise an exception on SIGTERM and SIGHUP, so that no QEMU is left behind."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
@@ -195,12 +195,12 @@ def main() -> int:
         prog="python3 -m tests.vm.vm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-k", "--kernel", choices=kernels.ALL, required=True)
-    parser.add_argument("-r", "--root", choices=root.ALL, help="systemd: Debian with runtimes; else a small one")
+    parser.add_argument("-r", "--root", choices=root.ALL, help="systemd: Debian with runtimes; default: a small Debian")
     parser.add_argument("-m", "--memory", type=mebibytes, default=Guest.memory_mib, metavar="MIB", help="or 1G")
     parser.add_argument("-t", "--timeout", type=float, default=Guest.timeout, metavar="SECONDS")
     parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--cgroup", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--headers", action="store_true", help="linux-headers lie where the packages put them")
+    parser.add_argument("--headers", action="store_true", help="install linux-headers")
     parser.add_argument("--no-btf", action="store_true", help="hide /sys/kernel/btf")
     parser.add_argument("--put", action="append", type=Path, default=[], metavar="DIR", help="content goes to /host")
     parser.add_argument("--get", type=Path, metavar="DIR", help="receives the content of /out, and dmesg.txt")
