@@ -42,7 +42,7 @@ def repeatedly(question: Callable[[], ContainerMetadata | None]) -> Iterator[lis
             try:
                 answers.append(question())
             except UnreadableError as error:
-                if "again and again" not in str(error):
+                if "changed repeatedly" not in str(error):
                     raise
 
     with ThreadPoolExecutor(1) as pool:

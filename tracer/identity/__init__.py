@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cgroup -> container, pod, unit: paths, and the metadata of runtimes."""
+"""The container, pod and unit of a cgroup: from its path, from the runtimes' files, and its network interfaces."""

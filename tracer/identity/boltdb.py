@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks keys up in a BoltDB file (bbolt, internal/common: meta.go, page.go, bucket.go) that its owner goes on writing.
+"""Reads BoltDB files (bbolt, internal/common: meta.go, page.go, bucket.go) while their owner writes them.
 
-The owner holds the file's lock for as long as it runs, so none is taken.  Pages have no checksums, but those of the
-last transaction are overwritten only after the next one is there: what was read counts if it is still the last one.
-Numbers are in the byte order of the host.
+The owner holds the file's lock as long as it runs, so the lock is not taken.  Pages have no checksums, but the pages of
+the last transaction are overwritten only after the next transaction: a result is valid if the transaction is then still
+the last one.  Numbers are in the host's byte order.
 """
 
 import os
@@ -19,29 +19,30 @@ _Answer = TypeVar("_Answer")
 
 VALUE_MAX_BYTES = 1 << 20
 READ_MAX_BYTES = 4 << 20
-"""For one question; a path of four buckets takes about ten pages."""
+"""Limit per query; a path of four buckets takes about ten pages."""
 STEPS_MAX = 30_000
-"""Parts of pages that are looked at for one question; pages that lead in a circle are not read again, but looked at."""
+"""Limit of page parts examined per query; it ends a circle of pages, which are read only once."""
 ATTEMPTS_MAX = 5
+"""Limit of attempts per query, if transactions end meanwhile."""
 DEPTH_MAX = 16
-"""Pages on the way to a key; with two keys a page it would take 65536 keys to get there."""
+"""Limit of pages on the path to a key; with two keys per page it takes 65536 keys to reach it."""
 
 _PAGE_SIZES = [1024 << shift for shift in range(7)]
 _PAGES_MAX = 1 << 40
 _KEY_MAX_BYTES = 32768
 _MAGIC, _VERSION = 0xED0CDAED, 2
 _PAGE = Struct("=QHHI")
-"""Its number, type, count of elements, and how many pages more belong to it."""
+"""Number, type, count of elements, count of overflow pages."""
 _BRANCH, _LEAF = 1, 2
 _META = Struct("=IIIIQQQQQQ")
-"""Magic, version, page size, flags, root page, sequence, freelist's page, count of pages, transaction, checksum."""
+"""Magic, version, page size, flags, root page, sequence, freelist page, count of pages, transaction, checksum."""
 _BRANCH_ELEMENT = Struct("=IIQ")
-"""Where the key is, counted from the element; its size; the page below."""
+"""Offset of the key from the element, size of the key, child page."""
 _LEAF_ELEMENT = Struct("=IIII")
-"""Flags; where the key is; its size, and that of the value behind it."""
+"""Flags, offset of the key from the element, size of the key, size of the value after it."""
 _IS_BUCKET = 1
 _BUCKET = Struct("=QQ")
-"""Root page, sequence.  With 0 for the page the bucket's only page follows, inside the value."""
+"""Root page, sequence.  If the page is 0, the bucket's only page follows inline, in the value."""
 
 
 class _Meta(NamedTuple):
@@ -52,7 +53,7 @@ class _Meta(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A page, or what a small bucket has instead."""
+    """A page, or a bucket's inline page: byte offsets in the file."""
 
     start: int
     end: int
@@ -61,7 +62,7 @@ class _Node(NamedTuple):
 
 
 class _Element(NamedTuple):
-    """A key on a page, and what belongs to it: in a leaf a value, in a branch the page that begins with it."""
+    """A key on a page with its value (leaf), or with the child page that begins with it (branch)."""
 
     key_start: int
     key_size: int
@@ -74,12 +75,12 @@ class _Element(NamedTuple):
         return self.key_start + self.key_size
 
 
-def query_database(folder: str, name: str, question: Callable[["Bucket"], _Answer]) -> _Answer | None:
-    """What ``question`` makes of the database ``name`` below ``folder``; None where there is none.
+def query_database(folder: str, name: str, query: Callable[["Bucket"], _Answer]) -> _Answer | None:
+    """Return ``query(root bucket)`` for the database ``name`` below ``folder``; None: there is no such file.
 
-    It is asked again if the database was written meanwhile, at most ATTEMPTS_MAX times in all.
+    The query is repeated if the database was written meanwhile, at most ATTEMPTS_MAX times in all.
 
-    Raises UnreadableError, also for what was raised by ``question``.
+    Raises UnreadableError, also if ``query`` raises it.
     """
     descriptor = safe_files.open_file(folder, name)
     if descriptor is None:
@@ -91,7 +92,7 @@ def query_database(folder: str, name: str, question: Callable[["Bucket"], _Answe
             before, problem = meta, None
             file = _File(descriptor, source, meta)
             try:
-                answer = question(Bucket(file, file.node(meta.root)))
+                answer = query(Bucket(file, file.node(meta.root)))
             except UnreadableError as error:
                 problem = error
             meta = _read_meta(descriptor, source)
@@ -99,7 +100,7 @@ def query_database(folder: str, name: str, question: Callable[["Bucket"], _Answe
                 if problem:
                     raise problem
                 return answer
-        raise UnreadableError(f"{source}: written again and again while it was read")
+        raise UnreadableError(f"{source}: changed repeatedly during the read")
     finally:
         os.close(descriptor)
 
@@ -112,12 +113,12 @@ class Bucket:
         self._root = root
 
     def value(self, key: bytes) -> bytes | None:
-        """None where there is no such key, or it is a bucket's."""
+        """The value of a key; None: there is no such key, or it is a bucket's."""
         found = self._find(key)
         return None if found is None or found.is_bucket else self._file.value(found)
 
     def bucket(self, *path: bytes) -> "Bucket | None":
-        """The bucket at the end of a path of buckets."""
+        """The bucket at the end of a path of buckets; None: there is no such bucket."""
         bucket = self
         for key in path:
             found = bucket._find(key)
@@ -127,13 +128,13 @@ class Bucket:
         return bucket
 
     def values(self) -> Iterator[tuple[bytes, bytes]]:
-        """All keys with values, sorted."""
+        """All keys with their values, sorted."""
         for each in self._elements(self._root):
             if not each.is_bucket:
                 yield self._file.key(each), self._file.value(each)
 
     def buckets(self) -> Iterator[tuple[bytes, "Bucket"]]:
-        """All keys with buckets, sorted."""
+        """All keys with their buckets, sorted."""
         for each in self._elements(self._root):
             if each.is_bucket:
                 yield self._file.key(each), Bucket(self._file, self._file.bucket(each))
@@ -142,20 +143,20 @@ class Bucket:
         node = self._root
         for _ in range(DEPTH_MAX):
             index = self._last(node, key)
-            if not node.is_leaf:  # it has the smallest key of each page below
+            if not node.is_leaf:  # a branch has the smallest key of each child
                 node = self._file.node(self._file.element(node, max(index, 0)).page)
                 continue
             found = self._file.element(node, index) if index >= 0 else None
             return found if found and self._file.key(found) == key else None
-        raise self._file.wrong("too deep")
+        raise self._file.error("too deep")
 
     def _last(self, node: _Node, key: bytes) -> int:
-        """The index of the last key that is not larger; -1 where there is none."""
+        """Index of the last key that is at most ``key``; -1: there is none."""
         return bisect_right(range(node.elements), key, key=lambda at: self._file.key(self._file.element(node, at))) - 1
 
     def _elements(self, node: _Node, depth: int = 1) -> Iterator[_Element]:
         if depth > DEPTH_MAX:
-            raise self._file.wrong("too deep")
+            raise self._file.error("too deep")
         for index in range(node.elements):
             element = self._file.element(node, index)
             if node.is_leaf:
@@ -165,7 +166,7 @@ class Bucket:
 
 
 class _File:
-    """Parts of the file, for one question; nothing in it is believed."""
+    """The untrusted file, for one query: all offsets and sizes in it are checked."""
 
     def __init__(self, descriptor: int, source: str, meta: _Meta) -> None:
         self._descriptor = descriptor
@@ -175,39 +176,39 @@ class _File:
         self._bytes_left = READ_MAX_BYTES
         self._steps_left = STEPS_MAX
 
-    def wrong(self, what: str) -> UnreadableError:
-        return UnreadableError(f"{self._source}: {what}")
+    def error(self, reason: str) -> UnreadableError:
+        return UnreadableError(f"{self._source}: {reason}")
 
     def node(self, number: int) -> _Node:
-        """The page with this number."""
+        """Read the header of the page with this number."""
         start = number * self._meta.page_size
         if not 2 <= number < self._meta.pages:
-            raise self.wrong(f"there is no page {number}")
+            raise self.error(f"invalid page number {number}")
         own, kind, count, more = _PAGE.unpack(self._read(start, _PAGE.size))
         if own != number or kind not in (_BRANCH, _LEAF) or number + more >= self._meta.pages:
-            raise self.wrong(f"page {number} is none of a bucket")
+            raise self.error(f"page {number} is not a bucket's")
         return self._node(start, start + (1 + more) * self._meta.page_size, kind, count)
 
     def bucket(self, element: _Element) -> _Node:
-        """Where the bucket begins that an element is."""
+        """The root page of the bucket that is the element's value."""
         start, end = element.value_start, element.value_start + element.value_size
         if start + _BUCKET.size > end:
-            raise self.wrong("a bucket is too short")
+            raise self.error("a bucket is truncated")
         root, _ = _BUCKET.unpack(self._read(start, _BUCKET.size))
         if root:
             return self.node(root)
         start += _BUCKET.size
         if start + _PAGE.size > end:
-            raise self.wrong("a bucket is too short")
+            raise self.error("a bucket is truncated")
         _, kind, count, _ = _PAGE.unpack(self._read(start, _PAGE.size))
         if kind != _LEAF:
-            raise self.wrong("a small bucket has no leaf")
+            raise self.error("an inline bucket is not a leaf")
         return self._node(start, end, kind, count)
 
     def _node(self, start: int, end: int, kind: int, count: int) -> _Node:
-        size = _PAGE.size + count * _LEAF_ELEMENT.size  # branches have elements of the same size
+        size = _PAGE.size + count * _LEAF_ELEMENT.size  # branch elements have the same size
         if start + size > end or (kind == _BRANCH and not count):
-            raise self.wrong(f"{count} elements in {end - start} bytes")
+            raise self.error(f"{count} elements in {end - start} bytes")
         return _Node(start, end, kind == _LEAF, count)
 
     def element(self, node: _Node, index: int) -> _Element:
@@ -219,7 +220,7 @@ class _File:
         else:
             place, key_size, page = _BRANCH_ELEMENT.unpack(data)
         if key_size > _KEY_MAX_BYTES or start + place + key_size + value_size > node.end:
-            raise self.wrong("a key or a value leads out of its page")
+            raise self.error("a key or value exceeds its page")
         return _Element(start + place, key_size, value_size, bool(flags & _IS_BUCKET), page)
 
     def key(self, element: _Element) -> bytes:
@@ -227,36 +228,36 @@ class _File:
 
     def value(self, element: _Element) -> bytes:
         if element.value_size > VALUE_MAX_BYTES:
-            raise self.wrong(f"a value of {element.value_size} bytes, more than {VALUE_MAX_BYTES}")
+            raise self.error(f"value of {element.value_size} bytes, more than {VALUE_MAX_BYTES}")
         return self._read(element.value_start, element.value_size)
 
     def _read(self, start: int, size: int) -> bytes:
         self._steps_left -= 1
         if self._steps_left < 0:
-            raise self.wrong(f"not found in {STEPS_MAX} steps")
+            raise self.error(f"not found within {STEPS_MAX} steps")
         page_size = self._meta.page_size
         number, within = divmod(start, page_size)
-        if within + size > page_size:  # larger than a page, or across two of those that belong together
+        if within + size > page_size:  # larger than a page, or across overflow pages
             data = self._load(start, size)
         else:
             if number not in self._pages:
                 self._pages[number] = self._load(number * page_size, page_size)
             data = self._pages[number][within : within + size]
         if len(data) < size:
-            raise self.wrong("ends too early")
+            raise self.error("file is truncated")
         return data
 
     def _load(self, start: int, size: int) -> bytes:
         self._bytes_left -= size
         if self._bytes_left < 0:
-            raise self.wrong(f"not found in {READ_MAX_BYTES} bytes")
+            raise self.error(f"not found within {READ_MAX_BYTES} bytes")
         return _pread(self._descriptor, self._source, start, size)
 
 
 def _read_meta(descriptor: int, source: str) -> _Meta:
-    """The last transaction's of the two."""
+    """The meta page of the last transaction, of the two that there are."""
     first = _parse_meta(_pread(descriptor, source, _PAGE.size, _META.size))
-    # Where the second one is, only the first one tells; it may be half written.
+    # The offset of the second follows from the first, which may be half written.
     found = [first] if first else []
     for page_size in [first.page_size] if first else _PAGE_SIZES:
         second = _parse_meta(_pread(descriptor, source, page_size + _PAGE.size, _META.size))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd's bundles, its database, and what the CRI plugin keeps of a container's end.
+"""containerd's bundles, its database, and the CRI plugin's status files.
 
 A bundle, STATE/io.containerd.runtime.v2.task/NAMESPACE/ID/config.json, is an OCI runtime specification, written before
-the container starts and gone 50 ms after its end.  The CRI plugin tells names and pod in annotations (containerd,
+the container starts and removed within 50 ms of its end.  The CRI plugin adds names and pod as annotations (containerd,
 pkg/cri/annotations).  The database (core/metadata/buckets.go) has the rest until the container is removed.
 """
 
@@ -16,12 +16,12 @@ from tracer.linux.safe_files import UnreadableError
 
 _TASKS = "io.containerd.runtime.v2.task"
 _MOBY = "moby"
-"""Docker's own namespace: there is nothing in it that Docker does not tell better."""
+"""Docker's namespace: Docker's own files have more."""
 _DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
 _LABELS_MAX_BYTES = 4 * runtime_metadata.LABELS_MAX_BYTES
-"""More than can be kept, however many bytes a character takes."""
+"""Enough for all labels that are kept: a character takes at most four bytes."""
 _ANY_VALUE = 2 << 3 | 2
-"""Field 2, with a length before it; so has field 1, the type's name."""
+"""Field 2, length-delimited, as is field 1, the name of the type."""
 _CRI = "io.kubernetes.cri."
 _ANNOTATIONS = {
     "pod_name": "sandbox-name",
@@ -33,74 +33,80 @@ _ANNOTATIONS = {
 
 
 def fetch_from_bundle(state: str, container_id: str) -> ContainerMetadata | None:
-    """Name, image and pod; None where there is no such bundle.
+    """Name, image and pod; None: there is no such bundle.
 
     Raises UnreadableError.
     """
-    spaces = sorted(safe_files.list_directory(state, _TASKS), key=lambda space: (space != "k8s.io", space))
-    for space in spaces:
-        name = f"{_TASKS}/{space}/{container_id}/config.json"
-        data = None if space == _MOBY else safe_files.read_file(state, name)
+    namespaces = sorted(
+        safe_files.list_directory(state, _TASKS), key=lambda namespace: (namespace != "k8s.io", namespace)
+    )
+    for namespace in namespaces:
+        name = f"{_TASKS}/{namespace}/{container_id}/config.json"
+        data = None if namespace == _MOBY else safe_files.read_file(state, name)
         if data is not None:
-            return _facts(
+            return _from_annotations(
                 runtime_metadata.get_object(runtime_metadata.parse_json_object(data, f"{state}/{name}"), "annotations"),
                 container_id,
             )
     return None
 
 
-def _facts(annotations: dict[str, Any], container_id: str) -> ContainerMetadata:
-    found: ContainerMetadata = {"runtime": "containerd"}
+def _from_annotations(annotations: dict[str, Any], container_id: str) -> ContainerMetadata:
+    metadata: ContainerMetadata = {"runtime": "containerd"}
     if f"{_CRI}sandbox-id" not in annotations:
-        runtime_metadata.set_strings(found, name=container_id)
-        return found
-    runtime_metadata.set_strings(found, **{field: annotations.get(_CRI + name) for field, name in _ANNOTATIONS.items()})
-    runtime_metadata.set_strings(found, name=annotations.get(f"{_CRI}container-name"))
-    return found
+        runtime_metadata.set_strings(metadata, name=container_id)
+        return metadata
+    runtime_metadata.set_strings(
+        metadata, **{field: annotations.get(_CRI + name) for field, name in _ANNOTATIONS.items()}
+    )
+    runtime_metadata.set_strings(metadata, name=annotations.get(f"{_CRI}container-name"))
+    return metadata
 
 
 def fetch_from_database(root: str, container_id: str) -> ContainerMetadata | None:
-    """Name, image and labels as a client gave them, until the container is removed; None where it is not known.
+    """Name, image and labels from the database; None: it has no such container, or several.
 
     Raises UnreadableError.
     """
-    return boltdb.query_database(root, _DATABASE, lambda database: _look_up(database, container_id))
+    return boltdb.query_database(root, _DATABASE, lambda database: _read_database(database, container_id))
 
 
-def _look_up(database: Bucket, container_id: str) -> ContainerMetadata | None:
-    """v1/NAMESPACE/containers/ID has `image`, `labels` and `extensions`."""
-    spaces = database.bucket(b"v1")
+def _read_database(database: Bucket, container_id: str) -> ContainerMetadata | None:
+    """Read v1/NAMESPACE/containers/ID with its `image`, `labels` and `extensions`."""
+    namespaces = database.bucket(b"v1")
     path = (b"containers", container_id.encode(errors="replace"))
-    found = [space.bucket(*path) for name, space in spaces.buckets() if name != _MOBY.encode()] if spaces else []
-    containers = [container for container in found if container is not None]
-    if len(containers) != 1:  # clients choose their ids, and two namespaces may have the same
+    records = (
+        [namespace.bucket(*path) for name, namespace in namespaces.buckets() if name != _MOBY.encode()]
+        if namespaces
+        else []
+    )
+    containers = [container for container in records if container is not None]
+    if len(containers) != 1:  # clients choose the ids, so two namespaces may have the same
         return None
-    return _stored(containers[0], container_id)
+    return _from_record(containers[0], container_id)
 
 
-def _stored(container: Bucket, container_id: str) -> ContainerMetadata | None:
-    found: ContainerMetadata = {"runtime": "containerd"}
-    runtime_metadata.set_strings(found, image=_text(container.value(b"image")))
+def _from_record(container: Bucket, container_id: str) -> ContainerMetadata | None:
+    metadata: ContainerMetadata = {"runtime": "containerd"}
+    runtime_metadata.set_strings(metadata, image=_text(container.value(b"image")))
     extensions = container.bucket(b"extensions")
     if extensions is not None and extensions.value(b"io.cri-containerd.sandbox.metadata") is not None:
         return None  # a pod's pause container, which has no name
-    metadata = extensions.value(b"io.cri-containerd.container.metadata") if extensions is not None else None
-    if metadata is None:
-        runtime_metadata.set_strings(found, name=container_id)
-        runtime_metadata.set_labels(found, _labels(container))
-        return found
-    # The labels beside it are mixed with those of the image, which the CRI does not tell.
+    cri = extensions.value(b"io.cri-containerd.container.metadata") if extensions is not None else None
+    if cri is None:
+        runtime_metadata.set_strings(metadata, name=container_id)
+        runtime_metadata.set_labels(metadata, _labels(container))
+        return metadata
+    # The record's own labels also contain the image's, which the CRI does not report.
     config = runtime_metadata.get_object(
-        runtime_metadata.get_object(
-            runtime_metadata.parse_json_object(_any_value(metadata), "CRI metadata"), "Metadata"
-        ),
+        runtime_metadata.get_object(runtime_metadata.parse_json_object(_any_value(cri), "CRI metadata"), "Metadata"),
         "Config",
     )
     labels = runtime_metadata.get_object(config, "labels")
-    runtime_metadata.set_strings(found, name=runtime_metadata.get_object(config, "metadata").get("name"))
-    runtime_metadata.set_labels(found, labels)
-    runtime_metadata.set_kubernetes(found, labels)
-    return found
+    runtime_metadata.set_strings(metadata, name=runtime_metadata.get_object(config, "metadata").get("name"))
+    runtime_metadata.set_labels(metadata, labels)
+    runtime_metadata.set_kubernetes(metadata, labels)
+    return metadata
 
 
 def _labels(container: Bucket) -> dict[str, str | None]:
@@ -135,21 +141,24 @@ def _any_value(data: bytes) -> bytes:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and where the next thing begins."""
+    """Decode a varint at ``at``; also the offset after it.
+
+    Raises UnreadableError.
+    """
     value = 0
     for position, byte in enumerate(data[at : at + 5]):
         value |= (byte & 0x7F) << 7 * position
         if byte < 0x80:
             return value, at + position + 1
-    raise UnreadableError("CRI metadata: no length")
+    raise UnreadableError("CRI metadata: invalid length")
 
 
 def fetch_state(root: str, container_id: str) -> ContainerState | None:
-    """How a CRI container ended: ROOT/io.containerd.grpc.v1.cri/containers/ID/status.
+    """State of a CRI container from ROOT/io.containerd.grpc.v1.cri/containers/ID/status; None: there is no such file.
 
     Raises UnreadableError.
     """
-    for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"):  # before containerd 2, and since
+    for plugin in ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"):  # before and since containerd 2
         name = f"{plugin}/containers/{container_id}/status"
         data = safe_files.read_file(root, name)
         if data is None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's own record of a container: DATA_ROOT/containers/ID/config.v2.json (moby, container/container.go).
+"""Docker's configuration of a container: DATA_ROOT/containers/ID/config.v2.json (moby, container/container.go).
 
-Written when the container is created, before it starts; gone about 100 ms after the end of one with ``--rm``.
+Docker writes it when it creates the container, before the start, and removes it about 100 ms after the end of a
+container with ``--rm``.
 """
 
 from tracer.identity import runtime_metadata
@@ -10,38 +11,38 @@ from tracer.linux import safe_files
 
 
 def fetch_metadata(root: str, container_id: str) -> ContainerMetadata | None:
-    """Name, image and labels; None where Docker has no such container.
+    """Name, image and labels; None: Docker has no such container.
 
     Raises UnreadableError.
     """
-    found = _read(root, container_id)
-    return None if found is None else found[0].copy()
+    parsed = _read(root, container_id)
+    return None if parsed is None else parsed[0].copy()
 
 
 def fetch_state(root: str, container_id: str) -> ContainerState | None:
-    """How it ended, as ``docker inspect`` would say.
+    """Its state, as in ``docker inspect``; None: Docker has no such container.
 
     Raises UnreadableError.
     """
-    found = _read(root, container_id)
-    return None if found is None else found[1].copy()
+    parsed = _read(root, container_id)
+    return None if parsed is None else parsed[1].copy()
 
 
 def _read(root: str, container_id: str) -> tuple[ContainerMetadata, ContainerState] | None:
-    return safe_files.read_cached(root, f"containers/{container_id}/config.v2.json", _take)
+    return safe_files.read_cached(root, f"containers/{container_id}/config.v2.json", _parse)
 
 
-def _take(data: bytes, source: str) -> tuple[ContainerMetadata, ContainerState]:
+def _parse(data: bytes, source: str) -> tuple[ContainerMetadata, ContainerState]:
     config = runtime_metadata.parse_json_object(data, source)
-    inner = runtime_metadata.get_object(config, "Config")
-    labels = runtime_metadata.get_object(inner, "Labels")
+    container_config = runtime_metadata.get_object(config, "Config")
+    labels = runtime_metadata.get_object(container_config, "Labels")
     name = config.get("Name")
-    found: ContainerMetadata = {"runtime": "docker"}
+    metadata: ContainerMetadata = {"runtime": "docker"}
     runtime_metadata.set_strings(
-        found, name=name.removeprefix("/") if isinstance(name, str) else None, image=inner.get("Image")
+        metadata, name=name.removeprefix("/") if isinstance(name, str) else None, image=container_config.get("Image")
     )
-    runtime_metadata.set_labels(found, labels)
-    runtime_metadata.set_kubernetes(found, labels)  # dockershim and cri-dockerd
+    runtime_metadata.set_labels(metadata, labels)
+    runtime_metadata.set_kubernetes(metadata, labels)  # dockershim and cri-dockerd
     state = runtime_metadata.get_object(config, "State")
-    ended = state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
-    return found, runtime_metadata.make_state(bool(state.get("Running")), *ended)
+    end = state.get("OOMKilled"), state.get("ExitCode"), state.get("FinishedAt")
+    return metadata, runtime_metadata.make_state(bool(state.get("Running")), *end)

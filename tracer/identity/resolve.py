@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user types -> its cgroup, and whose that is: what ``oomtrace resolve`` shows."""
+"""Resolves a NAME to its cgroup and the cgroup's owner, for ``oomtrace resolve``."""
 
 import os
 import re
@@ -25,15 +25,15 @@ class ResolvedTarget(TypedDict):
     systemd: Systemd | None
     owner: Owner | None
     unread: list[str]
-    """Folders of runtimes that could not be read, and what may be missing for that."""
+    """Runtimes' directories that could not be read, with what may be missing."""
 
 
 def resolve_target(target: str, runtimes: Runtimes) -> ResolvedTarget:
-    """The same objects as in a record, with the names that the runtimes' files tell now.
+    """The same objects as in a record, with the current metadata of the runtimes.
 
-    ``target``: a cgroup path, the pid of a process, or the name of a container, pod or unit that runs.
+    ``target``: a cgroup path, a pid, or the name of a running container, pod or unit.
 
-    Raises TracerError (exit code 2) where it is none of these, or the name of several.
+    Raises TracerError (exit code 2) if nothing has this name, or several things have it.
     """
     if is_pid(target):
         path = _path_of_pid(int(target))
@@ -41,14 +41,14 @@ def resolve_target(target: str, runtimes: Runtimes) -> ResolvedTarget:
         path = normalize_cgroup_path(target)
     else:
         path = _path_of_name(target, runtimes)
-    whose = enrich.resolve_cgroup(path, runtimes.fetch_metadata)
+    identity = enrich.resolve_cgroup(path, runtimes.fetch_metadata)
     return {
         "cgroup": path,
         "level": cgroup_path.classify_cgroup(path),
-        "container": whose.container,
-        "kubernetes": whose.kubernetes,
-        "systemd": whose.systemd,
-        "owner": whose.owner,
+        "container": identity.container,
+        "kubernetes": identity.kubernetes,
+        "systemd": identity.systemd,
+        "owner": identity.owner,
         "unread": list(runtimes.unread.values()),
     }
 
@@ -56,37 +56,37 @@ def resolve_target(target: str, runtimes: Runtimes) -> ResolvedTarget:
 def _path_of_pid(pid: int) -> str:
     text = procfs.read_cgroup(pid)
     if text is None:
-        raise TracerError(f"no process has the pid {pid}", "give the pid of a running process", EXIT_USAGE)
+        raise TracerError(f"no process has the pid {pid}", "use the pid of a running process", EXIT_USAGE)
     path = cgroup_path.parse_proc_cgroup(text)
     if path is None:
-        raise TracerError(f"process {pid} is in no memory cgroup", "mount the memory controller", EXIT_USAGE)
+        raise TracerError(f"process {pid} is not in a memory cgroup", "mount the memory controller", EXIT_USAGE)
     return path
 
 
 def _path_of_name(target: str, runtimes: Runtimes) -> str:
-    """The cgroup of what runs under that name, of the first kind that has it; KIND:NAME means one kind."""
+    """The cgroup of a running container, pod or unit; if several kinds have the name, the first applies (``KINDS``)."""
     name, only = split_kind(target, MATCHERS)
     paths = [cgroupfs.escape_path(path) for path in cgroupfs.list_cgroups()]
     identified = {path: enrich.resolve_cgroup(path, runtimes.fetch_metadata)._asdict() for path in paths}
     for kind in MATCHERS if only is None else (only,):
         found = _topmost([path for path, fields in identified.items() if MATCHERS[kind](name, fields)])
-        if kind == "pod":  # where only its containers' cgroups have its name
+        if kind == "pod":  # the name may be known of its containers' cgroups only
             found = sorted({_pod_of(path) for path in found})
         if len(found) > 1:
             raise TracerError(
-                f"{target!r} names several cgroups", f"give one of {', '.join(sorted(found))}", EXIT_USAGE
+                f"several cgroups have the name {target!r}", f"use one of {', '.join(sorted(found))}", EXIT_USAGE
             )
         if found:
             return found[0]
     raise TracerError(
-        f"nothing that runs is called {target!r}",
-        "give a container, pod or unit, a cgroup path (/sys/fs/cgroup/...) or a PID",
+        f"no running container, pod or unit is called {target!r}",
+        "use the name of one, a cgroup path (/sys/fs/cgroup/...) or a PID",
         EXIT_USAGE,
     )
 
 
 def _topmost(paths: list[str]) -> list[str]:
-    """Without those below others; parents come first."""
+    """Drop cgroups below others; ``paths`` has parents first."""
     found: list[str] = []
     for path in paths:
         if not any(is_below(path, each) for each in found):
@@ -102,27 +102,29 @@ def _pod_of(path: str) -> str:
 
 
 def normalize_cgroup_path(text: str) -> str:
-    """A cgroup's path as records spell it, wherever the user copied it from.
+    """A cgroup's path as records spell it; ``text`` may be a path below the mount point.
 
-    Raises TracerError (exit code 2) where it is not absolute.
+    Raises TracerError (exit code 2) if it is not absolute.
     """
     path = cgroupfs.escape_path(text)
     if not path.startswith("/"):
-        raise TracerError(f"{path!r} is not a cgroup path", "give /sys/fs/cgroup/... or a path below it", EXIT_USAGE)
+        raise TracerError(f"{path!r} is not a cgroup path", "use /sys/fs/cgroup/... or a path below it", EXIT_USAGE)
     return _MOUNT.sub("", path).rstrip("/") or "/"
 
 
 def format_owner(text: str) -> str:
-    """KIND:NAME of the container, pod or unit that a cgroup is of.
+    """KIND:NAME of the container, pod or unit that owns a cgroup.
 
-    Raises TracerError (exit code 2) for one of the host's own.
+    Raises TracerError (exit code 2) if none does.
     """
     path = normalize_cgroup_path(text)
-    own = owner_of(cgroup_path.parse_cgroup_path(path)._asdict())
-    if own.container is not None:
-        return f"container:{own.container['id']}"
-    if own.kubernetes is not None and own.kubernetes["pod_uid"]:
-        return f"pod:{own.kubernetes['pod_uid']}"
-    if own.systemd is not None and own.systemd["unit"]:
-        return f"unit:{own.systemd['unit']}"
-    raise TracerError(f"cgroup {path} is of no container, pod or unit", "give one of these, or a PID", EXIT_USAGE)
+    owner = owner_of(cgroup_path.parse_cgroup_path(path)._asdict())
+    if owner.container is not None:
+        return f"container:{owner.container['id']}"
+    if owner.kubernetes is not None and owner.kubernetes["pod_uid"]:
+        return f"pod:{owner.kubernetes['pod_uid']}"
+    if owner.systemd is not None and owner.systemd["unit"]:
+        return f"unit:{owner.systemd['unit']}"
+    raise TracerError(
+        f"cgroup {path} belongs to no container, pod or unit", "use the name of one, or a PID", EXIT_USAGE
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a runtime's files tell of a container, checked: whoever wrote them may have written anything."""
+"""A container's metadata and state from a runtime's files, validated: the files are untrusted."""
 
 from typing import Any, TypedDict
 
@@ -8,19 +8,20 @@ import orjson
 from tracer.linux.safe_files import UnreadableError
 
 TEXT_MAX = 512
-"""Characters of a name; longer ones are cut."""
+"""Maximum characters of a name; longer ones are cut."""
 LABELS_MAX_BYTES = 4096
+"""Keys and values together, in characters."""
 
 
 class ContainerMetadata(TypedDict, total=False):
-    """What was found; a key that is missing was not."""
+    """Names, image and labels; unknown keys are absent."""
 
     runtime: str
     name: str
     image: str
     labels: dict[str, str]
     labels_cut: bool
-    """There are more labels."""
+    """Whether labels were left out for LABELS_MAX_BYTES."""
     pod_name: str
     namespace: str
     pod_uid: str
@@ -34,23 +35,23 @@ class _ContainerState(TypedDict):
 
 
 class ContainerState(_ContainerState, total=False):
-    """The runtime's own word on how a container ended."""
+    """The state of a container according to its runtime."""
 
     finished_at: str | int
-    """As the runtime has it, RFC 3339 in any zone or Unix time in nanoseconds; of a container that has ended."""
+    """End of the container, as the runtime writes it: RFC 3339 in any zone, or Unix time in nanoseconds."""
 
 
 def make_state(running: bool, oom_killed: Any, exit_code: Any, finished: Any = None) -> ContainerState:
-    """A verdict of values of any type; a container that runs has no exit code yet."""
-    told: ContainerState = {
+    """Make a state of unvalidated values; a running container has no exit code."""
+    state: ContainerState = {
         "running": running,
         "oom_killed": oom_killed if isinstance(oom_killed, bool) else None,
         "exit_code": None if running else to_int(exit_code),
     }
     finished_at = to_int(finished) or to_text(finished)
     if not running and finished_at is not None:
-        told["finished_at"] = finished_at
-    return told
+        state["finished_at"] = finished_at
+    return state
 
 
 KUBERNETES_LABELS = {
@@ -59,11 +60,11 @@ KUBERNETES_LABELS = {
     "pod_uid": "io.kubernetes.pod.uid",
     "container_name": "io.kubernetes.container.name",
 }
-"""What the kubelet tells every runtime."""
+"""Labels that the kubelet gives to every runtime."""
 
 
 def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object; ``source`` names the file in errors.
 
     Raises UnreadableError.
     """
@@ -77,32 +78,33 @@ def parse_json_object(data: bytes, source: str) -> dict[str, Any]:
 
 
 def get_object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """A member that should be an object; empty where it is not."""
+    """A member that is an object; empty if it is not."""
     member = value.get(key)
     return member if isinstance(member, dict) else {}
 
 
 def to_text(value: Any) -> str | None:
-    """A string that is no longer than TEXT_MAX; the names of files among them may be no UTF-8."""
+    """A non-empty string, cut to TEXT_MAX; file names in it may be invalid UTF-8.  None: anything else."""
     if not isinstance(value, str) or not value:
         return None
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:TEXT_MAX]
 
 
 def to_int(value: Any) -> int | None:
+    """An integer; None: anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def set_strings(facts: ContainerMetadata, **found: Any) -> None:
-    """Add what was found and is a string."""
-    for key, value in found.items():
-        checked = to_text(value)
-        if checked is not None:
-            facts[key] = checked  # type: ignore[literal-required]
+def set_strings(metadata: ContainerMetadata, **values: Any) -> None:
+    """Set the keys whose values are non-empty strings."""
+    for key, value in values.items():
+        text = to_text(value)
+        if text is not None:
+            metadata[key] = text  # type: ignore[literal-required]
 
 
-def set_labels(facts: ContainerMetadata, labels: dict[str, Any]) -> None:
-    """Add labels, as many as fit."""
+def set_labels(metadata: ContainerMetadata, labels: dict[str, Any]) -> None:
+    """Set the labels, as many as fit into LABELS_MAX_BYTES."""
     kept: dict[str, str] = {}
     room = LABELS_MAX_BYTES
     for key, value in labels.items():
@@ -110,11 +112,12 @@ def set_labels(facts: ContainerMetadata, labels: dict[str, Any]) -> None:
             continue
         room -= len(key) + len(value)
         if room < 0:
-            facts["labels_cut"] = True
+            metadata["labels_cut"] = True
             break
         kept[key] = value
-    facts["labels"] = kept
+    metadata["labels"] = kept
 
 
-def set_kubernetes(facts: ContainerMetadata, labels: dict[str, Any]) -> None:
-    set_strings(facts, **{field: labels.get(label) for field, label in KUBERNETES_LABELS.items()})
+def set_kubernetes(metadata: ContainerMetadata, labels: dict[str, Any]) -> None:
+    """Set pod and container names from the kubelet's labels."""
+    set_strings(metadata, **{field: labels.get(label) for field, label in KUBERNETES_LABELS.items()})

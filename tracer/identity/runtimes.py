@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runtime's files to ask about a container, and where they are."""
+"""The runtimes of this host: where their files are, and which of them have a container's metadata."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ ROOTS: Mapping[str, tuple[str, ...]] = {
     "container-logs": ("/var/log/containers",),
     "pod-logs": ("/var/log/pods",),
 }
-"""Name -> folders, as distributions and Kubernetes have them; those that are not there cost one system call."""
+"""Default directories by name, of distributions and Kubernetes; a missing one costs one system call."""
 
 _METADATA_SOURCES: tuple[tuple[str, str, Callable[[str, str], ContainerMetadata | None]], ...] = (
     ("docker", "docker", docker.fetch_metadata),
@@ -51,7 +51,7 @@ _CONTAINER_FOLDERS = (
     ("containers-storage", "overlay-containers", None),
     ("containers-storage", "vfs-containers", None),
 )
-"""Root, folder below it, runtime: in these each container has a folder that is called by its id."""
+"""Root, directory below it, runtime: each container has a directory there with its id as the name."""
 
 _DESCRIPTIONS = {
     "docker": "names of Docker's containers",
@@ -61,114 +61,118 @@ _DESCRIPTIONS = {
     "container-logs": "names of pods",
     "pod-logs": "names of pods",
 }
-"""What each of ROOTS tells."""
+"""What is missing if a root cannot be read."""
 
 
 class CallReader(Protocol):
-    """Calls one of QUESTIONS, wherever that may be done."""
+    """Calls one of READ_FUNCTIONS, in this process or a reader process."""
 
-    def __call__(self, question: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
+    def __call__(self, function: Callable[[str, str], _Answer], folder: str, subject: str, /) -> _Answer:
         """Raises UnreadableError."""
 
 
-def _directly(question: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
-    return question(folder, subject)
+def _call(function: Callable[[str, str], _Answer], folder: str, subject: str) -> _Answer:
+    return function(folder, subject)
 
 
 def list_entries(folder: str, name: str) -> list[str]:
-    """Raises UnreadableError."""
+    """Names in the directory ``name`` below ``folder``.
+
+    Raises UnreadableError.
+    """
     return list(safe_files.list_directory(folder, name))
 
 
 def read_owner(folder: str, _subject: str) -> int | None:
-    """Who decides what is in it, beside root."""
+    """Uid of the user, other than root, that controls a directory; 0: only root, None: there is no such directory."""
     return safe_files.directory_owner(folder)
 
 
 READ_FUNCTIONS: tuple[Callable[[str, str], object], ...] = (
-    *(find for _, _, find in _METADATA_SOURCES),
-    *(judge for _, _, judge in _STATE_SOURCES),
+    *(fetch for _, _, fetch in _METADATA_SOURCES),
+    *(fetch for _, _, fetch in _STATE_SOURCES),
     kubelet.fetch_container_metadata,
     kubelet.fetch_pod_metadata,
     list_entries,
     read_owner,
 )
-"""All that reads a folder."""
+"""All functions that read runtimes' files; a reader process calls them by index."""
 
 
 def parse_runtime_root(text: str) -> tuple[str, str]:
-    """``NAME=FOLDER``.
+    """Parse the option ``--runtime-root NAME=FOLDER``.
 
-    Raises TracerError (exit code 2) where it is something else.
+    Raises TracerError (exit code 2).
     """
     name, _, folder = text.partition("=")
     if name not in ROOTS or not folder.startswith("/"):
         raise TracerError(
-            f"{text!r} does not tell where a runtime keeps its files",
-            f"use NAME=/FOLDER with one of the names {', '.join(ROOTS)}",
+            f"invalid runtime root {text!r}",
+            f"use NAME=/FOLDER with NAME one of {', '.join(ROOTS)}",
             EXIT_USAGE,
         )
     return name, folder
 
 
 class Runtimes:
-    """Reads what the runtimes of this host know of a container."""
+    """Reads the runtimes' files about containers."""
 
-    def __init__(self, roots: Iterable[tuple[str, str]] = (), read: CallReader = _directly) -> None:
-        """``roots``: pairs of a name in ROOTS and a folder, which take the place of the usual ones."""
+    def __init__(self, roots: Iterable[tuple[str, str]] = (), read: CallReader = _call) -> None:
+        """``roots``: names in ROOTS with directories, which replace the default ones."""
         self._read = read
-        own: dict[str, list[str]] = {}
+        configured: dict[str, list[str]] = {}
         for name, folder in roots:
-            own.setdefault(name, []).append(folder)
-        self._roots: dict[str, Sequence[str]] = {name: own.get(name, usual) for name, usual in ROOTS.items()}
+            configured.setdefault(name, []).append(folder)
+        self._roots: dict[str, Sequence[str]] = {name: configured.get(name, default) for name, default in ROOTS.items()}
         self.errors = 0
-        """How many files were there and could not be read, or were not what they should be."""
+        """Number of files that exist but could not be read, or had unexpected contents."""
         self.last_error = ""
         self.unread: dict[str, str] = {}
-        """By folder, what could not be read in it first, and what may be missing for that."""
+        """By directory: the first error, and what may be missing."""
 
     def fetch_metadata(
         self, container_id: str, runtime: str | None, pod_uid: str | None, user: int | None = None
     ) -> ContainerMetadata:
-        """What is known of a container; empty where nothing is.
+        """Metadata of a container; empty: there is none.
 
-        ``runtime`` is what the cgroup's path tells; with None all runtimes are asked.  ``user``: whose it is, if it is
-        in that user's part of the cgroup tree.  Then only folders that are his tell of it, and of no other's.
+        ``runtime``: from the cgroup's path; None: all runtimes are tried.  ``user``: uid of the user whose part of the
+        cgroup tree the container is in.  Then only directories that this user owns are read; they are never
+        read for other containers.
         """
-        found: ContainerMetadata = {}
-        if not _is_name(container_id):
-            return found
-        for name, root, find in _METADATA_SOURCES:
-            if name == found.get("runtime", runtime or name):  # what the first one told stays
-                found = {**(self._first(root, find, container_id, user) or {}), **found}
-        if pod_uid is not None and "pod_name" not in found:
-            logged = self._first("container-logs", kubelet.fetch_container_metadata, container_id, user)
-            logged = logged or self._first("pod-logs", kubelet.fetch_pod_metadata, pod_uid, user) or {}
-            found = {**logged, **found}
-        return found
+        metadata: ContainerMetadata = {}
+        if not _is_file_name(container_id):
+            return metadata
+        for name, root, fetch in _METADATA_SOURCES:
+            if name == metadata.get("runtime", runtime or name):  # earlier sources have precedence
+                metadata = {**(self._read_first(root, fetch, container_id, user) or {}), **metadata}
+        if pod_uid is not None and "pod_name" not in metadata:
+            pod = self._read_first("container-logs", kubelet.fetch_container_metadata, container_id, user)
+            pod = pod or self._read_first("pod-logs", kubelet.fetch_pod_metadata, pod_uid, user) or {}
+            metadata = {**pod, **metadata}
+        return metadata
 
     def fetch_state(self, container_id: str, runtime: str, user: int | None = None) -> ContainerState | None:
-        """What the runtime says of a container's end; None where its files do not tell."""
-        if _is_name(container_id):
-            for name, root, judge in _STATE_SOURCES:
+        """State of a container according to its runtime; None: its files do not show it."""
+        if _is_file_name(container_id):
+            for name, root, fetch in _STATE_SOURCES:
                 if name == runtime:
-                    return self._first(root, judge, container_id, user)
+                    return self._read_first(root, fetch, container_id, user)
         return None
 
     def list_containers(self) -> Iterator[tuple[str, str | None]]:
-        """Ids of the host's containers of which there are files, and which runtime's; some more than once, some no
-        containers."""
+        """Names of the directories that containers have, which are their ids, with their runtime (None: podman or
+        CRI-O).  Some appear more than once, and some are not containers."""
         for root, name, runtime in _CONTAINER_FOLDERS:
-            for folder in self._of(root, None):
+            for folder in self._directories(root, None):
                 try:
-                    for found in self._read(list_entries, folder, name):
-                        if _is_name(found):
-                            yield found, runtime
+                    for container_id in self._read(list_entries, folder, name):
+                        if _is_file_name(container_id):
+                            yield container_id, runtime
                 except UnreadableError as error:
                     self._record_unread(root, folder, error)
 
     def count_error(self, error: str) -> None:
-        """Count a part of a record that stays unknown."""
+        """Count an error that leaves a part of a record unknown."""
         self.errors += 1
         self.last_error = error
 
@@ -176,10 +180,10 @@ class Runtimes:
         self.count_error(str(error))
         self.unread.setdefault(folder, f"{error}; {_DESCRIPTIONS[root]} may be missing")
 
-    def _of(self, root: str, user: int | None) -> Iterator[str]:
-        """The folders that tell of the host's containers, or of this user's.
+    def _directories(self, root: str, user: int | None) -> Iterator[str]:
+        """The directories with files about the host's containers, or about those of ``user``.
 
-        Who runs this may as well have made the host's.
+        The user that runs oomtrace may also own the host's.
         """
         for folder in self._roots[root]:
             try:
@@ -190,12 +194,12 @@ class Runtimes:
             if owner == user if user is not None else owner in (0, os.geteuid()):
                 yield folder
 
-    def _first(
-        self, root: str, question: Callable[[str, str], _Answer | None], subject: str, user: int | None
+    def _read_first(
+        self, root: str, function: Callable[[str, str], _Answer | None], subject: str, user: int | None
     ) -> _Answer | None:
-        for folder in self._of(root, user):
+        for folder in self._directories(root, user):
             try:
-                answer = self._read(question, folder, subject)
+                answer = self._read(function, folder, subject)
             except UnreadableError as error:
                 self._record_unread(root, folder, error)
                 continue
@@ -204,6 +208,6 @@ class Runtimes:
         return None
 
 
-def _is_name(container_id: str) -> bool:
-    """Whether it can be the name of a folder: ids come from cgroup paths, which anybody may have made."""
+def _is_file_name(container_id: str) -> bool:
+    """Whether a container id is a valid file name: it is from a cgroup path, which is untrusted."""
     return container_id not in ("", ".", "..") and "/" not in container_id and len(container_id) < 256

@@ -193,7 +193,7 @@ def test_written_all_the_time(tmp_path: Path) -> None:
         asked.append(top)
         path.write_bytes(Writer().file(TREE, transaction=100 + len(asked)))
 
-    with pytest.raises(UnreadableError, match="again and again"):
+    with pytest.raises(UnreadableError, match="changed repeatedly"):
         boltdb.query_database(str(tmp_path), "db", question)
     assert len(asked) == ATTEMPTS_MAX
 

@@ -109,7 +109,7 @@ def test_name(running: Runtimes, name: str, path: str) -> None:
 @pytest.mark.parametrize("name", ["unit:cart", ID[:5], "car", "pod:cart"])
 def test_no_name(running: Runtimes, name: str) -> None:
     """Another kind, too few digits of an id, a part of a name."""
-    with pytest.raises(TracerError, match="nothing that runs is called") as caught:
+    with pytest.raises(TracerError, match="no running container, pod or unit is called") as caught:
         resolve_target(name, running)
     assert caught.value.exit_code == EXIT_USAGE
 
@@ -117,7 +117,7 @@ def test_no_name(running: Runtimes, name: str) -> None:
 def test_several(running: Runtimes, tmp_path: Path) -> None:
     """A name of several units is not one of them: all are said."""
     (tmp_path / "cgroup/system.slice/music.service").mkdir()
-    with pytest.raises(TracerError, match=r"several cgroups.*/mail\.service, .*/music\.service"):
+    with pytest.raises(TracerError, match=r"several cgroups have the name .*/mail\.service, .*/music\.service"):
         resolve_target("unit:m*", running)
 
 
@@ -137,7 +137,7 @@ def test_owner_name(path: str, name: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/system.slice", "/kubepods.slice"])
 def test_of_nothing(path: str) -> None:
     """A cgroup of the host's own ends in no way that could be explained."""
-    with pytest.raises(TracerError, match="is of no container") as caught:
+    with pytest.raises(TracerError, match="belongs to no container") as caught:
         format_owner(path)
     assert caught.value.exit_code == EXIT_USAGE
 
