@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""log.py: who does not read it holds nobody up."""
+"""log.py: a reader of stderr that does not read blocks nothing."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import time
 
 
 def test_nobody_reads() -> None:
-    """What has no room is not said."""
+    """A message that finds no room in the pipe is dropped."""
     reader, writer = os.pipe2(os.O_NONBLOCK)
     try:
         while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""threads.py: where no thread can be started that is said once, counted, and not the end."""
+"""threads.py: a thread that cannot be started is logged once and counted; the program continues."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ assert disk.wait_idle(5) and done == [1]
 
 
 def test_no_thread() -> None:
-    """A limit on memory is one reason; the job of a disk is done once there is a thread for it."""
+    """With a limit on memory no thread starts; a job of the disk worker is done once its thread can start."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[:2] == ["cannot start a thread", "5"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""boltdb.py: what a database has is found; a torn or hostile one costs an error, little time and little memory."""
+"""boltdb.py: keys are found; a torn or hostile database is an error, in little time and memory."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ PAGE = 4096
 
 
 def read(bucket: Bucket) -> Tree:
-    """All of it."""
+    """All keys and values, recursively."""
     values: dict[bytes, bytes | Tree] = dict(bucket.values())
     return values | {key: read(inner) for key, inner in bucket.buckets()}
 
@@ -52,14 +52,14 @@ def value(folder: Path, *path: bytes) -> bytes | None:
 
 @pytest.mark.parametrize(("page_size", "most"), [(1024, 10_000), (4096, 10_000), (4096, 4), (16384, 20), (65536, 10)])
 def test_all_is_found(page_size: int, most: int, tmp_path: Path) -> None:
-    """In small buckets, leaves, branches several levels deep, and values larger than a page."""
+    """Inline buckets, leaves, branches several levels deep, and values larger than a page."""
     (tmp_path / "db").write_bytes(Writer(page_size, most).file({**TREE, b"many": dict(list(MANY.items())[:500])}))
     assert {**TREE, b"many": dict(list(MANY.items())[:500])} == whole(tmp_path)
 
 
 @pytest.mark.parametrize("most", [4, 10_000])
 def test_each_key(most: int, tmp_path: Path) -> None:
-    """A key that is there is found, and none that lies beside it, before all, or behind all."""
+    """An existing key is found; keys beside it, before all and after all are not."""
     (tmp_path / "db").write_bytes(Writer(most=most).file(TREE))
     for number in range(0, 5000, 66):
         assert b"value %d" % number == value(tmp_path, b"many", b"%05d" % number)
@@ -69,7 +69,7 @@ def test_each_key(most: int, tmp_path: Path) -> None:
 
 
 def test_paths(tmp_path: Path) -> None:
-    """A path leads through buckets only; a bucket is no value, a value no bucket."""
+    """A path consists of buckets only; a bucket is not a value, nor a value a bucket."""
     (tmp_path / "db").write_bytes(Writer().file(TREE))
 
     def question(top: Bucket) -> bool:
@@ -88,7 +88,7 @@ def test_paths(tmp_path: Path) -> None:
 
 
 def test_only_pages_on_the_way(tmp_path: Path) -> None:
-    """One key of a file of 300 MB is found in a few pages."""
+    """One key of a file of 300 MB takes a few pages."""
     file = Writer().file(TREE)
     with (tmp_path / "db").open("wb") as output:
         output.write(file)
@@ -102,7 +102,7 @@ def test_only_pages_on_the_way(tmp_path: Path) -> None:
 
 
 def test_last_transaction(tmp_path: Path) -> None:
-    """The later one of the two meta pages counts, unless it is half written."""
+    """The later of the two meta pages is used, unless it is half written."""
     writer = Writer()
     old, new = writer.root({b"a": b"old"}), writer.root({b"a": b"new"})
     for transaction in (8, 9):
@@ -117,7 +117,7 @@ def test_last_transaction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page_size", [1024, 4096, 65536])
 def test_first_meta_page_is_damaged(page_size: int, tmp_path: Path) -> None:
-    """Then the page size is not known, and the second one is searched for."""
+    """If the first meta page is damaged, the page size is unknown, and the second is searched for."""
     file = bytearray(Writer(page_size).file(TREE))
     file[20] ^= 1
     (tmp_path / "db").write_bytes(file)
@@ -125,21 +125,21 @@ def test_first_meta_page_is_damaged(page_size: int, tmp_path: Path) -> None:
 
 
 def test_none(tmp_path: Path) -> None:
-    """Where there is no file there is no answer."""
+    """A missing file yields None."""
     assert whole(tmp_path) is None
     assert whole(tmp_path / "missing") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(100_000), b"SQLite format 3\0" * 1000, Writer().file({})[:PAGE]])
 def test_no_database(content: bytes, tmp_path: Path) -> None:
-    """What is something else is an error that names the file."""
+    """A file that is not a database is an error that names it."""
     (tmp_path / "db").write_bytes(content)
     with pytest.raises(UnreadableError, match="/db: "):
         whole(tmp_path)
 
 
 def test_no_regular_file(tmp_path: Path) -> None:
-    """Nothing but a regular file below the folder is opened, and none is waited for."""
+    """Only a regular file below the directory is opened, and nothing blocks."""
     for name, make in (("fifo", os.mkfifo), ("folder", os.mkdir)):
         make(tmp_path / name)
         with pytest.raises(UnreadableError, match=name):
@@ -150,7 +150,7 @@ def test_no_regular_file(tmp_path: Path) -> None:
 
 
 def test_written_meanwhile(tmp_path: Path) -> None:
-    """What was read of pages that are used again does not count: the question is asked again."""
+    """A result from overwritten pages is discarded, and the query is repeated."""
     path = tmp_path / "db"
     path.write_bytes(Writer().file({b"a": b"old"}))
     answers = []
@@ -166,7 +166,7 @@ def test_written_meanwhile(tmp_path: Path) -> None:
 
 
 def test_torn_meanwhile(tmp_path: Path) -> None:
-    """An error that comes of such pages does not count either."""
+    """An error from overwritten pages is discarded, too."""
     path = tmp_path / "db"
     path.write_bytes(Writer().file(MANY))
     problems = []
@@ -184,7 +184,7 @@ def test_torn_meanwhile(tmp_path: Path) -> None:
 
 
 def test_written_all_the_time(tmp_path: Path) -> None:
-    """It ends."""
+    """A database that changes all the time is an error after ATTEMPTS_MAX attempts."""
     path = tmp_path / "db"
     path.write_bytes(Writer().file(TREE))
     asked: list[Bucket] = []
@@ -199,7 +199,7 @@ def test_written_all_the_time(tmp_path: Path) -> None:
 
 
 def test_large_values(tmp_path: Path) -> None:
-    """The limit is the largest value that is read; the one beside a larger one is."""
+    """A value of the maximum size is read, and so is one beside a larger one."""
     tree: Tree = {b"larger": b"x" * (VALUE_MAX_BYTES + 1), b"largest": b"x" * VALUE_MAX_BYTES, b"other": b"1"}
     (tmp_path / "db").write_bytes(Writer().file(tree))
     for key in (b"largest", b"other"):
@@ -209,13 +209,13 @@ def test_large_values(tmp_path: Path) -> None:
 
 
 def hostile_files() -> Iterator[tuple[str, bytes]]:
-    """Names and contents, each with valid meta pages."""
+    """Hostile files with valid meta pages, by name."""
     for name, child in (("itself", FIRST_PAGE), ("meta", 0), ("freelist", 2), ("nowhere", 2**63), ("end", 4)):
         writer = Writer()
         writer.add(BRANCH, [(0, b"%d" % number, struct.pack("=Q", child)) for number in range(100)])
         yield name, _file(writer)
     writer = Writer(most=2)
-    for level in range(30):  # each page twice, so that there are 2 ** 30 ways
+    for level in range(30):  # each page twice: 2 ** 30 paths
         below = struct.pack("=Q", FIRST_PAGE + level + 1)
         writer.add(BRANCH, [(0, b"a", below), (0, b"b", below)])
     writer.add(LEAF, [(0, b"a", b"b")])
@@ -261,7 +261,7 @@ HOSTILE = dict(hostile_files())
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(name: str, tmp_path: Path) -> None:
-    """It is refused, soon, with little memory."""
+    """It is rejected quickly, with little memory."""
     (tmp_path / "db").write_bytes(HOSTILE[name])
     tracemalloc.start()
     began = time.monotonic()
@@ -282,7 +282,7 @@ PLACES = st.integers(0, len(BASE) - 1)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(PLACES, st.sampled_from([0, 1, 2, 3, 16, 127, 255])), max_size=12), PLACES, st.booleans())
 def test_damaged(tmp_path_factory: pytest.TempPathFactory, wrong: list[tuple[int, int]], end: int, cut: bool) -> None:
-    """An answer or an error of one kind, soon, whatever is damaged below correct checksums, or missing at the end."""
+    """Damage below valid checksums, or a missing end, yields a result or UnreadableError, quickly."""
     file = bytearray(BASE)
     for place, byte in wrong:
         file[place] = byte
@@ -301,7 +301,7 @@ def test_damaged(tmp_path_factory: pytest.TempPathFactory, wrong: list[tuple[int
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    """Whatever follows two valid meta pages."""
+    """Random bytes after two valid meta pages."""
     writer = Writer(1024)
     writer.next = 10
     path = tmp_path_factory.getbasetemp() / "db"
@@ -312,7 +312,7 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> Non
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
-    """Neither after success nor after failure."""
+    """No descriptor stays open, neither after success nor after an error."""
     (tmp_path / "db").write_bytes(Writer().file(TREE))
     (tmp_path / "wrong").write_bytes(HOSTILE["itself"])
     before = os.listdir("/proc/self/fd")

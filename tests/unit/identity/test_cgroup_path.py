@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cgroup_path.py against the paths that real managers make, and against paths that nobody would make in good faith.
+"""cgroup_path.py with paths of real managers, and with hostile paths.
 
-cgroup_paths.json holds one path a line with what is to be found on it; a key that is absent stands for null.
+cgroup_paths.json has one path per line with its expected identity; an absent key stands for null.
 """
 
 import json
@@ -27,7 +27,7 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 FAKE = "f" * 64
 POD = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 
-# Components of real paths, and what tries to break a parser of them.
+# Components of real paths, and components that are meant to break a parser.
 _FRAGMENTS = [
     *sorted({name for vector in VECTORS for name in vector["path"].split("/")}),
     "..",
@@ -96,24 +96,24 @@ def _outermost(identity: Identity) -> str | None:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_identify(vector: Vector) -> None:
-    """A path names its container, pod and unit, and nothing that is not on it."""
+    """The identity of a path is the expected container, pod and unit."""
     assert _expected(vector) == parse_cgroup_path(vector["path"])
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_level(vector: Vector) -> None:
-    """A path tells what the cgroup at its end is."""
+    """The level of a path is the expected one."""
     assert vector["level"] == classify_cgroup(vector["path"])
 
 
 def test_every_level_is_tested() -> None:
-    """The vectors show each level that the event model knows."""
+    """The vectors have every level of the record model."""
     assert set(get_args(Level)) == {vector["level"] for vector in VECTORS}
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["shape"])
 def test_from_another_cgroup_namespace(vector: Vector) -> None:
-    """Leading "..", as a reader in another cgroup namespace sees a path, change nothing."""
+    """Leading "..", seen from another cgroup namespace, changes nothing."""
     assert _expected(vector) == parse_cgroup_path(
         "/../.." + "/" * (not vector["path"].startswith("/")) + vector["path"]
     )
@@ -123,7 +123,7 @@ def test_from_another_cgroup_namespace(vector: Vector) -> None:
     "path", ["//system.slice//docker-{}.scope/", "/./system.slice/../system.slice/docker-{}.scope"]
 )
 def test_odd_components(path: str) -> None:
-    """Components that no cgroup can have are passed over."""
+    """Components that no cgroup can have are skipped."""
     assert parse_cgroup_path(f"/system.slice/system.slice/docker-{ID}.scope") == parse_cgroup_path(
         path.replace("/system.slice//", "/system.slice/system.slice/").format(ID)
     )
@@ -142,7 +142,7 @@ def test_odd_components(path: str) -> None:
     ],
 )
 def test_forged_container(child: str) -> None:
-    """A container that makes cgroups named like another container or pod is still the one that gets the blame."""
+    """A container that creates cgroups with the name of another container or pod remains the owner."""
     identity = parse_cgroup_path(f"/kubepods/burstable/pod{POD}/{ID}/{child}")
     assert identity.container
     assert identity.container["id"] == FAKE
@@ -153,7 +153,7 @@ def test_forged_container(child: str) -> None:
 
 
 def test_same_id_twice_is_one_container() -> None:
-    """A container whose id is on the path twice is not its own node."""
+    """A container with its id twice on the path is not its own node."""
     identity = parse_cgroup_path(f"/docker/{ID}/docker/{ID}")
     assert identity.container
     assert identity.container["node_container_id"] is None
@@ -169,7 +169,7 @@ def test_same_id_twice_is_one_container() -> None:
     ],
 )
 def test_unescape(escaped: str, name: str) -> None:
-    """A name is shown without systemd's escapes, unless they stand for bytes that should not be shown."""
+    """systemd's escapes in a name are decoded, unless the result is not printable ASCII."""
     container = parse_cgroup_path(f"/machine.slice/systemd-nspawn@{escaped}.service").container
     assert container
     assert (escaped, name) == (container["id"], container["name"])
@@ -182,7 +182,7 @@ def test_unescape(escaped: str, name: str) -> None:
 @example("/" + "x" * 4096)
 @example("/docker-\n.scope\n/\n")
 def test_any_path(path: str) -> None:
-    """Whatever a path holds, nothing raises, ids are verbatim, and no escape turns into a control character."""
+    """No path raises; ids are verbatim, and no escape becomes a control character."""
     identity = parse_cgroup_path(path)
     assert classify_cgroup(path) in get_args(Level)
     if identity.container:
@@ -198,19 +198,19 @@ def test_any_path(path: str) -> None:
 
 @given(st.sampled_from(IN_CONTAINER), PATHS)
 def test_below_a_container(vector: Vector, child: str) -> None:
-    """No name below a container changes which container is the outermost, or takes the container away."""
+    """No name below a container changes or removes the outermost container."""
     assert _outermost(parse_cgroup_path(vector["path"])) == _outermost(parse_cgroup_path(f"{vector['path']}/{child}"))
 
 
 @given(st.sampled_from(IN_POD), PATHS)
 def test_below_a_pod(vector: Vector, child: str) -> None:
-    """No name below a pod changes which pod it is."""
+    """No name below a pod changes the pod."""
     assert parse_cgroup_path(vector["path"]).kubernetes == parse_cgroup_path(f"{vector['path']}/{child}").kubernetes
 
 
 @given(PATHS, PATHS)
 def test_below_anything(path: str, child: str) -> None:
-    """What was found on a path stays the outermost when cgroups are made below it."""
+    """The owner of a path stays the owner of all cgroups below it."""
     above = parse_cgroup_path(path)
     below = parse_cgroup_path(f"{path}/{child}")
     if above.container:
@@ -245,7 +245,7 @@ def test_below_anything(path: str, child: str) -> None:
     ],
 )
 def test_long_path(head: str, unit: str) -> None:
-    """A path of 100 kB takes a moment: no pattern backtracks over what it has already read."""
+    """A path of 100 kB is parsed in linear time: no pattern backtracks."""
     path = head + unit * (100_000 // len(unit))
     start = time.process_time()
     parse_cgroup_path(path)
@@ -284,20 +284,20 @@ CGROUP_V1 = f"""\
     ],
 )
 def test_parse_proc_cgroup(text: str, path: str | None) -> None:
-    """The memory controller's path is picked, from v1 before v2."""
+    """The path is the memory controller's, v1 before v2."""
     assert path == parse_proc_cgroup(text)
 
 
 @given(st.text())
 def test_parse_proc_cgroup_any_text(text: str) -> None:
-    """Whatever the text, nothing raises, and a path is absolute and stood in the text."""
+    """No text raises, and a path is absolute and part of the text."""
     path = parse_proc_cgroup(text)
     assert path is None or (path.startswith("/") and path in text)
 
 
 @given(st.text().filter(lambda name: "\n" not in name and not name.endswith(" (deleted)")))
 def test_parse_proc_cgroup_any_name(name: str) -> None:
-    """Every name that the kernel allows comes through whole."""
+    """Every name that the kernel allows is returned unchanged."""
     assert f"/{name}" == parse_proc_cgroup(f"1:cpu:/x\n0::/{name}\n")
 
 
@@ -310,7 +310,7 @@ def test_parse_proc_cgroup_any_name(name: str) -> None:
     ],
 )
 def test_forged_pod(child: str) -> None:
-    """A container in no pod does not get into one by its own cgroups' names."""
+    """A container outside pods cannot enter a pod by names of its own cgroups."""
     identity = parse_cgroup_path(f"/docker/{ID}/{child}")
     assert identity.container
     assert (identity.container["id"], identity.container["node_container_id"]) == (ID, None)
@@ -318,7 +318,7 @@ def test_forged_pod(child: str) -> None:
 
 
 def test_forged_pod_with_a_container() -> None:
-    """With a container in it, it is taken for a node's, which the record says, in whatever order the names come."""
+    """With a container inside, the pod counts as a node's, and node_container_id is set, in any order of the names."""
     pod = "kubepods/pod00000000-1111-4222-8333-444444444444"
     for child in (f"{pod}/{FAKE}", f"{pod}/{FAKE}/docker/{ID}", f"docker/{FAKE}/{pod}/{ID}"):
         identity = parse_cgroup_path(f"/docker/{ID}/{child}")

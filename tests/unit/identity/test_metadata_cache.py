@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metadata_cache.py: what a container was called, in time or not at all."""
+"""metadata_cache.py: a container's metadata, in time or not at all."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ UID = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 
 
 def create(tmp_path: Path, container_id: str = ID, name: str = "web") -> Path:
-    """A container that Docker knows; the folder that it keeps."""
+    """A container of Docker; returns its directory."""
     folder = tmp_path / f"docker/containers/{container_id}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.v2.json").write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": "web:1"}}))
@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
-    """What the files say; nothing where there are none."""
+    """Metadata from the files; empty without files."""
     create(tmp_path)
     asked = MetadataCache(runtimes)
     assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
@@ -46,7 +46,7 @@ def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container whose cgroup was seen is named though all of its files are gone."""
+    """A container whose cgroup was seen has metadata after its files are gone."""
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
     monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
     folder = create(tmp_path)
@@ -58,7 +58,7 @@ def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyt
 
 
 def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the files say now counts more than what they said."""
+    """Current files replace cached metadata."""
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
     monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
     asked = MetadataCache(runtimes)
@@ -68,7 +68,7 @@ def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
-    """The pause container tells the pod of one whose own bundle was gone too soon."""
+    """The pause container has the pod of a container whose bundle was removed too early."""
     bundle = tmp_path / f"containerd/io.containerd.runtime.v2.task/k8s.io/{PAUSE}/config.json"
     bundle.parent.mkdir(parents=True)
     annotations = {"sandbox-id": PAUSE, "sandbox-name": "web-0", "sandbox-namespace": "shop", "sandbox-uid": UID}
@@ -82,7 +82,7 @@ def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The containers that were seen last are remembered, and no more than so many."""
+    """The cache holds the last CACHED_MAX containers."""
     monkeypatch.setattr(metadata_cache, "CACHED_MAX", 3)
     asked = MetadataCache(runtimes)
     for number in range(5):
@@ -93,7 +93,7 @@ def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 class Hanging(Runtimes):
-    """Files on a server that does not answer, until it does."""
+    """Files on a file server that does not answer until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Hanging(Runtimes):
 
 
 def test_files_that_hang() -> None:
-    """Nobody waits longer than the deadline, others are answered meanwhile, and in the end nobody waits at all."""
+    """No request exceeds the timeout, others are answered meanwhile, and with too many hung readers none waits."""
     hanging = Hanging()
     asked = MetadataCache(hanging)
     try:
@@ -139,7 +139,7 @@ class Failing(Runtimes):
 
 
 def test_failure_is_counted() -> None:
-    """What nobody thought of costs the names, and no more."""
+    """An unexpected exception only costs the metadata."""
     failing = Failing()
     asked = MetadataCache(failing)
     for count in (1, 2):
@@ -148,7 +148,7 @@ def test_failure_is_counted() -> None:
 
 
 def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
-    """A victim's container is named before all those that somebody makes."""
+    """A victim's request comes before all queued cgroups."""
     create(tmp_path)
     asked = MetadataCache(runtimes)
     for number in range(20_000):
@@ -158,7 +158,7 @@ def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
-    """What a container calls its own cgroups makes nobody read files, nor is one that is called like it forgotten."""
+    """Cgroups that a container creates cause no reads, and do not replace a cached container of that name."""
     create(tmp_path)
     asked = MetadataCache(runtimes)
     asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
@@ -166,12 +166,12 @@ def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     wait_until(lambda: (ID, None) in asked._cache)
     before = asked._cache[ID, None]
     asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
-    assert asked.fetch_metadata(PAUSE, "docker", None) == {}  # after all that waited
+    assert asked.fetch_metadata(PAUSE, "docker", None) == {}  # after the queue is empty
     assert asked._cache[ID, None] is before
 
 
 def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often all cgroups are asked for, they wait once; asked for while they are read, they are read again."""
+    """Repeated requests for all cgroups queue one scan; a request during a scan queues another."""
     begun, go_on, runs = threading.Event(), threading.Event(), []
 
     def paths() -> Iterator[str]:
@@ -195,7 +195,7 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who makes cgroups with long paths fills no memory; a container that found no room is read after that."""
+    """Cgroups with long paths do not fill the memory; a container that finds no room is read later."""
     monkeypatch.setattr(metadata_cache, "WAITING_BYTES_MAX", 100_000)
     create(tmp_path)
     begun, go_on = threading.Event(), threading.Event()
@@ -222,7 +222,7 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
 
 
 class HangingOnce(Runtimes):
-    """Files on a server that answers everything but the first question, as those of a folder that was given up."""
+    """A file server that answers every request except the first, like that of an abandoned directory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class HangingOnce(Runtimes):
 
 
 def test_who_takes_over_stays() -> None:
-    """However soon it is through with what waits, it answers the next questions."""
+    """A reader that replaced a hung one answers the next requests, no matter how fast it is."""
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What network.py remembers, and what it says where pyroute2 is missing; tests/kernel reads real namespaces."""
+"""network.py: the cache, and the error if pyroute2 is missing; tests/kernel reads real namespaces."""
 
 import importlib
 import importlib.util
@@ -27,7 +27,7 @@ COOKIE = 4097
 
 @pytest.fixture
 def namespaces(monkeypatch: pytest.MonkeyPatch) -> NetworkNamespaces:
-    """Without any handle to look for."""
+    """Without mounted handles."""
     monkeypatch.setattr(network, "HANDLES", ())
     return NetworkNamespaces()
 
@@ -37,7 +37,7 @@ def entry(*interfaces: Interface, cookie: int | None = COOKIE) -> _Entry:
 
 
 def test_remembered(namespaces: NetworkNamespaces) -> None:
-    """What was learned is told, as often as asked."""
+    """A cached namespace is returned repeatedly."""
     namespaces._store(1, entry(ETH0))
     assert [ETH0] == namespaces.look_up(1, cookie=COOKIE) == namespaces.look_up(1, cookie=COOKIE)
     assert namespaces.look_up(2, cookie=COOKIE) is None
@@ -48,7 +48,7 @@ def test_remembered(namespaces: NetworkNamespaces) -> None:
 
 
 def test_another_of_that_number(namespaces: NetworkNamespaces) -> None:
-    """What is remembered of another namespace counts for nothing, nor does what nothing tells from another."""
+    """An entry with another cookie, or without one, is not used."""
     namespaces._store(1, entry(ETH0))
     assert namespaces.look_up(1, cookie=COOKIE + 1) is None
     assert namespaces.look_up(1) is None
@@ -59,13 +59,13 @@ def test_another_of_that_number(namespaces: NetworkNamespaces) -> None:
 
 
 def test_empty(namespaces: NetworkNamespaces) -> None:
-    """A container whose interfaces were not made yet when it was visited is not said to have none."""
+    """An empty entry is not used: the interfaces may have been created after the read."""
     namespaces._store(1, entry())
     assert namespaces.look_up(1, cookie=COOKIE) is None
 
 
 def test_oldest_is_forgotten(namespaces: NetworkNamespaces) -> None:
-    """What was not read for the longest time goes first."""
+    """The least recently read entry is dropped first."""
     for inode in range(network.ENTRIES_MAX):
         namespaces._store(inode, entry(ETH0))
     namespaces._store(0, entry(ETH0))
@@ -76,7 +76,7 @@ def test_oldest_is_forgotten(namespaces: NetworkNamespaces) -> None:
 
 
 def test_large_ones_are_forgotten(namespaces: NetworkNamespaces) -> None:
-    """Containers with very many addresses do not make the tracer large."""
+    """Containers with many addresses do not fill the memory."""
     addresses = ["2001:db8:1111:2222:3333:4444:5555:6666/128"] * network.ADDRESSES_MAX
     interface: Interface = {"name": "eth0", "mac_address": None, "ip_addresses": addresses}
     large = entry(*[interface] * network.INTERFACES_MAX)
@@ -87,13 +87,13 @@ def test_large_ones_are_forgotten(namespaces: NetworkNamespaces) -> None:
 
 
 def test_no_rights(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may not enter is told nothing."""
+    """Without the privilege to enter a namespace nothing is read."""
     monkeypatch.setattr(namespaces, "_setns", lambda *_: -1)
     assert namespaces.snapshot("/proc/self/ns/net") is None
 
 
 def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names what to install."""
+    """The error names the package to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(TracerError, match="pipx inject oomtrace pyroute2") as caught:
         NetworkNamespaces()
@@ -101,7 +101,7 @@ def test_without_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is built otherwise is an error of the same kind, and leaves nothing behind."""
+    """A pyroute2 with other modules is the same error, and no module stays imported."""
 
     def fail(name: str) -> None:
         raise ModuleNotFoundError(name)
@@ -114,7 +114,7 @@ def test_another_pyroute2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who makes cgroups that are called like containers, with long paths, fills no memory."""
+    """Cgroups named like containers, with long paths, do not fill the memory."""
     monkeypatch.setattr(interface_cache, "WAITING_BYTES_MAX", 50_000)
     monkeypatch.setattr(interface_cache, "VISIT_DELAYS_S", (0.0, 0.1))
     monkeypatch.setattr(cgroupfs, "first_process", lambda *_: None)
@@ -129,7 +129,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dear_ones_are_bounded(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those that take long to read the last ones are known."""
+    """The last SLOW_MAX slow namespaces are kept."""
     monkeypatch.setattr(network, "SLOW_S", -1.0)
     monkeypatch.setattr(network, "SLOW_MAX", 10)
     for number in range(30):
@@ -138,7 +138,7 @@ def test_dear_ones_are_bounded(namespaces: NetworkNamespaces, monkeypatch: pytes
 
 
 def test_late(namespaces: NetworkNamespaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A visit that the kernel holds up is left alone after DEADLINE_S; until it ends no other is begun."""
+    """A read that blocks in the kernel is abandoned after READ_TIMEOUT_S; no other starts until it ends."""
     may = threading.Event()
     visits: list[int] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""resolve.py: a path or a pid, as a user types it, becomes a path from the root of the hierarchy."""
+"""resolve.py: a NAME, pid or path from a user becomes a path from the root of the hierarchy."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
         (f"/sys/fs/cgroup/systemd/docker/{ID}", f"/docker/{ID}"),
         (f"/sys/fs/cgroup/cpu,memory/docker/{ID}", f"/docker/{ID}"),
         (f"/sys/fs/cgroup/memory,hugetlb/docker/{ID}", f"/docker/{ID}"),
-        # no mount point
+        # not a mount point
         ("/sys/fs/cgroup/memory.slice/a.service", "/memory.slice/a.service"),
         ("/sys/fs/cgroup/unified.service", "/unified.service"),
         ("/sys/fs/cgroup.old/a", "/sys/fs/cgroup.old/a"),
@@ -42,12 +42,12 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
     ],
 )
 def test_path(typed: str, path: str) -> None:
-    """Where the hierarchy is mounted is no part of a cgroup's path."""
+    """The mount point is not part of a cgroup's path."""
     assert path == resolve_target(typed, Runtimes())["cgroup"]
 
 
 def test_what_it_is() -> None:
-    """The same is told as in a record."""
+    """The result is the same as in a record."""
     resolved = resolve_target(f"/sys/fs/cgroup/memory/docker/{ID}", Runtimes())
     assert resolved["level"] == "container"
     assert resolved["container"] is not None
@@ -56,12 +56,12 @@ def test_what_it_is() -> None:
 
 
 def test_bytes() -> None:
-    """A path that is no UTF-8 is written as in a record."""
+    """A path with invalid UTF-8 is escaped as in a record."""
     assert resolve_target(os.fsdecode(b"/a\xff"), Runtimes())["cgroup"] == "/a\\xff"
 
 
 def test_pid() -> None:
-    """A process's path is that of the memory controller."""
+    """A process's path is the memory controller's."""
     path = parse_proc_cgroup(Path("/proc/self/cgroup").read_text())
     assert path is not None
     assert path == resolve_target(str(os.getpid()), Runtimes())["cgroup"]
@@ -74,7 +74,7 @@ OTHER = ID[::-1]
 
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtimes:
-    """A container of Docker, with a cgroup of its own inside, two of a pod, and a unit."""
+    """A Docker container with a cgroup inside, two containers of a pod, and a unit."""
     tree = CgroupTree(tmp_path, monkeypatch)
     for path in (f"/docker/{ID}/inner", f"{POD}/cri-containerd-{OTHER}.scope", "/system.slice/mail.service/inner"):
         tree.count(path, 0)
@@ -100,7 +100,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtimes:
     ],
 )
 def test_name(running: Runtimes, name: str, path: str) -> None:
-    """What runs under a name: the cgroup of all of it, not one inside or that of a part."""
+    """A name resolves to its topmost cgroup, not to one inside or to a part."""
     resolved = resolve_target(name, running)
     assert resolved["cgroup"] == path
     assert resolved == resolve_target(path, running)
@@ -108,14 +108,14 @@ def test_name(running: Runtimes, name: str, path: str) -> None:
 
 @pytest.mark.parametrize("name", ["unit:cart", ID[:5], "car", "pod:cart"])
 def test_no_name(running: Runtimes, name: str) -> None:
-    """Another kind, too few digits of an id, a part of a name."""
+    """Another kind, too few digits of an id and a part of a name do not match."""
     with pytest.raises(TracerError, match="no running container, pod or unit is called") as caught:
         resolve_target(name, running)
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_several(running: Runtimes, tmp_path: Path) -> None:
-    """A name of several units is not one of them: all are said."""
+    """An ambiguous name is an error that lists all cgroups."""
     (tmp_path / "cgroup/system.slice/music.service").mkdir()
     with pytest.raises(TracerError, match=r"several cgroups have the name .*/mail\.service, .*/music\.service"):
         resolve_target("unit:m*", running)
@@ -130,13 +130,13 @@ def test_several(running: Runtimes, tmp_path: Path) -> None:
     ],
 )
 def test_owner_name(path: str, name: str) -> None:
-    """What `oomtrace why` is asked for with the path of a cgroup."""
+    """The KIND:NAME for `oomtrace why` with the path of a cgroup."""
     assert format_owner(path) == name
 
 
 @pytest.mark.parametrize("path", ["/", "/system.slice", "/kubepods.slice"])
 def test_of_nothing(path: str) -> None:
-    """A cgroup of the host's own ends in no way that could be explained."""
+    """A cgroup of the host without container, pod or unit is an error."""
     with pytest.raises(TracerError, match="belongs to no container") as caught:
         format_owner(path)
     assert caught.value.exit_code == EXIT_USAGE
@@ -144,7 +144,7 @@ def test_of_nothing(path: str) -> None:
 
 @pytest.mark.parametrize("typed", ["", " ", "nothing", "a/b", "./a", "-1", "1.5", "0x10", str(NOBODY), "0", "9" * 40])
 def test_neither(typed: str) -> None:
-    """What is neither a path nor the pid of a process is wrong usage."""
+    """Anything else is a usage error."""
     with pytest.raises(TracerError) as caught:
         resolve_target(typed, Runtimes())
     assert caught.value.exit_code == EXIT_USAGE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtimes.py and the runtimes behind it: what their files tell, and what hostile ones cannot do."""
+"""runtimes.py and its runtimes: metadata from their files, also from hostile ones."""
 
 import contextlib
 import errno
@@ -56,7 +56,7 @@ def docker(**state: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("runtime", ["docker", None])
 def test_docker(runtime: str | None, runtimes: Runtimes, tmp_path: Path) -> None:
-    """Name without its slash, image, labels; the pod where the kubelet used Docker."""
+    """Name without its slash, image, labels; the pod if the kubelet used Docker."""
     write(tmp_path, DOCKER, docker())
     found = runtimes.fetch_metadata(ID, runtime, None)
     assert (found["runtime"], found["name"], found["image"]) == ("docker", "web", "shop/web:1")
@@ -77,7 +77,7 @@ def test_docker(runtime: str | None, runtimes: Runtimes, tmp_path: Path) -> None
 def test_docker_verdict(
     state: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
 ) -> None:
-    """As Docker wrote it down; a running container has no exit code yet."""
+    """The state that Docker wrote; a running container has no exit code."""
     write(tmp_path, DOCKER, docker(**state))
     verdict = runtimes.fetch_state(ID, "docker")
     assert verdict is not None
@@ -85,7 +85,7 @@ def test_docker_verdict(
 
 
 def test_cri(runtimes: Runtimes, tmp_path: Path) -> None:
-    """The CRI plugin's annotations; a bundle of Docker's own tells nothing."""
+    """The CRI plugin's annotations; a bundle of Docker is ignored."""
     annotations = {
         "io.kubernetes.cri.container-name": "app",
         "io.kubernetes.cri.image-name": "docker.io/shop/web:1",
@@ -120,7 +120,7 @@ def test_cri(runtimes: Runtimes, tmp_path: Path) -> None:
 def test_cri_verdict(
     status: dict[str, Any], expected: tuple[bool, bool | None, int | None], runtimes: Runtimes, tmp_path: Path
 ) -> None:
-    """The reason that the CRI plugin gives the kubelet."""
+    """The reason that the CRI plugin reports to the kubelet."""
     write(tmp_path, STATUS, status)
     verdict = runtimes.fetch_state(ID, "containerd")
     assert verdict is not None
@@ -154,7 +154,7 @@ def cri_container(labels: dict[str, str]) -> Tree:
 
 
 def test_cri_database(runtimes: Runtimes, tmp_path: Path) -> None:
-    """The labels are those that the pod's author gave, without the image's; the bundle's word goes first."""
+    """The labels are the pod author's, without the image's; the bundle has precedence."""
     labels = {"app": "web", **POD}
     tree: Tree = {b"v1": {b"version": b"5", b"k8s.io": {b"containers": {ID.encode(): cri_container(labels)}}}}
     bolt_file.write(tmp_path / META, tree)
@@ -178,7 +178,7 @@ def test_cri_database(runtimes: Runtimes, tmp_path: Path) -> None:
     "extension", [b"", b"\x12", b"\x12\xff", b"\x12\x05{", b"\xff" * 20, b"\x0a\x7f", b"\x12\x02[]"]
 )
 def test_cri_extension_is_damaged(extension: bytes, runtimes: Runtimes, tmp_path: Path) -> None:
-    """It is counted, and costs what it should have told."""
+    """A damaged database is counted, and only its metadata is missing."""
     container = cri_container({}) | {b"extensions": {b"io.cri-containerd.container.metadata": extension}}
     bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
     assert runtimes.fetch_metadata(ID, "containerd", None) == {}
@@ -186,7 +186,7 @@ def test_cri_extension_is_damaged(extension: bytes, runtimes: Runtimes, tmp_path
 
 
 def test_pause_container(runtimes: Runtimes, tmp_path: Path) -> None:
-    """Of a pod's first container only the bundle tells: it has no name."""
+    """The pause container has only a bundle, and no name."""
     container: Tree = {b"image": b"pause:3", b"extensions": {b"io.cri-containerd.sandbox.metadata": b""}}
     bolt_file.write(tmp_path / META, {b"v1": {b"k8s.io": {b"containers": {ID.encode(): container}}}})
     assert runtimes.fetch_metadata(ID, "containerd", None) == {}
@@ -195,7 +195,7 @@ def test_pause_container(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
-    """ctr's containers are named by their user, in a namespace of any name; the database has image and labels."""
+    """ctr's containers have a name and namespace of the user's choice; the database has image and labels."""
     write(tmp_path, "containerd/io.containerd.runtime.v2.task/default/mine/config.json", {"annotations": {"a": "b"}})
     assert runtimes.fetch_metadata("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
     container: Tree = {b"image": b"docker.io/shop/web:1", b"labels": {b"a": b"b", b"of.the.image": b"x"}}
@@ -211,13 +211,13 @@ def test_ctr(runtimes: Runtimes, tmp_path: Path) -> None:
     bolt_file.write(tmp_path / META, {b"v1": spaces})
     assert found == runtimes.fetch_metadata("mine", "containerd", None)
     assert runtimes.fetch_metadata("none", "containerd", None) == {}
-    # The same name in two namespaces: whose labels are they?
+    # the same name in two namespaces is ambiguous
     bolt_file.write(tmp_path / META, {b"v1": {**spaces, b"other": {b"containers": {b"mine": {b"image": b"x"}}}}})
     assert runtimes.fetch_metadata("mine", "containerd", None) == {"runtime": "containerd", "name": "mine"}
 
 
 def test_ctr_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
-    """As many labels as fit stay, and it is said that there were more."""
+    """As many labels as fit are kept, and labels_cut is set."""
     labels: Tree = {b"label%05d" % number: "\u2615".encode() * 10 for number in range(5000)}
     bolt_file.write(tmp_path / META, {b"v1": {b"default": {b"containers": {b"mine": {b"labels": labels}}}}})
     found = runtimes.fetch_metadata("mine", "containerd", None)
@@ -228,7 +228,7 @@ def test_ctr_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
-    """CRI-O keeps the labels as JSON inside of JSON."""
+    """CRI-O's labels are JSON in a JSON string."""
     annotations = {
         **POD,
         "io.kubernetes.cri-o.ContainerID": ID,
@@ -247,7 +247,7 @@ def test_crio(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
-    """All of it from podman's older database."""
+    """All metadata from podman's older database."""
     config = {
         "id": ID,
         "name": "web",
@@ -268,7 +268,7 @@ def test_podman_4(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
-    """Name and image from the list of all containers; no labels, no verdict."""
+    """Name and image from the list of all containers; no labels, no state."""
     metadata = json.dumps({"image-name": "localhost/web:1"})
     entries = [{"id": "0" * 64, "names": ["other"]}, 5, {"id": ID, "names": ["web"], "metadata": metadata}]
     write(tmp_path, "containers-storage/overlay-containers/containers.json", entries)
@@ -278,7 +278,7 @@ def test_podman_without_database(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
-    """All of it from podman's database."""
+    """All metadata from podman's database."""
     (tmp_path / "containers-storage").mkdir()
     config = {"id": ID, "name": "web", "rootfsImageName": "localhost/web:1", "labels": {"app": "web"}}
     with contextlib.closing(sqlite3.connect(tmp_path / "containers-storage/db.sql")) as database, database:
@@ -288,13 +288,13 @@ def test_podman_5(runtimes: Runtimes, tmp_path: Path) -> None:
     found = {"runtime": "podman", "name": "web", "image": "localhost/web:1", "labels": {"app": "web"}}
     assert found == runtimes.fetch_metadata(ID, "podman", None)
     assert runtimes.fetch_state(ID, "podman") == {"running": False, "oom_killed": False, "exit_code": 137}
-    odd = tmp_path / "a#b?c%25 d"  # what means something in SQLite's URIs
+    odd = tmp_path / "a#b?c%25 d"  # special characters in SQLite's URIs
     (tmp_path / "containers-storage").rename(odd)
     assert found == Runtimes([("containers-storage", str(odd))]).fetch_metadata(ID, "podman", None)
 
 
 def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
-    """While podman locks its database, the list of what --rm removes has name and image."""
+    """While podman locks its database, the list of --rm containers has name and image."""
     metadata = json.dumps({"image-name": "localhost/web:1"})
     entries = [{"id": ID, "names": ["web"], "metadata": metadata}]
     write(tmp_path, "containers-storage/overlay-containers/volatile-containers.json", entries)
@@ -307,7 +307,7 @@ def test_podman_busy(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_kubelet_logs(runtimes: Runtimes, tmp_path: Path) -> None:
-    """The kubelet's links and folders name what the runtime has forgotten."""
+    """The kubelet's links and directories name containers that the runtime has removed."""
     (tmp_path / "container-logs").mkdir()
     (tmp_path / "pod-logs").mkdir()
     assert runtimes.fetch_metadata(ID, None, UID) == {}
@@ -334,7 +334,7 @@ HOSTILE = (
 
 @pytest.mark.parametrize("content", HOSTILE)
 def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
-    """What is no JSON, or not of the right type, costs no more than what it should have told."""
+    """Invalid JSON, or a value of the wrong type, only costs its own metadata."""
     for name in (DOCKER, BUNDLE, STATUS, f"{USERDATA}/config.json", f"{USERDATA}/state.json",
                  "containers-storage/overlay-containers/containers.json", "containers-storage/db.sql", BOLT_STATE,
                  META):  # fmt: skip
@@ -347,7 +347,7 @@ def test_wrong_types(content: Any, runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_errors_are_counted(runtimes: Runtimes, tmp_path: Path) -> None:
-    """A file that cannot be read is counted, and the text names it; one that is not there is not."""
+    """An unreadable file is counted, and the error names it; a missing file is not an error."""
     assert runtimes.fetch_metadata(ID, "docker", None) == {}
     assert runtimes.errors == 0
     write(tmp_path, DOCKER, "{")
@@ -357,7 +357,7 @@ def test_errors_are_counted(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
-    """As many labels as fit stay, and it is said that there were more; so does the beginning of a long name."""
+    """As many labels as fit are kept, and labels_cut is set; a long name is cut."""
     config = docker()
     config["Name"] = "n" * 10_000
     config["Config"]["Labels"] = {f"label{number}": "v" * 20 for number in range(10_000)} | {"number": 5}
@@ -371,7 +371,7 @@ def test_many_labels(runtimes: Runtimes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container_id", ["..", ".", "../other", "a/b", "x" * 300, ""])
 def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path) -> None:
-    """An id comes from a cgroup's path, which anybody may have made: it leads nowhere."""
+    """An untrusted id from a cgroup's path cannot leave the directory."""
     write(tmp_path, "docker/config.v2.json", docker())
     write(tmp_path, "docker/containers/config.v2.json", docker())
     write(tmp_path, "docker/other/config.v2.json", docker())
@@ -382,20 +382,20 @@ def test_ids_are_no_paths(container_id: str, runtimes: Runtimes, tmp_path: Path)
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_parse(data: bytes) -> None:
-    """An object or an error of one kind, whatever the bytes."""
+    """Any bytes yield an object or UnreadableError."""
     with contextlib.suppress(UnreadableError):
         assert isinstance(parse_json_object(data, "file"), dict)
 
 
 @pytest.mark.parametrize("text", ["", "docker", "docker=", "docker=relative", "rkt=/x", "=/x"])
 def test_parse_root_refuses(text: str) -> None:
-    """What names no runtime or no folder is said to be wrong, and what would be right."""
+    """An invalid option is an error that shows the valid form."""
     with pytest.raises(TracerError, match="NAME=/FOLDER"):
         parse_runtime_root(text)
 
 
 def test_parse_root() -> None:
-    """The folder may hold anything."""
+    """The directory may contain any characters."""
     assert parse_runtime_root("docker=/a=b c") == ("docker", "/a=b c")
 
 
@@ -415,16 +415,16 @@ def podman_database(tmp_path: Path, *statements: str) -> None:
     ],
 )
 def test_podman_hostile_database(view: str, runtimes: Runtimes, tmp_path: Path) -> None:
-    """A user's database that computes for ever, or gigabytes, is left soon."""
+    """A user's database that computes endlessly, or produces gigabytes, is abandoned quickly."""
     podman_database(tmp_path, f"CREATE VIEW ContainerConfig AS {view}")
-    began = time.thread_time()  # what it computes: the machine may be busy
+    began = time.thread_time()  # CPU time, because the machine may be busy
     assert runtimes.fetch_metadata(ID, "podman", None) == {}
     assert time.thread_time() - began < 2
     assert "db.sql" in runtimes.last_error
 
 
 def test_podman_damaged_schema(runtimes: Runtimes, tmp_path: Path) -> None:
-    """Names in a database may be no text; they stand in SQLite's error."""
+    """SQLite's error may contain a name with invalid UTF-8."""
     podman_database(tmp_path, "CREATE VIEW ContainerConfig AS SELECT * FROM nowhereZ")
     path = tmp_path / "containers-storage/db.sql"
     path.write_bytes(path.read_bytes().replace(b"nowhereZ", b"nowhere\xff"))
@@ -447,7 +447,7 @@ def test_podman_read_error(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyte
 
 
 def with_log(folder: Path) -> sqlite3.Connection:
-    """podman's database with a write-ahead log, as podman 4.5.0 makes it; a container was made since it was opened."""
+    """podman's database with a write-ahead log, as of podman 4.5.0; a container was created since it was opened."""
     folder.mkdir(parents=True)
     database = sqlite3.connect(folder / "db.sql")
     database.execute("PRAGMA journal_mode = WAL")
@@ -459,14 +459,14 @@ def with_log(folder: Path) -> sqlite3.Connection:
 
 
 def tree(folder: Path) -> dict[str, tuple[int, ...]]:
-    """All that lies there: names, sizes, owners, times."""
+    """All files there: names, sizes, owners, times."""
     found = {path: path.stat() for path in (folder, *folder.iterdir())}
     return {path.name: (each.st_size, each.st_uid, each.st_mtime_ns) for path, each in found.items()}
 
 
 @pytest.mark.parametrize("podman", ["runs", "has ended", "was killed", "was killed, and a copy without -shm is read"])
 def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
-    """What podman has written is known, and reading leaves its folder as it is."""
+    """podman's data is read, and its directory stays unchanged."""
     folder = tmp_path / "containers-storage"
     database = with_log(folder)
     if podman == "has ended":
@@ -489,7 +489,7 @@ def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_open", [False, True])
 def test_podman_of_a_user(is_open: bool, tmp_path: Path) -> None:
-    """A command that root runs neither makes files in a user's folder nor takes or gives any away there."""
+    """A command of root neither creates files in a user's directory nor changes their owners."""
     require(os.geteuid() == 0, "root, as nobody else gives files away")
     folder = tmp_path / "containers-storage"
     database = with_log(folder)
@@ -518,12 +518,12 @@ for number in range(1_000_000):
 
 
 def test_podman_writes_meanwhile(tmp_path: Path) -> None:
-    """While podman opens, writes and closes its database again and again an answer is what was written, or an error."""
+    """While podman repeatedly opens, writes and closes its database, a result is what was written, or an error."""
     folder = tmp_path / "containers-storage"
     with_log(folder).close()
     runtimes = Runtimes([("containers-storage", str(folder))])
     names: set[str] = set()
-    # A process of its own: POSIX locks are all let go of when any descriptor of the file is closed.
+    # In another process: POSIX locks are released when any descriptor of the file is closed.
     with subprocess.Popen([sys.executable, "-c", WRITES_ON, folder / "db.sql"]) as writer:
         for _ in attempts():
             found = runtimes.fetch_metadata(ID, "podman", None)
@@ -541,7 +541,7 @@ def test_podman_writes_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["-wal", "-journal", "-shm"])
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_podman_hostile_files_beside_the_database(end: str, is_empty: bool, runtimes: Runtimes, tmp_path: Path) -> None:
-    """Whatever a user puts beside it is not removed, and is not waited for."""
+    """A user's files beside the database are not removed, and do not block."""
     podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)")
     folder = tmp_path / "containers-storage"
     if is_empty:
@@ -555,7 +555,7 @@ def test_podman_hostile_files_beside_the_database(end: str, is_empty: bool, runt
 
 
 def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
-    """A database behind a link that leads out of the folder is not read."""
+    """A database behind a link that leaves the directory is not read."""
     values = f"VALUES ('{ID}', CAST('{{\"name\":\"secret\"}}' AS BLOB))"
     podman_database(tmp_path, "CREATE TABLE ContainerConfig (ID, JSON)", f"INSERT INTO ContainerConfig {values}")
     assert runtimes.fetch_metadata(ID, "podman", None)["name"] == "secret"
@@ -566,7 +566,7 @@ def test_podman_database_elsewhere(runtimes: Runtimes, tmp_path: Path) -> None:
 
 
 def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> None:
-    """Names of files are bytes; what is told of them can be written as JSON."""
+    """Metadata from file names with invalid UTF-8 can be written as JSON."""
     folder = os.fsencode(tmp_path / "container-logs")
     os.mkdir(folder)
     open(folder + b"/web\xff_shop_app-" + ID.encode() + b".log", "wb").close()
@@ -575,7 +575,7 @@ def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("way", ["folder", "above", "link"])
 def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
-    """A user's folder tells of that user's containers alone, root's of the host's; and so does a link."""
+    """A user's directory or link is read only for that user's containers, root's only for the host's."""
     require(os.geteuid() == 0, "root, as nobody else gives files away")
     folder = tmp_path / "home" / "docker"
     ended = docker(Running=False, OOMKilled=True, ExitCode=1)
@@ -593,6 +593,6 @@ def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
     assert of_user.fetch_metadata(ID, "docker", None, 1001) == {}
     assert of_user.fetch_metadata(ID, "docker", None, 0) == {}
     own = Runtimes([("docker", str(tmp_path / "home" / "docker"))])
-    if way == "link":  # the folder itself is root's
+    if way == "link":  # the directory itself is root's
         assert own.fetch_metadata(ID, "docker", None)["name"] == "web"
         assert own.fetch_metadata(ID, "docker", None, 1000) == {}

@@ -14,7 +14,7 @@ CPU = "36 32 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
 V2 = "34 32 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
 INSIDE = "40 32 0:30 /docker/abc /sys/fs/cgroup ro master:9 - cgroup2 cgroup rw\n"
 GIVEN = "41 32 0:30 /../../.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
-"""The host's hierarchy in a container that has a cgroup namespace of its own."""
+"""The host's hierarchy in a container with its own cgroup namespace."""
 SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
 
 
@@ -32,12 +32,12 @@ SPACE = "40 32 0:30 / /mnt/my\\040cgroups ro - cgroup2 cgroup rw\n"
     ],
 )
 def test_find_mount(mountinfo: str, expected: Mount | None) -> None:
-    """The hierarchy that has the memory controller, v1 before v2."""
+    """The hierarchy with the memory controller, v1 before v2."""
     assert parse_mountinfo(mountinfo) == expected
 
 
 def test_paths() -> None:
-    """This process's own cgroup is among those that are found."""
+    """The list contains this process's cgroup."""
     text = procfs.read_cgroup(1)
     assert text is not None
     if parse_mountinfo(Path(cgroupfs.MOUNTINFO).read_text()) is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gfp_flags.py: the tables of real kernels, and how their logs spell real masks.
+"""gfp_flags.py: tables of real kernels, and masks as their logs spell them.
 
 gfp/VERSION.txt is the `print fmt` line of events/kmem/mm_page_alloc/format: Debian's cloud kernels, and a 6.18.
 """
@@ -21,14 +21,14 @@ TABLES = {path.stem: path for path in sorted((DATA / "gfp").glob("*.txt"))}
 
 
 def names(tmp_path: Path, text: str) -> GfpNames:
-    """The speller of a kernel whose format file holds ``text``."""
+    """GfpNames for a kernel with ``text`` as its format file."""
     folder = tmp_path / "events" / "kmem" / "mm_page_alloc"
     folder.mkdir(parents=True)
     (folder / "format").write_text(text)
     return GfpNames(str(tmp_path))
 
 
-# What the kernels' logs say: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO).
+# From the kernels' logs: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO).
 @pytest.mark.parametrize(
     ("version", "mask", "spelled"),
     [
@@ -50,7 +50,7 @@ def test_spell(version: str, mask: int, spelled: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", TABLES)
 def test_table(version: str) -> None:
-    """Every entry of a real table is read, and each is one bit or a sum of others."""
+    """Every entry of a real table is parsed, and is one bit or a combination of others."""
     text = TABLES[version].read_text()
     table = parse_table(text)
     assert text.count("_GFP_") + text.count('"GFP_') == len(table)
@@ -61,29 +61,29 @@ def test_table(version: str) -> None:
 
 @pytest.mark.parametrize("version", TABLES)
 def test_larger_names_first(version: str) -> None:
-    """The kernel's order is kept: a name that holds others stands before them."""
+    """The kernel's order is kept: a combined name comes before its parts."""
     table = [bits for bits, name in parse_table(TABLES[version].read_text()) if not name.startswith("__")]
     assert all(later & earlier != earlier or later == earlier for earlier, later in itertools.pairwise(table))
 
 
 def test_bits_without_a_name(tmp_path: Path) -> None:
-    """Bits that the table does not know follow as a number."""
+    """Bits that are not in the table follow as a number."""
     assert names(tmp_path, TABLES["6.1"].read_text()).spell(0x80000CC0) == "GFP_KERNEL|0x80000000"
 
 
 def test_empty_mask(tmp_path: Path) -> None:
-    """No flags at all are spelled, too."""
+    """A mask without flags is 0."""
     assert names(tmp_path, TABLES["6.1"].read_text()).spell(0) == "0"
 
 
 @pytest.mark.parametrize("text", ["", "print fmt: nothing", '{(unsigned long)(1 + 1), "GFP_ODD"}', '{((1, "GFP_ODD"}'])
 def test_no_table(text: str, tmp_path: Path) -> None:
-    """Where the table cannot be understood a mask has no names."""
+    """If the table has unknown syntax, a mask has no names."""
     assert names(tmp_path, text).spell(0xCC0) is None
 
 
 def test_no_tracefs(tmp_path: Path) -> None:
-    """Where tracefs is not mounted, or hidden, a mask has no names."""
+    """If tracefs is not mounted or not readable, a mask has no names."""
     assert GfpNames(None).spell(0xCC0) is None
     assert GfpNames(str(tmp_path)).spell(0xCC0) is None
 
@@ -100,19 +100,19 @@ def test_no_tracefs(tmp_path: Path) -> None:
     ],
 )
 def test_expression(expression: str, bits: int) -> None:
-    """The operators that kernels use are understood."""
+    """The operators in kernels' tables are evaluated."""
     assert [(bits, "__GFP_X")] == parse_table(f'{{{expression}, "__GFP_X"}}')
 
 
 @given(st.lists(st.sampled_from(["(", ")", "|", "&", "~", "<<", "1", "0x8u", " ", "gfp_t", "-", "1UL"])).map("".join))
 def test_any_expression(expression: str) -> None:
-    """Whatever stands there, nothing but ValueError is raised."""
+    """Any text raises ValueError at most."""
     with contextlib.suppress(ValueError):
         parse_table(f'{{{expression}, "__GFP_X"}}')
 
 
 @pytest.mark.parametrize("expression", ["(" * 5000, "~" * 5000, "1 << 99999999999", "1 <<", "1 << ~0"])
 def test_endless_expression(expression: str) -> None:
-    """What would take all memory, or the whole stack, is none of the expressions seen so far."""
+    """Expressions that would exhaust memory or the stack are rejected."""
     with pytest.raises(ValueError, match=r"shift by|negative|unexpected|invalid"):
         parse_table(f'{{{expression}, "GFP_X"}}')

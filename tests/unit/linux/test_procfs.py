@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""process.py: what /proc says of this very process, of its children, and of nobody."""
+"""procfs.py: /proc of this process, of its children, and of pids that do not exist."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @pytest.fixture
 def renamed() -> Iterator[None]:
-    """This process under a name that looks like the end of the name and a field behind it."""
+    """This process with a comm that looks like the end of the comm and another field of stat."""
     comm = Path("/proc/self/comm")
     before = comm.read_bytes()
     comm.write_bytes(b"x) S 1 (y) R 2")
@@ -34,12 +34,12 @@ def memory(address: int, size: int) -> bytes:
 
 
 def test_cmdline() -> None:
-    """The command line is that of the file, with a NUL after each argument."""
+    """The command line is the file's, with a NUL after each argument."""
     assert Path("/proc/self/cmdline").read_bytes()[: procfs.CMDLINE_LEN + 1] == procfs.read_cmdline(OWN)
 
 
 def test_arg_start(renamed: None) -> None:
-    """The command line lies where it is said to, whatever the process is called."""
+    """The address of the command line is correct for any comm."""
     cmdline, arg_start = procfs.read_cmdline(OWN), procfs.read_arg_start(OWN)
     assert cmdline is not None
     assert arg_start is not None
@@ -47,7 +47,7 @@ def test_arg_start(renamed: None) -> None:
 
 
 def test_long_cmdline() -> None:
-    """Of a long command line so much is read that it can be seen to be longer."""
+    """One byte more than the limit is read of a long command line, which shows that it is longer."""
     program = "import sys; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", program, *["argument"] * 1000]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -61,7 +61,7 @@ def test_long_cmdline() -> None:
 
 
 def test_start(renamed: None) -> None:
-    """A process starts after the moment before and before the moment after, to the tick."""
+    """The start is between the times before and after the fork, to one tick."""
     before = clock.boottime_ns()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         after = clock.boottime_ns()
@@ -79,13 +79,13 @@ def test_start(renamed: None) -> None:
 
 
 def test_exe_and_cgroup() -> None:
-    """The executable is the one that runs; the cgroup file is text."""
+    """The executable is this interpreter; the cgroup file is text."""
     assert os.readlink("/proc/self/exe") == procfs.read_exe(OWN)
     assert Path("/proc/self/cgroup").read_text() == procfs.read_cgroup(OWN)
 
 
 def test_pids() -> None:
-    """This process is among those that run."""
+    """The list contains this process."""
     found = list(procfs.list_pids())
     assert OWN in found
     assert len(set(found)) == len(found)
@@ -93,7 +93,7 @@ def test_pids() -> None:
 
 @pytest.mark.parametrize("pid", [NOBODY, 0, -1])
 def test_nobody(pid: int) -> None:
-    """Of a process that is gone nothing is known, and nothing is raised."""
+    """For a process that has ended every function returns None or False."""
     assert procfs.read_cmdline(pid) is None
     assert procfs.read_arg_start(pid) is None
     assert procfs.read_start_ns(pid) is None
@@ -102,7 +102,7 @@ def test_nobody(pid: int) -> None:
 
 
 def test_zombie() -> None:
-    """A process that has died and is still listed has no memory, so it has no command line."""
+    """A zombie has no memory, so it has no command line."""
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -118,7 +118,7 @@ def test_zombie() -> None:
 
 
 def test_oom_kills() -> None:
-    """The kernel's own count is the one in /proc/vmstat."""
+    """The count is that of /proc/vmstat."""
     lines = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
     count = procfs.read_oom_kill_count()
     assert count is not None
@@ -126,7 +126,7 @@ def test_oom_kills() -> None:
 
 
 def test_count_behind_the_first_page() -> None:
-    """However long /proc/vmstat is, of which the kernel gives a page with each read."""
+    """/proc/vmstat may be longer than one page, which is what the kernel returns per read."""
     reader, writer = os.pipe2(os.O_DIRECT)
     os.write(writer, b"nr_free_pages 1\n" * 250)
     os.write(writer, b"drop_slab 7\noom_kill 42\nnuma_pte_updates 0\n")
@@ -136,6 +136,6 @@ def test_count_behind_the_first_page() -> None:
 
 
 def test_no_count() -> None:
-    """Before Linux 4.13 there is none; nor where /proc is not."""
+    """Before Linux 4.13, and without /proc, there is no count."""
     assert procfs.read_oom_kill_count("/proc/self/stat") is None
     assert procfs.read_oom_kill_count("/proc/self/none") is None

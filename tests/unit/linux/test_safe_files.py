@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""safe_files.py: whatever lies where a file should be, reading it neither waits, nor leads elsewhere, nor takes
-much."""
+"""safe_files.py: a hostile file neither blocks a read, nor leads it elsewhere, nor takes much memory."""
 
 import os
 import socket
@@ -60,7 +59,7 @@ HOSTILE = (huge, fifo, unix_socket, link_out, absolute_link, device_link, magic_
 
 @pytest.mark.parametrize("make", HOSTILE)
 def test_hostile(make: Callable[[Path], None], tmp_path: Path) -> None:
-    """It is refused, at once, and the text says which file."""
+    """It is rejected at once, and the error names the file."""
     root = tmp_path / "root"
     root.mkdir()
     make(root / "config.json")
@@ -71,7 +70,7 @@ def test_hostile(make: Callable[[Path], None], tmp_path: Path) -> None:
 
 
 def test_read(tmp_path: Path) -> None:
-    """A file, also behind a link that stays below the folder, and a folder that is a link itself."""
+    """Files are read through links that stay below the directory, and in a directory that is a link itself."""
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a").write_bytes(b"content")
     (tmp_path / "root/b").symlink_to("a")
@@ -81,7 +80,7 @@ def test_read(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    """What is not there is no error, whichever part of the path it is."""
+    """A missing file or directory is not an error."""
     assert safe_files.read_file(str(tmp_path), "no") is None
     assert safe_files.read_file(str(tmp_path), "no/such") is None
     assert safe_files.read_file(str(tmp_path / "no"), "file") is None
@@ -89,7 +88,7 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_limit(tmp_path: Path) -> None:
-    """The limit is the largest size that is read."""
+    """A file of the maximum size is read, a larger one is an error."""
     (tmp_path / "a").write_bytes(b"12345")
     assert safe_files.read_file(str(tmp_path), "a", 5) == b"12345"
     with pytest.raises(UnreadableError, match="5 bytes, more than 4"):
@@ -97,7 +96,7 @@ def test_limit(tmp_path: Path) -> None:
 
 
 def test_path_out(tmp_path: Path) -> None:
-    """A name with dots leads nowhere either."""
+    """A name with .. cannot leave the directory."""
     (tmp_path / "root").mkdir()
     (tmp_path / "secret").write_bytes(SECRET)
     for name in ("../secret", "/etc/hostname", "a/../../secret"):
@@ -106,7 +105,7 @@ def test_path_out(tmp_path: Path) -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    """Names of files and folders, no more than asked for; of a file none."""
+    """Names of files and directories, at most ``count_max``; a file has none."""
     for name in "abc":
         (tmp_path / name).mkdir()
     (tmp_path / "a/file").touch()
@@ -117,7 +116,7 @@ def test_names(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
-    """Neither after success nor after failure."""
+    """No descriptor stays open, neither after success nor after an error."""
     (tmp_path / "root").mkdir()
     (tmp_path / "root/a").write_bytes(b"1")
     for make in HOSTILE:
@@ -133,7 +132,7 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 
 
 def test_read_once(tmp_path: Path) -> None:
-    """A file is read again when it has changed, in place or as another took its name, and never else."""
+    """A file is parsed again only if it was changed or replaced."""
     made: list[bytes] = []
 
     def make(data: bytes, source: str) -> int:
@@ -162,7 +161,7 @@ def test_read_once(tmp_path: Path) -> None:
 
 
 def test_read_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the files that were asked for last."""
+    """The cache holds the files requested last."""
     monkeypatch.setattr(safe_files, "_NEW_NS", -1)
     for number in range(2 * safe_files.CACHED_MAX):
         (tmp_path / str(number)).write_text("x")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""filter.py: which kills are told."""
+"""filter.py: the kills that --only and --except select."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tracer.records.model import OomKill
 
 
 def record(**parts: dict[str, Any]) -> OomKill:
-    """A kill, with some fields of its parts as they are given."""
+    """A kill with the given fields."""
     made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     for part, fields in parts.items():
         made[part] = {**(made[part] or {}), **fields}
@@ -52,12 +52,12 @@ def passes(only: list[str], unwanted: list[str], of: OomKill = SHOP) -> bool:
     ],
 )
 def test_passes(only: list[str], unwanted: list[str], expected: bool) -> None:
-    """All fields of `only`, one pattern of each; none of `except`; what is unknown matches nothing."""
+    """Every name of `include` must match with one pattern, none of `exclude`; null matches nothing."""
     assert passes(only, unwanted) is expected
 
 
 def test_newline_is_no_end() -> None:
-    """A name that goes on behind a newline is another one."""
+    """A name with text after a newline does not match."""
     hostile = record(kubernetes={"namespace": "shop\nbank"})
     assert not passes(["namespace=shop"], [], hostile)
     assert passes(["namespace=shop*bank"], [], hostile)
@@ -65,22 +65,22 @@ def test_newline_is_no_end() -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields(name: str) -> None:
-    """Each field is one of the record's."""
+    """Each field is in the record."""
     part, _, field = FIELDS[name][0].partition(".")
     assert passes([f"{name}=x-1"], [], record(**{part: {field: "x-1"}}))
 
 
 def test_unknown_field() -> None:
-    """What kills do not have is wrong usage."""
+    """An unknown field is a usage error."""
     with pytest.raises(TracerError, match="use one of cgroup, comm") as caught:
         Filter([("namspace", "x")], [])
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_exits_of_many_filtered_kills() -> None:
-    """The last ones are known, however many there are."""
-    left_out = ExcludedIds()
+    """The last EXCLUDED_IDS_MAX ids are kept."""
+    excluded = ExcludedIds()
     for number in range(2 * EXCLUDED_IDS_MAX):
-        left_out.add(str(number))
-    assert [str(number) in left_out for number in (0, EXCLUDED_IDS_MAX - 1, EXCLUDED_IDS_MAX)] == [False, False, True]
-    assert len(left_out._ids) == EXCLUDED_IDS_MAX
+        excluded.add(str(number))
+    assert [str(number) in excluded for number in (0, EXCLUDED_IDS_MAX - 1, EXCLUDED_IDS_MAX)] == [False, False, True]
+    assert len(excluded._ids) == EXCLUDED_IDS_MAX

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""host.py: which host it is."""
+"""host.py: the host's identity."""
 
 import os
 
@@ -12,7 +12,7 @@ from tracer.records.host import NODE_NAME, read_host
     ("node", "expected"), [("node-7", "node-7"), ("", os.uname().nodename), (None, os.uname().nodename)]
 )
 def test_name(monkeypatch: pytest.MonkeyPatch, node: str | None, expected: str) -> None:
-    """A pod is told the name of its node; elsewhere the kernel's name counts."""
+    """In a pod NODE_NAME has the node's name; otherwise the kernel's is used."""
     monkeypatch.delenv(NODE_NAME, raising=False)
     if node is not None:
         monkeypatch.setenv(NODE_NAME, node)

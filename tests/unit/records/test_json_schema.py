@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""json_schema.py: the JSON Schema is whole, valid, and says what every field means."""
+"""json_schema.py: the JSON Schema is complete and valid, and describes every field."""
 
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints, is_typeddict
@@ -23,13 +23,13 @@ RECORDS = {
 
 
 def test_schema_is_valid() -> None:
-    """The schema is one of draft 2020-12."""
+    """The schema is valid in draft 2020-12."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert jsonschema.validators.validator_for(SCHEMA) is jsonschema.Draft202012Validator
 
 
 def test_every_record_is_in_it() -> None:
-    """Every type of record in model.py is one of those that a line may be."""
+    """Every record type of model.py is in the schema."""
     assert {f"#/$defs/{name}" for name in RECORDS} == {reference["$ref"] for reference in SCHEMA["oneOf"]}
     assert set(RECORDS.values()) == set(get_args(model.Record))
 
@@ -41,7 +41,7 @@ def test_types_are_told_apart() -> None:
 
 
 def test_every_object_is_defined() -> None:
-    """Every reference leads somewhere, and nothing is defined that is not used."""
+    """Every reference has a definition, and every definition is used."""
     used = {node["$ref"].removeprefix("#/$defs/") for node in walk(SCHEMA) if "$ref" in node}
     assert used == DEFINITIONS.keys()
 
@@ -55,7 +55,7 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_objects_are_closed(name: str) -> None:
-    """Every field of an object is always there, and there is no other."""
+    """Every field of an object is required, and no other is allowed."""
     definition = DEFINITIONS[name]
     assert sorted(definition["properties"]) == sorted(definition["required"])
     assert definition["additionalProperties"] is False
@@ -63,7 +63,7 @@ def test_objects_are_closed(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_everything_is_described(name: str) -> None:
-    """Every object says what it is; every field does, by itself or by the object that it is."""
+    """Every object and every field has a description, its own or that of its object."""
     assert DEFINITIONS[name]["description"] not in ("", name)
     for field, content in DEFINITIONS[name]["properties"].items():
         options = [content, *content.get("anyOf", [])]
@@ -72,7 +72,7 @@ def test_everything_is_described(name: str) -> None:
 
 
 def test_a_field_too_many() -> None:
-    """A record with a field that is not in the schema does not satisfy it, nor one with a field missing."""
+    """A record with an unknown or missing field is invalid."""
     record: dict[str, Any] = {**complete(events.kill())}
     validate(record)
     with pytest.raises(jsonschema.ValidationError):

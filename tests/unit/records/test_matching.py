@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""matching.py: what names a container is the same for every command and option that takes one."""
+"""matching.py: a NAME refers to the same container in every command and option."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 
 @pytest.fixture
 def kill() -> Any:
-    """A kill in a container of a pod, which has another name there."""
+    """A kill in a pod's container, which has another name in the pod."""
     made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     made["victim"] = {**made["victim"], "comm": "java", "exe": None, "cmdline": None}
     made["container"] = {"id": ID, "name": "k8s_cart_cart-7f_shop", "node_container_id": None}
@@ -63,7 +63,7 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
 def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
-    """``oomtrace parse --container``: a kernel log tells the id alone."""
+    """``oomtrace parse --container``: a kernel log only has the id."""
     log = tmp_path / "log"
     log.write_bytes(FILES["6.1-v1-memcg1"].replace(b"/test", f"/docker/{ID}".encode()))
     found = list(KillSearch(KillFilter(container=name)).kills([str(log)]))
@@ -72,7 +72,7 @@ def test_parse(tmp_path: Path, name: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
 def test_filter(kill: Any, name: str, expected: bool) -> None:
-    """``--only container=PATTERN``: how an id begins is written as a pattern."""
+    """``--only container=PATTERN``: the beginning of an id is a pattern."""
     pattern = f"{name}*" if name and ID.startswith(name) else name
     assert Filter([("container", pattern)], []).matches(kill) == expected
     assert Filter([], [("container", pattern)]).matches(kill) != expected
@@ -80,7 +80,7 @@ def test_filter(kill: Any, name: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(("name", "expected"), NAMES)
 def test_why(kill: Any, name: str, expected: bool) -> None:
-    """``oomtrace why NAME``: a name may be a process's or a pid as well, so a few digits of an id name no container."""
+    """``oomtrace why NAME``: the name may also be a process's or a pid, so a few digits of an id match no container."""
     kind = first_kind(kill, Target(name, (), ()))
     assert (kind == "container") == (expected and name != ID[:1])
 
@@ -103,7 +103,7 @@ SELECTIONS: list[tuple[dict[str, str], bool]] = [
 
 @pytest.mark.parametrize(("selection", "expected"), SELECTIONS)
 def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_path: Path) -> None:
-    """--container, --pod, --unit and --cgroup mean the same to top, report and, of what logs have, parse."""
+    """--container, --pod, --unit and --cgroup mean the same in top, report and, as far as logs have them, parse."""
     path = f"/kubepods/poduid/{ID}"
     kill["victim"]["cgroup"] = path
     own = processes.read_process(os.getpid())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever makes cgroups below his own, of any name and depth, changes nothing that is said of somebody else.
+"""A process that creates cgroups below its own, of any name and depth, changes nothing that is reported of others.
 
 Each test makes the record of a kill in a path whose beginning the host has made, and whose rest a hostile container, or
 a user, has chosen; what is said of it by name must be what is said of a kill in the beginning itself.
@@ -64,7 +64,7 @@ BASES = {
     "a session": "/user.slice/user-1000.slice/session-3.scope",
     "another cgroup namespace": f"/../../docker/{OWN}",
 }
-"""What the host made, in cgroup v1 and v2."""
+"""Cgroups that the host created, in cgroup v1 and v2."""
 OTHERS = {
     "docker": f"/system.slice/docker-{OTHER}.scope",
     "lxc": "/lxc.payload.payments",
@@ -73,7 +73,7 @@ OTHERS = {
     "pod": f"/kubepods/burstable/pod{OTHER_POD}/{OTHER}",
     "user": "/user.slice/user-1001.slice/user@1001.service",
 }
-"""Of whom nothing may be said."""
+"""Containers, pods and units that must not be named."""
 NAMES = ["payments", OTHER, OTHER[:12], "payments.service", OTHER_POD, "shop/bank-0", "bank-0", "user@1001.service"]
 _CHOSEN = [
     *(name for path in OTHERS.values() for name in path.split("/")[1:]),
@@ -90,7 +90,7 @@ BELOW = st.lists(
 
 
 class Runtimes(NamedTuple):
-    """What root's runtimes tell of both containers, and who asked."""
+    """The metadata of root's runtimes for both containers, and the requests."""
 
     asked: list[tuple[str, int | None]]
 
@@ -114,7 +114,7 @@ class Runtimes(NamedTuple):
 
 
 def cut(path: str) -> tuple[bytes, int]:
-    """The path as the programs send it: the names nearest to the root, as many as have room."""
+    """The path as the BPF programs send it: as many components from the root as have room."""
     names = [name.encode("utf-8", "replace") for name in path.split("/")[1:] if name not in ("", ".", "..")]
     kept, room = [], 4096 - 256
     for name in names[:64]:
@@ -128,7 +128,7 @@ def cut(path: str) -> tuple[bytes, int]:
 
 
 def killed(path: str, runtimes: Runtimes | None = None) -> Any:
-    """The record of a kill there."""
+    """The record of a kill in this cgroup."""
     names, flag = cut(path)
     of = events.victim(cgroup=names, flags=events.victim().flags | flag)
     limit = {"limit_cgroup": names, "trigger_cgroup": names}
@@ -139,7 +139,7 @@ def killed(path: str, runtimes: Runtimes | None = None) -> Any:
 
 
 def sent(path: str) -> Any:
-    """A SIGKILL from there to a process of the host, by a process that is called like the kubelet."""
+    """A SIGKILL from this cgroup to a process of the host, by a process named like the kubelet."""
     names, _ = cut(path)
     made: Any = events.sigkill(sender_cgroup=names, sender_uid=1000, sender_comm=events.comm(b"kubelet"))
     from tracer.pipeline.sigkill import SigkillBuilder
@@ -150,7 +150,7 @@ def sent(path: str) -> Any:
 
 
 def journald(record: Any) -> dict[bytes, bytes]:
-    """The fields by which others look for the entry."""
+    """The fields that log pipelines search."""
     found = dict(line.partition(b"=")[::2] for line in journal_entry(orjson.dumps(record)).split(b"\n") if b"=" in line)
     return {name: value for name, value in found.items() if name.startswith((b"CONTAINER_", b"IMAGE_"))} | {
         b"unit": found.get(b"OBJECT_SYSTEMD_UNIT", b"")
@@ -167,7 +167,7 @@ def ids(fields: Any) -> tuple[str | None, str | None, str | None]:
 
 
 def cases() -> Iterator[tuple[str, list[str]]]:
-    """Each beginning with what was tried on real hosts."""
+    """Names below each base, first those that were tried on real hosts."""
     for base in BASES:
         yield base, ["docker", OTHER]
         yield base, [f"docker-{OTHER}.scope"]
@@ -181,7 +181,7 @@ def cases() -> Iterator[tuple[str, list[str]]]:
 
 
 def everywhere(test: Any) -> Any:
-    """Run for each of ``cases``, and for any other choice of names."""
+    """Run for each of ``cases``, and for random names."""
     for base, below in cases():
         test = example(base=base, below=below)(test)
     return given(base=st.sampled_from(sorted(BASES)), below=BELOW)(test)
@@ -189,7 +189,7 @@ def everywhere(test: Any) -> Any:
 
 @everywhere
 def test_record(base: str, below: list[str]) -> None:
-    """The owner is what the host made; no file of another is asked for, and nothing of it is in the record."""
+    """The owner is what the host created; files of others are not read, and the record has nothing of them."""
     runtimes = Runtimes([])
     record, plain = killed("/".join([BASES[base], *below]), runtimes), killed(BASES[base])
     assert ids(record) == ids(plain)
@@ -202,7 +202,7 @@ def test_record(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_earlier_versions(base: str, below: list[str]) -> None:
-    """Of records without an owner it follows from the path; where that was cut, the record's container has to do."""
+    """The owner of a record without one follows from the path, or, if that was cut, is the record's container."""
     record = killed("/".join([BASES[base], *below]))
     expected, is_cut = ids(record), bool(record["truncated"])
     del record["owner"]
@@ -212,14 +212,14 @@ def test_earlier_versions(base: str, below: list[str]) -> None:
 
 
 def _claimed(record: Any, expected: tuple[str | None, ...]) -> list[str]:
-    """Of a user's containers earlier versions told no owner."""
+    """Earlier versions wrote no owner for a user's containers."""
     container = record["container"]
     return [container["id"]] if container and expected[0] is None else []
 
 
 @everywhere
 def test_filters(base: str, below: list[str]) -> None:
-    """A kill is passed, or left out, by names that the host gave."""
+    """Filters use the host's names."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     for field, paths in FIELDS.items():
         if paths[0].partition(".")[0] not in OWNER_PARTS:
@@ -241,14 +241,14 @@ def test_filters(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_metrics(base: str, below: list[str]) -> None:
-    """The kill is counted for whom the host made."""
+    """The kill is counted for the owner."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     assert labels_of(record)._replace(level="") == labels_of(plain)._replace(level="")
 
 
 @everywhere
 def test_styles(base: str, below: list[str]) -> None:
-    """Others' names for containers, pods and units hold the owner's."""
+    """Fields of other styles for containers, pods and units have the owner's names."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     assert otel(record)["Resource"] == otel(plain)["Resource"]
     for part in ("container", "orchestrator"):
@@ -259,7 +259,7 @@ def test_styles(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_names(base: str, below: list[str]) -> None:
-    """What the user types names the host's; what is shown says whose it is first, and can be typed."""
+    """A NAME refers to what the host created; a displayed name begins with the owner, and is a valid NAME."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     for name in NAMES:
         assert not names_container(name, record)
@@ -273,7 +273,7 @@ def test_names(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_sentence(base: str, below: list[str]) -> None:
-    """The sentence says whose process it was, by the host's names first."""
+    """The sentence names the owner first."""
     record, plain = killed("/".join([BASES[base], *below])), killed(BASES[base])
     for each in (record, plain):
         each["limit"] = None
@@ -284,7 +284,7 @@ def test_sentence(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_why(base: str, below: list[str]) -> None:
-    """Of whom the host has made nothing is said that such a kill could change."""
+    """Such a kill changes no answer about others."""
     record, real = killed("/".join([BASES[base], *below])), killed(OTHERS["docker"])
     real["id"], real["victim"]["tid"] = "another", 7
     state: Any = {"id": OTHER, "name": "payments", "pod_uid": None, "running": True, "finished_at": None}
@@ -298,11 +298,11 @@ def test_why(base: str, below: list[str]) -> None:
         _, found, target = select_kills([FoundKill(record, "hostile"), FoundKill(real, "real")], Target(name, (), ()))
         assert ([each.source for each in found], target.name) == (["real"], name)
     _, found, target = select_kills([FoundKill(record, "hostile")], Target("payments", (), ()))
-    assert not found or "/" in target.name  # in full: it is said whose it is
+    assert not found or "/" in target.name  # a full name has the owner
 
 
 def in_pod(path: str, namespace: str, pod: str, container: str) -> Any:
-    """A kill in a pod's container of these names, or in something below that."""
+    """A kill in a pod's container with these names, or below it."""
     record = killed(path)
     pod_names: Any = {"pod_uid": POD, "pod_name": pod, "namespace": namespace, "container_name": container}
     record["kubernetes"] = pod_names
@@ -312,7 +312,7 @@ def in_pod(path: str, namespace: str, pod: str, container: str) -> Any:
 
 
 def test_why_pod_called_like_something_inside() -> None:
-    """NAMESPACE/POD of the host is meant, and not what somebody calls so in a container with the namespace's name."""
+    """NAMESPACE/POD refers to the host's pod, not to a name inside a container with the namespace's name."""
     inside = in_pod(f"{BASES['pod']}/lxc.payload.payments", "evil", "evilpod", "prod")
     real = in_pod(OTHERS["pod"], "prod", "payments", "app")
     real["id"], real["victim"]["tid"] = "another", 7
@@ -325,7 +325,7 @@ def test_why_pod_called_like_something_inside() -> None:
 
 
 def test_why_container_called_like_an_id() -> None:
-    """An id comes before the names that a container may have in its pod."""
+    """An id has precedence over names of containers in pods."""
     named = in_pod(BASES["pod"], "evil", "evilpod", OTHER[:12])
     real = killed(OTHERS["docker"])
     real["id"], real["victim"]["tid"] = "another", 7
@@ -335,7 +335,7 @@ def test_why_container_called_like_an_id() -> None:
 
 @everywhere
 def test_report_and_watch(base: str, below: list[str]) -> None:
-    """The views' names are those of the owner; what is inside is told with it."""
+    """Views show the owner's names, and inner names with the owner."""
     record, plain = victim_names(killed("/".join([BASES[base], *below]))), victim_names(killed(BASES[base]))
     assert (record.image, record.namespace, record.node) == (plain.image, plain.namespace, plain.node)
     assert record.workload == plain.workload or record.workload.startswith(f"{plain.workload}/")
@@ -344,7 +344,7 @@ def test_report_and_watch(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_top(base: str, below: list[str]) -> None:
-    """Processes are chosen and shown by the owner's names."""
+    """Processes are selected and displayed by the owner's names."""
     own = processes.read_process(os.getpid())
     assert own is not None
     found = enrich.resolve_cgroup("/".join([BASES[base], *below]), Runtimes([]).fetch_metadata)
@@ -362,7 +362,7 @@ def test_top(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_sender(base: str, below: list[str]) -> None:
-    """Who sends SIGKILL is named by the host, and is no part of the host by its own name."""
+    """The sender of a SIGKILL has the owner's names; its own name does not make it a part of the host."""
     record, plain = sent("/".join([BASES[base], *below])), sent(BASES[base])
     assert ids(record["sender"]) == ids(plain["sender"])
     assert b"bank" not in orjson.dumps(record)
@@ -372,7 +372,7 @@ def test_sender(base: str, below: list[str]) -> None:
 
 @everywhere
 def test_exit(base: str, below: list[str]) -> None:
-    """The runtime is asked for the end of the container that it made, and a user's for his."""
+    """The state is read from the runtime that created the container; for a user's containers from the user's."""
     record = killed("/".join([BASES[base], *below]))
     exits = PendingExits(None)
     exits.add_victim(record, 7, 1)
@@ -386,7 +386,7 @@ def test_exit(base: str, below: list[str]) -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_the_host_is_named(base: str) -> None:
-    """The beginnings are what they are meant to be: something that the host made, with a name."""
+    """Each base is what it is meant to be: created by the host, with a name."""
     record = killed(BASES[base])
     assert record["owner"] is None
     if base not in ("a user", "a session"):
@@ -396,25 +396,25 @@ def test_the_host_is_named(base: str) -> None:
 
 @pytest.mark.parametrize("path", OTHERS.values(), ids=OTHERS)
 def test_the_others_are_named(path: str) -> None:
-    """So are those of whom nothing may be said: some of NAMES is theirs."""
+    """Those that must not be named exist: some of NAMES is theirs."""
     record = killed(path)
     assert any(names_container(name, record) or names_unit(name, record) or names_pod(name, record) for name in NAMES)
 
 
 def test_level_of_a_cut_path() -> None:
-    """What was cut off may be anything: only what holds for all below is told."""
+    """A cut path may continue with anything: only a level of all cgroups below is shown."""
     assert classify_cgroup(f"/docker/{OWN}/x", is_cut=True) == "container"
     assert classify_cgroup("/kubepods/besteffort", is_cut=True) == "other"
     assert classify_cgroup("/system.slice/a.service/x", is_cut=True) == "unit"
 
 
 def test_beginning_cut_off() -> None:
-    """A path of which the beginning was cut off names nobody."""
+    """A path without its beginning has no identity."""
     assert parse_cgroup_path(f"…/docker/{OTHER}") == (None, None, None, None)
 
 
 def named_kill(number: int, path: str, *, container: str | None = None, pod: tuple[str, str, str] | None = None) -> Any:
-    """A kill at this path, the next one each time; the container and its pod (namespace, pod, container) have names."""
+    """The next kill in this cgroup; the container and its pod (namespace, pod, container) have names."""
     record = killed(path, Runtimes([]))
     if record["container"] is not None:
         record["container"].update({"name": container, "labels": {}})
@@ -427,14 +427,14 @@ def named_kill(number: int, path: str, *, container: str | None = None, pod: tup
 
 
 def in_a_pod(number: int, namespace: str, pod: str, name: str, container_id: str | None = None) -> Any:
-    """As Kubernetes calls the container for Docker."""
+    """The name that Kubernetes gives a container in Docker."""
     uid = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{pod}.{namespace}"))
     path = f"/kubepods/besteffort/pod{uid}/{container_id or f'{number:064x}'}"
     return named_kill(number, path, container=name, pod=(namespace, pod, name))
 
 
 def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[Any, list[str], tuple[Namesake, ...]]:
-    """Of whom it is, by which kills, and who else has the name."""
+    """The owner in the answer, its kills, and the others with the name."""
     text, only = split_kind(name)
     kind, found, told = select_kills(
         [FoundKill(each, "test") for each in kills], target or Target(text, (), (), kind=only)
@@ -443,7 +443,7 @@ def answer(name: str, kills: list[Any], target: Target | None = None) -> tuple[A
 
 
 def test_containers_of_one_name_in_two_pods() -> None:
-    """They are two, the answer is about the one that was killed last, and the other can be asked for."""
+    """They are two: the answer is about the one killed last, and shows how to ask for the other."""
     shop = [in_a_pod(number, "shop", "web-0", "app") for number in (1, 2, 3)]
     payments = [in_a_pod(number, "payments", "api-0", "app") for number in (4, 5)]
     kind, ids, (other,) = answer("app", [*shop, *payments])
@@ -458,7 +458,7 @@ def test_containers_of_one_name_in_two_pods() -> None:
 
 
 def test_counted_together() -> None:
-    """A container that was started anew, a pod that a StatefulSet or a Deployment made anew; no other Deployment's."""
+    """A restarted container, and a pod's replacement in a StatefulSet or Deployment, count as the same one."""
     restarted = [in_a_pod(number, "shop", "web-0", "app") for number in (1, 2)]
     assert answer("app", restarted) == ("container", ["kill-1", "kill-2"], ())
     pods = ["api-5d4f8c7b9d-x2vbn", "api-5d4f8c7b9d-zzk4q", "api-7c9f6bb58c-4tlqs"]
@@ -473,7 +473,7 @@ def test_counted_together() -> None:
 
 
 def test_project_decides() -> None:
-    """Of containers of one name in two Compose projects each is its own, as are those of two runtimes."""
+    """Containers of the same name in two Compose projects, or in two runtimes, are different."""
     kills = [named_kill(number, f"/docker/{str(number) * 64}", container="cart") for number in (1, 2, 3)]
     for kill, project in zip(kills, ("shop", "bank", None), strict=True):
         if project is not None:
@@ -485,7 +485,7 @@ def test_project_decides() -> None:
 
 
 def test_name_that_begins_like_another() -> None:
-    """An LXC container's id is its name: that of another one may begin with it."""
+    """An LXC container's id is its name, which may be a prefix of another's."""
     kills = [named_kill(number, f"/lxc.payload.payments{end}") for number, end in enumerate(("", "-db", "2"), 1)]
     assert answer("payments", kills) == ("container", ["kill-1"], ())
     kills = [named_kill(1, "/lxc.payload.web"), in_a_pod(2, "shop", "web-0", "web")]
@@ -493,7 +493,7 @@ def test_name_that_begins_like_another() -> None:
 
 
 def test_names_that_a_shell_understands() -> None:
-    """What is shown can be copied into a shell: it is one word, and no option."""
+    """A displayed name can be copied into a shell: it is one word, and not an option."""
     inside = ["/lxc.payload.-A/system.slice/mail.service", "/lxc.payload.b/system.slice/mail.service"]
     kills = [named_kill(number, path) for number, path in enumerate(inside, 1)]
     kind, ids, (other,) = answer("mail", kills)
@@ -505,14 +505,14 @@ def test_names_that_a_shell_understands() -> None:
 
 
 def test_two_that_run() -> None:
-    """Who was never killed is named, too."""
+    """A container without kills is named, too."""
     kind, ids, others = answer("web", [], Target("web", (), ("pod", "unit")))
     assert (kind, ids) == ("pod", [])
     assert others == ({"kind": "unit", "name": "web", "kills": 0, "ask": "unit:web"},)
 
 
 def test_log_without_names_is_counted_with_the_record() -> None:
-    """A kernel log tells an id alone: it is the container of that id."""
+    """A kernel log only has an id, which refers to the container."""
     kills = [in_a_pod(number, "shop", "web-0", "app", OWN) for number in (1, 2)]
     kills[0]["container"]["name"], kills[0]["kubernetes"] = None, None
     state: Any = {"id": OWN, "name": "app", "pod_uid": None, "running": True, "finished_at": None}
@@ -528,7 +528,7 @@ HONEST: dict[str, tuple[Any, str, list[str]]] = {
     "container of a pod": (IN_POD, "app", ["prod/payments/app", "container:prod/payments/app"]),
     "container": (PLAIN, "payments", [OTHER, OTHER[:12], f"container:{OTHER}"]),
 }
-"""A kill of somebody, that one's short name, and all names in full."""
+"""A kill, its owner's short name, and all full names."""
 HOSTILE_NAMES = st.sampled_from(
     ["payments", "app", "prod/payments", "prod/payments/app", "payments.service", OTHER, OTHER[:12], "*", "payments*"]
     + [full for _, _, names in HONEST.values() for full in names]
@@ -537,10 +537,10 @@ HOSTILE_NAMES = st.sampled_from(
 
 @given(of=st.sampled_from(sorted(HONEST)), name=HOSTILE_NAMES, count=st.integers(1, 3), is_last=st.booleans())
 def test_hostile_name(of: str, name: str, count: int, is_last: bool) -> None:
-    """A container that is called so changes no answer about a name in full, and hides nobody who has the short one."""
+    """A container with such a name changes no answer about a full name, and hides no other with the short name."""
     kill, short, full = HONEST[of]
     start = 20 if is_last else 1
-    # Docker and podman give a name once at a time: whose name is the same has another runtime.
+    # In Docker and podman a name is unique: a container with the same name is of another runtime.
     paths = [f"/machine.slice/libpod-{number}{'e' * 63}.scope" for number in range(count)]
     hostile = [named_kill(start + number, path, container=name) for number, path in enumerate(paths)]
     for each in full:

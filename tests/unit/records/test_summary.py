@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""summary.py: a sentence of each type of record, and of what is none."""
+"""summary.py: a sentence for each type of record, and for unknown types."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from tracer.records.summary import summarize
 
 @pytest.mark.parametrize("kind", FULL)
 def test_every_type(kind: str) -> None:
-    """Each has a sentence of its own, on one line."""
+    """Each type has its own sentence, on one line."""
     told = summarize(FULL[kind])
     assert told.endswith(".")
     assert "a record of type" not in told
@@ -30,7 +30,7 @@ def test_every_type(kind: str) -> None:
     ],
 )
 def test_sigkill(changed: dict[str, Any], place: str) -> None:
-    """Who was killed, in which container or unit, and who sent it; what is inside of something is told with that."""
+    """The victim, its container or unit, and the sender; an inner name is shown as OWNER/NAME."""
     record = {**copy.deepcopy(FULL["sigkill"]), **changed}
     record["victim"].update(comm="sleep", pid=7)
     record["sender"].update(comm="runc", pid=9, uid=0)
@@ -48,6 +48,6 @@ def test_sigkill(changed: dict[str, Any], place: str) -> None:
 
 
 def test_no_sentence() -> None:
-    """What is of a later version, or damaged, is named; names cannot speak to a terminal."""
+    """An unknown or damaged record is named, and control characters are escaped."""
     assert summarize({"type": "later\n"}) == "oomtrace: a record of type later\\n."
     assert summarize({"type": "oom_kill"}) == "oomtrace: a record of type oom_kill."

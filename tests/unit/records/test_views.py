@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every view of a kill shows each of its names under that name's own title."""
+"""Every view of a kill shows each name under its own title."""
 
 import re
 from typing import Any
@@ -23,7 +23,7 @@ NAMES = {"container": "the-pod/the-container", "image": "the-image", "node": "th
 
 @pytest.fixture
 def record() -> Any:
-    """A kill whose every name says what it is the name of."""
+    """A kill whose names say what they are the names of."""
     made: Any = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     made["time"] = "2026-11-24T03:51:53.674414000Z"
     made["host"] = {**made["host"], "name": "the-node"}
