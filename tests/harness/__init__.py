@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of several folders use: the daemon as a process, cgroups, the memory eater, the kernel's own words."""
+"""The library of the tests: the daemon as a process, cgroups, the memory eater, the kernel log and counters."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 
-# Their assertions are to show what differed, as those of the tests do.
+# Rewritten, so that their assertions show the values as those of tests do.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{module}" for module in ("daemon", "eater", "oracles", "schema", "watch"))
 )

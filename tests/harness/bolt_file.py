@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes BoltDB files as bbolt does: two meta pages, a freelist, leaves, branches, small buckets inside of values."""
+"""Writes BoltDB files as bbolt does: two meta pages, a freelist, leaves, branches, inline buckets."""
 
 import struct
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Union
 
 Tree = dict[bytes, Union[bytes, "Tree"]]
-"""A bucket: a key's value, or the bucket that it has."""
+"""A bucket: key -> value or nested bucket."""
 
 BRANCH, LEAF, META, FREELIST = 1, 2, 4, 16
 FIRST_PAGE = 3
@@ -19,14 +19,14 @@ class Writer:
     """Builds one transaction's pages."""
 
     def __init__(self, page_size: int = 4096, most: int = 10_000) -> None:
-        """`most`: elements on a page, as small as the tree is to be deep."""
+        """``most``: elements per page; a small number makes a deep tree."""
         self.page_size = page_size
         self.most = most
         self.pages: dict[int, bytes] = {2: self._padded(_header(2, FREELIST, 0, 0))}
         self.next = FIRST_PAGE
 
     def file(self, tree: Tree, transaction: int = 7) -> bytes:
-        """The file; the meta page before the last one belongs to an older transaction."""
+        """The file; its other meta page is of the previous transaction."""
         root = self.root(tree)
         metas = {number % 2: self.meta(number, root if number == transaction else 2)
                  for number in (transaction - 1, transaction)}  # fmt: skip
@@ -39,7 +39,7 @@ class Writer:
         return self._padded(_header(number, META, 0, 0) + content + struct.pack("=Q", fnv(content)))
 
     def root(self, tree: Tree) -> int:
-        """The root page of a bucket with pages of its own."""
+        """Add the pages of a bucket; the number of its root page."""
         level = [(chunk[0][1], self.add(LEAF, chunk)) for chunk in self._chunks(self._entries(tree))]
         while len(level) > 1:
             groups = [level[at : at + self.most] for at in range(0, len(level), self.most)]
@@ -48,7 +48,7 @@ class Writer:
         return level[0][1] if level else self.add(LEAF, [])
 
     def add(self, kind: int, entries: Sequence[_Entry]) -> int:
-        """A page, and those that it flows over into."""
+        """Add a page with its overflow pages; its number."""
         number = self.next
         size = len(_content(number, kind, entries, 0))
         more = (size - 1) // self.page_size
@@ -70,7 +70,7 @@ class Writer:
         return struct.pack("=QQ", self.root(tree), 0)
 
     def _chunks(self, entries: list[_Entry]) -> list[list[_Entry]]:
-        """Entries that share a page: at least two, if there are."""
+        """Entries per page: at least two, if there are."""
         chunks: list[list[_Entry]] = []
         room = 0
         for entry in entries:

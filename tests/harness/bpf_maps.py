@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maps of a tracer's programs, by name: what is in them, asked of the kernel."""
+"""Reads and writes the maps of a daemon's BPF programs, through the kernel."""
 
 import contextlib
 import ctypes
@@ -20,17 +20,17 @@ MAPS_MAX = 64
 
 
 class Map(NamedTuple):
-    """A map; its keys are integers."""
+    """A map with integer keys."""
 
     type: int
     capacity: int
     keys: set[int]
 
 
-def of(tracer: int) -> dict[str, Map]:
-    """All maps that the programs of this process use."""
+def of(pid: int) -> dict[str, Map]:
+    """Name -> map, of all programs of this process."""
     found: dict[str, Map] = {}
-    for number in {each for program in _programs(tracer) for each in _map_ids(program)}:
+    for number in {each for program in _programs(pid) for each in _map_ids(program)}:
         descriptor = _open("bpf_map_get_fd_by_id", number)
         kind, _id, key_size, _size, capacity, _flags, name = MAP_INFO.unpack(_info(descriptor, bytes(MAP_INFO.size)))
         found[name.rstrip(b"\0").decode()] = Map(kind, capacity, set(_keys(descriptor, key_size)))
@@ -39,21 +39,27 @@ def of(tracer: int) -> dict[str, Map]:
 
 
 @contextlib.contextmanager
-def opened(tracer: int, wanted: str) -> Iterator[int]:
-    """The descriptor of one of them."""
-    for number in {each for program in _programs(tracer) for each in _map_ids(program)}:
+def opened(pid: int, name: str) -> Iterator[int]:
+    """Descriptor of a map.
+
+    Raises LookupError if no program of the process uses it.
+    """
+    for number in {each for program in _programs(pid) for each in _map_ids(program)}:
         descriptor = _open("bpf_map_get_fd_by_id", number)
         try:
-            if MAP_INFO.unpack(_info(descriptor, bytes(MAP_INFO.size)))[-1].rstrip(b"\0").decode() == wanted:
+            if MAP_INFO.unpack(_info(descriptor, bytes(MAP_INFO.size)))[-1].rstrip(b"\0").decode() == name:
                 yield descriptor
                 return
         finally:
             os.close(descriptor)
-    raise LookupError(wanted)
+    raise LookupError(name)
 
 
 def read(descriptor: int, key: int, size: int) -> bytes:
-    """The value of this size that a map has for a number of 32 bits."""
+    """The value, of this size, for a 32-bit key.
+
+    Raises OSError.
+    """
     value = ctypes.create_string_buffer(size)
     if libbpf.library()["bpf_map_lookup_elem"](descriptor, key.to_bytes(4, sys.byteorder), value):
         raise libbpf.last_error()
@@ -61,16 +67,19 @@ def read(descriptor: int, key: int, size: int) -> bytes:
 
 
 def write(descriptor: int, key: int, value: bytes) -> None:
-    """Replace it."""
+    """Replace the value for a 32-bit key.
+
+    Raises OSError.
+    """
     flags = ctypes.c_uint64(0)
     if libbpf.library()["bpf_map_update_elem"](descriptor, key.to_bytes(4, sys.byteorder), value, flags):
         raise libbpf.last_error()
 
 
-def _programs(tracer: int) -> set[int]:
-    """The ids of the programs whose links the process holds."""
+def _programs(pid: int) -> set[int]:
+    """Ids of the programs whose links the process holds."""
     found = set()
-    for path in Path(f"/proc/{tracer}/fdinfo").iterdir():
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         for line in path.read_text().splitlines():
             if line.startswith("prog_id:"):
                 found.add(int(line.split()[1]))

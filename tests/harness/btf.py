@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's type information, straight from its bytes: another reader, for tracer/capture/btf_offsets.py to agree
-with.
+"""An independent BTF reader, to compare with tracer/capture/btf_offsets.py.
 
 Format: Documentation/bpf/btf.rst.
 """
@@ -19,7 +18,7 @@ _EACH = {STRUCT: 12, UNION: 12, ENUM: 8, ENUM64: 12, FUNC_PROTO: 8, DATASEC: 12}
 
 
 class RawBtf:
-    """Types by number, each as (name, kind, size or type, kind flag, the bytes behind)."""
+    """Types by id, each as (name, kind, size or type, kind flag, the bytes after it)."""
 
     def __init__(self, path: Path) -> None:
         data = path.read_bytes()
@@ -41,14 +40,14 @@ class RawBtf:
         return self._data[start : self._data.index(b"\0", start)].decode()
 
     def enumerators(self, name: str) -> dict[str, int]:
-        """What an enum holds; nothing where there is no such enum."""
+        """Enumerator -> value; empty if there is no such enum."""
         number = self._named.get((ENUM, name))
         if number is None:
             return {}
         return {self._string(text): value for text, value in struct.iter_unpack("=Ii", self.types[number][4])}
 
     def fields(self, name: str) -> dict[str, tuple[int, int, int]]:
-        """Field -> offset, size and kind, those of anonymous members too; nothing where there is no such struct."""
+        """Field -> offset, size and kind, including those of anonymous members; empty if there is no such struct."""
         number = self._named.get((STRUCT, name))
         return {} if number is None else dict(self._fields(number, 0))
 
@@ -62,7 +61,7 @@ class RawBtf:
                 yield from self._fields(kind, at)
 
     def resolve(self, number: int) -> int:
-        """The type behind typedefs, const and the like."""
+        """Skip typedefs and modifiers such as const."""
         while self.types[number][1] in MODIFIERS:
             number = self.types[number][2]
         return number
@@ -77,6 +76,6 @@ class RawBtf:
         return size
 
     def struct_size(self, name: str) -> int:
-        """0 where there is no such struct."""
+        """Size in bytes; 0 if there is no such struct."""
         number = self._named.get((STRUCT, name))
         return 0 if number is None else self.size(number)

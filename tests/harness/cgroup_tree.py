@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that looks like a mounted hierarchy of cgroup v2, as far as OOM kills are counted in it."""
+"""A directory that imitates a mounted cgroup v2 hierarchy, as far as OOM kills are counted in it."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from tracer.linux import cgroupfs
 
 
 class CgroupTree:
-    """The only one that this process finds."""
+    """The hierarchy that cgroupfs finds, in place of the host's."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, root: str = "/") -> None:
         self._mount = folder / "cgroup"
@@ -20,16 +20,16 @@ class CgroupTree:
         monkeypatch.setattr(cgroupfs, "MOUNTINFO", str(mountinfo))
 
     def count(self, path: str, oom_kills: int) -> None:
-        """So many were killed in this cgroup, which is made where it is missing."""
+        """Set the count of OOM kills of a cgroup, which is created if it is missing."""
         folder = self._mount / path.strip("/")
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "memory.events.local").open("w") as file:  # in place: the inode stays
+        with (folder / "memory.events.local").open("w") as file:  # in place, to keep the inode
             file.write(f"low 0\nmax 9\noom {oom_kills}\noom_kill {oom_kills}\noom_group_kill 0\n")
 
     def remake(self, path: str, oom_kills: int) -> None:
-        """It is gone, and another one has its name."""
+        """Replace a cgroup by another one of the same name."""
         folder = self._mount / path.strip("/")
-        folder.rename(folder.with_name("gone"))  # is kept so long: a file system may use its inode again
+        folder.rename(folder.with_name("gone"))  # kept meanwhile, so that its inode is not reused
         self.count(path, oom_kills)
         self.remove("/gone")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Temporary cgroups, version 1 or 2: made under the root of the hierarchy, and gone after the test."""
+"""Temporary cgroups, version 1 or 2, made below the root of the hierarchy and removed after the test."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from .environment import attempts
 
 
 def as_text(name: bytes) -> str:
-    """How a record spells bytes that somebody else chose."""
+    """Bytes of a name as they are written in records."""
     return name.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A mounted cgroup hierarchy that has a controller."""
+    """A mounted cgroup hierarchy with a controller."""
 
     version: int
     controller: str
@@ -25,7 +25,10 @@ class Hierarchy:
 
     @classmethod
     def find(cls, controller: str = "memory") -> "Hierarchy":
-        """Where the controller is mounted; version 1 wins, because a controller is in one hierarchy only."""
+        """The hierarchy of a controller; version 1 first, because a controller is in one hierarchy only.
+
+        Raises LookupError if it is not mounted.
+        """
         unified = None
         for line in Path("/proc/self/mounts").read_text().splitlines():
             _, where, kind, options, *_ = line.split()
@@ -38,7 +41,7 @@ class Hierarchy:
         return unified
 
     def make(self, name: str) -> "Cgroup":
-        """A cgroup under the root, with the controller on."""
+        """Make a cgroup below the root, with the controller enabled."""
         if self.version == 2:
             (self.mount / "cgroup.subtree_control").write_text(f"+{self.controller}")
         group = Cgroup(self, self.mount / name)
@@ -58,11 +61,11 @@ class Cgroup:
 
     @property
     def name(self) -> str:
-        """Its path from the root of the hierarchy, as records spell it."""
+        """Its path from the root of the hierarchy, as in records."""
         return as_text(b"/" + os.fsencode(self.path.relative_to(self.hierarchy.mount)))
 
     def child(self, name: str | bytes, mib: int | None = None, *, swap: bool = False) -> "Cgroup":
-        """A cgroup in this one, with a memory limit when `mib` is given, and no swap unless asked for."""
+        """Make a child cgroup, with a memory limit if ``mib`` is given, and without swap unless ``swap``."""
         if self.hierarchy.version == 2:
             self.write("cgroup.subtree_control", f"+{self.hierarchy.controller}")
         group = Cgroup(self.hierarchy, self.path / os.fsdecode(name))
@@ -73,7 +76,7 @@ class Cgroup:
         return group
 
     def limit(self, size: int, *, swap: bool = False) -> None:
-        """Limit memory to `size` bytes, swap not counted; without `swap` nothing may be swapped out."""
+        """Limit memory to ``size`` bytes, swap not counted; without ``swap`` nothing is swapped out."""
         if self.hierarchy.version == 2:
             self.write("memory.max", size)
             if not swap and (self.path / "memory.swap.max").exists():
@@ -90,11 +93,11 @@ class Cgroup:
         return (self.path / file).read_text().strip()
 
     def counters(self, file: str) -> dict[str, int]:
-        """A file of `name number` lines, such as memory.events, memory.stat and version 1's memory.oom_control."""
+        """A file of ``name number`` lines, such as memory.events, memory.stat and version 1's memory.oom_control."""
         return {name: int(value) for name, value in (line.split() for line in self.read(file).splitlines())}
 
     def oom_kills(self) -> int:
-        """The kernel's count of kills in this cgroup; version 2 counts those of its descendants, too."""
+        """The kernel's count of kills in this cgroup; version 2 includes its descendants."""
         return self.counters("memory.events" if self.hierarchy.version == 2 else "memory.oom_control")["oom_kill"]
 
     def usage(self) -> int:
@@ -104,14 +107,14 @@ class Cgroup:
         return [int(pid) for pid in self.read("cgroup.procs").split()]
 
     def remove(self) -> None:
-        """Kill what is left inside, and delete this cgroup and those in it."""
+        """Kill its processes, and remove this cgroup and its children."""
         for group in self.children:
             group.remove()
         for _ in attempts():
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(OSError):  # EBUSY until the last process is gone
+            with contextlib.suppress(OSError):  # EBUSY until the last process has exited
                 self.path.rmdir()
                 return
         self.path.rmdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small file systems, and how to leave no room in them."""
+"""Mounts small file systems, and fills them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
-    """Mount there what `mount` is told, until the next step."""
+    """Mount a file system with the arguments of mount(8); it is unmounted at the next step."""
     folder.mkdir()
     subprocess.run(["mount", *arguments, str(folder)], check=True)
     yield folder
@@ -15,7 +15,7 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take all the room there is; the file to remove when there is to be room again."""
+    """Fill a file system; the file to remove to free it."""
     filler = disk / "filler"
     with filler.open("ab", buffering=0) as file:
         for size in (4096, 1):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds a process on its way to death, by means of ptrace(2)."""
+"""Holds a process in exit(), with ptrace(2)."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ PTRACE_O_TRACEEXIT = 1 << 6
 
 @contextlib.contextmanager
 def stopped_in_exit(pid: int) -> Iterator[None]:
-    """From now on this child stops when it dies, and has its memory and its number until the end of this."""
+    """Stop this child on its exit, where it keeps its memory and pid, until the block is left."""
     _ptrace(PTRACE_SEIZE, pid, PTRACE_O_TRACEEXIT)
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the memory eater (eat.c) and listens to it."""
+"""Starts the memory eater (eat.c) and reads its output."""
 
 import os
 import select
@@ -48,21 +48,21 @@ FLAGS = {
     "execs": "-X",
     "networks": "-W",
 }
-"""Options of the eater by their names in the tests; eat.c says what they do."""
+"""Options of the eater by their names in the tests; see eat.c."""
 
 Option = str | bytes | int | Path | None
 Words = Sequence[str | bytes]
 
 
 def binary() -> Path:
-    """The eater: $OOMTRACE_EAT, or build/eat, compiled when it is missing or older than its source."""
+    """The program: $OOMTRACE_EAT, or build/eat, compiled if it is missing or older than its source."""
     if given := os.environ.get("OOMTRACE_EAT"):
         return Path(given).resolve()
     return compiled(SOURCE)
 
 
 def compiled(source: Path) -> Path:
-    """build/NAME, compiled when it is missing or older than its source."""
+    """build/NAME, compiled if it is missing or older than its source."""
     built = ROOT / "build" / source.stem
     if not built.exists() or built.stat().st_mtime < source.stat().st_mtime:
         built.parent.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def compiled(source: Path) -> Path:
 class Eater:
     """A running eater.
 
-    `pid` is that of the process started here, the first of those it makes; `command_line` is spelled as in records.
+    ``pid`` is that of the process started here, which may start others; ``command_line`` is spelled as in records.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Eater:
         through: Words = (),
         **options: Option,
     ) -> None:
-        """`through` is a command that runs another one in its place."""
+        """``through`` is a command that executes the command behind it."""
         program = binary()
         arguments: list[str | bytes] = [str(program) if argv0 is None else argv0]
         for name, value in {"adj": 0, **options}.items():
@@ -109,39 +109,39 @@ class Eater:
             bufsize=0,
         )
         self.pid = self.process.pid
-        self._said = b""
-        self._end_of_speech = False
+        self._output = b""
+        self._is_at_end = False
 
-    def _listen(self, seconds: float) -> None:
+    def _read(self, seconds: float) -> None:
         stdout = self.process.stdout
         assert stdout is not None
-        if not self._end_of_speech and select.select([stdout], [], [], seconds)[0]:
-            said = os.read(stdout.fileno(), 65536)
-            self._end_of_speech = not said
-            self._said += said
+        if not self._is_at_end and select.select([stdout], [], [], seconds)[0]:
+            output = os.read(stdout.fileno(), 65536)
+            self._is_at_end = not output
+            self._output += output
 
     def _lines(self, word: str, count: int = 1) -> list[list[int]]:
-        """The numbers of the first `count` lines that begin with the word; waits for them."""
+        """Wait for ``count`` lines that start with the word; their numbers."""
         for left in attempts(pause=0):
-            found = [line.split()[1:] for line in self._said.decode().splitlines() if line.startswith(word)]
+            found = [line.split()[1:] for line in self._output.decode().splitlines() if line.startswith(word)]
             if len(found) >= count:
                 return [[int(number) for number in numbers] for numbers in found]
-            if self._end_of_speech:
+            if self._is_at_end:
                 break
-            self._listen(left)
-        pytest.fail(f"the eater {self.pid} did not say {word!r} {count} times, but {self._said!r}")
+            self._read(left)
+        pytest.fail(f"eater {self.pid} did not print {word!r} {count} times: {self._output!r}")
 
     def start(self) -> tuple[int, int]:
-        """Wait until it is set up; the pid and tid of what eats, as it sees them itself."""
+        """Wait until it is set up; pid and tid of the allocating thread, in its own PID namespace."""
         pid, tid = self._lines("start")[0]
         return pid, tid
 
     def children(self, count: int = 1) -> list[int]:
-        """Wait for so many children; all their pids, as their parent sees them."""
+        """Wait for this many children; the pids of all, in their parent's PID namespace."""
         return [pid for (pid,) in self._lines("child", count)]
 
     def full(self, count: int = 1) -> "Eater":
-        """Wait until so many processes have eaten everything."""
+        """Wait until this many processes have allocated everything."""
         self._lines("ate", count)
         return self
 
@@ -151,21 +151,21 @@ class Eater:
         self.process.stdin.write(b"\n")
 
     def ended(self) -> bool:
-        """Whether it is gone; what it said until now was heard."""
-        self._listen(0.01)
+        """Whether it has exited; its output so far is read."""
+        self._read(0.01)
         return self.process.poll() is not None
 
     def wait(self) -> int:
-        """Wait for its end; the exit status, negative for a signal."""
-        wait_until(f"the end of the eater {self.pid}", self.ended)
+        """Wait for its exit; the exit code, negative for a signal."""
+        wait_until(f"eater {self.pid} has exited", self.ended)
         return self.process.returncode
 
     def die(self) -> "Eater":
-        """Wait for its end by SIGKILL."""
+        """Wait until SIGKILL has killed it."""
         assert self.wait() == -signal.SIGKILL
         return self
 
     def close(self) -> None:
-        """Kill it, whatever it does."""
+        """Kill it."""
         self.process.kill()
         self.process.communicate()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes events of the ring buffer: a plain kill, to be changed where a test asks for something else.
+"""Makes events of the ring buffer: a plain kill by default, with the changes of a test.
 
 ``encode`` is the inverse of ``wire.decode``: the bytes that the BPF programs would have sent.
 """
@@ -13,11 +13,11 @@ from tracer.pipeline.incidents import JoinedKill
 INCIDENT_NS = 5_000_000_000
 KILL_NS = INCIDENT_NS + 40_000
 NOBODY = 0x7FFFFFFF
-"""A process id that no process can have: nothing of it is in /proc."""
+"""A pid above pid_max: no process can have it."""
 
 
 def comm(name: bytes) -> bytes:
-    """As the kernel keeps it, in 16 bytes."""
+    """A comm as in the kernel: 16 bytes, NUL-padded."""
     return name[:15].ljust(16, b"\0")
 
 
@@ -31,7 +31,7 @@ def header(kind: int, **changes: Any) -> wire.Header:
 
 
 def counters(**changes: Any) -> wire.MemcgCounters:
-    """Of a cgroup v2 without any limit."""
+    """Counters of a cgroup v2 without limits."""
     return wire.MemcgCounters(
         usage_pages=4096,
         limit_pages=(1 << 51) - 1,
@@ -81,9 +81,9 @@ def victim(**changes: Any) -> wire.VictimEvent:
 
 
 def brief_victim(**changes: Any) -> bytes:
-    """The essentials of victim(), as bpf/event.h lays them out; its cgroup's path is in PATHS."""
+    """A brief event of victim(), in the layout of bpf/event.h; its cgroup's path is in PATHS."""
     names = path(b"/system.slice/hog.service")
-    known = brief.BriefFields(
+    fields = brief.BriefFields(
         started_ns=1_000_000_000,
         total_vm_pages=25_884,
         anon_rss_pages=4000,
@@ -103,12 +103,12 @@ def brief_victim(**changes: Any) -> bytes:
         limit_level=1,
         constraint=3,
     )
-    changed = known._replace(**{name: value for name, value in changes.items() if name != "header"})
+    changed = fields._replace(**{name: value for name, value in changes.items() if name != "header"})
     return wire.HEADER.pack(*changes.get("header", header(brief.BRIEF))) + brief.BRIEF_FIXED.pack(*changed)
 
 
 def reported(message: int, **changes: Any) -> bytes:
-    """The kernel log names the last victim."""
+    """An event of the kernel log's line about the last victim."""
     return wire.HEADER.pack(*header(brief.LOG_BRIEF)._replace(**changes)) + brief.LOG_BRIEF_FIXED.pack(message)
 
 
@@ -130,7 +130,7 @@ def candidate(**changes: Any) -> wire.CandidateEntry:
 
 
 def incident(**changes: Any) -> wire.IncidentEvent:
-    """The victim's own cgroup hit its limit, and the victim asked for the memory."""
+    """An incident by the limit of the victim's cgroup, triggered by the victim."""
     return wire.IncidentEvent(
         header=header(wire.INCIDENT, tid=NOBODY),
         total_pages=4096,
@@ -155,7 +155,7 @@ def incident(**changes: Any) -> wire.IncidentEvent:
 
 
 def blind_incident(**changes: Any) -> wire.IncidentEvent:
-    """An incident without struct oom_control: tracepoint mode."""
+    """An incident without struct oom_control, as with tracepoints only."""
     return incident(
         total_pages=0,
         gfp_mask=0,
@@ -190,7 +190,7 @@ def end() -> wire.EndEvent:
 
 
 def sigkill(**changes: Any) -> wire.SigkillEvent:
-    """A container's init, killed by its runtime."""
+    """SIGKILL of a container's init by its runtime."""
     return wire.SigkillEvent(
         header(wire.SIGKILL, incident_ns=0),
         pid=NOBODY,
@@ -213,12 +213,12 @@ def kill(
     by: wire.IncidentEvent | None = None,
     shared_mm: tuple[wire.SharedMmEvent, ...] = (),
 ) -> JoinedKill:
-    """A victim joined to its incident, all hooks attached."""
+    """A victim joined to its incident, with all hooks attached."""
     return JoinedKill(of or victim(), by or incident(), 1, shared_mm, (), ())
 
 
 def encode(event: wire.Event) -> bytes:
-    """The event as bpf/event.h lays it out, with as many bytes of its strings as there are."""
+    """The event in the layout of bpf/event.h."""
     head = wire.HEADER.pack(*event.header)
     match event:
         case wire.VictimEvent():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record of each type with a value in every field, all of them different: made of the JSON Schema."""
+"""A record of each type with a different value in every field, generated from the JSON Schema."""
 
 import itertools
 from typing import Any

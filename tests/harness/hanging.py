@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hangs: a process whose memory cannot be read, and file systems whose server takes requests and never answers."""
+"""Things that hang: a process whose memory cannot be read, and file systems whose server never answers."""
 
 import ctypes
 import os
@@ -24,15 +24,15 @@ _TAKE_BYTES = 1 << 20
 
 
 def needs_fuse() -> None:
-    """Skip where there is none."""
+    """Skip without FUSE."""
     if IN_VM:
-        not_applicable("the guests' kernels have FUSE as a module, which they lack")
+        not_applicable("the guests lack the FUSE module")
     require(os.path.exists("/dev/fuse"), "/dev/fuse")
 
 
 @contextmanager
 def stuck(folder: Path, group: Cgroup | None = None) -> Iterator[int]:
-    """Pid of a user's process whose mmap_lock nobody else gets (stuck.c); in a cgroup it is the next victim."""
+    """Pid of a process that holds its mmap_lock for ever (stuck.c); with a cgroup, it is the next victim there."""
     needs_fuse()
     folder.mkdir()
     command = [compiled(Path(__file__).with_name("stuck.c")), folder, *([group.path] if group else [])]
@@ -41,7 +41,7 @@ def stuck(folder: Path, group: Cgroup | None = None) -> Iterator[int]:
         assert process.stdout is not None
         try:
             pid = int(process.stdout.readline())
-            wait_until("its memory is locked", lambda: "D" in states_of_threads(pid))
+            wait_until("the process holds its mmap_lock", lambda: "D" in states_of_threads(pid))
             yield pid
         finally:
             process.stdin.close()
@@ -49,7 +49,7 @@ def stuck(folder: Path, group: Cgroup | None = None) -> Iterator[int]:
 
 @contextmanager
 def dead_server(folder: Path) -> Iterator[threading.Event]:
-    """Mount a file system there whose server takes requests and never answers; set once it has taken one."""
+    """Mount a file system whose server never answers; the event is set at the first request."""
     needs_fuse()
     folder.mkdir(exist_ok=True)
     server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -77,14 +77,14 @@ def dead_server(folder: Path) -> Iterator[threading.Event]:
     try:
         yield asked
     finally:
-        _LIBC.umount2(os.fsencode(folder), _MNT_FORCE | _MNT_DETACH)  # who waits for an answer gets an error
+        _LIBC.umount2(os.fsencode(folder), _MNT_FORCE | _MNT_DETACH)  # waiting requests fail
         thread.join(10)
         os.close(server)
 
 
 @contextmanager
 def frozen(group: Cgroup, pid: int) -> Iterator[None]:
-    """Freeze a cgroup that holds this process; with cgroup v1 the process, in the hierarchy that can."""
+    """Freeze the cgroup of this process; with cgroup v1 the process, in the freezer hierarchy."""
     if group.hierarchy.version == 2:
         group.write("cgroup.freeze", 1)
         try:
@@ -96,7 +96,7 @@ def frozen(group: Cgroup, pid: int) -> Iterator[None]:
     other.write("cgroup.procs", pid)
     other.write("freezer.state", "FROZEN")
     try:
-        wait_until("it is frozen", lambda: other.read("freezer.state") == "FROZEN")
+        wait_until("the process is frozen", lambda: other.read("freezer.state") == "FROZEN")
         yield
     finally:
         other.write("freezer.state", "THAWED")
@@ -104,7 +104,7 @@ def frozen(group: Cgroup, pid: int) -> Iterator[None]:
 
 
 def process_state(pid: int) -> str:
-    """As in ps: D waits for what no signal ends."""
+    """State as in ps; D is uninterruptible sleep."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -114,8 +114,8 @@ def states_of_threads(pid: int) -> list[str]:
 
 
 def ends_in(process: "subprocess.Popen[bytes] | subprocess.Popen[str]", seconds: float) -> int:
-    """Terminate it, and wait as its service manager would: until it can be reaped; its exit code."""
+    """Send SIGTERM and wait until the process can be reaped; its exit code."""
     process.send_signal(signal.SIGTERM)
-    wait_until("the tracer's end", lambda: process.poll() is not None, seconds)
+    wait_until("the daemon has exited", lambda: process.poll() is not None, seconds)
     assert process.returncode is not None
     return process.returncode

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server of HTTP that answers as a test says, and keeps what it was asked."""
+"""An HTTP server with the replies of a test, which stores the requests."""
 
 import contextlib
 import gzip
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 DIE = b"die"
-"""As an answer: the connection is closed without one."""
+"""As ``Reply.raw``: close the connection without a reply."""
 
 
 class Reply(NamedTuple):
@@ -18,33 +18,33 @@ class Reply(NamedTuple):
     body: bytes = b""
     headers: Mapping[str, str] = {}
     raw: bytes = b""
-    """Sent in place of all that; DIE: nothing is."""
+    """Sent instead of all that; DIE sends nothing."""
     closes: bool = False
-    """Close the connection afterwards, without having said so."""
+    """Close the connection afterwards, without announcing it."""
 
 
 class Asked(NamedTuple):
     path: str
     headers: Mapping[str, str]
     body: bytes
-    """Unpacked."""
+    """Decompressed."""
     client: int
-    """The connection's other port."""
+    """Port of the client."""
     status: int = 0
-    """What was answered."""
+    """Status of the reply."""
 
 
 class Peer:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.replies: list[Reply] = []
-        """For the next requests; then all is well."""
+        """For the next requests, one each."""
         self.answer: Callable[[bytes], bytes] = lambda _body: b""
-        """Or what is answered to a body then."""
+        """Body of further replies, from that of the request."""
         self.status: Callable[[bytes], int] = lambda _body: 200
-        """And with which status."""
+        """Status of further replies, from the body of the request."""
         self.echoes = ""
-        """A header whose value each reply begins with."""
+        """Name of a request header whose value starts each reply."""
         self.port = 0
 
     @property

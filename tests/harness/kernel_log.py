@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An oracle: what the kernel log (/dev/kmsg) says about OOM kills.
+"""An oracle: OOM kills in the kernel log (/dev/kmsg).
 
 The log is not complete.  "Killed process" is written for every kill, but what stands above it (who asked,
 whose limit, the cgroups, the tasks) at most ten times in five seconds, and a line is cut near 1000 bytes.
@@ -15,7 +15,7 @@ BURST, INTERVAL_S = 10, 5.0
 """DEFAULT_RATELIMIT_BURST and DEFAULT_RATELIMIT_INTERVAL, which oom_kill_process() uses for its report."""
 
 LONGEST_PART = 900
-"""Paths longer than this may be cut, or spread over several lines."""
+"""Longer paths may be cut, or split over several lines."""
 
 INVOKED = re.compile(
     r"(.*) invoked oom-killer: gfp_mask=0x([0-9a-f]+)\((.*)\), order=(-?\d+), oom_score_adj=(-?\d+)", re.DOTALL
@@ -37,7 +37,7 @@ GROUP = re.compile(r"Tasks in (.*) are going to be killed due to memory.oom.grou
 
 @dataclass
 class Report:
-    """What the kernel says of one run of the OOM killer, where the rate limit lets it."""
+    """The kernel's report of one run of the OOM killer, which the rate limit may suppress."""
 
     comm: str
     gfp_mask: int
@@ -56,7 +56,7 @@ class Report:
     """The end of the summary: `oom_memcg=PATH,task_memcg=PATH,task=COMM,pid=PID,uid=UID`, ambiguous with odd names."""
 
     def is_about(self, tid: int) -> bool:
-        """Whether the kernel chose this thread, or the process whose first thread is gone."""
+        """Whether the kernel chose this thread, or its process when the main thread has exited."""
         leader = self.tasks.get(tid, {}).get("tgid", tid)
         return re.search(rf",pid=({tid}|{leader}),uid=\d+$", self.who) is not None
 
@@ -86,14 +86,14 @@ def unescape(text: bytes) -> str:
 
 
 class KernelLog:
-    """Follows the kernel log from now on."""
+    """Reads the kernel log from now on."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         os.lseek(self._fd, 0, os.SEEK_END)
         self.kills: list[Kill] = []
         self.raw: list[bytes] = []
-        """The records themselves, since somebody emptied this list."""
+        """The raw records since a test cleared this list."""
         self.overruns = 0
         self._report: Report | None = None
         self._columns: list[str] = []
@@ -106,7 +106,7 @@ class KernelLog:
         os.close(self._fd)
 
     def _records(self) -> Iterator[tuple[float, bool, str]]:
-        """Time, whether it continues the record before, and text of every record there is."""
+        """Time, whether it continues the previous record, and text of every available record."""
         while True:
             try:
                 record = os.read(self._fd, 32768)
@@ -121,7 +121,7 @@ class KernelLog:
             yield int(microseconds) / 1e6, flags == b"c", unescape(text)
 
     def _compare_clocks(self) -> float:
-        """How far the log's clock is ahead of the monotonic one."""
+        """Difference of the log's clock and CLOCK_MONOTONIC, in seconds."""
         mark = f"oomtrace-test: clock {os.getpid()}"
         with open("/dev/kmsg", "w") as kmsg:
             kmsg.write(mark)
@@ -129,9 +129,9 @@ class KernelLog:
         return next((when - now for when, _, text in self._records() if text == mark), 0.0)
 
     def poll(self) -> list[Kill]:
-        """Read and understand what is new; all kills so far."""
+        """Read and parse new records; all kills so far."""
         for when, continues, text in self._records():
-            # A name that begins with the byte 1 passes for a prefix of printk's and fakes such a flag.
+            # A name that starts with byte 1 is taken for a printk prefix and fakes such a flag.
             if continues and "invoked oom-killer" not in text:
                 self._text += text
             else:
@@ -180,13 +180,13 @@ class KernelLog:
         )
 
     def _count(self, when: float) -> None:
-        """Repeat what the kernel's rate limit does for a report that it let through."""
+        """Update the model of the kernel's rate limit for a report that passed."""
         if when > self._window_start + INTERVAL_S:
             self._window_start, self._window_used = when, 0
         self._window_used += 1
 
     def pace(self, reports: int = 1) -> None:
-        """Wait until the rate limit would let so many reports through."""
+        """Wait until the rate limit allows this many reports."""
         self.poll()
         if self._window_used + reports > BURST:
             now = time.monotonic() + self._clock_ahead

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads tests/data/kernel_logs as dmesg wrote it."""
+"""Reads tests/data/kernel_logs, which dmesg has written."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,13 @@ from tracer.logs.victim_report import VictimReport
 FOLDER = DATA / "kernel_logs"
 FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.txt"))}
 TRIMMED = {path.stem: path.read_bytes() for path in sorted((FOLDER / "trimmed").glob("*.txt"))}
-"""Named by their kernel; those that are named posted-* have lost lines already."""
+"""Named by their kernel; posted-* were incomplete already."""
 
 _PREFIX = re.compile(rb"\[ *(\d+)\.(\d{6})\] ")
 
 
 def lines(log: bytes) -> Iterator[LogLine]:
-    r"""dmesg indents what follows a newline in a record, and spells bytes that cannot be printed as \xNN."""
+    r"""Parse dmesg's output: continuation lines are indented, unprintable bytes are written as \xNN."""
     line: LogLine | None = None
     for text in log.removesuffix(b"\n").split(b"\n"):
         if (match := _PREFIX.match(text)) is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as /dev/kmsg gives them, one a read, through a pipe that keeps them apart."""
+"""Imitates /dev/kmsg, one record per read, by a pipe in packet mode."""
 
 import contextlib
 import fcntl
@@ -12,12 +12,12 @@ from tracer.logs.log_line import LogLine
 
 _LARGEST_BYTES = 1 << 20
 _SPELLED = re.compile(rb"[^ -\[\]-~]")
-"""Bytes that msg_add_ext_text(), kernel/printk/printk.c, does not print as they are."""
+"""Bytes that msg_add_ext_text(), kernel/printk/printk.c, escapes."""
 
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, Kmsg]]:
-    """An end to write records to, and the log that has them."""
+    """The write end of the pipe, and the log that reads the other end."""
     reader, writer = os.pipe2(os.O_DIRECT)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _LARGEST_BYTES)
     kmsg = Kmsg(f"/proc/self/fd/{reader}")
@@ -29,7 +29,7 @@ def pipe() -> Iterator[tuple[int, Kmsg]]:
 
 
 def kmsg_of(log: Iterable[LogLine]) -> Kmsg:
-    """A log that has these lines of the kernel's."""
+    """A log with these lines."""
     with pipe() as (writer, kmsg):
         for sequence, line in enumerate(log):
             text = _SPELLED.sub(lambda match: b"\\x%02x" % match[0][0], line.text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines as outputs get them, told apart by a number, and what is read back."""
+"""Numbered lines for outputs, and the numbers read back."""
 
 import json
 import re
@@ -15,13 +15,13 @@ TIMEOUT_S = TIMEOUT_SCALE * 20.0
 
 
 def record(number: int, bytes_: int = 0) -> bytes:
-    """A record's line, at least so long."""
+    """The line of a record, with at least this many bytes."""
     head = b'{"schema":1,"type":"oom_kill","id":"k-%d","comm":"' % number
     return head + b"x" * max(0, bytes_ - len(head) - 3) + b'"}\n'
 
 
 def numbers(data: bytes) -> list[int]:
-    """The numbers of lines, all of which must be whole records."""
+    """Numbers of lines, all of which must be complete."""
     assert not data or data.endswith(b"\n")
     return [int(json.loads(line)["id"].removeprefix("k-")) for line in data.splitlines()]
 
@@ -31,7 +31,7 @@ def numbers_in(path: Path) -> list[int]:
 
 
 def whole_numbers(data: bytes) -> list[int]:
-    """The numbers of those lines that are whole."""
+    """Numbers of the complete lines."""
     return [
         int(number)
         for number in re.findall(rb'^\{"schema":1,"type":"oom_kill","id":"k-(\d+)","comm":"x*"\}$', data, re.M)
@@ -41,10 +41,10 @@ def whole_numbers(data: bytes) -> list[int]:
 def wait_for(is_so: Callable[[], object], seconds: float = TIMEOUT_S) -> None:
     until_s = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < until_s, "it did not come"
+        assert time.monotonic() < until_s, f"not within {seconds:g} s"
         time.sleep(0.005)
 
 
 def settle(output: Output, count: int) -> None:
-    """Wait until so many lines are settled."""
+    """Wait until the output has acknowledged this many lines."""
     wait_for(lambda: output.acknowledged == count)

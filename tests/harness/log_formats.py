@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of the kernel, spelled as the programs spell them that show or store them."""
+"""Renders kernel log lines in the formats of the programs that show or store them."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from tracer.logs.log_line import LogLine
 
 BOOT_NS = 1_795_500_000 * 1_000_000_000
-"""When the host booted: 2026-11-24T06:00:00Z."""
+"""Time of boot: 2026-11-24T06:00:00Z."""
 BOOT_ID = "6a4ce4a0ba4711eab2a70cc47ac5979e"
 HOST = "node-1"
 
@@ -32,7 +32,7 @@ def _micro(line: LogLine) -> bytes:
 
 
 def _indented(prefix: Callable[[LogLine], bytes], spell: Callable[[bytes], bytes] = _printable) -> Render:
-    """Each line has this in front of it, and what follows a newline in it as many spaces."""
+    """A prefix before each line, and as many spaces before its continuation lines."""
 
     def render(lines: Iterable[LogLine]) -> bytes:
         rendered = []
@@ -45,7 +45,7 @@ def _indented(prefix: Callable[[LogLine], bytes], spell: Callable[[bytes], bytes
 
 
 def _repeated(prefix: Callable[[LogLine], bytes]) -> Render:
-    """Each line, and what follows a newline in it, has this in front of it."""
+    """A prefix before each line and its continuation lines."""
 
     def render(lines: Iterable[LogLine]) -> bytes:
         return b"".join(
@@ -138,7 +138,7 @@ WHOLE: dict[str, Render] = {
         lambda line: b"%d.%s node-1 kernel: " % ((BOOT_NS + (line.time_ns or 0)) // 10**9, _micro(line)), bytes
     ),
 }
-"""Formats that lose nothing of a record."""
+"""Formats that keep records complete."""
 SPLIT: dict[str, Render] = {
     "dmesg -r": _repeated(lambda line: b"<3>[%s] " % _seconds(line)),
     "rsyslog": _repeated(lambda line: b"%s node-1 kernel: [%s] " % (_wall(line, "%b %e %H:%M:%S"), _seconds(line))),
@@ -157,11 +157,11 @@ SPLIT: dict[str, Render] = {
         lambda line: b"%s node-1 kern.err kernel: [%s] " % (_wall(line, "%b %e %H:%M:%S"), _seconds(line))
     ),
 }
-"""Formats that make lines of what follows a newline in a record."""
+"""Formats that split records at newlines."""
 
 
 def _levels(forms: tuple[bytes, bytes]) -> Callable[[LogLine], bytes]:
-    """The level differs from line to line of a report."""
+    """A prefix with a level that differs within a report."""
     return lambda line: forms[line.text[:1] in (b"[", b" ")]
 
 
@@ -252,4 +252,4 @@ FORMS: dict[str, Render] = {
     "Docker's json-file": _docker,
     "Google Cloud": _google,
 }
-"""What collectors and people make of lines, where each has what stands in front of it."""
+"""Formats of collectors and of pasted logs, with a prefix per line."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount what the tests and the tracer need and a minimal system may lack: `python -m tests.harness.mounts`, as root."""
+"""Mounts file systems that a minimal system may lack: ``python -m tests.harness.mounts``, as root."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ NEEDED = {"tracefs": "/sys/kernel/tracing", "bpf": "/sys/fs/bpf"}
 
 
 def mount_missing() -> None:
-    """Mount each file system of NEEDED, unless it is mounted there already."""
+    """Mount each file system of NEEDED unless it is mounted."""
     mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for kind, where in NEEDED.items():
         if [where, kind] not in mounts:

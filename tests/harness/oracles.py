@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel itself counts and says, compared with what the tracer wrote."""
+"""Compares records with the kernel's counters and log."""
 
 import os
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ SCOPES = {
 }
 
 RSS_EVENTS = 64
-"""TASK_RSS_EVENTS_THRESH: pages that a thread maps before it counts them."""
+"""TASK_RSS_EVENTS_THRESH: page faults that a thread batches before it counts them."""
 
 Record = dict[str, Any]
-"""A line of the tracer's output; the JSON Schema, which every line must satisfy, knows its fields."""
+"""A parsed line of the daemon's output, with the fields of the JSON Schema."""
 
 
 def vmstat_oom_kills() -> int:
-    """The kernel's count of all OOM kills; the first victim of a group kill counts twice."""
+    """The kernel's count of all OOM kills; the first victim of a group kill is counted twice."""
     lines = Path("/proc/vmstat").read_text().splitlines()
     return next(int(value) for name, value in map(str.split, lines) if name == "oom_kill")
 
 
 def rss_slack_pages() -> int:
-    """How far the kernel's own log may be off: it reads counters without their per-CPU parts.
+    """Deviation of sizes in the kernel log, which reads counters without their per-CPU parts.
 
     Since Linux kernel commit f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter") (in v6.2);
-    percpu_counter_batch is max(32, 2 * CPUs).  Before, the log is exact; but on another CPU the victim goes on for a
-    moment between the mark and the log, and counts what it kept to itself (TASK_RSS_EVENTS_THRESH pages).
+    percpu_counter_batch is max(32, 2 * CPUs).  Before, the log is exact; but on another CPU the victim runs on for a
+    moment between the mark and the log, and adds its batch (TASK_RSS_EVENTS_THRESH pages).
     """
     cpus = os.sysconf("SC_NPROCESSORS_ONLN")
     if KERNEL_VERSION < (6, 2):
@@ -46,17 +46,17 @@ def rss_slack_pages() -> int:
 
 
 def charge_slack_bytes() -> int:
-    """How much of a cgroup's usage may move in and out of the CPUs' stocks while one reads it."""
+    """Deviation of a cgroup's usage, which moves in and out of the per-CPU stocks meanwhile."""
     return 64 * PAGE * (os.sysconf("SC_NPROCESSORS_ONLN") + 1)
 
 
 def check_near(expected: int, actual: int, slack: int, name: str) -> None:
-    """The two differ by no more than the slack."""
+    """Check that two values differ by the slack at most."""
     assert expected - slack <= actual <= expected + slack, name
 
 
 def check_victim(record: Record, kill: Kill) -> None:
-    """The record and the "Killed process" line are of one kill."""
+    """Check that the record and the "Killed process" line agree."""
     victim = record["victim"]
     assert kill.tid == victim["tid"]
     assert kill.comm == victim["comm"]
@@ -78,27 +78,27 @@ def check_victim(record: Record, kill: Kill) -> None:
 
 
 def check_report(record: Record, report: Report, kprobes: bool, steady: bool) -> None:
-    """The record and the kernel's report are of one run of the OOM killer.
+    """Check that the record and the kernel's report agree.
 
-    What the cgroup's counters said is compared when they are `steady`, that is when nobody else used it.
+    The cgroup's counters are compared if they are ``steady``: no other process used the cgroup meanwhile.
     """
     incident, limit, trigger, victim = record["incident"], record["limit"], record["trigger"], record["victim"]
     assert report.gfp_mask == incident["gfp_mask"]
     assert report.gfp_flags == incident["gfp_flags"]
     assert report.order == incident["order"]
     assert report.trigger_tid == trigger["tid"]
-    if not trigger["comm"].startswith("\x01"):  # printk takes that byte for a prefix of its own
+    if not trigger["comm"].startswith("\x01"):  # printk takes that byte for a prefix
         assert report.comm == trigger["comm"]
     if report.constraint is None:
         return
     if limit is None and not kprobes and len(victim["cgroup"]) > LONGEST_PART:
-        return  # only the log names the limit then, and the line was cut
+        return  # the limit comes from the log, whose line was cut
     scope = "sysrq" if report.order == -1 else SCOPES[report.constraint]
     assert scope == incident["scope"]
     where = f"oom_memcg={limit['cgroup']}" if report.constraint == "CONSTRAINT_MEMCG" else "global_oom"
     if len(victim["cgroup"]) <= LONGEST_PART:
         who = f"{where},task_memcg={victim['cgroup']},task="
-        # The summary is of the process that was chosen: the first victim of a group kill, by its leader's name.
+        # The summary names the chosen process: the first victim of a group kill, with its main thread's comm.
         if report.is_about(victim["tid"]):
             if victim["pid"] == victim["tid"]:
                 who += victim["comm"]
@@ -111,19 +111,19 @@ def check_report(record: Record, report: Report, kprobes: bool, steady: bool) ->
 
 
 def check_limit(limit: Record, report: Report, kprobes: bool) -> None:
-    """The record's account of the limit is the report's; the two were read a moment apart."""
+    """Check that the limit's counters agree; they were read at slightly different times."""
     slack = charge_slack_bytes()
     for counter, prefix in (("memory", ""), ("memory+swap", "memsw_"), ("swap", "swap_")):
         usage, maximum = limit[f"{prefix}usage_bytes"], limit[f"{prefix}limit_bytes"]
         if counter in report.usage_kb and (kprobes or usage is not None):
             assert report.limit_kb[counter] == maximum >> 10, counter
             check_near(report.usage_kb[counter] << 10, usage, slack, f"{prefix}usage_bytes")
-    if "memory+swap" in report.failcnt:  # only cgroup v1 has them
+    if "memory+swap" in report.failcnt:  # cgroup v1 only
         check_near(report.failcnt["memory"], limit["failcnt"], 1, "failcnt")
 
 
 def check_breakdown(record: Record, report: Report | None) -> None:
-    """The parts of the usage are those of the kernel's report."""
+    """Check that the breakdown of the usage agrees with the kernel's report."""
     assert report is not None, "the kernel did not report this kill"
     breakdown = record["limit"]["breakdown"]
     names = {"anon_bytes": ("anon", "total_rss"), "shmem_bytes": ("shmem", "total_shmem")}
@@ -134,13 +134,13 @@ def check_breakdown(record: Record, report: Report | None) -> None:
 
 
 class MarkedVictims:
-    """Counts the tracepoint oom:mark_victim through an instance of ftrace of its own."""
+    """Records the tracepoint oom:mark_victim in a separate ftrace instance."""
 
     def __init__(self, instance: Path) -> None:
         self._instance = instance
 
     def tids(self) -> list[int]:
-        """Threads marked since the instance was made."""
+        """Tids marked since the instance was made."""
         lines = (self._instance / "trace").read_text(errors="replace").splitlines()
         marks = [line.partition("mark_victim: pid=")[2] for line in lines]
         return [int(mark.split()[0]) for mark in marks if mark]
@@ -148,7 +148,7 @@ class MarkedVictims:
 
 @contextmanager
 def marked_victims() -> Iterator[MarkedVictims]:
-    """Watch oom:mark_victim, which fires for kills and for victims that were dying anyway."""
+    """Trace oom:mark_victim, which fires for kills and for victims that already die."""
     instance = TRACEFS / "instances" / f"oomtrace-test-{os.getpid()}"
     instance.mkdir()
     event = instance / "events/oom/mark_victim/enable"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sees that somebody has read a file: inotify(7)."""
+"""Waits until a file is read, with inotify(7)."""
 
 import ctypes
 import os
@@ -12,8 +12,8 @@ IN_CLOSE_NOWRITE = 0x10
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Reads:
-    """From now on."""
+class ReadWatch:
+    """Watches a file from now on."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = _LIBC.inotify_init1(os.O_CLOEXEC)
@@ -21,7 +21,7 @@ class Reads:
             raise OSError(ctypes.get_errno(), "inotify", str(path))
 
     def wait(self) -> None:
-        """Until the file was opened, and closed again by who could only read it."""
+        """Wait until the file is closed after it was opened for reading."""
         ready, _, _ = select.select([self._descriptor], [], [], 6 * TIMEOUT_S)
         os.close(self._descriptor)
-        assert ready, "nobody has read it"
+        assert ready, "the file was not read"

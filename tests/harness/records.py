@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills -> whole records, as the daemon makes them, and what must hold of every one."""
+"""Makes complete records of kills, as the daemon does."""
 
 import json
 import re
@@ -23,11 +23,11 @@ HOST: Host = {
 }
 RECORDS = RecordBuilder("bpf", "6a4ce4a0", GfpNames(None), scores=True)
 BLIND = RecordBuilder("bpf_tracepoints", "6a4ce4a0", GfpNames(None), scores=False)
-"""Without kprobes."""
+"""Builder of records without kprobes."""
 
 
 def complete(kill: JoinedKill, records: RecordBuilder = RECORDS) -> OomKill:
-    """The record that the daemon would write; it satisfies the JSON Schema."""
+    """The record that the daemon would write, checked against the JSON Schema."""
     record = records.oom_kill(kill)
     enrich_oom_kill(record, kill.victim.started_ns)
     written: Record = record
@@ -37,6 +37,6 @@ def complete(kill: JoinedKill, records: RecordBuilder = RECORDS) -> OomKill:
 
 
 def shown() -> Any:
-    """The real record that docs/record.md shows."""
+    """The example record of docs/record.md."""
     (found,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "record.md").read_text(), re.DOTALL)
     return json.loads(found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ring buffer as kernel/bpf/ringbuf.c lays it out, in a file: consumer's page, producers' page, data."""
+"""A BPF ring buffer in a file, with the layout of kernel/bpf/ringbuf.c: consumer page, producer page, data."""
 
 import mmap
 import os
@@ -11,7 +11,7 @@ SIZE = PAGE
 
 
 class Kernel:
-    """The side that writes: bpf_ringbuf_reserve(), bpf_ringbuf_commit()."""
+    """The producer: bpf_ringbuf_reserve(), bpf_ringbuf_commit()."""
 
     def __init__(self, size: int = SIZE) -> None:
         self.size = size
@@ -23,7 +23,7 @@ class Kernel:
         self.data = memoryview(memory)[2 * PAGE :]
 
     def reserve(self, data: bytes) -> int:
-        """Where the event lies, not yet committed; it has to find room."""
+        """Position of an event that is not committed yet; there must be room for it."""
         at, taken = self.producer[0], (8 + len(data) + 7) // 8 * 8
         assert at + taken - self.consumer[0] <= self.size
         for offset, byte in enumerate(data):

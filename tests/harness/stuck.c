@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stuck: a user's process whose mmap_lock nobody else gets, and whose command line lies where only /proc tells it.
+ * stuck: an unprivileged process that holds its mmap_lock for ever, and has moved its command line.
  *
  *	stuck FOLDER [CGROUP]
  *
  * A FUSE file system at FOLDER never answers READ.  A thread of the process reads a page of a file on it, which stays
- * locked; the first one maps the file, opened anew with FOPEN_DIRECT_IO: invalidate_inode_pages2() waits for that
- * page with mmap_lock held for writing.  All without privileges, but for what fusermount3, a setuid program, does for
- * any user: this one must be started by root, in a mount namespace of its own, to do that itself.
+ * locked; the main thread maps the file, reopened with FOPEN_DIRECT_IO: invalidate_inode_pages2() waits for that
+ * page with mmap_lock held for writing.  This needs no privileges except those of fusermount3, a setuid program, for
+ * any user; this program must be started by root to mount by itself, in its own mount namespace.
  *
- * With CGROUP the process enters it, takes 12 MiB and is the one to be killed first.  On stdout: its pid.  It ends
- * with its stdin.
+ * With CGROUP the process enters it, allocates 12 MiB, and is the first victim.  It prints its pid, and exits
+ * at the end of its stdin.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -77,7 +77,7 @@ static void serve(int fd)
 		if (read(fd, request, sizeof(request)) < 0) {
 			if (errno == EINTR)
 				continue;
-			exit(0); /* it was unmounted */
+			exit(0); /* unmounted */
 		}
 		attr.ino = in->opcode == FUSE_LOOKUP ? 2 : in->nodeid;
 		attr.mode = attr.ino == 1 ? S_IFDIR | 0755 : S_IFREG | 0644;
@@ -111,7 +111,7 @@ static void serve(int fd)
 	}
 }
 
-/* Any process may tell where its command line lies (CONFIG_CHECKPOINT_RESTORE): not where it was at exec. */
+/* Any process may move its command line (CONFIG_CHECKPOINT_RESTORE). */
 static void move_command_line(void)
 {
 	char stat[4096], *field;
@@ -164,7 +164,7 @@ static void be_stuck(int takes_memory)
 		die("file");
 	pthread_create(&thread, NULL, lock_page, NULL);
 	usleep(300000);
-	/* In the first thread, which so keeps its memory until it ends, which it does not. */
+	/* In the main thread, which keeps its memory until it exits, which it never does. */
 	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, direct, 0);
 }
 
@@ -181,7 +181,7 @@ int main(int argc, char **argv)
 	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, NOBODY, NOBODY);
 	if (mount("stuck", argv[1], "fuse", MS_NOSUID | MS_NODEV, options))
 		die(argv[1]);
-	folder = open(argv[1], O_PATH); /* nobody may not come this way */
+	folder = open(argv[1], O_PATH); /* the directory is not accessible to nobody */
 	if (argc > 2) {
 		snprintf(path, sizeof(path), "%s/cgroup.procs", argv[2]);
 		put(path, "0");

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two records of one kill: the tracer's, and the one that `oomtrace parse` makes of the kernel's log.
+"""Compares two records of one kill: the daemon's, and that of ``oomtrace parse`` from the kernel log.
 
-Every field is compared; where the two may differ, the table RULES tells why, and how far.
+Every field is compared; RULES has the allowed differences.
 """
 
 import time
@@ -18,20 +18,20 @@ from .kernel_log import LONGEST_PART, Kill
 from .oracles import Record
 
 CLOCKS_S = 2.0 if IN_VM else 0.1
-"""printk's clock against that of the programs, this soon after boot, and how long a kill may take to be printed."""
+"""Difference between printk's clock and the programs' soon after boot, plus the time until a kill is logged."""
 
 Rule = Callable[[Any, Any], bool]
-"""Whether the tracer's value and the log's are of one kill."""
+"""Whether the daemon's value and the log's may be of one kill."""
 
 
 def parsed(log: Iterable[bytes], file: Path) -> dict[int, Record]:
-    """The records that parse makes of text of /dev/kmsg, by the thread that was killed."""
+    """Victim's tid -> record that parse makes from records of /dev/kmsg."""
     file.write_bytes(b"".join(log))
     booted_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     form = ReadOptions(boot_time=datetime.fromtimestamp(booted_ns / 1e9).astimezone().isoformat())
     records: list[Any] = list(KillSearch(form=form).kills([str(file)]))
     found = {record["victim"]["tid"]: record for record in records}
-    assert len(records) == len(found), "one record a victim"
+    assert len(records) == len(found), "one record per victim"
     return found
 
 
@@ -40,43 +40,43 @@ def near(slack: int) -> Rule:
 
 
 def _own(seen: Any, logged: Any) -> bool:
-    """Each says something of itself here."""
+    """Fields that differ by design."""
     return True
 
 
 def _unlogged(seen: Any, logged: Any) -> bool:
-    """The kernel does not print it."""
+    """Fields that the kernel does not log."""
     return logged is None
 
 
 def _total(seen: Any, logged: Any) -> bool:
-    """The kernel prints what the host has; of a limit or of nodes it counts what no log tells."""
+    """The log has the host's total; that of a limit or of nodes is not logged."""
     return logged is None or seen == logged
 
 
 def _file(seen: Any, logged: Any) -> bool:
-    """From the runtime's files, which no log has; the cgroup's path tells some of it."""
+    """From the runtime's files; the log has what the cgroup's path contains."""
     return logged is None or seen == logged
 
 
 def _time(seen: str, logged: str) -> bool:
-    """printk's clock is its own."""
+    """printk's clock differs."""
     moments = [datetime.fromisoformat(each[:26] + "+00:00") for each in (seen, logged)]
     return abs((moments[0] - moments[1]).total_seconds()) < CLOCKS_S
 
 
 def _trigger_comm(seen: str, logged: str) -> bool:
-    """printk takes a first byte 1 for a prefix of its own, and with it the second one."""
+    """printk takes a first byte 1 for a prefix, and removes it with the second byte."""
     return seen == logged or (seen.startswith("\x01") and seen.endswith(logged))
 
 
 RSS = near(oracles.rss_slack_pages() * PAGE)
-"""The log shows counters without their per-CPU parts (6.2 and later)."""
+"""The log has counters without their per-CPU parts (6.2 and later)."""
 ALL_RSS = near(3 * oracles.rss_slack_pages() * PAGE)
-"""The same thrice."""
+"""The sum of three such counters."""
 CHARGE = near(oracles.charge_slack_bytes())
 FAILURES = near(1)
-"""The two were read a moment apart."""
+"""Read at slightly different times."""
 
 RULES: dict[str, Rule] = {
     "id": _own,
@@ -128,14 +128,14 @@ RULES: dict[str, Rule] = {
     "kubernetes.container_name": _file,
     "network": _unlogged,
 }
-"""What is not here is equal."""
+"""Allowed differences; all other fields are equal."""
 
 ALWAYS = {
     "schema", "type", "time", "incident.message", "victim.tid", "victim.comm", "victim.uid", "victim.oom_score_adj",
     "victim.rss_bytes", "victim.anon_rss_bytes", "victim.file_rss_bytes", "victim.shmem_rss_bytes",
     "victim.total_vm_bytes", "victim.page_tables_bytes",
 }  # fmt: skip
-"""Of the line "Killed process", whose rate is not limited: never null.  The rest the log may lack, see REPORTED."""
+"""Fields of the line "Killed process", which is not rate-limited: never null.  Others may be missing, see REPORTED."""
 
 REPORTED = {
     "incident.scope",
@@ -145,25 +145,25 @@ REPORTED = {
     "trigger.comm",
     "trigger.tid",
 }
-"""Of the report above that line: not null where the kernel printed it."""
+"""Fields of the report above that line: not null if the kernel printed it."""
 
 
 FROM_PATHS = ("victim.cgroup", "limit.cgroup", "limit.level", "container", "kubernetes", "systemd")
-"""What comes of paths of cgroups: the kernel cuts long ones in its log, the tracer in its lines."""
+"""Fields from cgroup paths, which kernel log and daemon cut when they are long."""
 
 
 def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
-    """Both are of one kill: each field that both know is the same, and the log's record has all that the log has.
+    """Check that fields in both records agree, and that the log's record has all that is in the log.
 
-    Counters of the limit's cgroup and sizes of candidates are compared when they are ``steady``, that is when nobody
-    else used the cgroup.
+    Counters of the limit's cgroup and sizes of candidates are compared if they are ``steady``: no other process used
+    the cgroup meanwhile.
     """
     wrong = []
     cut = {*seen["truncated"], *logged["truncated"]}
-    whole = "victim.cgroup" not in cut and len(seen["victim"]["cgroup"]) <= LONGEST_PART
+    has_path = "victim.cgroup" not in cut and len(seen["victim"]["cgroup"]) <= LONGEST_PART
     for path, mine, its in fields("", seen, logged):
         rule = RULES.get(path)
-        if rule is _own or (not whole and path.startswith(FROM_PATHS)):
+        if rule is _own or (not has_path and path.startswith(FROM_PATHS)):
             continue
         if rule is _unlogged:
             good = its is None
@@ -177,8 +177,8 @@ def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
             good = mine == its if rule is None else rule(mine, its)
         if not good:
             wrong.append((path, mine, its))
-    assert not wrong, f"(field, the tracer's, the log's): {wrong}; {seen} {logged}"
-    if kill.report is not None and kill.report.is_about(seen["victim"]["tid"]) and kill.report.constraint and whole:
+    assert not wrong, f"(field, the daemon's, the log's): {wrong}; {seen} {logged}"
+    if kill.report is not None and kill.report.is_about(seen["victim"]["tid"]) and kill.report.constraint and has_path:
         odd = any(word in seen["victim"]["cgroup"] for word in ("task_memcg=", "oom_memcg=", "global_oom"))
         assert odd or logged["victim"]["cgroup"] is not None, logged
         assert odd or (logged["limit"] is None) == (logged["incident"]["scope"] != "memcg"), logged
@@ -186,7 +186,7 @@ def check(seen: Record, logged: Record, kill: Kill, *, steady: bool) -> None:
 
 
 def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Each field of the two by its path; an object that is null on one side has all of its fields null there."""
+    """Path and values of each field; the fields of an object that is null are null."""
     one, other = isinstance(seen, dict), isinstance(logged, dict)
     if path in RULES or not (one or other):
         yield path, seen, logged
@@ -198,9 +198,9 @@ def fields(path: str, seen: Any, logged: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def check_candidates(seen: list[Record] | None, logged: list[Record] | None, victim: Record, *, steady: bool) -> None:
-    """The ten highest scores and the log's ten largest are not the same ten; who was chosen is the first of both.
+    """Compare the candidates in both: the ten highest scores, and the log's ten largest; the victim is first in both.
 
-    Of a process whose first thread is gone the log's table names the thread that has its memory.
+    For a process whose main thread has exited, the log's table has the thread with its memory.
     """
     if not seen or not logged:
         return

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the BPF verifier says of each program: how much it went through, and how that compares with the record.
+"""Statistics of the BPF verifier for each program, compared with the recorded ones.
 
-python3 -m tests.harness.verifier [KERNEL...]    writes the record anew, for this kernel and for these in QEMU
+python3 -m tests.harness.verifier [KERNEL...]    writes the record, for this kernel and for these in QEMU
 
-The figures depend on the kernel, on the architecture, and on the compiler, so the record has all three.
+The statistics depend on kernel, architecture and compiler, so the record is kept per each of them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .environment import KERNEL, KERNEL_VERSION
 RECORD = DATA / "verifier.json"
 RESULTS = ROOT / "build/vm/results/partial"
 MODES = {"kprobes": 1, "tracepoints": 0}
-"""The programs are verified with the setting `kprobes` as a constant, and what it excludes is dead code."""
+"""Values of the setting ``kprobes``, a constant for the verifier, which prunes what it disables."""
 HEADROOM = 0.75
-"""The part of what a kernel allows that a program may need: other compilers and kernels need more than those here."""
+"""Share of the kernel's limit that a program may use; other compilers and kernels may need more."""
 GROWTH = 1.1
 _LOG_STATS = 4
 """BPF_LOG_STATS in include/linux/bpf_verifier.h.
@@ -43,30 +43,30 @@ _LOG_BYTES = 4096
 _STACK_BYTES = 512
 """MAX_BPF_STACK in include/linux/filter.h."""
 _STATISTICS = re.compile(
-    # The combined depth, or one of each function.
+    # The combined depth, or that of each function.
     r"stack depth (?:max )?(?P<stack>[\d+]+)\n(?:.*\n)*?processed (?P<instructions>\d+) insns \(limit (?P<limit>\d+)\) "
     r"max_states_per_insn \d+ total_states (?P<states>\d+)"
 )
 
 
 class Statistics(NamedTuple):
-    """Of one program."""
+    """Statistics of one program."""
 
     instructions: int
-    """That the verifier walked through, on all paths."""
+    """Instructions processed, on all paths."""
     states: int
-    """That it kept, to compare others with."""
+    """States kept for pruning."""
     stack_bytes: int
     limit: int
-    """How many instructions this kernel walks through before it refuses the program."""
+    """Instructions that this kernel processes before it rejects a program."""
 
     def kept(self) -> dict[str, int]:
-        """What the record has."""
+        """The part that is recorded."""
         return {"instructions": self.instructions, "states": self.states, "stack_bytes": self.stack_bytes}
 
 
 SLACK = {"instructions": 64, "states": 8, "stack_bytes": 8}
-"""What may come to a program however small it is."""
+"""Allowed growth of any program, however small."""
 
 
 def parse(log: str) -> Statistics:
@@ -78,7 +78,10 @@ def parse(log: str) -> Statistics:
 
 
 def measure(kprobes: int) -> dict[str, Statistics]:
-    """Load every program, as a daemon would; raises OSError where the verifier refuses one."""
+    """Load every program as the daemon does.
+
+    Raises OSError if the verifier rejects one.
+    """
     library = libbpf.library()
     library.bpf_program__set_log_level.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     library.bpf_program__set_log_buf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -102,7 +105,7 @@ def measure(kprobes: int) -> dict[str, Statistics]:
 
 
 def excessive(measured: Mapping[str, Statistics]) -> list[str]:
-    """Programs that are too near to what the kernel allows, whatever the record says."""
+    """Programs that exceed their share of the kernel's limits."""
     return [
         f"{name}: {found}"
         for name, found in measured.items()
@@ -111,7 +114,7 @@ def excessive(measured: Mapping[str, Statistics]) -> list[str]:
 
 
 def grown(measured: Mapping[str, Statistics], recorded: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Programs that need clearly more than the record says, or that are not in it."""
+    """Programs that exceed the record, or are not in it."""
     found = [f"{name}: not in the record" for name in measured if name not in recorded]
     found += [f"{name}: only in the record" for name in recorded if name not in measured]
     for name in measured.keys() & recorded.keys():
@@ -123,9 +126,9 @@ def grown(measured: Mapping[str, Statistics], recorded: Mapping[str, Mapping[str
 
 
 def clang() -> str:
-    """The major version of the compiler that made the programs; a guest is told, as it has none."""
-    if told := os.environ.get("OOMTRACE_CLANG"):
-        return told
+    """Major version of the compiler of the programs; in a guest, without a compiler, from $OOMTRACE_CLANG."""
+    if given := os.environ.get("OOMTRACE_CLANG"):
+        return given
     version = subprocess.run(["clang", "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"version (\d+)", version)
     assert found
@@ -138,7 +141,7 @@ def kernel() -> str:
 
 
 def entry(measured: Mapping[str, Mapping[str, Statistics]]) -> dict[str, Any]:
-    """What the record has of a kernel; by mode."""
+    """The record of a kernel: its release, and statistics by mode."""
     programs = {mode: {name: each.kept() for name, each in found.items()} for mode, found in measured.items()}
     return {"release": KERNEL, **programs}
 
@@ -150,7 +153,7 @@ def load() -> dict[str, dict[str, Any]]:
 
 
 def _in_guest(label: str) -> dict[str, dict[str, Any]]:
-    """What the test writes into its results there, whether it passes or not."""
+    """The statistics that the test writes into its results in a guest, whether it passes or not."""
     results = RESULTS / f"{label}-cgroup2-core.xml"
     results.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.vm.run", "--kernel", label, "tests/kernel/test_verifier.py"]
@@ -173,7 +176,7 @@ def _write(kernels: Mapping[str, Mapping[str, Any]]) -> None:
     own.update(kernels)
     record[f"clang {clang()}"] = dict(sorted(own.items()))
     text = json.dumps(record, indent=1)
-    # A program a line, so that a change is seen as one.
+    # One program per line, for readable diffs.
     text = re.sub(r'\{\s*("instructions[^{}]*?)\s*\}', lambda each: "{" + " ".join(each[1].split()) + "}", text)
     RECORD.write_text(text + "\n")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened during one test: the tracer's records, side by side with what the kernel says."""
+"""Records and kernel log during one test, compared with each other."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from .oracles import Record
 
 
 class Watch:
-    """Begins where a test begins.
+    """Starts with a test.
 
-    Other kills on this host may happen meanwhile: they are in the records, in the log and in the count alike.
+    Other kills on this host may happen meanwhile; they are in records, log and counters alike.
     """
 
     def __init__(self, tracer: Daemon, log: KernelLog, folder: Path) -> None:
@@ -32,36 +32,36 @@ class Watch:
             if self._kills_before == len(log.poll()):
                 break
         self._records_before = len(tracer.records())
-        self._overruns_before = log.overruns  # tests that do not look at the log may have let it overflow
+        self._overruns_before = log.overruns  # earlier tests that do not read the log may have let it overflow
 
     @property
     def kprobes(self) -> bool:
-        """Whether the tracer sees all hooks, or only the tracepoints of a kernel without kprobes."""
+        """Whether kprobes are attached, or only the tracepoints of a kernel without them."""
         return bool(self._tracer.wait_ready()["source"] == "bpf")
 
     def pace(self, reports: int) -> None:
-        """Wait until the kernel would log so many reports in full."""
+        """Wait until the kernel logs this many reports in full."""
         self._log.pace(reports)
 
     def records(self, kind: str = "oom_kill") -> list[Record]:
-        """The tracer's records of a type since the test began."""
-        self._log.poll()  # a storm overwrites what is not read in time
+        """Records of a type since the test started."""
+        self._log.poll()  # a storm overwrites what is not read
         return [record for record in self._tracer.records()[self._records_before :] if record["type"] == kind]
 
     def logged(self) -> list[Kill]:
-        """The kernel log's kills since the test began."""
+        """Kills in the kernel log since the test started."""
         return self._log.poll()[self._kills_before :]
 
     def kill(self, victim: Eater | int) -> Record:
-        """The record of this process's kill, checked against the kernel log."""
+        """Wait for the record of this process's kill, and check it against the kernel log."""
         pid = victim if isinstance(victim, int) else victim.pid
         return self.kills([pid])[0]
 
     def kills(self, pids: list[int], *, steady: bool = True, complete: bool = True) -> list[Record]:
-        """The records of these processes' kills, one each, checked against the kernel log.
+        """Wait for one record of each of these processes' kills, and check them against the kernel log.
 
-        Where others allocate in the same cgroup at the same time, its counters are not `steady`; where the kernel
-        skips kprobes, what they tell of the incident is not `complete`.
+        Counters are not ``steady`` if other processes allocate in the cgroup at the same time; the incident is not
+        ``complete`` if the kernel skips kprobes.
         """
         found: dict[int, list[Record]] = {}
         for _ in attempts():
@@ -80,12 +80,12 @@ class Watch:
         return [found[pid][0] for pid in pids]
 
     def parsed(self) -> dict[int, Record]:
-        """The records that parse makes of the kernel's log since the test began, by the thread that was killed."""
+        """Victim's tid -> record that parse makes from the kernel log since the test started."""
         self._log.poll()
         return twins.parsed(self._log.raw, self._folder / "kmsg.txt")
 
     def logged_kill(self, record: Record) -> Kill:
-        """The kernel log's line about the kill in the record."""
+        """Wait for the kernel log's line about the kill of a record."""
         for _ in attempts():
             for kill in self.logged():
                 if kill.tid == record["victim"]["tid"]:
@@ -93,7 +93,7 @@ class Watch:
         pytest.fail(f"the kernel log has no kill of {record['victim']['tid']}")
 
     def exit_of(self, record: Record) -> Record:
-        """The oom_exit record that follows a kill."""
+        """Wait for the oom_exit record of a kill."""
         for _ in attempts():
             for gone in self.records("oom_exit"):
                 if gone["id"] == record["id"]:
@@ -101,9 +101,9 @@ class Watch:
         pytest.fail(f"no oom_exit record of {record['victim']['pid']} within {TIMEOUT_S:.0f} s")
 
     def close(self) -> None:
-        """Every kill that the kernel counted was logged, and has exactly one record; nothing else has one.
+        """Check that every kill counted by the kernel is logged and has one record, and that no other record exists.
 
-        And the record that parse makes of the log is the same.
+        The record that parse makes from the log must agree.
         """
         expected: object = None
         actual: object = None
@@ -118,9 +118,9 @@ class Watch:
         assert self._log.overruns == self._overruns_before, "the kernel log was overwritten before it was read"
         assert expected == actual, "(kernel's count, victims in the kernel log) == (kills logged, victims traced)"
         assert self.records("lost") == []
-        records = self.records()  # first: others may be killed meanwhile
+        records = self.records()  # before parsing: other processes may be killed meanwhile
         parsed, logs = self.parsed(), {kill.tid: kill for kill in self.logged()}
         for record in records:
             tid = record["victim"]["tid"]
             twins.check(record, parsed[tid], logs[tid], steady=tid in self._steady)
-        assert parsed.keys() <= logs.keys(), "kills that parse made up"
+        assert parsed.keys() <= logs.keys(), "parse has records without a kill"

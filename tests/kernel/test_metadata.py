@@ -16,7 +16,7 @@ from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
 from tests.harness.environment import IN_VM, TIMEOUT_SCALE, attempts, not_applicable, require, wait_until
 from tests.harness.oracles import Record
-from tests.harness.reads import Reads
+from tests.harness.reads import ReadWatch
 
 from .conftest import Eat, MakeDaemon
 
@@ -51,7 +51,7 @@ class Docker:
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": f"{name}:1", "Labels": {"of": name}}}))
         if is_watched:
-            self.reads = Reads(file)
+            self.reads = ReadWatch(file)
         return file, self._cgroup.child(container_id, 8)
 
 
