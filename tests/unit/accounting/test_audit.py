@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""audit.py: what the kernel counts and no record tells is found, once it is certain, and told once."""
+"""audit.py: kills that the kernel counts and no record has are found once it is certain, and reported once."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ BOOT = "6a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 
 
 NOW_NS = 2**62
-"""After all that an earlier run has noted."""
+"""After everything that an earlier run has noted."""
 
 
 class Kernel:
-    """Its count."""
+    """The kernel's count."""
 
     oom_kills: int | None = 40
 
@@ -33,7 +33,7 @@ class Kernel:
 
 
 class Case:
-    """A ledger for which 40 kills are explained, and the kernel's count to compare it with."""
+    """A ledger with 40 explained kills, and the kernel's count."""
 
     def __init__(self) -> None:
         self.kernel, self.ledger = Kernel(), Ledger(None, BOOT)
@@ -42,7 +42,7 @@ class Case:
         self.now_ns = 0
 
     def missing(self) -> bool:
-        """Whether kills are missing, asked until there is nothing more to wait for."""
+        """Whether kills are missing, when all deadlines have passed."""
         self.audit.rearm(self.now_ns)
         for _ in range(3):
             self.now_ns += QUIET_NS
@@ -55,7 +55,7 @@ class Case:
 
 @pytest.fixture(autouse=True)
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CgroupTree:
-    """This machine's own kills are not the subject."""
+    """Cgroups without this machine's own kills."""
     tree = CgroupTree(tmp_path, monkeypatch)
     for path, oom_kills in (("/a", 0), ("/b", 3), ("/c", 5)):
         tree.count(path, oom_kills)
@@ -69,7 +69,7 @@ def victim(tid: int, cgroup: str = "/a", points: int | None = None) -> Victim:
 
 
 def test_all_is_told() -> None:
-    """As many records as the kernel has counted."""
+    """The kernel has counted as many kills as there are records."""
     case = Case()
     case.kernel.oom_kills = 41
     case.ledger.note(5, 17, counts_twice=False)
@@ -79,7 +79,7 @@ def test_all_is_told() -> None:
 
 @pytest.mark.parametrize("counted", [43, 44])
 def test_group_kill(counted: int) -> None:
-    """A group kill of three counts three or four."""
+    """A group kill of three victims counts three or four times."""
     case = Case()
     case.kernel.oom_kills = counted
     for pid, twice in ((17, True), (18, False), (19, False)):
@@ -89,7 +89,7 @@ def test_group_kill(counted: int) -> None:
 
 
 def test_killed_again() -> None:
-    """A victim that is killed once more counts once more; its thread is known at both times. Read again, it is one."""
+    """A repeated kill counts again; its thread is known at both times. Read again, it is not noted twice."""
     case = Case()
     case.kernel.oom_kills = 42
     case.audit.note_kill(5, victim(17), None)
@@ -103,7 +103,7 @@ def test_killed_again() -> None:
 
 
 def test_missing() -> None:
-    """What is missing is told once, with the cgroups that count kills."""
+    """Missing kills are reported once, with the cgroups that count kills."""
     case = Case()
     case.kernel.oom_kills = 43
     case.ledger.note(5, 17, counts_twice=False)
@@ -119,7 +119,7 @@ def test_missing() -> None:
 
 
 def test_missing_from_now_on(tree: CgroupTree) -> None:
-    """Once all was explained only cgroups are named that count more since then than there are records."""
+    """After a complete comparison only cgroups are named that count more kills since then than there are records."""
     case = Case()
     case.audit.start(0)
     wait_until("the cgroups are read", lambda: case.audit._cgroups._snapshot is not None)
@@ -138,9 +138,9 @@ def test_missing_from_now_on(tree: CgroupTree) -> None:
 
 @pytest.mark.parametrize(("points", "missing"), [(900, True), (None, False)])
 def test_hidden_by_a_group_kill(tree: CgroupTree, points: int | None, missing: bool) -> None:
-    """The first victim of a group kill was counted once, a kill elsewhere has no record: as much as if it was twice.
+    """A group kill's first victim counted once and a missing kill elsewhere sum up as if it had counted twice.
 
-    The cgroup tells which, if it is certain that the victim was the first.
+    The cgroup shows which case it is, if the victim was certainly the first.
     """
     case = Case()
     case.audit.start(0)
@@ -158,7 +158,7 @@ def test_hidden_by_a_group_kill(tree: CgroupTree, points: int | None, missing: b
 
 
 def test_found_in_time() -> None:
-    """What was missing and is found elsewhere is no gap."""
+    """Missing kills that are found elsewhere are no gap."""
     case = Case()
     case.kernel.oom_kills = 41
     assert case.missing()
@@ -168,7 +168,7 @@ def test_found_in_time() -> None:
 
 
 def test_under_way() -> None:
-    """The kernel counts a kill before it can be seen: the first difference tells nothing."""
+    """The kernel counts a kill before its event: the first difference is not certain."""
     case = Case()
     case.kernel.oom_kills = 41
     case.audit.rearm(0)
@@ -180,7 +180,7 @@ def test_under_way() -> None:
 
 
 def test_more_under_way() -> None:
-    """Another difference than before is a new one."""
+    """A difference that has changed is not certain again."""
     case = Case()
     case.kernel.oom_kills = 41
     case.audit.rearm(0)
@@ -191,7 +191,7 @@ def test_more_under_way() -> None:
 
 
 def test_noted_by_an_earlier_run() -> None:
-    """What was noted and is read again, as its record was not written, is not noted twice."""
+    """A noted kill whose event is read again is not noted twice."""
     case = Case()
     case.ledger.note(5, 17, counts_twice=False)
     again = Audit(case.ledger, case.kernel.count)
@@ -202,7 +202,7 @@ def test_noted_by_an_earlier_run() -> None:
 
 
 def test_group_kills_are_noted() -> None:
-    """One kill of each group kill may be counted twice."""
+    """One victim of each group kill may count twice."""
     case = Case()
     for number, group in enumerate(("a", "a", "b", None, "c")):
         case.audit.note_kill(NOW_NS, victim(number), group)
@@ -210,7 +210,7 @@ def test_group_kills_are_noted() -> None:
 
 
 def test_known() -> None:
-    """Kills with a record, by thread."""
+    """The times of kills with a record, by thread."""
     case = Case()
     for killed_ns, tid in ((5, 17), (6, 18), (7, 17)):
         case.audit.note_kill(killed_ns, victim(tid), None)
@@ -218,7 +218,7 @@ def test_known() -> None:
 
 
 def test_no_count() -> None:
-    """A kernel that does not count is not compared with."""
+    """A kernel without a count is not compared."""
     case = Case()
     case.kernel.oom_kills = None
     assert not case.missing()
@@ -226,7 +226,7 @@ def test_no_count() -> None:
 
 
 def test_more_while_it_is_explained() -> None:
-    """A kill that the kernel counts while the log is read is not missing: its event is yet to be read."""
+    """A kill that the kernel counts while the log is read is not missing: its event follows."""
     case = Case()
     case.kernel.oom_kills = 42
     case.ledger.note(5, 17, counts_twice=False)
@@ -242,7 +242,7 @@ def test_more_while_it_is_explained() -> None:
 
 
 def test_noted_while_it_is_explained() -> None:
-    """A kill that is read meanwhile must not hide one that is missing."""
+    """A kill that is read meanwhile must not hide a missing one."""
     case = Case()
     case.kernel.oom_kills = 41
     assert case.missing()
@@ -258,10 +258,10 @@ class Steady:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.most = 0
-        """So many kills waited to be compared."""
+        """How many kills wait for a comparison."""
 
     def go_on(self, kills: int) -> int:
-        """So many more, 0.3 s apart; how many are told as missing meanwhile."""
+        """Make so many kills, 0.3 s apart; how many are reported as missing meanwhile."""
         case, missing = self.case, 0
         for number in range(kills):
             began_ns = boottime_ns()
@@ -280,7 +280,7 @@ class Steady:
 
 
 def test_without_a_pause() -> None:
-    """Where kills never stop, what was before is compared all the same, and nothing piles up."""
+    """While kills never stop, earlier ones are compared, and nothing accumulates."""
     steady = Steady(Case())
     assert steady.go_on(1000) == 0
     assert steady.most < 20
@@ -289,7 +289,7 @@ def test_without_a_pause() -> None:
 
 
 def test_missing_without_a_pause() -> None:
-    """What is missing among them is told in time, once, and nothing else is."""
+    """Missing kills among them are reported in time, once, and nothing else."""
     steady = Steady(Case())
     steady.go_on(20)
     assert steady.case.kernel.oom_kills is not None
@@ -300,7 +300,7 @@ def test_missing_without_a_pause() -> None:
 
 
 def test_under_way_without_a_pause() -> None:
-    """A kill that is counted when the count is read, and noted a moment later, is no gap."""
+    """A kill that is counted at the sample and noted shortly later is no gap."""
     case = Case()
     missing = 0
     for number in range(300):
@@ -316,7 +316,7 @@ def test_under_way_without_a_pause() -> None:
 
 
 def test_group_kills_without_a_pause() -> None:
-    """A group's first victim is counted again after the count was read: that is no gap."""
+    """A group kill's first victim that counts again after the sample is no gap."""
     case = Case()
     for number in range(300):
         case.kernel.oom_kills = (case.kernel.oom_kills or 0) + 1
@@ -330,9 +330,9 @@ def test_group_kills_without_a_pause() -> None:
 
 @pytest.mark.parametrize("every", [0, 1, 7])
 def test_counted_late_without_a_pause(every: int) -> None:
-    """A kill that the programs have seen, and the kernel counts a moment after its count was read, is no gap.
+    """A kill that the programs have seen and the kernel counts shortly after the sample is no gap.
 
-    ``every``: so often it is a group kill, whose first victim is counted once or twice.
+    ``every``: each kill of this number is a group kill, whose first victim counts once or twice.
     """
     case = Case()
     for number in range(600):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cgroup_counts.py: what cgroups count and records do not explain, and never more than that."""
+"""cgroup_counts.py: kills that cgroups count beyond the records, and never more."""
 
 import time
 from pathlib import Path
@@ -16,15 +16,15 @@ from tracer.linux import cgroupfs
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CgroupTree:
-    """Two cgroups that count from before, and one that had no kill."""
+    """Two cgroups with earlier kills, and one without."""
     tree = CgroupTree(tmp_path, monkeypatch)
     for path, oom_kills in (("/a", 3), ("/a/b", 5), ("/c", 0)):
         tree.count(path, oom_kills)
     return tree
 
 
-def learned() -> CgroupCounts:
-    """An account that begins now."""
+def with_baseline() -> CgroupCounts:
+    """Counts with a baseline taken now."""
     account = CgroupCounts()
     account.snapshot()
     wait_until("the cgroups are read", lambda: account._snapshot is not None)
@@ -41,7 +41,7 @@ def differing(account: CgroupCounts) -> list[tuple[str, int, int | None]]:
 
 
 def test_since_boot(tree: CgroupTree) -> None:
-    """All that they count should have a record; the largest difference is told first."""
+    """All counted kills should have a record; the largest difference comes first."""
     account = CgroupCounts()
     note(account, "/a")
     for _ in range(5):
@@ -52,8 +52,8 @@ def test_since_boot(tree: CgroupTree) -> None:
 
 
 def test_from_now_on(tree: CgroupTree) -> None:
-    """What was counted before is left out, and one that was not there begins at nothing."""
-    account = learned()
+    """Earlier kills are excluded, and a new cgroup begins at 0."""
+    account = with_baseline()
     assert differing(account) == []
     tree.count("/a/b", 8)
     tree.count("/c", 1)
@@ -66,7 +66,7 @@ def test_from_now_on(tree: CgroupTree) -> None:
 
 
 def test_not_yet_known(tree: CgroupTree) -> None:
-    """What was missing before the account begins cannot be told by cgroup: all that count kills are named."""
+    """Kills missing before the baseline are unknown by cgroup: all that count kills are named."""
     account = CgroupCounts()
     account.snapshot()
     wait_until("the cgroups are read", lambda: account._snapshot is not None)
@@ -79,9 +79,9 @@ def test_not_yet_known(tree: CgroupTree) -> None:
 
 
 def test_noted_while_they_are_read(tree: CgroupTree) -> None:
-    """A kill from before the account, read after: the cgroup had counted it."""
+    """An earlier kill that is noted after the baseline was counted in it."""
     killed_ns = boottime_ns()
-    account = learned()
+    account = with_baseline()
     account.note_kill(killed_ns, "/a", group_begins=True)
     assert account.counted_once() == 0
     tree.count("/a", 4)
@@ -89,8 +89,8 @@ def test_noted_while_they_are_read(tree: CgroupTree) -> None:
 
 
 def test_settled(tree: CgroupTree) -> None:
-    """What was explained is not told later, whether there was a group kill or not."""
-    account = learned()
+    """Explained kills are not reported later, with or without a group kill."""
+    account = with_baseline()
     tree.count("/c", 3)
     note(account, "/c", group=True)
     note(account, "/c")
@@ -103,7 +103,7 @@ def test_settled(tree: CgroupTree) -> None:
 @pytest.mark.parametrize(("counted", "once"), [(4, 0), (3, 1), (5, 0)])
 def test_group_kill(tree: CgroupTree, counted: int, once: int) -> None:
     """Of three victims the first one is counted twice, or once, or another one is missing."""
-    account = learned()
+    account = with_baseline()
     tree.count("/a", 3 + counted)
     note(account, "/a", group=True)
     assert account.counted_once() == 0, "the others are yet to be read"
@@ -114,8 +114,8 @@ def test_group_kill(tree: CgroupTree, counted: int, once: int) -> None:
 
 
 def test_gone(tree: CgroupTree) -> None:
-    """What was read of a group kill holds when its cgroup is gone, as it is soon; one that was never read is left."""
-    account = learned()
+    """A count read after a group kill stays valid when its cgroup is removed; without one the slack stays."""
+    account = with_baseline()
     tree.count("/a/b", 6)
     note(account, "/a/b", group=True)
     tree.remove("/a/b")
@@ -126,8 +126,8 @@ def test_gone(tree: CgroupTree) -> None:
 
 @pytest.mark.parametrize("order", ["group first", "group last"])
 def test_made_anew(tree: CgroupTree, order: str) -> None:
-    """A service's cgroup is made anew under its name: what that counts is not held against the old one's records."""
-    account = learned()
+    """A service's cgroup is created again under its name: its count is not compared with the old records."""
+    account = with_baseline()
     for place, group in enumerate((True, False) if order == "group first" else (False, True)):
         if place:
             tree.remake("/a", 1 + group)
@@ -142,17 +142,17 @@ def test_made_anew(tree: CgroupTree, order: str) -> None:
 
 
 def test_others_memory(tree: CgroupTree) -> None:
-    """A victim on the memory of another cgroup's process is counted there: fewer than its own records prove nothing."""
-    account = learned()
+    """A victim on another cgroup's memory is counted there: a count below the records proves nothing."""
+    account = with_baseline()
     tree.count("/c", 2)
     note(account, "/a", group=True)
     assert account.counted_once() == 0
 
 
 def test_forgotten(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cgroups come and go without end, and what is kept of them does not grow."""
+    """Memory does not grow while cgroups are created and removed."""
     monkeypatch.setattr(cgroup_counts, "PRUNE_AT_LEAST", 4)
-    account = learned()
+    account = with_baseline()
     for number in range(100):
         tree.count(f"/{number}", 1)
         note(account, f"/{number}")
@@ -165,11 +165,11 @@ def test_forgotten(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_part_of_the_hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a hierarchy that is mounted in part only that part is compared, under the kernel's names."""
+    """Of a partly mounted hierarchy only that part is compared, under the kernel's paths."""
     tree = CgroupTree(tmp_path, monkeypatch, root="/docker/ab")
     tree.count("/", 1)
     tree.count("/c", 2)
-    account = learned()
+    account = with_baseline()
     tree.count("/", 2)
     tree.count("/c", 4)
     note(account, "/docker/ab", group=True)
@@ -181,7 +181,7 @@ def test_part_of_the_hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a hierarchy nothing is known by cgroup."""
+    """Without a hierarchy all counts are unknown."""
     monkeypatch.setattr(cgroupfs, "MOUNTINFO", str(tmp_path / "none"))
     account = CgroupCounts()
     note(account, "/a", group=True)
@@ -190,8 +190,8 @@ def test_nothing_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_settled_in_part(tree: CgroupTree) -> None:
-    """Of a cgroup in which somebody was killed later, nothing is said to be certain; of the others it begins anew."""
-    account = learned()
+    """Cgroups with later kills are not comparable; the others start a new period."""
+    account = with_baseline()
     tree.count("/a", 4)
     tree.count("/c", 1)
     note(account, "/a", group=True)
@@ -206,10 +206,10 @@ def test_settled_in_part(tree: CgroupTree) -> None:
 
 
 def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has kills in ever more cgroups with long paths makes unknown what is known by cgroup, and no memory full."""
+    """Kills in many cgroups with long paths make the counts unknown, and do not fill memory."""
     monkeypatch.setattr(cgroup_counts, "BYTES_MAX", 50_000)
     monkeypatch.setattr(cgroup_counts, "SNAPSHOT_RETRY_S", 0.0)
-    account = learned()
+    account = with_baseline()
     for number in range(1000):
         note(account, f"/{number}/{'x' * 3000}")
         assert account._noted_bytes <= 50_000
@@ -222,7 +222,7 @@ def test_too_many(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_many_from_the_start(tree: CgroupTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where more cgroups count kills than can be kept, nothing is known until there are fewer."""
+    """If too many cgroups count kills, the counts are unknown until there are fewer."""
     monkeypatch.setattr(cgroup_counts, "BYTES_MAX", 10_000)
     monkeypatch.setattr(cgroup_counts, "SNAPSHOT_RETRY_S", 0.0)
     for number in range(100):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ledger.py: what was noted is known to the next run, and nothing in the file can do harm."""
+"""ledger.py: noted kills are known to the next run, and no content of the file does harm."""
 
 import os
 import struct
@@ -17,7 +17,7 @@ OTHER_BOOT = "7a4ce4a0-ba47-11ea-b2a7-0cc47ac5979e"
 
 
 def test_kills_are_remembered(tmp_path: Path) -> None:
-    """A new run, without the old one having ended in order, goes on where that was."""
+    """A run after a SIGKILL continues where the last one was."""
     old = Ledger(f"{tmp_path}/ledger", BOOT)
     old.mark_explained(40, 1_000)
     old.note(5_000, 17, counts_twice=True)
@@ -29,7 +29,7 @@ def test_kills_are_remembered(tmp_path: Path) -> None:
 
 
 def test_all_is_explained(tmp_path: Path) -> None:
-    """From then on it counts anew; the kills stay known."""
+    """The count starts again; the kills stay known."""
     ledger = Ledger(f"{tmp_path}/ledger", BOOT)
     assert (ledger.explained, ledger.since_ns) == (0, None)
     ledger.note(5_000, 17, counts_twice=True)
@@ -46,7 +46,7 @@ def saved(path: str, boot: str) -> None:
 
 
 def test_another_boot(tmp_path: Path) -> None:
-    """The kernel counts from 0, and so does the ledger."""
+    """On a new boot the ledger counts from 0, as the kernel does."""
     saved(f"{tmp_path}/ledger", BOOT)
     ledger = Ledger(f"{tmp_path}/ledger", OTHER_BOOT)
     assert ledger.is_new
@@ -56,7 +56,7 @@ def test_another_boot(tmp_path: Path) -> None:
 
 
 def test_many(tmp_path: Path) -> None:
-    """The file does not grow, and what is forgotten is still counted."""
+    """The file does not grow, and dropped entries are still counted."""
     for path in (f"{tmp_path}/ledger", None):
         ledger = Ledger(path, BOOT)
         for number in range(ENTRIES_MAX + 10):
@@ -94,7 +94,7 @@ def test_first_version(tmp_path: Path) -> None:
 
 
 def test_unwritable(tmp_path: Path) -> None:
-    """It goes on in memory, and says why."""
+    """Without a file the ledger is in memory, with a warning."""
     (tmp_path / "ledger").mkdir()
     ledger = Ledger(f"{tmp_path}/ledger", BOOT)
     assert isinstance(ledger.error, IsADirectoryError)
@@ -104,13 +104,13 @@ def test_unwritable(tmp_path: Path) -> None:
 
 
 def test_disk_full(tmp_path: Path) -> None:
-    """Room for all that will be noted is taken at the start."""
+    """The file's full size is allocated at the start."""
     Ledger(f"{tmp_path}/ledger", BOOT)
     assert (tmp_path / "ledger").stat().st_blocks * 512 >= ENTRIES_MAX * 16
 
 
 def test_broken_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """When its file fails, what was noted stays known to this run, which says so, once."""
+    """If the file fails, noted kills stay known in this run, with one warning."""
     ledger = Ledger(f"{tmp_path}/ledger", BOOT)
     ledger.note(5_000, 17, counts_twice=False)
     ledger.save()
@@ -127,19 +127,19 @@ def test_broken_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_number_that_no_thread_has(tmp_path: Path) -> None:
-    """Nothing that a log says stops it."""
+    """No number from a log raises an error."""
     Ledger(f"{tmp_path}/ledger", BOOT).note(5_000, 9_999_999_999, counts_twice=False)
 
 
 def test_link(tmp_path: Path) -> None:
-    """Somebody's link is not followed."""
+    """A symbolic link is not followed."""
     (tmp_path / "ledger").symlink_to("target")
     assert Ledger(f"{tmp_path}/ledger", BOOT).error is not None
     assert not (tmp_path / "target").exists()
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """A header that is not whole is not believed: the one before is."""
+    """A header with an invalid checksum is ignored, and the previous one counts."""
     path = tmp_path / "ledger"
     ledger = Ledger(str(path), BOOT)
     ledger.note(5_000, 17, counts_twice=False)
@@ -154,7 +154,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
 
 
 def test_held(tmp_path: Path) -> None:
-    """What waits for its record to be delivered is not on disk: the next run would believe that it was told."""
+    """A kill whose record is not acknowledged is not on disk: the next run would take it for recorded."""
     path = f"{tmp_path}/ledger"
     ledger = Ledger(path, BOOT)
     ledger.note(5_000, 17, counts_twice=False)
@@ -176,7 +176,7 @@ def test_held(tmp_path: Path) -> None:
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever stands in the file: no error, and what is noted now is right."""
+    """Any content of the file: no error, and new kills are noted correctly."""
     path = tmp_path / "ledger"
     path.unlink(missing_ok=True)
     saved(str(path), BOOT)

@@ -21,7 +21,7 @@ SIZE = 1 << 16
 
 
 class Kernels:
-    """Both ring buffers, to which more is written whenever one is about to be read."""
+    """Both ring buffers, with a writer that is called before each read."""
 
     def __init__(self) -> None:
         self.whole, self.briefs = Kernel(SIZE), Kernel(SIZE)
@@ -61,7 +61,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernels]:
 
 
 def at(time_ns: int) -> bytes:
-    """A kill of that time."""
+    """A kill at that time."""
     return events.encode(events.victim(header=events.header(wire.VICTIM, time_ns=time_ns, incident_ns=time_ns - 1)))
 
 
@@ -78,7 +78,7 @@ def all_times(rings: KillRings) -> list[int]:
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=40), st.integers(1, 4))
 def test_order(schedule: list[tuple[bool, int]], most: int) -> None:
-    """Wherever each kill found room, and however many come while the ring buffers are read: in order, each once."""
+    """With any distribution over the ring buffers and any writes during reads: each kill once, in order."""
     with pytest.MonkeyPatch.context() as monkeypatch, opened(monkeypatch) as kernels:
         monkeypatch.setattr(kill_buffers, "EVENTS_MAX", most)
         rings = KillRings(kernels.maps)
@@ -101,7 +101,7 @@ def test_order(schedule: list[tuple[bool, int]], most: int) -> None:
 
 
 def test_exit_before_the_mark(kernels: Kernels) -> None:
-    """A process that was killed may be gone before it is marked: its exit comes after its kill all the same."""
+    """A killed process may exit before it is marked: its exit still comes after its kill."""
     gone = wire.ExitEvent(events.header(wire.EXIT, time_ns=90), killed_ns=100, pid=7)
     kernels.whole.write(events.encode(gone))
     kernels.briefs.write(at(100))
@@ -109,7 +109,7 @@ def test_exit_before_the_mark(kernels: Kernels) -> None:
 
 
 def test_one_that_is_being_written(kernels: Kernels) -> None:
-    """What is behind an event that is not complete may be earlier than what is in the other ring buffer."""
+    """Events behind an incomplete one may precede those in the other ring buffer."""
     rings = KillRings(kernels.maps)
     busy = kernels.whole.reserve(at(1))
     kernels.whole.write(at(2))
@@ -120,7 +120,7 @@ def test_one_that_is_being_written(kernels: Kernels) -> None:
 
 
 def test_released(kernels: Kernels) -> None:
-    """Each ring buffer keeps what is not done with, for the next reader."""
+    """Each ring buffer keeps unreleased events for the next reader."""
     rings = KillRings(kernels.maps)
     for number in range(1, 7):
         (kernels.briefs if number % 2 else kernels.whole).write(at(number))
@@ -136,13 +136,13 @@ def test_released(kernels: Kernels) -> None:
 
 
 def test_earlier_version(kernels: Kernels) -> None:
-    """A capture that has no room for briefs is read as well."""
+    """A capture without the second ring buffer is read as well."""
     kernels.whole.write(at(1))
     assert all_times(KillRings({"events": kernels.maps["events"]})) == [1]
 
 
 def test_brief_victim() -> None:
-    """The essentials are those of the victim; the rest is unknown."""
+    """A brief event has the victim's essential fields; the rest is unknown."""
     whole = events.victim()
     victim = decode(events.brief_victim(), events.PATHS)
     assert isinstance(victim, wire.VictimEvent)
@@ -160,7 +160,7 @@ def test_brief_victim() -> None:
 
 
 def test_long_path() -> None:
-    """A path that lacks its leaf end lacks the name that was cut, too, and says so."""
+    """A path without its leaf end omits the truncated name, and is flagged."""
     flags = wire.VICTIM_CGROUP | brief.BRIEF_LEAF_TRUNCATED
     data = events.brief_victim(
         flags=flags, path=events.PATH_AT + 3, path_len=len(events.path(b"/system.slice/hog.service")) - 3
@@ -173,7 +173,7 @@ def test_long_path() -> None:
 
 @pytest.mark.parametrize(("message", "text"), [(0, b""), (1, b"Memory cgroup out of memory"), (2, b"Out of memory")])
 def test_reported(message: int, text: bytes) -> None:
-    """The kernel log's word stands for the line that it was."""
+    """A log message in brief becomes the line that it stands for."""
     event = decode(events.reported(message), None)
     assert isinstance(event, wire.LogEvent)
     assert event.text.partition(b": ")[0] == text
@@ -181,7 +181,7 @@ def test_reported(message: int, text: bytes) -> None:
 
 @pytest.mark.parametrize("data", [events.brief_victim(), events.reported(1)])
 def test_truncated(data: bytes) -> None:
-    """An event that ends too early, wherever, is refused."""
+    """A truncated event is refused at any length."""
     for length in range(len(data)):
         with pytest.raises(wire.DecodeError):
             decode(data[:length], events.PATHS)
@@ -191,13 +191,13 @@ def test_truncated(data: bytes) -> None:
     "data", [events.brief_victim(path=brief.PATHS_BYTES - 4), events.reported(3), events.reported(0xFFFFFFFF)]
 )
 def test_impossible(data: bytes) -> None:
-    """A path outside of what is kept and a message that there is not are refused."""
+    """A path outside the store and an unknown message are refused."""
     with pytest.raises(wire.DecodeError):
         decode(data, events.PATHS)
 
 
 @given(st.sampled_from([brief.BRIEF, brief.LOG_BRIEF]), st.binary(max_size=200))
 def test_garbage(kind: int, data: bytes) -> None:
-    """Whatever follows a valid header, nothing but DecodeError is raised."""
+    """Any bytes after a valid header raise DecodeError at most."""
     with contextlib.suppress(wire.DecodeError):
         decode(wire.HEADER.pack(kind, 1, 2, 3) + data, events.PATHS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ringbuf.py: what the kernel's side writes is read once, in order, and stays until it is let go of."""
+"""ringbuf.py: events are read once, in order, and stay until they are released."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def reader(kernel: Kernel) -> Callable[[], ringbuf.Ring]:
 
 
 def test_events_in_order(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """Each event comes once, with its place; lengths need not be multiples of 8."""
+    """Each event is read once, with its position; lengths need not be multiples of 8."""
     read = reader()
     assert read.read() == []
     written = [(kernel.write(data), data) for data in (b"", b"a", b"12345678", b"123456789", bytes(range(256)))]
@@ -33,7 +33,7 @@ def test_events_in_order(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> 
 
 
 def test_event_being_written(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """It keeps back those behind it, until it is complete."""
+    """An incomplete event holds back later ones."""
     read = reader()
     first, busy, last = kernel.write(b"first"), kernel.reserve(b"busy"), kernel.write(b"last")
     assert read.read() == [(first, b"first")]
@@ -43,7 +43,7 @@ def test_event_being_written(kernel: Kernel, reader: Callable[[], ringbuf.Ring])
 
 
 def test_discarded_event(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """It is passed over, also as the last one."""
+    """A discarded event is skipped, also as the last one."""
     read = reader()
     kernel.write(b"gone", ringbuf.DISCARD)
     kept = kernel.write(b"kept")
@@ -53,7 +53,7 @@ def test_discarded_event(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> 
 
 
 def test_wrap(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """Events go on at the beginning of the data, cut anywhere; even one as long as all of it comes whole."""
+    """Events wrap at any offset; even one as long as the buffer is read completely."""
     read = reader()
     cut = set()
     for number in range(2000):
@@ -69,7 +69,7 @@ def test_wrap(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
 
 
 def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """What was let go of the kernel may have overwritten: the position never goes back."""
+    """The consumer's position never goes back, as the kernel may have overwritten released events."""
     kernel.write(b"a")
     second = kernel.write(b"b")
     read = reader()
@@ -80,7 +80,7 @@ def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ringbuf.Ri
 
 
 def test_release(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """What was not released is there for the next reader, and nothing else."""
+    """The next reader gets exactly the unreleased events."""
     read = reader()
     kernel.write(b"done")
     undone = kernel.write(b"undone")
@@ -95,7 +95,7 @@ def test_release(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
 
 
 def test_positions_beyond_32_bits(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
-    """Positions grow for as long as the programs run."""
+    """Positions beyond 32 bits work."""
     kernel.consumer[0] = kernel.producer[0] = (1 << 32) - 16
     read = reader()
     written = [(kernel.write(data), data) for data in (b"below", b"above", b"far above")]
@@ -104,7 +104,7 @@ def test_positions_beyond_32_bits(kernel: Kernel, reader: Callable[[], ringbuf.R
 
 
 def test_not_a_ring_buffer(kernel: Kernel) -> None:
-    """A map of another kind or size cannot be mapped."""
+    """A map of another type or size is refused."""
     os.truncate(kernel.descriptor, PAGE)
     with pytest.raises((OSError, ValueError)):
         ringbuf.Ring(kernel.descriptor, SIZE)

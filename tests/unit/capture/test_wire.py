@@ -34,7 +34,7 @@ def test_round_trip(event: wire.Event) -> None:
 
 @pytest.mark.parametrize("event", EACH)
 def test_truncated(event: wire.Event) -> None:
-    """An event that ends too early, wherever, is refused."""
+    """A truncated event is refused at any length."""
     data = events.encode(event)
     for length in range(len(data)):
         with pytest.raises(wire.DecodeError):
@@ -63,7 +63,7 @@ def test_garbage(data: bytes) -> None:
 
 @given(st.integers(1, 7), st.binary(max_size=1500))
 def test_garbage_in_an_event(kind: int, data: bytes) -> None:
-    """Whatever follows a valid header, nothing but DecodeError is raised."""
+    """Any bytes after a valid header raise DecodeError at most."""
     with contextlib.suppress(wire.DecodeError):
         wire.decode_event(wire.HEADER.pack(kind, 1, 2, 3) + data)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sd_notify.py: what a service manager hears; its end of the socket is a real one."""
+"""sd_notify.py: the service manager's notifications, received on a real socket."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ Hear = Callable[[], list[str]]
 
 @pytest.fixture(params=["path", "abstract"])
 def hear(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hear]:
-    """The datagrams that have come."""
+    """The datagrams received."""
     address = str(tmp_path / "notify") if request.param == "path" else f"@oomtrace-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address.replace("@", "\0", 1))
@@ -35,7 +35,7 @@ def hear(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_states(hear: Hear) -> None:
-    """Each state is one datagram, as sd_notify(3) spells it; children are not told where the manager listens."""
+    """Each state is one datagram as in sd_notify(3); children do not inherit the socket's address."""
     notifier = Notifier()
     assert "NOTIFY_SOCKET" not in os.environ
     notifier.ready()
@@ -50,7 +50,7 @@ def test_states(hear: Hear) -> None:
 
 
 def test_watchdog(hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign of life comes when half of the time is over, not before."""
+    """The watchdog notification is sent after half of the timeout, not before."""
     monkeypatch.setenv("WATCHDOG_USEC", "4000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     began_ns = time.monotonic_ns()
@@ -69,7 +69,7 @@ def test_watchdog(hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
     "environment", [{}, {"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "soon"}]
 )
 def test_not_watched(hear: Hear, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a watchdog, or with one that is somebody else's, nothing is due."""
+    """Without a watchdog, or with one for another process, there is no deadline."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     notifier = Notifier()
@@ -80,6 +80,6 @@ def test_not_watched(hear: Hear, environment: dict[str, str], monkeypatch: pytes
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify"])
 def test_nobody_listens(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a manager, or after its end, nothing is sent and nothing fails."""
+    """Without a service manager, or after its end, nothing is sent and nothing fails."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     Notifier().ready()

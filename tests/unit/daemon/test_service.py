@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the hardened unit leaves to the daemon."""
+"""What the hardened unit permits the daemon."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ UNIT = (ROOT / "deploy" / "oomtrace.service").read_text()
 
 
 def words(setting: str) -> list[str]:
-    """All that a setting is given, in the order of its lines."""
+    """All values of a setting, in the order of its lines."""
     lines = (line.partition("=") for line in UNIT.splitlines() if line.startswith(f"{setting}="))
     return [word for _, _, value in lines for word in value.split()]
 
 
 def test_pins_can_be_made() -> None:
-    """Of two settings for paths the longer one holds: /sys cannot be written, but for the file system of the pins."""
+    """The setting for the longest path applies: /sys is read-only except for the file system of the pins."""
     writable = {Path(path.removeprefix("-")) for path in words("ReadWritePaths")}
     read_only = {Path(path) for path in words("ReadOnlyPaths")}
     folder = Path(PINS_DIR)
@@ -26,11 +26,11 @@ def test_pins_can_be_made() -> None:
 
 
 def test_system_calls() -> None:
-    """Programs are loaded, attached, pinned and unpinned by these."""
+    """The system calls that load, attach, pin and unpin programs."""
     assert {"@system-service", "bpf", "perf_event_open"} <= set(words("SystemCallFilter"))
 
 
 def test_a_reader_that_hangs_delays_no_restart() -> None:
-    """The manager waits for the daemon alone, and that for less than two minutes."""
+    """The service manager waits only for the daemon, and less than two minutes."""
     assert words("KillMode") == ["process"]
     assert words("TimeoutStopSec") == ["10"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""state_dir.py: one oomtrace at a time keeps its state in a folder that nobody else can write to."""
+"""state_dir.py: the state directory has one user, and others cannot write to it."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ from tracer.daemon.state_dir import open_state_dir
 
 
 def test_made(tmp_path: Path) -> None:
-    """A folder that is missing is made, for its owner."""
+    """A missing directory is created, for its owner only."""
     state = open_state_dir(f"{tmp_path}/state")
     os.close(state.lock)
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) & 0o027 == 0
@@ -23,7 +23,7 @@ def test_made(tmp_path: Path) -> None:
 
 
 def test_second(tmp_path: Path) -> None:
-    """While one process has it, another one is told whose it is and what to do; afterwards it is free."""
+    """While one process has it, another one gets an error with its pid and a hint; afterwards it is free."""
     folder = f"{tmp_path}/state"
     holder = subprocess.Popen(
         [sys.executable, "-c",
@@ -46,7 +46,7 @@ def test_second(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o770])
 def test_others_may_write(tmp_path: Path, mode: int) -> None:
-    """What somebody else may have put there is not trusted."""
+    """A directory that others can write to is refused."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(mode)
     with pytest.raises(PermissionError):
@@ -54,7 +54,7 @@ def test_others_may_write(tmp_path: Path, mode: int) -> None:
 
 
 def test_link(tmp_path: Path) -> None:
-    """Nor is where somebody's link leads."""
+    """A symbolic link is refused."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "state").symlink_to("elsewhere")
     with pytest.raises(OSError, match=r"directory|symbolic"):
@@ -63,7 +63,7 @@ def test_link(tmp_path: Path) -> None:
 
 
 def test_lock_is_a_link(tmp_path: Path) -> None:
-    """A link in the place of the lock is not written through."""
+    """A symbolic link in place of the lock is not followed."""
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state/lock").symlink_to("../target")
     with pytest.raises(OSError, match="symbolic"):

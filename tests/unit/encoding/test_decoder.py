@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""decoder.py: what is taken for a record, of this version and of others, and what is not."""
+"""decoder.py: which values are records, of this version and of others."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def line_of(record: Any) -> bytes:
 
 
 def lenient() -> Any:
-    """Validates by the schema, but for what other versions may lack or add."""
+    """Validates by the schema, except for fields that other versions lack or add."""
     schema = json_schema()
     for definition in schema["$defs"].values():
         definition["additionalProperties"] = True
@@ -36,7 +36,7 @@ def lenient() -> Any:
 
 
 def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a record: what holds it, and its key there."""
+    """Every value of a record: its container and key."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(items):
         yield value, key
@@ -51,13 +51,13 @@ def is_taken(record: Any) -> bool:
 
 
 def test_records_are_taken() -> None:
-    """Records of real kills are, as they are."""
+    """Records of real kills are decoded unchanged."""
     for record in BASES:
         assert RECORDS.read(line_of(record)) == record
 
 
 def test_as_the_schema() -> None:
-    """With another value anywhere a record is taken where jsonschema takes it, and refused where it does not."""
+    """A record with one changed value is accepted exactly if jsonschema accepts it."""
     chance, validator = random.Random(7), lenient()
     taken = 0
     for _ in range(400):
@@ -71,7 +71,7 @@ def test_as_the_schema() -> None:
 
 
 def test_older_records() -> None:
-    """A field that was not there yet is null, one that is not known here stays; one that must be there is missed."""
+    """A missing newer field becomes null, an unknown field is kept, a missing required field is refused."""
     record = copy.deepcopy(BASES[0])
     del record["victim"]["shared_mm"], record["network"]
     record["later"] = {"x": 1}
@@ -82,12 +82,12 @@ def test_older_records() -> None:
 
 
 def test_later_kinds() -> None:
-    """A kind of record that only a later version has is no damage."""
+    """An unknown type of record is not an error."""
     assert RECORDS.read(b'{"type": "what comes later"}') is None
 
 
 def test_journal() -> None:
-    """An entry of the journal has a record as its message, or in a field beside a sentence."""
+    """A journal entry has a record as its message, or in a field of its own."""
     line = line_of(BASES[0]).decode()
     assert RECORDS.read(line_of({"__CURSOR": "s=1", "MESSAGE": line})) == BASES[0]
     assert RECORDS.read(line_of({"MESSAGE": "A sentence.", "OOMTRACE_RECORD": line})) == BASES[0]
@@ -119,6 +119,6 @@ def test_journal() -> None:
     ],
 )
 def test_no_record(line: bytes) -> None:
-    """What is no record is refused without a word."""
+    """Anything else raises InvalidRecordError."""
     with pytest.raises(InvalidRecordError):
         RECORDS.read(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""otel.py, ecs.py: names that others have defined, and no field that is lost."""
+"""otel.py, ecs.py: names of the standards, and no lost field."""
 
 import csv
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ KINDS = sorted(FULL)
 
 
 def values(fields: Any) -> Iterator[Any]:
-    """All that is at the ends."""
+    """All leaf values."""
     if isinstance(fields, dict):
         for value in fields.values():
             yield from values(value)
@@ -41,7 +41,7 @@ def values(fields: Any) -> Iterator[Any]:
 
 
 def test_full_records_are_full() -> None:
-    """The records below have a value of its own in every field, so that one that is lost is missed."""
+    """The records below have a distinct value in every field, so that a lost one is noticed."""
     for record in FULL.values():
         every = list(values(record))
         found = [value for value in every if not isinstance(value, bool) and any(map(str.isdigit, str(value)))]
@@ -53,7 +53,7 @@ def test_full_records_are_full() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", ["ecs", "otel"])
 def test_no_field_is_lost(style: str, kind: str) -> None:
-    """Each value of the record is there, as itself, as text, or as a part of one."""
+    """Each value of the record is there, unchanged, as text, or as a part of a text."""
     record = FULL[kind]
     found = list(values(STYLES[style](record)))
     texts = {str(value) for value in found}
@@ -69,13 +69,13 @@ def test_no_field_is_lost(style: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", ["ecs", "otel"])
 def test_flags_are_not_lost(style: str, kind: str) -> None:
-    """As many as the record has."""
+    """As many values as the record has."""
     flags = [value for value in values(FULL[kind]) if isinstance(value, bool)]
     assert [value for value in values(STYLES[style](FULL[kind])) if isinstance(value, bool)] == flags
 
 
 def test_names_of_opentelemetry() -> None:
-    """What is not ours stands in the semantic conventions; attributes are plain values, and lists of them."""
+    """Names without oomtrace's prefix are in the semantic conventions; attributes are plain values or lists."""
     names = set()
     for module in ("container", "host", "k8s", "log", "os", "process", "service"):
         found = vars(import_module(f"opentelemetry.semconv._incubating.attributes.{module}_attributes"))
@@ -89,7 +89,7 @@ def test_names_of_opentelemetry() -> None:
 
 
 def test_names_of_ecs() -> None:
-    """What is not ours stands in the schema, or below an object of it; what is a keyword there is a text."""
+    """Names outside oomtrace's prefix are in the schema, or below an object of it; keywords are text."""
     for record in FULL.values():
         for path, value in leaves(ecs(record)):
             if path.startswith("oomtrace."):
@@ -99,7 +99,7 @@ def test_names_of_ecs() -> None:
 
 
 def test_otel_by_example() -> None:
-    """The names that people look for."""
+    """The names that users search for."""
     written = otel(FULL["oom_kill"])
     record = FULL["oom_kill"]
     assert written["EventName"] == "oomtrace.oom_kill"
@@ -115,7 +115,7 @@ def test_otel_by_example() -> None:
 
 
 def test_ecs_by_example() -> None:
-    """The same of the other."""
+    """The same for ECS."""
     written, record = ecs(FULL["oom_kill"]), FULL["oom_kill"]
     assert written["@timestamp"] == record["time"]
     assert written["event"]["action"] == "oom_kill"
@@ -127,7 +127,7 @@ def test_ecs_by_example() -> None:
 
 
 def test_labels_with_dots() -> None:
-    """To Elasticsearch a dot is a level, so there are none; two that would be one stay two."""
+    """Labels contain no dots, which are levels to Elasticsearch; two labels with the same new name stay two."""
     record = {**FULL["start"], "host": {**FULL["start"]["host"], "labels": {"a.b": "1", "a_b": "2", "a": "3"}}}
     assert ecs(record)["labels"] == {"a_b": "1", "a_b_": "2", "a": "3"}
 
@@ -135,7 +135,7 @@ def test_labels_with_dots() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("style", STYLES)
 def test_lines_are_known_again(style: str, kind: str, tmp_path: Path) -> None:
-    """By type and id, in a file too, whatever the style; half a line at its end is cut off."""
+    """Records are identified by type and id in any style; half a line at the end of a file is removed."""
     line = encode(FULL[kind], style=STYLES[style])
     expected = {(kind, FULL[kind]["id"])} if "id" in FULL[kind] else set()
     assert extract_record_ids([line]) == expected
@@ -154,7 +154,7 @@ def test_lines_are_known_again(style: str, kind: str, tmp_path: Path) -> None:
     "torn", [b'{"@timestamp":"2026-', b'{"event":{"module":"nginx",', b'{"EventName":"x', b'{"Timestamp":"']
 )
 def test_lines_of_others_stay(torn: bytes, tmp_path: Path) -> None:
-    """Others write ECS and OpenTelemetry's names, too."""
+    """Lines of other programs in ECS and OpenTelemetry are not records."""
     (tmp_path / "x").write_bytes(torn)
     sink = open_uri(f"file:{tmp_path}/x?style=ecs")
     sink.write([b"x\n"])
@@ -173,7 +173,7 @@ def test_lines_of_others_stay(torn: bytes, tmp_path: Path) -> None:
     ],
 )
 def test_records_of_other_versions(record: Any) -> None:
-    """What a spool holds may be of another version: something sensible comes of it, or RejectedError."""
+    """A spool may contain records of another version: they are sent, or raise RejectedError."""
     assert "\x1b" not in otel(record)["Body"]
     assert orjson.loads(orjson.dumps(ecs(record)))["event"]["module"] == "oomtrace"
 
@@ -191,5 +191,5 @@ def test_records_of_other_versions(record: Any) -> None:
     ],
 )
 def test_image(text: str, parsed: tuple[str, str | None, str | None] | None) -> None:
-    """As the OCI's references are written."""
+    """References as specified by OCI."""
     assert image_ref.parse_image_ref(text) == parsed

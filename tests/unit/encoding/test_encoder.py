@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""encoder.py: one line of JSON, never longer than allowed, whatever the fields hold."""
+"""encoder.py: one line of JSON, never longer than allowed, for any values."""
 
 import json
 import unicodedata
@@ -24,12 +24,12 @@ FULL = tuple(events.candidate(pid=number, comm=events.comm(b"\x01" * 15)) for nu
 
 
 def long_path(name: bytes, size: int) -> bytes:
-    """Names from the leaf to the root, ``size`` bytes in all."""
+    """Names from the leaf to the root, ``size`` bytes in total."""
     return (name + b"\0") * (size // (len(name) + 1))
 
 
 def parse(line: bytes) -> Any:
-    """What a line holds; it is one line, without control characters, and satisfies the JSON Schema."""
+    """The record in a line, which has no control characters and satisfies the JSON Schema."""
     text = line.decode()
     assert text.endswith("\n")
     assert not [character for character in text[:-1] if unicodedata.category(character) == "Cc"]
@@ -39,20 +39,20 @@ def parse(line: bytes) -> Any:
 
 
 def record(victim: dict[str, Any] | None = None, incident: dict[str, Any] | None = None, sharers: int = 0) -> OomKill:
-    """A record with some of its fields grown."""
+    """A record with some long fields."""
     several = tuple(events.shared_mm(1 << 21 | number) for number in range(sharers))
     return complete(events.kill(events.victim(**victim or {}), events.incident(**incident or {}), several))
 
 
 def test_short_record_is_whole() -> None:
-    """What fits is written as it is."""
+    """A record that fits is not trimmed."""
     whole = record()
     assert whole == parse(encode(whole))
     assert whole["truncated"] == []
 
 
 def test_command_line_goes_first() -> None:
-    """A command line is trimmed from its end, and its beginning stays."""
+    """A command line is trimmed at its end."""
     whole = record({"cmdline": b"/bin/x\0" + b"a" * 1000, "cgroup": long_path(b"b" * 250, 1500)})
     trimmed = parse(encode(whole, len(encode(whole)) - 500))
     assert trimmed["truncated"] == ["victim.cmdline"]
@@ -61,7 +61,7 @@ def test_command_line_goes_first() -> None:
 
 
 def test_labels_go_first() -> None:
-    """Labels say least about a kill."""
+    """Labels are trimmed first."""
     whole = record({"cgroup": events.path(b"/docker/" + b"5" * 64)})
     assert whole["container"] is not None
     whole["container"]["labels"] = {f"label-{number}": "v" * 100 for number in range(100)}
@@ -73,7 +73,7 @@ def test_labels_go_first() -> None:
 
 @pytest.mark.parametrize("order", list(permutations(STYLES)))
 def test_each_output_has_its_own(order: tuple[str, ...]) -> None:
-    """What one style has no room for another has: each line is the same in whatever order they are made."""
+    """Styles are trimmed independently: each line is the same in any order of encoding."""
     whole = record({"cgroup": events.path(b"/docker/" + b"5" * 64)})
     assert whole["container"] is not None
     whole["container"]["labels"] = {f"label-{number}": "v" * 70 for number in range(66)}
@@ -85,7 +85,7 @@ def test_each_output_has_its_own(order: tuple[str, ...]) -> None:
 
 
 def test_cgroup_keeps_its_beginning() -> None:
-    """The beginning of a cgroup's path tells whose it is; the rest is called by whoever is in there."""
+    """A cgroup's path is trimmed at its end: its beginning identifies the owner."""
     limit = long_path(b"b" * 250, 4000) + b"docker\0"
     trimmed = parse(encode(record(incident={"limit_cgroup": limit}), MIN_MAX_BYTES))
     assert "limit.cgroup" in trimmed["truncated"]
@@ -94,7 +94,7 @@ def test_cgroup_keeps_its_beginning() -> None:
 
 
 def test_exe_keeps_its_end() -> None:
-    """The end of an executable's path tells most."""
+    """An executable's path is trimmed at its beginning."""
     trimmed = parse(encode(record({"exe": b"leaf\0" + long_path(b"b" * 250, 4000)}), MIN_MAX_BYTES))
     assert "victim.exe" in trimmed["truncated"]
     assert trimmed["victim"]["exe"].startswith("…")
@@ -102,7 +102,7 @@ def test_exe_keeps_its_end() -> None:
 
 
 def test_candidates_are_trimmed_from_the_end() -> None:
-    """The highest scores stay."""
+    """The candidates with the highest scores are kept."""
     paths = long_path(b"b" * 250, 2000)
     whole = record({"cgroup": paths, "exe": paths}, {"candidates": FULL, "candidates_len": 10, "limit_cgroup": paths})
     assert whole["candidates"] is not None
@@ -116,7 +116,7 @@ def test_candidates_are_trimmed_from_the_end() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("limit", [MIN_MAX_BYTES, MAX_BYTES])
 def test_everything_is_long(name: str, limit: int) -> None:
-    """When every field is as long as it can be the line still fits."""
+    """With every field as long as possible the line still fits."""
     paths = long_path(name.encode(), 4096)
     whole = record(
         {"cmdline": (name.encode() + b"\0") * (1024 // (len(name.encode()) + 1)), "cgroup": paths, "exe": paths},
@@ -129,7 +129,7 @@ def test_everything_is_long(name: str, limit: int) -> None:
 
 @pytest.mark.parametrize("limit", [MIN_MAX_BYTES, MAX_BYTES])
 def test_all_at_once(limit: int) -> None:
-    """When a container does all that it can to make a line long, and names its own cgroups, the line still fits."""
+    """With all values that a container controls, its own cgroups included, at their longest, the line still fits."""
     name = b"\x01" * 240
     cgroup = events.path(b"/docker/" + b"5" * 64 + b"/lxc/%b/%b.slice/%b.service" % (name, name, name))
     paths, comm = long_path(name, 4096), b"\x01" * 16
@@ -151,7 +151,7 @@ def test_all_at_once(limit: int) -> None:
 
 @pytest.mark.parametrize(("sharers", "cut"), [(10, []), (100, []), (1000, ["victim.shared_mm"])])
 def test_many_sharers(sharers: int, cut: list[str]) -> None:
-    """However many processes share the victim's memory, the line fits and says what is missing."""
+    """With any number of shared_mm processes the line fits and names the trimmed field."""
     line = encode(record(sharers=sharers))
     assert len(line) <= MAX_BYTES
     assert cut == parse(line)["truncated"]
@@ -159,7 +159,7 @@ def test_many_sharers(sharers: int, cut: list[str]) -> None:
 
 @pytest.mark.parametrize("argument", [b"\0", b"a\0", b"\x01\0", b"\xff\0"])
 def test_many_arguments(argument: bytes) -> None:
-    """A command line of many arguments, empty ones too, is trimmed when it does not fit."""
+    """A command line of many arguments, also empty ones, is trimmed if it does not fit."""
     paths = long_path(b"b" * 100, 1500)
     whole = record({"cmdline": argument * (1024 // len(argument)), "cgroup": paths}, {"limit_cgroup": paths})
     line = encode(whole, MIN_MAX_BYTES)
@@ -168,7 +168,7 @@ def test_many_arguments(argument: bytes) -> None:
 
 
 def test_what_was_not_cut_is_not_named() -> None:
-    """Only what lost something stands in `truncated`."""
+    """Only trimmed fields are in `truncated`."""
     whole = record(incident={"limit_cgroup": long_path(b"b" * 250, 4000)})
     before = json.loads(encode(whole, 1 << 20))
     trimmed = parse(encode(whole, MIN_MAX_BYTES))
@@ -182,7 +182,7 @@ def test_what_was_not_cut_is_not_named() -> None:
 
 
 def test_other_records_are_never_trimmed() -> None:
-    """A record that is no kill has nothing long in it."""
+    """Other records have no long fields."""
     lost: Lost = {
         "schema": 1,
         "type": "lost",
@@ -198,7 +198,7 @@ def test_other_records_are_never_trimmed() -> None:
 
 
 def test_gap_with_long_paths() -> None:
-    """Of cgroups whose names are long, so many are told as the line has room for."""
+    """A gap names as many cgroups as fit into the line."""
     cgroups: list[CgroupKills] = [{"cgroup": "/x" * 2000, "oom_kills": 1, "records": 0} for _ in range(10)]
     gap: Gap = {
         "schema": 1,
@@ -258,7 +258,7 @@ def test_hostile_bytes(
     candidates: list[bytes],
     max_bytes: int,
 ) -> None:
-    """Whatever bytes a container chose, and however many, a record is one line of valid JSON that fits."""
+    """For any bytes that a container chose, a record is one line of valid JSON that fits."""
     entries = tuple(events.candidate(pid=number + 2, comm=name) for number, name in enumerate(candidates))
     whole = record(
         {"comm": comm, "cgroup": cgroup, "exe": exe, "cmdline": cmdline},
@@ -282,7 +282,7 @@ def test_hostile_bytes(
     "char", ["\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\ufeff", "\u00ad", "\u061c", "\x9b"]
 )
 def test_invisible_characters_are_escaped(char: str) -> None:
-    """What breaks a line for some readers, is invisible, or turns text around, is in the record and not in the line."""
+    """Line separators, invisible and bidirectional characters are escaped in the line."""
     encoded = encode(record({"cmdline": f"a{char}b\0".encode()}))
     assert char.encode() not in encoded
     assert parse(encoded)["victim"]["cmdline"] == [f"a{char}b"]

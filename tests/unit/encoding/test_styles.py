@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""styles.py: the same record under other names."""
+"""styles.py: the same record with other names and structure."""
 
 import orjson
 
@@ -11,7 +11,7 @@ from tracer.pipeline.incidents import JoinedKill
 
 
 def test_flat() -> None:
-    """One level; labels and lists as they are."""
+    """One level; labels and lists unchanged."""
     record = complete(JoinedKill(victim(), incident(), 1, (), (), ()))
     found = orjson.loads(encoder.encode(record, style=STYLES["flat"]))
     assert found["victim.rss_bytes"] == record["victim"]["rss_bytes"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""console_report.py: what kernels print about an OOM kill, in the pieces in which it reaches the console."""
+"""console_report.py: the kernel's report of an OOM kill, in the pieces in which it reaches the console."""
 
 import pytest
 from hypothesis import given
@@ -84,12 +84,12 @@ def summary(limit: bytes, victim: bytes, comm: bytes = b"hog", cpuset: bytes = b
     ],
 )
 def test_report(invoked: bytes, constraint: bytes, killed: bytes, expected: ConsoleReport) -> None:
-    """A whole report says what ran out, what was asked for, and whose limit it was."""
+    """A complete report contains scope, request and limit."""
     assert expected == parse_console_report([invoked, constraint, killed], b"/test")
 
 
 def test_pieces() -> None:
-    """The summary is printed piece by piece, and read as one."""
+    """The summary is printed in pieces, and parsed as one line."""
     report = parse_console_report([INVOKED, *summary(b"/pod", b"/pod/a/b"), KILLED], b"/pod/a/b")
     assert ConsoleReport("memcg", 0xCC0, "GFP_KERNEL", 0, "Memory cgroup out of memory", "/pod") == report
 
@@ -112,18 +112,18 @@ def test_pieces() -> None:
     ],
 )
 def test_rate_limited(killed: bytes, scope: Scope | None, message: str) -> None:
-    """Of a report that the kernel held back only the last line is there."""
+    """Of a rate-limited report only the last line is printed."""
     assert UNKNOWN._replace(scope=scope, message=message) == parse_console_report([killed], b"/test")
 
 
 def test_nothing() -> None:
-    """Where nothing was printed nothing is known."""
+    """Without any line all fields are None."""
     assert parse_console_report([], b"/test") == UNKNOWN
 
 
 @pytest.mark.parametrize("comm", [b"a b", b"()", b"[", b"x: y", b"\xff\x1b[2J", b"gfp_mask=0x1(A)", b"invoked oom-kil"])
 def test_odd_comm(comm: bytes) -> None:
-    """The name of the one who asked for memory, or was killed, is no part of what is read."""
+    """The names of trigger and victim do not influence the result."""
     pieces = [
         INVOKED.replace(b"hog", comm),
         *summary(b"/test", b"/test", comm),
@@ -151,7 +151,7 @@ ODD = [
 @pytest.mark.parametrize("victim", ODD)
 @pytest.mark.parametrize("whole", [False, True])
 def test_odd_cgroup(victim: bytes, whole: bool) -> None:
-    """A cgroup whose name looks like a part of the report is the victim's own limit, and changes nothing else."""
+    """A cgroup whose name looks like a part of the report can be the limit, and changes nothing else."""
     pieces = summary(victim, victim)
     report = parse_console_report([INVOKED, *([b"".join(pieces)] if whole else pieces), KILLED], victim)
     expected = victim.decode("utf-8", "backslashreplace")
@@ -165,7 +165,7 @@ NAMES = st.sampled_from(
 
 @given(st.lists(NAMES, min_size=1, max_size=6), st.integers(0, 5), NAMES)
 def test_limit_among_any_names(names: list[bytes], depth: int, cpuset: bytes) -> None:
-    """The limit is found whatever the names of the victim's cgroup, and of those above it, look like."""
+    """The limit is found for any names of the victim's cgroup and its ancestors."""
     victim = b"".join(b"/" + name for name in names)
     limit = b"".join(b"/" + name for name in names[: 1 + depth % len(names)])
     report = parse_console_report([INVOKED, *summary(limit, victim, cpuset=cpuset), KILLED], victim)
@@ -173,7 +173,7 @@ def test_limit_among_any_names(names: list[bytes], depth: int, cpuset: bytes) ->
 
 
 def test_limit_of_another_cgroup() -> None:
-    """A limit that is not above the victim is none of its own: its summary is not believed."""
+    """A limit that is not an ancestor of the victim's cgroup is ignored."""
     assert parse_console_report(summary(b"/other", b"/test"), b"/test").limit_cgroup is None
 
 
@@ -185,12 +185,12 @@ def test_limit_of_another_cgroup() -> None:
     ],
 )
 def test_numbers_that_are_too_large(line: bytes) -> None:
-    """A number that no kernel prints is none."""
+    """A number that no kernel prints is ignored."""
     report = parse_console_report([line], b"/")
     assert (report.gfp_mask, report.order) == (None, None)
 
 
 def test_flags_that_are_no_text() -> None:
-    """Bytes are shown, whatever they are."""
+    """Any bytes are decoded."""
     line = b"hog invoked oom-killer: gfp_mask=0xcc0(GFP_\xff), order=0, oom_score_adj=0\n"
     assert parse_console_report([line], b"/").gfp_flags == "GFP_\\xff"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deduplication.py: what two captures saw is told once."""
+"""deduplication.py: a kill that two captures saw has one record."""
 
 from tests.harness import events
 from tests.harness.records import HOST, complete
@@ -22,7 +22,7 @@ def gone(kill_id: str) -> OomExit:
 
 
 def test_double() -> None:
-    """The newer capture's kill is known again, and its exit names the record that was written."""
+    """The second record of a kill is recognized, and its exit gets the id of the first."""
     previous, exit_record = PreviousKills(), gone("new")
     previous.add_kill(kill("old"), 1_000)
     assert previous.find_duplicate(kill("new"), 1_200) == "old"
@@ -31,7 +31,7 @@ def test_double() -> None:
 
 
 def test_exit_of_both() -> None:
-    """An exit that the older capture saw, too, is written once."""
+    """An exit that both captures saw is written once."""
     previous = PreviousKills()
     previous.add_kill(kill("old"), 1_000)
     previous.add_exit(gone("old"))
@@ -40,7 +40,7 @@ def test_exit_of_both() -> None:
 
 
 def test_another_kill_of_this_number() -> None:
-    """One that was killed at another time is somebody else."""
+    """A kill of the same thread id at another time is another kill."""
     previous, exit_record = PreviousKills(), gone("new")
     previous.add_kill(kill("old"), 1_000)
     assert previous.find_duplicate(kill("new"), 2 * SAME_NS) is None
@@ -49,7 +49,7 @@ def test_another_kill_of_this_number() -> None:
 
 
 def test_processes_that_are_not_known() -> None:
-    """Without kprobes there may be neither process nor start: still no two victims are taken for one."""
+    """Without process and start time, as without kprobes, two victims are still distinguished."""
     previous, other = PreviousKills(), kill("new")
     previous.add_kill(kill("old"), 1_000)
     other["victim"]["pid"] = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""incidents.py: which victims, sharers, figures and words of the log belong together, and when they are complete."""
+"""incidents.py: which events belong to one incident, and when it is complete."""
 
 from collections.abc import Iterable
 
@@ -26,7 +26,7 @@ def items(joined: Iterable[Joined]) -> list[JoinedKill | wire.ExitEvent | wire.K
 
 
 def feed(incidents: Incidents, *several: wire.Event, now_ns: int = 0) -> list[JoinedKill]:
-    """The kills that come out while these go in."""
+    """The kills that these events complete."""
     return [kill for event in several for kill in kills_in(incidents.feed(event, now_ns))]
 
 
@@ -40,7 +40,7 @@ def later(event: wire.VictimEvent) -> wire.VictimEvent:
 
 
 def test_single() -> None:
-    """A victim comes out when its incident ends, with all of it."""
+    """A kill is complete when its incident ends."""
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
     assert feed(incidents, victim, incident) == []
@@ -50,7 +50,7 @@ def test_single() -> None:
 
 
 def test_killed_again() -> None:
-    """That a victim of an earlier incident is killed once more is told at once, and begins no incident."""
+    """A repeated kill of an earlier victim is passed on at once, and begins no incident."""
     incidents = Incidents()
     again = wire.KilledAgainEvent(events.header(wire.KILLED_AGAIN), tid=5)
     assert items(incidents.feed(again, 0)) == [again]
@@ -61,7 +61,7 @@ def test_killed_again() -> None:
 
 
 def test_exit_is_told_after_the_kill() -> None:
-    """A victim that is gone before its incident ends waits; one of an earlier incident does not."""
+    """The exit of a victim of the open incident waits; an exit of an earlier incident does not."""
     incidents = Incidents()
     victim, incident = events.victim(), events.incident()
     gone = wire.ExitEvent(events.header(wire.EXIT), events.KILL_NS, victim.pid)
@@ -74,7 +74,7 @@ def test_exit_is_told_after_the_kill() -> None:
 
 
 def test_group() -> None:
-    """All victims of a group kill come out at once, in order, and each knows how many they are."""
+    """All kills of a group kill are complete at once, in order, with their number."""
     victims = [events.victim(pid=pid, flags=GROUP) for pid in (3, 1, 2)]
     incident = events.incident()
     kills = feed(Incidents(), victims[0], incident, *victims[1:], events.end())
@@ -82,7 +82,7 @@ def test_group() -> None:
 
 
 def test_sharers() -> None:
-    """A sharer of the memory is with its own victim, once, however many of its threads were seen."""
+    """A shared_mm process is added to its victim, once for all of its threads."""
     several: list[wire.Event] = [
         events.victim(pid=1, flags=GROUP),
         events.incident(),
@@ -111,7 +111,7 @@ class Compared(int):
 
 @pytest.mark.parametrize("count", [1000, 8000])
 def test_work_grows_with_the_number(count: int) -> None:
-    """How many victims, sharers and lines an incident has a container decides: each is handled once."""
+    """A container decides how many victims, processes and lines an incident has: each is handled once."""
     several: list[wire.Event] = [INVOKED]
     for pid in range(1, count + 1):
         victim = events.victim(pid=Compared(pid), flags=GROUP)
@@ -127,14 +127,14 @@ def test_work_grows_with_the_number(count: int) -> None:
 
 
 def test_incident_missing() -> None:
-    """Where the incident itself was lost its victims are still its victims."""
+    """If the incident event is lost, its victims still belong together."""
     victims = [events.victim(pid=pid, flags=GROUP) for pid in (1, 2)]
     kills = feed(Incidents(), *victims, events.end())
     assert [JoinedKill(victim, None, 2, (), (), ()) for victim in victims] == kills
 
 
 def test_the_next_incident_ends_one_without_end() -> None:
-    """An end that is missing keeps no victim back."""
+    """A missing end does not hold a victim back."""
     incidents = Incidents()
     first, incident, second = events.victim(pid=1), events.incident(), later(events.victim(pid=2))
     assert [JoinedKill(first, incident, 1, (), (), ())] == feed(incidents, first, incident, second)
@@ -142,7 +142,7 @@ def test_the_next_incident_ends_one_without_end() -> None:
 
 
 def test_silence_ends_one_without_end() -> None:
-    """After a while without events victims come out, and not before."""
+    """The deadline completes the kills, and not before."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1), now_ns=100)
     feed(incidents, events.victim(pid=2), now_ns=200)
@@ -153,7 +153,7 @@ def test_silence_ends_one_without_end() -> None:
 
 
 def test_what_is_left_comes_out() -> None:
-    """When the tracer stops nothing stays behind."""
+    """At the stop all kills are complete."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1))
     assert pids(kills_in(incidents.end())) == [1]
@@ -161,7 +161,7 @@ def test_what_is_left_comes_out() -> None:
 
 
 def test_victim_without_beginning() -> None:
-    """A victim whose incident's beginning was not seen comes out at once, alone, and ends no other's incident."""
+    """A victim whose incident's begin was not seen is a kill at once, and ends no other incident."""
     incidents = Incidents()
     orphan = events.victim(pid=9, header=events.header(wire.VICTIM, incident_ns=events.KILL_NS))
     member = events.victim(pid=1)
@@ -170,7 +170,7 @@ def test_victim_without_beginning() -> None:
 
 
 def test_too_late() -> None:
-    """What comes after the end opens no incident: the victims' records are written."""
+    """Events after the end open no incident."""
     incidents = Incidents()
     feed(incidents, events.victim(), events.incident(), events.end())
     assert feed(incidents, events.shared_mm(3), events.end()) == []
@@ -178,14 +178,14 @@ def test_too_late() -> None:
 
 
 def test_nobody_was_killed() -> None:
-    """An incident without victims says nothing."""
+    """An incident without victims makes no kill."""
     incidents = Incidents()
     assert feed(incidents, INVOKED, events.memcg_chain(events.counters()), later(events.victim(pid=2))) == []
     assert pids(kills_in(incidents.end())) == [2]
 
 
 def test_tracepoints_single() -> None:
-    """Without kprobes a lone victim is complete when the log has named it; figures and words are its own."""
+    """Without kprobes a single victim is complete when the log has named it, with its own counters and log lines."""
     levels = (events.counters(limit_pages=5), events.counters())
     victim, incident = events.victim(), events.blind_incident()
     incidents = Incidents()
@@ -195,14 +195,14 @@ def test_tracepoints_single() -> None:
 
 
 def test_tracepoints_without_a_log() -> None:
-    """Without kprobes, and where the log's lines are held back, silence completes a victim."""
+    """Without kprobes and log lines the timeout completes a victim."""
     incidents = Incidents()
     assert feed(incidents, events.victim(pid=1), events.blind_incident()) == []
     assert pids(kills_in(incidents.flush(QUIET_NS))) == [1]
 
 
 def test_tracepoints_hold_a_group() -> None:
-    """Without kprobes every member of a group looks like the last one: they are held until nothing follows."""
+    """Without kprobes any member of a group kill may be the last one: they wait for the timeout."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
     for pid in (2, 3):
@@ -212,7 +212,7 @@ def test_tracepoints_hold_a_group() -> None:
 
 
 def test_tracepoints_hold_for_sharers() -> None:
-    """Without kprobes a victim whose memory has more users than it has threads is held for the others."""
+    """Without kprobes a victim whose memory has more users than it has threads waits for the others."""
     incidents = Incidents()
     victim = events.victim(mm_users=3, threads=2)
     assert feed(incidents, victim, events.blind_incident(), KILLED, events.shared_mm(5)) == []
@@ -227,14 +227,14 @@ def test_tracepoints_threads_are_no_sharers() -> None:
 
 
 def test_tracepoints_next_incident_ends_a_group() -> None:
-    """What is held comes out before anything of the next incident."""
+    """A waiting kill precedes all items of the next incident."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=GROUP), events.blind_incident(), KILLED)
     assert pids(feed(incidents, later(events.victim(pid=2)))) == [1]
 
 
 def test_tracepoints_mark_without_a_kill() -> None:
-    """A task that is dying already is marked, too: without a signal and without the log's word nobody killed it."""
+    """A dying task is marked as well: without a signal and a log line it was not killed."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED), events.blind_incident())
     assert list(incidents.flush(QUIET_NS)) == []
@@ -242,7 +242,7 @@ def test_tracepoints_mark_without_a_kill() -> None:
 
 
 def test_tracepoints_mark_that_the_log_confirms() -> None:
-    """Where the signal was not seen the log's word is enough, for the victim that it follows."""
+    """If the signal was not seen, the log line confirms the kill of the victim before it."""
     incidents = Incidents()
     feed(incidents, events.victim(pid=1, flags=MARKED | GROUP), events.blind_incident())
     feed(incidents, events.victim(pid=2, flags=MARKED | GROUP), KILLED)
@@ -250,7 +250,7 @@ def test_tracepoints_mark_that_the_log_confirms() -> None:
 
 
 def test_tracepoints_mark_and_another_line() -> None:
-    """Only the line that tells of a kill confirms one; whatever else the same task makes the kernel print does not."""
+    """Only the line of a kill confirms one, no other line that the same task causes."""
     incidents = Incidents()
     marked = events.victim(pid=1, flags=MARKED), events.blind_incident()
     assert feed(incidents, *marked, events.log(b"hog: page fault")) == []
@@ -259,7 +259,7 @@ def test_tracepoints_mark_and_another_line() -> None:
 
 
 def test_long_report() -> None:
-    """A report that the kernel takes long to print waits for its victim."""
+    """Log lines without a victim wait without a timeout."""
     incidents = Incidents()
     assert feed(incidents, events.log(b"hog invoked oom-killer")) == []
     assert incidents.deadline_ns() is None
@@ -269,7 +269,7 @@ def test_long_report() -> None:
 
 
 def test_open_without_victims() -> None:
-    """Lines of the kernel log come before the victim: they are needed until the incident has ended."""
+    """Log lines that precede the victim keep the incident open."""
     incidents = Incidents()
     assert not incidents.is_open
     assert list(incidents.feed(events.log(b"x invoked oom-killer: "), 0)) == []

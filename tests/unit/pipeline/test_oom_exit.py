@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_exit.py: what became of the container of a victim."""
+"""oom_exit.py: the state of a victim's container."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def write(tmp_path: Path, **state: Any) -> None:
 
 
 def due(exits: PendingExits, now_ns: int) -> list[OomExit]:
-    """What is told then, or a moment later, when the runtime's files were read."""
+    """The records due then, or shortly later when the runtime's files were read."""
     told = exits.take_due(now_ns)
     for _, request in exits._requests.values():
         assert request.answered.wait(10)
@@ -56,7 +56,7 @@ def due(exits: PendingExits, now_ns: int) -> list[OomExit]:
 
 
 def test_host(exits: PendingExits) -> None:
-    """Of a process of the host nothing more is to be learned: its record is written at once."""
+    """The exit of a process outside containers is complete at once."""
     kill(exits, 0, cgroup=b"/system.slice/hog.service")
     ((record, _),) = exits.add_exit(gone(), 0)
     validate(record)
@@ -65,13 +65,13 @@ def test_host(exits: PendingExits) -> None:
 
 
 def test_unknown_victim(exits: PendingExits) -> None:
-    """An exit without its kill is told all the same."""
+    """An exit without a kill is complete at once."""
     record = gone()
     assert exits.add_exit(record, 0) == [(record, ())]
 
 
 def test_init_lives(exits: PendingExits, tmp_path: Path) -> None:
-    """A child was killed, the container goes on: told after a moment, with the runtime's word."""
+    """A child was killed and the container runs on: the record waits for the runtime's verdict."""
     own = os.getpid()
     start_ns = procfs.read_start_ns(own)
     assert start_ns is not None
@@ -87,7 +87,7 @@ def test_init_lives(exits: PendingExits, tmp_path: Path) -> None:
 
 
 def test_init_died(exits: PendingExits, tmp_path: Path) -> None:
-    """The runtime takes its time to write down the end of a container: it is asked again."""
+    """A runtime that has not noted the container's end yet is read again."""
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
     assert exits.add_exit(gone(), 0) == []
@@ -99,7 +99,7 @@ def test_init_died(exits: PendingExits, tmp_path: Path) -> None:
 
 
 def test_runtime_never_notices(exits: PendingExits, tmp_path: Path) -> None:
-    """But not for ever."""
+    """But only until the timeout."""
     write(tmp_path, Running=True)
     kill(exits, events.NOBODY)
     exits.add_exit(gone(), 0)
@@ -113,7 +113,7 @@ def test_runtime_never_notices(exits: PendingExits, tmp_path: Path) -> None:
 
 
 def test_zombie_init(exits: PendingExits) -> None:
-    """An init that nobody has waited for yet is dead."""
+    """A zombie init counts as dead."""
     with subprocess.Popen(["true"]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         start_ns = procfs.read_start_ns(child.pid)
@@ -125,7 +125,7 @@ def test_zombie_init(exits: PendingExits) -> None:
 
 
 def test_stop_waits_for_nothing(exits: PendingExits, tmp_path: Path) -> None:
-    """At the end all are told, with what can be had."""
+    """At the stop all records are complete, with what is known."""
     write(tmp_path, Running=True)
     for pid in (1, 2):
         kill(exits, events.NOBODY, pid=pid)
@@ -135,7 +135,7 @@ def test_stop_waits_for_nothing(exits: PendingExits, tmp_path: Path) -> None:
 
 
 def test_another_id(exits: PendingExits) -> None:
-    """A kill that two captures saw has the exit that the newer one tells."""
+    """The exit of a kill that two captures saw is found under the newer capture's id."""
     kill(exits, 1)
     exits.rename_victim(RECORDS.kill_id(events.INCIDENT_NS, events.NOBODY), "new")
     exits.rename_victim("never heard of", "other")
@@ -146,14 +146,14 @@ def test_another_id(exits: PendingExits) -> None:
 
 
 def test_bounded(exits: PendingExits) -> None:
-    """Kills whose exits never come do not pile up."""
+    """Victims without an exit do not accumulate."""
     for pid in range(1, VICTIMS_MAX + 10):
         kill(exits, 0, pid=pid, cgroup=b"/a")
     assert len(exits._victims) == VICTIMS_MAX
 
 
 def test_container_in_a_container(exits: PendingExits, tmp_path: Path) -> None:
-    """A cgroup that is called like a container, inside another one, gets no verdict of the host's runtime."""
+    """A cgroup named like a container inside another container gets no verdict of the host's runtime."""
     write(tmp_path, Running=False, OOMKilled=True, ExitCode=137)
     kill(exits, 1, cgroup=f"/docker/{'f' * 64}/docker/{ID}".encode())
     assert exits.add_exit(gone(), 0) == []
@@ -162,7 +162,7 @@ def test_container_in_a_container(exits: PendingExits, tmp_path: Path) -> None:
 
 
 def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
-    """However many of its processes die, its files are read twice a second at most, and nobody waits for that."""
+    """A container's files are read at most twice a second, and no record waits for that."""
     asked: list[int] = []
     may_answer = threading.Event()
 
@@ -189,7 +189,7 @@ def test_one_question_for_all_exits_of_a_container(tmp_path: Path) -> None:
 
 
 def test_many_exits_wait(exits: PendingExits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a bound one is told as it is; those that are due come in parts, between which kills are read."""
+    """Beyond the bound exits are complete at once; due records come in parts, so that kills are read in between."""
     monkeypatch.setattr("tracer.pipeline.oom_exit.WAITING_MAX", 100)
     told = []
     for pid in range(1, 151):

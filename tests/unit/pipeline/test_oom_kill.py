@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_kill.py: units, names, and null for what is unknown; every record made here satisfies the JSON Schema."""
+"""oom_kill.py: units, names, and null for unknown values; every record satisfies the JSON Schema."""
 
 import re
 import time
@@ -20,7 +20,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 
 
 def test_victim() -> None:
-    """Sizes are in bytes, names are text, and nothing is null where all was seen."""
+    """Sizes are in bytes, names are text, and no field is null if all was seen."""
     record = complete(kill())
     started_at = record["victim"].pop("started_at")  # type: ignore[misc]
     assert started_at is not None
@@ -52,7 +52,7 @@ def test_victim() -> None:
 
 
 def test_incident() -> None:
-    """The incident has the kernel's own figures and words."""
+    """The incident has the kernel's own values."""
     record = complete(kill())
     assert {
         "id": f"6a4ce4a0-{events.INCIDENT_NS:x}",
@@ -70,7 +70,7 @@ def test_incident() -> None:
 
 
 def test_who_asked() -> None:
-    """The trigger is who asked for the memory, and whose cgroup that was."""
+    """The trigger is the process that requested memory, with its cgroup."""
     by = incident(trigger_pid=20, trigger_comm=events.comm(b"asks"), trigger_cgroup=events.path(b"/a/b"))
     trigger = complete(kill(by=by))["trigger"]
     assert trigger == {"pid": 20, "tid": events.NOBODY, "comm": "asks", "uid": 1000, "cgroup": "/a/b"}
@@ -79,7 +79,7 @@ def test_who_asked() -> None:
 
 
 def test_times() -> None:
-    """Moments of the kernel's clock become times of day."""
+    """Times of the kernel's clock become times of day."""
     now = events.header(wire.VICTIM, time_ns=clock.boottime_ns())
     before = clock.format_rfc3339(time.time_ns() - 1_000_000_000)
     when = complete(kill(victim(header=now)))["time"]
@@ -102,14 +102,14 @@ def test_times() -> None:
     ],
 )
 def test_scope(flags: int, order: int, constraint: int, scope: Scope | None) -> None:
-    """What ran out is told by whose limit it was, by SysRq-f's order, and by the kernel's constraint."""
+    """The scope follows from the limit, SysRq-f's order, and the kernel's constraint."""
     record = complete(kill(by=incident(flags=flags, order=order, constraint=constraint)))
     assert scope == record["incident"]["scope"]
     assert (scope == "memcg") == (record["limit"] is not None)
 
 
 def test_limit_v2() -> None:
-    """A cgroup v2 counts memory and swap apart."""
+    """A cgroup v2 counts memory and swap separately."""
     limit = events.counters(limit_pages=4096, swap_usage_pages=5, swap_limit_pages=10, failcnt=-1)
     record = complete(kill(by=incident(limit=limit)))
     breakdown = {
@@ -149,7 +149,7 @@ def v1(**changes: Any) -> wire.MemcgCounters:
 
 @pytest.mark.parametrize(("memsw_pages", "swap_pages"), [(130, 30), (100, 0), (99, 0)])
 def test_limit_v1(memsw_pages: int, swap_pages: int) -> None:
-    """A cgroup v1 counts memory and swap together: what is swap follows, and is never less than nothing."""
+    """A cgroup v1 counts memory and swap together: swap is the difference, and never negative."""
     record = complete(kill(by=incident(limit=v1(memsw_usage_pages=memsw_pages))))
     limit = record["limit"]
     assert limit is not None
@@ -159,7 +159,7 @@ def test_limit_v1(memsw_pages: int, swap_pages: int) -> None:
 
 
 def test_no_limit() -> None:
-    """The kernel's way to say "none" is one number, whatever the size of a page."""
+    """The kernel's value for "no limit" is recognized for any page size."""
     unlimited = events.counters(limit_pages=PAGE_COUNTER_MAX, swap_limit_pages=PAGE_COUNTER_MAX)
     limit = complete(kill(by=incident(limit=unlimited)))["limit"]
     assert limit is not None
@@ -168,7 +168,7 @@ def test_no_limit() -> None:
 
 
 def test_statistics_unknown() -> None:
-    """What a memory cgroup consists of is null where the kernel did not show it, as a whole or in part."""
+    """The breakdown of a memory cgroup is null if it is unknown, as a whole or in part."""
     limit = complete(kill(by=incident(stat=wire.MemcgStat(1, 2, 3, -1, -1, 4))))["limit"]
     assert limit is not None
     assert limit["breakdown"] is not None
@@ -179,7 +179,7 @@ def test_statistics_unknown() -> None:
 
 
 def test_candidates_are_sorted() -> None:
-    """The highest score stands first, and among equals the one that was chosen."""
+    """The highest score comes first, and among equal ones the chosen process."""
     scored = [(5, 1), (40, 2), (-7, 3), (40, events.NOBODY)]
     candidates = tuple(events.candidate(points=points, pid=pid) for points, pid in scored)
     by = incident(candidates=candidates, candidates_len=4, scored=33)
@@ -195,7 +195,7 @@ def test_candidates_are_sorted() -> None:
 
 
 def test_candidate_without_memory() -> None:
-    """A candidate whose leader is gone has a score and no size."""
+    """A candidate whose leader has exited has a score and no size."""
     candidates = complete(kill(by=incident(candidates=(events.candidate(rss_pages=-1),))))["candidates"]
     assert candidates == [{"pid": events.NOBODY, "comm": "hog", "points": 4121, "rss_bytes": None, "oom_score_adj": 0}]
 
@@ -205,34 +205,34 @@ def test_candidate_without_memory() -> None:
     [(events.NOBODY, 4121, 4121), (events.NOBODY, -5, -5), (events.NOBODY, 0, None), (2, 4121, None)],
 )
 def test_points(chosen_pid: int, chosen_points: int, points: int | None) -> None:
-    """Points are those of the process that was chosen; other members of a group were not scored for it."""
+    """Only the chosen process has points, not the other members of a group kill."""
     record = complete(kill(by=incident(chosen_pid=chosen_pid, chosen_points=chosen_points)))
     assert points == record["victim"]["points"]
 
 
 def test_scores_unseen() -> None:
-    """Where the kernel's scoring cannot be hooked nobody is said to have been scored."""
+    """If the scoring cannot be hooked, candidates are null."""
     record = complete(kill(), BLIND)
     assert (record["candidates"], record["candidates_scored"]) == (None, None)
 
 
 @pytest.mark.parametrize(("chosen_points", "candidates"), [(4121, None), (0, [])])
 def test_nobody_scored(chosen_points: int, candidates: list[object] | None) -> None:
-    """Points that no hook saw (oom_badness() is inlined) are unknown; there are none where nobody was to be scored."""
+    """Candidates are null if oom_badness() is inlined, and empty if the kernel scored none."""
     record = complete(kill(by=incident(candidates=(), candidates_len=0, scored=0, chosen_points=chosen_points)))
     assert record["candidates"] == candidates
     assert record["candidates_scored"] == (None if candidates is None else 0)
 
 
 def test_group_kill() -> None:
-    """A group kill says so, and how many it killed."""
+    """A group kill has its flag and the number of victims."""
     by = incident(flags=incident().flags | wire.INCIDENT_GROUP)
     record = complete(kill(by=by)._replace(victims=3))
     assert (record["incident"]["group_kill"], record["incident"]["victims"]) == (True, 3)
 
 
 def test_incident_lost() -> None:
-    """A victim whose incident is unknown is a record all the same."""
+    """A victim with an unknown incident has a record."""
     record = complete(kill()._replace(incident=None, victims=None))
     assert (record["limit"], record["trigger"], record["candidates"]) == (None, None, None)
     assert {None} == {value for name, value in record["incident"].items() if name != "id"}
@@ -240,7 +240,7 @@ def test_incident_lost() -> None:
 
 
 def test_task_unreadable() -> None:
-    """Where only the number of a thread is known the rest is null, and the id is made from it."""
+    """If only the thread id is known, the rest is null, and the record's id contains the thread id."""
     blank = victim(
         pid=0,
         tid=77,
@@ -258,18 +258,18 @@ def test_task_unreadable() -> None:
 
 @pytest.mark.parametrize("unknown", ["anon_rss_pages", "file_rss_pages", "shmem_rss_pages"])
 def test_resident_size_unknown(unknown: str) -> None:
-    """A sum of which a part is unknown is unknown."""
+    """A sum with an unknown part is unknown."""
     assert complete(kill(victim(**{unknown: -1})))["victim"]["rss_bytes"] is None
 
 
 def test_peak_is_not_below_the_present() -> None:
-    """The kernel notes the peak late: what is resident now counts."""
+    """The kernel updates the peak late: it is at least the present size."""
     assert complete(kill(victim(peak_rss_pages=12)))["victim"]["peak_rss_bytes"] == 4096 * PAGE
 
 
 @pytest.mark.parametrize(("level", "pid", "init"), [(1, 1, True), (1, 2, False), (0, 1, False)])
 def test_container_init(level: int, pid: int, init: bool) -> None:
-    """The first process of a PID namespace that is not the host's takes its container along."""
+    """The first process of a PID namespace below the host's is a container's init."""
     record = complete(kill(victim(namespace_level=level, namespace_pid=pid)))
     assert init == record["victim"]["is_container_init"]
 
@@ -285,18 +285,18 @@ def test_container_init(level: int, pid: int, init: bool) -> None:
     ],
 )
 def test_cmdline(raw: bytes, arguments: list[str]) -> None:
-    """A command line is a list; who wrote over it (nginx), or was cut, has no NUL at its end."""
+    """A command line is a list; a rewritten (nginx) or truncated one has no NUL at its end."""
     assert arguments == complete(kill(victim(cmdline=raw)))["victim"]["cmdline"]
 
 
 def test_sharers() -> None:
-    """Who shares the victim's memory is named."""
+    """Processes that share the victim's memory are listed."""
     record = complete(kill(shared_mm=(events.shared_mm(8), events.shared_mm(9))))
     assert record["victim"]["shared_mm"] == [{"pid": 8, "comm": "child"}, {"pid": 9, "comm": "child"}]
 
 
 def test_cut() -> None:
-    """What was too long for the kernel's side is named."""
+    """Fields that the BPF programs truncated are named."""
     cut = wire.VICTIM_CGROUP_TRUNCATED | wire.VICTIM_EXE_TRUNCATED | wire.VICTIM_CMDLINE_TRUNCATED
     by = incident(flags=incident().flags | wire.INCIDENT_LIMIT_TRUNCATED | wire.INCIDENT_TRIGGER_TRUNCATED)
     record = complete(kill(victim(flags=victim().flags | cut), by))
@@ -305,7 +305,7 @@ def test_cut() -> None:
 
 
 def test_unknown_paths() -> None:
-    """Of a cgroup that lies too deep nothing is known; that is not the root."""
+    """The path of a cgroup that is too deep is null, not the root."""
     flags = victim().flags & ~wire.VICTIM_CGROUP | wire.VICTIM_CGROUP_TRUNCATED
     by = incident(
         flags=incident().flags & ~wire.INCIDENT_TRIGGER_CGROUP
@@ -323,7 +323,7 @@ def test_unknown_paths() -> None:
 
 
 def test_hostile_names() -> None:
-    """Bytes that a container chose become text, whatever they are."""
+    """Any bytes that a container chose become text."""
     odd = b'\xff\n\x1b[31m"\\'
     record = complete(kill(victim(comm=events.comm(odd), cgroup=events.path(b"/" + odd), exe=events.path(b"/" + odd))))
     text = '\\xff\n\x1b[31m"\\'
@@ -335,7 +335,7 @@ def test_hostile_names() -> None:
 
 
 def test_exit() -> None:
-    """A victim's end refers to its kill by the same ids."""
+    """An exit has the ids of its kill."""
     header = events.header(wire.EXIT, time_ns=events.KILL_NS + 9_000)
     gone = RECORDS.oom_exit(wire.ExitEvent(header, killed_ns=events.KILL_NS, pid=events.NOBODY))
     killed = complete(kill())
@@ -347,6 +347,6 @@ def test_exit() -> None:
 
 
 def test_impossible_sizes() -> None:
-    """What no machine has is unknown, not a number that JSON's readers cannot hold."""
+    """Impossible sizes are null, not numbers that JSON readers cannot represent."""
     record = complete(events.kill(events.victim(anon_rss_pages=2**62, file_rss_pages=2**62)))
     assert (record["victim"]["rss_bytes"], record["victim"]["anon_rss_bytes"]) == (None, None)

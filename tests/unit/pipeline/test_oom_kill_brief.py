@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Victims that were told in brief: when their incident is over, and what their records say of it."""
+"""Victims sent in brief: when their incident ends, and what their records contain."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SEEN = TASK | brief.BRIEF_OC | brief.BRIEF_MEMCG
 
 
 def joined(*frames: bytes) -> list[JoinedKill]:
-    """The kills that these events make, without what ends them later."""
+    """The kills that these events complete at once."""
     incidents = Incidents()
     fed = [each for frame in frames for each in incidents.feed(decode(frame, events.PATHS), 0)]
     return [item for item, _ in fed if isinstance(item, JoinedKill)]
@@ -30,7 +30,7 @@ def record(*frames: bytes, blind: bool = False) -> OomKill:
 
 
 def test_essentials() -> None:
-    """Who, when, how big, where and whose limit; it is over at once, as nothing else comes."""
+    """Victim, time, size, cgroup and limit; the kill is complete at once."""
     whole = complete(events.kill())
     found = record(events.brief_victim(limit_level=2))
     assert (found["reduced"], whole["reduced"]) == (True, False)
@@ -60,7 +60,7 @@ def test_essentials() -> None:
     ],
 )
 def test_scope(changes: dict[str, int], scope: str | None, limit: str | None) -> None:
-    """What ran out is told as far as it is certain."""
+    """The scope is set as far as it is certain."""
     found = record(events.brief_victim(**changes))
     assert found["incident"]["scope"] == scope
     assert (found["limit"] and found["limit"]["cgroup"]) == limit
@@ -70,7 +70,7 @@ def test_scope(changes: dict[str, int], scope: str | None, limit: str | None) ->
     ("message", "scope", "limit"), [(0, None, None), (1, "memcg", "/system.slice"), (2, None, None)]
 )
 def test_log(message: int, scope: str | None, limit: str | None) -> None:
-    """Without kprobes the kernel log says whether it was a memory cgroup's limit, and that it was a kill."""
+    """Without kprobes the kernel log shows whether a memory cgroup's limit was hit, and confirms the kill."""
     marked = events.brief_victim(flags=TASK | wire.VICTIM_MARKED)
     assert joined(marked) == []
     found = record(marked, events.reported(message), blind=True)
@@ -80,7 +80,7 @@ def test_log(message: int, scope: str | None, limit: str | None) -> None:
 
 
 def test_log_never_comes() -> None:
-    """A kill that was seen is told without the kernel log's word; a mark alone is none."""
+    """A seen kill needs no log line; a mark alone is no kill."""
     for flags, kills in ((TASK, 1), (TASK | wire.VICTIM_MARKED, 0)):
         incidents = Incidents()
         assert list(incidents.feed(decode(events.brief_victim(flags=flags), events.PATHS), 0)) == []
@@ -88,7 +88,7 @@ def test_log_never_comes() -> None:
 
 
 def test_group() -> None:
-    """Members of a group kill share their incident; its end tells how many they are."""
+    """Members of a group kill share their incident; its end gives their number."""
     member = events.brief_victim(flags=SEEN | wire.VICTIM_GROUP)
     assert joined(member, member) == []
     kills = joined(member, member, events.encode(events.end()))
@@ -104,7 +104,7 @@ def test_group_above_the_limit() -> None:
 
 
 def test_whole_incident() -> None:
-    """The incident found room, the victim did not: all is told that is known."""
+    """The incident found room, the victim did not: the record has both."""
     found = record(events.encode(events.incident()), events.brief_victim())
     assert found["reduced"]
     assert found["trigger"] is not None
@@ -114,5 +114,5 @@ def test_whole_incident() -> None:
 
 
 def test_end_that_comes_later() -> None:
-    """What still comes of an incident that is over makes no kill."""
+    """Late events of an ended incident make no kill."""
     assert len(joined(events.brief_victim(), events.encode(events.end()), events.encode(events.shared_mm(9)))) == 1

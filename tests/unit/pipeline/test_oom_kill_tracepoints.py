@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_kill.py without struct oom_control: what ran out and whose limit it was, from the kernel log and the figures."""
+"""oom_kill.py without struct oom_control: scope and limit from the kernel log and the counters."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def summary(limit: bytes) -> bytes:
 
 
 def record(levels: tuple[wire.MemcgCounters, ...], *log: bytes, cgroup: bytes = CGROUP) -> OomKill:
-    """What is known of a kill in ``cgroup`` whose levels, from the leaf up, have these figures."""
+    """The record of a kill in ``cgroup``, whose levels from the leaf up have these counters."""
     victim = events.victim(cgroup=events.path(cgroup))
     return complete(JoinedKill(victim, events.blind_incident(), 1, (), levels, log), BLIND)
 
@@ -40,7 +40,7 @@ def record(levels: tuple[wire.MemcgCounters, ...], *log: bytes, cgroup: bytes = 
     [(b"/pod/box/leaf", 0, "other"), (b"/pod/box", 1, "other"), (b"/pod", 2, "other")],
 )
 def test_limit_from_the_log(limit: bytes, depth: int, level: Level) -> None:
-    """The kernel log names the limit; its figures are those of that level, whatever other limits there are."""
+    """The kernel log names the limit; its counters are those of that level."""
     levels = tuple(events.counters(usage_pages=number, limit_pages=10 + number) for number in range(3))
     found = record(levels, INVOKED, summary(limit), KILLED)
     assert found["limit"] is not None
@@ -50,7 +50,7 @@ def test_limit_from_the_log(limit: bytes, depth: int, level: Level) -> None:
 
 
 def test_group_from_the_log() -> None:
-    """The kernel has a line for each victim of a group; the words of the incident are every victim's."""
+    """The kernel logs one line per victim of a group; all victims have the incident's message."""
     incidents = Incidents()
     lines = [events.log(text) for text in (INVOKED, summary(CGROUP), KILLED)]
     flags = events.victim().flags | wire.VICTIM_GROUP
@@ -69,7 +69,7 @@ def test_group_from_the_log() -> None:
 
 
 def test_incident_from_the_log() -> None:
-    """What was asked for, and the kernel's words, come from the log; what it does not say is null."""
+    """Request and message are from the log; missing ones are null."""
     found = record((LIMITED, FREE, FREE), INVOKED, summary(CGROUP), KILLED)
     assert {
         "id": f"6a4ce4a0-{events.INCIDENT_NS:x}",
@@ -98,7 +98,7 @@ def test_incident_from_the_log() -> None:
     ],
 )
 def test_the_only_limit(levels: tuple[wire.MemcgCounters, ...], cgroup: str) -> None:
-    """Where the log's summary was held back the only limit that there is was hit."""
+    """If the summary was rate-limited, the only limit was hit."""
     found = record(levels, KILLED)
     assert found["limit"] is not None
     assert cgroup == found["limit"]["cgroup"]
@@ -138,7 +138,7 @@ def test_group_kill(levels: tuple[wire.MemcgCounters, ...], log: tuple[bytes, ..
 
 
 def test_group_kill_on_the_host() -> None:
-    """Where the host ran out of memory memory.oom.group counts on every level."""
+    """If the host ran out of memory, memory.oom.group counts on every level."""
     log = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/x"
     found = record((FREE, FREE, GROUPED), log, b"Out of memory: Killed process 5 (hog)")
     assert (found["incident"]["scope"], found["incident"]["group_kill"]) == ("host", True)
@@ -151,7 +151,7 @@ def test_root_cgroup() -> None:
 
 
 def test_cut_path() -> None:
-    """Of a path without its leaf end nobody knows which of the levels is which: the limit is unknown."""
+    """The levels of a path without its leaf end are unknown, and so is the limit."""
     whole = events.victim(cgroup=events.path(CGROUP))
     cut = whole._replace(flags=whole.flags | wire.VICTIM_CGROUP_TRUNCATED)
     kill = JoinedKill(whole, events.blind_incident(), 1, (), (LIMITED, FREE, FREE), (KILLED,))

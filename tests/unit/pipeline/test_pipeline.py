@@ -39,7 +39,7 @@ LATER_NS = events.INCIDENT_NS + 20_000_000_000
 
 
 class Memory(RemoteSink):
-    """A sink that keeps what it gets, or takes nothing."""
+    """A sink that stores lines, or refuses all."""
 
     batch_lines = 1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sigkill.py: whose SIGKILL is told, when, and once; and what becomes of a record that is too long."""
+"""sigkill.py: which SIGKILLs have a record, when, and once; and a record that is too long."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_record() -> None:
 
 
 def test_unknown() -> None:
-    """What the kernel does not tell is null; what was cut is named."""
+    """Unknown values are null; truncated fields are named."""
     cut = (
         wire.SIGKILL_CGROUP | wire.SIGKILL_CGROUP_TRUNCATED | wire.SIGKILL_SENDER_CGROUP | wire.SIGKILL_SENDER_TRUNCATED
     )
@@ -63,7 +63,7 @@ def test_unknown() -> None:
     ("scope", "told"), [("containers", [True, False]), ("all", [True, True]), ("off", [False, False])]
 )
 def test_scope(scope: SigkillOption, told: list[bool]) -> None:
-    """A process in a container, and one in none."""
+    """A process in a container, and one outside."""
     both = events.sigkill(), events.sigkill(cgroup=events.path(b"/user.slice/user-1000.slice"), namespace_level=0)
     assert told == [bool(sigkills(scope).feed(each, 0)) for each in both]
 
@@ -72,7 +72,7 @@ def test_scope(scope: SigkillOption, told: list[bool]) -> None:
     ("flags", "from_kernel"), [(FROM_KERNEL, True), (FROM_KERNEL | wire.SIGKILL_UNSEEN, None), (0, False)]
 )
 def test_who(flags: int, from_kernel: bool | None) -> None:
-    """The kernel, or nobody knows who, or a sender; only the last one is known at once."""
+    """Sent by the kernel, by an unknown sender, or by a process; only the last one is complete at once."""
     builder = sigkills("all")
     told = builder.feed(events.sigkill(flags=flags), 0) or builder.take_all()
     ((record, _),) = told
@@ -82,7 +82,7 @@ def test_who(flags: int, from_kernel: bool | None) -> None:
 
 @pytest.mark.parametrize(("text", "told"), [(b"Out of memory: Killed process 1 (hog)", 0), (b"hog: page fault", 1)])
 def test_marked(text: bytes, told: int) -> None:
-    """A process that was marked without a SIGKILL that was seen is the OOM killer's if the kernel log says so."""
+    """A marked process without a visible SIGKILL is an OOM victim if the kernel log says so."""
     waiting = sigkills()
     waiting.note_oom_event(events.victim(pid=1, tid=1, flags=wire.VICTIM_TASK | wire.VICTIM_MARKED))
     waiting.note_oom_event(events.log(text))
@@ -91,7 +91,7 @@ def test_marked(text: bytes, told: int) -> None:
 
 
 def test_kernel_waits() -> None:
-    """What the kernel sent is told later, if the OOM killer has not marked the process; its event is kept so long."""
+    """A SIGKILL of the kernel waits for the OOM killer's mark, and its event stays as long."""
     waiting, retention = sigkills(), Retention()
     for number, pid in enumerate((1, 2, 3)):
         token = retention.issue(100 + number)
@@ -109,7 +109,7 @@ def test_kernel_waits() -> None:
 
 
 def test_marked_long_ago() -> None:
-    """A process of the same number that the OOM killer killed earlier is another one."""
+    """An earlier OOM victim with the same pid is another process."""
     waiting = sigkills()
     waiting.note_oom_event(events.victim(pid=1))
     late = events.header(wire.SIGKILL, time_ns=events.KILL_NS + 11_000_000_000)
@@ -118,7 +118,7 @@ def test_marked_long_ago() -> None:
 
 
 def test_many_marks() -> None:
-    """Only the last ones are remembered."""
+    """Only the latest marks are remembered."""
     waiting = sigkills()
     for pid in range(1, REMEMBERED_MAX + 2):
         waiting.note_oom_event(events.victim(pid=pid))
@@ -128,7 +128,7 @@ def test_many_marks() -> None:
 
 
 def test_inherited() -> None:
-    """What an older capture saw, too, is told once."""
+    """A SIGKILL that two captures saw has one record."""
     both = sigkills()
     assert len(both.feed(events.sigkill(), 0, is_previous=True)) == 1
     assert both.feed(events.sigkill(header=events.header(wire.SIGKILL, time_ns=events.KILL_NS + 999)), 0) == []
@@ -136,7 +136,7 @@ def test_inherited() -> None:
 
 
 def test_too_long() -> None:
-    """A line is as long as it may be, whatever is in it, and names what was cut."""
+    """A line is never longer than allowed, and names the truncated fields."""
     long = events.path(b"/docker/" + b"ab" * 32 + b"/\x1b" * 2000)
     record = complete(events.sigkill(cgroup=long, sender_cgroup=long))
     for container in (record["container"], record["sender"]["container"] if record["sender"] else None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""stream.py: what was lost is told, and since when."""
+"""stream.py: losses are reported, with the time since when."""
 
 import json
 import os
@@ -29,7 +29,7 @@ GAP: Gap = {
 
 
 def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an output had no room for is told once it has, with a time before the first line was dropped."""
+    """Dropped lines are reported once the output has room, with a time before the first one."""
     monkeypatch.setattr(line_queue, "MAX_BYTES", 2000)
     monkeypatch.setattr(line_queue, "FULL_BYTES", 1000)
     os.mkfifo(tmp_path / "fifo")
@@ -53,7 +53,7 @@ def test_dropped_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Told(RemoteSink):
-    """A sink that keeps what it gets, or takes nothing."""
+    """A sink that stores lines, or refuses all."""
 
     batch_lines = 1
 
@@ -76,7 +76,7 @@ class Told(RemoteSink):
 
 
 def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one output has no room for the others tell at once, then now and then, and the rest at the end."""
+    """Lines that one output drops are reported to all outputs: at once, then periodically, and at the end."""
     monkeypatch.setattr(line_queue, "MAX_BYTES", 20_000)
     monkeypatch.setattr(line_queue, "FULL_BYTES", 18_000)
     good, bad = Told("good"), Told("bad", takes=False)
@@ -84,7 +84,7 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(outputs, HOST, 8192)
 
     def write(count: int) -> None:
-        """So slowly that the good one keeps up."""
+        """As slowly as the good output acknowledges."""
         for _ in range(count):
             stream.write(GAP)
             stream.report_losses()
@@ -113,7 +113,7 @@ def test_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that is dropped is settled with the record of its loss, not before: the kernel keeps its event."""
+    """A dropped line is acknowledged with the record of its loss, not before: its event stays in the ring buffer."""
     monkeypatch.setattr(line_queue, "MAX_BYTES", 1000)
     monkeypatch.setattr(line_queue, "FULL_BYTES", 900)
     sink = Told("x", takes=False)
@@ -150,7 +150,7 @@ def test_dropped_stays_until_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_outputs_that_come_again() -> None:
-    """Each output's own losses count, also of two that have the same name one after the other."""
+    """Each output has its own account, also two with the same URI after each other."""
     sinks = [Told("x"), Told("x")]
     outputs = [Output(sink, None) for sink in sinks]
     stream = Stream(outputs[:1], HOST, 8192)
@@ -167,7 +167,7 @@ def test_outputs_that_come_again() -> None:
 
 
 def test_once_acknowledged() -> None:
-    """What is settled for good waits until every output has the lines that tell of it."""
+    """An action waits until every output has acknowledged the lines before it."""
     good, bad = Told("good"), Told("bad", takes=False)
     outputs = [Output(good, None), Output(bad, None)]
     stream = Stream(outputs, HOST, 8192)
@@ -189,7 +189,7 @@ def test_once_acknowledged() -> None:
 
 
 def test_told_again(tmp_path: Path) -> None:
-    """A loss that an earlier run has told is known by its id, in each output, and a new one is told."""
+    """A loss that an earlier run has reported is recognized by its id in each output; a new one is reported."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"gap","id":"b-0-1"}\n{"schema":1,"type":"lost","id":"b-9"}\n')
     stream = Stream([Output(open_uri(f"file:{tmp_path}/x"), None)], HOST, 8192)
     assert not stream.write(GAP, may_be_written=True)
@@ -206,13 +206,13 @@ def test_told_again(tmp_path: Path) -> None:
 
 
 def test_names_tell_outputs_apart(tmp_path: Path) -> None:
-    """Two outputs to the same place have accounts of their own."""
+    """Two outputs to the same destination have their own URIs."""
     sinks = [open_uri(f"file:{tmp_path}/x?name={name}") for name in "ab"] + [open_uri("stdout?name=c")]
     assert [sink.uri for sink in sinks] == [f"file:{tmp_path}/x#a", f"file:{tmp_path}/x#b", "stdout#c"]
 
 
 def test_who_does_not_want_it_lacks_nothing(tmp_path: Path) -> None:
-    """A kill that all who want it have is not written again because of one who does not."""
+    """A kill that all outputs of its type have is not written again for an output of other types."""
     (tmp_path / "x").write_bytes(b'{"schema":1,"type":"oom_kill","id":"k-1"}\n')
     outputs = [Output(open_uri(f"file:{tmp_path}/x"), None), Output(Told("exits"), None, types=["oom_exit"])]
     seen: list[Any] = []
