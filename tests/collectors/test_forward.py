@@ -107,5 +107,5 @@ def test_tls_and_key(daemon: Daemon, modules: Path, kill: Kill, start_program: S
     )
     victims = kill(3)
     wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
-    wait_until("both errors", lambda: daemon.stderr().count("it refuses the key or the user") == 2, ARRIVES_S)
+    wait_until("both errors", lambda: daemon.stderr().count("the server rejected the key or the user") == 2, ARRIVES_S)
     assert not any(secret in daemon.stderr() for secret in ("the key'", "a secret", "no secret"))

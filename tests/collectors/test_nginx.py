@@ -70,4 +70,4 @@ def test_limits(daemon: Daemon, start_program: Start, kill: Kill, tmp_path: Path
     statuses = set(re.findall(r'" (\d{3}) ', (tmp_path / "access.log").read_text()))
     assert {"200", "401", "413", "429"} <= statuses, statuses
     assert "geheim" not in daemon.stderr()
-    assert "it answers 401" in daemon.stderr()
+    assert "the server answered 401" in daemon.stderr()

@@ -210,12 +210,12 @@ AT = '{victim_container="cart", victim_namespace="shop", victim_pod="cart-7f"}'
 SHOWN = {
     "OOM kills by scope": {'{scope="host"}': 0, '{scope="memcg"}': 4},
     "Hosts that ran out of memory": {"{}": 2},
-    "Kills that nobody saw": {"{}": 7},
-    "Who is killed most": {AT: 4},
+    "Kills without a record": {"{}": 7},
+    "Most killed": {AT: 4},
     "Last kill": {AT.replace("{", '{instance="n1", '): 4000000},
-    "Kills by place, of an hour each": {AT: 4},
-    "Lines that wait": {'oomtrace_output_queued{instance="n1", output="file:/x"}': 5},
-    "Bytes that wait on disk": {'oomtrace_output_spooled_bytes{instance="n1", output="file:/x"}': 900},
+    "Kills per hour by container, pod or unit": {AT: 4},
+    "Lines waiting in memory": {'oomtrace_output_queued{instance="n1", output="file:/x"}': 5},
+    "Bytes waiting on disk": {'oomtrace_output_spooled_bytes{instance="n1", output="file:/x"}': 900},
     "Lost": {'{instance="n1", stage="decode"}': 3},
 }
 """Values of each panel at minute 70, over the last hour."""

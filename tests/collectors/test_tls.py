@@ -63,7 +63,7 @@ def test_renewed(server: Server, certificates: Certificates, tmp_path: Path, cap
         sink.close()
         assert sink.write([LINE]) == 1
     sink.close()
-    assert capfd.readouterr().err.count("what was there before is used on") == 1
+    assert capfd.readouterr().err.count("the previous certificates remain in use") == 1
 
 
 def test_wrong_authority(server: Server, certificates: Certificates) -> None:

@@ -61,12 +61,12 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
 
     config.write_text(TWO.format(folder=tmp_path).replace("flat.json", "no/such/folder"))
     reload(daemon, "its directory does not exist")
-    for mistake, said in (("[]", "output"), ('["file:/a%00b"]', "it goes on as before")):
+    for mistake, said in (("[]", "output"), ('["file:/a%00b"]', "the old configuration remains in use")):
         config.write_text(f"output = {mistake}")
         reload(daemon, said)
-    for text, said in (("", "has no settings any more"), ('label = {site = "x"}', "has no output any more")):
+    for text, said in (("", "no longer has any settings"), ('label = {site = "x"}', "no longer has an output")):
         config.write_text(text)
-        reload(daemon, f"{config} {said}: it goes on as before")
+        reload(daemon, f"{config} {said}: the old configuration remains in use")
     config.write_text("output = 1")
     reload(daemon, f"{config}, line 1: an output has no uri")
     config.write_text(TWO.format(folder=tmp_path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemon is told: by the command line, as JSON in its environment."""
+"""Options of the daemon.  The command line passes them as JSON in the daemon's environment."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -15,23 +15,23 @@ CONFIG_FILE = "/etc/oomtrace/config.toml"
 EngineOption = Literal["auto", "core", "bcc"]
 SigkillOption = Literal["containers", "all", "off"]
 SIGKILL_SCOPES: tuple[SigkillOption, ...] = ("off", "containers", "all")
-"""Each has all that those before it have; its place is what the programs are told (`enum sigkill_scope`)."""
+"""Each scope includes the ones before it; the index is the value in the BPF programs (`enum sigkill_scope`)."""
 Pairs = tuple[tuple[str, str], ...]
 
 
 class Options(NamedTuple):
-    """Only tuples, strings, numbers and None: two that say the same are equal, after JSON, too."""
+    """Contains only tuples, strings, numbers and None, so equal options are equal after JSON as well."""
 
     arguments: tuple[str, ...] = ()
-    """Of ``oomtrace run``: with them the configuration is read again."""
+    """Arguments of ``oomtrace run``, with which a reload reads the configuration again."""
     config: str | None = None
-    """The file that is read again at SIGHUP."""
+    """The configuration file, read again at SIGHUP."""
     settings: tuple[str, ...] = ()
-    """Those that stand in it."""
+    """Names of the settings in the configuration file."""
     engine: EngineOption = "auto"
     outputs: tuple[str, ...] = ("stdout",)
     labels: Pairs = ()
-    """What every record tells of the host."""
+    """Labels of the host, in every record."""
     max_record_bytes: int = MAX_BYTES
     runtime_roots: Pairs = ()
     cmdline: bool = True
@@ -39,18 +39,18 @@ class Options(NamedTuple):
     redact: tuple[str, ...] = ()
     include: Pairs = ()
     exclude: Pairs = ()
-    """Which kills are told: field and pattern (tracer/records/filter.py)."""
+    """Filters of kills: field and pattern (tracer/records/filter.py)."""
     metrics: tuple[str, ...] = ()
-    """Where counts are shown (tracer/delivery/metrics.py)."""
+    """Addresses and files of metrics (tracer/delivery/metrics.py)."""
     sigkill: SigkillOption = "containers"
-    """Whose SIGKILLs are told that are not the OOM killer's."""
+    """Victims for which SIGKILLs of other senders than the OOM killer are recorded."""
     network: bool = False
     pins: str | None = PINS_DIR
-    """Where the capture goes on when the daemon ends; None: it ends, too."""
+    """bpffs directory in which the capture outlives the daemon; None: it does not."""
     state: str | None = STATE_DIR
-    """What must outlive the daemon; None: nothing."""
+    """Directory for what must outlive the daemon; None: nothing does."""
     backfill: bool = True
-    """Whether kills that nobody saw are looked for in the kernel log."""
+    """Whether missed kills are recovered from the kernel log."""
 
 
 RESTART_REQUIRED = {
@@ -63,7 +63,7 @@ RESTART_REQUIRED = {
     "state": "state",
     "backfill": "backfill",
 }
-"""What stays as it was when the daemon started, with the names of its settings."""
+"""Options that a reload does not change, and the names of their settings."""
 
 
 def to_json(options: Options) -> bytes:
@@ -71,7 +71,7 @@ def to_json(options: Options) -> bytes:
 
 
 def from_json(text: bytes | str) -> Options:
-    """Raises ValueError or TypeError where that is not what ``to_json`` made."""
+    """Raises ValueError or TypeError if the text is not from ``to_json``."""
     return Options(**{name: _tuples(value) for name, value in orjson.loads(text).items()})
 
 

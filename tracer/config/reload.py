@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the configuration again, in a child: what that needs (typer, TOML) would stay in the daemon's memory."""
+"""Read the configuration again, in a child process: its imports (typer, TOML) would stay in the daemon's memory."""
 
 import os
 import signal
@@ -11,36 +11,36 @@ from tracer.config.options import Options, from_json
 
 PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
-    "from ctypes import CDLL; CDLL(None).prctl(1, 9); "  # PR_SET_PDEATHSIG: it ends with the daemon
+    "from ctypes import CDLL; CDLL(None).prctl(1, 9); "  # PR_SET_PDEATHSIG: the child ends with the daemon
     "from tracer.cli import main; main()"
 )
+UNCHANGED = "the old configuration remains in use"
 PYTHON = "/proc/self/exe"
-"""sys.executable is what the process calls itself, and that is oomtrace."""
+"""sys.executable is derived from the process's name, which is oomtrace."""
 TIMEOUT_S = 20.0
-"""On a host without memory it may take long; the ring buffer has room meanwhile."""
+"""Long, for hosts that are out of memory; the ring buffer keeps events meanwhile."""
 
 
-def refuse_emptied(old: Options, wanted: Options) -> None:
-    """Raises TracerError where the file has lost all settings, or the outputs: one that is being written is so, too.
+def refuse_emptied(old: Options, new: Options) -> None:
+    """Raises TracerError if the file has lost all settings, or the outputs: it may be incompletely written.
 
-    What stands in no file is as by default, and nobody who means that empties the file: records would go to stdout,
-    and filters, labels and redaction would be gone.
+    The defaults of an empty file would send records to stdout, without filters, labels and redaction.
     """
-    if old.settings and not wanted.settings:
-        what = f"{old.config} has no settings any more"
-    elif "output" in old.settings and "output" not in wanted.settings:
-        what = f"{old.config} has no output any more"
+    if old.settings and not new.settings:
+        what = f"{old.config} no longer has any settings"
+    elif "output" in old.settings and "output" not in new.settings:
+        what = f"{old.config} no longer has an output"
     else:
         return
-    raise TracerError(what, "it goes on as before; to go back to the defaults, restart it")
+    raise TracerError(what, "the old configuration remains in use; restart to use the defaults")
 
 
 def read_options(arguments: tuple[str, ...]) -> Options:
-    """What ``oomtrace run`` with these arguments would tell the daemon now.
+    """The options that ``oomtrace run`` with these arguments results in now.
 
-    Raises TracerError where the configuration is wrong, or could not be read in time.
+    Raises TracerError if the configuration is invalid, or could not be read in time.
     """
-    import subprocess  # most runs never reload
+    import subprocess  # most daemons never reload
 
     command = [PYTHON, "-S", "-c", PROGRAM, "run", *arguments, "--print-options"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -50,43 +50,42 @@ def read_options(arguments: tuple[str, ...]) -> Options:
         )
         if child.returncode == 0:
             return from_json(child.stdout)
-        said = child.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+        reason = child.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
     except (OSError, subprocess.TimeoutExpired, ValueError, TypeError) as error:
-        said = str(error)
-    raise TracerError(said.removeprefix("oomtrace: "), "it goes on as before")
+        reason = str(error)
+    raise TracerError(reason.removeprefix("oomtrace: "), UNCHANGED)
 
 
 class ConfigReloader:
-    """Reads the configuration beside the capture; once that is done the process gets SIGHUP again."""
+    """Reads the configuration in a thread, which sends SIGHUP to the process when it has finished."""
 
     def __init__(self) -> None:
-        self._found: list[Options | TracerError] = []
+        self._results: list[Options | TracerError] = []
         self._is_stale = False
-        """Somebody asked for it while it was being read."""
+        """Whether another reload was requested during the current one."""
         self.is_busy = False
 
     def options(self, old: Options) -> Options | None:
-        """What was read; None: nothing new, or not yet.
+        """Handle SIGHUP: begin to read, or return the new options; None while there are none.
 
-        Raises TracerError where it cannot be used.
+        Raises TracerError if the new configuration cannot be used.
         """
-        if self.is_busy and not self._found:
+        if self.is_busy and not self._results:
             self._is_stale = True
             return None
         if not self.is_busy or self._is_stale:
-            self._found, self._is_stale = [], False
+            self._results, self._is_stale = [], False
             self.is_busy = old.config is not None and threads.start("reload", self._read, old.arguments) is not None
             return None
-        self.is_busy, found = False, self._found.pop()
-        if isinstance(found, TracerError):
-            raise found
-        refuse_emptied(old, found)
-        return found
+        self.is_busy, result = False, self._results.pop()
+        if isinstance(result, TracerError):
+            raise result
+        refuse_emptied(old, result)
+        return result
 
     def _read(self, arguments: tuple[str, ...]) -> None:
         try:
-            self._found.append(read_options(arguments))
-        except Exception as error:  # whatever it is, the next time it may be read
-            told = error if isinstance(error, TracerError) else TracerError(repr(error), "it goes on as before")
-            self._found.append(told)
+            self._results.append(read_options(arguments))
+        except Exception as error:  # any error: the next reload may succeed
+            self._results.append(error if isinstance(error, TracerError) else TracerError(repr(error), UNCHANGED))
         os.kill(os.getpid(), signal.SIGHUP)

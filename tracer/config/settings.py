@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings by the names of `oomtrace run`'s options -> what the daemon is told, checked."""
+"""Convert settings, named like the options of `oomtrace run`, to the daemon's options, and check them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -16,13 +16,13 @@ from tracer.redaction.cmdline import Redactor
 
 MAX_MAX_BYTES = 1 << 30
 Kind = Literal["flag", "number", "text", "list", "table", "tables"]
-"""``table``: names with a value each; ``tables``: with one or several."""
+"""``table``: one value per name; ``tables``: one or several values per name."""
 
 
 class Setting(NamedTuple):
     kind: Kind
     field: str | None
-    """Of Options; None: it decides over others."""
+    """Field of Options; None: the setting changes other fields."""
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -47,7 +47,7 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 class SettingError(TracerError):
-    """A setting that is wrong, by its name."""
+    """An invalid setting."""
 
     def __init__(self, name: str, error: TracerError) -> None:
         super().__init__(error.message, error.hint, EXIT_USAGE)
@@ -55,11 +55,11 @@ class SettingError(TracerError):
 
 
 def make_options(settings: Mapping[str, Any], arguments: Sequence[str] = (), config: str | None = None) -> Options:
-    """The options; what is not among the settings is as Options has it.
+    """Make options from settings and, for the others, the defaults of Options.
 
-    Values are of the type that SETTINGS tells; tables are pairs.
+    Values have the types in SETTINGS; tables are pairs.
 
-    Raises SettingError (exit code 2) where one is wrong.
+    Raises SettingError (exit code 2) for an invalid setting.
     """
     fields: dict[str, Any] = {
         each.field: settings[name] for name, each in SETTINGS.items() if each.field and name in settings
@@ -68,16 +68,16 @@ def make_options(settings: Mapping[str, Any], arguments: Sequence[str] = (), con
         field: tuple(value) if isinstance(value, list) else value for field, value in fields.items()
     }
     for name, value in settings.items():
-        _check(name, lambda name=name, value=value: _is_text(name, value))  # type: ignore[misc]
-    _is_text("the name of the configuration file", config)
-    _is_text("the command line", arguments)
+        _check(name, lambda name=name, value=value: _check_text(name, value))  # type: ignore[misc]
+    _check_text("the name of the configuration file", config)
+    _check_text("the command line", arguments)
     options = Options(tuple(arguments), config, **values)
     if not settings.get("keep", True):
         options = options._replace(pins=None, state=None, backfill=settings.get("backfill", False))
-    _check("engine", lambda: _one_of("engine", options.engine, get_args(EngineOption)))
-    _check("sigkill", lambda: _one_of("sigkill", options.sigkill, get_args(SigkillOption)))
+    _check("engine", lambda: _check_choice("engine", options.engine, get_args(EngineOption)))
+    _check("sigkill", lambda: _check_choice("sigkill", options.sigkill, get_args(SigkillOption)))
     _check("output", lambda: parse_destinations(options.outputs))
-    _check("max-record", lambda: _is_size(options.max_record_bytes))
+    _check("max-record", lambda: _check_size(options.max_record_bytes))
     _check("runtime-root", lambda: [parse_runtime_root(f"{name}={folder}") for name, folder in options.runtime_roots])
     _check("redact", lambda: Redactor(options.redact))
     _check("metrics", lambda: list(map(parse_endpoint, options.metrics)))
@@ -87,7 +87,7 @@ def make_options(settings: Mapping[str, Any], arguments: Sequence[str] = (), con
 
 
 def as_settings(options: Options) -> dict[str, Any]:
-    """All settings by their names, as a configuration file has them; None: without ``keep`` there is none."""
+    """All settings by name, as in a configuration file; those that ``keep`` disables are None."""
     values: dict[str, Any] = {"keep": options.pins is not None}
     for name, setting in SETTINGS.items():
         value = getattr(options, setting.field) if setting.field else values[name]
@@ -106,22 +106,22 @@ def _check(name: str, check: Callable[[], object]) -> None:
         raise SettingError(name, error) from error
 
 
-def _is_text(name: str, value: Any) -> None:
-    """Also all that is in it.  What the kernel takes as an argument need not be text, but the daemon's options are."""
+def _check_text(name: str, value: Any) -> None:
+    """Check a value and its items: an argument of a process may be any bytes, the daemon's options are text."""
     if isinstance(value, list | tuple):
         for each in value:
-            _is_text(name, each)
+            _check_text(name, each)
     elif isinstance(value, str) and ("\0" in value or not is_utf8(value)):
-        raise TracerError(f"{name} is no text", "write it in UTF-8, without NUL bytes", EXIT_USAGE)
+        raise TracerError(f"{name} is not text", "write UTF-8 without NUL bytes", EXIT_USAGE)
 
 
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise TracerError(f"{name} {value!r} is unknown", f"use one of {', '.join(known)}", EXIT_USAGE)
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise TracerError(f"invalid {name} {value!r}", f"use one of {', '.join(choices)}", EXIT_USAGE)
 
 
-def _is_size(value: int) -> None:
+def _check_size(value: int) -> None:
     if value < MIN_MAX_BYTES:
         raise TracerError(f"max-record {value} is too small for a record", f"use {MIN_MAX_BYTES} or more", EXIT_USAGE)
     if value > MAX_MAX_BYTES:
-        raise TracerError(f"max-record {value} is too large", f"use {MAX_MAX_BYTES} at most", EXIT_USAGE)
+        raise TracerError(f"max-record {value} is too large", f"use {MAX_MAX_BYTES} or less", EXIT_USAGE)

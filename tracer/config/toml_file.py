@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A configuration file (TOML) -> settings.
+"""Read a configuration file (TOML).
 
-Each long option of ``oomtrace run`` is a key: what may be given again is an array, NAME=VALUE a table.  An output is a
-URI, or a table with the URI and its options.
+Each long option of ``oomtrace run`` is a key.  An option that may be repeated is an array, NAME=VALUE is a table.  An
+output is a URI, or a table with the URI and its options.
 """
 
 import re
@@ -23,22 +23,22 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1 << 20
-_NOTATION = "see https://toml.io for the notation"
+_SYNTAX_HINT = "see https://toml.io for the syntax"
 _TYPES: Mapping[str, tuple[type, str]] = {
     "flag": (bool, "true or false"),
     "number": (int, "a number"),
-    "text": (str, "a text"),
-    "list": (list, "an array of texts"),
-    "table": (dict, "a table of texts"),
-    "tables": (dict, "a table of texts, or of arrays of texts"),
+    "text": (str, "a string"),
+    "list": (list, "an array of strings"),
+    "table": (dict, "a table of strings"),
+    "tables": (dict, "a table of strings, or of arrays of strings"),
 }
 
 
 class ConfigFile:
-    """A file that was read; where something stands in it is known.
+    """The settings in a file; errors name the line.
 
-    Raises TracerError where it cannot be read; with exit code 2, and the line's number, where it is no TOML, or has
-    what is no setting.
+    Raises TracerError if the file cannot be read; with exit code 2, and the line number, if it is not TOML or has an
+    invalid setting.
     """
 
     def __init__(self, path: str) -> None:
@@ -46,76 +46,74 @@ class ConfigFile:
         try:
             with open(path, "rb") as file:
                 self._text = file.read(MAX_BYTES).decode()
-            found = tomllib.loads(self._text)
+            values = tomllib.loads(self._text)
         except OSError as error:
             raise TracerError(f"cannot read {path} ({error.strerror})", read_hint(error)) from error
         except UnicodeDecodeError as error:
-            raise TracerError(f"{path} is no UTF-8", "write it as TOML in UTF-8", EXIT_USAGE) from error
+            raise TracerError(f"{path} is not UTF-8", "write TOML in UTF-8", EXIT_USAGE) from error
         except tomllib.TOMLDecodeError as error:
-            where = re.search(r"at line (\d+)", str(error))
-            said = str(error).partition(" (at ")[0]
-            raise self._wrong(said, _NOTATION, int(where[1]) if where else None) from error
+            line = re.search(r"at line (\d+)", str(error))
+            reason = str(error).partition(" (at ")[0]
+            raise self._error(reason, _SYNTAX_HINT, int(line[1]) if line else None) from error
         except RecursionError as error:
-            raise self._wrong("it is nested too deeply", _NOTATION, None) from error
+            raise self._error("values are nested too deeply", _SYNTAX_HINT, None) from error
         except ValueError as error:  # a number of thousands of digits
-            raise self._wrong("it has a number that is none", _NOTATION, None) from error
-        self.settings = {name: self._setting(name, value) for name, value in found.items()}
+            raise self._error("invalid number", _SYNTAX_HINT, None) from error
+        self.settings = {name: self._parse_setting(name, value) for name, value in values.items()}
 
     def options(self, given: Mapping[str, Any], arguments: tuple[str, ...] = ()) -> Options:
-        """What the daemon is told: by ``given``, otherwise by the file.
+        """Options from the file; ``given`` settings take precedence.
 
-        Raises SettingError (exit code 2) where something is wrong; it tells the line if it is in the file.
+        Raises SettingError (exit code 2) for an invalid setting, TracerError with its line if it is in the file.
         """
         try:
             return make_options({**self.settings, **given}, arguments, self.path)
         except SettingError as error:
             if error.name in given or error.name not in self.settings:
                 raise
-            raise self._wrong(error.message, error.hint, self._line(error.name, error.message)) from error
+            raise self._error(error.message, error.hint, self._find_line(error.name, error.message)) from error
 
-    def _setting(self, name: str, value: Any) -> Any:
-        line = self._line(name)
+    def _parse_setting(self, name: str, value: Any) -> Any:
+        line = self._find_line(name)
         if name not in SETTINGS:
-            near = get_close_matches(name, SETTINGS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETTINGS)}"
-            raise self._wrong(f"unknown setting {name!r}", hint, line)
+            similar = get_close_matches(name, SETTINGS, 1)
+            hint = f"did you mean {similar[0]}?" if similar else f"the settings are {', '.join(SETTINGS)}"
+            raise self._error(f"unknown setting {name!r}", hint, line)
         kind = SETTINGS[name].kind
-        wanted, words = _TYPES[kind]
+        expected, description = _TYPES[kind]
         if name == "output":
             return [
-                self._output(each, number) for number, each in enumerate(value if isinstance(value, list) else [value])
+                self._parse_output(each, number)
+                for number, each in enumerate(value if isinstance(value, list) else [value])
             ]
-        is_right = isinstance(value, wanted) and (kind != "number" or not isinstance(value, bool))
+        is_valid = isinstance(value, expected) and (kind != "number" or not isinstance(value, bool))
         if kind == "list":
-            is_right = is_right and all(isinstance(each, str) for each in value)
-        if not is_right:
-            raise self._wrong(f"{name} must be {words}", f"see: oomtrace run --help, --{name}", line)
+            is_valid = is_valid and all(isinstance(each, str) for each in value)
+        if not is_valid:
+            raise self._error(f"{name} must be {description}", f"see: oomtrace run --help, --{name}", line)
         if kind in ("table", "tables"):
-            return [pair for key, each in value.items() for pair in self._pairs(name, key, each, kind == "tables")]
+            return [
+                pair for key, each in value.items() for pair in self._parse_pairs(name, key, each, kind == "tables")
+            ]
         return value
 
-    def _pairs(self, name: str, key: str, value: Any, may_be_several: bool) -> list[tuple[str, str]]:
-        several = value if may_be_several and isinstance(value, list) else [value]
-        if not all(isinstance(each, str) for each in several):
-            raise self._wrong(
-                f"{name}.{key} must be a text",
-                f"see: oomtrace run --help, --{name}",
-                self._line(key) or self._line(name),
-            )
-        if not several:
-            raise self._wrong(
-                f"{name}.{key} is empty", "leave it out, or name a pattern", self._line(key) or self._line(name)
-            )
-        return [(key, each) for each in several]
+    def _parse_pairs(self, name: str, key: str, value: Any, allows_array: bool) -> list[tuple[str, str]]:
+        values = value if allows_array and isinstance(value, list) else [value]
+        line = self._find_line(key) or self._find_line(name)
+        if not all(isinstance(each, str) for each in values):
+            raise self._error(f"{name}.{key} must be a string", f"see: oomtrace run --help, --{name}", line)
+        if not values:
+            raise self._error(f"{name}.{key} is empty", "remove it, or add a pattern", line)
+        return [(key, each) for each in values]
 
-    def _output(self, value: Any, number: int) -> str:
-        """The URI, options and all."""
+    def _parse_output(self, value: Any, number: int) -> str:
+        """The URI with all options."""
         if isinstance(value, str):
             return value
         uri = value.get("uri") if isinstance(value, dict) else None
         if not isinstance(uri, str):
             hint = 'write uri = "SCHEME:..." below [[output]]'
-            raise self._wrong("an output has no uri", hint, self._line("output", nth=number))
+            raise self._error("an output has no uri", hint, self._find_line("output", nth=number))
         pairs = []
         for name, each in value.items():
             if name == "uri":
@@ -127,24 +125,25 @@ class ConfigFile:
             elif isinstance(each, str | int):
                 text = str(each)
             else:
-                what = f"{name} of output {display_uri(uri)} must be a text or a number"
-                raise self._wrong(what, "write one", self._line(name) or self._line("output", nth=number))
+                what = f"{name} of output {display_uri(uri)} must be a string or a number"
+                line = self._find_line(name) or self._find_line("output", nth=number)
+                raise self._error(what, "write a string, a number, true or false", line)
             pairs.append(f"{quote(name)}={quote(text, safe='/:,@')}")
         return f"{uri}{'&' if '?' in uri else '?'}{'&'.join(pairs)}" if pairs else uri
 
-    def _line(self, name: str, message: str = "", nth: int = 0) -> int | None:
-        """Where a setting stands, the ``nth`` of that name; below that the line that has most words of the message."""
+    def _find_line(self, name: str, message: str = "", nth: int = 0) -> int | None:
+        """Line number of the ``nth`` setting of a name, or of the line below with most words of a message about it."""
         quoted = re.escape(name)
         pattern = rf"\s*(\[\[?\s*[\"']?{quoted}[\"']?\s*\]|[\"']?{quoted}[\"']?\s*=)"
         lines = self._text.splitlines()
-        found = [number for number, line in enumerate(lines, 1) if re.match(pattern, line)]
-        if not found:
+        numbers = [number for number, line in enumerate(lines, 1) if re.match(pattern, line)]
+        if not numbers:
             return None
         words = set(re.findall(r"[^\s'\"=:&?,]{3,}", message)) - {name}
-        below = range(found[0], len(lines) + 1)
-        nearest = max(below, key=lambda number: sum(word in lines[number - 1] for word in words))
-        return nearest if message else found[min(nth, len(found) - 1)]
+        below = range(numbers[0], len(lines) + 1)
+        best = max(below, key=lambda number: sum(word in lines[number - 1] for word in words))
+        return best if message else numbers[min(nth, len(numbers) - 1)]
 
-    def _wrong(self, what: str, hint: str, line: int | None) -> TracerError:
+    def _error(self, what: str, hint: str, line: int | None) -> TracerError:
         where = self.path if line is None else f"{self.path}, line {line}"
         return TracerError(f"{where}: {what}", hint, EXIT_USAGE)

@@ -33,7 +33,7 @@ def apply(path: Path, before: str, after: str, *arguments: str) -> Options:
 def test_emptied(tmp_path: Path, after: str, arguments: tuple[str, ...]) -> None:
     """A file that is emptied (or being written) takes away neither outputs nor redaction, and says so."""
     path = tmp_path / "config.toml"
-    with pytest.raises(TracerError, match="has no settings any more: it goes on as before") as caught:
+    with pytest.raises(TracerError, match="no longer has any settings: the old configuration remains in use") as caught:
         apply(path, FILES, after, *arguments)
     assert str(path) in str(caught.value)
 
@@ -41,7 +41,7 @@ def test_emptied(tmp_path: Path, after: str, arguments: tuple[str, ...]) -> None
 def test_without_output(tmp_path: Path) -> None:
     """Records never go to stdout because the outputs are gone from the file; if it says stdout, they do."""
     path = tmp_path / "config.toml"
-    with pytest.raises(TracerError, match="has no output any more"):
+    with pytest.raises(TracerError, match="no longer has an output"):
         apply(path, FILES, 'label = {site = "b"}\n')
     assert apply(path, FILES, 'output = "stdout"\n').outputs == ("stdout",)
     assert apply(path, FILES, 'output = ["stdout"]\n').labels == ()

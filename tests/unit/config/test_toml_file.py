@@ -93,31 +93,31 @@ def wrong(path: Path, old: str, new: str) -> str:
     ("old", "new", "said"),
     [
         ('engine = "core"', 'engin = "core"', ", line 2: unknown setting 'engin': did you mean engine?"),
-        ('engine = "core"', "zzzzzz = 1", ", line 2: unknown setting 'zzzzzz': there are engine, output, "),
+        ('engine = "core"', "zzzzzz = 1", ", line 2: unknown setting 'zzzzzz': the settings are engine, output, "),
         ('engine = "core"', "engine = ", ", line 2: Invalid value: "),
-        ('engine = "core"', 'engine = "fast"', ", line 2: engine 'fast' is unknown: use one of auto, core, bcc"),
+        ('engine = "core"', 'engine = "fast"', ", line 2: invalid engine 'fast': use one of auto, core, bcc"),
         ("8000", '"8000"', ", line 3: max-record must be a number: "),
         ("8000", "true", ", line 3: max-record must be a number: "),
         ("8000", "80", ", line 3: max-record 80 is too small"),
         (r"['order-(\d+)']", "['(']", ", line 4: '(' is no regular expression"),
-        (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of texts"),
+        (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of strings"),
         ("8000", "9" * 30, f", line 3: max-record {'9' * 30} is too large: "),
-        ("8000", "9" * 5000, ": it has a number that is none: "),
-        ("8000", "[" * 100_000, ": it is nested too deeply: "),
-        ('"eu-1"', r'"a\u0000b"', ", line 6: label is no text: "),
-        ("/tmp/a b?name=x", "/tmp/a%00b?name=x", ", line 14: output file:/tmp/a%00b: it is no text: "),
-        ("/tmp/a b?name=x", "/tmp/a%FFb?name=x", ", line 14: output file:/tmp/a%FFb: it is no text: "),
-        ('"eu-1"', "1", ", line 7: label.cluster must be a text"),
+        ("8000", "9" * 5000, ": invalid number: "),
+        ("8000", "[" * 100_000, ": values are nested too deeply: "),
+        ('"eu-1"', r'"a\u0000b"', ", line 6: label is not text: "),
+        ("/tmp/a b?name=x", "/tmp/a%00b?name=x", ", line 14: output file:/tmp/a%00b: not text: "),
+        ("/tmp/a b?name=x", "/tmp/a%FFb?name=x", ", line 14: output file:/tmp/a%FFb: not text: "),
+        ('"eu-1"', "1", ", line 7: label.cluster must be a string"),
         ("scope", "scop", ", line 10: invalid filter 'scop'"),
-        ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a text"),
+        ('["kube-*", "x"]', "[1]", ", line 11: except.namespace must be a string"),
         ('["kube-*", "x"]', "[]", ", line 11: except.namespace is empty"),
-        ('"flat"', '"xml"', ", line 15: output file: style=xml is unknown: use one of nested, flat, "),
+        ('"flat"', '"xml"', ", line 15: output file: invalid style=xml: use one of nested, flat, "),
         (
             "oom_exit",
             "oom_ext",
             ", line 16: output file:/tmp/a b: types=oom_kill,oom_ext: unknown record type 'oom_ext'",
         ),
-        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b must be a text or a number"),
+        ('"1M"', "1.5", ", line 17: spool-bytes of output file:/tmp/a b must be a string or a number"),
         ('uri = "stdout"', "", ", line 19: an output has no uri: write uri = "),
         ('uri = "stdout"', 'uri = "file:/tmp/a b?name=x"', ", line 14: output file:/tmp/a b#x is configured twice"),
     ],
@@ -130,9 +130,9 @@ def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\nlabel = {a = 1}", ", line 2: label.a must be a text"),
+        ("\nlabel = {a = 1}", ", line 2: label.a must be a string"),
         ("\nonly = {comm = []}", ", line 2: only.comm is empty"),
-        ('\noutput = [{uri = "stdout", style = 1.5}]', ", line 2: style of output stdout must be a text"),
+        ('\noutput = [{uri = "stdout", style = 1.5}]', ", line 2: style of output stdout must be a string"),
     ],
 )
 def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> None:
@@ -206,7 +206,7 @@ HOOK = "https://hooks.example.org/services/T0/geheim"
         ),
         ([HOOK, HOOK], "output https://hooks.example.org is configured twice"),
         ([f"{HOOK}?query=k%3Dgeheim"], "is valid; outputs: https://hooks.example.org:443#"),
-        (["http://logs.example.org "], "its host is no name"),
+        (["http://logs.example.org "], "invalid host name"),
     ],
 )
 def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
@@ -227,7 +227,7 @@ def test_show(path: Path) -> None:
     wanted = config.options({})
     assert list(shown) == list(SETTINGS)
     assert (shown["keep"], shown["label"], shown["max-record"]) == (True, {"cluster": "eu-1"}, 8000)
-    config.settings = {name: config._setting(name, value) for name, value in shown.items()}
+    config.settings = {name: config._parse_setting(name, value) for name, value in shown.items()}
     assert config.options({}) == wanted
 
 

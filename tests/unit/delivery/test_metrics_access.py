@@ -167,7 +167,7 @@ def test_renewed(certificates: Certificates, tmp_path: Path, capfd: pytest.Captu
     renewed = make_certificates(tmp_path / "renewed")
     certificate.write_text("nothing")
     assert ssl.get_server_certificate(("127.0.0.1", port)) == before
-    assert "what was there before is used on" in capfd.readouterr().err
+    assert "the previous certificates remain in use" in capfd.readouterr().err
     key.write_bytes(renewed.server_key.read_bytes())
     certificate.write_bytes(renewed.server.read_bytes())
     os.utime(certificate, (1, 1))

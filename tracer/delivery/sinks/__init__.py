@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where lines go: one module for each kind of output, and what all of them have in common."""
+"""Sinks: how lines reach an output, one module per protocol, and the interface that they share."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,11 +8,11 @@ from tracer.records.record_id import RecordId
 
 
 class RejectedError(Exception):
-    """Whoever takes the lines has looked at the first of them, and will not take it however often it comes.
+    """The server examined the first line, and will never accept it.
 
-    With ``among``: ``count`` of the first so many will never be taken, nobody knows which, and the others were.
-    Not ``is_certain``: what answers may refuse every line, as a proxy with an error does; the line itself is at fault
-    only if another one is taken.
+    With ``among``: of the first ``among`` lines, ``count`` will never be accepted; which ones is unknown; the others
+    were accepted.  If not ``is_certain``, the error may concern every line, as a proxy's: the line is at fault only if
+    another one is accepted.
     """
 
     def __init__(self, reason: str, count: int = 1, among: int = 0, *, is_certain: bool = True) -> None:
@@ -21,39 +21,38 @@ class RejectedError(Exception):
 
 
 class Sink(Protocol):
-    """What delivers lines, from one thread.  It may block: nobody but its own output waits for it."""
+    """Delivers lines, from one thread.  It may block: only its own output waits for it."""
 
     uri: str
-    """For everybody's eyes."""
+    """The URI without secrets."""
     batch_lines: int
-    """How many lines it wants at once: 1 where each is delivered on its own, more where a batch is one request."""
+    """Preferred number of lines per write: 1 if each is delivered on its own, more if a batch is one request."""
     dead: bool
-    """Whether it can never deliver again; told after ``write`` has raised."""
+    """Whether the sink can never deliver again; valid after ``write`` has raised."""
 
     def write(self, lines: Sequence[bytes]) -> int:
-        """Deliver lines; how many, from the first on, at least one.
+        """Deliver lines; return how many were delivered, from the first one, at least one.
 
-        Not one at a time, because a request over a network carries many and may be taken in part.  What is not
-        delivered comes again, as the first lines of the next call.
+        The others are the first lines of the next call.
 
-        Raises OSError where none could be delivered, RejectedError where the first never will be.  An OSError may have
-        ``retry_after_s``: for so long the other side asks to be left alone.
+        Raises OSError if none could be delivered, RejectedError if the first one never will be.  An OSError may have
+        ``retry_after_s``, the delay that the server asks for.
         """
 
     def recent(self) -> set[RecordId]:
-        """Records that it has already, as far as it can tell; from any thread."""
+        """The latest records that the output has, as far as that is known.  Thread-safe."""
 
     def reopen(self) -> None:
-        """Go on in what has the name now: the file may have been renamed.
+        """Open what now has the name: the file may have been renamed.
 
-        Raises TracerError where that cannot be opened; then nothing changes.
+        Raises TracerError if it cannot be opened; then nothing changes.
         """
 
     def close(self) -> None: ...
 
 
 class RemoteSink:
-    """A sink that cannot be asked what it has; it connects anew when it is told to go on in what has the name now."""
+    """A sink that cannot be queried for its records; ``reopen`` makes a new connection."""
 
     dead = False
 

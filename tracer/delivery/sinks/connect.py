@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to whoever takes the lines: UNIX sockets, UDP, TCP and TLS.  No step takes longer than the timeout."""
+"""Connections: UNIX sockets, UDP, TCP and TLS.  No step takes longer than the timeout."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tracer.delivery.sinks.destination import Option
 
 if TYPE_CHECKING:
-    import ssl  # takes 5 MB, of those who want TLS
+    import ssl  # 5 MB of memory, only where TLS is used
 
 OPTIONS: Mapping[str, Option] = {
     "timeout": Option("Timeout of each step.", 10, "seconds", 1),
@@ -25,29 +25,29 @@ Dial = Callable[[], socket.socket]
 """Connects.  Raises OSError."""
 
 _FORBIDDEN = frozenset({errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EPERM, socket.EAI_AGAIN})
-_TAKEN_FIRST_S, _TAKEN_MAX_S = 0.0002, 0.02
+_POLL_FIRST_S, _POLL_MAX_S = 0.0002, 0.02
 _KEEPALIVE_S = 60
-_PROOF_MS = 1000
+_CONFIRM_MS = 1000
 _SSL_WANT_READ = 2
 """``ssl.SSL_ERROR_WANT_READ``."""
 
 
 class Peer:
-    """Connected when that is first needed, and anew after every error.  From one thread."""
+    """Connects when necessary, and again after every error.  Not thread-safe."""
 
     def __init__(self, dial: Dial, timeout_s: float) -> None:
         self._dial = dial
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
-        self._is_unproven = False
-        """In TLS 1.3 a client whose certificate is refused is told so after it could send."""
+        self._is_unconfirmed = False
+        """In TLS 1.3, the server may reject the client's certificate after the client's first data."""
 
     def open(self) -> bool:
-        """Connect, unless it is connected to somebody who is still there; True: this connection is new.
+        """Connect if there is no usable connection; return whether the connection is new.
 
-        What he has said unasked is thrown away.  Raises OSError.
+        Discards unsolicited data.  Raises OSError.
         """
-        if self._socket is not None and (_is_mailbox(self._socket) or self._end(self._socket)):
+        if self._socket is not None and (_is_unix_datagram(self._socket) or self._find_disconnect(self._socket)):
             self.close()
         if self._socket is not None:
             return False
@@ -57,47 +57,47 @@ class Peer:
             raise explain_error(error) from error
         opened.settimeout(self._timeout_s)
         self._socket = opened
-        self._is_unproven = hasattr(opened, "cipher")
+        self._is_unconfirmed = hasattr(opened, "cipher")
         return True
 
     def send(self, data: bytes) -> None:
-        """All of it, as far as this host's kernel.  Raises OSError."""
+        """Hand all data to this host's kernel.  Raises OSError."""
         with self._or_close() as connected:
             connected.sendall(data)
 
-    def pass_on(self, descriptor: int) -> None:
-        """An open file, to who is at a UNIX socket.  Raises OSError."""
+    def send_descriptor(self, descriptor: int) -> None:
+        """Pass an open file through a UNIX socket.  Raises OSError."""
         with self._or_close() as connected:
             socket.send_fds(connected, [], [descriptor])
 
     def receive(self, max_bytes: int) -> bytes:
-        """What comes next, at least one byte.  Raises OSError."""
+        """The next bytes, at least one.  Raises OSError."""
         with self._or_close() as connected:
             data = connected.recv(max_bytes)
             if not data:
-                raise _closed()
+                raise _closed_by_peer()
             return data
 
-    def wait_until_taken(self) -> None:
-        """Until the other host's kernel has acknowledged all bytes, or who is at a UNIX socket has read them.
+    def wait_acknowledged(self) -> None:
+        """Wait until the peer's kernel has acknowledged all bytes, or the reader of a UNIX socket has read them.
 
-        It can do no more where the protocol has no answers.  Raises OSError where that takes too long, or the
-        connection ended meanwhile.
+        This is the best confirmation for a protocol without answers.  Raises OSError after the timeout, or if the
+        connection was closed meanwhile.
         """
         with self._or_close() as connected:
-            until_s, pause_s = time.monotonic() + self._timeout_s, _TAKEN_FIRST_S
+            deadline_s, pause_s = time.monotonic() + self._timeout_s, _POLL_FIRST_S
             while unsent_bytes(connected):
-                if time.monotonic() > until_s:
-                    raise TimeoutError(errno.ETIMEDOUT, "it has not taken all")
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(errno.ETIMEDOUT, "data was not acknowledged within the timeout")
                 time.sleep(pause_s)
-                pause_s = min(2 * pause_s, _TAKEN_MAX_S)
-            if self._is_unproven:
+                pause_s = min(2 * pause_s, _POLL_MAX_S)
+            if self._is_unconfirmed:
                 poll = select.poll()
                 poll.register(connected, select.POLLIN)
-                poll.poll(_PROOF_MS)  # servers send a ticket, or refuse
-            if end := self._end(connected):
-                raise end
-            self._is_unproven = False
+                poll.poll(_CONFIRM_MS)  # a server sends a session ticket, or rejects the client
+            if error := self._find_disconnect(connected):
+                raise error
+            self._is_unconfirmed = False
 
     def close(self) -> None:
         if self._socket is not None:
@@ -111,12 +111,12 @@ class Peer:
         try:
             yield self._socket
         except OSError as error:
-            self.close()  # what it has got of this is unknown
+            self.close()  # it is unknown how much the peer received
             raise explain_error(error) from error
 
-    def _end(self, connected: socket.socket) -> OSError | None:
-        """What ended the connection, as far as that is known here; None: the other side is still there."""
-        if _is_mailbox(connected):
+    def _find_disconnect(self, connected: socket.socket) -> OSError | None:
+        """The error that ended the connection; None if it is open, as far as this host knows."""
+        if _is_unix_datagram(connected):
             try:
                 self._dial().close()
             except OSError as error:
@@ -129,7 +129,7 @@ class Peer:
             number = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             return OSError(number, os.strerror(number))
         if events & (select.POLLHUP | select.POLLRDHUP):
-            return _closed()
+            return _closed_by_peer()
         if not events:
             return None
         connected.settimeout(0)
@@ -137,15 +137,15 @@ class Peer:
             while connected.recv(4096):
                 pass
         except OSError as error:
-            is_all = isinstance(error, BlockingIOError) or error.errno == _SSL_WANT_READ
-            return None if is_all else error
+            is_drained = isinstance(error, BlockingIOError) or error.errno == _SSL_WANT_READ
+            return None if is_drained else error
         finally:
             connected.settimeout(self._timeout_s)
-        return _closed()
+        return _closed_by_peer()
 
 
 def dial_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
-    """A socket in the file system, for datagrams or a stream."""
+    """A UNIX socket of type SOCK_DGRAM or SOCK_STREAM."""
 
     def dial() -> socket.socket:
         made = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
@@ -155,7 +155,7 @@ def dial_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
         except OSError as error:
             made.close()
             if error.errno == errno.EPROTOTYPE:
-                raise OSError(error.errno, "it is a socket of another kind (datagrams or stream)") from error
+                raise OSError(error.errno, "the socket has another type (datagram or stream)") from error
             raise
         return made
 
@@ -163,7 +163,7 @@ def dial_unix(path: str, kind: socket.SocketKind, timeout_s: float) -> Dial:
 
 
 def dial_udp(host: str, port: int) -> Dial:
-    """Datagrams to one host, which tells if nobody is there."""
+    """A UDP socket, connected so that ICMP errors are reported."""
 
     def dial() -> socket.socket:
         failed: OSError | None = None
@@ -188,13 +188,13 @@ def dial_tcp(
     context: "Callable[[], ssl.SSLContext] | None" = None,
     server_name: str | None = None,
 ) -> Dial:
-    """A stream, with TLS if there is what gives contexts."""
+    """A TCP connection; ``context`` returns the TLS context of each connection, None: without TLS."""
 
     def dial() -> socket.socket:
         try:
             made = socket.create_connection((host, port), timeout_s)
         except UnicodeError as error:
-            raise OSError(errno.EINVAL, f"{host!r} is no name of a host") from error
+            raise OSError(errno.EINVAL, f"invalid host name {host!r}") from error
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
@@ -208,7 +208,7 @@ def dial_tcp(
 
 
 def unsent_bytes(connected: socket.socket) -> int:
-    """What the peer's kernel has not acknowledged; of a UNIX socket what its reader has not read."""
+    """Bytes that the peer's kernel has not acknowledged, or that the reader of a UNIX socket has not read."""
     count: bytes = fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     return int.from_bytes(count, sys.byteorder)
 
@@ -217,20 +217,21 @@ def _addresses(host: str, port: int, kind: socket.SocketKind) -> "list[tuple[Any
     try:
         return list(socket.getaddrinfo(host, port, type=kind))
     except UnicodeError as error:
-        raise OSError(errno.EINVAL, f"{host!r} is no name of a host") from error
+        raise OSError(errno.EINVAL, f"invalid host name {host!r}") from error
 
 
-def _is_mailbox(connected: socket.socket) -> bool:
-    """Who reads a UNIX socket for datagrams tells nobody of his end, and takes with him what he has not read."""
+def _is_unix_datagram(connected: socket.socket) -> bool:
+    """A UNIX datagram socket does not report that its reader has closed it, and unread datagrams are lost then."""
     return (connected.family, connected.type) == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def explain_error(error: OSError) -> OSError:
+    """Name the likely cause of an error that the service's sandboxing causes."""
     if error.errno not in _FORBIDDEN:
         return error
     why = "the service's unit forbids the network: see docs/destinations.md"
     return OSError(error.errno, f"{error.strerror} ({why})")
 
 
-def _closed() -> OSError:
-    return ConnectionResetError(errno.ECONNRESET, "it has closed the connection")
+def _closed_by_peer() -> OSError:
+    return ConnectionResetError(errno.ECONNRESET, "the peer closed the connection")

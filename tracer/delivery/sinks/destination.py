@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An output's URI: what it names, and its options.
+"""The URI of an output: destination and options.
 
-    SCHEME[:ADDRESS][?OPTION=VALUE&...]     in address and values %XX is the byte of that number
+    SCHEME[:ADDRESS][?OPTION=VALUE&...]     address and values may be percent-encoded
 
-Each module of a kind of output has ``FORMS``, which say what may stand there; the tables in docs/destinations.md are
-made of them.
+Each sink's module has ``FORMS``, which define its URIs; the tables in docs/destinations.md are generated from them.
 """
 
 import os
@@ -27,35 +26,35 @@ _UNITS: dict[str, dict[str, int]] = {
 _LONGEST_S = 3650 * 86400
 SECRET_MAX_BYTES = 64 << 10
 LOCAL = frozenset({"stdout", "file", "journald", "syslog+unix", "forward+unix"})
-"""Schemes of outputs on this host, whose addresses have nothing secret."""
+"""Schemes of outputs on this host, whose addresses contain no secrets."""
 _LABEL_MAX = 63
 _AUTHORITY = r"(\[[\w:.%]+\]|[\w.-]+)(:\d{1,5})?(,(\[[\w:.%]+\]|[\w.-]+)(:\d{1,5})?)*"
-_told_readable: set[str] = set()
-"""Files with secrets that were said to be readable."""
+_reported_readable: set[str] = set()
+"""Files with secrets for which a warning was written."""
 
 
 class Option(NamedTuple):
-    """What may be said about an output."""
+    """An option of an output."""
 
     meaning: str
     default: OptionValue = None
     kind: OptionKind | tuple[str, ...] = "text"
-    """A tuple has all values that there are.  A ``secret`` called X is told by X-file or X-env, never by itself."""
+    """A tuple contains all valid values.  A ``secret`` named X is set by X-file or X-env, never by X."""
     least: int = 0
-    """Of numbers."""
+    """Smallest valid number."""
 
 
 class UriForm(NamedTuple):
-    """A kind of output, as its URI is written."""
+    """The form of a sink's URIs."""
 
     uri: str
     """``syslog+tcp://HOST[:PORT]``"""
     meaning: str
     options: Mapping[str, Option] = {}
     extra: str | None = None
-    """What must be installed for it, by the name of oomtrace's extra."""
+    """The extra of oomtrace that it requires."""
     styled: bool = True
-    """Whether it takes lines of JSON, in any style; otherwise it makes something of the nested ones."""
+    """Whether it takes JSON lines of any style; otherwise it converts those of style ``nested``."""
 
 
 COMMON: Mapping[str, Option] = {
@@ -64,100 +63,100 @@ COMMON: Mapping[str, Option] = {
     "types": Option("Types of records to send (`oom_kill,oom_exit`); by default all.", None, "list"),
     "spool-bytes": Option("Maximum size of the spool on disk.", 64 << 20, "bytes"),
 }
-"""Options of every output; ``style`` of those that take JSON."""
+"""Options of every output; ``style`` only if the form is styled."""
 
 
 class Destination(NamedTuple):
-    """A URI, checked."""
+    """A valid URI."""
 
     scheme: str
     address: str
-    """What stands behind the scheme's colon."""
+    """The part after the scheme's colon."""
     options: Mapping[str, OptionValue]
-    """Of all that there are; a secret's own name leads to ``file:PATH`` or ``env:NAME``."""
+    """All options, with defaults; the value of a secret is ``file:PATH`` or ``env:NAME``."""
     form: UriForm
 
     @property
     def uri(self) -> str:
-        """Without options: where it goes.  May tell more than everybody should read (`shown`)."""
+        """The URI without options.  It may contain secrets: `display_uri` removes them."""
         name = f"#{self.options['name']}" if self.options["name"] else ""
         return (f"{self.scheme}:{self.address}" if self.address else self.scheme) + name
 
     def host_port(self, default_port: int) -> tuple[str, int]:
-        """Of ``//HOST[:PORT]...``; [::1] is an IPv6 address.
+        """Host and port of ``//HOST[:PORT]...``; an IPv6 address is in brackets.
 
         Raises TracerError.
         """
         authority = re.split(r"[/?#]", self.address.removeprefix("//"), maxsplit=1)[0]
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]]+))(?::(\d{1,5}))?", authority)
         if not self.address.startswith("//") or match is None or int(match[3] or 1) not in range(1, 65536):
-            raise _wrong(self.uri, "needs a host", f"write {self.form.uri}")
+            raise _error(self.uri, "missing or invalid host", f"write {self.form.uri}")
         if not is_host(match[1] or match[2]):
-            raise _wrong(self.uri, "its host is no name", "it has no spaces, and 63 characters from dot to dot at most")
+            raise _error(self.uri, "invalid host name", "use labels of 1 to 63 characters, without spaces")
         return match[1] or match[2], int(match[3] or default_port)
 
     @property
     def path(self) -> str:
-        """Behind the host: ``/loki/api/v1/push``; without a host all of the address."""
+        """The part after the host: ``/loki/api/v1/push``; without a host, the whole address."""
         if not self.address.startswith("//"):
             return self.address
         _, slash, path = self.address[2:].partition("/")
         return slash + path
 
     def secret(self, name: str) -> str | None:
-        """The value of a secret, read anew; None: there is none.
+        """The current value of a secret; None if it is not configured.
 
-        Raises TracerError where it cannot be read.
+        Raises TracerError if it cannot be read.
         """
-        where, _, what = str(self.options.get(name) or "").partition(":")
-        if not where:
+        source, _, place = str(self.options.get(name) or "").partition(":")
+        if not source:
             return None
-        if where == "env":
-            value = os.environ.get(what)
+        if source == "env":
+            value = os.environ.get(place)
             if value is None:
-                raise TracerError(f"the environment has no {what}", f"set it, or give {name}-file to {self.scheme}")
+                raise TracerError(f"{place} is not in the environment", f"set it, or use {name}-file")
             return value
         try:
-            with open(what, "rb") as file:
-                if os.fstat(file.fileno()).st_mode & 0o007 and what not in _told_readable:
-                    _told_readable.add(what)
-                    warn(f"{what} holds a secret, and everybody may read it")
+            with open(place, "rb") as file:
+                if os.fstat(file.fileno()).st_mode & 0o007 and place not in _reported_readable:
+                    _reported_readable.add(place)
+                    warn(f"{place} contains a secret and is readable by all users; restrict its mode")
                 return file.read(SECRET_MAX_BYTES).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise TracerError(f"cannot read {what} ({reason})", f"{self.scheme} needs its {name} from there") from error
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise TracerError(f"cannot read {place} ({reason})", f"{self.scheme} needs its {name}") from error
 
 
 def display_uri(text: str) -> str:
-    """A URI, right or wrong, for everybody's eyes: neither options nor what may be a secret, and fit for a terminal."""
+    """A URI, valid or not, for messages: printable, without options and without anything that may be a secret."""
     uri = text.partition("?")[0]
     scheme, colon, address = uri.partition(":")
-    if scheme in LOCAL or re.match("/[^/@]+(/|$)", uri):  # a path: its scheme was forgotten
+    if scheme in LOCAL or re.match("/[^/@]+(/|$)", uri):  # a path without a scheme
         return printable(uri)
-    if not address.startswith("//"):  # whatever it is, it is no network's address
+    if not address.startswith("//"):  # not the address of a network
         word = re.split("[^A-Za-z0-9+.-]", scheme, maxsplit=1)[0]
         return uri if word == uri else f"{word}{colon if word == scheme else ''}..."
     host = redact_uri(uri).partition("://")[2]
-    # Of a name and a password with a slash in it half would look like host and port.
+    # The first part of "user:password" with a slash in the password looks like host and port.
     return f"{printable(scheme)}://{host if re.fullmatch(_AUTHORITY, host) else '...'}"
 
 
 def is_host(name: str) -> bool:
-    """Whether a resolver can be asked for it; also of an address."""
+    """Whether a resolver accepts the name; also for an address."""
     labels = name.removesuffix(".").split(".")
     return name.isprintable() and " " not in name and all(0 < len(label) <= _LABEL_MAX for label in labels)
 
 
 def unquote(text: str) -> str:
-    """With the bytes that %XX stands for.  Not urllib's, which takes 300 KB with what it imports."""
+    """Percent-decode.  urllib's function would take 300 KB of memory with its imports."""
     data = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text))
     return os.fsdecode(data)
 
 
 def split_uri(text: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, address and options of a URI, decoded, nothing checked but that options are pairs.
+    """Scheme, address and options of a URI, decoded.
 
-    Raises TracerError (exit code 2).
+    Raises TracerError (exit code 2) if an option has no value, or a part is not text.
     """
     before, _, query = text.partition("?")
     scheme, _, address = before.partition(":")
@@ -165,72 +164,71 @@ def split_uri(text: str) -> tuple[str, str, dict[str, str]]:
     for pair in filter(None, query.split("&")):
         name, equals, value = pair.partition("=")
         if not equals:
-            # What stands there may be half of a secret; names of options are short.
-            told = f"option {name!r}" if re.fullmatch("[a-z-]{1,15}", name) else "an option"
-            raise _wrong(text, f"{told} has no value", "write OPTION=VALUE, & between them, ? before them")
+            # The text may be part of a secret, unless it looks like the name of an option.
+            option = f"option {name!r}" if re.fullmatch("[a-z-]{1,15}", name) else "an option"
+            raise _error(text, f"{option} has no value", "write ?OPTION=VALUE&OPTION=VALUE")
         options[unquote(name)] = unquote(value)
     address = unquote(address)
     for part in (scheme, address, *options, *options.values()):
         if "\0" in part or not is_utf8(part):
-            raise _wrong(
-                text, "it is no text", "write it in UTF-8, without NUL bytes; the same holds for what %XX means"
-            )
+            raise _error(text, "not text", "write UTF-8 without NUL bytes, also after percent-decoding")
     return scheme, address, options
 
 
 def build_destination(scheme: str, address: str, given: Mapping[str, str], form: UriForm) -> Destination:
-    """Check the options, and fill in those that are not given.
+    """Check the given options, and add the defaults of the others.
 
-    Raises TracerError (exit code 2) where one is unknown or wrong.
+    Raises TracerError (exit code 2) if one is unknown or invalid.
     """
-    known = {name: option for name, option in COMMON.items() if name != "style" or form.styled} | dict(form.options)
-    values: dict[str, OptionValue] = {name: option.default for name, option in known.items()}
+    options = {name: option for name, option in COMMON.items() if name != "style" or form.styled} | dict(form.options)
+    values: dict[str, OptionValue] = {name: option.default for name, option in options.items()}
     for name, text in given.items():
         secret, _, source = name.rpartition("-")
-        if source in ("file", "env") and secret in known and known[secret].kind == "secret":
+        if source in ("file", "env") and secret in options and options[secret].kind == "secret":
             values[secret] = f"{source}:{text}"
-        elif name in known and known[name].kind == "secret":
-            raise _wrong(scheme, f"{name} may not stand in a URI", f"give {name}-file=PATH or {name}-env=VARIABLE")
-        elif name in known:
-            values[name] = _value(scheme, name, known[name], text)
+        elif name in options and options[name].kind == "secret":
+            raise _error(scheme, f"{name} must not be in a URI", f"use {name}-file=PATH or {name}-env=VARIABLE")
+        elif name in options:
+            values[name] = _parse_value(scheme, name, options[name], text)
         else:
-            there = [f"{other}-file" if option.kind == "secret" else other for other, option in sorted(known.items())]
-            raise _wrong(scheme, f"has no option {name!r}", f"there are {', '.join(there)}")
+            names = [f"{other}-file" if option.kind == "secret" else other for other, option in sorted(options.items())]
+            raise _error(scheme, f"unknown option {name!r}", f"the options are {', '.join(names)}")
     values.setdefault("style", "nested")
     return Destination(scheme, address, values, form)
 
 
-def _value(scheme: str, name: str, option: Option, text: str) -> OptionValue:
+def _parse_value(scheme: str, name: str, option: Option, text: str) -> OptionValue:
     kind = option.kind
     if isinstance(kind, tuple):
         if text not in kind:
-            raise _wrong(scheme, f"{name}={text} is unknown", f"use one of {', '.join(kind)}")
+            raise _error(scheme, f"invalid {name}={text}", f"use one of {', '.join(kind)}")
         return text
     if kind == "flag":
         if text not in ("yes", "no"):
-            raise _wrong(scheme, f"{name}={text} is unknown", "use yes or no")
+            raise _error(scheme, f"invalid {name}={text}", "use yes or no")
         return text == "yes"
     if kind in ("count", "bytes", "seconds"):
         units = _UNITS.get(kind, {"": 1})
         match = re.fullmatch(rf"(\d{{1,12}})({'|'.join(units)})", text)
         if match is None:
-            told = ", ".join(unit for unit in units if unit)
-            raise _wrong(scheme, f"{name}={text} is no number", f"digits, and one of {told}" if told else "use digits")
+            unit_names = ", ".join(unit for unit in units if unit)
+            hint = f"use digits and one of {unit_names}" if unit_names else "use digits"
+            raise _error(scheme, f"{name}={text} is not a number", hint)
         if int(match[1]) < option.least:
-            raise _wrong(scheme, f"{name}={text} is too small", f"it is {option.least} at least")
+            raise _error(scheme, f"{name}={text} is too small", f"use {option.least} or more")
         number = int(match[1]) * units[match[2]]
         if kind == "seconds" and number > _LONGEST_S:
-            raise _wrong(scheme, f"{name}={text} is too long", "it is ten years at most")
+            raise _error(scheme, f"{name}={text} is too long", "use ten years at most")
         return number
     if kind == "path" and not text.startswith("/"):
-        raise _wrong(scheme, f"{name}={text} is no absolute path", "begin it with /")
+        raise _error(scheme, f"{name}={text} is not an absolute path", "begin it with /")
     return text
 
 
 def is_utf8(text: str) -> bool:
-    """Whether it can be written at all: arguments may have bytes that are none."""
+    """Whether the text can be encoded: command-line arguments may contain other bytes, as surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _wrong(uri: str, what: str, hint: str) -> TracerError:
+def _error(uri: str, what: str, hint: str) -> TracerError:
     return TracerError(f"output {display_uri(uri)}: {what}", hint, EXIT_USAGE)

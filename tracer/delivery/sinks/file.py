@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines into a regular file: each by one write(2) at its end, wherever others have put that.
+"""Append lines to a regular file, each by one write(2).
 
-The file may be renamed, removed or emptied by whoever rotates it, with a signal or without.
+Others may rename, remove or truncate the file, with or without a signal to oomtrace.
 """
 
 import errno
@@ -36,35 +36,35 @@ FORMS = {
 }
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20
-"""So much of its end is read when somebody asks what is in it."""
+"""Bytes at the end of the file in which the latest records are looked for."""
 CREATE_S = 0.1
-"""logrotate renames a file and creates the next one (``create``): so long it is left to do that."""
+"""Time for logrotate to create the next file (``create``) after it has renamed the current one."""
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
-class _Half(NamedTuple):
-    """A line that could not be written to its end."""
+class _PartialLine(NamedTuple):
+    """A line whose end could not be written."""
 
     line: bytes
     rest: bytes
     size_bytes: int
-    """Of the file, after its first half."""
+    """Size of the file after the partial write."""
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where it cannot be opened."""
+    """Raises TracerError if the file cannot be opened."""
     path, options = destination.address, destination.options
     rotate_bytes, rotate_s = (int(options[name] or 0) for name in ("rotate-bytes", "rotate-seconds"))
     if is_pipe(path):
         if rotate_bytes or rotate_s:
-            raise TracerError(f"{path} is no file, which alone can be rotated", "leave out rotate-...", EXIT_USAGE)
+            raise TracerError(f"{path}: only files can be rotated", "remove rotate-...", EXIT_USAGE)
         return PipeSink(destination.uri, path)
     return FileSink(destination.uri, path, rotate_bytes, rotate_s, rotated_files(destination))
 
 
 def rotated_files(destination: Destination) -> RotatedFiles:
-    """Its older parts; nothing is opened.  Raises TracerError where what compresses them is not installed."""
+    """The rotated files of an output; opens nothing.  Raises TracerError if the compression is not installed."""
     keep = destination.options["keep"]
     return RotatedFiles(destination.address, None if keep is None else int(keep), str(destination.options["compress"]))
 
@@ -74,146 +74,150 @@ class FileSink:
     dead = False
 
     def __init__(self, uri: str, path: str, rotate_bytes: int, rotate_s: int, rotated_files: RotatedFiles) -> None:
-        """A limit of 0 is none.  Raises TracerError where it cannot be opened."""
+        """A limit of 0 means none.  Raises TracerError if the file cannot be opened."""
         self.uri = uri
         self._path = path
         self._rotate_bytes, self._rotate_s = rotate_bytes, rotate_s
         self._rotated = rotated_files
-        self._half: _Half | None = None
-        self._is_stuck_in_old = False
-        self._cannot_rotate = False
+        self._partial: _PartialLine | None = None
+        self._keeps_old_file = False
+        """Whether the file at the path cannot be opened, so the open one remains in use."""
+        self._has_reported_rotation_error = False
         self._descriptor, self._is_torn = _open(path)
-        self._exchange = threading.Lock()
-        """Held while the descriptor becomes another, because ``recent`` reads by it in another thread."""
-        self._began_s = self._read_beginning_s()
-        self._is_tidy = not (rotate_bytes or rotate_s)
+        self._descriptor_lock = threading.Lock()
+        """Guards replacing the descriptor, because ``recent`` uses it in another thread."""
+        self._first_record_s = self._read_first_record_s()
+        self._has_tidied = not (rotate_bytes or rotate_s)
 
     def write(self, lines: Sequence[bytes]) -> int:
-        if not self._is_tidy:  # not before: it begins a thread, which would have all privileges
-            self._is_tidy = True
+        if not self._has_tidied:  # not earlier: it starts a thread, which would keep all privileges
+            self._has_tidied = True
             self._rotated.tidy()
-        self._follow()
+        self._follow_path()
         line = lines[0]
-        if self._is_due(len(line)):
+        if self._is_rotation_due(len(line)):
             self._rotate()
-        view = memoryview(self._what_to_write(line))
+        view = memoryview(self._bytes_to_write(line))
         while view:
             view = view[os.write(self._descriptor, view) :]
-            self._half = _Half(line, bytes(view), os.fstat(self._descriptor).st_size) if view else None
+            self._partial = _PartialLine(line, bytes(view), os.fstat(self._descriptor).st_size) if view else None
             self._is_torn = False
         return 1
 
     def recent(self) -> set[RecordId]:
         try:
-            with self._exchange:
-                reader = _reader(self._descriptor)
+            with self._descriptor_lock:
+                reader = _open_for_reading(self._descriptor)
             with open(reader, "rb") as file:
                 size = os.fstat(reader).st_size
                 file.seek(max(0, size - RECENT_BYTES))
-                found = extract_record_ids(io.BytesIO(file.read(RECENT_BYTES)))
+                recent_ids = extract_record_ids(io.BytesIO(file.read(RECENT_BYTES)))
         except OSError:
             return set()
         if self._rotate_bytes or self._rotate_s:
             for older in self._rotated.ends(RECENT_BYTES):
                 if size >= RECENT_BYTES:
                     break
-                found |= extract_record_ids(io.BytesIO(older))
+                recent_ids |= extract_record_ids(io.BytesIO(older))
                 size += len(older)
-        return found
+        return recent_ids
 
     def reopen(self) -> None:
         descriptor, is_torn = _open(self._path)
-        with self._exchange:
+        with self._descriptor_lock:
             os.close(self._descriptor)
             self._descriptor = descriptor
-        self._is_torn, self._half, self._is_stuck_in_old = is_torn, None, False
-        self._began_s = self._read_beginning_s()
+        self._is_torn, self._partial, self._keeps_old_file = is_torn, None, False
+        self._first_record_s = self._read_first_record_s()
 
     def close(self) -> None:
         self._rotated.close()
         os.close(self._descriptor)
 
-    def _is_due(self, line_bytes: int) -> bool:
+    def _is_rotation_due(self, line_bytes: int) -> bool:
         size_bytes = os.fstat(self._descriptor).st_size if self._rotate_bytes or self._rotate_s else 0
-        if not size_bytes or self._half is not None or self._is_torn or self._is_stuck_in_old:
+        if not size_bytes or self._partial is not None or self._is_torn or self._keeps_old_file:
             return False
         is_large = self._rotate_bytes and size_bytes + line_bytes > self._rotate_bytes
-        return bool(is_large or (self._rotate_s and time.time() - self._began_s >= self._rotate_s))
+        return bool(is_large or (self._rotate_s and time.time() - self._first_record_s >= self._rotate_s))
 
     def _rotate(self) -> None:
-        """Where that is impossible it goes on in the one that it has."""
+        """Rotate the file; if that fails, the current one remains in use."""
         status = os.fstat(self._descriptor)
         try:
-            with self._rotated.lock("lock"):  # another tracer may write to it, too
-                if not self._is_same(status):
+            with self._rotated.lock("lock"):  # another oomtrace may write to the same file
+                if not self._is_at_path(status):
                     return
                 os.rename(self._path, self._rotated.next_path())
-            self._cannot_rotate = False
+            self._has_reported_rotation_error = False
         except BlockingIOError:
-            return  # that one rotates it just now
+            return  # the other one is rotating it
         except OSError as error:
-            if not self._cannot_rotate:
-                self._cannot_rotate = True
-                warn(f"cannot rotate {self._path}: {error.strerror}; it goes on in this one")
+            if not self._has_reported_rotation_error:
+                self._has_reported_rotation_error = True
+                warn(f"cannot rotate {self._path}: {error.strerror}; the current file remains in use")
             return
-        self._follow(create_s=0.0)
-        if not self._is_stuck_in_old:
-            self._rotated.inherit(status, self._descriptor)
+        self._follow_path(create_s=0.0)
+        if not self._keeps_old_file:
+            self._rotated.copy_owner_and_mode(status, self._descriptor)
         self._rotated.tidy()
 
-    def _read_beginning_s(self) -> float:
-        """When the first record in the file was written, about: its own time, or now."""
+    def _read_first_record_s(self) -> float:
+        """Unix time of the first record in the file; the current time if it is empty or unreadable."""
         now_s = time.time()
         if not self._rotate_s or not os.fstat(self._descriptor).st_size:
             return now_s
         try:
-            began_ns = line_metadata(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0]).time_ns
+            first_record_ns = line_metadata(_read(self._descriptor, 0, RECENT_BYTES).partition(b"\n")[0]).time_ns
         except OSError:
             return now_s
-        return now_s if began_ns is None else min(now_s, began_ns / 1e9)
+        return now_s if first_record_ns is None else min(now_s, first_record_ns / 1e9)
 
-    def _what_to_write(self, line: bytes) -> bytes:
-        """The line, and what must stand before it for a line that could not be written to its end."""
-        if self._half is None:
+    def _bytes_to_write(self, line: bytes) -> bytes:
+        """The line, after the rest of a partial line, or a newline that ends it."""
+        if self._partial is None:
             return b"\n" + line if self._is_torn else line
-        half, size_bytes = self._half, os.fstat(self._descriptor).st_size
-        if size_bytes == half.size_bytes:
-            return half.rest if half.line == line else half.rest + line
-        return b"\n" + line if size_bytes else line  # somebody else has written, or emptied it
+        partial, size_bytes = self._partial, os.fstat(self._descriptor).st_size
+        if size_bytes == partial.size_bytes:
+            return partial.rest if partial.line == line else partial.rest + line
+        return b"\n" + line if size_bytes else line  # another process has appended to the file, or truncated it
 
-    def _follow(self, create_s: float = CREATE_S) -> None:
-        """Open the file anew where the path no longer leads to the one that is open.
+    def _follow_path(self, create_s: float = CREATE_S) -> None:
+        """Open the file at the path, if it is not the open one.
 
-        Raises OSError where that is impossible, and the open one has no name at all.
+        Raises OSError if it cannot be opened, and the open file was removed.
         """
-        own = os.fstat(self._descriptor)
-        if self._is_same(own):
+        opened = os.fstat(self._descriptor)
+        if self._is_at_path(opened):
             return
-        if not self._is_stuck_in_old:
-            until_s = time.monotonic() + create_s
-            while not os.path.lexists(self._path) and time.monotonic() < until_s:
+        if not self._keeps_old_file:
+            deadline_s = time.monotonic() + create_s
+            while not os.path.lexists(self._path) and time.monotonic() < deadline_s:
                 time.sleep(CREATE_S / 10)
         try:
             self.reopen()
         except TracerError as error:
-            if own.st_nlink == 0:
-                raise OSError(errno.ENOENT, f"it was removed, and {error.message}") from error
-            if not self._is_stuck_in_old:
-                self._is_stuck_in_old = True
-                warn(f"{error}; it goes on in the file that it has open")
+            if opened.st_nlink == 0:
+                raise OSError(errno.ENOENT, f"the file was removed, and {error.message}") from error
+            if not self._keeps_old_file:
+                self._keeps_old_file = True
+                warn(f"{error}; the open file remains in use")
 
-    def _is_same(self, own: os.stat_result) -> bool:
+    def _is_at_path(self, opened: os.stat_result) -> bool:
         try:
-            there = os.stat(self._path, follow_symlinks=False)
+            at_path = os.stat(self._path, follow_symlinks=False)
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # no way to tell
-        return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+            return True  # unknown
+        return (opened.st_dev, opened.st_ino) == (at_path.st_dev, at_path.st_ino)
 
 
 def _open(path: str) -> tuple[int, bool]:
-    """A descriptor of the file, which is created if need be; whether it ends with somebody else's torn line."""
+    """Open the file, and create it if necessary; return its descriptor, and whether it ends with another's torn line.
+
+    Raises TracerError.
+    """
     try:
         _refuse_devices(path)
         descriptor = os.open(path, _FLAGS, FILE_MODE)
@@ -221,13 +225,13 @@ def _open(path: str) -> tuple[int, bool]:
         if error.errno == errno.ELOOP:
             raise TracerError(f"{path} is a symbolic link", "name the file itself: links are not followed") from error
         if error.errno == errno.ENOENT:
-            raise TracerError(f"{path}: its directory does not exist", "create it first, or name another") from error
+            raise TracerError(f"{path}: its directory does not exist", "create it, or name another file") from error
         raise TracerError(f"cannot write to {path} ({error.strerror})", "name a file that can be created") from error
-    return descriptor, _mend(descriptor)
+    return descriptor, _repair_end(descriptor)
 
 
 def _refuse_devices(path: str) -> None:
-    """To open one may have it do something: rewind a tape, or start a watchdog that restarts the host."""
+    """Opening a device may have effects: rewind a tape, or start a watchdog that reboots the host."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -236,8 +240,8 @@ def _refuse_devices(path: str) -> None:
         raise TracerError(f"{path} is a device or a socket", "name a file, a FIFO or a terminal")
 
 
-def _mend(descriptor: int) -> bool:
-    """Cut off a last line that an earlier run was killed in: its record comes again.  True: it is somebody else's."""
+def _repair_end(descriptor: int) -> bool:
+    """Remove a torn last line of an earlier run, whose record is delivered again; return whether another's remains."""
     status = os.fstat(descriptor)
     if not status.st_size:
         return False
@@ -255,17 +259,17 @@ def _mend(descriptor: int) -> bool:
 
 
 def _read_end(descriptor: int, size: int, count: int) -> bytes:
-    """The last ``count`` bytes of a file that is open for writing alone.  Raises OSError."""
+    """The last ``count`` bytes of a file that is open for writing only.  Raises OSError."""
     return _read(descriptor, max(0, size - count), count)
 
 
 def _read(descriptor: int, offset: int, count: int) -> bytes:
-    reader = _reader(descriptor)
+    reader = _open_for_reading(descriptor)
     try:
         return os.pread(reader, count, offset)
     finally:
         os.close(reader)
 
 
-def _reader(descriptor: int) -> int:
+def _open_for_reading(descriptor: int) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One oomtrace at a time, of those that write to the same place.
+"""A lock among oomtrace processes that write to the same place.
 
-Who may read a file or a folder may flock(2) it, and hold that for ever.  So what is locked is a file that only its
-owner can open; it is removed when it is no longer held.
+Any process that can read a file or a directory can flock(2) it, and hold the lock forever.  Therefore the lock is on a
+file that only its owner can open; it is removed when the lock is released.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @contextlib.contextmanager
 def hold_file_lock(path: str) -> Iterator[None]:
-    """Hold the lock of this name.
+    """Hold the lock ``path``.
 
-    Raises BlockingIOError where another one holds it, OSError where it cannot be used.
+    Raises BlockingIOError if another process holds it, OSError if it cannot be used.
     """
-    descriptor = _locked(path)
+    descriptor = _open_locked(path)
     try:
         yield
     finally:
@@ -29,7 +29,7 @@ def hold_file_lock(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(path: str) -> int:
+def _open_locked(path: str) -> int:
     while True:
         descriptor = os.open(path, _FLAGS, 0o600)
         try:
@@ -46,4 +46,4 @@ def _locked(path: str) -> int:
         except OSError:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # who held it has removed it meanwhile
+        os.close(descriptor)  # its previous holder has removed the file meanwhile

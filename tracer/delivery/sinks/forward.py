@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to Fluent Bit, fluentd, and who else takes the Fluent Forward protocol, version 1, with acknowledgements.
+"""Send lines by the Fluent Forward protocol, version 1, with acknowledgements, as to Fluent Bit and fluentd.
 
-    [TAG, entries, {"chunk": ID, "size": COUNT}]    entries: [[time, record], ...], packed one after the other
+    [TAG, entries, {"chunk": ID, "size": COUNT}]    entries: packed [time, record] pairs, concatenated
     {"ack": ID}                                     the answer
 
 The specification: https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1
@@ -48,18 +48,18 @@ BATCH_LINES = 200
 ANSWER_BYTES = 4096
 """Longest answer that is read."""
 _TIMES = ("time", "@timestamp", "Timestamp")
-"""Where the styles have it."""
+"""Fields of the time in the different styles."""
 _EVENT_TIME = 0
-"""Number of msgpack's extension type."""
+"""Number of EventTime among msgpack's extension types."""
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where options are wrong; nobody need be there yet."""
+    """Raises TracerError if options are invalid; the server need not run yet."""
     timeout_s = float(destination.options["timeout"] or 0)
     if destination.scheme == "forward+unix":
         if not destination.address.startswith("/"):
             hint = "write an absolute path: forward+unix:/run/fluent.sock"
-            raise TracerError(f"output {destination.uri}: no path", hint, EXIT_USAGE)
+            raise TracerError(f"output {destination.uri}: not an absolute path", hint, EXIT_USAGE)
         tag = str(destination.options["tag"])
         return ForwardSink(
             destination, tag, Peer(connect.dial_unix(destination.address, socket.SOCK_STREAM, timeout_s), timeout_s)
@@ -67,7 +67,7 @@ def open_sink(destination: Destination) -> Sink:
     host, port = destination.host_port(DEFAULT_PORT)
     tag = destination.path.removeprefix("/")
     if not tag:
-        raise TracerError(f"output {destination.uri}: needs a tag", f"write {destination.form.uri}", EXIT_USAGE)
+        raise TracerError(f"output {destination.uri}: missing tag", f"write {destination.form.uri}", EXIT_USAGE)
     context = tls.ClientContext(destination).current if destination.scheme == "forward+tls" else None
     server_name = tls.server_name(destination, host) if context else None
     return ForwardSink(destination, tag, Peer(connect.dial_tcp(host, port, timeout_s, context, server_name), timeout_s))
@@ -91,20 +91,20 @@ class ForwardSink(RemoteSink):
     def write(self, lines: Sequence[bytes]) -> int:
         entries = self._entries(lines)
         chunk = base64.b64encode(os.urandom(16)).decode()
-        is_kept = True
+        is_kept_alive = True
         try:
             if self._peer.open():
-                is_kept = self._introduce()
+                is_kept_alive = self._handshake()
             packed = self._msgpack.packb(b"".join(entries), use_bin_type=True)
             options = self._msgpack.packb({"chunk": chunk, "size": len(entries)})
             self._peer.send(b"\x93" + self._msgpack.packb(self._tag) + packed + options)
-            answer = self._answer()
+            answer = self._read_message()
             if not isinstance(answer, dict) or answer.get("ack") != chunk:
-                raise OSError(errno.EPROTO, "its answer is no acknowledgement")
+                raise OSError(errno.EPROTO, "the answer is not an acknowledgement")
         except OSError:
             self._peer.close()
             raise
-        if not is_kept:
+        if not is_kept_alive:
             self._peer.close()
         return len(entries)
 
@@ -112,13 +112,16 @@ class ForwardSink(RemoteSink):
         self._peer.close()
 
     def _entries(self, lines: Sequence[bytes]) -> list[bytes]:
-        """Packed, up to a line that cannot be.  Raises RejectedError where that is the first."""
+        """Packed entries, up to the first line that cannot be packed.
+
+        Raises RejectedError if that is the first one.
+        """
         entries: list[bytes] = []
         for line in lines:
             try:
                 record = orjson.loads(line)
                 if not isinstance(record, dict):
-                    raise ValueError("it is no record")
+                    raise ValueError("not a record")
                 when = self._msgpack.ExtType(_EVENT_TIME, _event_time(record))
                 entries.append(self._msgpack.packb([when, record]))
             except (ValueError, OverflowError, TypeError, RecursionError) as error:
@@ -127,45 +130,45 @@ class ForwardSink(RemoteSink):
                 break
         return entries
 
-    def _introduce(self) -> bool:
-        """The handshake, where there is a key; whether the other side wants to keep the connection.
+    def _handshake(self) -> bool:
+        """Authenticate, if there is a key; return whether the server keeps the connection open.
 
-        Raises OSError where one does not know the other's key.
+        Raises OSError if one side does not know the other's key.
         """
         try:
-            secrets = Credentials.of(self._destination)
+            credentials = Credentials.of(self._destination)
         except TracerError as error:
             raise OSError(errno.EACCES, str(error)) from error
-        if secrets is None:
+        if credentials is None:
             return True
-        hello = self._answer()
+        hello = self._read_message()
         if not isinstance(hello, list) or len(hello) != 2 or hello[0] != "HELO" or not isinstance(hello[1], dict):
-            raise OSError(errno.EPROTO, "it does not ask for a shared key as it should")
-        ping, wanted = secrets.greet(hello[1])
+            raise OSError(errno.EPROTO, "the server did not request a shared key")
+        ping, challenge = credentials.make_ping(hello[1])
         self._peer.send(self._msgpack.packb(ping))
-        secrets.check(self._answer(), wanted)
+        credentials.check_pong(self._read_message(), challenge)
         return hello[1].get("keepalive", True) is not False
 
-    def _answer(self) -> object:
-        """One message.  Raises OSError."""
+    def _read_message(self) -> object:
+        """Raises OSError."""
         unpacker = self._msgpack.Unpacker(
             raw=False, unicode_errors="surrogateescape", strict_map_key=False, max_buffer_size=ANSWER_BYTES
         )
-        until_s = time.monotonic() + self._timeout_s
-        while time.monotonic() < until_s:
+        deadline_s = time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline_s:
             try:
                 unpacker.feed(self._peer.receive(ANSWER_BYTES))
                 answer: object = unpacker.unpack()
             except self._msgpack.OutOfData:
                 continue
             except (ValueError, self._msgpack.UnpackException) as error:
-                raise OSError(errno.EPROTO, "its answer is not msgpack") from error
+                raise OSError(errno.EPROTO, "the answer is not msgpack") from error
             return answer
-        raise TimeoutError(errno.ETIMEDOUT, "it does not acknowledge")
+        raise TimeoutError(errno.ETIMEDOUT, "no answer within the timeout")
 
 
 def _event_time(record: Mapping[str, Any]) -> bytes:
-    """The record's time, or where it has none the time now: seconds and nanoseconds, big-endian."""
+    """The record's time, or the current time if it has none: seconds and nanoseconds, 4 bytes each, big-endian."""
     try:
         when = next(record[name] for name in _TIMES if name in record)
         whole, _, fraction = str(when).removesuffix("Z").partition(".")

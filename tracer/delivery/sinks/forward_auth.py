@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The handshake of Fluent Forward: each side shows that it knows the key, and neither says it.
+"""The handshake of Fluent Forward: each side proves that it knows the shared key, without sending it.
 
-["HELO", {"nonce": N, "auth": A, "keepalive": BOOL}]             the other side begins
+["HELO", {"nonce": N, "auth": A, "keepalive": BOOL}]             the server begins
 ["PING", NAME, SALT, H(SALT NAME N KEY), USER, H(A USER PASSWORD)]
 ["PONG", BOOL, REASON, NAME, H(SALT NAME N KEY)]
+
+H is SHA-512, in hexadecimal.
 """
 
 import errno
@@ -16,7 +18,7 @@ from tracer.delivery.sinks.destination import Destination
 
 
 class Challenge(NamedTuple):
-    """What the answer's digest must be made of."""
+    """Parts of the digest that the server must return."""
 
     salt: bytes
     nonce: bytes
@@ -29,37 +31,34 @@ class Credentials(NamedTuple):
 
     @classmethod
     def of(cls, destination: Destination) -> "Credentials | None":
-        """None: it has no key.  Raises TracerError."""
-        key, password, user = (
-            destination.secret("shared-key"),
-            destination.secret("password"),
-            destination.options["user"],
-        )
+        """The credentials of an output, None without a key.  Raises TracerError."""
+        key, password = destination.secret("shared-key"), destination.secret("password")
+        user = destination.options["user"]
         if key is None and (user or password):
-            hint = "give shared-key-file, too: the protocol has no users without a key"
-            raise TracerError(f"output {destination.uri}: a user and no key", hint, EXIT_USAGE)
+            hint = "set shared-key-file as well: the protocol has no users without a key"
+            raise TracerError(f"output {destination.uri}: user without a key", hint, EXIT_USAGE)
         return None if key is None else cls(key, str(user or ""), password or "")
 
-    def greet(self, hello: Mapping[str, object]) -> tuple[list[str], Challenge]:
-        """The answer to HELO's second part, and what must come back."""
+    def make_ping(self, hello: Mapping[str, object]) -> tuple[list[str], Challenge]:
+        """The answer to the second part of HELO, and what PONG must prove."""
         name, salt = f"oomtrace.{os.uname().nodename}", os.urandom(16).hex()
-        nonce, auth = _bytes(hello.get("nonce")), _bytes(hello.get("auth"))
-        wanted = Challenge(salt.encode(), nonce)
+        nonce, auth = _to_bytes(hello.get("nonce")), _to_bytes(hello.get("auth"))
+        challenge = Challenge(salt.encode(), nonce)
         password = _digest(auth, self.user.encode(), self.password.encode()) if auth else ""
-        return ["PING", name, salt, self._of_key(wanted, name), self.user if auth else "", password], wanted
+        return ["PING", name, salt, self._digest_key(challenge, name), self.user if auth else "", password], challenge
 
-    def check(self, pong: object, wanted: Challenge) -> None:
-        """Raises OSError where the other side refuses, or does not know the key itself."""
+    def check_pong(self, pong: object, challenge: Challenge) -> None:
+        """Raises OSError if the server rejects the credentials, or does not know the key."""
         if not isinstance(pong, list) or len(pong) != 5 or pong[0] != "PONG":
-            raise OSError(errno.EPROTO, "it does not answer the handshake")
-        _, is_welcome, reason, name, digest = pong
-        if not is_welcome:
-            raise OSError(errno.EACCES, f"it refuses the key or the user: {str(reason)[:200]!r}")
-        if _bytes(digest) != self._of_key(wanted, str(name)).encode():
-            raise OSError(errno.EACCES, "it does not know the shared key itself")
+            raise OSError(errno.EPROTO, "the server did not complete the handshake")
+        _, is_accepted, reason, name, digest = pong
+        if not is_accepted:
+            raise OSError(errno.EACCES, f"the server rejected the key or the user: {str(reason)[:200]!r}")
+        if _to_bytes(digest) != self._digest_key(challenge, str(name)).encode():
+            raise OSError(errno.EACCES, "the server does not know the shared key")
 
-    def _of_key(self, wanted: Challenge, name: str) -> str:
-        return _digest(wanted.salt, name.encode("utf-8", "surrogateescape"), wanted.nonce, self.key.encode())
+    def _digest_key(self, challenge: Challenge, name: str) -> str:
+        return _digest(challenge.salt, name.encode("utf-8", "surrogateescape"), challenge.nonce, self.key.encode())
 
 
 def _digest(*parts: bytes) -> str:
@@ -68,5 +67,5 @@ def _digest(*parts: bytes) -> str:
     return sha512(b"".join(parts)).hexdigest()
 
 
-def _bytes(value: object) -> bytes:
+def _to_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogateescape")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines -> what stands in a request, as each of those who take lines by HTTP wants it."""
+"""Encode lines as the body of a request, in the format of each HTTP preset."""
 
 import re
 import time
@@ -24,7 +24,7 @@ def ndjson_body(lines: Sequence[bytes]) -> bytes:
 def loki_body(lines: Sequence[bytes], labels: Mapping[str, str]) -> bytes:
     """Streams for Loki's /loki/api/v1/push.
 
-    What has few values is a label: host, type, and the pod's namespace.
+    Only fields with few values are labels: host, type, and the pod's namespace.
     """
     streams: dict[tuple[tuple[str, str], ...], list[tuple[str, str]]] = {}
     for line in lines:
@@ -37,9 +37,9 @@ def loki_body(lines: Sequence[bytes], labels: Mapping[str, str]) -> bytes:
 
 
 def loki_labels(text: str) -> dict[str, str]:
-    """``NAME=VALUE,...``.
+    """Parse ``NAME=VALUE,...``.
 
-    Raises ValueError.
+    Raises ValueError with the invalid pair.
     """
     labels = {"job": "oomtrace"}
     for pair in filter(None, text.split(",")):
@@ -51,7 +51,7 @@ def loki_labels(text: str) -> dict[str, str]:
 
 
 def bulk_body(lines: Sequence[bytes], index: str) -> bytes:
-    """For Elasticsearch's _bulk: each a document that is created unless there is one of its id."""
+    """Actions for Elasticsearch's _bulk: create a document per line, unless one with its id exists."""
     parts = []
     for line in lines:
         metadata = line_metadata(line)
@@ -62,13 +62,13 @@ def bulk_body(lines: Sequence[bytes], index: str) -> bytes:
 
 
 def document_id(line: bytes, metadata: LineMetadata) -> str:
-    """The same whenever this line comes again."""
+    """A document id that is the same whenever the line is sent again."""
     own = "-".join(metadata.id) if metadata.id else ""
     return own if 0 < len(own.encode()) <= ID_MAX_CHARACTERS else f"{metadata.type or 'line'}-{fnv1a(line):016x}"
 
 
 def hec_body(lines: Sequence[bytes], common: Mapping[str, Any]) -> bytes:
-    """Events for Splunk's HTTP Event Collector, one behind the other."""
+    """Events for Splunk's HTTP Event Collector, concatenated; ``common`` fields are in each."""
     parts = []
     for line in lines:
         metadata = line_metadata(line)
@@ -76,7 +76,7 @@ def hec_body(lines: Sequence[bytes], common: Mapping[str, Any]) -> bytes:
         head = {**({"host": metadata.host} if metadata.host else {}), **common}
         text = line.rstrip(b"\n")
         event = text if metadata.is_json else orjson.dumps(text.decode("utf-8", "replace"))
-        time_ = b'{"time":%d.%09d,' % (seconds, nanoseconds)  # as a float it would be another
+        time_ = b'{"time":%d.%09d,' % (seconds, nanoseconds)  # a float would round it
         parts.append(time_ + orjson.dumps(head)[1:-1] + b',"event":' + event + b"}\n")
     return b"".join(parts)
 

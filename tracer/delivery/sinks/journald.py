@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to the journal, as entries with fields, by journald's native protocol."""
+"""Send lines to the journal, as entries with fields, by journald's native protocol."""
 
 import errno
 import fcntl
@@ -27,10 +27,12 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where the address is no path; journald need not be there yet."""
+    """Raises TracerError if the address is not a path; journald need not run yet."""
     path = destination.address or SOCKET
     if not path.startswith("/"):
-        raise TracerError(f"output {destination.uri}: no path", f"write journald, or journald:{SOCKET}", EXIT_USAGE)
+        raise TracerError(
+            f"output {destination.uri}: not an absolute path", f"write journald, or journald:{SOCKET}", EXIT_USAGE
+        )
     return JournaldSink(destination.uri, path, float(destination.options["timeout"] or 0))
 
 
@@ -52,7 +54,7 @@ class JournaldSink(RemoteSink):
                 raise
             self._send(data)
             count += 1
-        self._peer.wait_until_taken()
+        self._peer.wait_acknowledged()
         return count
 
     def close(self) -> None:
@@ -66,15 +68,15 @@ class JournaldSink(RemoteSink):
             if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
                 raise
             self._peer.open()
-            descriptor = _sealed(data)
+            descriptor = _make_sealed_file(data)
             try:
-                self._peer.pass_on(descriptor)
+                self._peer.send_descriptor(descriptor)
             finally:
                 os.close(descriptor)
 
 
-def _sealed(data: bytes) -> int:
-    """A file in memory that nobody can change, as journald wants what is too large for a datagram."""
+def _make_sealed_file(data: bytes) -> int:
+    """A sealed file in memory, which journald requires for entries that are too large for a datagram."""
     descriptor = os.memfd_create("oomtrace", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to a topic of Kafka, or of what speaks its protocol, by librdkafka.
+"""Send lines to a topic of Kafka, or of a compatible broker, by librdkafka.
 
-A message is a line; its key the host, so that a host's records stay in order in one partition; its headers ``type``
-and ``id``.  The producer is idempotent, and a batch is delivered when all in-sync replicas have it.
+Each line is a message.  Its key is the host, so the records of a host stay in order in one partition; its headers are
+``type`` and ``id``.  The producer is idempotent, and a batch is delivered when all in-sync replicas have it.
 """
 
 import errno
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 9092
 BATCH_LINES = 500
 SLICE_S = 0.1
-"""How often it is looked whether there is any broker at all."""
+"""Interval between checks whether all brokers are down."""
 
 _OPTIONS: Mapping[str, Option] = {
     "timeout": Option("Timeout of the brokers' acknowledgement.", 10, "seconds", 1),
@@ -62,7 +62,7 @@ _FORBIDDEN = re.compile(r"address family not supported|network is unreachable", 
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where librdkafka is missing, or will not have what it is told."""
+    """Raises TracerError if librdkafka is missing, or rejects its configuration."""
     return KafkaSink(destination)
 
 
@@ -79,25 +79,25 @@ class KafkaSink(RemoteSink):
         self._destination = destination
         self._topic = destination.path.removeprefix("/")
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self._topic):
-            raise TracerError(f"output {destination.uri}: needs a topic", f"write {destination.form.uri}", EXIT_USAGE)
+            raise TracerError(f"output {destination.uri}: missing topic", f"write {destination.form.uri}", EXIT_USAGE)
         self._brokers = ",".join(_brokers(destination))
         self.uri = destination.uri
         self._timeout_s = float(destination.options["timeout"] or 0)
-        wrong = confluent_kafka.KafkaError
-        self._rejections = {wrong.MSG_SIZE_TOO_LARGE, wrong.RECORD_LIST_TOO_LARGE, wrong.INVALID_RECORD}
+        codes = confluent_kafka.KafkaError
+        self._rejections = {codes.MSG_SIZE_TOO_LARGE, codes.RECORD_LIST_TOO_LARGE, codes.INVALID_RECORD}
         self._producer: Producer | None = None
-        self._trouble = ""
-        """What librdkafka said last about its connections."""
-        self._is_alone = False
-        """No broker can be reached."""
-        self._make(self._properties())  # to know that it can be made: its threads are not to have the daemon's rights
+        self._connection_error = ""
+        """librdkafka's latest error about its connections."""
+        self._all_brokers_down = False
+        # Only a check: the producer for writing is made later, so its threads have no privileges of the daemon.
+        self._make_producer(self._properties())
 
     def write(self, lines: Sequence[bytes]) -> int:
         if self._producer is not None:
-            self._producer.poll(0)  # what happened since the last batch
-            if self._is_alone:
-                self.close()  # a new one tries at once, and tells
-        self._trouble, self._is_alone = "", False
+            self._producer.poll(0)  # errors since the last batch
+            if self._all_brokers_down:
+                self.close()  # a new producer connects at once, and reports errors
+        self._connection_error, self._all_brokers_down = "", False
         producer = self._producer = self._producer or self._connect()
         outcomes: dict[int, KafkaError | None] = {}
         for number, line in enumerate(lines):
@@ -109,18 +109,18 @@ class KafkaSink(RemoteSink):
                     line.rstrip(b"\n"),
                     metadata.host,
                     headers=[(name, value) for name, value in headers if value is not None],
-                    on_delivery=functools.partial(_note, outcomes, number),
+                    on_delivery=functools.partial(_store_outcome, outcomes, number),
                 )
-            except self._library.KafkaException as error:  # larger than it may ever be
+            except self._library.KafkaException as error:  # too large for any broker
                 outcomes[number] = error.args[0]
                 break
-        until_s = time.monotonic() + self._timeout_s
-        while producer.flush(SLICE_S) and time.monotonic() < until_s and not self._is_alone:
+        deadline_s = time.monotonic() + self._timeout_s
+        while producer.flush(SLICE_S) and time.monotonic() < deadline_s and not self._all_brokers_down:
             pass
-        return self._count(dict(outcomes), len(lines))
+        return self._count_delivered(dict(outcomes), len(lines))
 
     def reopen(self) -> None:
-        """Its connections are its own affair."""
+        """Nothing to do: librdkafka manages its connections."""
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -128,50 +128,50 @@ class KafkaSink(RemoteSink):
             producer.purge()
             producer.poll(0)
 
-    def _count(self, outcomes: Mapping[int, "KafkaError | None"], lines: int) -> int:
-        """How many of the lines the brokers have, from the first on.
+    def _count_delivered(self, outcomes: Mapping[int, "KafkaError | None"], lines: int) -> int:
+        """Number of lines, from the first one, that the brokers have.
 
         Raises RejectedError, OSError.
         """
         count = next((number for number in range(lines) if outcomes.get(number, self) is not None), lines)
         if count < lines:
-            self.close()  # what it holds comes again, and not twice at once
+            self.close()  # discards the messages that it holds: their lines are written again
         if count:
             return count
         error = outcomes.get(0)
         if error is None:
-            silence = "every broker hangs up" if self._is_alone else f"no answer within {self._timeout_s:.0f} s"
-            raise OSError(errno.ETIMEDOUT, _reason(self._trouble or silence))
+            default = "all brokers are down" if self._all_brokers_down else f"no answer within {self._timeout_s:.0f} s"
+            raise OSError(errno.ETIMEDOUT, _explain(self._connection_error or default))
         if error.code() in self._rejections:
             raise RejectedError(error.str())
-        raise OSError(errno.EIO, _reason(error.str()))
+        raise OSError(errno.EIO, _explain(error.str()))
 
     def _connect(self) -> "Producer":
-        """Raises OSError where it cannot be made any more."""
+        """Raises OSError if the producer can no longer be made."""
         try:
-            return self._make({"bootstrap.servers": self._brokers, **self._properties()})
+            return self._make_producer({"bootstrap.servers": self._brokers, **self._properties()})
         except TracerError as error:
             raise OSError(errno.EINVAL, str(error)) from error
 
-    def _make(self, properties: Mapping[str, object]) -> "Producer":
-        """Raises TracerError where librdkafka refuses."""
+    def _make_producer(self, properties: Mapping[str, object]) -> "Producer":
+        """Raises TracerError if librdkafka rejects a property."""
         try:
-            return self._library.Producer({**properties, "error_cb": self._note_trouble, "log_level": 0})
+            return self._library.Producer({**properties, "error_cb": self._handle_error, "log_level": 0})
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0].str() if isinstance(error, self._library.KafkaException) else str(error)
-            hint = f"see {self._destination.options['config-file'] or 'its options in docs/destinations.md'}"
+            hint = f"see {self._destination.options['config-file'] or 'the options in docs/destinations.md'}"
             raise TracerError(f"output {self.uri}: {reason}", hint) from error
 
     def _properties(self) -> dict[str, object]:
-        """All but where the brokers are.
+        """All properties of librdkafka except the brokers.
 
-        Raises TracerError where a file cannot be used.
+        Raises TracerError if a file cannot be used.
         """
         options = self._destination.options
         properties: dict[str, object] = {
             "acks": "all",
             "enable.idempotence": True,
-            # No message is given up while those behind it are delivered: all of them are taken back (``close``).
+            # A message must not expire while later ones are delivered: ``close`` discards all of them together.
             "message.timeout.ms": 0,
             "topic.metadata.propagation.max.ms": int(500 * self._timeout_s),
             "compression.type": str(options["compression"]),
@@ -186,36 +186,40 @@ class KafkaSink(RemoteSink):
         properties["security.protocol"] = f"{'sasl_' if options['user'] else ''}{'ssl' if is_tls else 'plaintext'}"
         if is_tls:
             for option in (option for option in _FILES if options[option]):
-                _read(str(options[option]), self._destination)
+                _read_file(str(options[option]), self._destination)
                 properties[_FILES[option]] = str(options[option])
             if not options["verify"]:
                 properties["enable.ssl.certificate.verification"] = False
         if options["config-file"]:
-            properties |= _parse(str(options["config-file"]), _read(str(options["config-file"]), self._destination))
+            properties |= _parse_properties(
+                str(options["config-file"]), _read_file(str(options["config-file"]), self._destination)
+            )
         return properties
 
-    def _note_trouble(self, error: "KafkaError") -> None:
+    def _handle_error(self, error: "KafkaError") -> None:
         if error.code() == self._library.KafkaError._ALL_BROKERS_DOWN:
-            self._is_alone = True
+            self._all_brokers_down = True
         else:
-            self._trouble = error.str()
+            self._connection_error = error.str()
 
 
-def _note(outcomes: dict[int, "KafkaError | None"], number: int, error: "KafkaError | None", _: "Message") -> None:
+def _store_outcome(
+    outcomes: dict[int, "KafkaError | None"], number: int, error: "KafkaError | None", _: "Message"
+) -> None:
     outcomes[number] = error
 
 
 def _brokers(destination: Destination) -> list[str]:
-    """``HOST:PORT`` of each.
+    """``HOST:PORT`` of each broker.
 
-    Raises TracerError where one is none.
+    Raises TracerError if one is invalid.
     """
     authority = destination.address.removeprefix("//").partition("/")[0] if destination.address.startswith("//") else ""
     hosts = [destination._replace(address=f"//{broker}").host_port(DEFAULT_PORT) for broker in authority.split(",")]
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts]
 
 
-def _read(path: str, destination: Destination) -> bytes:
+def _read_file(path: str, destination: Destination) -> bytes:
     """Raises TracerError."""
     try:
         with open(path, "rb") as file:
@@ -224,26 +228,26 @@ def _read(path: str, destination: Destination) -> bytes:
         raise TracerError(f"cannot read {path} ({error.strerror})", f"{destination.scheme} needs it") from error
 
 
-def _parse(path: str, data: bytes) -> dict[str, object]:
-    """Properties in a file, as kcat's and those of Kafka's own tools: # begins a comment.
+def _parse_properties(path: str, data: bytes) -> dict[str, object]:
+    """Parse a file of properties, in the format of kcat and of Kafka's own tools: # begins a comment.
 
     Raises TracerError.
     """
     if os.stat(path).st_mode & 0o007 and re.search(rb"password|secret|\.key\.pem", data):
-        warn(f"{path} holds a secret, and everybody may read it")
+        warn(f"{path} contains a secret and is readable by all users; restrict its mode")
     properties: dict[str, object] = {}
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         name, equals, value = line.strip().partition("=")
         if not name or name.startswith("#"):
             continue
         if not equals:
-            raise TracerError(f"{path}: line {number} is no property", "write NAME=VALUE, of librdkafka's properties")
+            raise TracerError(f"{path}: line {number} is not a property", "write NAME=VALUE, a property of librdkafka")
         properties[name.strip()] = value.strip()
     return properties
 
 
-def _reason(text: str) -> str:
-    """librdkafka's words, and what they may mean for a service."""
+def _explain(text: str) -> str:
+    """librdkafka's message, with the likely cause of an error that the service's sandboxing causes."""
     text = re.sub(r" \(after \d+ms in state [^)]*\)$", "", text)
     is_forbidden = _FORBIDDEN.search(text) is not None
     return f"{text} (the service's unit forbids the network: see docs/destinations.md)" if is_forbidden else text

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to a topic of an MQTT 5 broker, QoS 1: delivered is what the broker has acknowledged.
+"""Send lines to a topic of an MQTT 5 broker with QoS 1: a line is delivered when the broker has acknowledged it.
 
-MQTT 5, because a broker of MQTT 3 acknowledges what it then drops for want of rights.
+MQTT 5 is required, because a broker of MQTT 3 also acknowledges messages that it drops for lack of rights.
 """
 
 import errno
@@ -34,16 +34,16 @@ FORMS = {
 }
 BATCH_LINES = 100
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_TAKEN, _NOBODY = 0x00, 0x10
-"""Success; and the same with no matching subscriber."""
+_SUCCESS, _NO_SUBSCRIBERS = 0x00, 0x10
+"""Reason codes of PUBACK: success; no matching subscribers."""
 _REJECTIONS = frozenset({0x95, 0x99})
 """Packet too large, payload format invalid."""
 _OVERHEAD_BYTES = 1024
-"""A packet is so much larger than topic and line, at most."""
+"""Upper bound of the bytes of a packet besides topic and line."""
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where options are wrong; nobody need be there yet."""
+    """Raises TracerError if options are invalid; the broker need not run yet."""
     return MqttSink(destination)
 
 
@@ -64,37 +64,37 @@ class MqttSink(RemoteSink):
         self._topic = destination.path.removeprefix("/")
         if not self._topic or set(self._topic) & {"+", "#", "\0"}:
             raise TracerError(
-                f"output {destination.uri}: needs a topic", f"write {destination.form.uri}, no + or #", EXIT_USAGE
+                f"output {destination.uri}: missing topic", f"write {destination.form.uri}, no + or #", EXIT_USAGE
             )
         self._timeout_s = float(destination.options["timeout"] or 0)
         self._contexts = tls.ClientContext(destination) if destination.scheme == "mqtts" else None
         destination.secret("password")
-        self._good = {_TAKEN} if destination.options["wait"] else {_TAKEN, _NOBODY}
+        self._accepted_codes = {_SUCCESS} if destination.options["wait"] else {_SUCCESS, _NO_SUBSCRIBERS}
         self._client: Client | None = None
-        self._largest_bytes = 0
-        """Of a packet, as the broker says; 0: it does not."""
-        self._welcome: int | None = None
-        """The broker's answer to CONNECT."""
-        self._answers: dict[int, int] = {}
-        """Its answers to PUBLISH, by message id."""
+        self._max_packet_bytes = 0
+        """The broker's limit; 0: none."""
+        self._connect_code: int | None = None
+        """Reason code of CONNACK."""
+        self._publish_codes: dict[int, int] = {}
+        """Reason codes of PUBACK by message id."""
 
     def write(self, lines: Sequence[bytes]) -> int:
         try:
             client = self._connected()
-            self._answers.clear()
+            self._publish_codes.clear()
             sent: list[int] = []
             for line in lines:
-                if self._largest_bytes and len(line) + len(self._topic) + _OVERHEAD_BYTES > self._largest_bytes:
+                if self._max_packet_bytes and len(line) + len(self._topic) + _OVERHEAD_BYTES > self._max_packet_bytes:
                     break
                 sent.append(
                     client.publish(self._topic, line.rstrip(b"\n"), 1, properties=self._line_properties(line)).mid
                 )
             if not sent:
-                raise RejectedError(f"the broker takes {self._largest_bytes} bytes at most")
-            self._loop(client, lambda: len(self._answers) >= len(sent))
-            return self._count(sent)
+                raise RejectedError(f"the broker accepts {self._max_packet_bytes} bytes at most")
+            self._loop(client, lambda: len(self._publish_codes) >= len(sent))
+            return self._count_delivered(sent)
         except BaseException:
-            self.close()  # what it holds comes again, and not twice at once
+            self.close()  # discards the messages that it holds: their lines are written again
             raise
 
     def close(self) -> None:
@@ -102,29 +102,29 @@ class MqttSink(RemoteSink):
         if client is not None:
             client.disconnect()
             client.loop(0)
-            if (left := client.socket()) is not None:
-                left.close()
+            if (open_socket := client.socket()) is not None:
+                open_socket.close()
 
-    def _count(self, sent: Sequence[int]) -> int:
-        """How many the broker has taken, from the first on.  Raises RejectedError, OSError."""
-        answers = [self._answers.get(message) for message in sent]
-        count = next((number for number, answer in enumerate(answers) if answer not in self._good), len(sent))
+    def _count_delivered(self, sent: Sequence[int]) -> int:
+        """Number of messages, from the first one, that the broker has.  Raises RejectedError, OSError."""
+        codes = [self._publish_codes.get(message) for message in sent]
+        count = next((number for number, code in enumerate(codes) if code not in self._accepted_codes), len(sent))
         if count:
             if count < len(sent):
                 self.close()
             return count
-        answer = answers[0]
-        if answer is None:
+        code = codes[0]
+        if code is None:
             raise TimeoutError(errno.ETIMEDOUT, f"no answer within {self._timeout_s:.0f} s")
-        name = str(self._reason(self._packets.PUBACK, identifier=answer))
-        if answer == _NOBODY:
-            raise OSError(errno.EPIPE, f"nobody has subscribed to {self._topic}")
-        if answer in _REJECTIONS:
+        name = str(self._reason(self._packets.PUBACK, identifier=code))
+        if code == _NO_SUBSCRIBERS:
+            raise OSError(errno.EPIPE, f"topic {self._topic} has no subscribers")
+        if code in _REJECTIONS:
             raise RejectedError(name)
-        raise OSError(errno.EPROTO, f"the broker refuses it: {name}")
+        raise OSError(errno.EPROTO, f"the broker answered: {name}")
 
     def _connected(self) -> "Client":
-        """Connected to a broker that is still there, as far as that is known here.  Raises OSError."""
+        """A client with an open connection, as far as this host knows.  Raises OSError."""
         if self._client is not None and self._client.loop(0) != self._paho.MQTT_ERR_SUCCESS:
             self.close()
         if self._client is None:
@@ -143,8 +143,8 @@ class MqttSink(RemoteSink):
         )
         client.connect_timeout = self._timeout_s
         client.max_inflight_messages = BATCH_LINES
-        client.on_connect = self._note_welcome
-        client.on_publish = self._note_answer
+        client.on_connect = self._handle_connack
+        client.on_publish = self._handle_puback
         if options["user"]:
             try:
                 client.username_pw_set(str(options["user"]), self._destination.secret("password"))
@@ -152,42 +152,44 @@ class MqttSink(RemoteSink):
                 raise OSError(errno.EACCES, str(error)) from error
         if self._contexts is not None:
             client.tls_set_context(self._contexts.current())
-        self._welcome = None
+        self._connect_code = None
         try:
-            # Nothing is said while nobody dies: no keepalive.  A session that ends with its connection needs no room.
+            # No keepalive: nothing is sent between kills.  A session that ends with its connection needs no memory.
             client.connect(self._host, self._port, keepalive=0, clean_start=False)
         except OSError as error:
             raise connect.explain_error(error) from error
         except ValueError as error:
             raise OSError(errno.EINVAL, str(error)) from error
-        self._loop(client, lambda: self._welcome is not None)
-        if self._welcome != 0:
-            code = self._reason(self._packets.CONNACK, identifier=self._welcome) if self._welcome else "nothing"
-            raise OSError(errno.EACCES, f"the broker answers: {code}")
+        self._loop(client, lambda: self._connect_code is not None)
+        if self._connect_code != 0:
+            code = (
+                self._reason(self._packets.CONNACK, identifier=self._connect_code) if self._connect_code else "nothing"
+            )
+            raise OSError(errno.EACCES, f"the broker answered: {code}")
 
     def _loop(self, client: "Client", is_done: Any) -> None:
-        """Until that is so, for so long as the timeout says.  Raises OSError where the connection ends before."""
-        until_s = time.monotonic() + self._timeout_s
+        """Process packets until ``is_done``, or the timeout.  Raises OSError if the connection is closed."""
+        deadline_s = time.monotonic() + self._timeout_s
         while not is_done():
-            left_s = until_s - time.monotonic()
+            left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 return
             status = client.loop(left_s)
             if status != self._paho.MQTT_ERR_SUCCESS and not is_done():
-                raise OSError(errno.ECONNRESET, f"the broker hangs up: {self._paho.error_string(status)}")
+                raise OSError(errno.ECONNRESET, f"the broker closed the connection: {self._paho.error_string(status)}")
 
     def _line_properties(self, line: bytes) -> "Properties":
-        made: Properties = self._properties(self._packets.PUBLISH)  # type: ignore[no-untyped-call]
+        properties: Properties = self._properties(self._packets.PUBLISH)  # type: ignore[no-untyped-call]
         metadata = line_metadata(line)
         record_id = metadata.id and metadata.id[1]
         pairs = (("type", metadata.type), ("id", record_id), ("host", metadata.host))
-        made.ContentType = "application/json"
-        made.UserProperty = [(name, value) for name, value in pairs if value is not None]
-        return made
+        properties.ContentType = "application/json"
+        properties.UserProperty = [(name, value) for name, value in pairs if value is not None]
+        return properties
 
-    def _note_welcome(self, _client: object, _data: object, _flags: object, code: Any, properties: Any) -> None:
-        self._welcome = code.value
-        self._largest_bytes = getattr(properties, "MaximumPacketSize", 0)
+    def _handle_connack(self, _client: object, _data: object, _flags: object, code: Any, properties: Any) -> None:
+        self._connect_code = code.value
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", 0)
 
-    def _note_answer(self, _client: object, _data: object, message: int, code: Any, _properties: object) -> None:
-        self._answers[message] = code.value
+    def _handle_puback(self, _client: object, _data: object, message: int, code: Any, _properties: object) -> None:
+        self._publish_codes[message] = code.value

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records by OpenTelemetry's protocol, OTLP/HTTP with protobuf: a log record each, as tracer/encoding/otel.py names
-it."""
+"""Send records by OTLP/HTTP with protobuf: one log record each, with the names of tracer/encoding/otel.py."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where opentelemetry-proto is missing, or an option is wrong."""
+    """Raises TracerError if opentelemetry-proto is missing, or an option is invalid."""
     try:
         from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
     except ImportError as error:
@@ -48,7 +47,7 @@ def open_sink(destination: Destination) -> Sink:
 
 class OtlpSink(RemoteSink):
     def __init__(self, destination: Destination, messages: Any) -> None:
-        """``messages`` is the module of the service's messages."""
+        """``messages`` is the module logs_service_pb2."""
         self._client = HttpClient(destination, "Bearer", PORT)
         self.uri = self._client.uri
         self.batch_lines = max(1, int(destination.options["batch"] or 1))
@@ -58,13 +57,13 @@ class OtlpSink(RemoteSink):
     def write(self, lines: Sequence[bytes]) -> int:
         lines = lines[: self.batch_lines]
         body = self.request(lines)
-        self._taken(self._client.post(self._path, body, "application/x-protobuf", {}), len(lines))
+        self._check_response(self._client.post(self._path, body, "application/x-protobuf", {}), len(lines))
         return len(lines)
 
     def request(self, lines: Sequence[bytes]) -> bytes:
-        """An ExportLogsServiceRequest; the lines stay in order.
+        """An encoded ExportLogsServiceRequest; the lines stay in order.
 
-        Raises RejectedError where one is no record.
+        Raises RejectedError if a line is not a record.
         """
         request = self._messages.ExportLogsServiceRequest()
         last: dict[str, Any] | None = None
@@ -73,34 +72,35 @@ class OtlpSink(RemoteSink):
                 record = orjson.loads(line)
                 resource, attributes = parts(record)
             except (orjson.JSONDecodeError, AttributeError, TypeError) as error:
-                raise RejectedError(f"it is no record: {error}") from error
+                raise RejectedError(f"not a record: {error}") from error
             if resource != last:
-                of_resource, last = request.resource_logs.add(), resource
-                of_resource.resource.attributes.extend(_pairs(resource))
-                scope = of_resource.scope_logs.add()
+                resource_logs, last = request.resource_logs.add(), resource
+                resource_logs.resource.attributes.extend(_pairs(resource))
+                scope = resource_logs.scope_logs.add()
                 scope.scope.name, scope.scope.version = SERVICE_NAME, tracer.__version__
             _fill(scope.log_records.add(), record, attributes)
         data: bytes = request.SerializeToString()
         return data
 
-    def _taken(self, answer: HttpResponse, lines: int) -> None:
-        answer.check()
-        response = self._messages.ExportLogsServiceResponse()
+    def _check_response(self, response: HttpResponse, lines: int) -> None:
+        """Raises OSError, RejectedError."""
+        response.raise_for_status()
+        answer = self._messages.ExportLogsServiceResponse()
         try:
-            response.ParseFromString(answer.body)
-        except Exception:  # DecodeError: it has taken them, and says so in another way
+            answer.ParseFromString(response.body)
+        except Exception:  # DecodeError: the status says that the records were accepted
             return
-        partial = response.partial_success
+        partial = answer.partial_success
         rejected = min(partial.rejected_log_records, lines)
-        if rejected > 0:  # it does not say which, and who sent them must not send them again
-            raise RejectedError(answer.told(partial.error_message) or "it gives no reason", rejected, lines)
+        if rejected > 0:  # the protocol does not say which ones, and forbids a retry
+            raise RejectedError(response.excerpt(partial.error_message) or "no reason given", rejected, lines)
 
     def close(self) -> None:
         self._client.close()
 
 
 def _fill(log: "LogRecord", record: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    log.time_unix_nano = max(0, parse_rfc3339(record.get("time")) or 0)  # 0: unknown
+    log.time_unix_nano = max(0, parse_rfc3339(record.get("time")) or 0)  # 0 means unknown
     log.observed_time_unix_nano = time.time_ns()
     number, log.severity_text = SEVERITIES.get(str(record.get("type")), INFO)
     log.severity_number = number  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to somebody who reads them now: standard output, and FIFOs.
+"""Write lines to standard output, FIFOs and terminals.
 
-Standard output is shared with others, so it is not made non-blocking: that would be so for all who have it open.
-Instead poll(2) is asked before each piece of PIPE_BUF bytes, for which a pipe that is ready has room.
+Standard output is not made non-blocking, because that would affect all processes that share it.  Instead, poll(2)
+precedes each piece of PIPE_BUF bytes, for which a pipe that is ready has room.
 """
 
 import errno
@@ -22,7 +22,7 @@ from tracer.records.record_id import RecordId
 FORMS = {"stdout": UriForm("stdout", "Standard output.")}
 
 TIMEOUT_S = 1.0
-"""How long a reader may take nothing."""
+"""Longest time without progress."""
 
 _TERMINALS = frozenset({4, 5, *range(136, 144), 166, 188, 204, 229})
 """Major numbers: consoles, pseudo-terminals, serial ports (Documentation/admin-guide/devices.txt)."""
@@ -30,12 +30,12 @@ _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.EBADF})
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where there is no standard output."""
+    """Raises TracerError if standard output is closed."""
     return StdoutSink(destination.uri)
 
 
-class _Stream:
-    """Lines to an open descriptor.  One that was begun is completed before the next."""
+class _LineWriter:
+    """Writes lines to a descriptor.  A partly written line is completed before the next one."""
 
     batch_lines = 1
     dead = False
@@ -43,14 +43,14 @@ class _Stream:
     def __init__(self) -> None:
         self._line = b""
         self._rest = b""
-        """What of ``_line`` is still to be written."""
+        """The unwritten rest of ``_line``."""
         self._is_begun = False
 
     def recent(self) -> set[RecordId]:
         return set()
 
     def _write(self, descriptor: int, line: bytes, piece_bytes: int) -> None:
-        """Raises OSError; TimeoutError where nothing was taken for PATIENCE_S."""
+        """Raises OSError; TimeoutError after TIMEOUT_S without progress."""
         if self._is_begun and self._line != line:
             self._complete(descriptor, piece_bytes)
         if not self._rest or self._line != line:
@@ -60,32 +60,32 @@ class _Stream:
     def _complete(self, descriptor: int, piece_bytes: int) -> None:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        until_s = time.monotonic() + TIMEOUT_S
+        deadline_s = time.monotonic() + TIMEOUT_S
         while self._rest:
-            left_s = until_s - time.monotonic()
+            left_s = deadline_s - time.monotonic()
             if left_s <= 0 or not poll.poll(1000 * left_s):
-                raise TimeoutError(errno.ETIMEDOUT, "its reader does not read")
+                raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
             try:
                 written = os.write(descriptor, self._rest[:piece_bytes])
-            except BlockingIOError:  # ready, but not for so much
+            except BlockingIOError:  # there is room, but not enough
                 time.sleep(0.01)
                 continue
             self._rest = self._rest[written:]
             self._is_begun = bool(self._rest)
-            until_s = time.monotonic() + TIMEOUT_S
+            deadline_s = time.monotonic() + TIMEOUT_S
 
 
-class StdoutSink(_Stream):
-    """Ends for good when its reader has left: nobody can come back to an inherited pipe."""
+class StdoutSink(_LineWriter):
+    """Dead once its reader has closed it: no process can reopen an inherited pipe."""
 
     def __init__(self, uri: str) -> None:
-        """Raises TracerError where there is none."""
+        """Raises TracerError if standard output is closed."""
         super().__init__()
         self.uri = uri
         try:
             is_regular = stat.S_ISREG(os.fstat(1).st_mode)
         except OSError as error:
-            raise TracerError("standard output is closed", "open it, or name another output") from error
+            raise TracerError("standard output is closed", "open it, or use another output") from error
         self._piece_bytes = 1 << 30 if is_regular else select.PIPE_BUF
 
     def write(self, lines: Sequence[bytes]) -> int:
@@ -97,20 +97,20 @@ class StdoutSink(_Stream):
         return 1
 
     def reopen(self) -> None:
-        """It has no name."""
+        """Nothing to do: standard output has no name."""
 
     def close(self) -> None:
-        """It stays open for others."""
+        """Nothing to do: other processes share it."""
 
 
-class PipeSink(_Stream):
-    """A FIFO or a terminal: waits for a reader, and for the next one when that has left.
+class PipeSink(_LineWriter):
+    """A FIFO or a terminal: waits for a reader, and for the next reader after the first one has closed it.
 
-    A FIFO is kept open without a reader: what he has not read stays in the pipe for the next one.
+    A FIFO stays open without a reader, so unread data remains in the pipe for the next one.
     """
 
     def __init__(self, uri: str, path: str) -> None:
-        """Raises TracerError where it may not be written to."""
+        """Raises TracerError if the path cannot be written to."""
         super().__init__()
         self.uri = uri
         self._path = path
@@ -119,7 +119,7 @@ class PipeSink(_Stream):
             self._open()
         except OSError as error:
             if error.errno not in (errno.ENXIO, errno.EIO):
-                raise TracerError(f"cannot write to {path} ({error.strerror})", "name another one") from error
+                raise TracerError(f"cannot write to {path} ({error.strerror})", "use another path") from error
 
     def write(self, lines: Sequence[bytes]) -> int:
         descriptor = self._open()
@@ -127,18 +127,18 @@ class PipeSink(_Stream):
             self._write(descriptor, lines[0], select.PIPE_BUF)
         except BrokenPipeError as error:
             if self._is_begun:
-                # The next reader finds the first half, unless it was read: the whole line comes again behind it.
-                self._rest = b"\n" * _is_anything_unread(descriptor) + self._line
+                # The first part is in the pipe, unless it was read.  The next reader gets the whole line after it.
+                self._rest = b"\n" * _has_unread_data(descriptor) + self._line
                 self._is_begun = False
-            raise OSError(errno.EPIPE, "its reader has left") from error
+            raise OSError(errno.EPIPE, "the reader has closed it") from error
         except OSError as error:
-            if error.errno == errno.EIO:  # a terminal that hung up stays so for those who have it open
+            if error.errno == errno.EIO:  # a terminal that hung up must be opened again
                 self.close()
             raise
         return 1
 
     def reopen(self) -> None:
-        """Before each line it is looked at whether the name leads to another one."""
+        """Nothing to do: each write checks whether the path leads to another file."""
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -146,16 +146,16 @@ class PipeSink(_Stream):
             self._descriptor = None
 
     def _open(self) -> int:
-        """Raises OSError: ENXIO where nobody reads."""
+        """Raises OSError: ENXIO if there is no reader."""
         if self._descriptor is not None and self._is_same(self._descriptor):
             return self._descriptor
         if not is_pipe(self._path):
-            raise OSError(errno.EINVAL, "it is no FIFO and no terminal any more")
+            raise OSError(errno.EINVAL, "no longer a FIFO or a terminal")
         try:
             opened = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                raise OSError(errno.ENXIO, "nobody reads it") from error
+                raise OSError(errno.ENXIO, "it has no reader") from error
             raise
         self.close()
         self._descriptor, self._line, self._rest, self._is_begun = opened, b"", b"", False
@@ -163,14 +163,14 @@ class PipeSink(_Stream):
 
     def _is_same(self, descriptor: int) -> bool:
         try:
-            there, own = os.stat(self._path, follow_symlinks=False), os.fstat(descriptor)
+            at_path, opened = os.stat(self._path, follow_symlinks=False), os.fstat(descriptor)
         except OSError:
-            return True  # its name is gone, but its reader need not be
-        return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+            return True  # the path is gone, but the reader may remain
+        return (opened.st_dev, opened.st_ino) == (at_path.st_dev, at_path.st_ino)
 
 
 def is_pipe(path: str) -> bool:
-    """Whether it is a FIFO, a terminal, /dev/null or /dev/full."""
+    """Whether the path is a FIFO, a terminal, /dev/null or /dev/full."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -180,6 +180,6 @@ def is_pipe(path: str) -> bool:
     return stat.S_ISFIFO(status.st_mode) or (stat.S_ISCHR(status.st_mode) and is_harmless)
 
 
-def _is_anything_unread(descriptor: int) -> bool:
+def _has_unread_data(descriptor: int) -> bool:
     count: bytes = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
     return count != b"\0\0\0\0"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines to a syslog server: RFC 5424 over UNIX sockets, UDP (RFC 5426), TCP (RFC 6587) and TLS (RFC 5425)."""
+"""Send lines to a syslog server: RFC 5424 over UNIX sockets, UDP (RFC 5426), TCP (RFC 6587) and TLS (RFC 5425)."""
 
 import errno
 import socket
@@ -33,42 +33,44 @@ _BATCH_LINES = 64
 
 
 def open_sink(destination: Destination) -> Sink:
-    """Raises TracerError where options or address are wrong; nobody need be there yet."""
-    messages, timeout_s = MessageFormatter(destination), float(destination.options["timeout"] or 0)
+    """Raises TracerError if options or address are invalid; the server need not run yet."""
+    formatter, timeout_s = MessageFormatter(destination), float(destination.options["timeout"] or 0)
     if destination.scheme == "syslog+unix":
         if not destination.address.startswith("/"):
             hint = "write an absolute path: syslog+unix:/run/systemd/journal/syslog"
-            raise TracerError(f"output {destination.uri}: no path", hint, EXIT_USAGE)
+            raise TracerError(f"output {destination.uri}: not an absolute path", hint, EXIT_USAGE)
         dial = connect.dial_unix(destination.address, socket.SOCK_DGRAM, timeout_s)
-        return SyslogSink(destination.uri, Peer(dial, timeout_s), messages.make, _whole, _BATCH_LINES)
+        return SyslogSink(destination.uri, Peer(dial, timeout_s), formatter.format, _datagrams, _BATCH_LINES)
     host, port = destination.host_port(_PORTS[destination.scheme])
     if destination.scheme == "syslog+udp":
-        return SyslogSink(destination.uri, Peer(connect.dial_udp(host, port), timeout_s), messages.make, _whole, 1)
+        return SyslogSink(
+            destination.uri, Peer(connect.dial_udp(host, port), timeout_s), formatter.format, _datagrams, 1
+        )
     context = tls.ClientContext(destination).current if destination.scheme == "syslog+tls" else None
     server_name = tls.server_name(destination, host) if context else None
     dial = connect.dial_tcp(host, port, timeout_s, context, server_name)
-    frame = _counted if destination.options["framing"] == "octets" else _ended
-    return SyslogSink(destination.uri, Peer(dial, timeout_s), messages.make, frame, _BATCH_LINES)
+    frame = _octet_counted if destination.options["framing"] == "octets" else _newline_ended
+    return SyslogSink(destination.uri, Peer(dial, timeout_s), formatter.format, frame, _BATCH_LINES)
 
 
 class SyslogSink(RemoteSink):
-    """A syslog server says nothing: what its kernel has taken is all that is known to be delivered."""
+    """Syslog has no answers: data that the server's kernel has acknowledged counts as delivered."""
 
     def __init__(
         self,
         uri: str,
         peer: Peer,
-        make: Callable[[bytes], bytes],
+        format_line: Callable[[bytes], bytes],
         frame: Callable[[Sequence[bytes]], Sequence[bytes]],
         batch_lines: int,
     ) -> None:
-        """``frame`` makes of messages what is sent at once."""
+        """``frame`` converts messages to the pieces that are sent."""
         self.uri = uri
         self.batch_lines = batch_lines
-        self._peer, self._make, self._frame = peer, make, frame
+        self._peer, self._format_line, self._frame = peer, format_line, frame
 
     def write(self, lines: Sequence[bytes]) -> int:
-        messages = self._made(lines)
+        messages = self._format(lines)
         self._peer.open()
         for count, piece in enumerate(self._frame(messages)):
             try:
@@ -77,20 +79,23 @@ class SyslogSink(RemoteSink):
                 if error.errno != errno.EMSGSIZE:
                     raise
                 if count == 0:
-                    raise RejectedError(f"{len(piece)} bytes are too many for a datagram") from error
+                    raise RejectedError(f"{len(piece)} bytes exceed the size of a datagram") from error
                 return count
-        self._peer.wait_until_taken()
+        self._peer.wait_acknowledged()
         return len(messages)
 
     def close(self) -> None:
         self._peer.close()
 
-    def _made(self, lines: Sequence[bytes]) -> list[bytes]:
-        """Messages, up to a line that cannot be one.  Raises RejectedError where that is the first."""
+    def _format(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Messages, up to the first line that cannot be formatted.
+
+        Raises RejectedError if that is the first one.
+        """
         messages: list[bytes] = []
         for line in lines:
             try:
-                messages.append(self._make(line))
+                messages.append(self._format_line(line))
             except RejectedError:
                 if not messages:
                     raise
@@ -98,14 +103,14 @@ class SyslogSink(RemoteSink):
         return messages
 
 
-def _whole(messages: Sequence[bytes]) -> Sequence[bytes]:
-    """Each is a datagram."""
+def _datagrams(messages: Sequence[bytes]) -> Sequence[bytes]:
+    """Each message is a datagram."""
     return messages
 
 
-def _counted(messages: Sequence[bytes]) -> Sequence[bytes]:
+def _octet_counted(messages: Sequence[bytes]) -> Sequence[bytes]:
     return [b"".join(b"%d %s" % (len(message), message) for message in messages)]
 
 
-def _ended(messages: Sequence[bytes]) -> Sequence[bytes]:
+def _newline_ended(messages: Sequence[bytes]) -> Sequence[bytes]:
     return [b"".join(message + b"\n" for message in messages)]

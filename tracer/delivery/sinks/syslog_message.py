@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line of JSON -> a syslog message (RFC 5424)."""
+"""Convert a line of JSON to a syslog message (RFC 5424)."""
 
 import os
 import re
@@ -18,6 +18,7 @@ from tracer.delivery.sinks.line_metadata import LineMetadata, line_metadata
 from tracer.encoding.encoder import encode
 from tracer.encoding.styles import flat
 from tracer.records.model import Record
+from tracer.records.summary import summarize
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
@@ -39,7 +40,7 @@ NAMED = (
     "container.id", "container.name", "kubernetes.namespace", "kubernetes.pod_name", "kubernetes.container_name",
     "systemd.unit", "owner.container.id", "owner.container.name", "owner.systemd.unit",
 )  # fmt: skip
-"""Fields that stand in the structured data beside JSON."""
+"""Fields of the structured data if the text is JSON."""
 
 Field = tuple[str, Any]
 
@@ -48,67 +49,68 @@ _SD_NAME = re.compile(r"[!#-<>-\\^-~]{1,32}")
 _SD_ID = re.compile(r"[!#-<>-\\^-~]{1,27}@[0-9.]{1,20}")
 _ESCAPED = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 _NAME_CHARACTERS = 32
-"""The longest name of a parameter, of a message's type."""
+"""Longest name of a parameter, and longest message type."""
 _HOST_CHARACTERS = 255
 
 
 class MessageFormatter:
-    """Makes messages as an output's options want them."""
+    """Formats lines as the options of an output require."""
 
     def __init__(self, destination: Destination) -> None:
-        """Raises TracerError (exit code 2) where sd-id is none."""
+        """Raises TracerError (exit code 2) if an option is invalid."""
         options = destination.options
         self._facility = FACILITIES.index(str(options["facility"]))
         self._is_json = options["message"] == "json"
         self._sd_id = str(options["sd-id"])
         if not _SD_ID.fullmatch(self._sd_id):
-            hint = "write NAME@NUMBER, the number of an enterprise: oomtrace@32473"
-            raise TracerError(f"output {destination.scheme}: sd-id={self._sd_id} is none", hint, EXIT_USAGE)
+            hint = "write NAME@ENTERPRISE-NUMBER: oomtrace@32473"
+            raise TracerError(f"output {destination.scheme}: invalid sd-id={self._sd_id}", hint, EXIT_USAGE)
         self._max_bytes = int(options["max-bytes"] or 0)
         if not self._is_json and options["style"] != "nested":
-            hint = "leave out style, which is that of JSON"
-            raise TracerError(f"output {destination.scheme}: a sentence has no style", hint, EXIT_USAGE)
+            hint = "remove style, which is for message=json"
+            raise TracerError(f"output {destination.scheme}: message=sentence has no style", hint, EXIT_USAGE)
 
-    def make(self, line: bytes) -> bytes:
-        """Raises RejectedError where the line is no record, or too long even when it is trimmed."""
-        head = line_metadata(line)
-        if head.type is None:
-            raise RejectedError("it is no record" if head.is_json else "it is no JSON")
-        made = b""
-        for data, text in self._ways(head, line.rstrip(b"\n")):
-            made = self._frame(head, data, text)
-            if len(made) <= self._max_bytes:
-                return made
-        raise RejectedError(f"it takes {len(made)} bytes; max-bytes, which may be raised, is {self._max_bytes}")
+    def format(self, line: bytes) -> bytes:
+        """Raises RejectedError if the line is not a record, or too long even when trimmed."""
+        metadata = line_metadata(line)
+        if metadata.type is None:
+            raise RejectedError("not a record" if metadata.is_json else "not JSON")
+        formatted = b""
+        for data, text in self._variants(metadata, line.rstrip(b"\n")):
+            formatted = self._frame(metadata, data, text)
+            if len(formatted) <= self._max_bytes:
+                return formatted
+        raise RejectedError(f"the message has {len(formatted)} bytes; max-bytes is {self._max_bytes}")
 
-    def _ways(self, head: LineMetadata, line: bytes) -> "Iterator[tuple[list[Field], bytes]]":
-        """Structured data and text, what tells most first; each takes less than the one before."""
+    def _variants(self, metadata: LineMetadata, line: bytes) -> "Iterator[tuple[list[Field], bytes]]":
+        """Structured data and text: the most informative variant first, each shorter than the one before."""
         record: message.Fields = orjson.loads(line)
-        named = _named(record)
+        named = _named_fields(record)
         if not self._is_json:
-            text = message.sentence(record).encode()
+            text = summarize(record).encode()
             yield list(flat(cast(Record, record)).items()), text
             yield named, text
             return
         yield named, line
         yield [], line
-        with suppress(KeyError, TypeError, AttributeError):  # of another style or version
-            room = self._max_bytes - len(self._frame(head, [], b""))
+        with suppress(KeyError, TypeError, AttributeError):  # a record of another style or version
+            room = self._max_bytes - len(self._frame(metadata, [], b""))
             yield [], encode(cast(Record, record), room + 1).rstrip(b"\n")
 
-    def _frame(self, told: LineMetadata, data: "list[Field]", text: bytes) -> bytes:
-        kind = str(told.type)
+    def _frame(self, metadata: LineMetadata, data: "list[Field]", text: bytes) -> bytes:
+        kind = str(metadata.type)
         priority = 8 * self._facility + message.syslog_severity(kind)
         parameters = "".join(f" {name}={value}" for name, value in _parameters(data))
         structured = f"[{self._sd_id}{parameters}]" if parameters else _NIL
+        host = _word(metadata.host or "", _HOST_CHARACTERS)
         head = (
-            f"<{priority}>1 {_time(told.time_ns)} {_word(told.host or '', _HOST_CHARACTERS)} oomtrace {os.getpid()}"
+            f"<{priority}>1 {_time(metadata.time_ns)} {host} oomtrace {os.getpid()}"
             f" {_word(kind, _NAME_CHARACTERS)} {structured} "
         )
         return head.encode("utf-8", "replace") + text
 
 
-def _named(record: message.Fields) -> "list[Field]":
+def _named_fields(record: message.Fields) -> "list[Field]":
     fields = flat(cast(Record, record))
     return [(name, fields[name]) for name in NAMED if fields.get(name) is not None]
 
@@ -122,10 +124,10 @@ def _parameters(data: "list[Field]") -> Iterator[tuple[str, str]]:
 
 
 def _time(unix_ns: int | None) -> str:
-    """RFC 5424 knows microseconds at most."""
+    """RFC 5424 allows microseconds at most."""
     return _NIL if unix_ns is None else f"{format_rfc3339(unix_ns)[:26]}Z"
 
 
 def _word(text: str, characters: int) -> str:
-    """Printable ASCII without spaces."""
+    """The text as printable ASCII without spaces."""
     return re.sub(r"[^!-~]", "_", text)[:characters] or _NIL

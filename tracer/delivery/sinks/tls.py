@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TLS to whoever takes the lines: verified, unless the output's URI says otherwise."""
+"""TLS contexts.  Servers are verified, unless the output's URI disables that."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,86 +22,86 @@ OPTIONS: Mapping[str, Option] = {
 
 
 class ReloadingContext:
-    """A context of files that may change: then a new one is made.
+    """A context that is made again when one of its files changes.
 
-    Raises TracerError where one of the files cannot be used.
+    Raises TracerError if one of the files cannot be used.
     """
 
     def __init__(self, files: Sequence[str], make: "Callable[[], ssl.SSLContext]") -> None:
         self._files = files
         self._make = make
-        self._seen = self._stamps()
-        self._made = make()
+        self._stamps = self._read_stamps()
+        self._context = make()
 
     def current(self) -> "ssl.SSLContext":
-        """For a new connection.
+        """The context for a new connection.
 
-        Certificates end after months, and are renewed in their place; a file that cannot be used is told, and what
-        was there before is used on.
+        Certificates expire, and are renewed in place.  If a new file cannot be used, the previous context remains in
+        use, with a warning.
         """
-        seen = self._stamps()
-        if seen != self._seen:
-            self._seen = seen
+        stamps = self._read_stamps()
+        if stamps != self._stamps:
+            self._stamps = stamps
             try:
-                self._made = self._make()
+                self._context = self._make()
             except TracerError as error:
-                warn(f"{error}; what was there before is used on")
-        return self._made
+                warn(f"{error}; the previous certificates remain in use")
+        return self._context
 
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
+    def _read_stamps(self) -> list[tuple[int, int, int] | None]:
         stamps: list[tuple[int, int, int] | None] = []
         for name in self._files:
             try:
-                found = os.stat(name)
-                stamps.append((found.st_dev, found.st_ino, found.st_mtime_ns))
+                status = os.stat(name)
+                stamps.append((status.st_dev, status.st_ino, status.st_mtime_ns))
             except OSError:
                 stamps.append(None)
         return stamps
 
 
 class ClientContext(ReloadingContext):
-    """A client's, of the output's options."""
+    """A client's context, from the options of an output."""
 
     def __init__(self, destination: Destination, protocols: Sequence[str] = ()) -> None:
-        """``protocols`` for ALPN.  Raises TracerError where a file of certificates or keys cannot be used."""
+        """``protocols`` for ALPN.  Raises TracerError if a file of certificates or keys cannot be used."""
 
         def make() -> "ssl.SSLContext":
-            made = _context(destination)
+            context = _make_context(destination)
             if protocols:
-                made.set_alpn_protocols(list(protocols))
-            return made
+                context.set_alpn_protocols(list(protocols))
+            return context
 
         names = (destination.options[name] for name in ("ca-file", "cert-file", "key-file"))
         super().__init__([str(name) for name in names if name], make)
         if not destination.options["verify"]:
-            warn(f"{destination.scheme}: the other side's certificate is not checked (verify=no)")
+            warn(f"{destination.scheme}: the server's certificate is not verified (verify=no)")
 
 
-def _context(destination: Destination) -> "ssl.SSLContext":
-    import ssl  # takes 5 MB, of those who want TLS
+def _make_context(destination: Destination) -> "ssl.SSLContext":
+    import ssl  # 5 MB of memory, only where TLS is used
 
     options = destination.options
     ca_file, cert_file, key_file = (options[name] for name in ("ca-file", "cert-file", "key-file"))
     try:
-        made = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         if cert_file:
-            made.load_cert_chain(str(cert_file), str(key_file) if key_file else None, password=no_password)
+            context.load_cert_chain(str(cert_file), str(key_file) if key_file else None, password=no_password)
     except (OSError, ValueError) as error:
         files = ", ".join(str(name) for name in (ca_file, cert_file, key_file) if name) or "the system's certificates"
         reason = getattr(error, "strerror", None) or error
-        hint = "PEM files are needed, the key without a password"
+        hint = "use PEM files, and a key without a password"
         raise TracerError(f"cannot use {files} ({reason})", hint) from error
     if not options["verify"]:
-        made.check_hostname = False
-        made.verify_mode = ssl.CERT_NONE
-    return made
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def server_name(destination: Destination, host: str) -> str:
-    """The name that its certificate must have."""
+    """The name that the server's certificate must have."""
     return str(destination.options["server-name"] or host)
 
 
 def no_password() -> str:
-    """For keys: OpenSSL would ask for it on the terminal."""
+    """Callback for encrypted keys; without it, OpenSSL prompts on the terminal."""
     raise ValueError("the key has a password")

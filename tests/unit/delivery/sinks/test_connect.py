@@ -33,7 +33,7 @@ def test_taken(server: socket.socket) -> None:
     peer = peer_of(server)
     assert peer.open()
     peer.send(b"x" * 1000)
-    peer.wait_until_taken()
+    peer.wait_acknowledged()
     assert not peer.open()
     connected, _ = server.accept()
     assert connected.recv(2000) == b"x" * 1000
@@ -59,7 +59,7 @@ def test_who_closes(server: socket.socket, is_rude: bool) -> None:
     peer = peer_of(server)
     peer.open()
     peer.send(b"one")
-    peer.wait_until_taken()
+    peer.wait_acknowledged()
     connected, _ = server.accept()
     if not is_rude:
         connected.recv(10)
@@ -80,7 +80,7 @@ def test_closed_after_the_bytes(server: socket.socket) -> None:
     peer.send(b"x")
     time.sleep(0.05)
     with pytest.raises(OSError):  # noqa: PT011  reset or closed, as the kernel has it
-        peer.wait_until_taken()
+        peer.wait_acknowledged()
 
 
 def test_what_is_said_unasked(server: socket.socket) -> None:
@@ -135,17 +135,17 @@ def test_datagrams(tmp_path: Path) -> None:
     hasty.open()
     hasty.send(b"one")
     with pytest.raises(TimeoutError):
-        hasty.wait_until_taken()
+        hasty.wait_acknowledged()
     peer = Peer(connect.dial_unix(path, socket.SOCK_DGRAM, TIMEOUT_S), TIMEOUT_S)
     peer.open()
     peer.send(b"two")
     threading.Timer(0.1, lambda: [reader.recv(10), reader.recv(10)]).start()
-    peer.wait_until_taken()
+    peer.wait_acknowledged()
     peer.open()
     peer.send(b"three")
     threading.Timer(0.1, reader.close).start()
     with pytest.raises(ConnectionRefusedError):
-        peer.wait_until_taken()
+        peer.wait_acknowledged()
     os.unlink(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(path)
@@ -165,7 +165,7 @@ def test_another_name_of_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         peer.open()
         peer.send(b"one")
         assert reader.recv(10) == b"one"
-        peer.wait_until_taken()
+        peer.wait_acknowledged()
         peer.close()
 
 
@@ -173,7 +173,7 @@ def test_socket_of_another_kind(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
-        with pytest.raises(OSError, match="another kind"):
+        with pytest.raises(OSError, match="another type"):
             Peer(connect.dial_unix(f"{tmp_path}/s", socket.SOCK_DGRAM, SHORT_TIMEOUT_S), SHORT_TIMEOUT_S).open()
 
 
@@ -186,4 +186,4 @@ def test_udp_without_a_reader() -> None:
     peer.open()
     peer.send(b"x")
     with pytest.raises(ConnectionRefusedError):
-        peer.wait_until_taken()
+        peer.wait_acknowledged()

@@ -69,16 +69,16 @@ def test_values(pair: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x://host?wait=soon", "wait=soon is no number"),
-        ("x://host?wait=1M", "wait=1M is no number"),
-        ("x://host?least=0m", "least=0m is too small: it is 1 at least"),
+        ("x://host?wait=soon", "wait=soon is not a number"),
+        ("x://host?wait=1M", "wait=1M is not a number"),
+        ("x://host?least=0m", "least=0m is too small: use 1 or more"),
         ("x://host?wait=999999999999d", "is too long"),
-        ("x://host?size=-1", "size=-1 is no number"),
+        ("x://host?size=-1", "size=-1 is not a number"),
         ("x://host?sync=1", "use yes or no"),
-        ("x://host?ca-file=ca.pem", "no absolute path"),
+        ("x://host?ca-file=ca.pem", "not an absolute path"),
         ("x://host?qos=2", "use one of 0, 1"),
-        ("x://host?colour=red", "there are ca-file, count, least, name, password-file, qos"),
-        ("x://host?password=tiger", "give password-file=PATH or password-env=VARIABLE"),
+        ("x://host?colour=red", "the options are ca-file, count, least, name, password-file, qos"),
+        ("x://host?password=tiger", "use password-file=PATH or password-env=VARIABLE"),
         ("x://host?wait", "option 'wait' has no value"),
         ("x://host?style=xml", "use one of nested"),
     ],
@@ -123,7 +123,7 @@ def test_host(text: str, host: str, port: int, path: str) -> None:
 )
 def test_no_host(text: str) -> None:
     """What is none is refused."""
-    with pytest.raises(TracerError, match="needs a host"):
+    with pytest.raises(TracerError, match="missing or invalid host"):
         target(text).host_port(1)
 
 
@@ -140,7 +140,7 @@ def test_secret_from_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     path.chmod(0o644)
     assert found.secret("password") == "lion"
     assert found.secret("password") == "lion"
-    assert capfd.readouterr().err.count("everybody may read it") == 1, "it is told once"
+    assert capfd.readouterr().err.count("readable by all users") == 1, "it is told once"
     path.unlink()
     with pytest.raises(TracerError, match="No such file"):
         found.secret("password")
@@ -149,7 +149,7 @@ def test_secret_from_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_secret_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """And where there is none that is an error, not an empty password."""
     found = target("x://host?password-env=TIGER")
-    with pytest.raises(TracerError, match="has no TIGER"):
+    with pytest.raises(TracerError, match="TIGER is not in the environment"):
         found.secret("password")
     monkeypatch.setenv("TIGER", "tiger")
     assert found.secret("password") == "tiger"
@@ -241,7 +241,7 @@ def test_no_secret_in_refusals(text: str) -> None:
 )
 def test_no_text(text: str) -> None:
     """What could be neither opened nor told is refused as a whole."""
-    with pytest.raises(TracerError, match="it is no text: write it in UTF-8") as caught:
+    with pytest.raises(TracerError, match="not text: write UTF-8") as caught:
         open_uri(text)
     assert caught.value.exit_code == EXIT_USAGE
 
@@ -250,7 +250,7 @@ def test_no_text(text: str) -> None:
 @pytest.mark.parametrize("host", ["logs.example.org ", "a b", "a%0ab", "a%7f", "a..b", "x" * 64 + ".org"])
 def test_host_is_no_name(scheme: str, host: str) -> None:
     """It is said at once: no resolver would ever find it."""
-    with pytest.raises(TracerError, match="its host is no name"):
+    with pytest.raises(TracerError, match="invalid host name"):
         open_uri(f"{scheme}://{host}/topic")
 
 

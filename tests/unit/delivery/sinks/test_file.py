@@ -137,7 +137,7 @@ def test_removed_with_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     sink = open_uri(f"file:{tmp_path}/a/x")
     shutil.rmtree(tmp_path / "a")
-    with pytest.raises(OSError, match=r"it was removed, and .* directory does not exist"):
+    with pytest.raises(OSError, match=r"the file was removed, and .* directory does not exist"):
         sink.write([record(0)])
     (tmp_path / "a").mkdir()
     sink.write([record(0)])

@@ -73,9 +73,9 @@ def test_message() -> None:
     ("answer", "said"),
     [
         (b"", "closed"),
-        (msgpack.packb({"ack": "another"}), "no acknowledgement"),
-        (msgpack.packb({b"\xff": [{}]}), "no acknowledgement"),
-        (msgpack.packb(7), "no acknowledgement"),
+        (msgpack.packb({"ack": "another"}), "not an acknowledgement"),
+        (msgpack.packb({b"\xff": [{}]}), "not an acknowledgement"),
+        (msgpack.packb(7), "not an acknowledgement"),
         (b"\xc1", "not msgpack"),
         (b"\xdb\xff\xff\xff\xff", "not msgpack|closed"),
         (b"\x91" * 4000, "not msgpack|closed"),
@@ -118,11 +118,11 @@ def test_hostile_lines(line: bytes) -> None:
     ("pong", "said"),
     [
         (lambda digest: ["PONG", True, "", "fluent", digest], None),
-        (lambda digest: ["PONG", True, "", "other", digest], "does not know the shared key itself"),
-        (lambda _: ["PONG", True, "", "fluent", ""], "does not know the shared key itself"),
-        (lambda _: ["PONG", True, "", "fluent", None], "does not know the shared key itself"),
+        (lambda digest: ["PONG", True, "", "other", digest], "does not know the shared key"),
+        (lambda _: ["PONG", True, "", "fluent", ""], "does not know the shared key"),
+        (lambda _: ["PONG", True, "", "fluent", None], "does not know the shared key"),
         (lambda _: ["PONG", False, "no\nsuch\x1b[2Juser", "", ""], r"'no\\nsuch\\x1b\[2Juser'"),
-        (lambda _: ["HELO", {}], "does not answer the handshake"),
+        (lambda _: ["HELO", {}], "did not complete the handshake"),
     ],
 )
 def test_handshake(pong: Callable[[str], Any], said: str | None, tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_handshake(pong: Callable[[str], Any], said: str | None, tmp_path: Path)
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("forward://127.0.0.1", "needs a tag"),
-        ("forward:///oom", "needs a host"),
-        ("forward+unix:relative", "no path"),
-        ("forward://127.0.0.1/oom?user=a", "a user and no key"),
+        ("forward://127.0.0.1", "missing tag"),
+        ("forward:///oom", "missing or invalid host"),
+        ("forward+unix:relative", "not an absolute path"),
+        ("forward://127.0.0.1/oom?user=a", "user without a key"),
     ],
 )
 def test_wrong_place(uri: str, said: str) -> None:

@@ -313,7 +313,7 @@ def test_cannot_rename(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x")
-    with pytest.raises(TracerError, match="no file, which alone can be rotated"):
+    with pytest.raises(TracerError, match="only files can be rotated"):
         open_uri(f"file:{tmp_path}/x?rotate-bytes=1M")
 
 
@@ -365,8 +365,8 @@ def test_another_tidies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
             wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "rotated"])
             said += capfd.readouterr().err
     assert len(parts(path)) == 3
-    hint = f"another oomtrace holds {tmp_path}/.x.tidy; they stay"
-    assert said == f"oomtrace: cannot remove or compress older parts of {path}: {hint}\n"
+    hint = f"another oomtrace holds {tmp_path}/.x.tidy"
+    assert said == f"oomtrace: cannot remove or compress rotated files of {path}: {hint}; they are kept\n"
     sink.write([record(4, 900)])
     wait_for(lambda: names(path) == ["x.000004"])
     sink.close()
@@ -413,7 +413,7 @@ def test_owner(is_setgid: bool, tmp_path: Path) -> None:
         assert said == ""
         assert {each.stat().st_gid for each in (path, *parts(path))} == {4}
     else:
-        told = f"what follows in {path} cannot belong to 0:4 as before: Operation not permitted"
+        told = f"cannot give the new {path} the owner 0:4 of the previous one: Operation not permitted"
         assert said == f"oomtrace: {told}; give {tmp_path} that group, and chmod g+s\n"
 
 
@@ -426,7 +426,7 @@ def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         sink.write([record(number, 900)])
     sink.close()
     assert (names(path), numbers(path.read_bytes())) == (["x.9999998", "x.9999999"], [1, 2, 3])
-    assert capfd.readouterr().err.count("move the older parts away") == 1
+    assert capfd.readouterr().err.count("move the rotated files away") == 1
 
 
 def test_recent_while_it_compresses(tmp_path: Path) -> None:

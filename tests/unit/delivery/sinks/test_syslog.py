@@ -29,7 +29,7 @@ MESSAGE = re.compile(
 
 
 def made(line: bytes, options: str = "") -> dict[str, bytes]:
-    message = MessageFormatter(parse_destination(f"syslog+udp://host{options}")).make(line)
+    message = MessageFormatter(parse_destination(f"syslog+udp://host{options}")).format(line)
     match = MESSAGE.fullmatch(message)
     assert match is not None, message
     return match.groupdict()
@@ -121,7 +121,7 @@ def test_too_long() -> None:
     assert (found["data"], json.loads(found["text"])) == (b"-", whole)
     found = made(line, "?max-bytes=4K")
     assert json.loads(found["text"])["truncated"] == ["victim.cmdline"]
-    assert len(MessageFormatter(parse_destination("syslog+udp://h?max-bytes=4K")).make(line)) <= 4096
+    assert len(MessageFormatter(parse_destination("syslog+udp://h?max-bytes=4K")).format(line)) <= 4096
     with pytest.raises(RejectedError, match="max-bytes"):
         made(line, "?max-bytes=500")
     with pytest.raises(RejectedError, match="max-bytes"):
@@ -138,7 +138,7 @@ def test_styles(style: Literal["nested", "flat", "ecs", "otel"]) -> None:
     assert found["time"].decode() == record["time"][:26] + "Z"
     assert found["host"].decode() == record["host"]["name"]
     if style != "nested":
-        with pytest.raises(TracerError, match="a sentence has no style"):
+        with pytest.raises(TracerError, match="message=sentence has no style"):
             made(line, f"?style={style}&message=sentence")
 
 
