@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What is kept of kills when their ring buffer is full, as in a storm while no daemon reads it: the essentials of each
- * victim, in a ring buffer of their own.  The paths of cgroups, which take most of an event, are kept once each.
+ * Kills in brief, for when the ring buffer is full, as in a storm while no daemon reads it: the main fields of each
+ * victim, in a ring buffer of their own.  Cgroup paths, which take most of an event, are stored once each.
  */
 #ifndef OOMTRACE_BRIEF_H
 #define OOMTRACE_BRIEF_H
@@ -10,8 +10,8 @@
 #include "rss.h"
 
 #define PATHS_BYTES (1 << 19)
-#define PATH_STORED_MAX 1024	/* of one path; a longer one keeps its root end, which tells whose it is */
-#define PATH_INDEX_ENTRIES 4096 /* a power of two; more of usual length have no room in PATHS_BYTES */
+#define PATH_STORED_MAX 1024	/* bytes of one path; a longer one keeps its root end, which identifies the container */
+#define PATH_INDEX_ENTRIES 4096 /* a power of two; PATHS_BYTES has no room for more of usual length */
 #define PATH_INDEX_PROBES 8
 #define LIMIT_DEPTH_MAX 32
 #define NO_LIMIT_PAGES (1LL << 46) /* less than LONG_MAX / PAGE_SIZE, the kernel's "no limit", for any page size */
@@ -19,11 +19,11 @@
 struct paths {
 	char bytes[PATHS_BYTES];
 	u32 used;
-	u32 epoch; /* rises when the room is given out anew */
+	u32 epoch; /* incremented when the room is reused */
 };
 
 struct path_index_entry {
-	u64 cgroup; /* the id of its kernfs node, never given again */
+	u64 cgroup; /* id of its kernfs node, never reused */
 	u32 epoch;
 	u32 at;
 	u32 len;
@@ -36,13 +36,13 @@ struct brief_scratch {
 	u32 limit_depth;
 };
 
-/* Room for 10,000 kills, each with its exit and the kernel log's word. */
+/* Room for 10,000 kills, each with its exit and its kernel log line. */
 DEFINE_RING(briefs, 1 << 21);
 DEFINE_MAP_FLAGS(paths, BPF_MAP_TYPE_ARRAY, u32, struct paths, 1, BPF_F_MMAPABLE);
 DEFINE_MAP(path_index, BPF_MAP_TYPE_ARRAY, u32, struct path_index_entry, PATH_INDEX_ENTRIES);
 DEFINE_MAP(brief_events, BPF_MAP_TYPE_ARRAY, u32, struct brief_scratch, 1);
 
-/* What is no kill leaves the last sixteenth of the room to the kills. */
+/* Events other than kills leave the last sixteenth of the ring buffer to kills. */
 inline_always void send_small(void *event, u64 size)
 {
 	u64 room;
@@ -56,8 +56,8 @@ inline_always void send_small(void *event, u64 size)
 }
 
 /*
- * Tell where the path of this cgroup is kept.  Once the daemon has let go of all briefs nobody needs the paths that are
- * there: then the room is given out anew.
+ * Store the path of this cgroup, or find the stored one, and refer to it in brief.  Once the daemon has released all
+ * brief events, the stored paths are not needed, and their room is reused.
  */
 inline_always void store_path(struct brief_event *brief, struct victim_event *event, struct cgroup_subsys_state *css)
 {
@@ -95,7 +95,7 @@ inline_always void store_path(struct brief_event *brief, struct victim_event *ev
 			return;
 		}
 	}
-	/* Where all of these places are taken the last one is taken over: its path will be kept once more. */
+	/* If all of these entries are in use, the last is replaced: its path will be stored again. */
 	at = store->used;
 	if (!entry || at > PATHS_BYTES - PATH_STORED_MAX)
 		return;
@@ -119,13 +119,13 @@ inline_always bool is_limited(struct mem_cgroup *memcg, bool v1)
 }
 
 /*
- * Which of css and those above it is limit, as a number of names; where limit is not known, the only one that has one.
+ * The number of names, from the root, of the cgroup of limit: css's or an ancestor's.  If limit is not known, of the
+ * only one of them that has a limit.
  *
- * What was found lies in a map and is read anew in each turn, as in append_name(): else the verifier walks through
- * all combinations.
+ * Results of an iteration are in a map and are read again in the next one, as in append_name().
  */
-inline_always u32 limit_level_of(volatile struct brief_scratch *scratch, struct cgroup_subsys_state *css,
-				 struct mem_cgroup *limit)
+inline_always u32 find_limit_level(volatile struct brief_scratch *scratch, struct cgroup_subsys_state *css,
+				   struct mem_cgroup *limit)
 {
 	bool v1 = is_cgroup_v1(css);
 	u32 i;
@@ -151,21 +151,26 @@ inline_always u32 brief_pages(s64 pages)
 	return pages < 0 || pages >= BRIEF_UNKNOWN_PAGES ? BRIEF_UNKNOWN_PAGES : pages;
 }
 
-/* In place of a victim_event that finds no room. */
-inline_always void send_brief(struct victim_event *event, struct task_struct *task, struct incident_state *state,
-			      struct incident_event *incident)
+/* Replaces a victim_event that finds no room. */
+verified_once u32 send_brief(u64 task_address, u32 has_incident)
 {
+	struct task_struct *task = (struct task_struct *)task_address;
 	struct cgroup_subsys_state *css = task ? memcg_css(task) : 0;
-	struct mem_cgroup *limit = state ? state->limit : 0;
-	bool seen = state && incident->flags & INCIDENT_OC;
 	u32 zero = 0;
+	struct victim_event *event = map_lookup(victim_events, &zero);
+	struct incident_state *state = map_lookup(incident_states, &zero);
+	struct incident_event *incident = map_lookup(incidents, &zero);
 	struct brief_scratch *scratch = map_lookup(brief_events, &zero);
+	struct mem_cgroup *limit;
 	struct brief_event *brief;
+	bool has_oom_control;
 
-	if (!scratch) {
+	if (!event || !state || !incident || !scratch) {
 		count(COUNTER_LOST);
-		return;
+		return 0;
 	}
+	limit = has_incident ? state->limit : 0;
+	has_oom_control = has_incident && incident->flags & INCIDENT_OC;
 	brief = &scratch->brief;
 	__builtin_memset(brief, 0, sizeof(*brief));
 	brief->event = event->event;
@@ -184,7 +189,7 @@ inline_always void send_brief(struct victim_event *event, struct task_struct *ta
 	brief->flags = event->flags;
 	brief->oom_score_adj = event->oom_score_adj;
 	__builtin_memcpy(brief->comm, event->comm, sizeof(brief->comm));
-	if (seen) {
+	if (has_oom_control) {
 		brief->flags |= BRIEF_OC;
 		brief->constraint = incident->constraint;
 		if (incident->flags & INCIDENT_MEMCG)
@@ -194,12 +199,13 @@ inline_always void send_brief(struct victim_event *event, struct task_struct *ta
 	}
 	brief->limit_level = BRIEF_NO_LEVEL;
 	if (css) {
-		if (!(event->flags & VICTIM_CGROUP_TRUNCATED) && (limit || !seen))
-			brief->limit_level = limit_level_of(scratch, css, limit);
+		if (!(event->flags & VICTIM_CGROUP_TRUNCATED) && (limit || !has_oom_control))
+			brief->limit_level = find_limit_level(scratch, css, limit);
 		store_path(brief, event, css);
 	}
 	if (ringbuf_output(briefs, brief, sizeof(*brief), BPF_RB_FORCE_WAKEUP))
 		count(COUNTER_LOST);
+	return 0;
 }
 
 inline_always bool begins_with(const char *text, const char *start, u32 len)
@@ -212,7 +218,7 @@ inline_always bool begins_with(const char *text, const char *start, u32 len)
 	return true;
 }
 
-/* In place of the line "MESSAGE: Killed process" where that finds no room. */
+/* Replaces an EVENT_LOG "MESSAGE: Killed process" that finds no room. */
 inline_always void send_log_brief(struct incident_state *state, struct log_event *log)
 {
 	const char memcg[] = "Memory cgroup out of memory: ", host[] = "Out of memory: ";

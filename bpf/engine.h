@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What differs between the two ways to compile the programs: sections, maps, and what can be asked of the
- * running kernel.
+ * Differences between the two ways to compile the programs: sections, maps, and queries about the running kernel.
  *
- * core: clang and libbpf; kernel types are those of kernel.h, moved into place at load time (CO-RE).
- * bcc:  OOMTRACE_BCC.  Maps are made by the daemon beforehand and named by MAP_FD_<name>; EXISTS_<type>_<field>,
- *       SIZE_<...>, ENUM_<...> and settings come as macros in kernel_bcc.h, written by
- *       tracer/capture/btf_offsets.py.  OOMTRACE_HEADERS: types come from the headers of the running kernel, else they
- * are in kernel_bcc.h, too: kernel.h with this kernel's offsets.
+ * core: clang and libbpf.  Kernel types are those of kernel.h, relocated at load time (CO-RE).
+ * bcc:  OOMTRACE_BCC.  The daemon creates the maps beforehand and passes their descriptors as MAP_FD_<name>.
+ *       EXISTS_<type>_<field>, SIZE_<...>, ENUM_<...> and settings are macros in kernel_bcc.h, which
+ *       tracer/capture/btf_offsets.py writes.  With OOMTRACE_HEADERS types come from the running kernel's headers;
+ *       otherwise kernel_bcc.h has kernel.h's types at this kernel's offsets.
  */
 #ifndef OOMTRACE_ENGINE_H
 #define OOMTRACE_ENGINE_H
@@ -32,7 +31,7 @@
 #endif
 #include "kernel_bcc.h"
 #if defined(OOMTRACE_HEADERS) && !EXISTS_mm_struct___struct_rss_stat
-#include <linux/bpf.h> /* struct bpf_array; costs a second */
+#include <linux/bpf.h> /* struct bpf_array; takes a second to compile */
 #undef READ
 #endif
 
@@ -49,6 +48,8 @@
 #define DEFINE_MAP(map_name, map_type, key_type, value_type, entries)
 #define DEFINE_MAP_FLAGS(map_name, map_type, key_type, value_type, entries, flags)
 #define DEFINE_RING(map_name, bytes)
+
+#define verified_once inline_always /* bcc cannot load functions that a program calls */
 
 #define EXISTS(type, field) EXISTS_##type##_##field
 #define EXISTS_ENUM(type, name) EXISTS_ENUM_##name
@@ -98,6 +99,14 @@ typedef _Bool bool;
 		__uint(max_entries, bytes);                                                                            \
 	} map_name SEC(".maps")
 
+/*
+ * A global function: the verifier checks it once, for any arguments, and not again for each state of its callers.
+ * Arguments and the returned value are numbers, kernel addresses included, and the function looks up its map values
+ * itself: pointers can be passed only since Linux commit e5069b9c23b3 ("bpf: Support pointers in global func args") (in
+ * v5.12).
+ */
+#define verified_once __attribute__((noinline))
+
 #define EXISTS(type, field) bpf_core_field_exists(((struct type *)0)->field)
 #define EXISTS_ENUM(type, name) bpf_core_enum_value_exists(enum type, name)
 #define ENUM(type, name) bpf_core_enum_value(enum type, name)
@@ -107,8 +116,8 @@ typedef _Bool bool;
 
 /* Written by tracer/capture/engine_core.py before the programs are loaded. */
 const volatile struct {
-	u64 stats_index; /* address of mem_cgroup_stats_index, where /proc/kallsyms shows it, else 0 */
-	u32 cpus;	 /* how many are possible; a loop over them is verified for just so many */
+	u64 stats_index; /* address of mem_cgroup_stats_index in /proc/kallsyms, or 0 */
+	u32 cpus;	 /* possible CPUs; a constant, so that loops over them are verified for this number only */
 	u32 kprobes;	 /* whether the functions of the OOM path are hooked */
 	u32 stats_index_size;
 	u32 sigkill; /* enum sigkill_scope */
@@ -117,7 +126,7 @@ const volatile struct {
 #endif
 
 #ifndef OOMTRACE_HEADERS
-/* Registers at a function's entry, as the kernel pushes them; not in every architecture's BTF by this name. */
+/* Registers at a function's entry, in the order of the kernel's struct; not every architecture's BTF has this name. */
 #if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
 struct pt_regs {
 	unsigned long regs[31];
@@ -146,17 +155,17 @@ struct pt_regs {
 
 #define inline_always static inline __attribute__((always_inline))
 
-/* The compiler must not see through the bound, or the verifier will not see it. */
+/* The barriers keep the compiler from optimizing away the bound, which the verifier needs to see. */
 inline_always u64 clamp_to(u64 value, u64 bound)
 {
 	asm volatile("" : "+r"(value));
 	if (value > bound)
 		value = bound;
-	asm volatile("" : "+r"(value)); /* nor keep a copy from before */
+	asm volatile("" : "+r"(value)); /* no use of a copy from before the bound */
 	return value;
 }
 
-/* One field of a kernel structure; zero where the memory cannot be read. */
+/* One field of a kernel structure; zero if the memory cannot be read. */
 #define READ(pointer, field)                                                                                           \
 	({                                                                                                             \
 		__typeof__((pointer)->field) value_;                                                                   \
@@ -165,7 +174,7 @@ inline_always u64 clamp_to(u64 value, u64 bound)
 		value_;                                                                                                \
 	})
 
-/* The same for an address that was computed. */
+/* The same at a computed address. */
 #define READ_AT(type, address)                                                                                         \
 	({                                                                                                             \
 		type value_ = 0;                                                                                       \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The open incident, what the programs remember between hooks, and how an event is sent. */
+/* The open incident, state that the programs keep between hooks, and functions to send events. */
 #ifndef OOMTRACE_INCIDENT_H
 #define OOMTRACE_INCIDENT_H
 
@@ -7,7 +7,7 @@
 #include "path.h"
 
 struct cmdline {
-	u64 arg_start; /* tells one exec from the next: the process id alone may be reused */
+	u64 arg_start; /* differs between two execs; the process id alone may be reused */
 	u32 len;
 	char bytes[CMDLINE_LEN];
 };
@@ -28,39 +28,38 @@ struct incident_state {
 	u64 incident_ns;
 	struct task_struct *marking;
 	struct mm_struct *victim_mm;
-	struct mem_cgroup *limit; /* the memcg whose limit was hit */
+	struct mem_cgroup *limit; /* the memcg whose limit was reached */
 	struct mem_cgroup *oom_group;
-	u32 in_summary;		/* tracepoint mode: what is logged now belongs to the "oom-kill:" line */
-	u32 victim_logged;	/* tracepoint mode: the last victim's line was seen */
-	u32 incident_sent;	/* its EVENT_INCIDENT has found room */
-	u32 lost_before_victim; /* an event from before the victim has not: the victim is told in brief */
-	u32 victim_brief;	/* the last victim was */
-	u32 killed_again;	/* a victim that is about to be killed once more; without kprobes its thread */
-	u32 first_pid;		/* the first victim */
-	u32 first_killed_again; /* it was killed once more */
+	u32 in_summary;		/* tracepoint mode: the text logged now belongs to the "oom-kill:" line */
+	u32 victim_logged;	/* tracepoint mode: the last victim's line was read */
+	u32 incident_sent;	/* EVENT_INCIDENT found room */
+	u32 lost_before_victim; /* an event before the victim found no room, so the victim is sent in brief */
+	u32 victim_brief;	/* the last victim was sent in brief */
+	u32 killed_again;	/* pid of a victim about to be killed again; its tid without kprobes */
+	u32 first_pid;		/* of the first victim */
+	u32 first_killed_again; /* the first victim was killed again */
 };
 
 struct victim {
-	u64 started_ns; /* of the process: its number may be given to the next one; first in each map of processes */
+	u64 started_ns; /* of the process, because pids are reused; the first field in each map of processes */
 	u64 incident_ns;
 	u64 killed_ns;
-	u64 exited_ns; /* not 0: it was gone before it was marked, and the others are not known yet */
+	u64 exited_ns; /* not 0: it exited before its mark, and the fields above are not known yet */
 };
 
 enum counter {
-	COUNTER_LOST,	       /* events that found the ring buffer full */
-	COUNTER_CGROUPS_LOST,  /* new cgroups that found theirs full */
-	COUNTER_MISREAD,       /* the current task is not where the offsets say: nothing that is read can be believed */
-	COUNTER_LOST_REPORTED, /* of COUNTER_LOST, in a record; written by user space, kept for the next run */
-	COUNTER_SIGKILLS_LOST, /* sigkill events that were too many at once, or found their ring buffer full */
+	COUNTER_LOST,	       /* events that found no room */
+	COUNTER_CGROUPS_LOST,  /* new cgroups that found no room */
+	COUNTER_MISREAD,       /* the offsets do not match this kernel, so nothing that is read is valid */
+	COUNTER_LOST_REPORTED, /* part of COUNTER_LOST that has a record; set by user space, for the next run */
+	COUNTER_SIGKILLS_LOST, /* SIGKILL events that exceeded the rate limit or found no room */
 	COUNTER_SIGKILLS_LOST_REPORTED,
-	COUNTER_LOSSLESS_UNTIL_NS, /* when user space last saw that all losses were told; it writes that for the next
-				      run */
+	COUNTER_LOSSLESS_UNTIL_NS, /* when user space last found every loss reported; for the next run */
 	COUNTERS,
 };
 
 DEFINE_RING(events, 1 << 20);
-/* Containers may make cgroups as fast as they like: that must not crowd out the kills. */
+/* Separate, because containers may create cgroups at any rate, which must not take the room of kills. */
 DEFINE_RING(cgroups, 1 << 17);
 DEFINE_MAP_FLAGS(counters, BPF_MAP_TYPE_ARRAY, u32, u64, COUNTERS, BPF_F_MMAPABLE);
 DEFINE_MAP(incident_states, BPF_MAP_TYPE_ARRAY, u32, struct incident_state, 1);
@@ -73,14 +72,15 @@ DEFINE_MAP(log_events, BPF_MAP_TYPE_ARRAY, u32, struct log_event, 1);
 DEFINE_MAP(cgroup_events, BPF_MAP_TYPE_ARRAY, u32, struct cgroup_event, 1);
 /*
  * Each LRU map gets more entries when it is loaded (tracer/capture/programs.py): before Linux commit d4adf1c9ee77
- * ("bpf: Adjust free target to avoid global starvation of LRU map") (in v6.17) every CPU keeps 128 free ones to itself.
+ * ("bpf: Adjust free target to avoid global starvation of LRU map") (in v6.17) every CPU reserves 128 free entries.
+ * The kernel keeps 15 characters of a map's name.
  */
-DEFINE_MAP(victim_by_tid, BPF_MAP_TYPE_LRU_HASH, u32, u32,
-	   1024); /* thread that sent SIGKILL -> process that it killed */
-DEFINE_MAP(awaiting_mark, BPF_MAP_TYPE_LRU_HASH, u32, u64,
-	   4096); /* process that the kernel killed -> when it started */
+/* tid of the sender of the kernel's SIGKILL -> pid of the process that it killed */
+DEFINE_MAP(victim_by_tid, BPF_MAP_TYPE_LRU_HASH, u32, u32, 1024);
+/* pid of a process that the kernel sent SIGKILL, and that is not marked yet -> when it started */
+DEFINE_MAP(awaiting_mark, BPF_MAP_TYPE_LRU_HASH, u32, u64, 4096);
 DEFINE_MAP(awaiting_exit, BPF_MAP_TYPE_LRU_HASH, u32, struct victim, 4096);
-/* Entries of a kilobyte are too large to have so many to spare.  Every exit removes its own. */
+/* Not an LRU map: an entry takes a kilobyte, too much for spare ones.  Every exit deletes its own. */
 DEFINE_MAP(cmdlines, BPF_MAP_TYPE_HASH, u32, struct cmdline, 4096);
 DEFINE_MAP(empty_cmdline, BPF_MAP_TYPE_ARRAY, u32, struct cmdline, 1);
 
@@ -89,19 +89,19 @@ inline_always u32 current_tid(void)
 	return (u32)bpf_get_current_pid_tgid();
 }
 
-/* Whether the entry of a process in a map is that of the one that started then: the number alone may be reused. */
+/* Whether a map entry is that of the process that started at started_ns: the pid alone may be reused. */
 inline_always bool is_entry_of(const void *entry, u64 started_ns)
 {
 	return entry && *(const u64 *)entry == started_ns;
 }
 
-/* The open incident of the current thread; 0 when it has none. */
+/* The open incident of the current thread, or 0. */
 inline_always struct incident_state *current_incident(void)
 {
 	u32 zero = 0;
 	struct incident_state *state = map_lookup(incident_states, &zero);
 
-	/* A thread that is idle has the number that stands for no incident. */
+	/* 0 stands for no incident, and is also the tid of idle threads. */
 	return state && state->tid && state->tid == current_tid() ? state : 0;
 }
 
@@ -114,8 +114,8 @@ inline_always void count(u32 counter)
 }
 
 /*
- * The daemon releases events only when what was made of them is written, so it has rarely caught up with the ring
- * buffer, and unless forced the kernel wakes it only then.
+ * The kernel by default wakes a reader that has caught up.  The daemon rarely has: it releases events only when their
+ * records are written.  So the wakeup is forced.
  */
 inline_always bool try_to_send(void *event, u64 size)
 {
@@ -136,7 +136,7 @@ inline_always void stamp(struct event *event, u32 type, u64 incident_ns)
 	event->incident_ns = incident_ns;
 }
 
-/* Start the incident of the current thread; what is still open has lost its end. */
+/* Start an incident of the current thread.  An incident that is still open has lost its end. */
 inline_always struct incident_state *open_incident(void)
 {
 	u32 zero = 0;
@@ -168,16 +168,20 @@ inline_always struct incident_state *open_incident(void)
 	return state;
 }
 
-/* The trigger's cgroup goes behind the other strings, so it is the last thing to be filled in.  Whether it found room.
- */
-inline_always bool send_incident(struct incident_state *state, struct incident_event *incident)
+/* Fills in the trigger's cgroup last, because it follows the other strings.  Returns whether the event found room. */
+verified_once u32 send_incident(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct cgroup_subsys_state *css = memcg_css(task);
-	u64 start = (u64)incident->message_len + incident->limit_cgroup_len, size;
+	u64 start, size;
 	u32 zero = 0;
 	struct walk *walk = map_lookup(path_walks, &zero);
+	struct incident_state *state = map_lookup(incident_states, &zero);
+	struct incident_event *incident = map_lookup(incidents, &zero);
 
+	if (!state || !incident)
+		return 0;
+	start = (u64)incident->message_len + incident->limit_cgroup_len;
 	if (css && walk)
 		incident->flags |=
 			path_flags(append_cgroup(walk, incident->strings, start, css, &incident->trigger_cgroup_len),

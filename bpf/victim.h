@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What is read of a victim, and which incident and which exit belong to it. */
+/* Reads a victim's fields, and matches the victim with its incident and its exit. */
 #ifndef OOMTRACE_VICTIM_H
 #define OOMTRACE_VICTIM_H
 
@@ -11,10 +11,21 @@
 #define MEMCG_DEPTH_MAX 32
 #define LOG_STALE_NS 5000000000ULL
 
-inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
+inline_always struct victim_event *victim_event(void)
 {
+	u32 zero = 0;
+
+	return map_lookup(victim_events, &zero);
+}
+
+verified_once u32 read_victim_memory(u64 mm_address)
+{
+	struct mm_struct *mm = (struct mm_struct *)mm_address;
+	struct victim_event *event = victim_event();
 	struct rss rss;
 
+	if (!event)
+		return 0;
 	read_rss(&rss, mm);
 	event->anon_rss_pages = rss.pages[MM_ANONPAGES];
 	event->file_rss_pages = rss.pages[MM_FILEPAGES];
@@ -26,6 +37,7 @@ inline_always void read_memory(struct victim_event *event, struct mm_struct *mm)
 	event->mm_users = READ(mm, mm_users.counter);
 	if (rss.exact)
 		event->flags |= VICTIM_RSS_EXACT;
+	return 0;
 }
 
 inline_always struct pid *group_pid(struct task_struct *task)
@@ -35,7 +47,7 @@ inline_always struct pid *group_pid(struct task_struct *task)
 	return READ_AT(struct pid *, (char *)&signal->pids + PID_OF_GROUP * sizeof(void *));
 }
 
-#ifndef OOMTRACE_HEADERS /* those of struct net double the time to compile */
+#ifndef OOMTRACE_HEADERS /* the headers of struct net double the compile time */
 inline_always struct net *network_namespace(struct task_struct *task)
 {
 	struct nsproxy *nsproxy = READ(task, nsproxy);
@@ -44,7 +56,7 @@ inline_always struct net *network_namespace(struct task_struct *task)
 }
 #endif
 
-/* The host's is that of its init, which every process's pid leads to. */
+/* The host's network namespace is that of its init, which is reachable from every process's pid. */
 inline_always void read_network_namespace(struct victim_event *event, struct task_struct *task, struct pid *pid)
 {
 #ifndef OOMTRACE_HEADERS
@@ -53,7 +65,7 @@ inline_always void read_network_namespace(struct victim_event *event, struct tas
 	struct net *net = network_namespace(task);
 
 	event->network_namespace = READ(net, ns.inum);
-	if (EXISTS(net, net_cookie)) /* a number since v5.12 (3d368ab87cf6) */
+	if (EXISTS(net, net_cookie)) /* a plain u64 since Linux commit 3d368ab87cf6 (in v5.12) */
 		event->network_cookie = READ(net, net_cookie);
 	if (net && net == network_namespace(init))
 		event->flags |= VICTIM_HOST_NETWORK;
@@ -78,11 +90,15 @@ inline_always void read_namespaces(struct victim_event *event, struct task_struc
 	read_network_namespace(event, task, pid);
 }
 
-/* Up to the init of its PID namespace: beyond are the runtime's own processes. */
-inline_always void read_ancestors(struct victim_event *event, struct task_struct *task)
+/* Up to the init of its PID namespace: its ancestors are processes of the container runtime. */
+verified_once u32 read_ancestors(u64 leader_address)
 {
+	struct task_struct *task = (struct task_struct *)leader_address;
+	struct victim_event *event = victim_event();
 	u32 i;
 
+	if (!event)
+		return 0;
 	for (i = 0; i < ANCESTORS_MAX; i++) {
 		struct task_struct *parent = READ(task, real_parent), *leader = READ(parent, group_leader);
 		struct pid *pid = group_pid(leader);
@@ -94,20 +110,27 @@ inline_always void read_ancestors(struct victim_event *event, struct task_struct
 		event->ancestors_len = i + 1;
 		task = leader;
 	}
+	return 0;
 }
 
 /*
- * The victim's own command line.  Its memory can be read only if it is the current task; others were seen at exec, or
- * at start by user space.  A process that forked without exec has its ancestor's, known by the same place in memory.
+ * Append the victim's command line; returns its length.  The victim's memory can be read only if it is the current
+ * task.  Otherwise the command line was stored at exec, or by user space at start.  A process that forked without exec
+ * has its ancestor's, which has the same arg_start.
  */
-inline_always u32 append_cmdline(struct victim_event *event, struct task_struct *task, struct mm_struct *mm, u64 start)
+verified_once u32 append_cmdline(u64 task_address, u64 mm_address)
 {
+	struct task_struct *task = (struct task_struct *)task_address;
+	struct mm_struct *mm = (struct mm_struct *)mm_address;
 	u64 arg_start = READ(mm, arg_start), arg_end = READ(mm, arg_end);
 	struct cmdline *cmdline = 0;
-	u64 len = clamp_to(arg_end - arg_start, CMDLINE_LEN);
+	u64 len = clamp_to(arg_end - arg_start, CMDLINE_LEN), start;
+	struct victim_event *event = victim_event();
 	u32 i;
 
-	start = clamp_to(start, 2 * PATH_LEN);
+	if (!event)
+		return 0;
+	start = clamp_to((u64)event->cgroup_len + event->exe_len, 2 * PATH_LEN);
 	if (arg_end - arg_start > CMDLINE_LEN)
 		event->flags |= VICTIM_CMDLINE_TRUNCATED;
 	if (task == (struct task_struct *)bpf_get_current_task() &&
@@ -137,31 +160,37 @@ inline_always u32 append_cmdline(struct victim_event *event, struct task_struct 
 	return len;
 }
 
-inline_always void read_strings(struct victim_event *event, struct task_struct *task, struct mm_struct *mm)
+verified_once u32 append_victim_cgroup(u64 css_address)
 {
-	struct cgroup_subsys_state *css = memcg_css(task);
+	struct cgroup_subsys_state *css = (struct cgroup_subsys_state *)css_address;
+	struct victim_event *event = victim_event();
 	u32 zero = 0;
 	struct walk *walk = map_lookup(path_walks, &zero);
-	u64 start = 0;
 
-	if (css && walk) {
-		event->flags |= path_flags(append_cgroup(walk, event->strings, start, css, &event->cgroup_len),
+	if (event && walk)
+		event->flags |= path_flags(append_cgroup(walk, event->strings, 0, css, &event->cgroup_len),
 					   VICTIM_CGROUP, VICTIM_CGROUP_TRUNCATED);
-		start = event->cgroup_len;
-	}
-	if (!mm)
-		return;
-#ifndef OOMTRACE_HEADERS
-	event->flags |= VICTIM_EXE;
-	if (!append_exe(event->strings, start, mm, &event->exe_len))
-		event->flags |= VICTIM_EXE_TRUNCATED;
-	start += event->exe_len;
-#endif
-	event->cmdline_len = append_cmdline(event, task, mm, start);
+	return 0;
 }
+
+#ifndef OOMTRACE_HEADERS
+verified_once u32 append_victim_exe(u64 mm_address)
+{
+	struct mm_struct *mm = (struct mm_struct *)mm_address;
+	struct victim_event *event = victim_event();
+
+	if (!event)
+		return 0;
+	event->flags |= VICTIM_EXE;
+	if (!append_exe(event->strings, event->cgroup_len, mm, &event->exe_len))
+		event->flags |= VICTIM_EXE_TRUNCATED;
+	return 0;
+}
+#endif
 
 inline_always void read_victim(struct victim_event *event, struct task_struct *task)
 {
+	struct cgroup_subsys_state *css = memcg_css(task);
 	struct task_struct *leader = READ(task, group_leader), *parent = READ(task, real_parent);
 	struct signal_struct *signal = READ(task, signal);
 	struct mm_struct *mm = READ(task, mm);
@@ -177,10 +206,16 @@ inline_always void read_victim(struct victim_event *event, struct task_struct *t
 	event->started_ns = READ(leader, start_boottime);
 	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
 	read_namespaces(event, task);
-	read_ancestors(event, leader);
-	if (mm)
-		read_memory(event, mm);
-	read_strings(event, task, mm);
+	read_ancestors((u64)leader);
+	if (css)
+		append_victim_cgroup((u64)css);
+	if (!mm)
+		return;
+	read_victim_memory((u64)mm);
+#ifndef OOMTRACE_HEADERS
+	append_victim_exe((u64)mm);
+#endif
+	event->cmdline_len = append_cmdline((u64)task, (u64)mm);
 }
 
 inline_always void clear_victim(struct victim_event *event)
@@ -190,10 +225,12 @@ inline_always void clear_victim(struct victim_event *event)
 	event->total_vm_pages = event->peak_rss_pages = event->page_tables_bytes = -1;
 }
 
-/* The highest cgroup from css up to limit that is killed as a whole, as mem_cgroup_get_oom_group() finds it; v2 only.
+/* The highest cgroup from css up to limit with memory.oom.group set, as mem_cgroup_get_oom_group() finds it; v2 only.
  */
-inline_always struct mem_cgroup *find_oom_group(struct cgroup_subsys_state *css, struct mem_cgroup *limit)
+verified_once u64 find_oom_group(u64 css_address, u64 limit_address)
 {
+	struct cgroup_subsys_state *css = (struct cgroup_subsys_state *)css_address;
+	struct mem_cgroup *limit = (struct mem_cgroup *)limit_address;
 	struct mem_cgroup *group = 0;
 	int i;
 
@@ -206,17 +243,19 @@ inline_always struct mem_cgroup *find_oom_group(struct cgroup_subsys_state *css,
 			break;
 		css = READ(css, parent);
 	}
-	return group;
+	return (u64)group;
 }
 
-/* Without struct oom_control: the figures of every cgroup whose limit it may have been. */
-inline_always void send_memcg_chain(struct incident_state *state, struct cgroup_subsys_state *css)
+/* Without struct oom_control any of these cgroups may be the one whose limit was reached. */
+verified_once u32 send_memcg_chain(u64 css_address)
 {
+	struct cgroup_subsys_state *css = (struct cgroup_subsys_state *)css_address;
 	u32 zero = 0, i;
 	struct memcg_chain_event *event = map_lookup(memcg_chains, &zero);
+	struct incident_state *state = map_lookup(incident_states, &zero);
 
-	if (!event)
-		return;
+	if (!event || !state)
+		return 0;
 	event->memcg_chain_len = 0;
 	for (i = 0; i < MEMCG_CHAIN_MAX; i++) {
 		struct cgroup_subsys_state *parent = READ(css, parent);
@@ -232,17 +271,18 @@ inline_always void send_memcg_chain(struct incident_state *state, struct cgroup_
 			 __builtin_offsetof(struct memcg_chain_event, memcg_chain) +
 				 clamp_to(event->memcg_chain_len, MEMCG_CHAIN_MAX) * sizeof(event->memcg_chain[0])))
 		state->lost_before_victim = 1;
+	return 0;
 }
 
-/* In tracepoint mode one victim after another tells what the incident is. */
+/* In tracepoint mode the victims determine the incident. */
 inline_always struct incident_state *tracepoint_incident(struct task_struct *task)
 {
 	struct incident_state *state = current_incident();
 	struct cgroup_subsys_state *css = task ? memcg_css(task) : 0;
-	struct mem_cgroup *group = find_oom_group(css, 0);
+	struct mem_cgroup *group = (struct mem_cgroup *)find_oom_group((u64)css, 0);
 	bool next;
 
-	/* After a victim only a member of the same group kill belongs to the same incident. */
+	/* Only members of the same group kill belong to the incident of an earlier victim. */
 	next = state && state->victim_pid && (!group || state->oom_group != group);
 	if (!state || next || bpf_ktime_get_boot_ns() - state->incident_ns > LOG_STALE_NS) {
 		state = open_incident();
@@ -251,7 +291,7 @@ inline_always struct incident_state *tracepoint_incident(struct task_struct *tas
 	}
 	state->oom_group = group;
 	if (css && !state->victim_pid)
-		send_memcg_chain(state, css);
+		send_memcg_chain((u64)css);
 	return state;
 }
 
@@ -267,9 +307,9 @@ inline_always void send_exit(u32 pid, struct victim *victim, u64 exited_ns)
 }
 
 /*
- * The mark and the exit of a victim meet in the map, whoever comes first: SIGKILL is sent before the mark, and since
- * Linux commit "exit: move and extend sched_process_exit() tracepoint" (in v6.16) nothing that the killer holds keeps
- * the victim from getting there.  Returns when it exited, if it has.
+ * Mark and exit of a victim meet in the map awaiting_exit, in either order: SIGKILL is sent before the mark, and since
+ * Linux commit "exit: move and extend sched_process_exit() tracepoint" (in v6.16) no lock of the killer delays the
+ * exit. Returns the time of the exit, or 0 if it is still to come.
  */
 inline_always u64 expect_exit(u32 pid, struct victim *victim)
 {

@@ -9,9 +9,9 @@
 #define PID_LIMIT (4 << 20)
 
 /*
- * A task that was killed for another reason (a limit of CPU time, a BPF program) is marked when it needs memory to die.
- * But from its SIGKILL until after the mark the OOM killer holds the lock of its victim.  Where that cannot be seen
- * (PREEMPT_RT, a kernel for one CPU) the SIGKILL has to do.
+ * A task that was killed for another reason (a limit of CPU time, a BPF program) is also marked, when it needs memory
+ * to exit.  But the OOM killer holds its victim's alloc_lock from the SIGKILL until after the mark.  If the lock cannot
+ * be read (PREEMPT_RT, a uniprocessor kernel), the SIGKILL is the only evidence.
  */
 inline_always bool is_killed_by_oom(struct task_struct *task)
 {
@@ -22,8 +22,7 @@ inline_always bool is_killed_by_oom(struct task_struct *task)
 	return true;
 }
 
-/* The mark tells nothing but a thread's number: whose it is, and that its exit is the OOM killer's, the SIGKILL told.
- */
+/* The mark passes only a tid.  The SIGKILL has shown the process, whose exit is then not another sender's. */
 inline_always void note_victim_sigkill(u32 pid)
 {
 	u64 *started_ns = map_lookup(awaiting_mark, &pid);
@@ -47,8 +46,8 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	struct victim_event *event = map_lookup(victim_events, &zero);
 	struct incident_event *incident = map_lookup(incidents, &zero);
 	struct victim victim = {};
-	bool real, first = false, whole = true;
-	u32 *killed;
+	bool is_kill, is_first = false, sent = true;
+	u32 *victim_pid;
 
 	if (!event || !incident)
 		return 0;
@@ -59,13 +58,13 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	else if (argument == tid)
 		task = (struct task_struct *)bpf_get_current_task();
 
-	/* A task that is dying already is marked, too, so that it may use reserves; nobody kills it. */
-	killed = map_lookup(victim_by_tid, &tid);
-	real = killed && (!task || (*killed == (u32)READ(task, tgid) && is_killed_by_oom(task)));
-	if (!real && setting(kprobes))
+	/* A task that is already dying is also marked, so that it may use memory reserves, but not killed. */
+	victim_pid = map_lookup(victim_by_tid, &tid);
+	is_kill = victim_pid && (!task || (*victim_pid == (u32)READ(task, tgid) && is_killed_by_oom(task)));
+	if (!is_kill && setting(kprobes))
 		return 0;
-	if (real && !task)
-		note_victim_sigkill(*killed);
+	if (is_kill && !task)
+		note_victim_sigkill(*victim_pid);
 	map_delete(victim_by_tid, &tid);
 
 	if (!setting(kprobes) || !state)
@@ -74,23 +73,24 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	event->tid = argument;
 	if (task)
 		read_victim(event, task);
-	if (!real)
+	if (!is_kill)
 		event->flags |= VICTIM_MARKED;
 	if (state) {
-		first = !state->victim_pid;
+		is_first = !state->victim_pid;
 		state->victim_pid = event->pid ? event->pid : event->tid;
-		if (first)
+		if (is_first)
 			state->first_pid = state->victim_pid;
 		state->victim_mm = task ? READ(task, mm) : 0;
 		state->in_summary = 0;
 		state->victim_logged = 0;
-		if (first && (incident->flags & INCIDENT_OC))
-			state->oom_group = task ? find_oom_group(memcg_css(task), state->limit) : 0;
+		if (is_first && (incident->flags & INCIDENT_OC))
+			state->oom_group =
+				task ? (struct mem_cgroup *)find_oom_group((u64)memcg_css(task), (u64)state->limit) : 0;
 		if (state->oom_group) {
 			incident->flags |= INCIDENT_GROUP;
 			event->flags |= VICTIM_GROUP;
 		}
-		/* Freshest now: the kernel's own report, if it is not rate-limited, has just summed up. */
+		/* Most exact now: the kernel's own report, unless rate-limited, has just summed the statistics. */
 		if (state->limit && !(incident->flags & INCIDENT_STAT) &&
 		    read_memcg_stat(&incident->stat, state->limit))
 			incident->flags |= INCIDENT_STAT;
@@ -101,25 +101,25 @@ int on_mark_victim(struct bpf_raw_tracepoint_args *ctx)
 	victim.started_ns = event->started_ns;
 	victim.incident_ns = event->event.incident_ns;
 	victim.killed_ns = event->event.time_ns;
-	if (event->pid && real) {
+	if (event->pid && is_kill) {
 		map_update(sigkilled, &event->pid, &event->started_ns, BPF_ANY);
 		exited_ns = expect_exit(event->pid, &victim);
 		map_delete(awaiting_mark, &event->pid);
 	}
 	if (exited_ns)
-		map_delete(cmdlines, &event->pid); /* on_exit has left it for this */
+		map_delete(cmdlines, &event->pid); /* which on_exit has kept */
 
 	size = clamp_to((u32)event->cgroup_len + event->exe_len + event->cmdline_len, sizeof(event->strings));
 	if (state) {
 		if (!state->incident_sent && !state->lost_before_victim)
-			state->incident_sent = send_incident(state, incident);
-		whole = state->incident_sent;
+			state->incident_sent = send_incident();
+		sent = state->incident_sent;
 	}
-	whole = whole && try_to_send(event, __builtin_offsetof(struct victim_event, strings) + size);
-	if (!whole)
-		send_brief(event, task, state, incident);
+	sent = sent && try_to_send(event, __builtin_offsetof(struct victim_event, strings) + size);
+	if (!sent)
+		send_brief((u64)task, state != 0);
 	if (state)
-		state->victim_brief = !whole;
+		state->victim_brief = !sent;
 	if (exited_ns)
 		send_exit(event->pid, &victim, exited_ns);
 	return 0;
