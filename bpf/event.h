@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the BPF programs write into the ring buffer and tracer/capture/wire.py reads.
+ * The events that the BPF programs write into the ring buffers and tracer/capture/wire.py decodes.
  *
  * Native byte order, natural alignment, no holes.  -1 in a signed field and 0 in an id mean "unknown".  Sizes are
- * in pages where the name says so: the page size is user space's to know.  Strings of variable length follow the
- * fixed part in the order of their *_len fields, without separators.  Paths are lists of names from the leaf to
- * the root, each ended by a NUL: that is the order in which the kernel's trees can be walked.
+ * in pages where the name says so, because user space knows the page size.  Strings of variable length follow the
+ * fixed part in the order of their *_len fields, without separators.  A path is a list of names from the leaf to the
+ * root, each terminated by a NUL: the order in which the kernel's trees can be walked.
  */
 #ifndef OOMTRACE_EVENT_H
 #define OOMTRACE_EVENT_H
 
 /*
- * Rises when an event or the meaning of a map that is pinned (tracer/capture/pins.py) changes: a daemon of another
- * version may find them.
+ * Incremented when an event or the meaning of a pinned map (tracer/capture/pins.py) changes, because a daemon of
+ * another version may find them.
  */
 #define EVENT_LAYOUT 3
 
@@ -20,48 +20,48 @@
 #define CANDIDATES_MAX 10
 #define MEMCG_CHAIN_MAX 16
 #define NAME_LEN 256	 /* one name of a path: NAME_MAX and its NUL */
-#define PATH_LEN 4096	 /* longer paths of cgroups lose their leaf end, others their root end: the *_CUT flags */
-#define CMDLINE_LEN 1024 /* bytes of a command line that are kept */
+#define PATH_LEN 4096	 /* longer cgroup paths lose their leaf end, others their root end: *_TRUNCATED flags */
+#define CMDLINE_LEN 1024 /* bytes kept of a command line */
 #define LOG_LEN 1024	 /* LOG_LINE_MAX of printk */
 #define ANCESTORS_MAX 8
 #define MESSAGE_LEN 64
 
 enum event_type {
 	EVENT_VICTIM = 1,
-	EVENT_INCIDENT = 2, /* comes before the first victim */
+	EVENT_INCIDENT = 2, /* sent before the first victim */
 	EVENT_SHARED_MM = 3,
 	EVENT_EXIT = 4,
-	EVENT_MEMCG_CHAIN = 5,	 /* tracepoint mode only: the victim's memcg and those above it */
-	EVENT_LOG = 6,		 /* tracepoint mode only: a line of the kernel log about this incident */
-	EVENT_END = 7,		 /* no victim and no sharer comes any more; just struct event */
-	EVENT_CGROUP = 8,	 /* a memory cgroup was made; in a ring buffer of its own */
-	EVENT_SIGKILL = 9,	 /* somebody else than the OOM killer kills; in a ring buffer of its own */
-	EVENT_BRIEF = 10,	 /* a victim that found no room for EVENT_VICTIM; in the ring buffer "briefs" */
-	EVENT_LOG_BRIEF = 11,	 /* the same for its EVENT_LOG */
-	EVENT_KILLED_AGAIN = 12, /* a victim of an earlier incident is killed, and counted, once more */
+	EVENT_MEMCG_CHAIN = 5,	 /* tracepoint mode only: the victim's memcg and its ancestors */
+	EVENT_LOG = 6,		 /* tracepoint mode only: a kernel log line about this incident */
+	EVENT_END = 7,		 /* no more victims or shared-mm processes; struct event alone */
+	EVENT_CGROUP = 8,	 /* a memory cgroup was created; ring buffer "cgroups" */
+	EVENT_SIGKILL = 9,	 /* a SIGKILL not sent by the OOM killer; ring buffer "sigkills" */
+	EVENT_BRIEF = 10,	 /* replaces an EVENT_VICTIM that found no room; ring buffer "briefs" */
+	EVENT_LOG_BRIEF = 11,	 /* replaces its EVENT_LOG */
+	EVENT_KILLED_AGAIN = 12, /* a victim of an earlier incident is killed, and counted, again */
 };
 
 struct event {
 	__u32 type;
-	__u32 tid;	   /* thread in whose context it happened: the trigger */
+	__u32 tid;	   /* of the thread in whose context it happened: the trigger */
 	__u64 time_ns;	   /* CLOCK_BOOTTIME */
-	__u64 incident_ns; /* when the incident began: names it, as the kernel runs one at a time (oom_lock);
-			    * time_ns itself where the beginning was not seen */
+	__u64 incident_ns; /* start of the incident, which identifies it: the kernel runs one at a time (oom_lock);
+			    * equal to time_ns if the start was not seen */
 };
 
 enum victim_flags {
-	VICTIM_TASK = 1 << 0, /* the task could be read: without it only tid is known */
+	VICTIM_TASK = 1 << 0, /* the task could be read; otherwise only tid is valid */
 	VICTIM_CMDLINE = 1 << 1,
 	VICTIM_EXE = 1 << 2,
 	VICTIM_CGROUP = 1 << 3,
 	VICTIM_CGROUP_TRUNCATED = 1 << 4,
 	VICTIM_EXE_TRUNCATED = 1 << 5,
 	VICTIM_CMDLINE_TRUNCATED = 1 << 6,
-	VICTIM_RSS_EXACT = 1 << 7,     /* the per-CPU parts are in, or this kernel has none */
-	VICTIM_GROUP = 1 << 8,	       /* memory.oom.group is set in its cgroup or above */
-	VICTIM_FORKED = 1 << 9,	       /* the command line is an ancestor's: no exec since the fork */
-	VICTIM_MARKED = 1 << 10,       /* tracepoint mode only: no SIGKILL was seen; a kill if the kernel log says so */
-	VICTIM_HOST_NETWORK = 1 << 11, /* its network namespace is that of the host's init */
+	VICTIM_RSS_EXACT = 1 << 7,     /* includes the per-CPU parts, or this kernel has none */
+	VICTIM_GROUP = 1 << 8,	       /* memory.oom.group is set in its cgroup or an ancestor */
+	VICTIM_FORKED = 1 << 9,	       /* command line of an ancestor: no exec since fork */
+	VICTIM_MARKED = 1 << 10,       /* tracepoint mode only: no SIGKILL seen; a kill if the kernel log says so */
+	VICTIM_HOST_NETWORK = 1 << 11, /* in the network namespace of the host's init */
 };
 
 struct ancestor {
@@ -72,8 +72,8 @@ struct ancestor {
 struct victim_event {
 	struct event event;
 	__u64 started_ns;      /* CLOCK_BOOTTIME */
-	__u64 init_started_ns; /* the same of its PID namespace's init; 0 where that is the host's */
-	__u64 network_cookie;  /* of its network namespace, never given again; 0 before v5.12 */
+	__u64 init_started_ns; /* of its PID namespace's init; 0 in the host's PID namespace */
+	__u64 network_cookie;  /* of its network namespace, never reused; 0 before v5.12 */
 	__s64 anon_rss_pages;
 	__s64 file_rss_pages;
 	__s64 shmem_rss_pages;
@@ -99,7 +99,7 @@ struct victim_event {
 	__u16 exe_len;
 	__u16 cmdline_len;
 	__u16 pad;
-	struct ancestor ancestors[ANCESTORS_MAX]; /* the parent first, the last one inside the container at the end */
+	struct ancestor ancestors[ANCESTORS_MAX]; /* the parent first, the outermost in the container last */
 	char strings[PATH_LEN + PATH_LEN + CMDLINE_LEN];
 };
 
@@ -111,7 +111,7 @@ struct candidate {
 	char comm[COMM_LEN];
 };
 
-/* What a memory cgroup's counters say; -1: not counted on this kernel or this cgroup version. */
+/* A memory cgroup's counters; -1: not counted by this kernel or this cgroup version. */
 struct memcg_counters {
 	__s64 usage_pages;
 	__s64 limit_pages;
@@ -133,8 +133,8 @@ struct memcg_stat {
 };
 
 enum incident_flags {
-	INCIDENT_OC = 1 << 0,	 /* struct oom_control was seen: kprobes */
-	INCIDENT_MEMCG = 1 << 1, /* a memcg's limit was hit */
+	INCIDENT_OC = 1 << 0,	 /* struct oom_control was read: kprobes */
+	INCIDENT_MEMCG = 1 << 1, /* the limit of a memcg was reached */
 	INCIDENT_STAT = 1 << 2,
 	INCIDENT_LIMIT_TRUNCATED = 1 << 3,
 	INCIDENT_TRIGGER_TRUNCATED = 1 << 4,
@@ -182,13 +182,13 @@ struct exit_event {
 
 struct killed_again_event {
 	struct event event;
-	__u32 tid; /* that the kernel log names */
+	__u32 tid; /* as in the kernel log */
 	__u32 pad;
 };
 
 struct memcg_chain_event {
 	struct event event;
-	__u32 memcg_chain_len; /* that are filled: [0] is the victim's own memcg, the last one the root's child */
+	__u32 memcg_chain_len; /* entries; [0] is the victim's own memcg, the last a child of the root */
 	__u32 pad;
 	struct memcg_counters memcg_chain[MEMCG_CHAIN_MAX];
 };
@@ -196,20 +196,20 @@ struct memcg_chain_event {
 struct cgroup_event {
 	struct event event;
 	__u32 len;
-	char path[PATH_LEN]; /* from the root, as the kernel spells it */
+	char path[PATH_LEN]; /* from the root, slash-separated, as from the kernel */
 };
 
 enum sigkill_flags {
-	SIGKILL_FROM_KERNEL = 1 << 0, /* no task sent it that was seen */
+	SIGKILL_FROM_KERNEL = 1 << 0, /* no sending task was seen */
 	SIGKILL_CGROUP = 1 << 1,
 	SIGKILL_CGROUP_TRUNCATED = 1 << 2,
 	SIGKILL_SENDER_CGROUP = 1 << 3,
 	SIGKILL_SENDER_TRUNCATED = 1 << 4,
-	SIGKILL_UNSEEN = 1 << 5, /* only its effect was seen: who sent it is unknown */
+	SIGKILL_UNSEEN = 1 << 5, /* only its effect was seen; sender unknown */
 };
 
 struct sigkill_event {
-	struct event event; /* its thread is the sender's */
+	struct event event; /* .tid is the sender's */
 	__u32 pid;	    /* thread group id */
 	__u32 tid;
 	__u32 uid;
@@ -222,21 +222,21 @@ struct sigkill_event {
 	char sender_comm[COMM_LEN];
 	__u16 cgroup_len;
 	__u16 sender_cgroup_len;
-	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN]; /* as long as append_cgroup() takes it to be */
+	char strings[MESSAGE_LEN + PATH_LEN + PATH_LEN]; /* the length that append_cgroup() assumes */
 };
 
-/* Beside victim_flags, in the same field. */
+/* In the same field as victim_flags. */
 enum brief_flags {
-	BRIEF_OC = 1 << 16,		/* struct oom_control was seen: kprobes */
-	BRIEF_MEMCG = 1 << 17,		/* a memcg's limit was hit; without BRIEF_OC the kernel log tells */
-	BRIEF_SYSRQ = 1 << 18,		/* somebody asked for the kill */
-	BRIEF_LEAF_TRUNCATED = 1 << 19, /* the path lacks its leaf end, and begins within a name */
+	BRIEF_OC = 1 << 16,		/* struct oom_control was read: kprobes */
+	BRIEF_MEMCG = 1 << 17,		/* the limit of a memcg was reached; without BRIEF_OC see the kernel log */
+	BRIEF_SYSRQ = 1 << 18,		/* requested with SysRq-f */
+	BRIEF_LEAF_TRUNCATED = 1 << 19, /* the path lacks its leaf end and begins within a name */
 };
 
 #define BRIEF_UNKNOWN_PAGES 0xffffffffU /* pages */
 #define BRIEF_NO_LEVEL 0xff
 
-/* The essentials of a victim.  The names of its cgroup's path are in the map "paths". */
+/* The main fields of a victim.  The names of its cgroup path are in the map "paths". */
 struct brief_event {
 	struct event event;
 	__u64 started_ns;
@@ -250,12 +250,12 @@ struct brief_event {
 	__u32 uid;
 	__u32 namespace_pid;
 	__u32 flags;
-	__u32 path; /* where it begins there */
+	__u32 path; /* its offset in the map "paths" */
 	char comm[COMM_LEN];
 	__s16 oom_score_adj;
 	__u16 path_len;
 	__u8 namespace_level;
-	__u8 limit_level; /* so many names of the path, from the root, are that of the cgroup whose limit was hit */
+	__u8 limit_level; /* names, from the root, of the cgroup whose limit was reached */
 	__u8 constraint;
 	__u8 pad;
 };
@@ -266,7 +266,7 @@ enum log_brief_message {
 	MESSAGE_HOST,  /* "Out of memory" */
 };
 
-/* The kernel log has named the last victim as killed. */
+/* The kernel log reports the last victim as killed. */
 struct log_brief_event {
 	struct event event;
 	__u32 message;

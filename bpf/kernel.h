@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The kernel types that the programs read, with just the fields that they read.
+ * The kernel types that the programs read, with only the fields that they read.
  *
- * core: libbpf moves every access to where the running kernel has the field (preserve_access_index).
- * bcc:  tracer/capture/btf_offsets.py writes this file anew with the running kernel's offsets, so keep it plain:
- *       one field a line, no nested structs; or the kernel's own headers stand in its place.
- * A name with ___ is a second shape of the struct before it: kernels differ.
+ * core: libbpf relocates every access to the field's offset in the running kernel (preserve_access_index).
+ * bcc:  tracer/capture/btf_offsets.py rewrites this file with the running kernel's offsets, so the syntax stays simple:
+ *       one field per line, no nested structs.  Without BTF the kernel's own headers replace it.
+ * A name with ___ is another variant of the struct before it, in other kernels.
  */
 #ifndef OOMTRACE_KERNEL_H
 #define OOMTRACE_KERNEL_H

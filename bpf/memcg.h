@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What a memory cgroup holds and how much it may. */
+/* Usage, limits and statistics of a memory cgroup. */
 #ifndef OOMTRACE_MEMCG_H
 #define OOMTRACE_MEMCG_H
 
@@ -11,7 +11,7 @@ inline_always bool is_cgroup_v1(struct cgroup_subsys_state *css)
 	struct cgroup *cgroup = READ(css, cgroup);
 	struct cgroup_root *root = READ(cgroup, root);
 
-	return READ(root, hierarchy_id) != 0; /* 0 is cgroup_root of v2, made first */
+	return READ(root, hierarchy_id) != 0; /* 0 is the root of v2, which is created first */
 }
 
 inline_always void read_counters(struct memcg_counters *to, struct mem_cgroup *memcg)
@@ -37,8 +37,8 @@ inline_always void read_counters(struct memcg_counters *to, struct mem_cgroup *m
 
 struct stat_items {
 	const char *state; /* array of long */
-	u32 count;	   /* its length where a table tells which item is where, else 0 */
-	u32 base;	   /* what the table counts from */
+	u32 count;	   /* its length if a table maps items to places in it, else 0 */
+	u32 base;	   /* first index in the table: 0 or 1 */
 };
 
 inline_always u32 table_entry(u32 item)
@@ -62,7 +62,8 @@ inline_always s64 read_stat(struct stat_items *items, u32 item)
 inline_always bool find_stats(struct stat_items *items, struct mem_cgroup *memcg)
 {
 	items->count = items->base = 0;
-	/* Before Linux commit 2d146aa3aa84 ("mm: memcontrol: switch to rstat") (in v5.13) the counters stood alone. */
+	/* Before Linux commit 2d146aa3aa84 ("mm: memcontrol: switch to rstat") (in v5.13) an array in struct
+	 * mem_cgroup. */
 	if (EXISTS(mem_cgroup___array, vmstats)) {
 		items->state = (const char *)&((struct mem_cgroup___array *)memcg)->vmstats;
 		return true;
@@ -79,8 +80,8 @@ inline_always bool find_stats(struct stat_items *items, struct mem_cgroup *memcg
 
 	/*
 	 * Since Linux commit ff48c71c26aa ("memcg: reduce memory for the lruvec and memcg stats") (in v6.11) only some
-	 * items are kept, where the table mem_cgroup_stats_index says: one byte an item, counted from 1, and 0 for
-	 * items that are not kept; a little later counted from 0, and 255.
+	 * items are kept, at the places in the table mem_cgroup_stats_index.  It has one byte per item, counted from
+	 * 1, and 0 for items that are not kept; later kernels count from 0, and have 255 for those.
 	 */
 	if (FIELD_SIZE(memcg_vmstats, state) / sizeof(long) < ENUM(memcg_stat_item, MEMCG_NR_STAT)) {
 		if (setting(stats_index_size) / ENUM(memcg_stat_item, MEMCG_NR_STAT) != 1)

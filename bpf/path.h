@@ -6,13 +6,12 @@
 #include "engine.h"
 #include "event.h"
 
-/* As many names as fit into PATH_LEN when a name has about 60 bytes; deeper paths are cut and flagged. */
+/* As many names of about 60 bytes as PATH_LEN has room for; deeper paths are truncated and flagged. */
 #define DEPTH_MAX 64 /* a power of two */
-/* Of what lies deeper the beginning is not looked for, and so nothing is known: the verifier goes through every turn.
- */
+/* The root of a deeper path is not searched, so the path is unknown: the verifier checks each iteration. */
 #define WALK_MAX 128
 #define EXE_DEPTH_MAX 40
-/* Where a path begins at the latest: behind another one. */
+/* The largest offset of a path in its buffer: behind another one. */
 #define START_MAX (MESSAGE_LEN + PATH_LEN)
 
 inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
@@ -26,7 +25,8 @@ inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
 		       (char *)&cgroups->subsys + ENUM(cgroup_subsys_id, memory_cgrp_id) * sizeof(void *));
 }
 
-/* Since Linux commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.") (in v6.15) it is __parent. */
+/* Since Linux commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.") (in v6.15) the field is __parent.
+ */
 inline_always struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
 {
 	if (EXISTS(kernfs_node, __parent))
@@ -35,10 +35,11 @@ inline_always struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
 }
 
 /*
- * Append name to the path at strings, of which *len bytes are written; false where it is full or unreadable.
+ * Append a name to the path at strings, whose length is *len.  Returns false if there is no room or the name cannot be
+ * read.
  *
- * *len lies in a map and is read anew for every name, so that the verifier knows nothing of it: else each turn of
- * the loops below looks different to it, and it path_walks through all their combinations.
+ * *len is in a map and is read again for each name, so its value is unknown to the verifier.  Otherwise each iteration
+ * of the loops below has a state of its own, and the verifier checks all combinations.
  */
 inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, const void *name)
 {
@@ -55,23 +56,23 @@ inline_always bool append_name(char *strings, u64 start, volatile __u16 *len, co
 }
 
 struct walk {
-	struct kernfs_node *nodes[DEPTH_MAX]; /* those nearest to the root; by number from the leaf, modulo */
+	struct kernfs_node *nodes[DEPTH_MAX]; /* those nearest to the root; indexed by depth below the leaf, modulo */
 	u32 depth;
-	u32 kept; /* so many of them, from the root, have room */
+	u32 kept; /* nodes, from the root, that have room */
 	u32 bytes;
 };
 
 enum path_state {
 	PATH_COMPLETE,
-	PATH_TRUNCATED, /* its leaf end is left out */
+	PATH_TRUNCATED, /* without its leaf end */
 	PATH_UNKNOWN,
 };
 
 /*
- * Append the path of css's cgroup at start.  Where it is too long its root end stays: that tells whose it is, while a
- * container calls everything below its own cgroup as it likes.
+ * Append the path of css's cgroup at start.  A path that is too long keeps its root end, which identifies the
+ * container: a container chooses all names below its own cgroup.
  *
- * What was found lies in walk, a map, and is read anew in each turn, as in append_name().
+ * Results of an iteration are in walk, a map value, and are read again in the next one, as in append_name().
  */
 inline_always enum path_state append_cgroup(volatile struct walk *walk, char *strings, u64 start,
 					    struct cgroup_subsys_state *css, volatile __u16 *len)
@@ -122,14 +123,14 @@ inline_always enum path_state append_cgroup(volatile struct walk *walk, char *st
 	return walk->kept ? PATH_TRUNCATED : PATH_UNKNOWN;
 }
 
-/* An event's flags: of a path that is known, and of one that is not whole. */
+/* An event's flags for a path: known, and truncated. */
 inline_always u32 path_flags(enum path_state state, u32 known, u32 truncated)
 {
 	return state == PATH_COMPLETE ? known : state == PATH_TRUNCATED ? known | truncated : truncated;
 }
 
 #ifndef OOMTRACE_HEADERS /* struct mount is private to the kernel's fs/ */
-/* What d_path() adds to the name of a file that is in no folder, behind the only name of the path at start. */
+/* The suffix that d_path() adds to a file in no directory, behind the only name of the path at start. */
 inline_always void append_deleted(char *strings, u64 start, volatile __u16 *len)
 {
 	const char deleted[] = " (deleted)";
@@ -145,7 +146,8 @@ inline_always void append_deleted(char *strings, u64 start, volatile __u16 *len)
 
 /*
  * The executable's path up to the root of its mount namespace, as processes inside see it.  A dentry that is its own
- * parent, and not the root of its mount, is memfd_create(2)'s; below it a path is out of reach of its mount.
+ * parent and not the root of its mount is from memfd_create(2); a path below such a dentry is not reachable from its
+ * mount.
  */
 inline_always bool append_exe(char *strings, u64 start, struct mm_struct *mm, volatile __u16 *len)
 {

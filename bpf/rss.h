@@ -29,8 +29,8 @@ inline_always s64 not_negative(s64 pages)
 
 /*
  * Since Linux commit f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter") (in v6.2) a counter is its
- * .count plus what each CPU has not folded in yet: up to batch x CPUs pages.  A CPU's part lies at the per-CPU
- * pointer plus that CPU's offset, which no helper tells; but it is also the distance between the address of a
+ * .count plus the parts that the CPUs have not added yet: up to batch x CPUs pages.  A CPU's part is at the per-CPU
+ * pointer plus that CPU's offset.  No helper returns this offset, but it equals the distance between the address of a
  * per-CPU map's element on that CPU and the map's own per-CPU pointer.
  */
 inline_always void add_percpu(struct rss *rss, int *const counters[MM_COUNTERS])
@@ -40,7 +40,7 @@ inline_always void add_percpu(struct rss *rss, int *const counters[MM_COUNTERS])
 	u32 zero = 0, cpu;
 	int i;
 
-	/* The verifier refuses arithmetic on map pointers; read back from the stack they are numbers. */
+	/* The verifier rejects arithmetic on map pointers; read back from the stack they are numbers. */
 	bpf_probe_read_kernel(&element, sizeof(element), &map_address);
 	bpf_probe_read_kernel(&base, sizeof(base), (char *)element + OFFSET(bpf_array, pptrs));
 	if (!base)

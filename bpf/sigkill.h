@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* SIGKILL that is not the OOM killer's: who sent it, and to whom. */
+/* SIGKILLs that the OOM killer did not send: sender and killed process. */
 #ifndef OOMTRACE_SIGKILL_H
 #define OOMTRACE_SIGKILL_H
 
 #include "victim.h"
 
-/* Named apart from the kernel's own, which bcc may see in its headers. */
+/* Other names than the kernel's, which bcc may see in its headers. */
 #define SIGNAL_KILL 9
 #define SIGNAL_CHILD 17
 #define SIGNAL_DELIVERED 0	    /* TRACE_SIGNAL_DELIVERED */
 #define INFO_FROM_USER 0	    /* SEND_SIG_NOINFO: cgroup.kill, PR_SET_PDEATHSIG */
 #define INFO_FROM_KERNEL 1	    /* SEND_SIG_PRIV */
 #define KERNEL_THREAD 0x00200000    /* PF_KTHREAD */
-#define KERNEL_STACK_MAX (64 << 10) /* of a task in the kernel, with pages of 64 KiB */
-#define LONG_NAME 36		    /* a UUID: the shortest name of a container that has no namespace of its own */
+#define KERNEL_STACK_MAX (64 << 10) /* of a task's kernel stack, with pages of 64 KiB */
+#define LONG_NAME 36 /* a UUID: the shortest cgroup name of a container that has no namespace of its own */
 #define LONG_NAME_LEVELS 16
 #define NAMESPACES_MAX 32 /* MAX_PID_NS_LEVEL */
 
 /*
- * So many at once, and so many nanoseconds until there is room for one more: of all, and of one cgroup.  Whoever can
- * fork can kill thousands a second, and each becomes a line of JSON.  So many have room in the ring buffer, as long as
- * the names of their cgroups together have no more than 150 bytes on average: they wait there for a slow reader.
+ * Rate limits: burst size, and nanoseconds per further event; of all SIGKILLs, and of one cgroup's.  Any process that
+ * can fork can send thousands of SIGKILLs per second, and each becomes a line of JSON.  The ring buffer has room for a
+ * burst, for a slow reader, if the cgroup paths of an event have no more than 150 bytes on average.
  */
 #define RATE_BURST 1024
 #define RATE_NS 8000000
@@ -38,14 +38,15 @@ struct rate_limit {
 	u64 used;
 };
 
-/* Apart from the kills of the OOM killer, so that no storm takes their room. */
+/* Separate from OOM kills, so that a storm of SIGKILLs does not take their room. */
 DEFINE_RING(sigkills, 1 << 18);
-DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 8192); /* process -> when it started */
+DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64,
+	   8192); /* pid of a process whose SIGKILL was handled -> when it started */
 DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate_limit, 1);
 DEFINE_MAP(cgroup_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate_limit, 1024);
 
-/* CPUs that count at the same moment may miss one another; a bound that is a little off is one, too. */
-inline_always bool refill_rate(struct rate_limit *rate, u64 burst, u64 each_ns, u64 now_ns)
+/* Not atomic: concurrent CPUs may exceed the limit a little.  Returns whether there is room. */
+inline_always bool below_rate_limit(struct rate_limit *rate, u64 burst, u64 each_ns, u64 now_ns)
 {
 	u64 regained = (now_ns - rate->counted_ns) / each_ns;
 
@@ -56,8 +57,8 @@ inline_always bool refill_rate(struct rate_limit *rate, u64 burst, u64 each_ns, 
 	return rate->used < burst;
 }
 
-/* Whether there is room for one more of this cgroup's; then it is taken. */
-inline_always bool take_rate(struct cgroup_subsys_state *css)
+/* Count one SIGKILL of this cgroup, unless a rate limit is reached; returns whether it was counted. */
+inline_always bool charge_rate_limits(struct cgroup_subsys_state *css)
 {
 	u64 key = (u64)css, now_ns = bpf_ktime_get_boot_ns();
 	struct rate_limit fresh = { .counted_ns = now_ns };
@@ -68,8 +69,8 @@ inline_always bool take_rate(struct cgroup_subsys_state *css)
 		map_update(cgroup_rates, &key, &fresh, BPF_NOEXIST);
 		own = map_lookup(cgroup_rates, &key);
 	}
-	if (!all || !own || !refill_rate(own, CGROUP_BURST, CGROUP_NS, now_ns) ||
-	    !refill_rate(all, RATE_BURST, RATE_NS, now_ns))
+	if (!all || !own || !below_rate_limit(own, CGROUP_BURST, CGROUP_NS, now_ns) ||
+	    !below_rate_limit(all, RATE_BURST, RATE_NS, now_ns))
 		return false;
 	own->used++;
 	all->used++;
@@ -77,9 +78,9 @@ inline_always bool take_rate(struct cgroup_subsys_state *css)
 }
 
 /*
- * Whether the kernel itself sent a signal that has a siginfo.  Else it comes from the current task, whatever siginfo
- * claims: everybody may write what he likes there, but for a positive si_code (SI_FROMKERNEL).  What a system call
- * sends has its siginfo on the stack; that of a POSIX timer is elsewhere, and the current task is whom it interrupted.
+ * Whether the kernel itself sent a signal that has a siginfo.  Otherwise the current task did, whatever siginfo says:
+ * a process may write anything there except a positive si_code (SI_FROMKERNEL).  A system call has its siginfo on the
+ * stack.  That of a POSIX timer is elsewhere, and the current task is the one that the timer interrupted.
  */
 inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struct *running)
 {
@@ -88,7 +89,7 @@ inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struc
 	return READ(info, si_code) > 0 || (u64)info - (u64)READ(running, stack) >= KERNEL_STACK_MAX;
 }
 
-/* Whether a PID namespace that the process is in has lost its init: the kernel kills all who are left in there. */
+/* Whether the init of a PID namespace of this process has exited: the kernel kills all other processes in it. */
 inline_always bool ends_with_namespace(struct task_struct *task, struct pid *pid)
 {
 	u32 level = READ(pid, level), i;
@@ -113,8 +114,8 @@ inline_always struct mnt_namespace *mount_namespace(struct task_struct *task)
 }
 
 /*
- * False where it cannot be in a container: user space, which knows the names of cgroups, decides on the rest.  A
- * container may share the host's PID namespace, but it has a file system of its own, or a name that is an id (Nomad).
+ * False if the process cannot be in a container.  User space decides on the rest by the cgroup's path.  A container may
+ * share the host's PID namespace, but then it has a mount namespace of its own, or a cgroup name that is an id (Nomad).
  */
 inline_always bool may_be_contained(struct sigkill_event *event, struct task_struct *task, struct pid *pid,
 				    struct cgroup_subsys_state *css)
@@ -162,7 +163,7 @@ inline_always void read_sender(struct sigkill_event *event, struct walk *walk, s
 			   SIGKILL_SENDER_CGROUP, SIGKILL_SENDER_TRUNCATED);
 }
 
-/* Where an event is put together: a signal may be sent where an exit is interrupted or preempted. */
+/* Buffers that an event is composed in: a signal may be sent while an exit is interrupted or preempted. */
 enum sigkill_scratch {
 	SCRATCH_SIGNAL, /* under a lock, with interrupts off */
 	SCRATCH_EXIT,
@@ -172,7 +173,7 @@ enum sigkill_scratch {
 DEFINE_MAP(sigkill_events, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct sigkill_event, SCRATCH_COUNT);
 DEFINE_MAP(sigkill_walks, BPF_MAP_TYPE_PERCPU_ARRAY, u32, struct walk, SCRATCH_COUNT);
 
-/* The process is killed by SIGKILL; running is who sent it, or 0. */
+/* The process is killed by SIGKILL; running is the sender, or 0. */
 inline_always void send_sigkill(u32 place, struct task_struct *task, struct task_struct *running, u32 flags)
 {
 	struct sigkill_event *event = map_lookup(sigkill_events, &place);
@@ -187,7 +188,7 @@ inline_always void send_sigkill(u32 place, struct task_struct *task, struct task
 	read_sigkilled(event, task, pid);
 	if (setting(sigkill) == SIGKILL_CONTAINERS && !may_be_contained(event, task, pid, css))
 		return;
-	if (!take_rate(css)) {
+	if (!charge_rate_limits(css)) {
 		count(COUNTER_SIGKILLS_LOST);
 		return;
 	}
@@ -205,10 +206,9 @@ inline_always void send_sigkill(u32 place, struct task_struct *task, struct task
 }
 
 /*
- * A SIGKILL with a siginfo that was delivered, so not the OOM killer's.  It killed if the process is dying of it now:
- * of one that was dying already the kernel kept the earlier exit code, and of one that was killed already (older
- * kernels deliver once more) sigkilled knows.  Signals to processes that are dying or stopped for good do not come that
- * far.
+ * A delivered SIGKILL with a siginfo, so not from the OOM killer.  It killed the process if this is the process's exit
+ * code now.  A process that was dying keeps its earlier exit code, and a process that was killed before (older kernels
+ * deliver again) is in the map sigkilled.  Signals to exiting processes are not delivered.
  */
 inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginfo *info)
 {
@@ -229,16 +229,16 @@ inline_always void handle_sigkill(struct task_struct *task, struct kernel_siginf
 }
 
 /*
- * A process that is gone of a SIGKILL which has not been handled: the kernel sent it without a siginfo and it was not
- * the OOM killer's, or it was not seen.  A tracer's (PTRACE_CONT) passes no tracepoint; and where a signal is sent from
- * an interrupt, the kernel may run no program in the context of who happens to be interrupted.
+ * A process that exits of a SIGKILL which handle_sigkill() has not handled.  Either the kernel sent it without a
+ * siginfo and not as the OOM killer, or no program saw it: a tracer's (PTRACE_CONT) passes no tracepoint, and for a
+ * signal from an interrupt the kernel may run no programs in the context of the interrupted task.
  */
 inline_always void handle_sigkill_exit(u32 place, struct task_struct *task, u32 number, u64 started_ns,
 				       bool awaits_mark)
 {
 	struct signal_struct *signal = READ(task, signal);
 
-	/* Before v5.17 a process of one thread that was not sent the signal has no code of the group. */
+	/* Before v5.17 group_exit_code is not set for a single-threaded process that was not sent the signal. */
 	if ((READ(signal, group_exit_code) != SIGNAL_KILL && READ(task, exit_code) != SIGNAL_KILL) ||
 	    READ(task, flags) & KERNEL_THREAD)
 		return;

@@ -5,7 +5,7 @@
 
 #include "incident.h"
 
-/* The kernel fires it under a lock, so one element is enough. */
+/* The kernel fires this tracepoint under a lock, so one buffer is enough. */
 SEC("raw_tp/cgroup_mkdir")
 int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Tracepoint mode: the kernel log's lines, as they are written: the tracepoint console. */
+/* Tracepoint mode: kernel log lines as they are written: the tracepoint console. */
 #ifndef OOMTRACE_HOOKS_CONSOLE_H
 #define OOMTRACE_HOOKS_CONSOLE_H
 
@@ -57,9 +57,9 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 		if (line != LOG_OTHER)
 			state = open_incident();
 	} else if (state->in_summary) {
-		line = LOG_OTHER; /* a piece of the summary: the names in it may read like anything */
+		line = LOG_OTHER; /* part of the summary: the names in it may look like any line */
 	} else if (line == LOG_INVOKED) {
-		state = open_incident(); /* the last one found nobody to kill */
+		state = open_incident(); /* the last incident had no victim */
 	}
 	if (!state)
 		return 0;
@@ -67,11 +67,11 @@ int on_console(struct bpf_raw_tracepoint_args *ctx)
 	if (!log)
 		return 0;
 	if (line == LOG_SUMMARY)
-		state->in_summary = 1; /* printed piece by piece (pr_cont), the last one before the victim is marked */
-	/* Of the other lines only the one right after a mark tells something: "MESSAGE: Killed process". */
+		state->in_summary = 1; /* printed in parts (pr_cont), all of them before the mark of the victim */
+	/* Of the other lines only the one right after a mark matters: "MESSAGE: Killed process". */
 	if (line == LOG_OTHER && (state->victim_pid ? state->victim_logged : !state->in_summary))
 		return 0;
-	len = clamp_to(ctx->args[1], LOG_LEN); /* not ended by a NUL */
+	len = clamp_to(ctx->args[1], LOG_LEN); /* not terminated by a NUL */
 	if (bpf_probe_read_kernel(log->text, len, text))
 		return 0;
 	log->len = len;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Command lines, before anybody is killed: the tracepoint sched_process_exec. */
+/* Stores command lines at exec: the tracepoint sched_process_exec. */
 #ifndef OOMTRACE_HOOKS_EXEC_H
 #define OOMTRACE_HOOKS_EXEC_H
 
@@ -34,7 +34,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Once more, for a task that executes on a CPU where another one was preempted in on_exec, which is then skipped. */
+/* Repeats on_exec, which the kernel skips while another task is preempted in it on the same CPU. */
 SEC("raw_tp/sched_process_exec")
 int on_exec_again(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -8,8 +8,8 @@
 
 /*
  * Whether this was the last thread of its process.  Since Linux commit "exit: move and extend sched_process_exit()
- * tracepoint" (in v6.16) the tracepoint says so.  Before, several threads that exit at once may each see that nobody is
- * left: what is done for the process must be done once, by who removes its entry from a map.
+ * tracepoint" (in v6.16) an argument of the tracepoint says so.  Before, several threads that exit at the same time may
+ * each find no other thread, so the one that deletes the process's map entry handles the exit.
  */
 inline_always bool is_last(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -21,35 +21,35 @@ inline_always bool is_last(struct bpf_raw_tracepoint_args *ctx)
 	return READ(signal, live.counter) <= 0;
 }
 
-/* A process whose last thread exits, or has exited: what is done for it is done once. */
+/* The last thread of a process exits or has exited.  May be called several times; the exit is sent once. */
 inline_always void handle_exit(struct task_struct *task, u32 place)
 {
 	struct task_struct *leader = READ(task, group_leader);
 	u32 pid = READ(task, tgid);
-	struct victim gone = { .started_ns = READ(leader, start_boottime), .exited_ns = bpf_ktime_get_boot_ns() };
+	struct victim exited = { .started_ns = READ(leader, start_boottime), .exited_ns = bpf_ktime_get_boot_ns() };
 	struct victim *victim = map_lookup(awaiting_exit, &pid), removed;
-	bool awaits_mark = is_entry_of(map_lookup(awaiting_mark, &pid), gone.started_ns);
+	bool awaits_mark = is_entry_of(map_lookup(awaiting_mark, &pid), exited.started_ns);
 
-#ifndef OOMTRACE_HEADERS /* as bcc compiles it from headers the verifier of 6.1 gives up (EFAULT) */
+#ifndef OOMTRACE_HEADERS /* compiled by bcc from headers, the verifier of 6.1 rejects it (EFAULT) */
 	if (setting(sigkill) != SIGKILL_OFF)
-		handle_sigkill_exit(place, task, pid, gone.started_ns, awaits_mark);
+		handle_sigkill_exit(place, task, pid, exited.started_ns, awaits_mark);
 #endif
-	if (victim || !awaits_mark) /* else mark_victim still asks for it */
+	if (victim || !awaits_mark) /* else on_mark_victim still needs it */
 		map_delete(cmdlines, &pid);
 	if (!victim) {
 		if (!awaits_mark)
 			return;
-		if (!map_update(awaiting_exit, &pid, &gone, BPF_NOEXIST))
-			return; /* for mark_victim to find */
+		if (!map_update(awaiting_exit, &pid, &exited, BPF_NOEXIST))
+			return; /* on_mark_victim sends the exit */
 		victim = map_lookup(awaiting_exit, &pid);
 	}
-	if (!is_entry_of(victim, gone.started_ns) || victim->exited_ns)
+	if (!is_entry_of(victim, exited.started_ns) || victim->exited_ns)
 		return;
 	removed = *victim;
 	if (map_delete(awaiting_exit, &pid))
 		return;
 	map_delete(awaiting_mark, &pid);
-	send_exit(pid, &removed, gone.exited_ns);
+	send_exit(pid, &removed, exited.exited_ns);
 }
 
 SEC("raw_tp/sched_process_exit")
@@ -65,9 +65,9 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * Once more, for a task that exits on a CPU where another one was preempted in on_exit, which is then skipped: one that
- * is killed on a busy CPU often is, by the daemon that it wakes.  Its parent is sent SIGCHLD under a lock, with
- * interrupts off: this program is never skipped.
+ * Repeats on_exit, which the kernel skips while another task is preempted in it on the same CPU.  That happens often to
+ * a task killed on a busy CPU: the daemon that it wakes preempts it.  SIGCHLD to the parent is sent under a lock with
+ * interrupts off, so this program is never skipped.
  */
 SEC("raw_tp/signal_generate")
 int on_exit_signal(struct bpf_raw_tracepoint_args *ctx)
@@ -91,7 +91,7 @@ int on_exit_signal(struct bpf_raw_tracepoint_args *ctx)
 		is_its_;                                                                                               \
 	})
 
-/* After its exit, and once its parent knows of it: nothing happens to a task any more. */
+/* After the exit and the parent's wait: no further event of this task follows. */
 SEC("raw_tp/sched_process_free")
 int on_free(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* The incident, and the processes that it kills: oom_kill_process(), __oom_kill_process(), mark_oom_victim(). */
+/* The incident and its victims: oom_kill_process(), __oom_kill_process(), mark_oom_victim(). */
 #ifndef OOMTRACE_HOOKS_OOM_KILL_H
 #define OOMTRACE_HOOKS_OOM_KILL_H
 
@@ -44,7 +44,7 @@ int on_oom_kill_process(struct pt_regs *ctx)
 	copied = bpf_probe_read_kernel_str(incident->strings, MESSAGE_LEN, message);
 	if (copied > 0 && copied <= MESSAGE_LEN)
 		incident->message_len = copied;
-	/* Without CONFIG_MEMCG there is no such struct, and no access to it that the verifier takes. */
+	/* Without CONFIG_MEMCG the struct does not exist, and the verifier rejects accesses to it. */
 	memcg = EXISTS(mem_cgroup, css) ? READ(oc, memcg) : 0;
 	if (memcg) {
 		u64 start = incident->message_len;
@@ -69,7 +69,7 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 
 	if (!state)
 		return 0;
-	/* Of one victim that was told in brief nothing more comes. */
+	/* No further events follow a single victim that was sent in brief. */
 	if (state->incident_sent || state->oom_group) {
 		stamp(&end, EVENT_END, state->incident_ns);
 		send_small(&end, sizeof(end));
@@ -78,20 +78,20 @@ int on_oom_kill_process_return(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The current thread is about to kill this process, which may exit at any moment from now on: before its mark, too. */
+/* The current thread is about to kill this process, which may from now on exit at any time, even before its mark. */
 inline_always void expect_mark(struct task_struct *task)
 {
 	struct task_struct *leader = READ(task, group_leader);
 	u32 tid = current_tid(), pid = READ(task, tgid);
 	u64 started_ns = READ(leader, start_boottime);
-	u32 *killed = map_lookup(victim_by_tid, &tid);
+	u32 *victim_pid = map_lookup(victim_by_tid, &tid);
 	struct victim *victim = map_lookup(awaiting_exit, &pid);
 
-	if (killed && *killed == pid)
+	if (victim_pid && *victim_pid == pid)
 		return;
 	/*
-	 * Killed once more, and not marked again: by a group kill that comes upon its first victim, or because the init
-	 * of its PID namespace dies as well.
+	 * Killed again, which brings no second mark: by a group kill, which includes its first victim, or because the
+	 * init of its PID namespace exits, too.
 	 */
 	if (victim && victim->started_ns == started_ns)
 		return;
@@ -101,10 +101,10 @@ inline_always void expect_mark(struct task_struct *task)
 }
 
 /*
- * A victim that is slow to die may be killed once more: by memory.oom.group of a cgroup above, or by its own group
- * kill, which comes upon it again where its first thread is gone before the others (the kernel keeps such processes in
- * a list of their own, and goes through that, too).  The kernel counts that, and logs the thread, but marks no task
- * twice. Once for the first victim of its own group kill user space knows already.
+ * A victim that is slow to exit may be killed again: by memory.oom.group of an ancestor cgroup, or by its own group
+ * kill, which finds a process a second time if its leader has exited before its other threads (the kernel has such
+ * processes in a list of their own, which it also iterates).  The kernel counts the kill again and logs the thread, but
+ * marks no task twice.  User space expects one such kill of the first victim of a group kill, so it is not sent.
  */
 inline_always bool is_killed_again(struct task_struct *task, struct incident_state *state)
 {

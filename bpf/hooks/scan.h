@@ -14,8 +14,7 @@ int on_out_of_memory(struct pt_regs *ctx)
 	u32 zero = 0, tid = current_tid();
 	struct scan *scan = map_lookup(scans, &zero);
 
-	map_delete(victim_by_tid,
-		   &tid); /* of an earlier SIGKILL: what is marked from now on is marked for another reason */
+	map_delete(victim_by_tid, &tid); /* a mark without a SIGKILL from now on is no kill */
 	if (!scan)
 		return 0;
 	scan->tid = tid;
@@ -24,7 +23,7 @@ int on_out_of_memory(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Readers of /proc/PID/oom_score call it, too: only the thread that scans counts. */
+/* Readers of /proc/PID/oom_score also call oom_badness(), so only the scanning thread counts. */
 inline_always struct scan *current_scan(void)
 {
 	u32 zero = 0;
@@ -54,7 +53,7 @@ inline_always void fill_candidate(struct candidate *candidate, struct task_struc
 	candidate->oom_score_adj = READ(signal, oom_score_adj);
 	bpf_probe_read_kernel(candidate->comm, sizeof(candidate->comm), &task->comm);
 	candidate->rss_pages = -1;
-	if (mm) { /* a leader that is gone has none, though its threads live */
+	if (mm) { /* a leader that has exited has none, although its threads live */
 		read_rss(&rss, mm);
 		candidate->rss_pages = rss.pages[MM_FILEPAGES] + rss.pages[MM_ANONPAGES] + rss.pages[MM_SHMEMPAGES];
 	}
@@ -72,7 +71,7 @@ int on_oom_badness_return(struct pt_regs *ctx)
 	if (!scan)
 		return 0;
 	task = scan->scoring;
-	/* Where the compiler split the function, both halves return. */
+	/* If the compiler split the function, both parts return. */
 	if (!task || task == scan->last || points == POINTS_UNKILLABLE)
 		return 0;
 	scan->last = task;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* SIGKILL, of the OOM killer and of others: the tracepoint signal_generate. */
+/* SIGKILL from the OOM killer and from other senders: the tracepoint signal_generate. */
 #ifndef OOMTRACE_HOOKS_SIGNAL_H
 #define OOMTRACE_HOOKS_SIGNAL_H
 
 #include "hooks/oom_kill.h"
 #include "sigkill.h"
 
-/* SIGKILL from the OOM path: the victim, before it is marked, and after it those who share its memory. */
+/* SIGKILL from the OOM path: to the victim before its mark, then to processes that share its memory. */
 inline_always void handle_oom_sigkill(struct task_struct *task)
 {
 	struct shared_mm_event event = {};
@@ -29,8 +29,8 @@ inline_always void handle_oom_sigkill(struct task_struct *task)
 	if (state && setting(kprobes) && state->killed_again == pid)
 		send_killed_again(state, READ(task, pid));
 	else if (state && !setting(kprobes) && is_killed_again(task, state))
-		state->killed_again = READ(task, pid); /* if the kernel log says so, too */
-	expect_mark(task); /* with kprobes, too: one is skipped where it interrupts another BPF program */
+		state->killed_again = READ(task, pid); /* to be confirmed by the kernel log */
+	expect_mark(task); /* with kprobes, too: a kprobe that interrupts another BPF program is skipped */
 }
 
 SEC("raw_tp/signal_generate")
