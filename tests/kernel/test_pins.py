@@ -178,11 +178,11 @@ def test_second_tracer(pins: Path, start: Start, make_daemon: MakeDaemon, kill: 
     first = start()
     second = make_daemon(tmp_path / "second.json", pins=pins)
     assert second.process.wait(TIMEOUT_S) == 1
-    assert "another oomtrace reads" in second.stderr()
+    assert "another oomtrace uses" in second.stderr()
     assert "Traceback" not in second.stderr()
     refused = detach(pins)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "another oomtrace reads" in refused.stderr
+    assert "another oomtrace uses" in refused.stderr
     kills_of(first, kill().pid)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loaded programs -> programs at work: the one way to attach, whichever engine loaded them.
+"""Attaches loaded programs, the same way for both engines.
 
-libbpf's own functions for kprobes want its object, which bcc does not have, and keep the descriptors to themselves.
+libbpf's own functions for kprobes need its object, which bcc does not have, and do not return the descriptors.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _PERF_FLAG_FD_CLOEXEC = 1 << 3
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-"""The number of the system call, which the C library has no function for."""
+"""The number of the system call; the C library has no wrapper."""
 
 
 class _PerfEventAttr(ctypes.Structure):
@@ -42,9 +42,10 @@ class _PerfEventAttr(ctypes.Structure):
 
 
 def attach_programs(programs: dict[str, int], hooks: Sequence[Hook], required: frozenset[str]) -> list[Link]:
-    """Attach programs, known by name and descriptor; a hook may fail whose program is missing or not ``required``.
+    """Attach programs (name -> descriptor) to their hooks.
 
-    Raises OSError where the kernel refuses one that is.
+    A hook is skipped if its program is missing, or if the kernel refuses it and it is not ``required``.
+    Raises OSError if the kernel refuses a required one.
     """
     links: list[Link] = []
     try:
@@ -72,10 +73,10 @@ def _attach_program(program: int, hook: Hook) -> Link:
     event = _open_kprobe(hook.target, hook.kind == "kretprobe")
     link = libbpf.library().bpf_link_create(program, event, _BPF_PERF_EVENT, None)
     if link >= 0:
-        os.close(event)  # the link has it, too
+        os.close(event)  # the link holds a reference
         return Link(hook, link, pinnable=True)
-    # Before Linux commit b89fbfbb854c ("bpf: Implement minimal BPF perf link") (v5.15) only the event itself holds the
-    # program in place, and events cannot be pinned.
+    # Before Linux commit b89fbfbb854c ("bpf: Implement minimal BPF perf link") (in v5.15) only the event keeps the
+    # program attached, and an event cannot be pinned.
     try:
         fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
@@ -86,19 +87,21 @@ def _attach_program(program: int, hook: Hook) -> Link:
 
 
 def _open_kprobe(function: str, is_return: bool) -> int:
-    """A perf event that is this kprobe; see perf_event_open(2)."""
+    """Open a perf event for a kprobe or kretprobe; see perf_event_open(2)."""
     with open(f"{KPROBE}/type", encoding="ascii") as file:
         kind = int(file.read())
     config = 0
     if is_return:
         with open(f"{KPROBE}/format/retprobe", encoding="ascii") as file:
             config = 1 << int(file.read().rpartition(":")[2])  # "config:0"
-    wanted = _PerfEventAttr(kind, ctypes.sizeof(_PerfEventAttr), config, kprobe_func=function.encode())
+    attributes = _PerfEventAttr(kind, ctypes.sizeof(_PerfEventAttr), config, kprobe_func=function.encode())
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
-    anybody, cpu, group = ctypes.c_long(-1), ctypes.c_long(0), ctypes.c_long(-1)  # a program runs on every CPU
+    any_pid, cpu, group = ctypes.c_long(-1), ctypes.c_long(0), ctypes.c_long(-1)  # the program runs on every CPU
     number = _PERF_EVENT_OPEN[os.uname().machine]
-    event = call(ctypes.c_long(number), ctypes.byref(wanted), anybody, cpu, group, ctypes.c_long(_PERF_FLAG_FD_CLOEXEC))
+    event = call(
+        ctypes.c_long(number), ctypes.byref(attributes), any_pid, cpu, group, ctypes.c_long(_PERF_FLAG_FD_CLOEXEC)
+    )
     if event < 0:
         raise libbpf.last_error()
     return int(event)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of kills while their ring buffer is full: the essentials; bpf/brief.h tells how.
+"""Kills in brief, which the programs send while the ring buffer is full (bpf/brief.h).
 
-Field by field the mirror of bpf/event.h, as tracer/capture/wire.py is for the other events.
+Mirrors these events of bpf/event.h, as tracer/capture/wire.py mirrors the others.
 """
 
 import mmap
@@ -56,30 +56,30 @@ LOG_MESSAGES = (
     b"Memory cgroup out of memory: Killed process 0 (",
     b"Out of memory: Killed process 0 (",
 )
-"""enum reported_message: the lines of the kernel log that it stands for."""
+"""The kernel log line for each value of enum log_brief_message."""
 PATHS_BYTES = 1 << 19
 
 
 class BriefIncident(NamedTuple):
-    """What a victim that was told in brief tells of its incident."""
+    """The incident, as far as a victim in brief shows it."""
 
     flags: int
     constraint: int
     limit_level: int | None
-    """So many names of the victim's cgroup, from the root, are the cgroup whose limit was hit."""
+    """The number of names, from the root of the victim's cgroup path, of the cgroup whose limit was reached."""
 
 
 class PathStore:
-    """The map ``paths``, in memory: a system call on a map would keep kprobes from this CPU meanwhile.
+    """The map ``paths``, memory-mapped: during a system call on a map the kernel skips kprobes on this CPU.
 
-    What an event refers to stays there until the event is let go of.
+    The path that an event refers to stays there until the event is released.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._bytes = mmap.mmap(descriptor, PATHS_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def read(self, at: int, length: int) -> bytes:
-        """Raises struct.error where that is outside."""
+        """The path of ``length`` bytes at the offset ``at``; raises struct.error if it is out of range."""
         if at + length > PATHS_BYTES:
-            raise struct.error("a path ends outside")
+            raise struct.error(f"path out of range: {length} bytes at {at}")
         return self._bytes[at : at + length]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bpf/kernel.h -> the same types with the running kernel's offsets, for a compiler that cannot move accesses (bcc).
+"""Writes bpf/kernel.h with the running kernel's offsets, for bcc, which has no CO-RE.
 
-bcc knows nothing of CO-RE.  Where the kernel has BTF, its offsets are written into the declarations: each field lies in
-a packed struct behind as many bytes as it needs, all of them in one union.  That needs no kernel headers, compiles in
-a third of the time, and does not depend on how two compilers lay out padding.  Where there is no BTF the kernel's own
-headers stand in for kernel.h, and what differs between kernels is looked up in their text.
+With BTF the offsets are written into the declarations: each struct becomes a union of packed structs, one per field,
+with padding up to the field's offset.  That needs no kernel headers, compiles in a third of the time, and does not
+depend on a compiler's padding.  Without BTF the kernel's own headers replace kernel.h, and differences between kernels
+are found in their text.
 """
 
 import ctypes
@@ -28,12 +28,12 @@ _MODIFIERS = {8, 9, 10, 11, 18}
 
 class BtfMember(NamedTuple):
     offset: int
-    """Bytes from the beginning of the outermost struct."""
+    """Bytes from the start of the outermost struct."""
     type_id: int
 
 
 class Btf:
-    """The running kernel's type information, by way of libbpf."""
+    """The running kernel's type information, read with libbpf; raises OSError if there is none."""
 
     def __init__(self) -> None:
         self._library = libbpf.library()
@@ -42,7 +42,7 @@ class Btf:
             raise libbpf.last_error()
 
     def _head(self, type_id: int) -> tuple[int, int, int, int, int]:
-        """(address behind the head, kind, vlen, size or type, kind_flag) of struct btf_type."""
+        """(address behind the header, kind, vlen, size or type, kind_flag) of a struct btf_type."""
         address: int = self._library.btf__type_by_id(self._btf, type_id)
         _name, info, size = struct.unpack("=III", ctypes.string_at(address, 12))
         return address + 12, info >> 24 & 0x1F, info & 0xFFFF, size, info >> 31
@@ -55,7 +55,7 @@ class Btf:
         return int(self._library.btf__resolve_size(self._btf, type_id)) if type_id else 0
 
     def member(self, struct_name: str, name: str) -> BtfMember | None:
-        """A field of a struct, also of the anonymous structs and unions in it."""
+        """A field of a struct, also of an anonymous struct or union in it; None if there is none."""
         type_id = self._find(struct_name, _STRUCT)
         return self._member(type_id, name, 0) if type_id else None
 
@@ -95,7 +95,7 @@ class Btf:
 
 
 class Declaration(NamedTuple):
-    """What kernel.h says: a struct's fields or an enum's enumerators, as written."""
+    """A declaration in kernel.h; ``body`` has a struct's fields or an enum's enumerators, as written."""
 
     keyword: str
     name: str
@@ -108,7 +108,7 @@ def parse_declarations(kernel_h: str) -> Iterator[Declaration]:
 
 
 def types_from_btf(kernel_h: str, btf: Btf) -> str:
-    """kernel.h with the offsets of ``btf``, and EXISTS_*, SIZE_*, OFFSET_*, ENUM_* to match."""
+    """kernel.h with the offsets of ``btf``, and the macros EXISTS_*, SIZE_*, OFFSET_*, ENUM_*."""
     macros: list[str] = []
     placed = kernel_h
     for block in parse_declarations(kernel_h):
@@ -143,7 +143,7 @@ def _enum_macros(block: Declaration, btf: Btf) -> Iterator[str]:
 
 
 def _has_declared_kind(field: re.Match[str], kind: int) -> bool:
-    """Whether the kernel's field has the declared shape; it is what tells the variants of a struct (``___``) apart."""
+    """Whether the kernel's field is a pointer, an array or neither, as declared; this selects a struct's variant."""
     if field["array"]:
         return kind == _ARRAY
     if field["type"].rstrip().endswith("*"):
@@ -152,7 +152,7 @@ def _has_declared_kind(field: re.Match[str], kind: int) -> bool:
 
 
 _HEADER_FEATURES = {
-    # what bpf/*.h asks with EXISTS: the header and what its text shows where the answer is yes
+    # what bpf/*.h queries with EXISTS: the header, and a pattern in its text if the answer is yes
     "kernfs_node___parent": ("include/linux/kernfs.h", r"\b__parent;"),
     "mm_struct___struct_rss_stat": ("include/linux/mm_types*.h", r"struct mm_rss_stat rss_stat;"),
     "page_counter_track_failcnt": ("include/linux/page_counter.h", r"\btrack_failcnt;"),
@@ -204,9 +204,9 @@ _HEADER_MACROS = """
 
 
 def types_from_headers(source: str) -> str:
-    """The macros that go with the kernel's own headers, found under ``source`` (/lib/modules/RELEASE/build).
+    """The macros for the kernel's own headers under ``source`` (/lib/modules/RELEASE/build).
 
-    struct memcg_vmstats and struct mount are private to the kernel's source: what needs them stays unknown.
+    struct memcg_vmstats and struct mount are private to the kernel's source, so fields that need them are unknown.
     """
     macros = []
     for key, (header, pattern) in _HEADER_FEATURES.items():
@@ -218,7 +218,7 @@ def types_from_headers(source: str) -> str:
 
 
 def _read_header(source: str, pattern: str) -> str:
-    """The text of the headers of that name; Debian keeps some in a second directory, named in the Makefile."""
+    """The text of the headers that match; Debian has some in a second directory, which the Makefile includes."""
     directories = [source]
     try:
         with open(f"{source}/Makefile", encoding="utf-8", errors="replace") as makefile:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``bcc`` engine: the same programs, compiled now, for kernels without BTF or when asked for.
+"""The ``bcc`` engine: the same programs, compiled at start, for kernels without BTF or with ``--engine bcc``.
 
-bcc weighs 150 MB once it has compiled something.  So a child does it (engine_bcc_child.py): the daemon makes the maps,
-the child compiles and loads programs that use them, sends their descriptors back and exits, and the daemon stays as
-small as with the other engine.
+bcc takes 150 MB once it has compiled something, so a child runs it (engine_bcc_child.py).  The daemon creates the maps;
+the child compiles and loads the programs, which use them, sends back their descriptors, and exits.
 """
 
 import ctypes
@@ -27,20 +26,20 @@ SOURCES = (
     os.path.join(PACKAGE, os.pardir, "bpf"),
 )
 SYSTEM_PYTHON = "/usr/bin/python3"
-"""Distributions install bcc for their own Python; oomtrace may run in another."""
+"""Distributions install bcc for their own Python; oomtrace may run with another one."""
 OWN_PYTHON = "/proc/self/exe"
-"""sys.executable is what the process calls itself, and that is oomtrace."""
+"""Instead of sys.executable, which is oomtrace's process title."""
 COMPILE_TIMEOUT_S = 600
 PROGRAMS_MAX = 64
 BCC_PACKAGES = "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora, RHEL)"
 NO_BCC = 42
-"""The child's exit status where this Python has no bcc."""
+"""The child's exit status if its Python has no bcc."""
 
 
 def source_directory() -> str:
-    """Where the programs' C source is.
+    """The directory of the programs' C source.
 
-    Raises TracerError (exit code 3) where it is not installed.
+    Raises TracerError (exit code 3) if it is not installed.
     """
     for directory in SOURCES:
         if os.path.exists(f"{directory}/oomtrace.bpf.c"):
@@ -49,22 +48,22 @@ def source_directory() -> str:
 
 
 def source_files() -> list[str]:
-    """All that the programs are made of; raises TracerError as source_directory() does."""
+    """All files that determine the compiled programs; raises TracerError as source_directory() does."""
     folder, modules = source_directory(), os.path.dirname(__file__)
     found = (f"{parent}/{name}" for parent, _, names in os.walk(folder) for name in names)
     return [*sorted(path for path in found if path.endswith((".c", ".h"))), CHILD, f"{modules}/btf_offsets.py"]
 
 
 def kernel_headers() -> str:
-    """Where the running kernel's headers are.
+    """The directory of the running kernel's headers.
 
-    Raises TracerError (exit code 3) where they are not installed.
+    Raises TracerError (exit code 3) if they are not installed.
     """
     release = os.uname().release
     build = f"/lib/modules/{release}/build"
     if not os.path.exists(f"{build}/include"):
         raise TracerError(
-            "engine bcc needs the kernel's type information (BTF) or its headers, and there are neither",
+            "engine bcc requires the kernel's type information (BTF) or its headers, and this host has neither",
             f"apt install python3-bpfcc linux-headers-{release} (Debian, Ubuntu), "
             f"dnf install python3-bcc kernel-devel-{release} (Fedora, RHEL)",
             EXIT_UNSUPPORTED,
@@ -75,9 +74,9 @@ def kernel_headers() -> str:
 def load_programs(
     hooks: Sequence[Hook], settings: Settings, required: frozenset[str], cmdlines: int, btf: bool
 ) -> LoadedPrograms:
-    """Compile and load the programs of ``hooks``; those that are not ``required`` may fail.
+    """Compile and load the programs of ``hooks``; programs that are not ``required`` may fail.
 
-    Raises OSError where the kernel refuses, TracerError where there is nothing to compile with.
+    Raises OSError if the kernel refuses a required one, TracerError if bcc, BTF and headers, or the source are missing.
     """
     request = {
         "sources": source_directory(),
@@ -101,9 +100,9 @@ def load_programs(
 
 
 def verify_offsets(maps: dict[str, int]) -> None:
-    """Let a process exit, so that the attached programs find it where the kernel's headers say, or do not.
+    """Let a process exit, for which the attached programs compare its pid at the headers' offsets with the real one.
 
-    Raises TracerError (exit code 3) where they do not.
+    Raises TracerError (exit code 3) if they differ.
     """
     child = os.fork()
     if child == 0:
@@ -111,14 +110,14 @@ def verify_offsets(maps: dict[str, int]) -> None:
     os.waitpid(child, 0)
     if ProgramCounters(maps).read(COUNTER_MISREAD):
         raise TracerError(
-            "the kernel headers are not those of the running kernel: structures are laid out differently",
-            "install the headers of this very kernel, or use --engine core",
+            "the kernel headers do not match the running kernel: structures have other layouts",
+            f"install the headers of {os.uname().release}, or use --engine core",
             EXIT_UNSUPPORTED,
         )
 
 
 def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
-    """The maps that the source defines, as the compiled object tells them: they are written down once."""
+    """Create the maps that the C source defines; their definitions are read from the compiled object."""
     library = libbpf.library()
     opened = engine_core.open_object()
     maps: dict[str, int] = {}
@@ -128,7 +127,7 @@ def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
         while found:
             name, kind = library.bpf_map__name(found), library.bpf_map__type(found)
             entries = entry_count(name.decode(), kind, library.bpf_map__max_entries(found), cmdlines, cpus)
-            if b"." not in name:  # .rodata and the like belong to the object
+            if b"." not in name:  # .rodata and others are internal to the object
                 options.map_flags = library.bpf_map__map_flags(found)
                 descriptor = library.bpf_map_create(
                     kind,
@@ -148,29 +147,30 @@ def _create_maps(cmdlines: int, cpus: int) -> dict[str, int]:
 
 
 def _compile_programs(request: dict[str, Any], programs: list[int]) -> dict[str, Any]:
-    """The child's reply; ``programs`` receives the descriptors of what it loaded."""
+    """The child's reply; appends the descriptors of the loaded programs to ``programs``."""
     for python in (SYSTEM_PYTHON, OWN_PYTHON):
         if not os.access(python, os.X_OK):
             continue
-        status, answer, complaints = _run_child(python, request, programs)
+        status, answer, messages = _run_child(python, request, programs)
         if answer:
             reply: dict[str, Any] = orjson.loads(answer)
             return reply
         if status != NO_BCC:
             raise TracerError(
-                f"bcc failed: {_first_error_line(complaints)}", "use --engine core, or see: oomtrace doctor"
+                f"bcc cannot compile the programs: {_first_error_line(messages)}",
+                "use --engine core, or run: oomtrace doctor",
             )
     raise TracerError(
-        "engine bcc needs bcc's Python module, and there is none",
+        "engine bcc requires the Python module bcc, which is not installed",
         BCC_PACKAGES,
         EXIT_UNSUPPORTED,
     )
 
 
 def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tuple[int, bytes, bytes]:
-    """Exit status, reply, and what was said on stderr."""
+    """The child's exit status, its reply, and its output."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    complaints = os.memfd_create("complaints")
+    output = os.memfd_create("output")
     inherited = [theirs.fileno(), *request["maps"].values()]
     with ours, theirs:
         for descriptor in inherited:
@@ -180,7 +180,7 @@ def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tup
                 python,
                 [python, CHILD, str(theirs.fileno())],
                 os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, complaints, 1), (os.POSIX_SPAWN_DUP2, complaints, 2)],
+                file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
             )
         finally:
             for descriptor in inherited:
@@ -195,14 +195,16 @@ def _run_child(python: str, request: dict[str, Any], programs: list[int]) -> tup
             answer = b""
         except TimeoutError as error:
             os.kill(child, signal.SIGKILL)
-            raise TracerError(f"bcc did not finish within {COMPILE_TIMEOUT_S} s", "use --engine core") from error
+            raise TracerError(
+                f"bcc has not compiled the programs within {COMPILE_TIMEOUT_S} s", "use --engine core"
+            ) from error
         finally:
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            said = os.pread(complaints, 1 << 16, 0)
-            os.close(complaints)
-    return status, answer, said
+            messages = os.pread(output, 1 << 16, 0)
+            os.close(output)
+    return status, answer, messages
 
 
-def _first_error_line(complaints: bytes) -> str:
-    lines = complaints.decode("utf-8", "backslashreplace").splitlines()
+def _first_error_line(messages: bytes) -> str:
+    lines = messages.decode("utf-8", "backslashreplace").splitlines()
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The child of the ``bcc`` engine: compiles, loads, hands the descriptors over, and is gone.
+"""The child of the ``bcc`` engine: compiles and loads the programs, sends their descriptors, and exits.
 
-A script, run by the system's Python, which has bcc but perhaps none of what oomtrace depends on: it imports bcc, the
-standard library, and those modules of oomtrace that need no more.
-In: JSON on the socket whose number is its argument.  Out: JSON and descriptors on the same.
+A script for the system's Python, which has bcc but possibly none of oomtrace's dependencies: it imports only bcc, the
+standard library, and modules of oomtrace that need no more.
+Its argument is the number of a socket.  In: JSON.  Out: JSON and descriptors.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from tracer.capture import btf_offsets  # noqa: E402 - only now it can be found
+from tracer.capture import btf_offsets  # noqa: E402 - found only with this path
 
 NO_BCC = 42
 
@@ -47,14 +47,14 @@ _STUB_HEADERS: dict[str, str] = {
         "",
     ),
 }  # fmt: skip
-"""Just enough of a kernel source tree for bcc's own headers; helper numbers are those that bcc brings along."""
+"""A minimal kernel source tree for bcc's own headers, which have the helpers' numbers."""
 
 
 _HOOK_INCLUDE = re.compile(r'^#include "(hooks/\w+\.h)"$', re.MULTILINE)
 
 
 def write_headers(folder: str, request: dict[str, Any]) -> list[str]:
-    """Write what bcc includes, tell it where; the compiler's flags."""
+    """Write the headers that bcc includes and set its environment; returns the compiler's flags."""
     sources, headers = request["sources"], request["headers"]
     arch = "arm64" if platform.machine() == "aarch64" else "x86"
     flags = [f"-I{sources}", f"-I{folder}", "-DOOMTRACE_BCC", f"-D__TARGET_ARCH_{arch}", "-Wno-unused-function"]
@@ -67,7 +67,7 @@ def write_headers(folder: str, request: dict[str, Any]) -> list[str]:
             os.makedirs(os.path.dirname(f"{folder}/include/{name}"), exist_ok=True)
             write_file(f"{folder}/include/{name}", text)
         os.environ["BCC_KERNEL_SOURCE"] = folder
-    else:  # bcc finds them itself; told where, it would miss the half that Debian keeps apart
+    else:  # bcc finds them itself; with a path it would miss the part that Debian has in a second directory
         types = btf_offsets.types_from_headers(headers)
         flags.append("-DOOMTRACE_HEADERS")
     write_file(f"{folder}/kernel_bcc.h", types)
@@ -75,7 +75,7 @@ def write_headers(folder: str, request: dict[str, Any]) -> list[str]:
 
 
 def inline_hooks(folder: str) -> str:
-    """oomtrace.bpf.c with its programs in it: bcc loads no function that stands in an included file."""
+    """The text of oomtrace.bpf.c with the hooks inlined: bcc cannot load functions from included files."""
     with open(f"{folder}/oomtrace.bpf.c", encoding="utf-8") as file:
         text = file.read()
     for name in _HOOK_INCLUDE.findall(text):
@@ -96,8 +96,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="oomtrace-") as folder:
         flags = write_headers(folder, request)
         try:
-            from bcc import BPF  # it reads the environment when it is imported
-        except ImportError:  # the package "bcc" on PyPI is something else: it has no BPF
+            from bcc import BPF  # reads the environment at import
+        except ImportError:  # PyPI's package "bcc" is another one, without BPF
             sys.exit(NO_BCC)
         programs = BPF(text=inline_hooks(request["sources"]), cflags=flags)
     descriptors: list[int] = []
@@ -113,7 +113,7 @@ def main() -> None:
         else:
             reply["loaded"].append(name)
     socket.send_fds(parent, [json.dumps(reply).encode()], descriptors)
-    os._exit(0)  # bcc's own clean-up takes time, for nothing
+    os._exit(0)  # skips bcc's cleanup, which takes time
 
 
 if __name__ == "__main__":

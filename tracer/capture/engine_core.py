@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``core`` engine: the CO-RE object that is shipped compiled, loaded by libbpf on kernels with BTF."""
+"""The ``core`` engine: libbpf loads the CO-RE object, compiled beforehand, on kernels with BTF."""
 
 import ctypes
 import os
@@ -28,23 +28,23 @@ class RawSettings(ctypes.Structure):
 
 
 def object_path() -> str:
-    """The compiled programs for this machine.
+    """The path of the compiled programs for this machine.
 
-    Raises TracerError (exit code 3) where there are none.
+    Raises TracerError (exit code 3) if there are none.
     """
     machine = platform.machine()
     path = os.path.join(OBJECTS, f"oomtrace.{_ARCHITECTURES.get(machine, machine)}.bpf.o")
     if not os.path.exists(path):
         raise TracerError(
-            f"no compiled BPF programs for {machine} ({path})",
-            "in a checkout run: make bpf; or use --engine bcc",
+            f"there are no compiled BPF programs for {machine} ({path} does not exist)",
+            "in a checkout run: make bpf; otherwise use --engine bcc",
             EXIT_UNSUPPORTED,
         )
     return path
 
 
 def open_object() -> int:
-    """A libbpf object, opened and not loaded."""
+    """Open the libbpf object, without loading it; raises OSError, or TracerError as object_path() does."""
     opened = libbpf.library().bpf_object__open_file(object_path().encode(), None)
     if not opened:
         raise libbpf.last_error()
@@ -52,20 +52,20 @@ def open_object() -> int:
 
 
 def load_programs(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> LoadedPrograms:
-    """Load the programs of ``hooks``.
+    """Load the programs of ``hooks``; ``cmdlines`` is the number of entries of that map.
 
-    Raises OSError where the kernel refuses.
+    Raises OSError if the kernel refuses one.
     """
     library = libbpf.library()
     opened = open_object()
     try:
         _configure_object(opened, settings, cmdlines)
         found: dict[str, int] = {}
-        wanted = {hook.program for hook in hooks}
+        hooked = {hook.program for hook in hooks}
         program = library.bpf_object__next_program(opened, None)
         while program:
             name = library.bpf_program__name(program).decode()
-            if name in wanted:
+            if name in hooked:
                 found[name] = program
             else:
                 library.bpf_program__set_autoload(program, False)
@@ -83,12 +83,13 @@ def load_programs(hooks: Sequence[Hook], settings: Settings, cmdlines: int) -> L
 
 
 def _configure_object(opened: int, settings: Settings, cmdlines: int) -> None:
+    """Set the constants and the sizes of maps, before loading."""
     library = libbpf.library()
     size = ctypes.c_size_t()
     section = library.bpf_object__find_map_by_name(opened, b".rodata.settings")
     value = library.bpf_map__initial_value(section, ctypes.byref(size)) if section else None
     if not value or size.value != ctypes.sizeof(RawSettings):
-        raise TracerError(f"{object_path()} does not fit this version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
+        raise TracerError(f"{object_path()} is of another version of oomtrace", "run: make bpf", EXIT_UNSUPPORTED)
     raw = RawSettings(**settings._asdict())
     ctypes.memmove(value, ctypes.byref(raw), size.value)
     found = library.bpf_object__next_map(opened, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the running kernel offers.  Features are tested, versions never compared: distributions backport."""
+"""Features of the running kernel, tested one by one: versions say little, because distributions backport."""
 
 import os
 import re
@@ -33,7 +33,7 @@ REQUIRED_KPROBES = frozenset({"on_oom_kill_process", "on_oom_kill_process_return
 
 
 class SymbolRange(NamedTuple):
-    """Where mem_cgroup_stats_index is, and how far it reaches at most; 0 where /proc/kallsyms does not show it."""
+    """Address and largest possible size in bytes of a kernel symbol; 0 if /proc/kallsyms does not show it."""
 
     address: int
     size: int
@@ -45,22 +45,23 @@ NO_SYMBOL = SymbolRange(0, 0)
 class KernelFeatures(NamedTuple):
     btf: bool
     kprobes: bool
-    """Kprobes can be attached and the functions of the OOM path are there."""
+    """Kprobes are available, and so are the functions of the OOM path."""
     symbols: dict[str, tuple[str, ...]]
-    """Function -> its names in this kernel (compilers add .isra.0, .part.0, ...)."""
+    """Function -> its symbols in this kernel (compilers add .isra.0, .part.0, ...)."""
     stats_index: SymbolRange
+    """The table mem_cgroup_stats_index (bpf/memcg.h)."""
 
 
 def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], SymbolRange]:
-    """The OOM path's functions and the table of memory statistics; empty where they are hidden or unreadable."""
+    """The OOM path's functions and the range of mem_cgroup_stats_index; empty if hidden or unreadable."""
     names: dict[str, list[str]] = {}
     address = size = 0
     try:
         with open(path, "rb", buffering=1 << 16) as lines:
             for line in lines:
-                if address and not size:  # symbols are in the order of their addresses
+                if address and not size:  # symbols are sorted by address
                     size = int(line.split()[0], 16) - address
-                # What the symbols have in common: searching is much faster than matching, in 150,000 lines.
+                # Substrings of all symbols: in 150,000 lines searching is much faster than matching.
                 if not (b"oom_" in line or b"out_of_m" in line or b"stats_index" in line):
                     continue
                 match = _SYMBOL.fullmatch(line)
@@ -69,7 +70,7 @@ def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], Symb
                 name, suffix = match[2].decode(), (match[3] or b"").decode()
                 if name == "mem_cgroup_stats_index":
                     address = int(match[1], 16)
-                elif ".cold" not in suffix:  # the unlikely half of a function is never entered by a call
+                elif ".cold" not in suffix:  # no call enters the unlikely part of a function
                     names.setdefault(name, []).append(name + suffix)
     except OSError:
         return {}, NO_SYMBOL
@@ -78,7 +79,7 @@ def read_symbols(path: str = KALLSYMS) -> tuple[dict[str, tuple[str, ...]], Symb
 
 def detect_features() -> KernelFeatures:
     pmu = os.path.exists(KPROBE_PMU)
-    symbols, stats_index = read_symbols() if pmu else ({}, NO_SYMBOL)  # nothing else asks for them
+    symbols, stats_index = read_symbols() if pmu else ({}, NO_SYMBOL)  # only kprobes need them
     return KernelFeatures(
         btf=os.path.exists(BTF),
         kprobes=pmu and {"oom_kill_process", "__oom_kill_process"} <= symbols.keys(),
@@ -88,12 +89,12 @@ def detect_features() -> KernelFeatures:
 
 
 def find_tracefs() -> str | None:
-    """Where tracefs is mounted."""
+    """The mount point of tracefs, if it can be read."""
     return next((path for path in TRACEFS if os.path.exists(f"{path}/events")), None)
 
 
 def choose_hooks(features: KernelFeatures, kprobes: bool) -> tuple[Hook, ...]:
-    """Where to attach what.  A function is hooked by its plain name, or else by the one that the compiler gave it."""
+    """The hooks to attach.  A function is hooked by its plain name, or else by the one that the compiler gave it."""
     if not kprobes:
         return (*_TRACEPOINTS, _CONSOLE)
     found: list[Hook] = []
@@ -107,7 +108,7 @@ def choose_hooks(features: KernelFeatures, kprobes: bool) -> tuple[Hook, ...]:
             )
 
     add("on_out_of_memory", "out_of_memory", "kprobe")
-    # In some builds (Debian's 5.10) the OOM path calls a split copy, oom_badness.part.0, and never oom_badness itself.
+    # In some builds (Debian's 5.10) the OOM path calls only a split copy, oom_badness.part.0.
     add("on_oom_badness", "oom_badness", "kprobe", "kretprobe", every=True)
     add("on_oom_kill_process", "oom_kill_process", "kprobe", "kretprobe")
     add("on_do_oom_kill_process", "__oom_kill_process", "kprobe")

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of a bpffs in which captures go on while no daemon runs, for the next one to adopt.
+"""A directory in a bpffs where captures continue while no daemon runs, for the next daemon to adopt.
 
     PINS/v1-core-0123abcd/              one capture: layout of its events, engine, fingerprint of its programs
         events sigkills cgroups counters ...    maps
-        link_0 link_1 ...                   what holds the programs in place
-        about                               what the capture is; pinned last: without it the folder is half-made
-    PINS/v1-core-0123abcd-briefs        maps that earlier versions, which may find the folder, take for damage in it
-    PINS/v1-core-0123abcd-ended-42/     a capture that has ended, and was not read to its end yet
+        link_0 link_1 ...                   links, which keep the programs attached
+        about                               description; pinned last, so a directory without it is incomplete
+    PINS/v1-core-0123abcd-briefs        maps beside the directory, because earlier versions would take them for damage
+    PINS/v1-core-0123abcd-ended-42/     a capture that has ended and is not read to its end yet
 
-The kernel frees a map or a link when nothing holds it any more: no descriptor, no pin, and for a map no program.
-A daemon holds a lock on the folder for as long as it lives, so that events have one reader.
+The kernel frees a map or a link without references: descriptors, pins, and for a map programs.
+A daemon locks the directory for its lifetime, because a ring buffer has one reader.
 """
 
 import contextlib
@@ -33,20 +33,20 @@ from tracer.records.model import Source
 INFO_BYTES = 4096
 
 _CAPTURE_NAME = re.compile(r"v[0-9]+-[a-z]+-[0-9a-f]{8}(-ended-[0-9]+)?")
-"""What is called otherwise belongs to others.  A name in a bpffs may hold no dot."""
+"""Other names in the directory are not oomtrace's.  A name in a bpffs has no dot."""
 _MAP_ARRAY = 2
 _MAP_TYPES = {"events": 27, "cgroups": 27, "sigkills": 27, "counters": _MAP_ARRAY, "cmdlines": 1, "briefs": 27,
               "paths": _MAP_ARRAY}  # fmt: skip
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
 _COMMON_MAPS = ("events", "counters")
-"""What is asked of a capture of another version, which may lack the rest: how many events nobody can read."""
+"""Maps read of a capture of another version, which may lack the others: to count the events that cannot be read."""
 _SIDE_MAPS = ("briefs", "paths")
-"""Maps that captures of earlier versions lack; they are pinned beside the folder."""
+"""Maps that captures of earlier versions lack; pinned beside the directory."""
 _ZERO = ctypes.byref(ctypes.c_uint32(0))
 
 
 class CaptureInfo(TypedDict):
-    """What a capture tells of itself; ``layout`` and ``version`` mean the same in every version of oomtrace."""
+    """The description of a capture; ``layout`` and ``version`` mean the same in every version of oomtrace."""
 
     layout: int
     version: str
@@ -60,15 +60,15 @@ class CaptureInfo(TypedDict):
 
 
 class PinnedCapture(NamedTuple):
-    """A capture that is pinned; descriptors of all that the folder holds."""
+    """A pinned capture, with descriptors of its maps (by name) and links."""
 
     folder: str
-    about: CaptureInfo
+    info: CaptureInfo
     maps: dict[str, int]
     links: tuple[int, ...]
 
     def remove(self) -> None:
-        """Unpin it.  The capture ends once the links are closed, too."""
+        """Unpin the capture.  It ends once its links are also closed."""
         _try_to_remove_capture(self.folder)
 
     def close(self) -> None:
@@ -78,10 +78,9 @@ class PinnedCapture(NamedTuple):
 
 
 class Pins:
-    """The folder, locked by this process until it ends.
+    """The directory of pins, locked by this process until it ends.
 
-    Raises TracerError where another process has locked it, and OSError, which tells what is wrong, where nothing can be
-    pinned.
+    Raises TracerError if another process has locked it, OSError if nothing can be pinned there.
     """
 
     def __init__(self, path: str) -> None:
@@ -91,7 +90,7 @@ class Pins:
         except OSError as error:
             raise OSError(error.errno, f"{path}: {os.strerror(error.errno or 0)}") from error
         if in_bpffs != bpffs.MAGIC:
-            raise OSError(f"{path} is not in a bpffs (mount -t bpf bpf /sys/fs/bpf)")
+            raise OSError(f"{path} is not in a bpffs; mount one: mount -t bpf bpf /sys/fs/bpf")
         try:
             if not os.path.exists(path):
                 os.mkdir(path, 0o700)
@@ -99,50 +98,50 @@ class Pins:
         except OSError as error:
             raise OSError(error.errno, f"{path}: {error.strerror}") from error
         owned = os.fstat(self._lock)
-        if owned.st_uid != os.geteuid() or owned.st_mode & 0o022:  # a bpffs may let everybody make folders
-            raise OSError(f"{path} can be written by others; remove it")
+        if owned.st_uid != os.geteuid() or owned.st_mode & 0o022:  # a bpffs may be writable for all users
+            raise OSError(f"{path} is owned or writable by another user; remove it")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = os.path.samestat(os.fstat(self._lock), os.stat(path))
-        except OSError:  # somebody has it, or has just removed it
-            free = False
-        if not free:
+            has_lock = os.path.samestat(os.fstat(self._lock), os.stat(path))
+        except OSError:  # locked, or removed just now
+            has_lock = False
+        if not has_lock:
             os.close(self._lock)
             raise TracerError(
-                f"another oomtrace reads what is pinned in {path}",
-                "stop it first (systemctl stop oomtrace); oomtrace run --no-keep goes beside it",
+                f"another oomtrace uses the capture pinned in {path}",
+                "stop it first (systemctl stop oomtrace), or run a second one with: oomtrace run --no-keep",
             )
 
     def folder(self, engine: EngineName, fingerprint: str) -> str:
-        """Where the capture of these programs belongs."""
+        """The directory for a capture of these programs."""
         return f"{self.path}/v{EVENT_LAYOUT}-{engine}-{fingerprint}"
 
     def adopt(self, folder: str) -> PinnedCapture | None:
-        """The capture in this folder, if it goes on there; one that is damaged is removed, or ended to be read."""
+        """The capture that continues in this directory, or None; a damaged one is removed, or ended to be read."""
         if not os.path.lexists(folder):
             _remove_side_maps(folder)
             return None
         found = self._open(folder)
         if found is None:
             return None
-        is_whole = found.maps.keys() == set(MAPS) and len(found.links) == len(found.about["hooks"])
-        if found.about["layout"] != EVENT_LAYOUT or not is_whole:
-            warn(f"the capture pinned in {folder} lacks programs or maps; it begins anew")
+        is_complete = found.maps.keys() == set(MAPS) and len(found.links) == len(found.info["hooks"])
+        if found.info["layout"] != EVENT_LAYOUT or not is_complete:
+            warn(f"the capture pinned in {folder} lacks programs or maps; starting a new one")
             self._end(found).close()
             return None
         return found
 
-    def pin(self, folder: str, about: CaptureInfo, maps: dict[str, int], links: Sequence[Link]) -> PinnedCapture:
-        """Make the capture outlive this process.
+    def pin(self, folder: str, info: CaptureInfo, maps: dict[str, int], links: Sequence[Link]) -> PinnedCapture:
+        """Pin the capture, so that it outlives this process.
 
-        Raises OSError where that cannot be; then nothing of it stays pinned.
+        Raises OSError if it cannot be pinned; then none of it stays pinned.
         """
-        told = orjson.dumps(about)
-        if len(told) >= INFO_BYTES:
-            raise OSError(f"what is to be told of the capture is too long ({len(told)} bytes)")
+        description = orjson.dumps(info)
+        if len(description) >= INFO_BYTES:
+            raise OSError(f"the description of the capture is too long ({len(description)} bytes)")
         for link in links:
             if not link.pinnable:
-                raise OSError(f"this kernel cannot pin a {link.hook.kind} (Linux 5.15 and later can)")
+                raise OSError(f"this kernel cannot pin a {link.hook.kind} (requires Linux 5.15)")
         try:
             os.mkdir(folder, 0o700)
         except OSError as error:
@@ -152,18 +151,18 @@ class Pins:
                 bpffs.pin_object(descriptor, _pin_path(folder, name))
             for number, link in enumerate(links):
                 bpffs.pin_object(link.descriptor, f"{folder}/link_{number}")
-            description = _create_info_map(told)
+            info_map = _create_info_map(description)
             try:
-                bpffs.pin_object(description, f"{folder}/about")
+                bpffs.pin_object(info_map, f"{folder}/about")
             finally:
-                os.close(description)
+                os.close(info_map)
         except BaseException:
             _remove_capture(folder)
             raise
-        return PinnedCapture(folder, about, maps, tuple(link.descriptor for link in links))
+        return PinnedCapture(folder, info, maps, tuple(link.descriptor for link in links))
 
     def end_others(self, folder: str) -> tuple[PinnedCapture, ...]:
-        """End every capture but the one in this folder; those that can be read, for the caller to read and remove."""
+        """End all captures except the one in this directory; returns those that can be read, to be read and removed."""
         others = []
         self._remove_strays()
         for name in self.captures():
@@ -184,9 +183,9 @@ class Pins:
         return sorted(name for name in os.listdir(self.path) if _CAPTURE_NAME.fullmatch(name))
 
     def remove(self) -> list[str]:
-        """End all captures, and take the folder away if nothing else is in it; their folders.
+        """End all captures, and remove the directory if nothing else is in it; returns the captures' directories.
 
-        Raises OSError where that is forbidden.
+        Raises OSError if one cannot be removed.
         """
         removed = [f"{self.path}/{name}" for name in self.captures()]
         for folder in removed:
@@ -197,13 +196,13 @@ class Pins:
         return removed
 
     def _remove_strays(self) -> None:
-        """What an earlier version has left beside a folder that it removed."""
+        """Remove maps that an earlier version has left beside a directory that it removed."""
         for folder, _, name in (name.rpartition("-") for name in os.listdir(self.path)):
             if name in _SIDE_MAPS and _CAPTURE_NAME.fullmatch(folder) and not os.path.lexists(f"{self.path}/{folder}"):
                 _remove_side_maps(f"{self.path}/{folder}")
 
     def _open(self, folder: str) -> PinnedCapture | None:
-        """The capture in a folder; None where that is damaged, and so was removed."""
+        """Open the capture in a directory; a damaged one is removed, and None returned."""
         opened: list[int] = []
 
         def get(name: str) -> int:
@@ -215,30 +214,30 @@ class Pins:
             return opened[-1]
 
         try:
-            about = _read_info(get("about"))
+            info = _read_info(get("about"))
             names = [name for name in MAPS if name not in _SIDE_MAPS or os.path.lexists(_pin_path(folder, name))]
-            maps = {name: get(name) for name in (names if about["layout"] == EVENT_LAYOUT else _COMMON_MAPS)}
+            maps = {name: get(name) for name in (names if info["layout"] == EVENT_LAYOUT else _COMMON_MAPS)}
             for name, descriptor in maps.items():
                 if read_map_info(descriptor).get("map_type") != str(_MAP_TYPES[name]):
-                    raise ValueError(f"{name} is something else")
+                    raise ValueError(f"{name} has another type")
             links = [name for name in os.listdir(folder) if name not in (*MAPS, "about")]
             for name in links:
                 if "link_id" not in read_map_info(get(name)):
-                    raise ValueError(f"{name} does not belong there")
+                    raise ValueError(f"{name} is not a link")
             os.close(opened.pop(0))  # about
         except (OSError, ValueError) as error:
             for descriptor in opened:
                 os.close(descriptor)
             reason = error.strerror if isinstance(error, OSError) else error
-            warn(f"the capture pinned in {folder} is damaged ({reason}) and is removed")
+            warn(f"the capture pinned in {folder} is damaged ({reason}); removing it")
             _try_to_remove_capture(folder)
             return None
-        return PinnedCapture(folder, about, maps, tuple(opened[len(maps) :]))
+        return PinnedCapture(folder, info, maps, tuple(opened[len(maps) :]))
 
     def _end(self, capture: PinnedCapture) -> PinnedCapture:
-        """Unpin its links; what it saw stays pinned until it is read.
+        """Unpin the links; the maps stay pinned until they are read.
 
-        Renamed first: a folder of the old name would be expected to have its links.
+        The directory is renamed first, because one of the old name is expected to have links.
         """
         folder = f"{capture.folder}-ended-{time.monotonic_ns()}"
         try:
@@ -250,14 +249,14 @@ class Pins:
                 if name.startswith("link_"):
                     os.unlink(f"{folder}/{name}")
         except OSError as error:
-            warn(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove it by hand")
+            warn(f"the capture pinned in {capture.folder} cannot be ended ({error.strerror}); remove that directory")
         return capture._replace(folder=folder)
 
 
 def detach_captures(path: str) -> list[str]:
-    """End all captures that are pinned in this folder; what was removed.
+    """End all captures pinned in this directory; returns the directories removed.
 
-    Raises TracerError where a daemon still reads there, or what is pinned cannot be removed.
+    Raises TracerError if a daemon uses the directory, or a capture cannot be removed.
     """
     try:
         os.stat(path)
@@ -265,38 +264,38 @@ def detach_captures(path: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        hint = "run it as root (sudo)" if libbpf.lacks_privilege(error) else "see: oomtrace detach --help"
-        raise TracerError(f"cannot detach ({error.strerror or error})", hint) from error
+        hint = "run oomtrace as root (sudo)" if libbpf.lacks_privilege(error) else "see: oomtrace detach --help"
+        raise TracerError(f"cannot remove the captures pinned in {path} ({error.strerror or error})", hint) from error
 
 
-def _create_info_map(told: bytes) -> int:
-    """A map that holds nothing but these bytes."""
+def _create_info_map(description: bytes) -> int:
+    """A map of one element, which holds these bytes."""
     library = libbpf.library()
     options = libbpf.MapCreateOptions(sz=ctypes.sizeof(libbpf.MapCreateOptions))
-    made = library.bpf_map_create(_MAP_ARRAY, b"about", 4, INFO_BYTES, 1, ctypes.byref(options))
-    if made < 0:
+    descriptor = library.bpf_map_create(_MAP_ARRAY, b"about", 4, INFO_BYTES, 1, ctypes.byref(options))
+    if descriptor < 0:
         raise libbpf.last_error()
-    if library.bpf_map_update_elem(made, _ZERO, ctypes.create_string_buffer(told, INFO_BYTES), 0):
+    if library.bpf_map_update_elem(descriptor, _ZERO, ctypes.create_string_buffer(description, INFO_BYTES), 0):
         error = libbpf.last_error()
-        os.close(made)
+        os.close(descriptor)
         raise error
-    return int(made)
+    return int(descriptor)
 
 
 def _read_info(descriptor: int) -> CaptureInfo:
-    """Raises OSError or ValueError where that is no map of _describe(), or of one that is not understood."""
-    info = read_map_info(descriptor)
-    if (info.get("map_type"), info.get("value_size")) != (str(_MAP_ARRAY), str(INFO_BYTES)):
-        raise ValueError("about is something else")
-    told = ctypes.create_string_buffer(INFO_BYTES)
-    if libbpf.library().bpf_map_lookup_elem(descriptor, _ZERO, told):
+    """The contents of a map of _create_info_map(); raises OSError or ValueError if it is another map or not valid."""
+    properties = read_map_info(descriptor)
+    if (properties.get("map_type"), properties.get("value_size")) != (str(_MAP_ARRAY), str(INFO_BYTES)):
+        raise ValueError("about has another type")
+    description = ctypes.create_string_buffer(INFO_BYTES)
+    if libbpf.library().bpf_map_lookup_elem(descriptor, _ZERO, description):
         raise libbpf.last_error()
-    about: CaptureInfo = orjson.loads(told.value)
-    if not isinstance(about, dict) or not isinstance(about.get("layout"), int):
-        raise ValueError("about says nothing")
-    if about["layout"] == EVENT_LAYOUT and not CaptureInfo.__annotations__.keys() <= about.keys():
-        raise ValueError("about does not say all")
-    return about
+    info: CaptureInfo = orjson.loads(description.value)
+    if not isinstance(info, dict) or not isinstance(info.get("layout"), int):
+        raise ValueError("about has no layout")
+    if info["layout"] == EVENT_LAYOUT and not CaptureInfo.__annotations__.keys() <= info.keys():
+        raise ValueError("about lacks fields")
+    return info
 
 
 def _pin_path(folder: str, name: str) -> str:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is: programs loaded, and their maps.
+"""The contract of an engine: it loads programs and maps, and returns their descriptors.
 
-Both engines end in the same thing, descriptors: tracer/capture/attach.py makes links of the programs, which hold them
-in place.
+tracer/capture/attach.py turns the programs into links, which keep them attached.
 """
 
 import mmap
@@ -23,17 +22,17 @@ COUNTER_LOSSLESS_UNTIL_NS = 6
 """enum counter in bpf/incident.h."""
 
 MAPS = ("events", "cgroups", "sigkills", "counters", "cmdlines", "briefs", "paths")
-"""What the daemon reads or writes."""
+"""Maps that the daemon reads or writes; their names are also those of the pins."""
 
 
 _MAP_LRU_HASH = 9
 """enum bpf_map_type in include/uapi/linux/bpf.h."""
 _LRU_SPARE = 128
-"""Free entries of an LRU map that a CPU may keep to itself: LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c."""
+"""Free entries of an LRU map that each CPU may reserve: LOCAL_FREE_TARGET in kernel/bpf/bpf_lru_list.c."""
 
 
 class Settings(NamedTuple):
-    """What the programs are told before they are loaded (SETTING in bpf/*.h)."""
+    """Constants of the programs, set before they are loaded (``setting()`` in bpf/*.h)."""
 
     cpus: int
     kprobes: int
@@ -44,7 +43,7 @@ class Settings(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """Where a program goes: a function of the kernel, its return, or a raw tracepoint."""
+    """Where a program is attached: a kernel function, its return, or a raw tracepoint."""
 
     program: str
     kind: Literal["kprobe", "kretprobe", "raw_tp"]
@@ -52,15 +51,15 @@ class Hook(NamedTuple):
 
 
 class LoadedPrograms(NamedTuple):
-    """Programs and maps that an engine has loaded; descriptors by name."""
+    """Programs and maps that an engine has loaded: name -> descriptor."""
 
     programs: dict[str, int]
     maps: dict[str, int]
-    """Those of MAPS; the programs hold the others."""
+    """Those in MAPS; the programs hold the others."""
 
 
 class Link(NamedTuple):
-    """What holds a program in place for as long as it is open, or pinned."""
+    """Keeps a program attached while it is open or pinned."""
 
     hook: Hook
     descriptor: int
@@ -68,43 +67,43 @@ class Link(NamedTuple):
 
 
 class AttachedPrograms(NamedTuple):
-    """Programs at work."""
+    """Programs that are attached, and their maps."""
 
     engine: EngineName
     hooks: tuple[Hook, ...]
     maps: dict[str, int]
-    """Those of MAPS: name -> descriptor."""
+    """Those in MAPS: name -> descriptor."""
     detach: Callable[[], None]
-    """Ends the capture, pins and all; what is in the maps stays readable."""
+    """Ends the capture and removes its pins; the maps stay readable."""
 
 
-def entry_count(name: str, map_type: int, written: int, cmdlines: int, cpus: int) -> int:
-    """How many entries a map gets; ``written`` is what its source says, which an LRU map is to hold at any time."""
+def entry_count(name: str, map_type: int, declared: int, cmdlines: int, cpus: int) -> int:
+    """A map's number of entries; ``declared`` is the number in the C source, which an LRU map must always hold."""
     if name == "cmdlines":
         return cmdlines
-    return written + _LRU_SPARE * cpus if map_type == _MAP_LRU_HASH else written
+    return declared + _LRU_SPARE * cpus if map_type == _MAP_LRU_HASH else declared
 
 
 def open_ring(descriptor: int) -> Ring:
-    """Raises OSError where that is no ring buffer, or cannot be mapped."""
+    """Map a ring buffer into memory; raises OSError if it is not one or cannot be mapped."""
     return Ring(descriptor, int(read_map_info(descriptor)["max_entries"]))
 
 
 def read_map_info(descriptor: int) -> dict[str, str]:
-    """What the kernel tells of a map, or of a link, by name: map_type, max_entries, link_id, ... (fdinfo, proc(5))."""
+    """The properties of a map or link, by name: map_type, max_entries, link_id, ... (fdinfo in proc(5))."""
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
 
 
 class ProgramCounters:
-    """The programs' counters, in memory: a system call on a map would keep kprobes from this CPU meanwhile."""
+    """The programs' counters, memory-mapped: during a system call on a map the kernel skips kprobes on this CPU."""
 
     def __init__(self, maps: dict[str, int]) -> None:
         memory = mmap.mmap(maps["counters"], mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._values = memoryview(memory).cast("Q")
 
     def read(self, counter: int) -> int:
-        """One of COUNTER_*, since the programs were loaded."""
+        """The value of one of COUNTER_*, counted since the programs were loaded."""
         return self._values[counter]
 
     def write(self, counter: int, value: int) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of the ring buffer -> events: the mirror of bpf/event.h.
+"""Decodes events from the ring buffers: the mirror of bpf/event.h.
 
-Names, units and the meaning of -1 and 0 are told there; a test compiles that header and compares every offset.
+That header documents names, units and the meaning of -1 and 0; a test compiles it and compares every offset.
 """
 
 import struct
@@ -261,13 +261,13 @@ Event = (
 
 
 class DecodeError(ValueError):
-    """An event that is not what bpf/event.h says."""
+    """An event that does not match bpf/event.h."""
 
 
 def decode_event(data: bytes) -> Event:
-    """One event.
+    """Decode one event.
 
-    Raises DecodeError where the type is unknown or the length does not fit.
+    Raises DecodeError if the type is unknown or the event is too short.
     """
     try:
         header = Header(*HEADER.unpack_from(data))
@@ -286,7 +286,7 @@ def join_path_bytes(names: bytes) -> bytes:
 
 
 def decode_text(raw: bytes) -> str:
-    """Bytes that somebody chose, up to the first NUL, as a string that is valid JSON."""
+    """Untrusted bytes up to the first NUL, as a string that JSON can hold."""
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
@@ -294,7 +294,7 @@ def _strings(data: memoryview, at: int, *lengths: int) -> list[bytes]:
     found = []
     for length in lengths:
         if at + length > len(data):
-            raise struct.error("a string ends outside")
+            raise struct.error(f"string out of range: {length} bytes at {at}")
         found.append(bytes(data[at : at + length]))
         at += length
     return found
@@ -326,18 +326,18 @@ def _incident(header: Header, data: memoryview) -> IncidentEvent:
     return event._replace(candidates=candidates[: event.candidates_len])
 
 
-def _sharer(header: Header, data: memoryview) -> SharedMmEvent:
+def _shared_mm(header: Header, data: memoryview) -> SharedMmEvent:
     return SharedMmEvent(header, *SHARED_MM_FIXED.unpack_from(data))
 
 
-def _levels(header: Header, data: memoryview) -> MemcgChainEvent:
+def _memcg_chain(header: Header, data: memoryview) -> MemcgChainEvent:
     (count,) = MEMCG_CHAIN_FIXED.unpack_from(data)
     at = MEMCG_CHAIN_FIXED.size
-    levels = (
+    chain = (
         MemcgCounters(*MEMCG_COUNTERS.unpack_from(data, at + i * MEMCG_COUNTERS.size))
         for i in range(min(count, MEMCG_CHAIN_MAX))
     )
-    return MemcgChainEvent(header, tuple(levels))
+    return MemcgChainEvent(header, tuple(chain))
 
 
 def _log(header: Header, data: memoryview) -> LogEvent:
@@ -360,9 +360,9 @@ def _sigkill(header: Header, data: memoryview) -> SigkillEvent:
 _DECODERS: dict[int, Callable[[Header, memoryview], Event]] = {
     VICTIM: _victim,
     INCIDENT: _incident,
-    SHARED_MM: _sharer,
+    SHARED_MM: _shared_mm,
     EXIT: lambda header, data: ExitEvent(header, *EXIT_FIXED.unpack_from(data)),
-    MEMCG_CHAIN: _levels,
+    MEMCG_CHAIN: _memcg_chain,
     LOG: _log,
     CGROUP: _cgroup,
     SIGKILL: _sigkill,

@@ -192,17 +192,17 @@ class Daemon:
 
     def _read_previous(self, previous: PinnedCapture) -> None:
         """Write the records of a previous capture: of another version, replaced by this one."""
-        unreported = ring_buffers.unreported(previous.maps, previous.about.get("since_ns", 0))
+        unreported = ring_buffers.unreported(previous.maps, previous.info.get("since_ns", 0))
         for stage, count in unreported.counts.items():
             if count:
                 lossless_until_ns = realtime_ns(unreported.lossless_until_ns)
                 self._stream.add_loss(stage, count, lossless_until_ns=lossless_until_ns)
-        if previous.about["layout"] == wire.EVENT_LAYOUT:
+        if previous.info["layout"] == wire.EVENT_LAYOUT:
             self._pipeline.feed_previous(ring_buffers.previous_events(previous.maps), time.monotonic_ns())
             self._pipeline.flush(time.monotonic_ns())
         else:
             self._stream.add_loss("upgrade", ring_buffers.unread_events(previous.maps))
-            warn(f"cannot decode the events of version {previous.about['version']}; they are reported as lost")
+            warn(f"cannot decode the events of version {previous.info['version']}; they are reported as lost")
 
     def _settle(self) -> None:
         """Report losses, and release events whose records all outputs have acknowledged."""

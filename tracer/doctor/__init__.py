@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of this host the daemon can use, as `oomtrace doctor` shows it."""
+"""Checks of this host for `oomtrace doctor`."""

@@ -38,7 +38,7 @@ def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The service's configuration, if there is one: what the metrics port asks for, and what is missing."""
     path, token = tmp_path / "config.toml", tmp_path / "token"
-    monkeypatch.setattr("tracer.doctor.checks.CONFIG", str(path))
+    monkeypatch.setattr("tracer.doctor.checks.CONFIG_FILE", str(path))
 
     def found() -> list[tuple[bool, str]]:
         return [(each.ok, each.finding) for each in checks.run_checks() if each.name == "configuration"]
@@ -62,7 +62,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("none [integrity] confidentiality\n", [(True, "integrity")]),
         (
             "none integrity [confidentiality]\n",
-            [(False, "mode confidentiality forbids BPF programs to read kernel memory")],
+            [(False, "mode confidentiality prevents BPF programs from reading kernel memory")],
         ),
         (None, []),
     ],
