@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""btf_offsets.py: what bcc compiles has the running kernel's offsets, and says what this kernel has."""
+"""btf_offsets.py: types for bcc have the running kernel's offsets, and macros show its features."""
 
 import re
 import shutil
@@ -21,14 +21,14 @@ FIELD = re.compile(r"^\t(?P<type>.*?[ *])(?P<name>\w+)(?P<array>\[\d+\])?;$", re
 
 @pytest.fixture(scope="module")
 def placed() -> str:
-    """What bcc includes on the running kernel."""
+    """The header that bcc includes on the running kernel."""
     require(Path(kernel_features.BTF).exists(), "a kernel with BTF")
     return types_from_btf(KERNEL_H, Btf())
 
 
 @pytest.fixture(scope="module")
 def oracle() -> btf.RawBtf:
-    """The running kernel's types, read by other code."""
+    """The running kernel's types, read by an independent reader."""
     require(Path(kernel_features.BTF).exists(), "a kernel with BTF")
     return btf.RawBtf(Path(kernel_features.BTF))
 
@@ -38,7 +38,7 @@ def macros(text: str) -> dict[str, str]:
 
 
 def expected_macros(oracle: btf.RawBtf) -> dict[str, int]:
-    """What kernel.h makes one ask, answered by the other reader."""
+    """The macros for kernel.h, computed with the independent reader."""
     found: dict[str, int] = {}
     for block in parse_declarations(KERNEL_H):
         if block.keyword == "enum":
@@ -62,13 +62,13 @@ def expected_macros(oracle: btf.RawBtf) -> dict[str, int]:
 
 
 def test_macros(placed: str, oracle: btf.RawBtf) -> None:
-    """Every offset, size and number is the running kernel's."""
+    """Every offset, size and number is that of the running kernel."""
     answered = {name: int(value) for name, value in macros(placed).items() if ASKED.fullmatch(name)}
     assert expected_macros(oracle) == answered
 
 
 def test_layout(placed: str, oracle: btf.RawBtf, tmp_path: Path) -> None:
-    """The compiler puts every field that exists where the running kernel has it."""
+    """The compiler places every existing field at its offset in the running kernel."""
     offsets = {}
     for block in parse_declarations(KERNEL_H):
         if block.keyword == "struct":
@@ -96,7 +96,7 @@ def test_layout(placed: str, oracle: btf.RawBtf, tmp_path: Path) -> None:
     ],
 )
 def test_fields_that_every_kernel_has(placed: str, struct: str, field: str) -> None:
-    """What has never been renamed is found."""
+    """Fields that were never renamed are found."""
     assert macros(placed)[f"EXISTS_{struct}_{field}"] == "1"
 
 
@@ -108,12 +108,12 @@ def test_fields_that_every_kernel_has(placed: str, struct: str, field: str) -> N
     ],
 )
 def test_shapes_exclude_each_other(placed: str, one: str, other: str) -> None:
-    """Of two shapes of a struct a kernel has one."""
+    """A kernel has one of two variants of a struct."""
     assert {"0", "1"} == {macros(placed)[f"EXISTS_{one}"], macros(placed)[f"EXISTS_{other}"]}
 
 
 def left_over(types: str, folder: Path, *flags: str) -> set[str]:
-    """What the programs ask of the kernel, in bcc's way, and ``types`` does not answer."""
+    """The macros that the programs use with bcc and that ``types`` does not define."""
     require(shutil.which("cc"), "a C compiler")
     (folder / "kernel_bcc.h").write_text(types)
     for name in re.findall(r"#include <(.*)>", (BPF / "engine.h").read_text()):
@@ -136,13 +136,13 @@ def left_over(types: str, folder: Path, *flags: str) -> set[str]:
 
 
 def test_btf_answers_every_question(placed: str, tmp_path: Path) -> None:
-    """Every EXISTS, OFFSET, SIZE and ENUM in bpf/ is defined where the types come from BTF."""
+    """Every EXISTS, OFFSET, SIZE and ENUM in bpf/ is defined with types from BTF."""
     assert set() == left_over(placed, tmp_path)
 
 
 @pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.15"])
 def test_headers_answer_every_question(kernel: str, tmp_path: Path) -> None:
-    """Every EXISTS, OFFSET, SIZE and ENUM in bpf/ is defined where the types come from headers, old ones and new."""
+    """Every EXISTS, OFFSET, SIZE and ENUM in bpf/ is defined with types from old and new headers."""
     tree = write_tree(tmp_path / "tree", HEADERS[kernel])
     assert set() == left_over(types_from_headers(str(tree)), tmp_path, "-DOOMTRACE_HEADERS")
 
@@ -170,7 +170,7 @@ HEADERS = {
         "struct mem_cgroup {\n\tstruct memcg_vmstats\t*vmstats;\n};\n",
     },
 }
-"""What differs between kernels' headers, as they spell it."""
+"""Parts of headers that differ between kernels."""
 
 ANSWERS = {
     "EXISTS_kernfs_node___parent": (0, 0, 1),
@@ -192,13 +192,13 @@ def write_tree(tree: Path, headers: dict[str, str]) -> Path:
 @pytest.mark.parametrize("kernel", HEADERS)
 @pytest.mark.parametrize("question", ANSWERS)
 def test_headers(kernel: str, question: str, tmp_path: Path) -> None:
-    """What differs between kernels is looked up in their headers."""
+    """Differences between kernels are found in their headers."""
     answer = ANSWERS[question][list(HEADERS).index(kernel)]
     assert str(answer) == macros(types_from_headers(str(write_tree(tmp_path, HEADERS[kernel]))))[question]
 
 
 def test_headers_of_debian(tmp_path: Path) -> None:
-    """Debian keeps most headers in a second directory, which the first one's Makefile includes."""
+    """Debian has most headers in a second directory, which the Makefile of the first includes."""
     common = write_tree(tmp_path / "linux-headers-common", HEADERS["6.15"])
     build = tmp_path / "linux-headers-amd64"
     (build / "include" / "linux").mkdir(parents=True)
@@ -207,12 +207,12 @@ def test_headers_of_debian(tmp_path: Path) -> None:
 
 
 def test_headers_in_parts(tmp_path: Path) -> None:
-    """A struct that has moved to a header of a similar name is found there."""
+    """A struct that has moved to a header with a similar name is found there."""
     headers = {**HEADERS["5.10"], "mm_types.h": "", "mm_types_task.h": "struct mm_rss_stat rss_stat;"}
     assert macros(types_from_headers(str(write_tree(tmp_path, headers))))["EXISTS_mm_struct___struct_rss_stat"] == "1"
 
 
 def test_no_headers(tmp_path: Path) -> None:
-    """Where there are no headers nothing is said to exist, and nothing is raised."""
+    """Without headers no feature exists, and nothing is raised."""
     found = macros(types_from_headers(str(tmp_path / "nowhere")))
     assert ["0"] * len(ANSWERS) == [found[question] for question in ANSWERS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers and structs of the kernel's interface that Python spells out, as its headers have them."""
+"""Constants and structs of the kernel's ABI in Python match its headers."""
 
 import platform
 from pathlib import Path
@@ -37,12 +37,12 @@ NUMBERS: dict[str, Any] = {
 
 
 def test_numbers(tmp_path: Path) -> None:
-    """Each is what the header says."""
+    """Each constant has the header's value."""
     assert evaluate(HEADERS, NUMBERS, tmp_path) == NUMBERS
 
 
 @pytest.mark.parametrize("field", [name for name, *_ in attach._PerfEventAttr._fields_ if name != "flags"])
 def test_perf_event_attr(field: str, tmp_path: Path) -> None:
-    """Every field lies where the header has it; the flags are bits there, which have no place of their own."""
+    """Every field has the header's offset, except the flags, which are bit fields there."""
     place = f"offsetof(struct perf_event_attr, {field})"
     assert evaluate(HEADERS, [place], tmp_path)[place] == getattr(attach._PerfEventAttr, field).offset

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kernel_features.py: what is read from a kernel's symbols, and what is hooked then."""
+"""kernel_features.py: symbols of a kernel, and the hooks chosen for it."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from tracer.capture.kernel_features import (
 )
 from tracer.capture.programs import Hook
 
-# Debian's 6.12, shortened; addresses as root sees them.
+# Debian's 6.12, shortened, with addresses as shown to root.
 PLAIN = """\
 ffffffff81000000 T _stext
 ffffffff812e1230 T oom_badness
@@ -44,14 +44,14 @@ EVERYTHING = KernelFeatures(
 
 
 def symbols(tmp_path: Path, text: str) -> tuple[dict[str, tuple[str, ...]], SymbolRange]:
-    """What is read from a /proc/kallsyms of this text."""
+    """The symbols read from a /proc/kallsyms with this text."""
     path = tmp_path / "kallsyms"
     path.write_text(text)
     return read_symbols(str(path))
 
 
 def test_plain_names(tmp_path: Path) -> None:
-    """Functions of the kernel are found, those of modules and longer names are not."""
+    """Functions of the kernel are found; those of modules and with longer names are not."""
     found, table = symbols(tmp_path, PLAIN)
     assert EVERYTHING.symbols == found
     assert SymbolRange(0xFFFFFFFF82A00000, 0x40) == table
@@ -59,26 +59,26 @@ def test_plain_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".isra.0", ".part.0", ".constprop.0", ".constprop.0.isra.0", ".llvm.123"])
 def test_suffixes(suffix: str, tmp_path: Path) -> None:
-    """A function is found by the name that the compiler gave it."""
+    """A function is found under the name that the compiler gave it."""
     found, _ = symbols(tmp_path, f"ffffffff812e1400 t oom_kill_process{suffix}\n")
     assert {"oom_kill_process": (f"oom_kill_process{suffix}",)} == found
 
 
 @pytest.mark.parametrize("suffix", [".cold", ".cold.12", ".isra.0.cold", ".part.0.cold"])
 def test_cold_halves(suffix: str, tmp_path: Path) -> None:
-    """The unlikely half of a function is not the function."""
+    """The unlikely part of a function is not hooked."""
     found, _ = symbols(tmp_path, f"ffffffff812e1400 t oom_badness{suffix}\nffffffff812e1500 t oom_badness.part.0\n")
     assert found == {"oom_badness": ("oom_badness.part.0",)}
 
 
 def test_plain_name_first(tmp_path: Path) -> None:
-    """Of a function and its split copy the function comes first."""
+    """A function comes before its split copy."""
     found, _ = symbols(tmp_path, "ffffffff8100 t oom_badness.part.0\nffffffff8200 T oom_badness\n")
     assert found["oom_badness"] == ("oom_badness", "oom_badness.part.0")
 
 
 def test_hidden_addresses(tmp_path: Path) -> None:
-    """Without privileges every address is 0: names are known, the table is not."""
+    """Without privileges every address is 0: functions are found, the table is not."""
     found, table = symbols(tmp_path, re.sub("^f[0-9a-f]+", "0" * 16, PLAIN, flags=re.MULTILINE))
     assert EVERYTHING.symbols == found
     assert table == NO_SYMBOL
@@ -86,12 +86,12 @@ def test_hidden_addresses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "zzzz t oom_badness\n", "\n\n", "ffffffff8100 t\n"])
 def test_nothing_to_read(text: str, tmp_path: Path) -> None:
-    """A file without symbols has none."""
+    """A file may have no symbols."""
     assert symbols(tmp_path, text) == ({}, NO_SYMBOL)
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    """A file that cannot be read has no symbols."""
+    """An unreadable file has no symbols."""
     assert read_symbols(str(tmp_path / "nowhere")) == ({}, NO_SYMBOL)
     assert read_symbols(str(tmp_path)) == ({}, NO_SYMBOL)
 
@@ -105,15 +105,15 @@ TRACEPOINTS = [
     "raw_tp:signal_generate",
     "raw_tp:cgroup_mkdir",
     "raw_tp:sched_process_exec",
-    "raw_tp:sched_process_exec",  # of two programs: the kernel may skip the first one
+    "raw_tp:sched_process_exec",  # two programs: the kernel may skip the first
     "raw_tp:sched_process_exit",
-    "raw_tp:signal_generate",  # SIGCHLD, where the kernel has skipped the program before
+    "raw_tp:signal_generate",  # SIGCHLD, for when the kernel skips the exit's program
     "raw_tp:sched_process_free",
 ]
 
 
 def test_hooks_with_kprobes() -> None:
-    """With kprobes the whole OOM path is hooked, and the console is not."""
+    """With kprobes the complete OOM path is hooked, and the console is not."""
     assert [
         "kprobe:out_of_memory",
         "kprobe:oom_badness",
@@ -127,12 +127,12 @@ def test_hooks_with_kprobes() -> None:
 
 
 def test_hooks_without_kprobes() -> None:
-    """Without kprobes the tracepoints are left, and the console's words."""
+    """Without kprobes the tracepoints are hooked, and the console."""
     assert [*TRACEPOINTS, "raw_tp:console"] == targets(choose_hooks(EVERYTHING, kprobes=False))
 
 
 def test_split_functions() -> None:
-    """Both halves of the scoring are hooked; of any other function the one that is called."""
+    """Every copy of oom_badness() is hooked; of other functions only the one that is called."""
     split = {
         **EVERYTHING.symbols,
         "oom_badness": ("oom_badness", "oom_badness.part.0"),
@@ -153,7 +153,7 @@ def test_split_functions() -> None:
 
 @pytest.mark.parametrize("missing", ["out_of_memory", "oom_badness", "mark_oom_victim"])
 def test_inlined_function(missing: str) -> None:
-    """What the compiler has inlined is not hooked, and the rest is."""
+    """Inlined functions are not hooked; the others are."""
     fewer = {name: names for name, names in EVERYTHING.symbols.items() if name != missing}
     found = choose_hooks(EVERYTHING._replace(symbols=fewer), kprobes=True)
     assert {hook for hook in choose_hooks(EVERYTHING, kprobes=True) if hook.target != missing} == set(found)
@@ -162,7 +162,7 @@ def test_inlined_function(missing: str) -> None:
 
 @pytest.mark.parametrize("kprobes", [False, True])
 def test_hooks_are_programs(kprobes: bool) -> None:
-    """Every hook's program stands in the C source, and is of that kind."""
+    """Every hook's program is in the C source, with the hook's kind."""
     source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
     sections = re.findall(r'^SEC\("(\w+)/(\w+)"\)\nint (\w+)\(', source, re.MULTILINE)
     assert {(hook.program, hook.kind, hook.target) for hook in choose_hooks(EVERYTHING, kprobes)} <= {
@@ -171,7 +171,7 @@ def test_hooks_are_programs(kprobes: bool) -> None:
 
 
 def test_every_program_is_used() -> None:
-    """No program in the C source is without a hook."""
+    """Every program in the C source has a hook."""
     source = "".join(file.read_text() for file in (BPF / "hooks").iterdir())
     programs = re.findall(r'^SEC\("\w+/\w+"\)\nint (\w+)\(', source, re.MULTILINE)
     assert sorted(programs) == sorted({hook.program for way in (False, True) for hook in choose_hooks(EVERYTHING, way)})

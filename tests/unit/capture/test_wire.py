@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""wire.py: bytes as the BPF programs send them, and bytes that nobody should send."""
+"""wire.py: decodes valid events, and rejects invalid ones."""
 
 import contextlib
 
@@ -16,10 +16,10 @@ EACH = [
     pytest.param(events.victim(), id="victim"),
     pytest.param(events.incident(candidates_len=2, candidates=(events.candidate(), events.candidate(pid=2))), id="oc"),
     pytest.param(events.blind_incident(), id="tracepoints"),
-    pytest.param(events.shared_mm(9), id="sharer"),
+    pytest.param(events.shared_mm(9), id="shared-mm"),
     pytest.param(EXIT, id="exit"),
     pytest.param(AGAIN, id="again"),
-    pytest.param(events.memcg_chain(events.counters(), events.counters(limit_pages=5)), id="levels"),
+    pytest.param(events.memcg_chain(events.counters(), events.counters(limit_pages=5)), id="memcg-chain"),
     pytest.param(events.log(b"oom-kill:constraint=CONSTRAINT_NONE"), id="log"),
     pytest.param(events.end(), id="end"),
     pytest.param(events.sigkill(), id="sigkill"),
@@ -28,7 +28,7 @@ EACH = [
 
 @pytest.mark.parametrize("event", EACH)
 def test_round_trip(event: wire.Event) -> None:
-    """An event comes back as it was sent, with every field in its place."""
+    """Decoding an encoded event returns the same event."""
     assert event == wire.decode_event(events.encode(event))
 
 
@@ -43,20 +43,20 @@ def test_truncated(event: wire.Event) -> None:
 
 @pytest.mark.parametrize("event", EACH)
 def test_longer(event: wire.Event) -> None:
-    """What follows an event does not matter."""
+    """Bytes after an event are ignored."""
     assert event == wire.decode_event(events.encode(event) + b"\xff" * 9)
 
 
 @given(st.integers(0, 0xFFFFFFFF).filter(lambda kind: kind not in (*range(1, wire.SIGKILL + 1), wire.KILLED_AGAIN)))
 def test_unknown_type(kind: int) -> None:
-    """An event of a type that this version does not know is refused."""
+    """An event of an unknown type is rejected."""
     with pytest.raises(wire.DecodeError):
         wire.decode_event(wire.HEADER.pack(kind, 1, 2, 3) + bytes(2000))
 
 
 @given(st.binary(max_size=64) | st.builds(bytes.__add__, st.just(b"\2\0\0\0"), st.binary(max_size=2048)))
 def test_garbage(data: bytes) -> None:
-    """Whatever the bytes, nothing but DecodeError is raised."""
+    """Random bytes raise DecodeError only."""
     with contextlib.suppress(wire.DecodeError):
         wire.decode_event(data)
 
@@ -70,7 +70,7 @@ def test_garbage_in_an_event(kind: int, data: bytes) -> None:
 
 @given(st.data())
 def test_damaged(data: st.DataObject) -> None:
-    """An event with some bytes overwritten is decoded or refused."""
+    """An event with bytes overwritten is decoded or rejected."""
     each: list[wire.Event] = [events.victim(), events.incident(), events.memcg_chain(events.counters())]
     original = events.encode(data.draw(st.sampled_from(each)))
     at, damage = data.draw(st.integers(0, len(original))), data.draw(st.binary(min_size=1, max_size=8))
@@ -79,7 +79,7 @@ def test_damaged(data: st.DataObject) -> None:
 
 
 def test_more_levels_than_there_can_be() -> None:
-    """A count beyond the array's end reads the array and no more."""
+    """A count beyond the array's end reads only the array."""
     data = events.header(wire.MEMCG_CHAIN)
     each = [events.counters(usage_pages=number) for number in range(wire.MEMCG_CHAIN_MAX)]
     packed = b"".join(wire.MEMCG_COUNTERS.pack(*level) for level in each)
@@ -99,13 +99,13 @@ def test_more_levels_than_there_can_be() -> None:
     ],
 )
 def test_join_path(names: bytes, joined: str) -> None:
-    """Names from the leaf to the root become a path; what is not UTF-8 is written out."""
+    """Names from the leaf to the root become a path; invalid UTF-8 is escaped."""
     assert joined == wire.join_path(names)
 
 
 @given(st.lists(st.binary(min_size=1).filter(lambda name: not {0, ord("/")} & set(name)), min_size=1))
 def test_join_path_any_names(names: list[bytes]) -> None:
-    """Every name that a file system allows comes through whole."""
+    """Every name that a file system allows is kept complete."""
     whole = b"".join(b"/" + name for name in names)
     assert whole == wire.join_path_bytes(events.path(whole))
 
@@ -122,5 +122,5 @@ def test_join_path_any_names(names: list[bytes]) -> None:
     ],
 )
 def test_text(raw: bytes, text: str) -> None:
-    """A name ends at its first NUL; half a character, as the kernel's limit of 15 bytes leaves it, is written out."""
+    """A name ends at its first NUL; a character cut by the kernel's limit of 15 bytes is escaped."""
     assert text == wire.decode_text(raw)

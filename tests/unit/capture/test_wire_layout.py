@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C structs that are mirrored in Python, field by field, as the C compiler lays them out."""
+"""Structs mirrored in Python have the C compiler's layout, field by field."""
 
 import ctypes
 import re
@@ -18,7 +18,7 @@ from tracer.reading import procfs_reader
 
 EVENT_H = (BPF / "event.h").read_text()
 Layout = dict[str, tuple[int, int, bool]]
-"""Field -> offset, size, and whether it is a signed number."""
+"""Field -> offset, size, and whether it is signed."""
 
 LENGTHS = ("cgroup_len", "exe_len", "cmdline_len")
 SIGKILL_LENGTHS = ("cgroup_len", "sender_cgroup_len")
@@ -30,7 +30,7 @@ CANDIDATES_AT = STAT_AT + wire.MEMCG_STAT.size
 
 
 def spread(form: struct.Struct, names: tuple[str, ...], at: int = 0) -> Layout:
-    """Where a format has the fields of those names, if it begins at ``at``."""
+    """The layout of a format whose fields have those names and which begins at ``at``."""
     found = []
     for repeat, code in re.findall(r"(\d*)([a-zA-Z?])", form.format):
         if code == "x":
@@ -90,7 +90,7 @@ STRUCTS: dict[str, Layout] = {
 
 
 def compiled(source: str, kind: str, names: list[str], folder: Path) -> Layout:
-    """Where the compiler has the fields."""
+    """The compiler's layout of the fields."""
     asked = []
     for name in names:
         field = f"(({kind} *)0)->{name}"
@@ -103,43 +103,46 @@ def compiled(source: str, kind: str, names: list[str], folder: Path) -> Layout:
 
 @pytest.mark.parametrize("module", [wire, brief])
 def test_mirror_is_current(module: ModuleType) -> None:
-    """What `make layout` would write is there."""
+    """The mirror is what `make layout` writes."""
     path = Path(str(module.__file__))
     assert event_layout.render(path.name, path.read_text(), EVENT_H) == path.read_text()
 
 
 def test_layout_version(tmp_path: Path) -> None:
-    """Both languages speak of the same layout."""
+    """Both languages have the same EVENT_LAYOUT."""
     assert evaluate('#include "event.h"', ["EVENT_LAYOUT"], tmp_path) == {"EVENT_LAYOUT": wire.EVENT_LAYOUT}
 
 
 def test_layout_version_rises() -> None:
-    """Other structs are another layout: raise EVENT_LAYOUT, once a release, and tell here what it stands for."""
+    """Changed structs are another layout: increment EVENT_LAYOUT, once per release, and update the checksum.
+
+    The checksum includes the names: a pure rename changes only the checksum.
+    """
     assert (wire.EVENT_LAYOUT, zlib.crc32(repr(sorted(STRUCTS.items())).encode())) == (3, 2004703605)
 
 
 def test_all_structs_are_here() -> None:
-    """No struct of event.h is left out."""
+    """All structs of event.h are compared."""
     assert set(re.findall(r"^struct (\w+) \{", EVENT_H, re.MULTILINE)) == STRUCTS.keys()
 
 
 @pytest.mark.parametrize("name", STRUCTS)
 def test_struct(name: str, tmp_path: Path) -> None:
-    """Every field lies where the format has it, is as long, and none is left out but padding."""
+    """Every field except padding has the format's offset and size."""
     names = [field for field in field_names(struct_text(EVENT_H, f"struct {name} {{")) if field not in ("event", "pad")]
     assert STRUCTS[name] == compiled('#include "event.h"', f"struct {name}", names, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["event", "candidate", "memcg_counters", "memcg_stat"])
 def test_inner_struct_has_no_tail(name: str, tmp_path: Path) -> None:
-    """What follows another struct, or stands in an array, ends where its format ends."""
+    """A struct inside others has no padding at its end."""
     size = evaluate('#include "event.h"', [f"sizeof(struct {name})"], tmp_path)[f"sizeof(struct {name})"]
     assert max(at + length for at, length, _ in STRUCTS[name].values()) == size
 
 
 @pytest.mark.parametrize("enum", ["victim_flags", "incident_flags", "sigkill_flags", "brief_flags"])
 def test_flags(enum: str, tmp_path: Path) -> None:
-    """Every flag has the same value in both languages, and there is no other."""
+    """Both languages have the same flags with the same values."""
     names = re.findall(r"^\t(\w+) =", struct_text(EVENT_H, f"enum {enum} {{"), re.MULTILINE)
     prefix = names[0].partition("_")[0] + "_"
     both = {**vars(wire), **vars(brief)}
@@ -148,7 +151,7 @@ def test_flags(enum: str, tmp_path: Path) -> None:
 
 
 def test_event_types(tmp_path: Path) -> None:
-    """Every type of event has the same number in both languages, and a decoder."""
+    """Every event type has the same number in both languages, and a decoder."""
     names = re.findall(r"^\t(EVENT_\w+) =", EVENT_H, re.MULTILINE)
     values = evaluate('#include "event.h"', names, tmp_path)
     mirrored = {**vars(wire), **vars(brief)}
@@ -157,7 +160,7 @@ def test_event_types(tmp_path: Path) -> None:
 
 
 def test_brief(tmp_path: Path) -> None:
-    """What stands for unknown, what the messages are, and how much is kept of paths."""
+    """Constants and messages of kills in brief match the C source."""
     text = (BPF / "brief.h").read_text()
     bytes_kept = re.search(r"^#define PATHS_BYTES (.*)$", text, re.MULTILINE)
     assert bytes_kept is not None
@@ -169,7 +172,7 @@ def test_brief(tmp_path: Path) -> None:
 
 
 def test_array_lengths(tmp_path: Path) -> None:
-    """Arrays are as long in both languages."""
+    """Arrays have the same lengths in both languages."""
     values = evaluate(
         '#include "event.h"', ["CANDIDATES_MAX", "MEMCG_CHAIN_MAX", "ANCESTORS_MAX", "CMDLINE_LEN"], tmp_path
     )
@@ -184,7 +187,7 @@ def test_array_lengths(tmp_path: Path) -> None:
     ],
 )
 def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_path: Path) -> None:
-    """What Python writes for the programs has the layout that they read."""
+    """Structs that Python writes have the programs' layout."""
     text = struct_text((BPF / header).read_text(), opening)
     names = field_names(text)
     source = '#include "event.h"\nstruct mirrored {' + text.partition("{")[2] + ";"
@@ -195,7 +198,7 @@ def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_p
 
 
 def test_settings_are_all_told() -> None:
-    """Every setting that the programs ask for is one that both engines tell them."""
+    """Both engines set every setting that the programs use."""
     asked = {name for file in BPF.rglob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
     asked.discard("name")  # the macro itself
     assert asked == set(programs.Settings._fields)

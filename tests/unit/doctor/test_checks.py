@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""checks.py: what is missed, what nobody misses, and what to do about it."""
+"""checks.py: required and optional checks, and their remedies."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tracer.doctor import checks
 
 
 def test_spare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host without bcc misses nothing where the kernel has BTF; without BTF it is told which package to install."""
+    """With BTF bcc is not needed; without BTF the remedy names the package to install."""
     monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
     (found,) = (check for check in checks.run_checks() if check.name == "engine bcc")
     has_btf = os.path.exists(kernel_features.BTF)
@@ -27,7 +27,7 @@ def test_spare_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then bcc is what is missing."""
+    """Without BTF and bcc both engines are needed, and the host cannot trace."""
     monkeypatch.setattr("tracer.capture.engine_bcc.SYSTEM_PYTHON", "/nowhere/python3")
     monkeypatch.setattr("tracer.capture.kernel_features.BTF", "/nowhere/vmlinux")
     found = {check.name: check for check in checks.run_checks()}
@@ -36,7 +36,7 @@ def test_without_btf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The service's configuration, if there is one: what the metrics port asks for, and what is missing."""
+    """The service's configuration file, if there is one, and the access to its metrics port."""
     path, token = tmp_path / "config.toml", tmp_path / "token"
     monkeypatch.setattr("tracer.doctor.checks.CONFIG_FILE", str(path))
 
@@ -70,7 +70,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_lockdown(
     text: str | None, found: list[tuple[bool, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Only mode confidentiality keeps a host from being traced; without securityfs doctor says nothing of it."""
+    """Only mode confidentiality prevents tracing; without securityfs there is no check."""
     path = tmp_path / "lockdown"
     if text is not None:
         path.write_text(text)
