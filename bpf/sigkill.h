@@ -40,8 +40,8 @@ struct rate_limit {
 
 /* Separate from OOM kills, so that a storm of SIGKILLs does not take their room. */
 DEFINE_RING(sigkills, 1 << 18);
-DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64,
-	   8192); /* pid of a process whose SIGKILL was handled -> when it started */
+/* pid of a process whose SIGKILL was handled -> when it started */
+DEFINE_MAP(sigkilled, BPF_MAP_TYPE_LRU_HASH, u32, u64, 8192);
 DEFINE_MAP(sigkill_rate, BPF_MAP_TYPE_ARRAY, u32, struct rate_limit, 1);
 DEFINE_MAP(cgroup_rates, BPF_MAP_TYPE_LRU_HASH, u64, struct rate_limit, 1024);
 

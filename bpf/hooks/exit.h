@@ -104,8 +104,8 @@ int on_free(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	DELETE_OWN(awaiting_exit, &tid, started_ns);
 	DELETE_OWN(sigkilled, &tid, started_ns);
-	if (DELETE_OWN(awaiting_mark, &tid,
-		       started_ns)) /* killed, and never marked: on_exit has left it for the mark */
+	/* Sent SIGKILL and never marked: on_exit has kept the command line for the mark. */
+	if (DELETE_OWN(awaiting_mark, &tid, started_ns))
 		map_delete(cmdlines, &tid);
 	return 0;
 }

@@ -197,7 +197,7 @@ def test_ctypes(header: str, opening: str, mirror: type[ctypes.Structure], tmp_p
     assert ctypes.sizeof(mirror) == size
 
 
-def test_settings_are_all_told() -> None:
+def test_all_settings_are_set() -> None:
     """Both engines set every setting that the programs use."""
     asked = {name for file in BPF.rglob("*.[ch]") for name in re.findall(r"\bsetting\((\w+)\)", file.read_text())}
     asked.discard("name")  # the macro itself
