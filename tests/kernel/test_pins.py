@@ -334,7 +334,7 @@ def test_earlier_version(pins: Path, start: Start, kill: Kill) -> None:
     program = f"""
 from tracer.capture import pins, programs
 programs.MAPS = pins.MAPS = pins.MAPS[:5]
-pins._BESIDE = ()
+pins._SIDE_MAPS = ()
 (ended,) = pins.Pins({str(pins)!r}).end_others("")
 assert ended.maps.keys() == set(pins.MAPS)
 ended.remove()

@@ -37,7 +37,7 @@ def _end_at() -> None:
 
         return call
 
-    os.write, os.pwrite, programs.Counters.write = map(counted, (os.write, os.pwrite, programs.Counters.write))
+    os.write, os.pwrite, programs.ProgramCounters.write = map(counted, (os.write, os.pwrite, programs.ProgramCounters.write))
 
 
 _end_at()
