@@ -9,6 +9,7 @@ from tracer.base.clock import boottime_ns
 
 MOUNTINFO = "/proc/self/mountinfo"
 COUNT_MAX = 50_000
+"""Maximum number of cgroups that are listed."""
 OOM_KILL_FILES = ("memory.events.local", "memory.oom_control")
 """Of cgroup v2 (Linux 5.2 and later) and of v1.  Both count only the cgroup's own victims, not those below it."""
 READ_MAX = 4096

@@ -67,7 +67,8 @@ def keep_capabilities(*capabilities: int) -> None:
     low, high = kept & 0xFFFFFFFF, kept >> 32
     data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), data):
-        raise OSError(ctypes.get_errno(), "cannot drop capabilities")
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def reader_capabilities(network: bool) -> tuple[int, ...]:
@@ -80,7 +81,7 @@ def drop_capabilities() -> None:
     try:
         keep_capabilities(CAP_BPF, *reader_capabilities(network=False))
     except OSError as error:
-        warn(f"cannot drop capabilities ({error}); oomtrace keeps more than it needs")
+        warn(f"cannot drop capabilities ({error.strerror}); oomtrace keeps more than it needs")
 
 
 def raise_priority() -> None:

@@ -119,7 +119,7 @@ def _lost(record: Mapping[str, Any]) -> str:
 
 
 def _start(record: Mapping[str, Any]) -> str:
-    return f"oomtrace {record['version']} is attached ({record['source']}): OOM kills from here on are recorded."
+    return f"oomtrace {record['version']} is attached ({record['source']}): OOM kills from now on are recorded."
 
 
 def _stop(record: Mapping[str, Any]) -> str:
