@@ -11,15 +11,15 @@ REQUESTED_MAX_S = 60.0
 
 class BackOff:
     def __init__(self) -> None:
-        self.until_s = 0.0
+        self.retry_at_s = 0.0
         """Time of the next attempt (CLOCK_MONOTONIC); 0: at once."""
         self._pause_s = 0.0
 
     def failed(self, requested_s: float = 0.0) -> None:
         """An attempt failed.  ``requested_s``: the pause that the other side requests (Retry-After)."""
         self._pause_s = min(max(2 * self._pause_s, FIRST_S), MAX_S)
-        self.until_s = time.monotonic() + max(self._pause_s, min(requested_s, REQUESTED_MAX_S))
+        self.retry_at_s = time.monotonic() + max(self._pause_s, min(requested_s, REQUESTED_MAX_S))
 
-    def end(self) -> None:
+    def reset(self) -> None:
         """An attempt succeeded, or the next one may start at once."""
-        self.until_s = self._pause_s = 0.0
+        self.retry_at_s = self._pause_s = 0.0

@@ -185,7 +185,7 @@ class Output:
         """Have the thread reopen the sink soon; a failing output is retried at once."""
         with self._changed:
             self._reopen_requested = True
-            self._retry.until_s = 0.0
+            self._retry.retry_at_s = 0.0
             self._changed.notify()
 
     def end(self, timeout_s: float) -> None:
@@ -193,7 +193,7 @@ class Output:
         with self._changed:
             if self._enter(OutputState.DRAINING):
                 self._drain_deadline_s = time.monotonic() + timeout_s
-                self._retry.end()
+                self._retry.reset()
                 self._changed.notify()
 
     def close(self, timeout_s: float) -> None:
@@ -246,12 +246,12 @@ class Output:
             with self._changed:
                 now_s = time.monotonic()
                 is_idle = self._lines.is_empty
-                until_s = None if is_idle else self._retry.until_s
+                until_s = None if is_idle else self._retry.retry_at_s
                 if self._state is not OutputState.OPEN:
-                    is_failing_spooled = self._retry.until_s > now_s and not self._queue.first()
+                    is_failing_spooled = self._retry.retry_at_s > now_s and not self._queue.first()
                     if is_idle or is_failing_spooled or now_s >= self._drain_deadline_s:
                         return False
-                    until_s = min(self._retry.until_s, self._drain_deadline_s)
+                    until_s = min(self._retry.retry_at_s, self._drain_deadline_s)
                 if self._reopen_requested or (until_s is not None and now_s >= until_s):
                     return True
                 self._changed.wait(None if until_s is None else until_s - now_s)
@@ -283,7 +283,7 @@ class Output:
 
     def _acknowledge(self, batch: Batch, count: int) -> None:
         self._writing_since_s = None
-        self._retry.end()
+        self._retry.reset()
         self._lines.acknowledge(batch, count)
         if self._delivered_since_failure is not None:
             self._delivered_since_failure += count
