@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real OOM kills on the running kernel, the real tracer, and what the kernel itself says about them."""
+"""OOM kills on the running kernel, with a real daemon; the oracles are the kernel's log and counters."""

@@ -123,15 +123,15 @@ def test_many_cgroups(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:
     """Each record has its cgroup's path, also when cgroups recur; released paths make room for others."""
     daemon = starve("events")
     groups = [cgroup.child(f"group{number}-{'x' * 200}", 8) for number in range(4 if IN_VM else 12)]
-    told: list[str] = []
+    expected: list[str] = []
     for _ in range(2):
         daemon.process.send_signal(signal.SIGSTOP)
         for group in [*groups, *groups]:
             eat(16, group).die()
-        told += [group.name for group in [*groups, *groups]]
+        expected += [group.name for group in [*groups, *groups]]
         daemon.process.send_signal(signal.SIGCONT)
-        wait_until("the records", lambda: len(daemon.of_type("oom_kill")) == len(told), 2 * TIMEOUT_S)  # noqa: B023
-    assert told == [record["victim"]["cgroup"] for record in kills(daemon, len(told))]
+        wait_until("the records", lambda: len(daemon.of_type("oom_kill")) == len(expected), 2 * TIMEOUT_S)  # noqa: B023
+    assert expected == [record["victim"]["cgroup"] for record in kills(daemon, len(expected))]
 
 
 def test_no_room_at_all(starve: Starve, cgroup: Cgroup, eat: Eat) -> None:

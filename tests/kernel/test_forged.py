@@ -52,7 +52,7 @@ def below(request: pytest.FixtureRequest, own: Cgroup) -> Iterator[Cgroup]:
 
 @pytest.fixture
 def daemon(tmp_path: Path, own: Cgroup, make_daemon: MakeDaemon) -> Daemon:
-    """A daemon with metadata of both containers; Docker says of the other one that it was OOM killed."""
+    """A daemon with metadata of both containers; by Docker's state the other one was OOM killed."""
     for container_id, name in ((OWN, "shop"), (OTHER, "payments")):
         file = tmp_path / "docker" / "containers" / container_id / "config.v2.json"
         file.parent.mkdir(parents=True)

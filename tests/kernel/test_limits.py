@@ -95,8 +95,7 @@ def test_tasks(
     tasks.write("pids.max", len(os.listdir(f"/proc/{pid}/task")))
     for _ in range(KILLS):
         assert host.kill() < IN_TIME_S
-    said = host.daemon.stderr()
-    assert said.count("cannot start a thread") == 1
+    assert host.daemon.stderr().count("cannot start a thread") == 1
     assert len(host.parts()) > 4
     tasks.write("pids.max", "max")
     host.check_works_again()

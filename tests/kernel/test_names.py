@@ -132,9 +132,9 @@ def test_long_command_line(watch: Watch, cgroup: Cgroup, eat: Eat, length: int) 
     """A long command line keeps its beginning, and is listed in ``truncated``."""
     eater = eat(16, cgroup.child("limit", 8), extra=["x" * length]).die()
     record = watch.kill(eater)
-    *whole, cut = record["victim"]["cmdline"]
-    assert eater.command_line[: len(whole)] == whole
-    assert len(whole) == len(eater.command_line) - 1
+    *complete, cut = record["victim"]["cmdline"]
+    assert eater.command_line[: len(complete)] == complete
+    assert len(complete) == len(eater.command_line) - 1
     assert 100 < len(cut) < length
     assert cut.rstrip("…") == "x" * len(cut.rstrip("…"))
     assert record["truncated"] == ["victim.cmdline"]

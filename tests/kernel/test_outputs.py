@@ -77,7 +77,7 @@ def test_full_disk_for_all(small: Path, capfd: pytest.CaptureFixture[str]) -> No
     acknowledged = output.acknowledged
     assert acknowledged < 60
     for segment in small.glob("state/*/*.ndjson"):
-        numbers(segment.read_bytes())  # whole lines only
+        numbers(segment.read_bytes())  # complete lines only
     filler.unlink()
     output.reopen()
     wait_until("all are acknowledged", lambda: output.acknowledged == 60)

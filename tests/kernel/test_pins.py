@@ -152,9 +152,9 @@ def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals
     after = kill()
     kills_of(adopter, after.pid)
     adopter.stop()
-    told = [record["victim"]["pid"] for record in adopter.of_type("oom_kill")]
-    assert before.pid not in told
-    assert len(told) == len(set(told))
+    pids = [record["victim"]["pid"] for record in adopter.of_type("oom_kill")]
+    assert before.pid not in pids
+    assert len(pids) == len(set(pids))
 
 
 def test_adoption(pins: Path, start: Start) -> None:
@@ -228,7 +228,7 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     links = ids("link")
     daemon = start()
     (capture,) = captures(pins)
-    whole = len(ids("link"))
+    links_of_capture = len(ids("link"))
     daemon.stop()
     missed = kill()
     damage(capture)
@@ -236,10 +236,10 @@ def test_damaged(pins: Path, start: Start, kill: Kill, damage: Callable[[Path], 
     assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (True, False)
     wait_until("only the new capture is left", lambda: captures(pins) == [capture])
     kills_of(daemon, *([missed.pid] if readable else []), kill().pid)
-    told = daemon.stderr()
-    assert told.count(f"oomtrace: the capture pinned in {capture}") == 1, told
-    assert "Traceback" not in told
-    wait_until("the old links are gone", lambda: len(ids("link")) == whole)
+    stderr = daemon.stderr()
+    assert stderr.count(f"oomtrace: the capture pinned in {capture}") == 1, stderr
+    assert "Traceback" not in stderr
+    wait_until("the old links are gone", lambda: len(ids("link")) == links_of_capture)
     daemon.stop()
     detach(pins)
     wait_until("all links are gone", lambda: ids("link") == links)
@@ -391,8 +391,8 @@ def test_nothing_can_be_pinned(make_daemon: MakeDaemon, kill: Kill, tmp_path: Pa
     links, entries = ids("link"), os.listdir(BPFFS)
     daemon = make_daemon(pins=path)
     assert (daemon.wait_ready()["pinned"], daemon.wait_ready()["adopted"]) == (False, False)
-    told = daemon.stderr().splitlines()
-    assert len([line for line in told if "nothing is pinned" in line and str(path) in line]) == 1, told
+    messages = daemon.stderr().splitlines()
+    assert len([line for line in messages if "nothing is pinned" in line and str(path) in line]) == 1, messages
     kills_of(daemon, kill().pid)
     daemon.stop()
     assert entries == os.listdir(BPFFS)

@@ -303,9 +303,9 @@ def test_top(tmp_path: Path) -> None:
     with stuck(tmp_path / "mnt") as pid:
         command = [sys.executable, "-m", "tracer", "top", "--json"]
         began_s = time.monotonic()
-        told = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
+        shown = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout)
         assert time.monotonic() - began_s < TIMEOUT_SCALE * 5
-        found = {each["pid"]: each for each in told["processes"]}
+        found = {each["pid"]: each for each in shown["processes"]}
         assert (found[pid]["comm"], found[pid]["cmdline"]) == ("stuck", [])
         assert found[os.getpid()]["cmdline"]
 

@@ -32,11 +32,11 @@ types = ["oom_kill"]
 """
 
 
-def reload(daemon: Daemon, said: str) -> str:
+def reload(daemon: Daemon, message: str) -> str:
     """Send SIGHUP and wait for a message on stderr; all of stderr."""
     before = daemon.stderr().count("\n")
     daemon.process.send_signal(signal.SIGHUP)
-    wait_until("the message on stderr", lambda: said in "".join(daemon.stderr().splitlines(keepends=True)[before:]))
+    wait_until("the message on stderr", lambda: message in "".join(daemon.stderr().splitlines(keepends=True)[before:]))
     return daemon.stderr()
 
 
@@ -61,17 +61,17 @@ def test_reload(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Pat
 
     config.write_text(TWO.format(folder=tmp_path).replace("flat.json", "no/such/folder"))
     reload(daemon, "its directory does not exist")
-    for mistake, said in (("[]", "output"), ('["file:/a%00b"]', "the old configuration remains in use")):
+    for mistake, message in (("[]", "output"), ('["file:/a%00b"]', "the old configuration remains in use")):
         config.write_text(f"output = {mistake}")
-        reload(daemon, said)
-    for text, said in (("", "no longer has any settings"), ('label = {site = "x"}', "no longer has an output")):
+        reload(daemon, message)
+    for text, message in (("", "no longer has any settings"), ('label = {site = "x"}', "no longer has an output")):
         config.write_text(text)
-        reload(daemon, f"{config} {said}: the old configuration remains in use")
+        reload(daemon, f"{config} {message}: the old configuration remains in use")
     config.write_text("output = 1")
     reload(daemon, f"{config}, line 1: an output has no uri")
     config.write_text(TWO.format(folder=tmp_path))
-    said = reload(daemon, "the configuration was reloaded; runtime-root will change at the next start")
-    assert said.count("the configuration was reloaded") == 1
+    message = reload(daemon, "the configuration was reloaded; runtime-root will change at the next start")
+    assert message.count("the configuration was reloaded") == 1
 
     excluded = eat(16, group, comm="unwanted").die()
     included = eat(16, group, comm="wanted-1").die()

@@ -278,8 +278,8 @@ def test_timers(start: Start, cgroup: Cgroup, eat: Eat) -> None:
             time.sleep(RATE_REGAINED_S)
         for eater in [eat(0, group, timers=count, jobs=8) for group in groups[2 * number : 2 * number + 2]]:
             wait_until("all timers have fired", eater.ended, 6 * TIMEOUT_S)
-    told = count * len(groups)
-    wait_until("all records", lambda: sum(len(of_cgroup(daemon, group)) for group in groups) >= told)
+    expected = count * len(groups)
+    wait_until("all records", lambda: sum(len(of_cgroup(daemon, group)) for group in groups) >= expected)
     time.sleep(KERNEL_HOLD_S + 0.2)
     assert daemon.stop()["lost"] == 0
     for group in groups:

@@ -86,10 +86,10 @@ def test_lowered_limit(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None
     record = watch.kill(victim)
     answer = why(str(record["victim"]["pid"]))
     assert answer["verdict"]["memory"]["is_lowered"] is True
-    said = answer["sentences"][0]
-    assert f"by the limit of its cgroup {group.name}, as it was lowered to 4.0 MiB while 1" in said
+    sentence = answer["sentences"][0]
+    assert f"by the limit of its cgroup {group.name}, as it was lowered to 4.0 MiB while 1" in sentence
     trigger = record["trigger"]
-    assert f"{trigger['comm']} (pid {os.getpid()}), outside of that cgroup, lowered the limit." in said
+    assert f"{trigger['comm']} (pid {os.getpid()}), outside of that cgroup, lowered the limit." in sentence
 
 
 def test_oom_score_adj(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None:
@@ -99,10 +99,10 @@ def test_oom_score_adj(watch: Watch, cgroup: Cgroup, eat: Eat, why: Why) -> None
     large = eat(60, group, comm="large")
     record = watch.kill(small.die())
     answer = why(str(record["victim"]["pid"]))
-    assert answer["verdict"]["choice"]["by"] == "oom_score_adj", "without kprobes the kernel log tells it"
-    said = answer["sentences"][0]
-    assert f"(pid {small.pid}), for its oom_score_adj of 1000: large (pid {large.pid}), with " in said
-    assert "resident and an oom_score_adj of 0, was spared." in said
+    assert answer["verdict"]["choice"]["by"] == "oom_score_adj", "without kprobes from the kernel log"
+    sentence = answer["sentences"][0]
+    assert f"(pid {small.pid}), for its oom_score_adj of 1000: large (pid {large.pid}), with " in sentence
+    assert "resident and an oom_score_adj of 0, was spared." in sentence
     assert f"See what grows in large (pid {large.pid}) first" in answer["advice"][0]["text"]
 
 

@@ -162,8 +162,8 @@ def test_two_at_once(daemon: Daemon, storm: Storm) -> None:
     wait_until("one has exited", lambda: first.poll() is not None or second.poll() is not None)
     exited, daemon.process = (first, second) if first.poll() is not None else (second, first)
     assert exited.returncode == 1
-    said = daemon.stderr().splitlines()
-    assert len([line for line in said if "another oomtrace" in line]) == 1, said
+    messages = daemon.stderr().splitlines()
+    assert len([line for line in messages if "another oomtrace" in line]) == 1, messages
     wait_until("it is attached", lambda: daemon.of_type("start"))
     storm.end(storm.brew(50))
     daemon.wait_for_kills(50)

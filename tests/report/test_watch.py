@@ -231,20 +231,20 @@ def refused(*arguments: str, prefix: str = "") -> tuple[int, str]:
 
 def test_no_terminal() -> None:
     """Without a terminal the command prints an error."""
-    code, said = refused("watch", os.devnull)
-    assert (code, "terminal" in said) == (EXIT_USAGE, True)
+    code, message = refused("watch", os.devnull)
+    assert (code, "terminal" in message) == (EXIT_USAGE, True)
 
 
 def test_no_urwid() -> None:
     """Without urwid the error names the package to install."""
-    code, said = refused("watch", prefix="sys.modules['urwid'] = None; ")
-    assert (code, "pipx inject oomtrace urwid" in said) == (EXIT_UNSUPPORTED, True)
+    code, message = refused("watch", prefix="sys.modules['urwid'] = None; ")
+    assert (code, "pipx inject oomtrace urwid" in message) == (EXIT_UNSUPPORTED, True)
 
 
 def test_no_file(terminal: MakeTerminal, tmp_path: Path) -> None:
     """A missing file, and a file that cannot grow."""
     (tmp_path / "oom.json.gz").write_bytes(gzip.compress(b""))
-    for name, said in (("none", "cannot read"), ("oom.json.gz", "cannot grow")):
+    for name, message in (("none", "cannot read"), ("oom.json.gz", "cannot grow")):
         window = terminal([*WATCH, str(tmp_path / name)])
         assert window.status() == EXIT_FAILED
-        assert said in window.screen()
+        assert message in window.screen()

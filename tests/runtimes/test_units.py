@@ -54,7 +54,7 @@ class Unit:
         names = "Id,Slice,ControlGroup,Result,ActiveState,ExecMainPID,ExecMainStatus,MemoryMax,OOMPolicy"
         return dict(line.split("=", 1) for line in run("systemctl", "show", f"-p{names}", self.name).splitlines())
 
-    def settled(self, **expected: str) -> Properties:
+    def wait_for(self, **expected: str) -> Properties:
         """Wait for these properties; all properties."""
         wait_until(f"{self.name}: {expected}", lambda: expected.items() <= self.show().items())
         return self.show()
@@ -130,7 +130,7 @@ def test_main_process(start: Start, watch: Watch, suffix: str) -> None:
     """The main process is killed: pid, limit, names and verdict are systemd's, also for odd names of units."""
     unit = start(f"exec {EAT}", suffix=suffix)
     (record,) = killed(watch, unit)
-    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    properties = unit.wait_for(ActiveState="failed", Result="oom-kill")
     check_names(record, properties)
     check_unit_limit(record, properties)
     assert int(properties["ExecMainPID"]) == record["victim"]["pid"]
@@ -150,7 +150,7 @@ def test_child_stops_the_unit(start: Start, watch: Watch) -> None:
     """A child is killed, and systemd stops the unit: one record; the verdict is systemd's only."""
     unit = start(f"{EAT}; exec sleep 1000", "OOMPolicy=stop")
     (record,) = killed(watch, unit)
-    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    properties = unit.wait_for(ActiveState="failed", Result="oom-kill")
     check_names(record, properties)
     check_unit_limit(record, properties)
     assert int(properties["ExecMainPID"]) == record["victim"]["ppid"]
@@ -173,7 +173,7 @@ def test_child_and_the_unit_goes_on(start: Start, watch: Watch) -> None:
 def test_whole_unit(start: Start, watch: Watch) -> None:
     """OOMPolicy=kill sets memory.oom.group: all processes of the unit are killed in one incident."""
     unit = start(f"sleep 1000 & sleep 1000 & {EAT}; wait", "OOMPolicy=kill")
-    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    properties = unit.wait_for(ActiveState="failed", Result="oom-kill")
     # systemd kills the processes of the unit as well, so some may be its victims.
     records = killed(watch, unit, len({kill.tid for kill in watch.logged()}))
     for record in records:
@@ -188,10 +188,10 @@ def test_whole_unit(start: Start, watch: Watch) -> None:
 def test_slice_limit(start: Start, watch: Watch, limited_slice: str) -> None:
     """A limit of the slice, not the unit: the record has the slice's, and the larger of two units is the victim."""
     small = start(f"exec {binary()} -H 8", slice_=limited_slice)
-    small.settled(ActiveState="active")
+    small.wait_for(ActiveState="active")
     unit = start(f"exec {EAT}", slice_=limited_slice)
     (record,) = killed(watch, unit)
-    properties = unit.settled(ActiveState="failed", Result="oom-kill")
+    properties = unit.wait_for(ActiveState="failed", Result="oom-kill")
     check_names(record, properties)
     assert limited_slice == properties["Slice"]
     assert properties["MemoryMax"] == "infinity"

@@ -22,7 +22,7 @@ Why = Callable[..., tuple[Answer, str]]
 
 @pytest.fixture
 def container(docker: Docker) -> Iterator[Container]:
-    """A running container whose init, or a child of it, gets OOM killed on a signal."""
+    """A running container limit_text init, or a child of it, gets OOM killed on a signal."""
     made = docker.run()
     yield made
     docker.remove(made)
@@ -83,7 +83,7 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
     record = killed(tracer, container)
     state = ended(docker, container.id)
     own, limit = "by its own limit of 32.0 MiB", f"by the limit of its container {container.name}, 32.0 MiB"
-    for name, kind, whose in (
+    for name, kind, limit_text in (
         (container.name, "container", own),
         (container.id[:12], "container", own),
         (str(container.pid), "pid", limit),
@@ -93,7 +93,7 @@ def test_own_limit(docker: Docker, container: Container, tracer: Daemon, why: Wh
         assert (verdict["kind"], verdict["cause"], verdict["ended"]) == (kind, "own_limit", True)
         assert record["id"] == verdict["kill"]["id"]
         assert verdict["memory"]["limit_bytes"] == LIMIT_BYTES
-        assert whose in words
+        assert limit_text in words
         assert [each["id"] for each in answer["evidence"]] == [record["id"]], "the kernel log's kill is the same"
     answer, words = why(container.name)
     assert answer["verdict"]["kill"]["victim"]["pid"] == container.pid
@@ -122,7 +122,7 @@ def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -
 
 
 def test_exited_after_child(docker: Docker, why: Why) -> None:
-    """A shell whose command was OOM killed exits with 137: the container itself was not killed."""
+    """A shell limit_text command was OOM killed exits with 137: the container itself was not killed."""
     name = new_name("why")
     script = "/bin/dd if=/dev/zero of=/dev/null bs=96M count=1; exit $?"
     id_ = docker.docker("run", "--detach", "--network", NETWORK, *docker.arguments(name), "/bin/sh", "-c", script)

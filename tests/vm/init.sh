@@ -92,7 +92,7 @@ set_up() { # what an init system does
 	$b hostname vm
 	[ -e /dev/vm-headers ] && mount_headers
 	pin
-	# A kernel that finds nobody to kill panics, even if the last victim's memory is on its way: some for it to find.
+	# The kernel panics without a candidate, even while the last victim's memory is being freed: provide some.
 	for decoy in 1 2 3 4; do
 		(echo -990 >/proc/self/oom_score_adj && exec $b sleep 100000) </dev/null >/dev/null 2>&1 &
 	done

@@ -132,7 +132,7 @@ def _dependencies(apt: Apt, meta: str, kinds: str) -> list[str]:
     names = apt.cache("depends", "--recurse", "--important", meta).splitlines()
     found = sorted({name for name in names if re.fullmatch(rf"linux-({kinds})-\d\S*", name)})
     if not found:
-        raise LabError(f"{meta} depends on no linux-({kinds})-VERSION: has Debian split its kernel packages anew?")
+        raise LabError(f"{meta} depends on no linux-({kinds})-VERSION: has Debian changed its kernel packages?")
     return found
 
 
