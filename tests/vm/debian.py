@@ -73,8 +73,8 @@ def output(*command: str | Path, cwd: Path | None = None, stdin: str = "") -> st
 def mmdebstrap(*arguments: str | Path, stdin: str) -> str:
     """Make a root file system.
 
-    It mounts this machine's /proc, /sys and /dev in a mount namespace, so that if it is interrupted, copying or removing
-    the directory does not reach into the machine.
+    It mounts this machine's /proc, /sys and /dev in a mount namespace: after an interruption, copying or removing the
+    directory does not reach into the machine.
     """
     return output("unshare", "--mount", "--propagation", "private", "mmdebstrap", *arguments, stdin=stdin)
 
