@@ -37,7 +37,8 @@ def _end_at() -> None:
 
         return call
 
-    os.write, os.pwrite, programs.ProgramCounters.write = map(counted, (os.write, os.pwrite, programs.ProgramCounters.write))
+    counters = programs.ProgramCounters
+    os.write, os.pwrite, counters.write = map(counted, (os.write, os.pwrite, counters.write))
 
 
 _end_at()
