@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""A command line -> the same without its secrets.
+r"""Redact the secrets in a command line.
 
-Secrets are found in two ways.  Words: the value of an option or variable whose name ends like a secret's
-(``--db-password x``), and options that hold one in certain programs (``mysql -px``); what ``sh -c`` is given is taken
-apart the same way.  Text: what is a secret wherever it stands (``token=x``, ``scheme://user:x@host``, known shapes).
-What only refers to a secret stays: ``$PASSWORD``, ``--token-file=x``, ``--token=/run/x``.
+Secrets are found in two ways.  By words: the value of an option or variable whose name ends like a secret's
+(``--db-password x``), and options of certain programs (``mysql -px``), also within the script of ``sh -c``.  By text:
+``token=x``, ``scheme://user:x@host``, and known shapes, anywhere.  References to secrets are kept: ``$PASSWORD``,
+``--token-file=x``, ``--token=/run/x``.
 """
 
 import re
@@ -15,18 +15,18 @@ from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.redaction.patterns import REDACTED, has_aws_key, redact_aws_secrets, redact_text, redact_value, secret_kind
 
 _DEPTH = 3
-"""A shell in a shell in a shell; what is quoted deeper is searched as text only."""
+"""Depth of nested shell scripts; deeper ones are searched by text only."""
 _PAIR = re.compile(r"(-{0,2}[\w.\[\]-]{1,128})([=:]\s{0,4})(.*)", re.DOTALL)
 _REST_OF_LIST = re.compile(r"[,;&](?=[\w. -]{1,32}=|\Z)")
 _CARRIERS = frozenset({"-e", "--env", "--build-arg", "--from-literal", "--setenv"})
-"""Options whose value is a variable with its value."""
+"""Options whose value is NAME=VALUE."""
 _HEADER = ("-H", "--header")
 _FLAG = re.compile(
     r"-+(?:no|(?:no|ask|prompt|show|use|enable|disable|skip|require|allow|need|print|hide|generate|rotate|is)[-_])"
 )
-"""Begins the names of options that have no value, or yes or no."""
+"""Prefixes of options that have no value, or a value of yes or no."""
 _WRAPPERS = frozenset({"sudo", "env", "exec", "nohup", "setsid", "time"})
-"""The command line of a program begins behind these."""
+"""Programs whose arguments are the command line of another program."""
 _SHELL = re.compile(
     r"""(?P<operator>[;|&()<>`\n]+)|(?:[^\s"'\\;|&()<>`]|\\.|"(?:\\.|[^"\\])*"?|'[^']*'?)+""", re.DOTALL
 )
@@ -52,7 +52,7 @@ class _Option(NamedTuple):
     separate: bool
     attached: bool
     after: str = ""
-    """The secret begins after this sign: ``user:x``."""
+    """The secret begins after this separator: ``user:x``."""
 
 
 _OPTIONS = {
@@ -67,18 +67,18 @@ _OPTIONS = {
     "sql": _Option(("P",), True, True),
 }
 _CURL_FLAGS = tuple("sSfkLivgGIN")
-"""Letters that may stand before it: ``-su user:x``."""
+"""Flags that may precede ``u`` in one argument: ``-su user:x``."""
 _CURL_USER = ("--user", "--proxy-user")
 _SETTINGS = frozenset({"aws_secret_access_key", "aws_session_token"})
 """``aws configure set NAME VALUE``."""
 
 
 class Redactor:
-    """Takes secrets out of command lines.
+    """Redacts secrets in command lines.
 
-    ``patterns`` are the user's own regular expressions, searched in each argument: the whole match is a secret, or
-    its groups where the expression has some.  How long they take is the user's affair.  ``defaults`` False leaves
-    only these.  Raises TracerError (EXIT_USAGE) for a pattern that is no regular expression.
+    ``patterns`` are regular expressions of the user, searched in each argument: the match is a secret, or its groups if
+    it has any.  Their running time is not bounded.  If ``defaults`` is false, only these are used.  Raises TracerError
+    (EXIT_USAGE) for an invalid regular expression.
     """
 
     def __init__(self, patterns: Sequence[str] = (), defaults: bool = True) -> None:
@@ -86,7 +86,7 @@ class Redactor:
         self._defaults = defaults
 
     def redact(self, cmdline: list[str]) -> list[str]:
-        """As many arguments as before, each secret replaced by REDACTED."""
+        """Replace each secret by REDACTED; the number of arguments stays the same."""
         for pattern in self._patterns:
             cmdline = [_redact_matches(pattern, argument) for argument in cmdline]
         if not self._defaults:
@@ -97,7 +97,7 @@ class Redactor:
 
 
 class _Words:
-    """Words of one command line, in order; remembers what the words before say about the next one."""
+    """Redacts the words of one command line, in order; earlier words decide about later ones."""
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
@@ -111,7 +111,7 @@ class _Words:
         self._pending: Callable[[str], str] | None = None
 
     def argument(self, text: str) -> str:
-        """A whole argument, or what stands between quotes: a word, a value with spaces in it, or words for a shell."""
+        """Redact an argument or a quoted text: a word, a value with spaces, or a shell script."""
         if self._pending is not None or not _SHELL_SIGNS.search(text):
             return self._word(text)
         option_before = self._previous.startswith("-") and not self._previous.endswith("c")
@@ -142,9 +142,9 @@ class _Words:
         self._previous = word
         if pending is not None and not (word.startswith("-") and len(word) > 1):
             return pending(word)
-        lettered = self._lettered(word)
-        if lettered is not None:
-            return lettered
+        redacted = self._short_option(word)
+        if redacted is not None:
+            return redacted
         pair = _PAIR.match(word)
         if pair is not None:
             return self._pair(word, pair)
@@ -178,8 +178,8 @@ class _Words:
             self._pending = lambda value: _after(value, ":")
         return word
 
-    def _lettered(self, word: str) -> str | None:
-        """``-p`` or ``-px`` of a program that has a secret there; None: the word is nothing of the kind."""
+    def _short_option(self, word: str) -> str | None:
+        """Redact ``-px``, or note ``-p``, of a program for which it is a secret; None for any other word."""
         option = _OPTIONS.get(self._program or "")
         if option is None or word[:1] != "-":
             return None
@@ -190,7 +190,7 @@ class _Words:
             return None
         start += 1
         secret = word[start:]
-        # Behind another program's name -p is perhaps that one's: docker run mysql -p3306:3306
+        # After another program, -p may belong to that one: docker run mysql -p3306:3306
         may_be_port = not self._leads
         if self._program == "sshpass":
             self._program = None
@@ -206,7 +206,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise TracerError(
-            f"{pattern!r} is no regular expression", f"{error}; see Python's re module for the syntax", EXIT_USAGE
+            f"invalid regular expression {pattern!r}", f"{error}; see Python's re module for the syntax", EXIT_USAGE
         ) from error
 
 
@@ -217,7 +217,7 @@ def _redact_matches(pattern: re.Pattern[str], text: str) -> str:
     for start, end in spans:
         if end <= max(start, done):
             continue
-        if start < done:  # of groups in groups all is one secret
+        if start < done:  # nested groups are one secret
             start = done
         else:
             parts += [text[done:start], REDACTED]
@@ -226,7 +226,7 @@ def _redact_matches(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _after(value: str, sign: str) -> str:
-    """The value redacted from behind the first such sign on; as it is where the sign is missing."""
+    """Redact the part of a value after the first separator; without the separator, return the value unchanged."""
     if not sign:
         return redact_value(value, "password")
     before, found, secret = value.partition(sign)

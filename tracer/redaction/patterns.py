@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a secret looks like: by the name in front of it, by the text around it, by its own shape.
+"""Patterns of secrets: by the name before a value, by the text around it, and by the shape of the value.
 
-What only refers to a secret is none: ``$PASSWORD``, ``/run/secrets/token``, ``true``.
+A reference to a secret is not a secret: ``$PASSWORD``, ``/run/secrets/token``, ``true``.
 
-Texts are chosen by whoever runs the container: every expression takes linear time, because what may repeat without
-bound is followed by nothing that could fail, or cannot begin again within itself.
+A container chooses its command lines, so every expression must take linear time: an unbounded repetition is followed by
+nothing that can fail, or cannot begin again within its own match.
 """
 
 import re
 
 REDACTED = "[redacted]"
 _NAME_LEN = 64
-"""Characters of a name, from its end, that are looked at."""
+"""Characters at the end of a name that are searched."""
 
 _NOUN = r"""(?:
     (?P<password> pass(?:word|wd|phrase|code) | passin | passout
@@ -22,8 +22,8 @@ _NOUN = r"""(?:
       | oauth2-bearer)
   )(?:[-_.]?[0-9]{1,2})?"""
 _KINDS = ("password", "auth", "other")
-"""A password may look like anything, a path too; auth may be the name of a method."""
-# The value's end: a space, a quote, or a sign that begins the next pair of a list (`password=x;user=y`).
+"""A password may have any form, also that of a path; auth may be the name of a method."""
+# A value ends at a space, a quote, or a separator before the next pair of a list (`password=x;user=y`).
 _VALUE = r"""(?:[^\s"'`,;&]|[,;&](?![\w.\ -]{1,32}=|\s|["'`]|\Z))+"""
 _QUOTED = r"""(?P<quote>\\?["'])(?:(?!(?P=quote))(?:\\.|.))*"""
 _TEXT = re.compile(
@@ -54,7 +54,7 @@ _SHAPE = re.compile(
 )
 _SHORTEST_SHAPE = 13
 _HINTS = ("pass", "pwd", "secret", "token", "key", "credential", "auth", "://", "bearer", "jdbc:", "sig")
-"""One of these is in everything that _TEXT finds, and most arguments have none."""
+"""Every match of _TEXT contains one of these; most arguments contain none."""
 _NAME = re.compile(_NOUN + r"\Z", re.VERBOSE)
 _ENDS = ("pass", "word", "wd", "phrase", "code", "passin", "passout", "auth", "token", "secret", "credential",
          "credentials", "key", "base", "id", "bearer")  # fmt: skip
@@ -81,7 +81,7 @@ _AWS_SECRET = re.compile(
 
 
 def secret_kind(name: str) -> str | None:
-    """What kind of secret a name promises, if any."""
+    """The kind of secret that a name implies: one of _KINDS, or None."""
     name = name[-_NAME_LEN:].lower()
     if not name.rstrip("0123456789-_.").endswith(_ENDS):
         return None
@@ -90,7 +90,7 @@ def secret_kind(name: str) -> str | None:
 
 
 def redact_value(value: str, kind: str | None) -> str:
-    """The value redacted, its quotes left; as it is where it is a reference, a switch or a method."""
+    """Redact a value, except its quotes; a reference, a switch or a method is returned unchanged."""
     quote = value[:1] if value[:1] in ('"', "'") else ""
     start = len(quote)
     end = len(value) - (1 if quote and len(value) > 1 and value.endswith(quote) else 0)
@@ -107,11 +107,11 @@ def redact_value(value: str, kind: str | None) -> str:
 
 
 def redact_text(text: str) -> str:
-    """The text with everything redacted that is a secret wherever it stands."""
+    """Redact everything that is a secret by its context or shape."""
     if len(text) >= _SHORTEST_SHAPE:
         text = _SHAPE.sub(REDACTED, text)
     lowered = text.lower()
-    if len(lowered) != len(text):  # only İ becomes longer
+    if len(lowered) != len(text):  # only İ becomes longer in lower case
         lowered = text.replace("\u0130", "i").lower()
     if not any(hint in lowered for hint in _HINTS):
         return text
@@ -119,17 +119,17 @@ def redact_text(text: str) -> str:
     for match in _TEXT.finditer(lowered):
         start, end = match.span(match.lastgroup or 0)
         kind = next((kind for kind in _KINDS if match[kind]), None)
-        start += 2 * (match.lastgroup == "value" and text[start] == "\\")  # an escaped quote: JSON within quotes
+        start += 2 * (match.lastgroup == "value" and text[start] == "\\")  # skip an escaped quote: JSON in a string
         parts += [text[done:start], redact_value(text[start:end], kind)]
         done = end
     return "".join(parts) + text[done:]
 
 
 def has_aws_key(text: str) -> bool:
-    """Whether an AWS access key's id is in it: its secret, 40 characters without any mark, is then not far."""
+    """Whether the text has the id of an AWS access key.  Its secret, 40 plain characters, is then likely nearby."""
     return _AWS_KEY.search(text) is not None
 
 
 def redact_aws_secrets(cmdline: list[str]) -> list[str]:
-    """The command line with everything redacted that looks like an AWS secret key."""
+    """Redact everything that looks like an AWS secret key."""
     return [_AWS_SECRET.sub(REDACTED, argument) for argument in cmdline]

@@ -99,7 +99,7 @@ def wrong(path: Path, old: str, new: str) -> str:
         ("8000", '"8000"', ", line 3: max-record must be a number: "),
         ("8000", "true", ", line 3: max-record must be a number: "),
         ("8000", "80", ", line 3: max-record 80 is too small"),
-        (r"['order-(\d+)']", "['(']", ", line 4: '(' is no regular expression"),
+        (r"['order-(\d+)']", "['(']", ", line 4: invalid regular expression '('"),
         (r"['order-(\d+)']", "[1]", ", line 4: redact must be an array of strings"),
         ("8000", "9" * 30, f", line 3: max-record {'9' * 30} is too large: "),
         ("8000", "9" * 5000, ": invalid number: "),
