@@ -25,13 +25,12 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 class Kmsg:
     """An open log, with a position of its own.
 
-    Raises OSError if the log cannot be opened; with kernel.dmesg_restrict this needs CAP_SYSLOG, once. # as in
-    containers in a container
+    Raises OSError if the log cannot be opened; with kernel.dmesg_restrict this needs CAP_SYSLOG, once.
     """
 
     def __init__(self, path: str = PATH) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if path == PATH and os.fstat(self._fd).st_rdev != os.makedev(1, 11):  # as in containers
+        if path == PATH and os.fstat(self._fd).st_rdev != os.makedev(1, 11):  # in a container
             os.close(self._fd)
             raise OSError(errno.ENODEV, "it is not the kernel's log", path)
         self._next: int | None = None
@@ -54,15 +53,14 @@ class Kmsg:
     def read(self) -> Iterator[LogLine]:
         """The kernel's lines from the current position on; times are of printk's clock.
 
-        Lines that were overwritten are replaced by the line with which the kernel reports them on consoles. #
-        overwritten; the next overwritten; the next read gives the oldest line
+        Lines that were overwritten are replaced by the line with which the kernel reports them on consoles.
         """
         while True:
             try:
                 record = os.read(self._fd, _LONGEST)
             except BlockingIOError:
                 return
-            except BrokenPipeError:  # overwritten; the next read gives the oldest that is left
+            except BrokenPipeError:  # overwritten; the next read gives the oldest line
                 continue
             if not record:
                 return

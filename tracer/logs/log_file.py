@@ -75,10 +75,10 @@ class LogFile:
     def blocks(self) -> Iterator[bytes]:
         """All blocks of the log.
 
-        Raises TracerError if the rest cannot be read. # not read(): it read() loses what precedes the damage
+        Raises TracerError if the rest cannot be read.
         """
         try:
-            while block := self._file.read1(BLOCK_BYTES):  # not read(): it loses what is in front of damage
+            while block := self._file.read1(BLOCK_BYTES):  # read() loses what precedes the damage
                 yield block
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -128,8 +128,7 @@ class LogFile:
         return 0.0 if self._live_s is None else max(0.0, time.monotonic() - self._live_s)
 
     def close(self) -> None:
-        """Close the log, and end the program that decompresses it. # a last line without a last line without a newline
-        stays a line"""
+        """Close the log, and end the program that decompresses it."""
         self._file.close()
         self._raw.close()
         if self._program is not None and self._program.poll() is None:
@@ -187,7 +186,7 @@ class LogFile:
                 yield block
                 continue
             if self._is_replaced():
-                yield b"\n"  # a last line without its end stays one
+                yield b"\n"  # a last line without a newline stays a line
                 continue
             time.sleep(_POLL_S)
             quiet_s += _POLL_S
@@ -196,13 +195,12 @@ class LogFile:
                 yield b""
 
     def _is_replaced(self) -> bool:
-        """Whether the file was replaced, and its successor is open now, or truncated. # written since the end written
-        after the end was read # between two files between removal and creation"""
+        """Whether the file was replaced, and its successor is open now, or truncated."""
         try:
             status, own = os.stat(self.path), os.fstat(self._raw.fileno())
             if (status.st_dev, status.st_ino) != (own.st_dev, own.st_ino):
                 successor = _open(self.path)
-                if self._raw.peek(1):  # written since the end was seen
+                if self._raw.peek(1):  # written after the end was read
                     successor.close()
                     return False
                 self._raw.close()
@@ -211,7 +209,7 @@ class LogFile:
             if own.st_size < self._raw.tell():
                 self._raw.seek(0)
                 return True
-        except OSError:  # between two files
+        except OSError:  # between removal and creation
             pass
         return False
 

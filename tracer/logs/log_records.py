@@ -25,15 +25,14 @@ from tracer.records.model import (
 from tracer.records.owner import Identity
 
 _LEAST_NO_LIMIT_BYTES = 0x7FFFFFFFFFFF0000
-"""PAGE_COUNTER_MAX with pages of 64 KiB; with smaller pages, and before 4.2, "no limit" is more. #
-mem_cgroup_out_of_memory() has mem_cgroup_out_of_memory() has had a message of its own since 2.6.25; the other scopes
-have shared these since 2.6.36."""
+"""PAGE_COUNTER_MAX with pages of 64 KiB; with smaller pages, and before 4.2, "no limit" is more."""
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
 _MESSAGE_SCOPES: dict[bytes, Scope] = {
     b"Memory cgroup out of memory": "memcg",
     b"No available memory (MPOL_BIND)": "mempolicy",
     b"No available memory in cpuset": "cpuset",
-    # mem_cgroup_out_of_memory() has had words of its own since 2.6.25, and the others have shared these since 2.6.36.
+    # mem_cgroup_out_of_memory() has had a message of its own since 2.6.25; the other scopes have shared these since
+    # 2.6.36.
     b"Out of memory": "host_or_nodes",
     ALLOCATING: "host_or_nodes",
 }
@@ -168,9 +167,7 @@ def _infer_page_bytes(report: VictimReport) -> int | None:
 
 
 def _total_pages(report: VictimReport, page_bytes: int | None) -> int | None:
-    """The pages that constrained_alloc() counts if nothing constrains: all RAM and all swap. # Before 5.3 nothing
-    Before 5.3 a report does not distinguish the host from the nodes of a cpuset or a memory policy. # cgroup v1, but
-    for cgroup v1, except 5.2 to 6.4, has names of its own; those with total_ count the whole tree."""
+    """The pages that constrained_alloc() counts if nothing constrains: all RAM and all swap."""
     ram, swap = report.ram_pages, report.host_swap_bytes
     if ram is None or swap is None or (swap and page_bytes is None):
         return None
@@ -196,7 +193,7 @@ def _scope(report: VictimReport) -> Scope | None:
         return "sysrq"
     if report.constraint in SCOPES:
         return SCOPES[report.constraint]
-    # Before 5.3 nothing tells the host from the nodes of a cpuset or of a memory policy.
+    # Before 5.3 a report does not distinguish the host from the nodes of a cpuset or a memory policy.
     return _MESSAGE_SCOPES.get(report.message or b"")
 
 
@@ -235,7 +232,7 @@ def _breakdown(report: VictimReport) -> Breakdown | None:
 
     kernel = first(b"kernel")
     return {
-        # cgroup v1, but for 5.2 to 6.4, has names of its own; those with total_ count the whole tree.
+        # cgroup v1, except 5.2 to 6.4, has names of its own; those with total_ count the whole tree.
         "anon_bytes": first(b"anon", b"total_rss", b"rss"),
         "file_bytes": first(b"file", b"total_cache", b"cache"),
         "shmem_bytes": first(b"total_shmem", b"shmem"),

@@ -21,10 +21,9 @@ _LONGEST_PAUSE_AFTER_NS = 1_000_000_000
 
 _ALL_MEMORY = {b"RAM", b"HighMem/MovableOnly", b"reserved"}
 _MEMORY_LINES = 8
-"""Lines after the one about swap, those of other kinds among them included. # What a report consists of The parts of a
-report, in the order in which all kernels print them: no line follows one of a later part."""
+"""Lines after the one about swap, those of other kinds among them included."""
 
-# What a report consists of, in the order in which all kernels print it: no line is followed by one of a former stage.
+# The parts of a report, in the order in which all kernels print them: no line follows one of a later part.
 _FIRST, _CPU, _TASK_IN, _COUNTERS, _STATISTICS, _TABLE, _SUMMARY, _CHOSEN = range(8)
 
 Awaited = Literal["words", "details", "trace", "statistics", "lines", "all"]
@@ -37,10 +36,9 @@ Consumed = bool | None
 
 
 class ReportLines:
-    """What the lines of one report say, as far as they were read. # Most kills of a storm Most kills of a storm have no
-    report: class attributes cost no time for what is absent."""
+    """What the lines of one report say, as far as they were read."""
 
-    # Most kills of a storm have no report: what they do not have takes no time.
+    # Most kills of a storm have no report: class attributes cost no time for what is absent.
     _stage = _FIRST
     _has_statistics = False
     """Whether there was a line about the cgroup's statistics."""
@@ -95,13 +93,12 @@ class ReportLines:
         self._last, self._number, self._foreign_lines = line.time_ns, number, 0
 
     def is_stale(self, line: LogLine, number: int) -> bool:
-        """Whether no further line can belong to this report. # Backwards: another A time that goes back is of another
-        boot."""
+        """Whether no further line can belong to this report."""
         if number - self._number > _MOST_OTHER_LINES or (self._foreign_lines > _MOST_LINES_AFTER and self.kills):
             return True
         if line.time_ns is None or self._last is None or line.clock != self.clock or line.clock == "unknown":
             return False
-        # Backwards: another boot.
+        # A time that goes back is of another boot.
         return abs(line.time_ns - self._last) > (_LONGEST_PAUSE_AFTER_NS if self.kills else _LONGEST_PAUSE_NS)
 
     @property
@@ -145,10 +142,9 @@ class ReportLines:
         return True
 
     def read(self, line: LogLine, number: int) -> Consumed:
-        """Add a line, if it belongs to this report. # a long path takes a long path is a record of its own, and what
-        follows it another one (printk's LOG_CONT)"""
+        """Add a line, if it belongs to this report."""
         text = line.text
-        if self.partial_text:  # a long path takes a record of its own, and what follows it another (printk's LOG_CONT)
+        if self.partial_text:  # a long path is a record of its own, and what follows it another one (printk's LOG_CONT)
             if text[:1] in (b"/", b",", b":") and len(self.partial_text) + len(text) < _PARTIAL_TEXT_MAX_BYTES:
                 text = self.partial_text + text
             self.partial_text = b""
@@ -166,16 +162,12 @@ class ReportLines:
         first = text[:1]
         if first == b"[" and text[:2] != b"[<":
             return self._read_row(text)
-        if first == b" " or first == b"[":  # of a stack
+        if first == b" " or first == b"[":  # of a stack trace
             return self._read_trace(text)
         return self._read_detail(text)
 
     def _enter_stage(self, stage: int) -> bool:
-        """Whether a line of a part can follow what was read; after a kill it begins another report. # of a stack of a
-        stack trace # Of a name that begins If a comm begins like one of printk's prefixes (KERN_SOH), the line before
-        lacks its first bytes. # before 6.4 all before 6.4 all statistics are in one record # 5.2 and later: one 5.2 and
-        later: one statistic per line, for the whole tree. Before: all on this line, and one line per cgroup in the
-        tree."""
+        """Whether a line of a part can follow what was read; after a kill it begins another report."""
         if self.kills or stage < self._stage:
             return False
         self._stage = stage
@@ -232,7 +224,7 @@ class ReportLines:
             return False
         if not self.has_first_line:
             self.next_trigger, self._stage = (tid, comm), _CPU
-        # Of a name that begins like one of printk's prefixes (KERN_SOH) the line before has lost the first bytes.
+        # If a comm begins like one of printk's prefixes (KERN_SOH), the line before lacks its first bytes.
         elif comm.endswith(self.trigger_comm or b""):
             self.trigger_tid, self.trigger_comm, self._stage = tid, comm, _CPU
         return True
@@ -259,12 +251,13 @@ class ReportLines:
             return True
         if oom_lines.STATISTIC_LINES.fullmatch(text) is None:
             return False
-        found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all of them in one record
+        found = oom_lines.LINE_STATISTIC.findall(text)  # before 6.4 all statistics are in one record
         self.statistics.update((name, int(value)) for name, value in found)
         return bool(found)
 
     def _begin_statistics(self, text: bytes) -> Consumed:
-        # 5.2 and later: one statistic a line, of the whole tree.  Before: on this line, one line for each cgroup in it.
+        # 5.2 and later: one statistic per line, for the whole tree. Before: all on this line, and one line per cgroup
+        # in the tree.
         found = oom_lines.INLINE_STATISTICS.fullmatch(text)
         path = found[1] if found is not None else text[24:-1] if text.endswith(b":") else None
         is_next = found is not None and self._stage == _STATISTICS and not self.is_in_statistics
@@ -297,17 +290,15 @@ class ReportLines:
         """Forget lines that may belong to an earlier report, now that the kill was read: a line that every kernel
         prints between the two is missing.
 
-        A log with only the lines that ``grep -i 'oom\\|kill'`` leaves of any report lacks no such line. # Of reports
-        without Not all kernels print statistics in reports without a summary. # it may have it may have begun as the
-        host's table
+        A log with only the lines that ``grep -i 'oom\\|kill'`` leaves of any report lacks no such line.
         """
         if not (self.trigger_tid is not None or self.counters or self.statistics or self.tasks):
             return
         if message == oom_lines.MEMCG or (self.summary or b"").find(b",oom_memcg=/") >= 0:
-            # Of reports without a summary not all kernels print statistics.
+            # Not all kernels print statistics in reports without a summary.
             has_statistics = self._has_statistics or self.summary is None
             if not (has_statistics or self.counters) and (self.has_first_line or self.trigger_tid is not None):
-                self.tasks = TaskTable()  # it may have begun as the host's
+                self.tasks = TaskTable()  # it may have begun as the host's table
             if not (has_statistics and self.counters):
                 self.counters = {}
                 self._forget_trigger()
@@ -351,8 +342,7 @@ class ReportLines:
         return bool(self.counters or self.statistics or self.cgroups.limit or self.cgroups.task)
 
     def add_chosen(self, message: bytes, pid: int) -> bool:
-        """Add a line that names the chosen process; False: it belongs to another report. # 5.1 and later have 5.1 and
-        later have no such line"""
+        """Add a line that names the chosen process; False: it belongs to another report."""
         if self.chosen_message is not None or (self.chosen_pid is not None and self.chosen_pid != pid):
             return False
         if self.statistics and not self._has_inline_statistics:  # 5.1 and later have no such line

@@ -28,22 +28,20 @@ class LoggedIncident(ReportLines):
         return not self.tasks.may_have_process(self.chosen_pid)
 
     def accepts(self, kill: KillLine) -> bool:
-        """Whether a "Killed process" line belongs to this report; its pid decides. # 5.1 and later print 5.1 and later
-        print the summary right before, and the message in the line itself. # A child of the The victim may be a child
-        of the chosen process (before 5.1)."""
+        """Whether a "Killed process" line belongs to this report; its pid decides."""
         if self.kills or self.lacks_first_victim:
             first = self.kills[0].message if self.kills else kill.message
             return self.group is not None and first == kill.message and self._may_be_member(kill)
         if not self.may_have_message(kill.message):
             return False
         if self.chosen_pid is None:
-            # 5.1 and later print the summary right before, and have the message in the line itself.
+            # 5.1 and later print the summary right before, and the message in the line itself.
             return kill.message is None and self.tasks.contains(kill.tid, kill.comm)
         if self.chosen_message is not None and self.tasks and not self.tasks.may_have_comm(kill.tid, kill.comm):
             return False
         if self.chosen_pid == kill.tid or self.tasks.are_same_process(self.chosen_pid, kill.tid):
             return True
-        # A child of the chosen process (before 5.1).
+        # The victim may be a child of the chosen process (before 5.1).
         return self.chosen_message is not None and self.tasks.find_row(kill.tid) is not None
 
     def is_complete_before(self, kill: KillLine, is_rate_limited: bool) -> bool:
@@ -71,8 +69,7 @@ class LoggedIncident(ReportLines):
         )
 
     def add_kill(self, kill: KillLine) -> None:
-        """Add the kill of this report, or a further one of its group. # A group kill's first The first victim of a
-        group kill is killed again with the group."""
+        """Add the kill of this report, or a further one of its group."""
         self.is_in_table = self.is_in_statistics = False
         self.partial_text = b""
         if not self.kills:
@@ -80,7 +77,7 @@ class LoggedIncident(ReportLines):
             if self.first_ns is None:
                 self.first_ns = kill.time_ns
             self.kills.append(kill)
-        # A group kill's first victim is killed as one of the group, too.
+        # The first victim of a group kill is killed again with the group.
         elif all(kill.tid != other.tid for other in self.kills):
             self.kills.append(kill)
         if self.group is not None and (self.lacks_first_victim or kill.tid == self.kills[0].tid):

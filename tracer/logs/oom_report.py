@@ -57,14 +57,13 @@ _REPORT_BEGINS = (
     oom_lines.PANIC_WORD,
     oom_lines.NO_KILLABLE,
 )
-"""The begins of the other lines of a report. # only a pattern that the search is fast only for a pattern that begins
-with a fixed byte"""
+"""The begins of the other lines of a report."""
 
 _STATISTIC_ENDS = bytes(sorted({name[-1] for name in oom_lines.STATISTICS}))
 STATISTIC = re.compile(
     rb" (?<=["
     + _STATISTIC_ENDS
-    + rb"] )(?:"  # only a pattern that begins with one certain byte is searched for fast
+    + rb"] )(?:"  # the search is fast only for a pattern that begins with a fixed byte
     + b"|".join(rb"(?<=[^a-z_]" + name + rb" )" for name in sorted(oom_lines.STATISTICS))
     + rb")\d"
 )
@@ -251,9 +250,7 @@ class ReportAssembler:
         return [report for caller in stale for report in self._close(caller)]
 
     def _read_kill(self, line: LogLine, incident: LoggedIncident | None, done: list[VictimReport]) -> bool:
-        """Read a line that begins a report or is about a kill; whether the line was one. # The line before (before 5.1)
-        Before 5.1 the line before contains the message of a kill of a child of the chosen process. # Without a report
-        only Without a report, only the kernel's own messages count; a line without a message says too little."""
+        """Read a line that begins a report or is about a kill; whether the line was one."""
         text = line.text
         if text.find(KEYWORDS[0]) >= 0 and (match := oom_lines.INVOKED.fullmatch(text)) is not None:
             done += self._close(line.caller)
@@ -285,10 +282,10 @@ class ReportAssembler:
             incident = self._begin(line, done)
             incident.read(summary, self._number)
         if incident is None or not incident.accepts(kill):
-            # The line before (before 5.1) has the words for the one about a child of the process in it.
+            # Before 5.1 the line before contains the message of a kill of a child of the chosen process.
             is_next = incident is not None and not incident.kills and kill.message is None
             chosen = incident.chosen_message if incident is not None and is_next else None
-            # Without a report only the kernel's own words count, and a line without any says too little.
+            # Without a report, only the kernel's own messages count; a line without a message says too little.
             if chosen is None and not oom_lines.is_message(kill.message, kill.total_vm_bytes is not None):
                 if self._observer is not None:
                     self._observer.on_unparsed(line.text)
@@ -312,15 +309,15 @@ class ReportAssembler:
 
     def _may_be_rate_limited(self, line: LogLine) -> bool:
         """Whether the kernel may have printed no report of this kill; else a kill without a report shows that lines are
-        missing. # The line comes after the first This line comes after the first victim's: the last kill was the first
-        one of another group, whose report was rate-limited."""
+        missing."""
         if len(self._first_lines) < _RATE_LIMIT_BURST or line.time_ns is None or self._first_lines[0].time_ns is None:
             return False
         return line.clock != "unknown" and abs(line.time_ns - self._first_lines[0].time_ns) <= _RATE_LIMIT_NS
 
     def _add_group(self, line: LogLine, path: bytes, incident: LoggedIncident | None, done: list[VictimReport]) -> None:
         if incident is not None and incident.group and len(incident.kills) > 1:
-            # The line comes after the first victim's: that was the first of another group, its report suppressed.
+            # This line comes after the first victim's: the last kill was the first one of another group, whose report
+            # was rate-limited.
             first = incident.kills.pop()
             done += self._close(line.caller)
             incident = self._begin(line, done)

@@ -31,11 +31,10 @@ class ThisBoot:
         self._is_readable = True
 
     def has(self, report: VictimReport) -> bool:
-        """Whether the kernel's log contains this kill: the same thread in the same microsecond. # it may have been the
-        kill may be newer than the last read"""
+        """Whether the kernel's log contains this kill: the same thread in the same microsecond."""
         kill = report.time_ns, report.tid
         if kill not in self._kills and self._is_readable:
-            self._read_on()  # it may have been after the last time
+            self._read_on()  # the kill may be newer than the last read
         return kill in self._kills
 
     def _read_on(self) -> None:

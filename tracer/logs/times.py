@@ -73,10 +73,9 @@ class Calendar:
         second: int = 0,
         zone: tzinfo | None = None,
     ) -> int | None:
-        """None if there is no such time. # A leap second is A leap second counts as the second before it, as in the
-        kernel."""
+        """None if there is no such time."""
         try:
-            # A leap second is counted as the one before it, as the kernel does.
+            # A leap second counts as the second before it, as in the kernel.
             moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone or self._zone)
             return int(moment.timestamp()) * 1_000_000_000
         except (ValueError, OverflowError, OSError):
@@ -87,7 +86,7 @@ class Calendar:
         self._latest = None
 
     def without_year(self, month: int, day: int, hour: int, minute: int, second: int) -> int | None:
-        """The latest such time before the log was last written to. # 29 February may 29 February may be eight years ago"""
+        """The latest such time before the log was last written to."""
         latest = self._latest or self._at(time.time()) + _SLACK
         for year in range(latest.year, max(1, latest.year - 9), -1):  # 29 February may be eight years ago
             try:
@@ -101,8 +100,8 @@ class Calendar:
 
     def parse_iso(self, text: bytes) -> int | None:
         """``2026-11-24T03:51:53.123456+01:00``, also with a space or a comma, without fraction, time or zone; None
-        otherwise. # the lines of a report are of the lines of a report are of the same second, or of few"""
-        microseconds = text[20:26]  # the lines of a report are of one second, or of few
+        otherwise."""
+        microseconds = text[20:26]  # the lines of a report are of the same second, or of few
         if (text[:20], text[26:]) == self._around and len(microseconds) == 6 and microseconds.isdigit():
             return (self._second_ns or 0) + int(microseconds) * 1000
         match = _ISO.fullmatch(text)
