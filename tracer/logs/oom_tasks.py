@@ -23,9 +23,9 @@ _GROUPS = ("tid", "tgid", "total_vm", "rss", "swapents", "pgtables_bytes", "oom_
 class _Columns(NamedTuple):
     names: tuple[bytes, ...]
     swap: int | None
-    """Which of them tells of swap."""
-    read: int
-    """So many are read of rows that nobody asked for."""
+    """The number of the column of swap."""
+    sort_columns: int
+    """The number of columns that the sort key needs."""
     row: re.Pattern[bytes]
     """Groups are `_GROUPS`, empty if a kernel has no such column."""
 
@@ -48,9 +48,7 @@ class TaskTable:
 
     _columns: Sequence[bytes] = ()
     _swap: int | None = None
-    """Which of them tells of swap."""
     _sort_columns = _RSS + 1
-    """So many are read of rows that nobody asked for."""
     _row = _MATCHES_NOTHING
     _by_tid: dict[bytes, bytes] | None = None
     _is_truncated = False

@@ -4,16 +4,11 @@
 Formats: mm/oom_kill.c, dump_header() and dump_oom_victim(), Linux 5.0 and later.
 """
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.logs.oom_lines import INVOKED, SCOPES
+from tracer.logs.oom_lines import INVOKED, KILLED_BEGIN, SCOPES, SUMMARY_BEGIN, SUMMARY_END, find_limit_cgroup
 from tracer.records.model import Scope
-
-_CONSTRAINT = re.compile(rb"oom-kill:constraint=CONSTRAINT_(\w+),")
-_TASK = re.compile(rb",task=.{0,15},pid=\d+,uid=\d+\n?\Z", re.DOTALL)
-_KILLED = re.compile(rb"(.*?): Killed process \d+ \(", re.DOTALL)
 
 
 class ConsoleReport(NamedTuple):
@@ -40,27 +35,17 @@ def parse_console_report(pieces: Iterable[bytes], victim_cgroup: bytes) -> Conso
         gfp_mask, order = int(match[2], 16), int(match[4])
         gfp_flags = match[3].decode("utf-8", "backslashreplace") if match[3] else None
         del rest[0]
-    summary_ends = len(rest) < 2 or _TASK.search(b"".join(rest[:-1])) is not None
-    if rest and summary_ends and (match := _KILLED.match(rest[-1])):
+    summary_ends = len(rest) < 2 or SUMMARY_END.search(b"".join(rest[:-1])) is not None
+    if rest and summary_ends and (match := KILLED_BEGIN.match(rest[-1])):
         message = match[1].decode("utf-8", "backslashreplace")
         del rest[-1]
     summary = b"".join(piece.rstrip(b"\n") for piece in rest)
-    if match := _CONSTRAINT.match(summary):
+    if match := SUMMARY_BEGIN.match(summary):
         scope = SCOPES.get(match[1])
-        limit_cgroup = _limit_cgroup(summary, victim_cgroup)
+        limit = find_limit_cgroup(summary, victim_cgroup)
+        limit_cgroup = None if limit is None else limit.decode("utf-8", "backslashreplace")
     if order == -1:
         scope = "sysrq"
     if scope is None and message is not None and message.startswith("Memory cgroup"):
         scope = "memcg"
     return ConsoleReport(scope, gfp_mask, gfp_flags, order, message, limit_cgroup)
-
-
-def _limit_cgroup(summary: bytes, victim_cgroup: bytes) -> str | None:
-    """A cgroup's name may contain anything, even ``,task_memcg=``; the limit is on the victim's cgroup or above."""
-    above = victim_cgroup
-    while True:
-        if b",oom_memcg=" + above + b",task_memcg=" + victim_cgroup + b"," in summary:
-            return above.decode("utf-8", "backslashreplace")
-        if above == b"/":
-            return None
-        above = above.rpartition(b"/")[0] or b"/"
