@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What others can make hang, read by processes that are given up when it does."""
+"""Reads that others can make hang, made by processes that are given up when they do."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """/proc -> all processes, with what ps shows of them and what the OOM killer weighs.
 
-A process may go at any moment: one that is gone while it is read is left out.
+A process may exit at any moment; one that exits while it is read is omitted.
 """
 
 import os
@@ -17,7 +17,7 @@ _INIT_PID_NAMESPACE = 4026531836
 
 
 class Process(NamedTuple):
-    """One process; memory is that of its ``status`` file, as ps takes it."""
+    """One process; its memory is that of its ``status`` file, as in ps."""
 
     pid: int
     ppid: int
@@ -27,7 +27,7 @@ class Process(NamedTuple):
     uid: int
     """The effective one."""
     state: str
-    """As STAT of ps: the state's letter and what ps adds."""
+    """As STAT of ps: the state's letter and the additional characters."""
     tty: str | None
     start_ns: int
     """CLOCK_BOOTTIME."""
@@ -41,15 +41,15 @@ class Process(NamedTuple):
     killable: bool
     """Not a kernel thread, not the host's init, and with memory of its own."""
     cgroup: str | None
-    """Memory cgroup as the kernel names it; bytes that are no UTF-8 as surrogates."""
+    """Memory cgroup as the kernel names it; bytes that are not UTF-8 as surrogates."""
 
 
 PlainProcess = list[Any]
-"""A process as JSON can hold it."""
+"""The fields of a process, as values that JSON can hold."""
 
 
 def read_as_plain(pid: int, with_cmdline: bool) -> PlainProcess | None:
-    """None: there is no such process."""
+    """None if there is no such process."""
     found = read_process(pid, with_cmdline)
     if found is None:
         return None
@@ -64,15 +64,15 @@ def process_from_plain(plain: PlainProcess) -> Process:
 
 
 def read_process(pid: int, with_cmdline: bool = True) -> Process | None:
-    """None: there is no such process.  The command line is all of it that may take long to read."""
+    """None if there is no such process. Only the command line may take long to read."""
     folder = f"/proc/{pid}"
     stat, status = _read(f"{folder}/stat"), _status(folder)
     if stat is None or status is None:
         return None
     head, _, tail = stat.rpartition(b")")
-    fields = tail.split()  # from the third on, the state (proc(5))
+    fields = tail.split()  # from the third field on, the state (proc(5))
     living, memory = folder, status
-    if b"VmRSS" not in status and int(fields[17]) > 1:  # the leader is gone, its threads are not, nor is their memory
+    if b"VmRSS" not in status and int(fields[17]) > 1:  # the leader has exited, its threads and their memory remain
         living, memory = _thread(folder) or (folder, status)
     cmdline = (_read(f"{folder}/cmdline", procfs.CMDLINE_LEN) or b"").rstrip(b"\0") if with_cmdline else b""
     tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -114,7 +114,7 @@ def _state(pid: int, fields: list[bytes], locked: bool) -> str:
 
 
 def _tty(number: int) -> str | None:
-    """The terminal's name below /dev; None: it has none."""
+    """The terminal's name below /dev; None if there is none."""
     major, minor = os.major(number), os.minor(number)
     if number == 0:
         return None
@@ -142,7 +142,7 @@ def _status(folder: str) -> dict[bytes, bytes] | None:
 
 
 def _thread(folder: str) -> tuple[str, dict[bytes, bytes]] | None:
-    """The first thread that still has the memory: its folder and its status."""
+    """The first thread that still has the memory: its directory and its status."""
     try:
         tids = os.listdir(f"{folder}/task")
     except OSError:
@@ -155,7 +155,7 @@ def _thread(folder: str) -> tuple[str, dict[bytes, bytes]] | None:
 
 
 def _bytes(status: dict[bytes, bytes], name: bytes) -> int:
-    """A line ``Name: 123 kB``; zero where there is none."""
+    """The value of a line ``Name: 123 kB``, in bytes; zero if there is none."""
     value = status.get(name)
     return 0 if value is None else int(value.split()[0]) << 10
 
@@ -166,7 +166,7 @@ def _number(path: str) -> int | None:
 
 
 def _read(path: str, size: int = 4096) -> bytes | None:
-    """None: it is gone, or belongs to somebody who hides it."""
+    """None if the process has exited, or belongs to a user who hides it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,34 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/proc of other processes as the daemon reads it: in a reader, with a bound."""
+"""Reads of other processes' /proc by reader processes, with a timeout."""
 
 import ctypes
 import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from tracer.base import threads
 from tracer.linux import libbpf, procfs
 from tracer.linux.safe_files import UnreadableError
+from tracer.reading.guarded_reads import GuardedReads, KnownToHangError
 from tracer.reading.hung_sources import HungSources
 from tracer.reading.reader_processes import ReaderPool, ReadTimeoutError
 
 T = TypeVar("T")
 
 LOOK_S = 0.25
-"""How long a record waits for what a process shows."""
+"""Timeout of a read for a record."""
 PAUSE_S = 1.0
-"""So long nothing is read for records after something hung: a storm of victims that hang holds nobody up."""
+"""After a timeout nothing is read for records for this long: a storm of victims that hang delays nothing else."""
 SEED_S = (0.2, 1.0, 1.0, 1.0)
-"""How long one process may take when all command lines are read; those that were late are asked again at the end.
+"""Timeouts of the reads of one process when all command lines are read; those that time out are read again at the end.
 
-Who has hung for a second is noted, and not asked again.  On a busy machine a reader may begin too late for that.
+A process that hangs for a second is remembered, and not read again. On a busy machine a reader may begin too late for
+that.
 """
 SEED_WAIT_S = 0.5
-"""How long the start waits for them: 1000 processes take some 30 ms."""
+"""The start waits for them this long: 1000 processes take some 30 ms."""
 FUNCTIONS = (procfs.read_process, procfs.is_running, procfs.read_start_ns, procfs.read_arguments)
-"""What a reader does for this."""
+"""The functions that a reader has to have."""
 
 _BPF_NOEXIST = 1
 
@@ -42,59 +45,48 @@ class _Cmdline(ctypes.Structure):
 
 
 class ProcfsReader:
-    """Never held up for longer than its bounds."""
+    """Reads for records, never for longer than its timeouts."""
 
     def __init__(self, readers: ReaderPool, hung: HungSources) -> None:
         self._readers = readers
-        self._hung = hung
-        self._not_before_s: dict[Callable[..., object], float] = {}
+        self._reads = GuardedReads(readers, hung)
+        self._paused_until_s: dict[Callable[..., object], float] = {}
         self.is_seeded = threading.Event()
         self.timeouts = 0
-        """Questions that had no answer in time, or were not asked for that reason."""
+        """The number of reads that timed out, or were not made because of an earlier timeout."""
 
     def look(self, pid: int, started_ns: int) -> procfs.CmdlineAndExe | None:
-        """The same as ``process.look``; None also where that hangs."""
-        if self._hung.has_process(pid, started_ns):
-            self.timeouts += 1
-            return None
-        try:
-            shown = self._ask(procfs.read_process, pid, started_ns)
-        except ReadTimeoutError:
-            self._hung.add_process(pid, started_ns)
-            return None
+        """As ``procfs.read_process``; None also if the read hangs."""
+        ask = partial(self._reads.ask_process, started_ns=started_ns, find_start_ns=lambda: started_ns)
+        shown = self._ask(ask, procfs.read_process, pid, started_ns)
         return None if shown is None else (shown[0], shown[1])
 
     def lives(self, pid: int, started_ns: int) -> bool | None:
-        """The same as ``process.lives``; None: unknown."""
-        try:
-            return self._ask(procfs.is_running, pid, started_ns)
-        except ReadTimeoutError:
-            return None
+        """As ``procfs.is_running``; None if unknown."""
+        return self._ask(self._readers.ask, procfs.is_running, pid, started_ns)
 
-    def _ask(self, function: Callable[[int, int], T], pid: int, started_ns: int) -> T | None:
-        """Raises ReadTimeoutError."""
+    def _ask(self, ask: Callable[..., Any], function: Callable[[int, int], T], pid: int, started_ns: int) -> T | None:
         try:
-            if time.monotonic() >= self._not_before_s.get(function, 0.0):
-                return self._readers.ask(LOOK_S, function, pid, started_ns)
+            if time.monotonic() >= self._paused_until_s.get(function, 0.0):
+                answer: T = ask(LOOK_S, function, pid, started_ns)
+                return answer
         except ReadTimeoutError:
-            self.timeouts += 1
-            self._not_before_s[function] = time.monotonic() + PAUSE_S
-            raise
+            self._paused_until_s[function] = time.monotonic() + PAUSE_S
         except UnreadableError:
             pass
         self.timeouts += 1
         return None
 
     def seed_cmdlines(self, descriptor: int | None) -> None:
-        """Begin to tell the programs the command lines of all processes, unless they know them (None).
+        """Begin to write the command lines of all processes into the BPF programs' map; None: they are there.
 
-        Those that the programs saw start meanwhile stay as they are.
+        Entries of processes that the programs saw start meanwhile stay as they are.
         """
         if descriptor is None or threads.start("seed", self._seed, descriptor) is None:
             self.is_seeded.set()
 
     def wait_for_seed(self) -> None:
-        """For a moment, until all command lines are known but of processes that hang."""
+        """Wait for a moment until all command lines are written, except of processes that hang."""
         self.is_seeded.wait(SEED_WAIT_S)
 
     def _seed(self, descriptor: int) -> None:
@@ -104,16 +96,15 @@ class ProcfsReader:
             self.is_seeded.set()
 
     def _seed_one(self, descriptor: int, pid: int, timeout_s: float) -> bool:
-        """False: it was not read in time."""
+        """Whether the command line was read, or the process hung before."""
+        is_last = timeout_s == SEED_S[-1]
         try:
-            if self._hung.has_pid(pid):
-                started_ns = self._readers.ask(timeout_s, procfs.read_start_ns, pid)
-                if started_ns is not None and self._hung.has_process(pid, started_ns):
-                    return True
-            arguments, arg_start = self._readers.ask(timeout_s, procfs.read_arguments, pid)
-        except ReadTimeoutError:
-            return timeout_s == SEED_S[-1] and self._note(pid)
-        except UnreadableError:  # there is no reader, yet
+            arguments, arg_start = self._reads.ask_process(
+                timeout_s, procfs.read_arguments, pid, find_start_ns=partial(self._find_start_ns, pid, is_last=is_last)
+            )
+        except KnownToHangError:
+            return True
+        except UnreadableError:  # the read hangs, or there is no reader yet
             return False
         if not arguments or not arg_start:
             return True
@@ -121,16 +112,13 @@ class ProcfsReader:
         entry = _Cmdline(arg_start=arg_start, len=min(len(cmdline), procfs.CMDLINE_LEN))
         ctypes.memmove(ctypes.addressof(entry) + _Cmdline.bytes.offset, cmdline, entry.len)
         written = library.bpf_map_update_elem(descriptor, ctypes.byref(key), ctypes.byref(entry), _BPF_NOEXIST) == 0
-        if written and not os.path.exists(f"/proc/{pid}"):  # the program at its exit came too early to remove it
+        if written and not os.path.exists(f"/proc/{pid}"):  # its exit program ran too early to remove it
             library.bpf_map_delete_elem(descriptor, ctypes.byref(key))
         return True
 
-    def _note(self, pid: int) -> bool:
-        """Whether it is not asked again."""
-        try:
-            started_ns = self._readers.ask(SEED_S[-1], procfs.read_start_ns, pid)
-        except UnreadableError:
-            return False
-        if started_ns is not None:
-            self._hung.add_process(pid, started_ns)
-        return True
+    def _find_start_ns(self, pid: int, *, is_last: bool) -> int | None:
+        """The start of a process that hangs, by which it is remembered after its last attempt.
+
+        Raises UnreadableError.
+        """
+        return self._readers.ask(SEED_S[-1], procfs.read_start_ns, pid) if is_last else None

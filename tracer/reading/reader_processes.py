@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that read what others can make hang: /proc of other processes, files of runtimes and of users.
 
-A user who holds a page of a FUSE file back holds the mmap_lock that a reader of /proc/PID/cmdline waits for, and a
-request that a FUSE server has taken ends by no signal before it is answered (request_wait_answer(), fs/fuse/dev.c).  A
-process that waits so in any of its threads can neither end nor be replaced.  So each such read is made by a process of
-its own, which is killed when its time is over and for whose end nobody waits.
+A user who holds back a page of a FUSE file holds the mmap_lock that a reader of /proc/PID/cmdline waits for, and no
+signal ends a request that a FUSE server has accepted before the server answers (request_wait_answer(), fs/fuse/dev.c).
+A process that waits there in any of its threads can neither exit nor be replaced. Therefore each such read is made by a
+process of its own, which is killed at its timeout and for whose exit nothing waits.
 
-These processes are forked by one that reads nothing and was itself forked before the daemon had threads, descriptors
-and locks: nothing that a reader keeps, if it never ends, is missed.
+These processes are forked by one that reads nothing, and that was itself forked before the daemon had threads,
+descriptors and locks: a reader that never exits holds nothing that is needed elsewhere.
 """
 
 import contextlib
@@ -31,24 +31,25 @@ from tracer.linux.safe_files import UnreadableError
 T = TypeVar("T")
 
 GIVEN_UP_MAX = 16
-"""Readers that were given up and have not ended: with so many nothing is read until one ends."""
+"""At most so many readers that were given up may hang; with more, nothing is read until one exits."""
 IDLE_MAX = 2
-"""Readers that wait for the next question."""
+"""At most so many readers wait for the next request."""
 
 _PR_SET_PDEATHSIG = 1
 _RECEIVE_BYTES = 1 << 16
 _FORK = b"fork"
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
-"""A service manager and a terminal send the first three to all processes: these end with the one that asks them."""
+"""A service manager and a terminal send the first three to all processes: readers exit with their parent instead."""
 
 
 class ReadTimeoutError(UnreadableError):
-    """The read took too long."""
+    """The read timed out."""
 
     def __init__(self, text: str, has_ended: Callable[[], bool] = lambda: True) -> None:
         super().__init__(text)
         self.has_ended = has_ended
-        """Whether the process that was given up is gone: what it hangs in can hang no more."""
+        """Whether the process that was given up has exited: its source can be read again without another one to hang.
+        """
 
 
 class _Reader(NamedTuple):
@@ -57,16 +58,16 @@ class _Reader(NamedTuple):
 
 
 class ReaderPool:
-    """Asks processes of its own; to be made before there are threads, and then for any of them.
+    """Reads by processes of its own; to be created before there are threads, then usable by any thread.
 
-    A reader can call ``functions``, whose arguments and results are JSON, and keeps ``capabilities`` alone (None: all).
+    A reader can call ``functions``, whose arguments and results are JSON, and keeps only ``capabilities`` (None: all).
     """
 
     def __init__(self, functions: Iterable[Callable[..., Any]], capabilities: Sequence[int] | None = None) -> None:
         self._lock = threading.Lock()
-        """Never held for longer than a moment."""
+        """Held for a moment only."""
         self._forks = threading.Lock()
-        """Held by who waits for a new reader."""
+        """Held while waiting for a new reader."""
         self._idle: list[_Reader] = []
         self._given_up: list[socket.socket] = []
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -84,11 +85,11 @@ class ReaderPool:
             os._exit(0)
 
     def __del__(self) -> None:
-        """Those that wait for a question end when nobody can ask one any more; those that hang were killed."""
+        """Idle readers exit when their socket is closed; those that hang were killed."""
         self.close()
 
     def ask(self, timeout_s: float, function: Callable[..., T], *arguments: object) -> T:
-        """What the function returns there.
+        """What ``function`` returns in a reader.
 
         Raises ReadTimeoutError if the call exceeds ``timeout_s``, UnreadableError if the function raises or no reader
         can be started.
@@ -97,7 +98,7 @@ class ReaderPool:
         try:
             reader = self._take(until_s)
             answer = _answer(reader, question, until_s)
-            if not answer:  # somebody has ended it, perhaps long ago
+            if not answer:  # it was killed, perhaps long ago
                 reader = self._start(until_s)
                 answer = _answer(reader, question, until_s)
         except TimeoutError:
@@ -115,7 +116,7 @@ class ReaderPool:
         return result
 
     def close(self) -> None:
-        """End all of them, as the end of this process does."""
+        """End all readers, as the exit of this process does."""
         with self._lock:
             self._requests.close()
             for asked in (*(reader.asked for reader in self._idle), *self._given_up):
@@ -136,7 +137,7 @@ class ReaderPool:
         reader.asked.close()
 
     def _start(self, until_s: float) -> _Reader:
-        """Raises OSError where there can be no more processes, or not in time, UnreadableError where too many hang."""
+        """Raises OSError if no process can be started, or not in time, UnreadableError if too many readers hang."""
         with self._lock:
             self._given_up = [each for each in self._given_up if not _has_ended(each)]
             if len(self._given_up) >= GIVEN_UP_MAX:
@@ -156,7 +157,7 @@ class ReaderPool:
         return _Reader(int(answer), socket.socket(fileno=descriptors[0]))
 
     def _give_up(self, reader: _Reader) -> None:
-        """Kill it, and do not wait for its end."""
+        """Kill a reader, without waiting for its exit."""
         with self._lock:
             if not _has_ended(reader.asked):
                 self._given_up.append(reader.asked)
@@ -165,7 +166,7 @@ class ReaderPool:
 
 
 def _answer(reader: _Reader, question: bytes, until_s: float) -> bytes:
-    """A line; empty where the process has ended.  Raises TimeoutError."""
+    """The reader's answer, one line; empty if the reader has exited. Raises TimeoutError."""
     parts = [b""]
     try:
         reader.asked.settimeout(max(0.001, until_s - time.monotonic()))
@@ -188,21 +189,21 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _has_ended(asked: socket.socket) -> bool:
-    """Whether the process at the other end has: nobody else has that open."""
+    """Whether the process at the other end has exited: no other process has that end open."""
     try:
         asked.settimeout(0)
         while asked.recv(_RECEIVE_BYTES):
             pass
     except BlockingIOError:
         return False
-    except OSError:  # it was closed when that was seen before
+    except OSError:  # closed earlier
         pass
     asked.close()
     return True
 
 
 def _let_go(kept: socket.socket, parent: int, name: str) -> socket.socket:
-    """Keep this socket alone, and end when the parent does."""
+    """Close all descriptors but this socket, and exit when the parent does."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -216,20 +217,20 @@ def _let_go(kept: socket.socket, parent: int, name: str) -> socket.socket:
     os.dup2(kept.detach(), 3, inheritable=False)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 3:
-            with contextlib.suppress(OSError):  # the listing's own
+            with contextlib.suppress(OSError):  # the descriptor of the listing
                 os.close(descriptor)
     return socket.socket(fileno=3)
 
 
 def _fork_readers(requests: socket.socket, functions: Mapping[str, Callable[..., Any]]) -> None:
-    """Fork, or kill, whenever that is asked for, until nobody is left who asks."""
+    """Fork or kill readers on request, until no requester is left."""
     own = os.getpid()
     gc.disable()
     while request := requests.recv(16):
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if request != _FORK:  # who has ended has its number until it is waited for
+        if request != _FORK:  # the pid of a process that has exited is not reused before waitpid()
             with contextlib.suppress(OSError):
                 os.kill(int(request), signal.SIGKILL)
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is read of what others control, with the bounds of docs/security.md: for the daemon, and for commands."""
+"""All reads of sources that others control, with the limits of docs/security.md; for the daemon and for commands."""
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from tracer.identity.network import NamespaceContents, NetworkNamespaces
 
 NAMESPACE_S = 0.3
-"""How long a visit to a network namespace may take, which itself ends after 0.2 s."""
+"""Timeout of a visit to a network namespace, which itself ends after 0.2 s."""
 FUNCTIONS: tuple[Callable[..., object], ...] = (*procfs_reader.FUNCTIONS, *READ_FUNCTIONS)
-"""What a reader does."""
+"""The functions that a reader has to have."""
 
 
 class Reading:
-    """To be made before there are threads and descriptors; ``begin`` comes once these may be there."""
+    """To be created before there are threads and descriptors; ``begin`` is called afterwards."""
 
     def __init__(
         self,
@@ -34,9 +34,9 @@ class Reading:
         *,
         network: bool = False,
     ) -> None:
-        """What readers keep (None: all capabilities), and what they do besides.
+        """``capabilities``: what readers keep (None: all). ``functions``: what readers can call beside `FUNCTIONS`.
 
-        Raises TracerError (EXIT_USAGE) where ``network`` is asked for, and pyroute2 is missing.
+        Raises TracerError (EXIT_USAGE) if ``network`` is set and pyroute2 is missing.
         """
         self.interfaces: InterfaceCache | None = None
         self._namespaces: NetworkNamespaces | None = None
@@ -46,7 +46,7 @@ class Reading:
             self._namespaces = namespaces.NetworkNamespaces()
             functions = (*functions, self._namespaces.read)
         gc.collect()
-        gc.freeze()  # what is there stays in memory that they share: gc.collect() writes into what it looks at
+        gc.freeze()  # keeps memory shared with readers: gc.collect() writes into the objects that it visits
         self.readers = ReaderPool((*FUNCTIONS, *functions), capabilities)
 
     def begin(
@@ -56,7 +56,7 @@ class Reading:
         boot_id: str | None = None,
         disk: DiskWorker | None = None,
     ) -> None:
-        """``roots``: of runtimes.  ``kept``: the file that tells what hung in earlier runs, written by ``disk``."""
+        """``roots``: of runtimes. ``kept``: the file of what hung in earlier runs, written by ``disk``."""
         self.hung = HungSources(kept, boot_id, disk)
         self.processes = ProcfsReader(self.readers, self.hung)
         self.runtimes = Runtimes(roots, DirectoryReader(self.readers, self.hung).read)
@@ -66,7 +66,7 @@ class Reading:
             self.interfaces = interface_cache.InterfaceCache(self._namespaces, self._read_namespace)
 
     def close(self) -> None:
-        """End the processes that read, as the end of this process does."""
+        """End the reader processes, as the exit of this process does."""
         self.readers.close()
 
     def _read_namespace(self, path: str, expected: int | None) -> "NamespaceContents | None":
@@ -79,5 +79,5 @@ class Reading:
 
     @property
     def unread(self) -> int:
-        """Parts of records that stayed unknown."""
+        """The number of parts of records that are unknown because of a failed read."""
         return self.runtimes.errors + self.processes.timeouts

@@ -44,20 +44,20 @@ def test_folder(now: list[float]) -> None:
     """It is asked again after a while, which doubles, and not before the reader that hung in it has ended."""
     hung = HungSources()
     ended: list[int] = []
-    hung.add_folder("/user", lambda: bool(ended))
+    hung.add_directory("/user", lambda: bool(ended))
     now[0] += AGAIN_FIRST_S + 1
-    assert hung.has_folder("/user")
+    assert hung.has_directory("/user")
     ended.append(1)
-    assert not hung.has_folder("/user")
-    hung.add_folder("/user")
+    assert not hung.has_directory("/user")
+    hung.add_directory("/user")
     now[0] += AGAIN_FIRST_S + 1
-    assert hung.has_folder("/user")
+    assert hung.has_directory("/user")
     now[0] += AGAIN_FIRST_S
-    assert not hung.has_folder("/user")
-    hung.answers("/user")
-    hung.add_folder("/user")
+    assert not hung.has_directory("/user")
+    hung.remove_directory("/user")
+    hung.add_directory("/user")
     now[0] += AGAIN_FIRST_S + 1
-    assert not hung.has_folder("/user")
+    assert not hung.has_directory("/user")
 
 
 def test_kept(tmp_path: Path, now: list[float]) -> None:
@@ -66,27 +66,27 @@ def test_kept(tmp_path: Path, now: list[float]) -> None:
     first = HungSources(path, BOOT, disk)
     first.add_process(OWN, own_start_ns())
     first.add_process(2**22 + 1, 5)  # a pid that cannot be
-    first.add_folder("/user")
+    first.add_directory("/user")
     assert disk.wait_idle()
     second = HungSources(path, BOOT, disk)
     assert second.has_process(OWN, own_start_ns())
-    assert second.has_folder("/user")
+    assert second.has_directory("/user")
     assert not second.has_pid(2**22 + 1)
     third = HungSources(path, BOOT.replace("6", "7"), disk)
     assert not third.has_pid(OWN)
-    assert not third.has_folder("/user")
+    assert not third.has_directory("/user")
 
 
 def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the latest are remembered."""
     monkeypatch.setattr(module, "PROCESSES_MAX", 3)
-    monkeypatch.setattr(module, "FOLDERS_MAX", 3)
+    monkeypatch.setattr(module, "DIRECTORIES_MAX", 3)
     hung = HungSources()
     for number in range(5):
         hung.add_process(number, 0)
-        hung.add_folder(f"/{number}")
+        hung.add_directory(f"/{number}")
     assert [number for number in range(5) if hung.has_pid(number)] == [2, 3, 4]
-    assert [number for number in range(5) if hung.has_folder(f"/{number}")] == [2, 3, 4]
+    assert [number for number in range(5) if hung.has_directory(f"/{number}")] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(

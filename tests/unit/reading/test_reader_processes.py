@@ -156,13 +156,13 @@ def test_folder(readers: ReaderPool, fifo: str, tmp_path: Path, monkeypatch: pyt
     time.sleep(0.3)
     for _ in range(2):
         began_s = time.monotonic()
-        with pytest.raises(UnreadableError, match="it did not answer"):
+        with pytest.raises(UnreadableError, match="no answer"):
             folders.read(read, fifo, "")
         assert time.monotonic() - began_s < 0.2
         assert folders.read(read, str(tmp_path / "file"), "") == "text"
         asking.join()
-    assert hung.has_folder(fifo)
-    assert not hung.has_folder(str(tmp_path / "file"))
+    assert hung.has_directory(fifo)
+    assert not hung.has_directory(str(tmp_path / "file"))
 
 
 def test_processes_without_a_reader() -> None:

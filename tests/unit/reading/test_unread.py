@@ -59,7 +59,7 @@ def test_hanging_folder_of_top(hanging: Path) -> None:
         expected = [f"{hanging}: no answer within {READ_S:g} s; {MISSING}"]
         assert (top.unread, snapshot_json(host, entries, top.unread)["unread"]) == (expected, expected)
         top.take()
-        assert top.unread == [f"{hanging}: it did not answer; {MISSING}"]
+        assert top.unread == [f"{hanging}: no answer; {MISSING}"]
         shown[0] = own._replace(cgroup="/system.slice/mail.service")
         top.take()
         assert top.unread == []
