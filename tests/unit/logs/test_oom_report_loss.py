@@ -42,7 +42,7 @@ OF_A_LINE = {"time_ns", "wall_ns", "total_vm_bytes", "anon_rss_bytes", "file_rss
 def _all_rows() -> Any:
     """A report has all rows that it knows, so that those of another one are seen."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(oom_tasks, "_LARGEST", 1 << 20)
+        patch.setattr(oom_tasks, "_LARGEST_ROWS", 1 << 20)
         yield
 
 
