@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, and the configuration file."""
+"""Options of the daemon, and the configuration file."""

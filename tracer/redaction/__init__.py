@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secrets in command lines, found and blanked."""
+"""Redact secrets in command lines."""

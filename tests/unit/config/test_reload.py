@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""reload.py: what the configuration file says now, read in a child as the daemon reads it."""
+"""reload.py: reads the current configuration file in a child process, as the daemon does."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ FILES = 'output = ["file:/var/log/a.json"]\nlabel = {site = "a"}\nredact = ["geh
 
 
 def apply(path: Path, before: str, after: str, *arguments: str) -> Options:
-    """What the daemon goes on with that was started with one content, and reads another one."""
+    """The options of a daemon that was started with one content and reloads another one."""
     path.write_text(before)
     old = reload.read_options(("--config", str(path), *arguments))
     path.write_text(after)
@@ -31,7 +31,7 @@ def apply(path: Path, before: str, after: str, *arguments: str) -> Options:
 @pytest.mark.parametrize("after", ["", "# nothing\n"])
 @pytest.mark.parametrize("arguments", [(), ("-o", "stdout")])
 def test_emptied(tmp_path: Path, after: str, arguments: tuple[str, ...]) -> None:
-    """A file that is emptied (or being written) takes away neither outputs nor redaction, and says so."""
+    """An empty (or incomplete) file removes neither outputs nor redaction, and is reported."""
     path = tmp_path / "config.toml"
     with pytest.raises(TracerError, match="no longer has any settings: the old configuration remains in use") as caught:
         apply(path, FILES, after, *arguments)
@@ -39,7 +39,7 @@ def test_emptied(tmp_path: Path, after: str, arguments: tuple[str, ...]) -> None
 
 
 def test_without_output(tmp_path: Path) -> None:
-    """Records never go to stdout because the outputs are gone from the file; if it says stdout, they do."""
+    """Records do not go to stdout because the file has lost its outputs; they do if it names stdout."""
     path = tmp_path / "config.toml"
     with pytest.raises(TracerError, match="no longer has an output"):
         apply(path, FILES, 'label = {site = "b"}\n')
@@ -48,7 +48,7 @@ def test_without_output(tmp_path: Path) -> None:
 
 
 def test_never_there(tmp_path: Path) -> None:
-    """A file that had no outputs, or nothing at all, needs none."""
+    """A file that had no outputs or settings before needs none."""
     path = tmp_path / "config.toml"
     assert apply(path, "", "").outputs == ("stdout",)
     assert apply(path, 'label = {site = "a"}\n', 'label = {site = "b"}\n').labels == (("site", "b"),)
@@ -57,7 +57,7 @@ def test_never_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hups() -> Iterator[list[int]]:
-    """SIGHUPs that came."""
+    """Received SIGHUPs."""
     came: list[int] = []
     before = signal.signal(signal.SIGHUP, lambda *_: came.append(1))
     yield came
@@ -69,7 +69,7 @@ def started_with(config: Path) -> Options:
 
 
 def test_beside_the_capture(tmp_path: Path, hups: list[int]) -> None:
-    """Nobody waits for a configuration that hangs; what was asked for meanwhile is read once more."""
+    """Nothing waits for a configuration that hangs; a request meanwhile leads to one more read."""
     config = tmp_path / "config.toml"
     os.mkfifo(config)
     old, rereading = started_with(config), ConfigReloader()
@@ -89,7 +89,7 @@ def test_beside_the_capture(tmp_path: Path, hups: list[int]) -> None:
 
 
 def test_wrong(tmp_path: Path, hups: list[int]) -> None:
-    """What is wrong is told once, and then it can be read again."""
+    """An error is reported once; the next reload works."""
     config = tmp_path / "config.toml"
     config.write_text("cmdline = 3")
     old, rereading = started_with(config), ConfigReloader()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""toml_file.py, settings.py: a file says what the command line would, and errors tell the line."""
+"""toml_file.py, settings.py: a file sets the same options as the command line, and errors name the line."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_options(path: Path) -> None:
-    """Everything arrives; an output's options become its URI's."""
+    """All settings are read; options of an output become part of its URI."""
     assert ConfigFile(str(path)).options({}, ("--config", str(path))) == Options(
         arguments=("--config", str(path)),
         config=str(path),
@@ -60,27 +60,27 @@ def test_options(path: Path) -> None:
 
 
 def test_command_line_comes_first(path: Path) -> None:
-    """What is given there replaces the file's."""
+    """Given settings take precedence over the file."""
     options = ConfigFile(str(path)).options({"output": ["stdout"], "max-record": 5000})
     assert (options.outputs, options.max_record_bytes, options.engine) == (("stdout",), 5000, "core")
 
 
 def test_through_json(path: Path) -> None:
-    """The daemon gets what was meant: equal, so that a change can be told."""
+    """Options are equal after JSON, so a change can be detected."""
     options = ConfigFile(str(path)).options({})
     assert from_json(to_json(options)) == options
     assert from_json("{}") == Options()
 
 
 def test_nothing_is_kept() -> None:
-    """`keep = false` leaves neither pins nor state, and no kernel log unless it is asked for."""
+    """`keep = false` disables pins and state, and the backfill unless it is set."""
     for settings, backfill in (({"keep": False}, False), ({"keep": False, "backfill": True}, True)):
         options = make_options(settings)
         assert (options.pins, options.state, options.backfill) == (None, None, backfill)
 
 
 def wrong(path: Path, old: str, new: str) -> str:
-    """What is said of the file with a mistake."""
+    """The error for the file with a mistake."""
     assert old in FILE
     path.write_text(FILE.replace(old, new))
     with pytest.raises(TracerError) as caught:
@@ -123,7 +123,7 @@ def wrong(path: Path, old: str, new: str) -> str:
     ],
 )
 def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
-    """One line: which file, which line, what is wrong, what may stand there."""
+    """One line with file, line number, error and hint."""
     assert wrong(path, old, new).startswith(said)
 
 
@@ -136,7 +136,7 @@ def test_mistakes(path: Path, old: str, new: str, said: str) -> None:
     ],
 )
 def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> None:
-    """The line is that of the setting."""
+    """The line number is that of the setting."""
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(TracerError) as caught:
@@ -146,7 +146,7 @@ def test_mistakes_in_an_inline_table(tmp_path: Path, text: str, said: str) -> No
 
 @pytest.mark.parametrize("empty", ["output = []", ""])
 def test_no_output(tmp_path: Path, empty: str) -> None:
-    """An empty list is one; without a list it is standard output."""
+    """An empty list is an error; without a list the output is stdout."""
     (tmp_path / "config.toml").write_text(empty)
     if not empty:
         assert ConfigFile(str(tmp_path / "config.toml")).options({}).outputs == ("stdout",)
@@ -157,7 +157,7 @@ def test_no_output(tmp_path: Path, empty: str) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    """Neither a file nor text."""
+    """The path is not a file, or not text."""
     (tmp_path / "latin1").write_bytes(b'engine = "\xe4"')
     for name, code in (("missing", EXIT_FAILED), ("", EXIT_FAILED), ("latin1", EXIT_USAGE)):
         with pytest.raises(TracerError) as caught:
@@ -171,7 +171,7 @@ def oomtrace(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_check(path: Path) -> None:
-    """The command says that all is well, or what is not, and touches nothing."""
+    """`config check` reports a valid or an invalid file, and changes nothing."""
     finished = oomtrace("config", "check", str(path))
     assert finished.stdout == f"{path} is valid; outputs: file:/tmp/a b#x, stdout\n"
     path.write_text("[[output]]\n")
@@ -182,7 +182,7 @@ def test_check(path: Path) -> None:
 
 
 def test_check_of_what_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `run` would refuse because it is not installed is refused here, too; the file is not made."""
+    """`config check` refuses what `run` would refuse because a library is missing; it creates no file."""
     path = tmp_path / "config.toml"
     path.write_text(f'[[output]]\nuri = "file:{tmp_path}/x"\nrotate-bytes = "1M"\ncompress = "zstd"\n')
     monkeypatch.setitem(sys.modules, "zstandard", None)
@@ -210,7 +210,7 @@ HOOK = "https://hooks.example.org/services/T0/geheim"
     ],
 )
 def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
-    """Whatever it finds: neither what stands before a host nor what comes behind it; and never a traceback."""
+    """Messages contain neither user info nor paths of URIs, and there is never a traceback."""
     path.write_text("".join(f'[[output]]\nuri = "{uri}"\n' for uri in uris))
     finished = oomtrace("config", "check", str(path))
     said = finished.stdout + finished.stderr
@@ -221,7 +221,7 @@ def test_check_tells_no_secret(path: Path, uris: list[str], told: str) -> None:
 
 
 def test_show(path: Path) -> None:
-    """All settings by their names, as JSON; written into a file they would be the same again."""
+    """All settings by name, as JSON; as a file they give the same options."""
     shown = json.loads(oomtrace("config", "show", str(path)).stdout)
     config = ConfigFile(str(path))
     wanted = config.options({})
@@ -232,14 +232,14 @@ def test_show(path: Path) -> None:
 
 
 def test_show_without_keep(path: Path) -> None:
-    """There is neither a place for pins nor one for the state."""
+    """Neither pins nor state are set."""
     path.write_text("keep = false")
     shown = json.loads(oomtrace("config", "show", str(path)).stdout)
     assert [shown[name] for name in ("keep", "pins", "state", "backfill")] == [False, None, None, False]
 
 
 def test_documented(tmp_path: Path) -> None:
-    """The file that is installed, with all that is commented out, and the example in the documentation are right."""
+    """The shipped file, with all commented settings, and the example in the documentation are valid."""
     shipped = (ROOT / "deploy" / "config.toml").read_text()
     assert ConfigFile(str(ROOT / "deploy" / "config.toml")).options({}) == Options(config=f"{ROOT}/deploy/config.toml")
     examples = [re.sub(r"(?m)^# (?=\[|[a-z-]+ = )", "", shipped)]
@@ -257,6 +257,6 @@ def test_documented(tmp_path: Path) -> None:
 
 
 def test_run_has_every_setting() -> None:
-    """Settings are the options of `oomtrace run`, by the same names."""
+    """Settings are the options of `oomtrace run`, with the same names."""
     found = set(oomtrace("run", "--help").stdout.replace("-o, ", "").replace("\n", " ").split())
     assert {f"--{name}" for name in SETTINGS} <= {word.partition("/")[0].rstrip(",") for word in found}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""line_queue.py: what is acknowledged, whatever is taken, dropped or skipped between."""
+"""line_queue.py: which lines are acknowledged, for any sequence of lines taken, dropped and skipped."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +12,10 @@ LINE = b"x" * (line_queue.MAX_BYTES // 8)
 
 @given(st.lists(st.sampled_from(["put", "put", "skip", "acknowledge"]), max_size=100))
 def test_settled(wanted: list[str]) -> None:
-    """A line is acknowledged when it, and all before it, have left, were dropped or skipped."""
+    """A line is acknowledged when it and all lines before it have left, or were dropped or skipped."""
     queue = LineQueue()
     waiting: list[bool] = []
-    """Of each line whether it waits."""
+    """For each line, whether it waits."""
     dropped = 0
     for what in wanted:
         if what == "put":
@@ -39,7 +39,7 @@ def test_settled(wanted: list[str]) -> None:
 
 
 def test_batch() -> None:
-    """Lines of one batch stand beside each other."""
+    """The lines of a batch are consecutive."""
     queue = LineQueue()
     for line in (b"1", b"2", b"3"):
         queue.put(line)
@@ -52,7 +52,7 @@ def test_batch() -> None:
 
 
 def test_line_larger_than_the_queue() -> None:
-    """It is taken when nothing else is there."""
+    """A line that is too large is taken by an empty queue."""
     queue = LineQueue()
     queue.put(b"x" * (2 * line_queue.MAX_BYTES))
     queue.put(b"y")

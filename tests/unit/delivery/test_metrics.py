@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics.py: counts by place, bounded, whatever containers are called."""
+"""metrics.py: counts by labels, bounded for any names of containers."""
 
 import re
 import time
@@ -20,7 +20,7 @@ from tracer.pipeline.incidents import JoinedKill
 from tracer.records.model import Lost
 
 CONTAINER = 0
-"""The text format sorts labels by their names."""
+"""The text format sorts labels by name."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def metrics() -> Metrics:
 
 
 def shown(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
-    """A metric's values by those of its labels, as a reader of the text format has them."""
+    """The values of a metric by label values, as a reader of the text format parses them."""
     registry = prometheus_client.CollectorRegistry()
     registry.register(metrics)
     text = prometheus_client.generate_latest(registry).decode()
@@ -49,7 +49,7 @@ def kill(**container: Any) -> Any:
 
 
 def test_before_the_first_kill(metrics: Metrics) -> None:
-    """Every scope is there at 0, so that the first kill is an increase."""
+    """Every scope starts at 0, so the first kill is an increase."""
     assert shown(metrics, "oomtrace_oom_kills_total") == {
         (scope,): 0 for scope in ("memcg", "host", "cpuset", "mempolicy", "host_or_nodes", "sysrq")
     }
@@ -57,7 +57,7 @@ def test_before_the_first_kill(metrics: Metrics) -> None:
 
 
 def test_places(metrics: Metrics) -> None:
-    """A place is counted as long as it is the same; when it was last is the record's time."""
+    """Kills with the same labels are counted together; the time of the last one is the record's."""
     for name in ("a", "b", "a", 'evil"\n\\'):
         metrics.observe(kill(name=name))
     kills = {labels[CONTAINER]: value for labels, value in shown(metrics, "oomtrace_victim_oom_kills_total").items()}
@@ -67,7 +67,7 @@ def test_places(metrics: Metrics) -> None:
 
 
 def test_bounded(metrics: Metrics) -> None:
-    """Who makes ever new names fills neither the memory nor Prometheus: from then on they are others."""
+    """A stream of new names fills neither memory nor Prometheus: later ones are counted as other."""
     for number in range(SERIES_MAX + 50):
         metrics.observe(kill(name=f"c{number}"))
     metrics.observe(kill(name="c0"))
@@ -78,7 +78,7 @@ def test_bounded(metrics: Metrics) -> None:
 
 
 def test_account(metrics: Metrics) -> None:
-    """What was lost, and what is missing."""
+    """Lost events and missing kills."""
     lost: Any = {"type": "lost", "stage": "decode", "count": 3}
     gap: Any = {"type": "gap", "missing": 4}
     for record in (lost, lost, gap):
@@ -89,7 +89,7 @@ def test_account(metrics: Metrics) -> None:
 
 
 def test_stages_from_0_on() -> None:
-    """All that ``lost`` records know, so that the first loss is an increase; what an output lost stays when it goes."""
+    """All stages of ``lost`` start at 0, so the first loss is an increase; counts of a removed output remain."""
     documented = re.findall(r"`(\w+)(?::URI)?`", Lost.__annotations__["stage"].__metadata__[0])
     assert sorted(documented) == sorted((*STAGES, *OUTPUT_STAGES))
     states = [state("file:/a"), state("https://b")]
@@ -107,7 +107,7 @@ def state(uri: str, queued: int = 0, spooled_bytes: int = 0, failing: bool = Fal
 
 
 def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host where nobody dies any more shows that an output fails, and that it works again; without CPU time else."""
+    """Without kills, the file still shows that an output fails and recovers, and otherwise takes no CPU time."""
     monkeypatch.setattr("tracer.delivery.metrics.WRITE_S", 0.05)
     monkeypatch.setattr("tracer.delivery.metrics.POLL_MAX_S", 0.4)
     looks = []
@@ -140,7 +140,7 @@ def test_file_follows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing happens, its time tells that oomtrace runs."""
+    """Without events, the age of the file shows that oomtrace runs."""
     for name, value in (("WRITE_S", 0.05), ("POLL_MAX_S", 0.1), ("POLL_IDLE_S", 0.1), ("REFRESH_S", 0.5)):
         monkeypatch.setattr(f"tracer.delivery.metrics.{name}", value)
     path = tmp_path / "x.prom"
@@ -153,7 +153,7 @@ def test_file_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_file_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One that cannot be written is told once, and written when it can be, though nothing happens meanwhile."""
+    """A failed write is reported once, and retried without further events."""
     monkeypatch.setattr("tracer.delivery.metrics.WRITE_S", 0.05)
     folder = tmp_path / "a"
     folder.mkdir()
@@ -173,13 +173,13 @@ def test_file_is_tried_again(
     "text", ["", "9814x", "::", "localhost:", "localhost:0", "a:65536", "file:", "file:/x", "file:x.prom"]
 )
 def test_no_place(text: str) -> None:
-    """Wrong usage."""
+    """Invalid endpoints are usage errors."""
     with pytest.raises(TracerError) as caught:
         parse_endpoint(text)
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_place() -> None:
-    """Both kinds."""
+    """Both kinds of endpoints."""
     assert parse_endpoint("[::1]:9814")[:2] == ("::1", 9814)
     assert parse_endpoint("file:/var/lib/x.prom").path == "/var/lib/x.prom"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics_access.py: who has neither certificate nor token reads nothing; by real clients, curl and openssl."""
+"""metrics_access.py: clients without certificate or token read nothing; with real clients, curl and openssl."""
 
 import contextlib
 import hmac
@@ -47,7 +47,7 @@ def serve(options: str) -> int:
 
 
 def curl(port: int, *arguments: str, scheme: str = "http") -> tuple[int, str]:
-    """Its exit status, and what it printed: body and status of the answer."""
+    """The exit status and output of curl: body and status of the response."""
     url = f"{scheme}://localhost:{port}/metrics"
     command = ["curl", "-sS", "-4", "--max-time", str(TIMEOUT_S), "-w", "\n%{http_code}", *arguments, url]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -55,7 +55,7 @@ def curl(port: int, *arguments: str, scheme: str = "http") -> tuple[int, str]:
 
 
 def test_token(token: Path) -> None:
-    """A bearer token as Prometheus sends it; whatever else is given is refused, and a new one counts at once."""
+    """A bearer token as Prometheus sends it is accepted, anything else refused; a new token is valid at once."""
     port = serve(f"token-file={token}")
     for given in ((), ("-H", "Authorization: Bearer wrong"), ("-H", f"Authorization: {TOKEN}"), ("-u", f"x:{TOKEN}")):
         _, said = curl(port, *given)
@@ -71,7 +71,7 @@ def test_token(token: Path) -> None:
 
 
 def test_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may stand in a variable."""
+    """The token may be in an environment variable."""
     monkeypatch.setenv("SCRAPER", TOKEN)
     port = serve("token-env=SCRAPER")
     assert curl(port, "-H", f"Authorization: Bearer {TOKEN}")[1].endswith("200")
@@ -79,7 +79,7 @@ def test_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_user(token: Path) -> None:
-    """Or a user and a password."""
+    """Basic authentication."""
     port = serve(f"user=prometheus&password-file={token}")
     assert curl(port, "-u", f"prometheus:{TOKEN}")[1].endswith("200")
     for given in ((), ("-u", f"other:{TOKEN}"), ("-u", "prometheus:"), ("-H", "Authorization: Basic !!!")):
@@ -91,7 +91,7 @@ def test_user(token: Path) -> None:
 
 
 def test_unreadable(token: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A token that is gone, or empty, opens nothing; it is told once."""
+    """A missing or empty token grants no access; it is reported once."""
     port = serve(f"token-file={token}")
     for gone in (token.unlink, lambda: token.write_text("\n")):
         gone()
@@ -105,7 +105,7 @@ def test_unreadable(token: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tls(certificates: Certificates, token: Path) -> None:
-    """With a certificate the port speaks TLS alone, also with a token."""
+    """With a certificate the port accepts only TLS, also with a token."""
     options = f"cert-file={certificates.server}&key-file={certificates.server_key}&token-file={token}"
     port = serve(options)
     bearer = ("-H", f"Authorization: Bearer {TOKEN}")
@@ -132,7 +132,7 @@ def test_tls(certificates: Certificates, token: Path) -> None:
 
 
 def test_client_certificate(certificates: Certificates) -> None:
-    """Who shows none of the right authority reads nothing."""
+    """A client without a certificate of the right authority reads nothing."""
     options = f"cert-file={certificates.server}&key-file={certificates.server_key}"
     port = serve(f"{options}&client-ca-file={certificates.authority}")
     trusting = ("--cacert", str(certificates.authority))
@@ -143,7 +143,7 @@ def test_client_certificate(certificates: Certificates) -> None:
 
 
 def test_idle_clients_of_tls(certificates: Certificates) -> None:
-    """Handshakes that are never ended, or are none, keep nobody from a scrape."""
+    """Incomplete and invalid handshakes do not block a scrape."""
     port = serve(f"cert-file={certificates.server}&key-file={certificates.server_key}")
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
     for number, client in enumerate(clients):
@@ -157,7 +157,7 @@ def test_idle_clients_of_tls(certificates: Certificates) -> None:
 
 
 def test_renewed(certificates: Certificates, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A certificate that was renewed is shown to the next client; one that is damaged is told, the old one stays."""
+    """The next client sees a renewed certificate; a damaged one is reported, and the old one remains in use."""
     certificate, key = tmp_path / "certificate", tmp_path / "key"
     certificate.write_bytes(certificates.server.read_bytes())
     key.write_bytes(certificates.server_key.read_bytes())
@@ -196,7 +196,7 @@ def test_renewed(certificates: Certificates, tmp_path: Path, capfd: pytest.Captu
     ],
 )
 def test_wrong_options(options: str, said: str) -> None:
-    """Secrets never stand in it, and what contradicts itself is refused."""
+    """Contradicting options are refused, and messages contain no secrets."""
     with pytest.raises(TracerError) as caught:
         parse_endpoint(f"127.0.0.1:9814?{options}")
     assert said in str(caught.value)
@@ -205,7 +205,7 @@ def test_wrong_options(options: str, said: str) -> None:
 
 
 def test_port_alone() -> None:
-    """It is on loopback; a host that was named stays."""
+    """A port without a host is on loopback; a configured host is used."""
     found = [parse_endpoint(text) for text in ("9814", ":9814", "0.0.0.0:9814", "[::]:9814", "[::1]:9814")]
     assert [place.host for place in found] == ["127.0.0.1", "127.0.0.1", "0.0.0.0", "::", "::1"]  # noqa: S104
     assert {place.port for place in found} == {9814}
@@ -227,14 +227,14 @@ def test_port_alone() -> None:
     ],
 )
 def test_secret_in_the_clear(text: str, is_reported: bool) -> None:
-    """A secret that everybody on the network could read is told of."""
+    """A secret that is sent unencrypted is reported."""
     access = parse_endpoint(text).access
     assert access is not None
     assert access.sends_secret_unencrypted is is_reported
 
 
 def test_config_check(certificates: Certificates, token: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It reads the files, and says what clients have to show; never the secret."""
+    """`config check` reads the files, and shows what clients need, never the secret."""
     config = token.with_name("config.toml")
     options = f"cert-file={certificates.server}&key-file={certificates.server_key}&token-file={token}"
     config.write_text(f'metrics = ["0.0.0.0:9814?{options}", "file:/x.prom"]\n')
@@ -251,7 +251,7 @@ def test_config_check(certificates: Certificates, token: Path, capsys: pytest.Ca
 
 
 def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every secret is compared, by what takes as long whatever is given."""
+    """Every secret is compared, in constant time."""
     seen = []
     compare = hmac.compare_digest
 
@@ -269,6 +269,6 @@ def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_told() -> None:
-    """Without options everybody reads it, and that is said."""
+    """Without options there is no authentication, and the description says so."""
     place: Endpoint = parse_endpoint("127.0.0.1:9814")
     assert place.description == "127.0.0.1:9814 (no authentication)"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""metrics_server.py: whoever reaches the port cannot take descriptors, threads or CPU time, nor keep others from it."""
+"""metrics_server.py: clients cannot exhaust descriptors, threads or CPU time, nor block other clients."""
 
 import contextlib
 import gzip
@@ -74,7 +74,7 @@ def descriptors() -> int:
 
 
 def thread_s(name: str) -> float:
-    """CPU time of the threads of that name."""
+    """CPU time of the threads with that name."""
     ticks = 0
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/stat") as file:
@@ -85,7 +85,7 @@ def thread_s(name: str) -> float:
 
 
 def test_idle_connections(server: MetricsServer, opened: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take neither descriptors nor threads, and who scrapes from another address is answered meanwhile."""
+    """Idle connections take neither descriptors nor threads, and another address is still served."""
     monkeypatch.setattr("tracer.delivery.metrics_server.CONNECTION_S", 600.0)  # their number alone ends them
     assert ask(server.port, source="127.0.0.2").endswith(b"\r\n\r\n" + ANSWER)
     before, threads = descriptors(), threading.active_count()
@@ -102,7 +102,7 @@ def test_idle_connections(server: MetricsServer, opened: contextlib.ExitStack, m
 
 
 def test_time(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is idle, one that sends slowly and one that receives nothing are ended, and their descriptors free."""
+    """Connections that are idle, send slowly or receive nothing are closed, and their descriptors freed."""
     monkeypatch.setattr("tracer.delivery.metrics_server.CONNECTION_S", 0.5)
     large = MetricsServer("127.0.0.1", 0, lambda _: Response("200 OK", [], bytes(50 << 20)))
     large.start()
@@ -129,12 +129,12 @@ def test_time(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_requests(server: MetricsServer, request_bytes: bytes, status: bytes) -> None:
-    """What is too large or no HTTP is refused."""
+    """Requests that are too large or not HTTP are refused."""
     assert ask(server.port, request_bytes).startswith(b"HTTP/1.1 " + status)
 
 
 def test_endless_request(server: MetricsServer) -> None:
-    """No more than its bound is received of it."""
+    """No more than the limit is received of a request."""
     with connect(server.port) as client, contextlib.suppress(ConnectionError):
         for _ in range(10_000):
             client.sendall(b"x" * 4096)
@@ -143,7 +143,7 @@ def test_endless_request(server: MetricsServer) -> None:
 
 
 def test_reset(server: MetricsServer, capfd: pytest.CaptureFixture[str]) -> None:
-    """One that is reset before, within and after its request prints nothing."""
+    """A reset before, within or after a request prints nothing."""
     for sent in (b"", GET[:10], GET):
         for _ in range(5):
             with connect(server.port) as client:
@@ -154,7 +154,7 @@ def test_reset(server: MetricsServer, capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_no_descriptor(server: MetricsServer, opened: contextlib.ExitStack, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where others took them all it says so once, waits without CPU time, and goes on when there is one again."""
+    """Without a free descriptor, the server says so once, waits without CPU time, and recovers."""
     ask(server.port)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limit)
@@ -178,7 +178,7 @@ def test_no_descriptor(server: MetricsServer, opened: contextlib.ExitStack, capf
 
 
 def test_cpu_time(opened: contextlib.ExitStack) -> None:
-    """However often all that there may be is asked for, by however many: a tenth of one CPU."""
+    """Any number of clients that request the largest response continuously take a tenth of one CPU."""
     metrics = Metrics(lambda: 7, list, "bpf")
     for number in range(SERIES_MAX):
         metrics.observe(kill(name=f"{number}" * 40))
@@ -205,7 +205,7 @@ def test_cpu_time(opened: contextlib.ExitStack) -> None:
 
 
 def test_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    """An answer that cannot be made ends neither the thread nor the next one."""
+    """A response that cannot be made ends neither the thread nor the next response."""
 
     def fail(_request: Request) -> Response:
         raise ValueError("no numbers")
@@ -218,7 +218,7 @@ def test_fails(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_formats() -> None:
-    """OpenMetrics, gzip and methods are as prometheus_client has them."""
+    """OpenMetrics, gzip and methods work as in prometheus_client."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""output.py: in order, at least once, and nobody waits for a sink that does not take."""
+"""output.py: lines are delivered in order, at least once, and nothing waits for a sink."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ MakeOutput = Callable[..., Output]
 
 
 class Asked(RemoteSink):
-    """A sink over a network: it takes batches, in part or not, when the test lets it."""
+    """A sink over a network: it takes batches, whole or in part, once the test allows it."""
 
     uri = "http://user:secret@example.org/token"
     batch_lines = 50
@@ -85,7 +85,7 @@ def put(output: Output, first: int, end: int, bytes_: int = 0) -> None:
 
 
 def kept(tmp_path: Path) -> list[int]:
-    """What lies in the spool."""
+    """Numbers of the lines in the spool."""
     found = []
     for file in sorted(tmp_path.glob("state/*/*.ndjson")):
         # The output that writes it may remove it meanwhile.
@@ -105,7 +105,7 @@ def test_delivered(make_output: MakeOutput, tmp_path: Path) -> None:
 
 
 class Choosy(Asked):
-    """It takes whole batches, but for one record that it rejects, whoever asks."""
+    """Takes whole batches, but always rejects certain records."""
 
     uri = "http://example.org"
 
@@ -126,7 +126,7 @@ class Choosy(Asked):
 
 @pytest.mark.parametrize("spool", [True, False])
 def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str], spool: bool) -> None:
-    """What will never be taken keeps nothing back; it is counted, told once, and kept where there is a place."""
+    """Rejected lines block nothing; they are counted, reported once, and kept if there is a spool."""
     sink = Choosy(0, 17, 60, 61)
     output = make_output(sink, spool=spool)
     put(output, 0, 100)
@@ -140,7 +140,7 @@ def test_rejected(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Capture
 
 
 def test_idle_costs_nothing(make_output: MakeOutput, tmp_path: Path) -> None:
-    """Neither an output without work nor one that fails takes CPU time."""
+    """Neither an idle output nor a failing one takes CPU time."""
     os.mkfifo(tmp_path / "fifo")
     for name in ("x", "fifo"):
         put(make_output(name), 0, 10)
@@ -183,7 +183,7 @@ def test_hung_sink(make_output: MakeOutput, tmp_path: Path, capfd: pytest.Captur
 
 
 def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
-    """A full queue drops what is new; what was dropped is acknowledged after the lines before it."""
+    """A full queue drops new lines; dropped lines are acknowledged after the lines before them."""
     sink = Asked()
     output = make_output(sink, spool=False)
     began_ns = time.time_ns()
@@ -202,7 +202,7 @@ def test_dropped_without_a_spool(make_output: MakeOutput) -> None:
 
 
 def test_full_queue_is_spooled(make_output: MakeOutput, tmp_path: Path) -> None:
-    """A burst that the queue cannot hold goes to the disk at once."""
+    """A burst that exceeds the queue goes to disk at once."""
     sink = Asked()
     output = make_output(sink)
     put(output, 0, 6000, 1024)
@@ -214,7 +214,7 @@ def test_full_queue_is_spooled(make_output: MakeOutput, tmp_path: Path) -> None:
 
 
 def test_failing(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A full disk: one line says so, records go to the spool and then into the file; one line when it is over."""
+    """A full disk is reported once, records go to the spool and later to the file; the recovery is reported once."""
     output = make_output("x")
     put(output, 0, 5)
     wait_for(lambda: output.acknowledged == 5)
@@ -234,7 +234,7 @@ def test_failing(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureF
 
 
 def test_error_of_a_network(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
-    """Tried again with pauses that grow; said once."""
+    """Retried with growing pauses; reported once."""
     sink = Asked(takes=True)
     sink.error = OSError(111, "Connection refused")
     output = make_output(sink)
@@ -250,7 +250,7 @@ def test_error_of_a_network(make_output: MakeOutput, capfd: pytest.CaptureFixtur
 
 
 def test_unexpected_error(make_output: MakeOutput) -> None:
-    """Whatever a sink raises, it is tried again."""
+    """Any exception of a sink leads to a retry."""
     sink = Asked(takes=True)
     sink.error = ZeroDivisionError()  # type: ignore[assignment]
     output = make_output(sink, spool=False)
@@ -261,7 +261,7 @@ def test_unexpected_error(make_output: MakeOutput) -> None:
 
 
 def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
-    """What was put is delivered before it returns."""
+    """All lines are delivered before close() returns."""
     output = make_output("x")
     put(output, 0, 500)
     output.close(5)
@@ -270,7 +270,7 @@ def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
 
 
 def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None:
-    """In time, with the rest on disk, from where the next run delivers it; what it took meanwhile comes twice."""
+    """close() returns in time; the rest is on disk for the next run; lines taken meanwhile are delivered twice."""
     sink = Asked()
     output = make_output(sink)
     put(output, 0, 100)
@@ -289,7 +289,7 @@ def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None
 
 
 def test_close_without_a_spool(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
-    """What cannot go anywhere is not acknowledged: its events may stay where they are until the next run."""
+    """Lines that fit nowhere stay unacknowledged, so their events may stay in the ring buffer until the next run."""
     sink = Asked()
     output = make_output(sink, spool=False)
     put(output, 0, 100)
@@ -302,7 +302,7 @@ def test_close_without_a_spool(make_output: MakeOutput, capfd: pytest.CaptureFix
 
 
 def test_close_of_a_failing_output(make_output: MakeOutput, tmp_path: Path) -> None:
-    """What is on disk already need not be waited for."""
+    """close() does not wait for lines that are on disk already."""
     os.mkfifo(tmp_path / "fifo")
     output = make_output("fifo")
     put(output, 0, 100)
@@ -314,7 +314,7 @@ def test_close_of_a_failing_output(make_output: MakeOutput, tmp_path: Path) -> N
 
 
 def test_has(make_output: MakeOutput, tmp_path: Path) -> None:
-    """A restarted daemon can tell what its file and its spool have already."""
+    """After a restart, the daemon knows the records in file and spool."""
     os.mkfifo(tmp_path / "fifo")
     for name in ("x", "fifo"):
         output = make_output(name)
@@ -330,7 +330,7 @@ def test_has(make_output: MakeOutput, tmp_path: Path) -> None:
 
 
 def test_killed_before_the_cursor_moved(make_output: MakeOutput, tmp_path: Path) -> None:
-    """What an earlier run had delivered from the spool, and was killed before it could note that, comes once."""
+    """A record that the previous run delivered before it was killed, without moving the cursor, comes once."""
     (tmp_path / "state").mkdir()
     spool = Spool(f"{tmp_path}/state", f"file:{tmp_path}/x")
     for number in range(100):
@@ -344,7 +344,7 @@ def test_killed_before_the_cursor_moved(make_output: MakeOutput, tmp_path: Path)
 
 
 def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where no descriptor is free, what is in the spool stays there, and is delivered once one is."""
+    """Without a free descriptor, lines stay in the spool, and are delivered later."""
     (tmp_path / "state").mkdir()
     sink = Asked(takes=True)
     spool = Spool(f"{tmp_path}/state", sink.uri)
@@ -370,7 +370,7 @@ def test_spool_that_cannot_be_read(make_output: MakeOutput, tmp_path: Path, capf
 
 
 class Stuck(Spool):
-    """A spool on a disk that hangs when something is written, until it is let go of."""
+    """A spool on a disk whose writes hang until the test releases them."""
 
     def __init__(self, folder: str, uri: str) -> None:
         super().__init__(folder, uri)
@@ -382,7 +382,7 @@ class Stuck(Spool):
 
 
 def test_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither who puts lines nor who delivers them waits for it; once it is back none is lost, and one comes twice."""
+    """Neither put() nor delivery waits for a hung spool; afterwards no line is lost, and at most one is doubled."""
     sink = Asked(takes=True)
     sink.error = OSError(111, "Connection refused")
     spool = Stuck(str(tmp_path), sink.uri)
@@ -409,7 +409,7 @@ def test_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_close_of_a_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """In time; what could not be kept is not acknowledged."""
+    """close() returns in time; lines that could not be kept stay unacknowledged."""
     sink = Asked()
     spool = Stuck(str(tmp_path), sink.uri)
     output = Output(sink, spool)
@@ -425,7 +425,7 @@ def test_close_of_a_hung_spool(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 
 def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
-    """What has room nowhere is dropped and counted; it is waited for once, and not for each line."""
+    """Lines that fit nowhere are dropped and counted; the wait happens once, not per line."""
     sink = Asked()
     spool = Stuck(str(tmp_path), sink.uri)
     output = Output(sink, spool)
@@ -442,7 +442,7 @@ def test_full_queue_and_a_hung_spool(tmp_path: Path) -> None:
 
 
 def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
-    """Of what was delivered all leaves, from memory or from the spool, and nothing that was not."""
+    """Delivered lines leave memory or spool, and no others do."""
     disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
     undelivered = UndeliveredLines(spool, disk)
     for number in range(3):
@@ -458,7 +458,7 @@ def test_moved_while_it_is_delivered(tmp_path: Path) -> None:
 
 
 def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
-    """What was delivered ahead of the spool stays in it behind what is older: rather twice than never."""
+    """A line delivered ahead of the spool stays in it, behind older ones: a duplicate is better than a loss."""
     disk, spool = DiskWorker(), Stuck(str(tmp_path), "http://u")
     undelivered = UndeliveredLines(spool, disk)
     spool.may.set()
@@ -477,7 +477,7 @@ def test_overtaken_while_it_is_moved(tmp_path: Path) -> None:
 
 
 class SlowToSync:
-    """In place of fsync(2): on a disk that hangs, until it is let go of."""
+    """Replaces fsync(2): hangs until the test releases it."""
 
     def __init__(self) -> None:
         self.begun, self.may = threading.Event(), threading.Event()
@@ -488,7 +488,7 @@ class SlowToSync:
 
 
 def test_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It holds up neither the output nor what is moved to the spool, nor the end."""
+    """A hung fsync(2) delays neither the output, nor moves to the spool, nor close()."""
     sync = SlowToSync()
     monkeypatch.setattr(os, "fsync", sync)
     sink = Asked(takes=True)
@@ -509,7 +509,7 @@ def test_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
-    """A job that fails is told of, and the next one is done."""
+    """A job that fails is reported, and the next one runs."""
     disk, done = DiskWorker(), threading.Event()
 
     def fails() -> None:
@@ -523,7 +523,7 @@ def test_disk(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
-    """The kernel gives signals to the main thread alone, which waits for them."""
+    """Only the main thread receives signals."""
     output = make_output("x")
     put(output, 0, 1)
     wait_for(lambda: output.acknowledged == 1)
@@ -535,7 +535,7 @@ def test_signals_are_not_handled_here(make_output: MakeOutput) -> None:
 
 
 class Moody(Asked):
-    """Takes some lines at once, some after a while, some not at all."""
+    """Takes some lines at once, some later, some not at all."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(takes=True)
@@ -558,7 +558,7 @@ class Moody(Asked):
 def test_any_mood(
     seed: int, max_bytes: int, make_output: MakeOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes through the queue or the spool, moved while it is written or not: each line once, in order."""
+    """Lines pass through queue and spool, moved during writes or not: each is delivered once, in order."""
     monkeypatch.setattr(backoff, "FIRST_S", 0.001)
     monkeypatch.setattr(backoff, "MAX_S", 0.01)
     monkeypatch.setattr(output_module, "BEHIND_S", 0.002)
@@ -606,7 +606,7 @@ for number in range(first, first + 3000):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_killed(fails: bool, tmp_path: Path) -> None:
-    """SIGKILL at any time, 20 times: whatever was acknowledged is there, in order; doubled is only what was not yet."""
+    """SIGKILL at any time, 20 times: acknowledged lines are delivered in order; only others may be doubled."""
     (tmp_path / "state").mkdir()
     path = tmp_path / "x"
     taken = bytearray()
@@ -653,7 +653,7 @@ def test_killed(fails: bool, tmp_path: Path) -> None:
 
 
 class NeverRead(Asked):
-    """Its file is on a disk that hangs when it is read."""
+    """A file on a disk that hangs when it is read."""
 
     def recent(self) -> set[RecordId]:
         self.may.wait()
@@ -661,7 +661,7 @@ class NeverRead(Asked):
 
 
 def test_recent_that_hangs(tmp_path: Path) -> None:
-    """Who asks whether a record is there already waits once, and for a moment."""
+    """The first has_record() waits for a short time, later ones do not."""
     sink = NeverRead()
     output = Output(sink, Spool(str(tmp_path), sink.uri))
     for least_s, most_s in ((output_module.RECENT_S, TIMEOUT_S), (0.0, 1.0)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""outputs.py: what is opened, and what goes on when not all of it can be."""
+"""outputs.py: opening the outputs, and what happens if one cannot be opened."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tracer.delivery.outputs import Outputs
 
 
 def test_spool_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Without a place to keep records in they are delivered all the same, and it is said."""
+    """Without a usable spool directory records are delivered all the same, with a warning."""
     (tmp_path / "state").write_text("no folder")
     outputs = Outputs([f"file:{tmp_path}/x"])
     (output,) = outputs.start(f"{tmp_path}/state", DiskWorker())
@@ -24,7 +24,7 @@ def test_spool_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 
 
 def test_none_is_left(tmp_path: Path) -> None:
-    """An exchange for nothing changes nothing."""
+    """A failed reconfiguration changes nothing."""
     outputs = Outputs([f"file:{tmp_path}/x"])
     (output,) = outputs.start(None, DiskWorker())
     for wanted in ([], [f"file:{tmp_path}/x", f"file:{tmp_path}/no/such/folder"]):

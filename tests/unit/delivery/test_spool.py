@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""spool.py: lines survive the process; what is damaged is counted and stops nothing."""
+"""spool.py: lines survive the process; damage is counted and does not stop delivery."""
 
 import errno
 import io
@@ -27,7 +27,7 @@ URI = "file:/var/log/oom.json"
 
 
 def drain(spool: Spool, count: int = 1 << 30) -> list[int]:
-    """Deliver so many lines; their numbers."""
+    """Deliver so many lines, and return their numbers."""
     delivered: list[int] = []
     while len(delivered) < count and (lines := spool.peek(min(7, count - len(delivered)))):
         delivered += numbers(b"".join(lines))
@@ -41,7 +41,7 @@ def keep(spool: Spool, first: int, end: int, bytes_: int = 0) -> None:
 
 
 def test_order(tmp_path: Path) -> None:
-    """First in, first out, and nothing but the folder's name is left of it."""
+    """First in, first out; afterwards only the directory is left."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 100)
     assert drain(spool, 30) == list(range(30))
@@ -55,7 +55,7 @@ def test_order(tmp_path: Path) -> None:
 
 
 def test_next_run(tmp_path: Path) -> None:
-    """A later run goes on where delivery stopped, and puts new lines behind the old ones."""
+    """A later run continues where delivery stopped, and appends new lines."""
     for begin in range(0, 1000, 100):
         spool = Spool(str(tmp_path), URI)
         keep(spool, begin, begin + 100)
@@ -68,7 +68,7 @@ def test_next_run(tmp_path: Path) -> None:
 
 
 def test_segments(tmp_path: Path) -> None:
-    """Of what fills many segments, those that were delivered are removed; each is synced when it is complete."""
+    """Delivered segments are removed; each is synced when complete."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 2000, 4000)
     files = sorted(Path(spool.path).glob("*.ndjson"))
@@ -81,7 +81,7 @@ def test_segments(tmp_path: Path) -> None:
 
 
 def test_cap(tmp_path: Path) -> None:
-    """Its share of the disk is not exceeded; a line fits again when a segment was delivered."""
+    """The spool does not exceed its limit; it has room again once a segment is delivered."""
     spool = Spool(str(tmp_path), URI, max_bytes=3 << 20)
     count = 0
     while spool.append(record(count, 4096)):
@@ -94,7 +94,7 @@ def test_cap(tmp_path: Path) -> None:
 
 
 def test_set_aside(tmp_path: Path) -> None:
-    """What is never delivered has a share of its own, and takes no more."""
+    """Rejected lines have a limit of their own."""
     spool = Spool(str(tmp_path), URI)
     kept = [number for number in range(30) if spool.set_aside(record(number, 100_000))]
     spool.close()
@@ -105,7 +105,7 @@ def test_set_aside(tmp_path: Path) -> None:
 
 
 def test_disk_full(tmp_path: Path) -> None:
-    """Of a line that did not go onto the disk to its end nothing is left."""
+    """A line that could not be written completely leaves nothing."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 10, 1000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -140,7 +140,7 @@ def segments(spool: Spool) -> list[Path]:
     ],
 )
 def test_damaged_segment(damage: Callable[[bytes], bytes], rest: list[int], skipped: int, tmp_path: Path) -> None:
-    """Lines that are no records are passed over and counted, the others are delivered."""
+    """Lines that are not records are skipped and counted; the others are delivered."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 10)
     spool.close()
@@ -159,7 +159,7 @@ def test_damaged_segment(damage: Callable[[bytes], bytes], rest: list[int], skip
     "cursor", [b"", b"\0" * 64, b"7 0 00000000\n", b"99999999999999999999 1", bytes(range(64)), b"x" * 100_000]
 )
 def test_damaged_cursor(cursor: bytes, tmp_path: Path) -> None:
-    """Without a cursor that makes sense all that is there is delivered: rather twice than never."""
+    """With an invalid cursor everything is delivered: a duplicate is better than a loss."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 10)
     assert drain(spool, 5) == list(range(5))
@@ -171,7 +171,7 @@ def test_damaged_cursor(cursor: bytes, tmp_path: Path) -> None:
 
 
 def test_missing_segment(tmp_path: Path) -> None:
-    """A segment that somebody removed is known to be missing."""
+    """A removed segment is noticed."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 1500, 4000)
     spool.close()
@@ -184,7 +184,7 @@ def test_missing_segment(tmp_path: Path) -> None:
 
 
 def test_segment_is_something_else(tmp_path: Path) -> None:
-    """A folder, a FIFO or a link in the place of a segment is passed over."""
+    """A directory, a FIFO or a link in place of a segment is skipped."""
     spool = Spool(str(tmp_path), URI)
     spool.close()
     folder = Path(spool.path)
@@ -200,7 +200,7 @@ def test_segment_is_something_else(tmp_path: Path) -> None:
 
 
 def test_folder_removed_meanwhile(tmp_path: Path) -> None:
-    """Where nothing can be kept any more, the line is the caller's."""
+    """If nothing can be kept, append() returns False."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 3)
     for file in Path(spool.path).iterdir():
@@ -214,7 +214,7 @@ def test_folder_removed_meanwhile(tmp_path: Path) -> None:
 
 @contextmanager
 def no_descriptor() -> Iterator[None]:
-    """Nothing more can be opened."""
+    """No file can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -225,7 +225,7 @@ def no_descriptor() -> Iterator[None]:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_no_descriptor_is_free(again: bool, tmp_path: Path) -> None:
-    """A segment that cannot be opened now stays, and is delivered later, in this run or by the next one."""
+    """A segment that cannot be opened now stays, and is delivered later, by this run or the next one."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 600, 4000)
     if again:
@@ -246,7 +246,7 @@ def test_no_descriptor_is_free(again: bool, tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_free_at_the_start(tmp_path: Path) -> None:
-    """What was delivered is still known."""
+    """Delivered lines stay delivered."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 10)
     drain(spool, 5)
@@ -260,7 +260,7 @@ def test_no_descriptor_is_free_at_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EIO, errno.EINTR])
 def test_error_that_passes(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel answers once, at any step of reading, loses nothing and puts nothing into another order."""
+    """A single error at any step of reading neither loses nor reorders lines."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 600, 4000)
     delivered: list[int] = []
@@ -294,7 +294,7 @@ def test_error_that_passes(number: int, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_segment_goes_while_it_is_delivered(tmp_path: Path) -> None:
-    """Of what somebody removes or cuts it is known how many lines are lost."""
+    """The number of lines lost by removing or truncating segments is known."""
     spool = Spool(str(tmp_path), URI)
     keep(spool, 0, 1000, 4000)
     assert drain(spool, 100) == list(range(100))
@@ -306,7 +306,7 @@ def test_segment_goes_while_it_is_delivered(tmp_path: Path) -> None:
 
 
 def test_modes(tmp_path: Path) -> None:
-    """Command lines may hold secrets: what is kept is for its owner alone."""
+    """Command lines may contain secrets: only the owner can read the spool."""
     spool = Spool(f"{tmp_path}/state", URI)
     keep(spool, 0, 1)
     drain(spool, 1)
@@ -318,7 +318,7 @@ def test_modes(tmp_path: Path) -> None:
 
 
 def test_folders_of_outputs(tmp_path: Path) -> None:
-    """Each output has its own, always the same; digests as the authors of FNV-1a give them."""
+    """Each output has a fixed directory of its own; digests match those of the authors of FNV-1a."""
     assert (fnv1a(b""), fnv1a(b"foobar")) == (0xCBF29CE484222325, 0x85944171F73967E8)
     spools = [Spool(str(tmp_path), uri) for uri in ("stdout", "file:/a", "file:/b")]
     assert [Path(spool.path).name.partition("-")[0] for spool in spools] == ["stdout", "file", "file"]
@@ -328,7 +328,7 @@ def test_folders_of_outputs(tmp_path: Path) -> None:
 
 
 def test_in_use(tmp_path: Path) -> None:
-    """Two runs at once would deliver each other's lines: the second is refused."""
+    """Two runs at once would deliver each other's lines: the second one is refused."""
     spool = Spool(str(tmp_path), URI)
     with pytest.raises(TracerError, match=r"in use by another oomtrace: .*--state"):
         Spool(str(tmp_path), URI)
@@ -337,7 +337,7 @@ def test_in_use(tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """Root does not keep records where somebody's link leads."""
+    """Root does not follow another user's link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(TracerError, match=r"not a directory: .*links are not followed"):
@@ -366,7 +366,7 @@ def test_links(tmp_path: Path) -> None:
     ],
 )
 def test_no_secret_is_written(uri: str, shown: str) -> None:
-    """Who looks into the folder sees whose it is, and no password or token."""
+    """The directory shows its output's URI, without password or token."""
     assert redact_uri(uri) == shown
 
 
@@ -383,7 +383,7 @@ operations = st.lists(
 
 
 class Model:
-    """A spool, and what must come out of it."""
+    """A spool, and the lines that it must deliver."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -392,7 +392,7 @@ class Model:
         self.delivered: set[int] = set()
         self.kept: set[int] = set()
         self.last = -1
-        """Delivered last in this run."""
+        """The line delivered last in this run."""
         self.is_damaged = self.is_removed = self.is_cursor_damaged = False
         self.skipped = 0
 
@@ -411,7 +411,7 @@ class Model:
             self.delivered.add(number)
 
     def again(self, in_order: bool) -> None:
-        """End the process, in order or by a signal, which leaves all files as they are."""
+        """End the process, regularly or by a signal, which leaves all files as they are."""
         self.skipped += self.spool.damaged
         if in_order:
             self.spool.close()

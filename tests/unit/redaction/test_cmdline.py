@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cmdline.py: secrets leave, everything else stays, and nobody can make it slow.
+"""cmdline.py: secrets are redacted, everything else is kept, and no input makes it slow.
 
-In SECRETS a secret stands in angle quotes; what is expected is the same command line with [redacted] there.
+In SECRETS, secrets are in angle quotes; the expected result is the same command line with [redacted] in their place.
 """
 
 import re
@@ -177,19 +177,19 @@ def test_secret(marked: list[str]) -> None:
 
 @pytest.mark.parametrize("cmdline", ORDINARY, ids=" ".join)
 def test_ordinary(cmdline: list[str]) -> None:
-    """What holds no secret stays as it is."""
+    """A command line without secrets is unchanged."""
     assert cmdline == Redactor().redact(cmdline)
 
 
 @pytest.mark.parametrize("cmdline", SECRETS, ids=" ".join)
 def test_twice(cmdline: list[str]) -> None:
-    """What is redacted has nothing more to redact."""
+    """Redacting twice changes nothing."""
     once = Redactor().redact([re.sub("[‹›]", "", argument) for argument in cmdline])
     assert once == Redactor().redact(once)
 
 
 def test_own_pattern() -> None:
-    """The whole match, or only its groups."""
+    """The whole match is redacted, or only its groups."""
     redactor = Redactor(["id-[0-9]+", "(?:user|group)=([a-z]+)/([a-z]+)?"], defaults=False)
     assert [f"x {REDACTED} y", f"user={REDACTED}/{REDACTED} --password=x", f"group={REDACTED}/"] == redactor.redact(
         ["x id-17 y", "user=me/you --password=x", "group=us/"]
@@ -198,7 +198,7 @@ def test_own_pattern() -> None:
 
 @pytest.mark.parametrize("pattern", ["user=(?=([a-z]+))", "(?<==)([a-z]+)", "((m)(e))", "(m(e))"])
 def test_own_pattern_with_groups_anywhere(pattern: str) -> None:
-    """Groups within groups are one secret; one that is only looked at is a secret, too."""
+    """Nested groups are one secret; a group in a lookahead is one as well."""
     assert "me" not in Redactor([pattern], defaults=False).redact(["user=me"])[0]
     assert Redactor([pattern], defaults=False).redact(["user=me"])[0].startswith("user=[redacted]")
 
@@ -210,13 +210,13 @@ def test_own_pattern_beside_the_defaults() -> None:
 
 @pytest.mark.parametrize("pattern", ["", "x*", "(x*)", "((a)b)", "(?=a)"])
 def test_own_pattern_that_matches_little(pattern: str) -> None:
-    """Nothing is inserted where nothing was matched."""
+    """An empty match inserts nothing."""
     assert Redactor([pattern]).redact(["yy z"]) == ["yy z"]
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", "*", "(?P<a>x)(?P<a>y)", "a{99999999999}"])
 def test_bad_pattern(pattern: str) -> None:
-    """The user is told which pattern is wrong."""
+    """The error names the pattern."""
     with pytest.raises(TracerError, match="invalid regular expression") as caught:
         Redactor([pattern])
     assert caught.value.exit_code == EXIT_USAGE
@@ -224,7 +224,7 @@ def test_bad_pattern(pattern: str) -> None:
 
 
 def test_nothing_asked() -> None:
-    """Without patterns and defaults everything stays; the caller's list stays his."""
+    """Without patterns and defaults nothing changes, and the caller's list is copied."""
     cmdline = ["app", "--password=x"]
     redacted = Redactor(defaults=False).redact(cmdline)
     assert redacted == cmdline
@@ -237,7 +237,7 @@ HOSTILE = [piece * (4096 // len(piece)) for piece in PIECES] + [
 
 
 def test_time() -> None:
-    """4 KiB take milliseconds, whatever they hold: no expression backtracks."""
+    """4 KiB take milliseconds for any content: no expression backtracks."""
     redactor = Redactor()
     slowest = (0.0, "")
     for argument in HOSTILE:
@@ -251,7 +251,7 @@ def test_time() -> None:
 @given(st.lists(st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=200).map("".join), max_size=6))
 @example(["\ud800"])
 def test_hostile(cmdline: list[str]) -> None:
-    """Whatever is asked, there are as many arguments as before, in no time."""
+    """For any input, the number of arguments stays the same, in a short time."""
     began = time.process_time()
     redacted = Redactor(["a(b)?"]).redact(cmdline)
     assert len(cmdline) == len(redacted)

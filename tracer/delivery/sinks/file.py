@@ -32,7 +32,7 @@ OPTIONS = {
     "compress": Option("Compression of older files, except the newest.", "none", COMPRESS),
 }
 FORMS = {
-    "file": UriForm("file:PATH", "A file (mode 0640), opened anew after a rotation; a FIFO; a terminal.", OPTIONS),
+    "file": UriForm("file:PATH", "A file (mode 0640), reopened after a rotation; a FIFO; a terminal.", OPTIONS),
 }
 FILE_MODE = 0o640
 RECENT_BYTES = 4 << 20

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/kafka.py and sinks/mqtt.py without a broker: what they are told, and what they tell."""
+"""sinks/kafka.py and sinks/mqtt.py without a broker: options and errors."""
 
 import socket
 import sys
@@ -32,7 +32,7 @@ from tracer.delivery.sinks.open import open_uri
     ],
 )
 def test_wrong_place(uri: str, said: str) -> None:
-    """Wrong usage, and how it is written."""
+    """Usage errors, with the correct form."""
     with pytest.raises(TracerError, match=said) as raised:
         open_uri(uri)
     assert raised.value.exit_code == EXIT_USAGE
@@ -47,7 +47,7 @@ def test_wrong_place(uri: str, said: str) -> None:
     ],
 )
 def test_missing_extra(scheme: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names what to install."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TracerError, match=f"pipx inject oomtrace {package}"):
         open_uri(f"{scheme}://127.0.0.1/topic")
@@ -63,7 +63,7 @@ def test_missing_extra(scheme: str, module: str, package: str, monkeypatch: pyte
     ],
 )
 def test_wrong_properties(properties: str, said: str, tmp_path: Path) -> None:
-    """librdkafka refuses them before anything runs; a password is not shown."""
+    """librdkafka refuses invalid properties at the start; a password is not shown."""
     (tmp_path / "kafka").write_text(properties)
     with pytest.raises(TracerError, match=said) as raised:
         open_uri(f"kafka://127.0.0.1/topic?config-file={tmp_path}/kafka")
@@ -71,7 +71,7 @@ def test_wrong_properties(properties: str, said: str, tmp_path: Path) -> None:
 
 
 def test_properties_that_everybody_may_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Said, as of other files with secrets."""
+    """Reported, as for other files with secrets."""
     path = tmp_path / "kafka"
     path.write_text("security.protocol=sasl_plaintext\nsasl.mechanisms=PLAIN\nsasl.username=a\nsasl.password=geheim\n")
     path.chmod(0o644)
@@ -85,13 +85,13 @@ def test_properties_that_everybody_may_read(tmp_path: Path, capfd: pytest.Captur
     "uri", ["kafka+tls://127.0.0.1/topic?ca-file=/nowhere", "mqtts://127.0.0.1/topic?ca-file=/nowhere"]
 )
 def test_missing_certificates(uri: str) -> None:
-    """Known at the start."""
+    """Detected at the start."""
     with pytest.raises(TracerError, match="/nowhere"):
         open_uri(uri)
 
 
 def test_kafka_leaves_no_thread() -> None:
-    """Opened while the daemon has all its rights, it has no threads that would keep them."""
+    """A sink that was opened with all privileges has no threads that would keep them."""
     before = set(Path("/proc/self/task").iterdir())
     sink = open_uri("kafka://127.0.0.1/topic")
     assert set(Path("/proc/self/task").iterdir()) <= before
@@ -100,7 +100,7 @@ def test_kafka_leaves_no_thread() -> None:
 
 @pytest.mark.parametrize("scheme", ["kafka", "mqtt"])
 def test_nobody_there(scheme: str) -> None:
-    """Refused at once, not after the timeout; and again the next time."""
+    """Reported at once, not after the timeout; and again the next time."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         sink = open_uri(f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/topic?timeout=60")
@@ -114,7 +114,7 @@ def test_nobody_there(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["kafka", "mqtt"])
 def test_hangs_or_hangs_up(scheme: str) -> None:
-    """Who accepts and says nothing, or nothing sensible: an error within the timeout."""
+    """A server that accepts and sends nothing, or garbage, is an error within the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         sink = open_uri(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/topic?timeout=1")
         begin_s = time.monotonic()
@@ -128,7 +128,7 @@ def test_hangs_or_hangs_up(scheme: str) -> None:
 
 
 def test_too_large_for_kafka(tmp_path: Path) -> None:
-    """What librdkafka may not send is rejected: first before it is asked for, then as a line that comes first."""
+    """A line that librdkafka cannot send is rejected: first by a batch that ends before it, then as the first line."""
     (tmp_path / "kafka").write_text("message.max.bytes=1000\n")
     sink = open_uri(f"kafka://127.0.0.1:1/topic?timeout=1&config-file={tmp_path}/kafka")
     with pytest.raises(RejectedError, match="too large"):

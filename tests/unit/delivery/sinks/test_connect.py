@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/connect.py: whoever leaves is noticed, and nobody is waited for longer than the timeout."""
+"""sinks/connect.py: disconnects are noticed, and no wait exceeds the timeout."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def peer_of(server: socket.socket) -> Peer:
 
 
 def test_taken(server: socket.socket) -> None:
-    """Bytes that the other kernel has acknowledged are taken, though nobody has read them."""
+    """Bytes that the peer's kernel has acknowledged are delivered, although the peer has not read them."""
     peer = peer_of(server)
     assert peer.open()
     peer.send(b"x" * 1000)
@@ -42,7 +42,7 @@ def test_taken(server: socket.socket) -> None:
 
 
 def test_who_reads_nothing(server: socket.socket) -> None:
-    """What does not fit into the other's buffers is waited for, but not longer than the timeout."""
+    """A wait for data that exceeds the peer's buffers ends with the timeout."""
     peer = peer_of(server)
     peer.open()
     began_s = time.monotonic()
@@ -55,7 +55,7 @@ def test_who_reads_nothing(server: socket.socket) -> None:
 
 @pytest.mark.parametrize("is_rude", [False, True])
 def test_who_closes(server: socket.socket, is_rude: bool) -> None:
-    """Closed between two batches, with unread bytes (a reset) or without: the next one is a new connection."""
+    """After a disconnect between two batches, with unread bytes (a reset) or without, there is a new connection."""
     peer = peer_of(server)
     peer.open()
     peer.send(b"one")
@@ -71,7 +71,7 @@ def test_who_closes(server: socket.socket, is_rude: bool) -> None:
 
 
 def test_closed_after_the_bytes(server: socket.socket) -> None:
-    """Whoever closes before all is known to be taken has perhaps not read it."""
+    """A peer that closes before everything is acknowledged may not have read it."""
     peer = peer_of(server)
     peer.open()
     connected, _ = server.accept()
@@ -84,7 +84,7 @@ def test_closed_after_the_bytes(server: socket.socket) -> None:
 
 
 def test_what_is_said_unasked(server: socket.socket) -> None:
-    """It is thrown away, and ends nothing; an answer is received."""
+    """Unsolicited data is discarded and ends nothing; an answer is received."""
     peer = peer_of(server)
     peer.open()
     connected, _ = server.accept()
@@ -110,13 +110,13 @@ def test_nobody_there() -> None:
     "dial", [lambda host: connect.dial_tcp(host, 1, SHORT_TIMEOUT_S), lambda host: connect.dial_udp(host, 1)]
 )
 def test_no_host(host: str, dial: object) -> None:
-    """What is no name of a host is an OSError like any other."""
+    """An invalid host name is an OSError like any other."""
     with pytest.raises(OSError):  # noqa: PT011  the resolver's words
         Peer(dial(host), SHORT_TIMEOUT_S).open()  # type: ignore[operator]
 
 
 def test_network_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As systemd's unit forbids it: the reason says so."""
+    """The error names the sandboxing of systemd's unit."""
 
     def forbidden(*_: object) -> None:
         raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
@@ -127,7 +127,7 @@ def test_network_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_datagrams(tmp_path: Path) -> None:
-    """Read is taken; unread is not; and with its reader's end it is lost, and so not taken."""
+    """Read data is delivered, unread data is not; it is lost when the reader closes."""
     path = str(tmp_path / "s")
     reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     reader.bind(path)
@@ -156,7 +156,7 @@ def test_datagrams(tmp_path: Path) -> None:
 
 
 def test_another_name_of_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who reads may know it by another path, as in a container."""
+    """The reader may have bound the socket by another path, as in a container."""
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind("s")
@@ -178,7 +178,7 @@ def test_socket_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_udp_without_a_reader() -> None:
-    """On this host the kernel tells at once."""
+    """On this host, the kernel reports an unused port at once."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader:
         reader.bind(("127.0.0.1", 0))
         port = reader.getsockname()[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/destination.py: what a URI says, and what it must not say."""
+"""sinks/destination.py: valid and invalid URIs, and secrets in them."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_defaults() -> None:
     ],
 )
 def test_values(pair: str, value: object) -> None:
-    """Each kind as it is written."""
+    """The value of each kind of option."""
     assert target(f"x://host?{pair}").options[pair.partition("=")[0]] == value
 
 
@@ -84,13 +84,13 @@ def test_values(pair: str, value: object) -> None:
     ],
 )
 def test_refused(text: str, said: str) -> None:
-    """One line says what is wrong, and what may stand there."""
+    """One line says what is wrong, and what to write."""
     assert said in refusal(text)
 
 
 @pytest.mark.parametrize("scheme", [scheme for scheme, form in uri_forms().items() if "timeout" in form.options])
 def test_no_time_at_all(scheme: str) -> None:
-    """Nobody answers at once: no output takes 0 for its time limit."""
+    """No output accepts a timeout of 0."""
     address = "/run/x" if "unix" in scheme or scheme == "journald" else "//host/x"
     with pytest.raises(TracerError, match="timeout=0 is too small"):
         parse_destination(f"{scheme}:{address}?timeout=0")
@@ -98,7 +98,7 @@ def test_no_time_at_all(scheme: str) -> None:
 
 
 def test_password_is_not_repeated() -> None:
-    """A secret that stands where it must not is not told to whoever reads the log."""
+    """A misplaced secret is not shown in messages."""
     assert "tiger" not in refusal("x://host?password=tiger")
 
 
@@ -122,13 +122,13 @@ def test_host(text: str, host: str, port: int, path: str) -> None:
     "text", ["x:host", "x://", "x://:1", "x://a:0", "x://a:65536", "x://a:b", "x://::1", "x://[::1"]
 )
 def test_no_host(text: str) -> None:
-    """What is none is refused."""
+    """Invalid hosts are refused."""
     with pytest.raises(TracerError, match="missing or invalid host"):
         target(text).host_port(1)
 
 
 def test_secret_from_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Read anew each time, without the newline at its end; others may not read it."""
+    """A secret is read each time, without the final newline; a file that others can read is reported."""
     path = tmp_path / "password"
     path.write_text("tiger\n")
     path.chmod(0o600)
@@ -147,7 +147,7 @@ def test_secret_from_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_secret_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where there is none that is an error, not an empty password."""
+    """A missing secret is an error, not an empty password."""
     found = target("x://host?password-env=TIGER")
     with pytest.raises(TracerError, match="TIGER is not in the environment"):
         found.secret("password")
@@ -157,7 +157,7 @@ def test_secret_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_same_place_twice() -> None:
-    """Two outputs to one place would share a spool: they need names."""
+    """Two outputs to one destination would share a spool: they need names."""
     with pytest.raises(TracerError, match="configured twice"):
         parse_destinations(["file:/a", "file:/a?style=flat"])
     assert [each.uri for each in parse_destinations(["file:/a", "file:/a?name=b", "stdout"])] == [
@@ -169,14 +169,14 @@ def test_same_place_twice() -> None:
 
 @pytest.mark.parametrize("text", ["file", "file:", "fil:/a", "", ":", "?x=y"])
 def test_no_output(text: str) -> None:
-    """What names no output, or half of one."""
+    """Unknown schemes, and incomplete URIs."""
     with pytest.raises(TracerError) as caught:
         parse_destination(text)
     assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_password_before_the_host() -> None:
-    """It would be in the list of processes; and it is not repeated to whoever reads the log."""
+    """A password in a URI would be in the list of processes; the message does not repeat it."""
     with pytest.raises(TracerError, match="must not contain a user name or password") as caught:
         parse_destination("https://scott:tiger@example.org/x?types=nothing")
     assert "tiger" not in str(caught.value)
@@ -204,7 +204,7 @@ def test_password_before_the_host() -> None:
     ],
 )
 def test_for_everybody(text: str, told: str) -> None:
-    """Right or wrong, what may be a secret is not told, and an output can still be known by it."""
+    """Messages show no secrets of any URI, valid or not, but identify the output."""
     assert display_uri(text) == told
 
 
@@ -221,7 +221,7 @@ def test_for_everybody(text: str, told: str) -> None:
     ],
 )
 def test_no_secret_in_refusals(text: str) -> None:
-    """The log of a service has many readers."""
+    """A service's log has many readers: messages contain no secrets."""
     with pytest.raises(TracerError) as caught:
         open_uri(text)
     assert "tiger" not in str(caught.value)
@@ -240,7 +240,7 @@ def test_no_secret_in_refusals(text: str) -> None:
     ],
 )
 def test_no_text(text: str) -> None:
-    """What could be neither opened nor told is refused as a whole."""
+    """URIs that are not text are refused."""
     with pytest.raises(TracerError, match="not text: write UTF-8") as caught:
         open_uri(text)
     assert caught.value.exit_code == EXIT_USAGE
@@ -249,11 +249,11 @@ def test_no_text(text: str) -> None:
 @pytest.mark.parametrize("scheme", ["http", "otlp+https", "syslog+tcp", "syslog+udp", "forward", "kafka", "mqtt"])
 @pytest.mark.parametrize("host", ["logs.example.org ", "a b", "a%0ab", "a%7f", "a..b", "x" * 64 + ".org"])
 def test_host_is_no_name(scheme: str, host: str) -> None:
-    """It is said at once: no resolver would ever find it."""
+    """An invalid host name is reported at once."""
     with pytest.raises(TracerError, match="invalid host name"):
         open_uri(f"{scheme}://{host}/topic")
 
 
 def test_path_is_decoded() -> None:
-    """A question mark may stand in a path."""
+    """A path may contain an encoded question mark."""
     assert parse_destination("file:/a%3Fb%25?types=oom_kill").address == "/a?b%"

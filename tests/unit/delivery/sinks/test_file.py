@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/file.py: whole lines in the file that has the name, whoever rotates it."""
+"""sinks/file.py: whole lines in the file at the path, however it is rotated."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ OURS = record(1)
 
 @contextmanager
 def longest_file(size: int) -> Iterator[None]:
-    """A disk with so much room in a file."""
+    """A limit of the file size, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -47,7 +47,7 @@ def longest_file(size: int) -> Iterator[None]:
     ],
 )
 def test_torn_last_line(before: bytes, after: bytes, tmp_path: Path) -> None:
-    """What an earlier run was killed in is cut off, as its record comes again; somebody else's line is ended."""
+    """A torn line of an earlier run is removed, because its record is delivered again; another's line is ended."""
     (tmp_path / "x").write_bytes(before)
     sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(2)])
@@ -56,7 +56,7 @@ def test_torn_last_line(before: bytes, after: bytes, tmp_path: Path) -> None:
 
 
 def test_half_written_line_is_completed(tmp_path: Path) -> None:
-    """Once there is room, the rest of the line follows, and it is one line."""
+    """Once there is room, the rest of the line follows."""
     sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     with longest_file(len(record(0)) + 20):
@@ -70,7 +70,7 @@ def test_half_written_line_is_completed(tmp_path: Path) -> None:
 
 
 def test_half_written_line_before_another(tmp_path: Path) -> None:
-    """It is completed before another line begins."""
+    """A partial line is completed before the next one."""
     sink = open_uri(f"file:{tmp_path}/x")
     with longest_file(20), pytest.raises(OSError, match="File too large"):
         sink.write([record(1)])
@@ -83,7 +83,7 @@ def test_half_written_line_before_another(tmp_path: Path) -> None:
     ("meanwhile", "found"), [(b"", [1, 2]), (OURS[:20] + b"somebody", [1, 2]), (OURS[:20] + b"somebody\n", [1, 2])]
 )
 def test_half_written_line_of_a_file_that_changed(meanwhile: bytes, found: list[int], tmp_path: Path) -> None:
-    """Emptied by copytruncate, or written to by others: the whole line comes again."""
+    """After a truncation (copytruncate) or another's write, the whole line is written again."""
     sink = open_uri(f"file:{tmp_path}/x")
     with longest_file(20), pytest.raises(OSError, match="File too large"):
         sink.write([record(1)])
@@ -97,7 +97,7 @@ def test_half_written_line_of_a_file_that_changed(meanwhile: bytes, found: list[
 
 
 def test_removed(tmp_path: Path) -> None:
-    """A file that was removed is made again before the next line."""
+    """A removed file is created again before the next line."""
     sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     (tmp_path / "x").unlink()
@@ -107,7 +107,7 @@ def test_removed(tmp_path: Path) -> None:
 
 
 def test_replaced(tmp_path: Path) -> None:
-    """Lines go into the file that has the name now."""
+    """Lines go to the file that is now at the path."""
     sink = open_uri(f"file:{tmp_path}/x")
     sink.write([record(0)])
     (tmp_path / "y").write_bytes(b"")
@@ -118,7 +118,7 @@ def test_replaced(tmp_path: Path) -> None:
 
 
 def test_cannot_be_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A file that was moved away with its folder is written on, and that is said once."""
+    """A file that was moved with its directory remains in use, which is reported once."""
     (tmp_path / "a").mkdir()
     sink = open_uri(f"file:{tmp_path}/a/x")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -133,7 +133,7 @@ def test_cannot_be_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 
 
 def test_removed_with_its_folder(tmp_path: Path) -> None:
-    """What is written into a file without a name is lost: that is a failure, until there is a folder again."""
+    """Lines in a removed file are lost: writes fail until the directory exists again."""
     (tmp_path / "a").mkdir()
     sink = open_uri(f"file:{tmp_path}/a/x")
     shutil.rmtree(tmp_path / "a")
@@ -146,7 +146,7 @@ def test_removed_with_its_folder(tmp_path: Path) -> None:
 
 
 def test_link_in_its_place(tmp_path: Path) -> None:
-    """Nobody leads root's lines elsewhere by a link."""
+    """Root does not follow another user's link."""
     (tmp_path / "target").touch()
     sink = open_uri(f"file:{tmp_path}/x")
     (tmp_path / "x").rename(tmp_path / "old")
@@ -157,7 +157,7 @@ def test_link_in_its_place(tmp_path: Path) -> None:
 
 
 def test_recent(tmp_path: Path) -> None:
-    """Of a large file its end."""
+    """The end of a large file is searched."""
     sink = open_uri(f"file:{tmp_path}/x")
     for number in range(5000):
         sink.write([record(number, 1024)])
@@ -167,7 +167,7 @@ def test_recent(tmp_path: Path) -> None:
 
 
 def test_recent_while_it_is_opened_anew(tmp_path: Path) -> None:
-    """What is asked for in one thread does not depend on what the output's own thread does meanwhile."""
+    """recent() in one thread does not depend on the output's own thread."""
     sink, ends = open_uri(f"file:{tmp_path}/x"), threading.Event()
     sink.write([record(0)])
 
@@ -196,7 +196,7 @@ LOGROTATE = """
 
 @pytest.mark.parametrize("how", ["create", "create with a signal", "copytruncate", "nocreate"])
 def test_logrotate(how: str, tmp_path: Path) -> None:
-    """logrotate itself, while lines are written: with create each is in one of the files, in order."""
+    """With logrotate itself, while lines are written: with create, each line is in one of the files, in order."""
     logrotate = shutil.which("logrotate", path=os.environ["PATH"] + ":/usr/sbin")
     assert logrotate, "no logrotate: make packages, or apt install logrotate"
     path, config, uri = tmp_path / "log" / "x", tmp_path / "conf", f"file:{tmp_path}/log/x"

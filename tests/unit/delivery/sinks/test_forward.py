@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/forward.py: what goes out, and answers that are none."""
+"""sinks/forward.py: messages on the wire, and invalid answers."""
 
 import hashlib
 import socket
@@ -23,7 +23,7 @@ Answer = Callable[[socket.socket, "msgpack.Unpacker"], None]
 
 @contextmanager
 def server(answer: Answer) -> Iterator[int]:
-    """Somebody who answers each connection in this way; the port."""
+    """A server that handles each connection like this; returns its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -43,7 +43,7 @@ def server(answer: Answer) -> Iterator[int]:
 
 
 def test_message() -> None:
-    """Tag, entries with the records' own times, the chunk; its acknowledgement may come in pieces."""
+    """Tag, entries with the records' times, and the chunk; the acknowledgement may arrive in pieces."""
     got: list[Any] = []
 
     def answer(connected: socket.socket, messages: msgpack.Unpacker) -> None:
@@ -82,7 +82,7 @@ def test_message() -> None:
     ],
 )
 def test_no_acknowledgement(answer: bytes, said: str) -> None:
-    """An error, and a new connection for the next try."""
+    """An error, and a new connection for the next attempt."""
 
     def reply(connected: socket.socket, messages: msgpack.Unpacker) -> None:
         messages.unpack()
@@ -100,7 +100,7 @@ def test_no_acknowledgement(answer: bytes, said: str) -> None:
     "line", [b"", b"\xff\n", b"[]\n", b"7\n", b'{"a":' * 1100 + b"1" + b"}" * 1100], ids=lambda line: repr(line[:9])
 )
 def test_hostile_lines(line: bytes) -> None:
-    """What cannot be packed is rejected, alone; those before it go out."""
+    """Only a line that cannot be packed is rejected; those before it are sent."""
 
     def answer(connected: socket.socket, messages: msgpack.Unpacker) -> None:
         for message in messages:
@@ -162,14 +162,14 @@ def test_handshake(pong: Callable[[str], Any], said: str | None, tmp_path: Path)
     ],
 )
 def test_wrong_place(uri: str, said: str) -> None:
-    """Wrong usage, and how it is written."""
+    """Usage errors, with the correct form."""
     with pytest.raises(TracerError, match=said) as raised:
         open_uri(uri)
     assert raised.value.exit_code == EXIT_USAGE
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names what to install."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace msgpack"):
         open_uri("forward://127.0.0.1/oom")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/http.py: what is sent, to whom it is shown, and what each answer means."""
+"""sinks/http.py: requests of each preset, displayed URIs, and the meaning of each answer."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ def kill_line(style: str = "nested", namespace: str | None = None) -> tuple[Any,
 
 
 def test_lines_are_posted(peer: Peer) -> None:
-    """As they are, as many as may be at once."""
+    """Lines are sent unchanged, in batches."""
     sink = sink_to(peer, rest="/in?batch=2&query=a%3Db%26c%3Dd&headers=X-One=1,X-Two=b")
     assert sink.batch_lines == 2
     assert sink.write(LINES) == 2
@@ -85,7 +85,7 @@ def test_lines_are_posted(peer: Peer) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS[1:])
 def test_presets_compress(preset: str, peer: Peer) -> None:
-    """Their servers take gzip; the peer has unpacked it."""
+    """Presets whose servers accept gzip compress; the peer has decompressed."""
     reply = Reply(body=b'{"errors":false,"items":[],"code":0}')
     peer.replies = [reply, reply]
     assert sink_to(peer, preset).write(LINES[:1]) == 1
@@ -97,7 +97,7 @@ def test_presets_compress(preset: str, peer: Peer) -> None:
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 404, 408, 425, 429, 500, 502, 503, 507])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_tried_again(preset: str, status: int, peer: Peer) -> None:
-    """The reason names the status, the first words, and where it leads to, without what may be secret."""
+    """The reason contains status, beginning of the body and redirect, without secrets."""
     headers = {"Retry-After": "7", "Location": "https://elsewhere/geheim?token=geheim"}
     peer.replies = [Reply(status, b"no \x1b[31m" + b"way " * 5000, headers)]
     with pytest.raises(RetryableError) as caught:
@@ -116,7 +116,7 @@ def test_tried_again(preset: str, status: int, peer: Peer) -> None:
     [("", 0), ("-1", 0), ("1e9", 0), ("999999999", 999999999), ("Wed, 21 Oct 2026 07:28:00 GMT", 0)],
 )
 def test_retry_after(told: str, after_s: float, peer: Peer) -> None:
-    """In seconds; a date is by another clock."""
+    """Retry-After in seconds is used; a date is not."""
     peer.replies = [Reply(429, b"", {"Retry-After": told})]
     with pytest.raises(RetryableError) as caught:
         sink_to(peer).write(LINES)
@@ -126,14 +126,14 @@ def test_retry_after(told: str, after_s: float, peer: Peer) -> None:
 @pytest.mark.parametrize("status", [400, 413, 422])
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "splunk+"])
 def test_rejected(preset: str, status: int, peer: Peer) -> None:
-    """By an answer that will be the same however often it is asked."""
+    """Statuses that reject a request permanently."""
     peer.replies = [Reply(status, b"no such field")]
     with pytest.raises(RejectedError, match=f"the server answered {status} no such field"):
         sink_to(peer, preset).write(LINES)
 
 
 def test_one_of_a_batch_is_rejected(peer: Peer, tmp_path: Path) -> None:
-    """A batch that is too large, or has one that is bad, is sent in pieces; only that one is set aside."""
+    """A batch that is too large, or has a bad line, is sent in pieces; only the bad line is set aside."""
     sink = sink_to(peer, rest="?batch=3")
     peer.replies = [Reply(503), Reply(413), Reply(200), Reply(400), Reply(200)]
     output = Output(sink, None)
@@ -146,12 +146,12 @@ def test_one_of_a_batch_is_rejected(peer: Peer, tmp_path: Path) -> None:
 
 
 def refusing(peer: Peer, *bad: int) -> None:
-    """Answer 400 to each request that has one of these lines, 200 to the others."""
+    """Answer 400 to each request with one of these lines, 200 to the others."""
     peer.status = lambda body: 400 if any(b'"k-%d"' % number in body for number in bad) else 200
 
 
 def test_proxy_that_refuses_all(peer: Peer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where every line is refused none is at fault: all are kept, and delivered once another answer comes."""
+    """If every line is refused, none is at fault: all are kept, and delivered once the server accepts them."""
     uri = f"http://127.0.0.1:{peer.port}/"
     refusing(peer, *range(30))
     output = Output(opened(uri), Spool(str(tmp_path), uri))
@@ -171,7 +171,7 @@ def test_proxy_that_refuses_all(peer: Peer, tmp_path: Path, capfd: pytest.Captur
 
 @pytest.mark.parametrize("bad", [{0}, {29}, {4, 5, 6}, {0, 1, 2, 3, 4, 5, 6, 20}])
 def test_lines_that_are_refused(bad: set[int], peer: Peer, tmp_path: Path) -> None:
-    """A line is set aside once another one is taken; the others are delivered, each once and in order."""
+    """A line is set aside once another one is accepted; the others are delivered once, in order."""
     uri = f"http://127.0.0.1:{peer.port}/?batch=10"
     refusing(peer, *bad)
     output = Output(opened(uri), Spool(str(tmp_path), uri))
@@ -209,7 +209,7 @@ def test_it_waits_as_it_is_asked_to(peer: Peer) -> None:
 
 
 def test_connection_that_was_closed(peer: Peer) -> None:
-    """Between two requests that is no failure, and neither is it within one on a connection that was kept."""
+    """Closing a persistent connection between two requests, or during one, is not a failure."""
     sink = sink_to(peer)
     peer.replies = [Reply(closes=True)]
     sink.write(LINES[:1])
@@ -222,7 +222,7 @@ def test_connection_that_was_closed(peer: Peer) -> None:
 
 @pytest.mark.parametrize("raw", [DIE, b"\x1b[31mhello\r\n\r\n"])
 def test_no_answer(raw: bytes, peer: Peer) -> None:
-    """A new connection that ends without an answer, or with something else, has delivered nothing."""
+    """A new connection that ends without a valid answer has delivered nothing."""
     peer.replies = [Reply(raw=raw)]
     sink = sink_to(peer)
     with pytest.raises(OSError, match=r".") as caught:
@@ -233,7 +233,7 @@ def test_no_answer(raw: bytes, peer: Peer) -> None:
 
 
 def test_answer_without_end(peer: Peer) -> None:
-    """Of an answer that is far too long no more is read than anybody needs; of one that is cut the status counts."""
+    """Of a very long answer only a part is read; of a truncated one the status counts."""
     for head, body in ((b"", b"x" * (9 << 20)), (b"Content-Length: 90\r\n", b"abc")):
         peer.replies = [Reply(raw=b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + body)]
         assert sink_to(peer).write(LINES) == 3
@@ -241,7 +241,7 @@ def test_answer_without_end(peer: Peer) -> None:
 
 
 def test_slow_answer() -> None:
-    """A byte now and then is no answer: the timeout is for all of it."""
+    """The timeout is for the whole answer, also if single bytes keep arriving."""
     listener = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
 
@@ -263,7 +263,7 @@ def test_slow_answer() -> None:
 
 
 def test_nobody_listens() -> None:
-    """It is opened all the same; the lines come later."""
+    """The sink opens all the same; lines are delivered later."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     sink = opened(f"http://127.0.0.1:{port}")
@@ -272,7 +272,7 @@ def test_nobody_listens() -> None:
 
 
 def test_uris_are_different(peer: Peer) -> None:
-    """Outputs to one host are told apart, though a path may hold a secret, and is not told."""
+    """Displayed URIs distinguish outputs to one host, without showing a secret path."""
     rests = ["", "/geheim", "/anders", "/geheim?name=a", "/geheim?name=b"]
     uris = [sink_to(peer, rest=rest).uri for rest in rests]
     assert len(set(uris)) == len(rests)
@@ -293,7 +293,7 @@ SECRETS = [
 
 @pytest.mark.parametrize(("preset", "options", "shown"), SECRETS)
 def test_secrets(preset: str, options: str, shown: str, peer: Peer, tmp_path: Path) -> None:
-    """They are in the request, and nowhere else; a token that was replaced is read again when it is refused."""
+    """Secrets are only in the request; a refused token is read again from its file."""
     files = {"token": tmp_path / "token", "header": tmp_path / "header"}
     files["token"].write_text("geheim\n")
     files["header"].write_text("Authorization: Custom geheim\nX-More: yes\n")
@@ -320,7 +320,7 @@ def test_secrets(preset: str, options: str, shown: str, peer: Peer, tmp_path: Pa
 @pytest.mark.parametrize(("preset", "options", "shown"), SECRETS)
 @pytest.mark.parametrize("how", ["header", "words", "json", "location", "status"])
 def test_secrets_that_come_back(preset: str, options: str, shown: str, how: str, peer: Peer, tmp_path: Path) -> None:
-    """Some servers repeat what they were sent: it is blanked in what is told, the rest is not."""
+    """Secrets that a server echoes are redacted in messages; the rest is shown."""
     for name, text in (("token", "geh/eim\n"), ("header", "Authorization: Custom geh/eim\n")):
         (tmp_path / name).write_text(text)
     shown = base64.b64encode(b"me:geh/eim").decode() if shown.startswith("Basic") else "geh/eim"
@@ -346,9 +346,9 @@ def test_secrets_that_come_back(preset: str, options: str, shown: str, how: str,
 
 
 def test_token_is_read_when_it_connects(peer: Peer, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A new one is sent from the next connection on; while there is none to be read the old one is.
+    """A new token is used from the next connection on; while it cannot be read, the old one is used.
 
-    That others may read it is told once.
+    A file that others can read is reported once.
     """
     token = tmp_path / "token"
     token.write_text("old")
@@ -386,7 +386,7 @@ def test_token_is_read_when_it_connects(peer: Peer, tmp_path: Path, capfd: pytes
     ],
 )
 def test_wrong(text: str, said: str) -> None:
-    """What cannot work is told at once, not when the first process dies."""
+    """Invalid options are reported at the start, not at the first kill."""
     with pytest.raises(TracerError) as caught:
         open_uri(text)
     assert said in str(caught.value)
@@ -402,7 +402,7 @@ def test_header_with_a_newline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_loki(style: str, peer: Peer) -> None:
-    """Labels are few, whatever the style; the line is the JSON; times are the records', in nanoseconds."""
+    """Few labels in any style; the line is the JSON; times are those of the records, in nanoseconds."""
     whole, line = kill_line(style, "shop")
     sink = sink_to(peer, "loki+", f"?style={style}&labels=cluster=eu,job=oom&tenant=t1")
     assert sink.write([line, b"no json \xff\n"]) == 2
@@ -417,7 +417,7 @@ def test_loki(style: str, peer: Peer) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_bulk(style: str, peer: Peer) -> None:
-    """Each record is a document, of an id that is the same when it comes again."""
+    """Each record is a document, whose id is the same when it is sent again."""
     whole, line = kill_line(style)
     peer.replies = [Reply(body=b'{"errors":false}')] * 2
     sink = sink_to(peer, "elasticsearch+", f"?style={style}&index=oom-%7Bdate%7D")
@@ -451,7 +451,7 @@ def items(*statuses: int, kind: str = "t", reason: str = "r%d") -> bytes:
     [((201, 201, 201), 3), ((201, 409, 201), 3), ((201, 429, 201), 1), ((409, 201, 400), 2), ((201, 201, 503), 2)],
 )
 def test_bulk_takes_the_first(statuses: tuple[int, ...], taken: int, peer: Peer) -> None:
-    """A document that is there already is delivered; those before one that is not are, too."""
+    """A document that exists already is delivered, and so are those before one that is not created."""
     peer.replies = [Reply(body=items(*statuses))]
     assert sink_to(peer, "elasticsearch+").write(LINES) == taken
 
@@ -512,9 +512,9 @@ def test_bulk_takes_the_first(statuses: tuple[int, ...], taken: int, peer: Peer)
     ],
 )
 def test_bulk_does_not_take(body: bytes, error: type[Exception], said: str, peer: Peer) -> None:
-    """What a document is not to blame for is tried again: a busy cluster, and one that is full or has closed the index.
+    """Errors that are not about a document are retried: a busy or full cluster, a closed index.
 
-    Errors of mapping are the document's own.  An answer that is not an answer of _bulk's has delivered nothing.
+    Errors of the mapping are about a document.  After an invalid answer nothing counts as delivered.
     """
     peer.replies = [Reply(body=body)]
     with pytest.raises(error, match=said) as caught:
@@ -528,7 +528,7 @@ TOO_LONG = b"Max entry size '262144' bytes exceeded for stream '{job=\"oomtrace\
 
 @pytest.mark.parametrize(("body", "is_certain"), [(TOO_OLD, True), (TOO_LONG, True), (b"<html>400</html>", False)])
 def test_loki_rejects(body: bytes, is_certain: bool, peer: Peer) -> None:
-    """Loki says what is wrong with an entry; whatever else answers 400 may say so of every line."""
+    """Loki's message identifies a bad entry; any other 400 may concern every line."""
     peer.replies = [Reply(400, body)]
     with pytest.raises(RejectedError) as caught:
         sink_to(peer, "loki+").write(LINES[:1])
@@ -537,7 +537,7 @@ def test_loki_rejects(body: bytes, is_certain: bool, peer: Peer) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_splunk(style: str, peer: Peer) -> None:
-    """Events stand one behind the other; times have all their digits."""
+    """Events are concatenated; times have all digits."""
     whole, line = kill_line(style)
     sink = sink_to(peer, "splunk+", f"?style={style}&index=main")
     assert sink.write([line, b"no json\n"]) == 2
@@ -557,7 +557,7 @@ def test_splunk(style: str, peer: Peer) -> None:
     ("code", "error"), [(6, RejectedError), (12, RejectedError), (7, OSError), (10, OSError), (None, OSError)]
 )
 def test_splunk_codes(code: int | None, error: type[Exception], peer: Peer) -> None:
-    """A wrong event is set aside; a wrong index or a missing channel is what an administrator can mend."""
+    """A bad event is set aside; a wrong index or a missing channel must be fixed by an administrator."""
     peer.replies = [Reply(400, json.dumps({"text": "Incorrect", "code": code}).encode())]
     with pytest.raises(error, match="the server answered 400"):
         sink_to(peer, "splunk+").write(LINES[:1])

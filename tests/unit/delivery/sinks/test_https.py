@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/http_client.py with TLS: whom it trusts."""
+"""sinks/http_client.py with TLS: which servers are trusted."""
 
 import ssl
 import subprocess
@@ -16,7 +16,7 @@ LINES = [record(number) for number in range(3)]
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Of a server called log.example, and its key."""
+    """A certificate of a server called log.example, and its key."""
     folder = tmp_path_factory.mktemp("certificate")
     certificate, key = folder / "certificate", folder / "key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -36,7 +36,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_trust(options: str, said: str | None, certificate: tuple[Path, Path]) -> None:
-    """Whoever has another certificate gets nothing; a connection that works is kept."""
+    """A server with another certificate gets nothing; a working connection is kept."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with serving(context) as peer:

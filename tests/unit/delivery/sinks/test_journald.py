@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/journald.py: entries in the native protocol, whatever is in the records."""
+"""sinks/journald.py: entries in the native protocol, for any record."""
 
 import json
 import os
@@ -27,7 +27,7 @@ CATALOG = (ROOT / "deploy" / "collectors" / "journald" / "oomtrace.catalog").rea
 
 
 def fields(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """As journald takes an entry apart."""
+    """Parse an entry as journald does."""
     while data:
         line, newline, rest = data.partition(b"\n")
         assert newline
@@ -47,7 +47,7 @@ def read(record: Any) -> dict[str, bytes]:
 
 
 def test_entry() -> None:
-    """Every field that is known by its name, the whole line, and what the journal's readers look for."""
+    """Every field of the record, the whole line, and the fields that readers of the journal use."""
     line = encode(shown())
     record = json.loads(line)
     found = dict(fields(journal_entry(line)))
@@ -64,7 +64,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(st.recursive(text | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(text, inner)))
 def test_any_record(value: Any) -> None:
-    """Newlines in names and values make no fields of their own."""
+    """Newlines in names and values create no fields."""
     record = {
         "type": "oom_kill",
         "victim": {"comm": value, "cmdline": value, "cgroup": value},
@@ -100,14 +100,14 @@ def test_any_record(value: Any) -> None:
     ],
 )
 def test_unit(cgroup: str | None, unit: bytes | None, user_unit: bytes | None) -> None:
-    """The host's own unit, never one that a container's systemd calls so."""
+    """The host's unit, never a unit of a container's systemd."""
     found = read({"type": "oom_kill", "victim": {"cgroup": cgroup}})
     assert found.get("OBJECT_SYSTEMD_UNIT") == unit
     assert found.get("OBJECT_SYSTEMD_USER_UNIT") == user_unit
 
 
 def test_container() -> None:
-    """As Docker's own entries have it."""
+    """The fields of Docker's own entries."""
     found = read({"type": "oom_kill", "container": {"id": "a" * 64, "name": "shop", "image": "shop/cart:1"}})
     assert (found["CONTAINER_ID"], found["CONTAINER_ID_FULL"]) == (b"a" * 12, b"a" * 64)
     assert (found["CONTAINER_NAME"], found["IMAGE_NAME"]) == (b"shop", b"shop/cart:1")
@@ -120,7 +120,7 @@ def test_no_record(line: bytes) -> None:
 
 
 def test_every_type_is_explained() -> None:
-    """Each has an id of its own, and a text in the catalog, which names fields that the type has."""
+    """Each type has a message id, and a text in the catalog with fields of that type."""
     types = {get_args(get_type_hints(kind)["type"])[0] for kind in get_args(Record)}
     assert types <= set(MESSAGE_IDS)
     assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
@@ -129,7 +129,7 @@ def test_every_type_is_explained() -> None:
 
 
 def test_large(tmp_path: Path) -> None:
-    """What is too large for a datagram goes as a sealed file in memory."""
+    """An entry that is too large for a datagram is sent as a sealed file in memory."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "s"))
         sink = open_uri(f"journald:{tmp_path}/s?timeout=1")

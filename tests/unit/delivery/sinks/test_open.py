@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/open.py: lines reach their file whole, or somebody is told."""
+"""sinks/open.py: lines reach their file, or an error says why not."""
 
 import errno
 import os
@@ -17,14 +17,14 @@ from tracer.delivery.sinks.open import open_uri, parse_destination
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """Modes as they are asked for, and afterwards as they were before."""
+    """A umask of 0 during the test."""
     before = os.umask(0)
     yield
     os.umask(before)
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
-    """A file that is there is continued."""
+    """An existing file is appended to."""
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"old\n")
     for line in (b"one\n", b"two\n"):
@@ -37,14 +37,14 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("mask", "mode"), [(0, 0o640), (0o022, 0o640), (0o077, 0o600)])
 def test_mode(mask: int, mode: int, umask: None, tmp_path: Path) -> None:
-    """Command lines may hold secrets: a new file is nothing for everybody."""
+    """Command lines may contain secrets: a new file is not readable by all users."""
     os.umask(mask)
     open_uri(f"file:{tmp_path}/new").close()
     assert mode == stat.S_IMODE((tmp_path / "new").stat().st_mode)
 
 
 def test_mode_of_an_old_file_stays(tmp_path: Path) -> None:
-    """Who has made the file has chosen who may read it."""
+    """The mode of an existing file is kept."""
     (tmp_path / "old").touch()
     (tmp_path / "old").chmod(0o604)
     open_uri(f"file:{tmp_path}/old").close()
@@ -52,7 +52,7 @@ def test_mode_of_an_old_file_stays(tmp_path: Path) -> None:
 
 
 def test_file_is_not_inherited(tmp_path: Path) -> None:
-    """No process that is started later writes to it."""
+    """Child processes do not inherit the descriptor."""
     sink = open_uri(f"file:{tmp_path}/new")
     listing = subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True, check=True)
     sink.close()
@@ -60,14 +60,14 @@ def test_file_is_not_inherited(tmp_path: Path) -> None:
 
 
 def refusal(uri: str) -> TracerError:
-    """What opening says."""
+    """The error of opening a URI."""
     with pytest.raises(TracerError) as caught:
         open_uri(uri)
     return caught.value
 
 
 def test_symbolic_link(tmp_path: Path) -> None:
-    """Root does not write where somebody's link leads."""
+    """Root does not follow another user's link."""
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to("target")
     error = refusal(f"file:{tmp_path}/link")
@@ -77,13 +77,13 @@ def test_symbolic_link(tmp_path: Path) -> None:
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    """A directory is not made up."""
+    """A missing directory is not created."""
     assert "its directory does not exist" in refusal(f"file:{tmp_path}/no/file").message
 
 
 @pytest.mark.parametrize("name", ["", "/", "/file/below"])
 def test_no_file(name: str, tmp_path: Path) -> None:
-    """A directory, or what is below a file, cannot be written to."""
+    """A directory, or a path below a file, cannot be written to."""
     (tmp_path / "file").touch()
     error = refusal(f"file:{tmp_path}{name}")
     assert f"{tmp_path}{name}" in error.message
@@ -94,7 +94,7 @@ def test_no_file(name: str, tmp_path: Path) -> None:
     "uri", ["", "file:", "file", "stderr", "STDOUT", "gopher://example.org", "/var/log/x", "stdout:"]
 )
 def test_unknown_output(uri: str) -> None:
-    """An output of no known kind is wrong usage."""
+    """An unknown scheme is a usage error."""
     with pytest.raises(TracerError) as caught:
         parse_destination(uri)
     assert caught.value.exit_code == EXIT_USAGE
@@ -103,7 +103,7 @@ def test_unknown_output(uri: str) -> None:
 
 
 def test_full_disk() -> None:
-    """A line that cannot be written is an error of the system, not of the usage."""
+    """A failed write is an error of the system, not of the usage."""
     sink = open_uri("file:/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         sink.write([b"line\n"])
@@ -112,7 +112,7 @@ def test_full_disk() -> None:
 
 
 def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
-    """A line of which a part went onto the disk spoils no other line, once there is room again."""
+    """A partly written line spoils no other line, once there is room again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     sink = open_uri(f"file:{tmp_path}/new")
     sink.write([b'{"seq":0}\n'])
@@ -130,7 +130,7 @@ def test_line_torn_by_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
-    """Standard output gets the line, and stays open for others."""
+    """Standard output gets the line, and stays open."""
     sink = open_uri("stdout")
     sink.write([b"line\n"])
     sink.close()
@@ -139,7 +139,7 @@ def test_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_reopened(tmp_path: Path) -> None:
-    """A file that was renamed is left, and a new one of its name begun: with a signal or without."""
+    """After a rename, a new file is created at the path: with a signal or without."""
     path, renamed = tmp_path / "records.jsonl", tmp_path / "records.jsonl.1"
     sink = open_uri(f"file:{path}")
     sink.write([b"one\n"])
@@ -154,7 +154,7 @@ def test_reopened(tmp_path: Path) -> None:
 
 
 def test_not_reopened(tmp_path: Path) -> None:
-    """Where the name can no longer be opened, lines go on to where they went."""
+    """If the path can no longer be opened, the open file remains in use."""
     path, renamed = tmp_path / "folder" / "records.jsonl", tmp_path / "renamed"
     path.parent.mkdir()
     sink = open_uri(f"file:{path}")

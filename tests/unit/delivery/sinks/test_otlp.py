@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/otlp.py: requests as OpenTelemetry's own library reads them."""
+"""sinks/otlp.py: requests as OpenTelemetry's own library parses them."""
 
 import sys
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def plain(value: AnyValue) -> Any:
 
 
 def received(peer: Peer) -> list[dict[str, Any]]:
-    """What has come, in the names of the style ``otel``."""
+    """Received records, with the names of the style ``otel``."""
     found = []
     for asked in peer.asked:
         for of_resource in ExportLogsServiceRequest.FromString(asked.body).resource_logs:
@@ -78,7 +78,7 @@ def received(peer: Peer) -> list[dict[str, Any]]:
 
 
 def test_records(peer: Peer, sink: OtlpSink) -> None:
-    """Of every type, in order, all as the style ``otel`` has it."""
+    """Records of every type, in order, equal to the style ``otel``."""
     lines = [line(record) for record in FULL.values()] * 3
     assert sink.write(lines) == len(lines)
     expected = [{**otel(record), "Timestamp": parse_rfc3339(record["time"])} for record in FULL.values()] * 3
@@ -88,7 +88,7 @@ def test_records(peer: Peer, sink: OtlpSink) -> None:
 
 
 def test_unknown_time(peer: Peer, sink: OtlpSink) -> None:
-    """Is 0, which is OpenTelemetry's unknown; lists keep what is null in them; numbers may be too large for it."""
+    """An unknown time is 0, OpenTelemetry's unknown; lists keep null; integers may exceed 64 bits."""
     record = {
         "type": "lost",
         "time": None,
@@ -112,13 +112,13 @@ def test_unknown_time(peer: Peer, sink: OtlpSink) -> None:
 
 @pytest.mark.parametrize("bad", [b"no json\n", b"[]\n", b"7\n"])
 def test_no_record(bad: bytes, sink: OtlpSink) -> None:
-    """What cannot be sent is set aside."""
+    """A line that cannot be sent is rejected."""
     with pytest.raises(RejectedError, match="not a record"):
         sink.write([bad])
 
 
 class Other:
-    """The other side: it keeps what it takes, and says of how many it does not."""
+    """A server that reports how many records it rejects."""
 
     def __init__(self, refused: set[int]) -> None:
         self.refused, self.stored = refused, list[int]()
@@ -139,7 +139,7 @@ class Other:
 def test_partial_success_is_not_sent_again(
     peer: Peer, sink: OtlpSink, tmp_path: Path, capfd: pytest.CaptureFixture[str], has_spool: bool
 ) -> None:
-    """What was taken is there once; what was not is counted, and is among what is set aside."""
+    """Accepted records are stored once; rejected ones are counted, and are among the lines set aside."""
     other = Other({3, 7, 21})
     peer.answer = other.answer
     spool = Spool(str(tmp_path), "otlp", 1 << 20) if has_spool else None
@@ -161,7 +161,7 @@ def test_partial_success_is_not_sent_again(
 
 
 def test_partial_success(peer: Peer, sink: OtlpSink) -> None:
-    """What was rejected is told; a warning is no rejection; and so is an answer of another kind."""
+    """Rejections are reported; a warning is not a rejection, nor is an unexpected answer."""
     partial = ExportLogsPartialSuccess(rejected_log_records=1, error_message="too \x1bold")
     warning = ExportLogsPartialSuccess(error_message="beware")
     bodies = [ExportLogsServiceResponse(partial_success=part).SerializeToString() for part in (partial, warning)]
@@ -175,14 +175,14 @@ def test_partial_success(peer: Peer, sink: OtlpSink) -> None:
 
 @pytest.mark.parametrize(("status", "error"), [(400, RejectedError), (429, RetryableError), (503, RetryableError)])
 def test_statuses(status: int, error: type[Exception], peer: Peer, sink: OtlpSink) -> None:
-    """As with all that goes by HTTP."""
+    """The same errors as for other HTTP outputs."""
     peer.replies = [Reply(status, headers={"Retry-After": "3"})]
     with pytest.raises(error, match=str(status)):
         sink.write([line(FULL["start"])])
 
 
 def test_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install is said at once."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.logs.v1", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace opentelemetry-proto"):
         open_uri("otlp+http://127.0.0.1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/pipe.py: readers that are slow, leave, and come back."""
+"""sinks/pipe.py: readers that are slow, close, and come back."""
 
 import fcntl
 import os
@@ -36,7 +36,7 @@ def standard_output(descriptor: int) -> Iterator[Sink]:
 
 
 def read(descriptor: int, count: int = 1 << 30) -> bytes:
-    """All that is there."""
+    """All available bytes."""
     data = b""
     while len(data) < count and select.select([descriptor], [], [], 0)[0]:
         piece = os.read(descriptor, 65536)
@@ -47,7 +47,7 @@ def read(descriptor: int, count: int = 1 << 30) -> bytes:
 
 
 def fill(sink: Sink, first: int, bytes_: int) -> int:
-    """Write until the reader must read; the number of the line that was stuck."""
+    """Write until the pipe is full; return the number of the line that did not fit."""
     for number in range(first, first + 10_000):
         try:
             sink.write([record(number, bytes_)])
@@ -59,7 +59,7 @@ def fill(sink: Sink, first: int, bytes_: int) -> int:
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("bytes_", [100, 5000, 100_000])
 def test_slow_reader(kind: str, bytes_: int) -> None:
-    """A reader that does not read is a failure after 1 s; the line that was begun is completed."""
+    """A reader that does not read is a failure after 1 s; the partial line is completed later."""
     if kind == "pipe":
         reader, writer = os.pipe()
     else:
@@ -88,7 +88,7 @@ def test_slow_reader(kind: str, bytes_: int) -> None:
 
 
 def test_reader_of_stdout_leaves() -> None:
-    """Nobody can come back to an inherited pipe."""
+    """No process can reopen an inherited pipe."""
     reader, writer = os.pipe()
     with standard_output(writer) as sink:
         sink.write([record(0)])
@@ -100,7 +100,7 @@ def test_reader_of_stdout_leaves() -> None:
 
 @pytest.mark.parametrize("is_spooled", [False, True])
 def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It settles nothing more, and says so once; what it could not deliver lies in the spool, if there is one."""
+    """The output acknowledges nothing more, and says so once; undelivered lines are in the spool, if there is one."""
     reader, writer = os.pipe()
     with standard_output(writer) as sink:
         spool = Spool(str(tmp_path), "stdout") if is_spooled else None
@@ -125,7 +125,7 @@ def test_dead_output(is_spooled: bool, tmp_path: Path, capfd: pytest.CaptureFixt
 
 
 def test_stdout_on_a_full_disk() -> None:
-    """That can be mended."""
+    """The failure can be repaired."""
     with standard_output(os.open("/dev/full", os.O_WRONLY)) as sink:
         with pytest.raises(OSError, match="No space left"):
             sink.write([record(0)])
@@ -145,7 +145,7 @@ def test_stdout_closed() -> None:
 
 
 def test_terminal(tmp_path: Path) -> None:
-    """A terminal whose user pressed ^S is a slow reader; it goes on with ^Q."""
+    """A terminal stopped by ^S is a slow reader; it continues with ^Q."""
     controller, terminal = pty.openpty()
     path = os.ttyname(terminal)
     attributes = termios.tcgetattr(terminal)
@@ -170,7 +170,7 @@ def fifo(tmp_path: Path) -> Path:
 
 
 def test_fifo(tmp_path: Path) -> None:
-    """Without a reader it fails, and recovers when there is one; what one did not read is the next one's."""
+    """Without a reader writes fail, and recover with one; unread data is left for the next reader."""
     path = fifo(tmp_path)
     sink = open_uri(f"file:{path}")
     with pytest.raises(OSError, match="it has no reader"):
@@ -192,7 +192,7 @@ def test_fifo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_read", [False, True])
 def test_fifo_left_in_the_middle_of_a_line(is_read: bool, tmp_path: Path) -> None:
-    """The next reader gets the line whole, behind the half that may still be there."""
+    """The next reader gets the whole line, after the part that may still be in the pipe."""
     path = fifo(tmp_path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = open_uri(f"file:{path}")
@@ -214,7 +214,7 @@ def test_fifo_left_in_the_middle_of_a_line(is_read: bool, tmp_path: Path) -> Non
 
 
 def test_fifo_replaced(tmp_path: Path) -> None:
-    """A new FIFO of the same name is opened; one that is gone is used as long as it has a reader."""
+    """A new FIFO at the path is opened; a removed one is used as long as it has a reader."""
     path = fifo(tmp_path)
     old = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = open_uri(f"file:{path}")
@@ -236,7 +236,7 @@ def test_fifo_replaced(tmp_path: Path) -> None:
 
 
 def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Readers that come and go: every line arrives, in order, and stderr has two lines for each time."""
+    """Readers come and go: every line arrives, in order, and stderr has two lines per cycle."""
     path = fifo(tmp_path)
     (tmp_path / "state").mkdir()
     output = Output(open_uri(f"file:{path}"), Spool(f"{tmp_path}/state", f"file:{path}"))
@@ -259,6 +259,6 @@ def test_fifo_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom"])
 def test_devices(path: str) -> None:
-    """A device may do anything when it is opened, so it is not."""
+    """Opening a device may have any effect, so it is refused."""
     with pytest.raises(TracerError, match="a device or a socket: name a file, a FIFO or a terminal"):
         open_uri(f"file:{path}")

@@ -37,7 +37,7 @@ for number in range(int(sys.argv[2]), 1_000_000):
     sink.write([record(number, 500)])
     print(number, flush=True)
 """
-"""Writes records and says which are delivered, until it is killed."""
+"""Writes records and reports which are delivered, until it is killed."""
 DAEMON = """
 import sys
 from tests.harness.lines import record
@@ -49,11 +49,11 @@ for number in range(6):
     sink.write([record(number, 900)])
 sink.close()
 """
-"""Writes to a file that it opened before it gave up its privileges, as the daemon does."""
+"""Writes to a file that it opened before it dropped its privileges, as the daemon does."""
 
 
 def parts(path: Path) -> list[Path]:
-    """The older files, the oldest first."""
+    """The rotated files, the oldest first."""
     return sorted(path.parent.glob(f"{path.name}.*"))
 
 
@@ -74,7 +74,7 @@ def names(path: Path) -> list[str]:
 
 
 def test_by_size(tmp_path: Path) -> None:
-    """No file is larger than it may be, and the order of names is that of the records."""
+    """No file exceeds the limit, and the order of names is that of the records."""
     path = tmp_path / "x"
     sink = open_uri(f"file:{path}?rotate-bytes=2000")
     for number in range(10):
@@ -86,7 +86,7 @@ def test_by_size(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_larger(tmp_path: Path) -> None:
-    """It has a file to itself, and no file is empty."""
+    """A line larger than the limit has a file to itself, and no file is empty."""
     path = tmp_path / "x"
     sink = open_uri(f"file:{path}?rotate-bytes=1K")
     for number in range(3):
@@ -96,7 +96,7 @@ def test_a_line_that_is_larger(tmp_path: Path) -> None:
 
 
 def test_by_time(tmp_path: Path) -> None:
-    """By the time of the first record in it, over restarts, too."""
+    """Rotation by the time of the first record in the file, also across restarts."""
     path = tmp_path / "x"
     line = b'{"schema":1,"type":"start","time":"2020-01-01T00:00:00.000000000Z"}\n'
     path.write_bytes(line)
@@ -111,7 +111,7 @@ def test_by_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_by_time_in_every_style(style: str, tmp_path: Path) -> None:
-    """Wherever the style has the time."""
+    """The time is found in every style."""
     path = tmp_path / "x"
     made = {**complete(JoinedKill(victim(), incident(), 1, (), (), ())), "time": "2020-01-01T00:00:00.000000000Z"}
     path.write_bytes(lines.encode(made, style=STYLES[style]))  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_time_that_nobody_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("compress", "end"), [("gzip", ".gz"), ("zstd", ".zst"), ("none", "")])
 def test_kept_and_compressed(compress: str, end: str, tmp_path: Path) -> None:
-    """The newest ones are kept; all but the newest of them are compressed, and are the same inside."""
+    """The newest files are kept; all but the newest are compressed, with the same content."""
     path = tmp_path / "x"
     sink = open_uri(f"file:{path}?rotate-bytes=2000&keep=3&compress={compress}")
     path.chmod(0o604)
@@ -168,7 +168,7 @@ def test_nothing_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", ["none", "gzip", "zstd"])
 def test_recent(compress: str, tmp_path: Path) -> None:
-    """What is known to be there already is so across rotations."""
+    """Records are recognized across rotations."""
     uri = f"file:{tmp_path}/x?rotate-bytes=2000&compress={compress}"
     sink = open_uri(uri)
     lines = [json.dumps({"type": "oom_kill", "id": str(number)}).encode().ljust(500) + b"\n" for number in range(40)]
@@ -183,7 +183,7 @@ def test_recent(compress: str, tmp_path: Path) -> None:
 
 
 def test_leftovers(tmp_path: Path) -> None:
-    """What a run left that was killed while it compressed is put in order: half a file goes, of two one stays."""
+    """After a kill during compression, the unfinished file is removed, and one of two copies."""
     path = tmp_path / "x"
     path.write_bytes(record(3))
     (tmp_path / "x.000001").write_bytes(record(0))
@@ -205,7 +205,7 @@ def test_leftovers(tmp_path: Path) -> None:
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """SIGKILL while it rotates, compresses and removes: every record that was delivered is there, and in order."""
+    """SIGKILL during rotation, compression and removal: every delivered record is there, in order."""
     path, chance, delivered = tmp_path / "x", random.Random(7), -1
     uri = f"file:{path}?rotate-bytes=20K&compress=gzip"
     for _ in range(12):
@@ -229,7 +229,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
 
 
 def test_killed_while_it_compresses(tmp_path: Path) -> None:
-    """The next start begins anew with the file, and nothing of it is lost."""
+    """The next start compresses the file again, and nothing of it is lost."""
     path = tmp_path / "x"
     (tmp_path / "x.000001").write_bytes(b"".join(record(number, 1000) for number in range(60_000)))
     (tmp_path / "x.000002").write_bytes(record(60_000))
@@ -257,7 +257,7 @@ def test_killed_while_it_compresses(tmp_path: Path) -> None:
 
 
 def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Outputs to the same file do not take away each other's halves: one compresses, and the other finds it done."""
+    """Outputs to the same file do not remove each other's unfinished files: one compresses, the other finds it done."""
     path = tmp_path / "x"
     wholes = []
     for part in range(1, 7):
@@ -274,7 +274,7 @@ def test_two_compress(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_rotated_by_others_as_well(tmp_path: Path) -> None:
-    """Who renames the file does no harm: the next one is begun under the name."""
+    """A rename by another program does no harm: a new file is created at the path."""
     path = tmp_path / "x"
     sink = open_uri(f"file:{path}?rotate-bytes=2000")
     sink.write([record(0, 900)])
@@ -287,7 +287,7 @@ def test_rotated_by_others_as_well(tmp_path: Path) -> None:
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    """Two tracers with the same file: none renames the other's away, and nothing is lost."""
+    """Two processes with the same file: neither renames the other's away, and nothing is lost."""
     uri = f"file:{tmp_path}/x?rotate-bytes=3K"
     first, second = open_uri(uri), open_uri(uri)
     for number in range(0, 60, 2):
@@ -299,7 +299,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 
 
 def test_cannot_rename(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It goes on in the file that it has, and says so once."""
+    """The current file remains in use, and this is reported once."""
     folder = tmp_path / ("d" * 200)
     folder.mkdir()
     path = folder / ("x" * 250)  # a longer name there cannot be
@@ -318,14 +318,14 @@ def test_fifo(tmp_path: Path) -> None:
 
 
 def test_zstd_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(TracerError, match="pipx inject oomtrace zstandard"):
         open_uri(f"file:{tmp_path}/x?compress=zstd")
 
 
 def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Who may read file and folder may lock both; that holds up nothing."""
+    """Users that can read file and directory can lock both, which blocks nothing."""
     path = tmp_path / "x"
     path.touch()
     held = [os.open(each, os.O_RDONLY) for each in (path, tmp_path)]
@@ -343,7 +343,7 @@ def test_locked_by_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_lock_is_its_owners(tmp_path: Path) -> None:
-    """Nobody else can open it; it is locked for all who may, and gone when nobody holds it; leftovers do no harm."""
+    """No other user can open the lock; it excludes processes, and is removed on release; stale files do no harm."""
     parts_of = rotated.RotatedFiles(f"{tmp_path}/x", None, "none")
     (tmp_path / ".x.tidy").touch(0o600)
     for _ in range(2):
@@ -355,7 +355,7 @@ def test_lock_is_its_owners(tmp_path: Path) -> None:
 
 
 def test_another_tidies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for; after a while that is told, once, and the next time it is tried again."""
+    """Waits for the lock; after the timeout, it is reported once, and tried again at the next rotation."""
     monkeypatch.setattr(rotated, "LOCK_S", 0.0)
     path, said = tmp_path / "x", ""
     sink = open_uri(f"file:{path}?rotate-bytes=1K&keep=1")
@@ -374,7 +374,7 @@ def test_another_tidies(tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
 
 @pytest.mark.parametrize("what", ["link", "foreign"])
 def test_lock_of_others(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What somebody has put in its place is neither followed nor waited for; that is told once."""
+    """A link or a FIFO in place of the lock is neither followed nor waited for; it is reported once."""
     require(os.geteuid() == 0, "root")
     path, target = tmp_path / "x", tmp_path / "target"
     for name in (".x.lock", ".x.tidy"):
@@ -396,7 +396,7 @@ def test_lock_of_others(what: str, tmp_path: Path, capfd: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("is_setgid", [False, True])
 def test_owner(is_setgid: bool, tmp_path: Path) -> None:
-    """Without CAP_CHOWN a group that reads the file loses the next one: that is told, with what helps."""
+    """Without CAP_CHOWN, a group that reads the file loses access to the next one: reported, with a remedy."""
     require(os.geteuid() == 0, "root")
     path = tmp_path / "x"
     path.touch(0o640)
@@ -418,7 +418,7 @@ def test_owner(is_setgid: bool, tmp_path: Path) -> None:
 
 
 def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing is overwritten after the highest number that there is."""
+    """After the highest number nothing is overwritten."""
     path, last = tmp_path / "x", tmp_path / "x.9999998"
     last.touch()
     sink = open_uri(f"file:{path}?rotate-bytes=1K")
@@ -430,7 +430,7 @@ def test_numbers_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_recent_while_it_compresses(tmp_path: Path) -> None:
-    """A part that gets its other name meanwhile is found there."""
+    """A file that is compressed meanwhile is found by its new name."""
     older = rotated.RotatedFiles(f"{tmp_path}/x", None, "gzip")
     for number in (1, 2):
         (tmp_path / f"x.{number:06d}").write_bytes(record(number))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sinks/syslog.py: messages as RFC 5424 has them, whatever is in the records."""
+"""sinks/syslog.py: messages of RFC 5424, for any record."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def parameters(data: bytes) -> dict[str, str]:
 
 
 def test_message() -> None:
-    """The record's own time, host and type; the line itself behind it."""
+    """The record's time, host and type, followed by the line."""
     line = encode(shown())
     record = json.loads(line)
     found = made(line)
@@ -65,7 +65,7 @@ def test_message() -> None:
     ],
 )
 def test_time(time: object, told: bytes) -> None:
-    """At most microseconds."""
+    """Microseconds at most."""
     assert made(json.dumps({"type": "stop", "time": time}).encode())["time"] == told
 
 
@@ -74,7 +74,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(st.recursive(text | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(text, inner)))
 def test_any_record(value: Any) -> None:
-    """Whatever stands in its fields: the message is one, and says the same."""
+    """For any field values, there is one message with the same content."""
     record = {
         "type": "oom_kill",
         "victim": {"comm": value, "pid": 1},
@@ -91,14 +91,14 @@ def test_any_record(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ['a"b', "a\\b", "a]b", '\\"]\\', "a\nb", "\x1b[2J", "é…", ""])
 def test_escapes(value: str) -> None:
-    """What has a meaning in structured data is escaped, and control characters are spelled out."""
+    """Special characters of structured data are escaped, and control characters spelled out."""
     line = json.dumps({"type": "oom_kill", "victim": {"comm": value}}).encode()
     told = parameters(made(line)["data"])["victim.comm"]
     assert told == value.encode("unicode_escape").decode() if not value.isprintable() else told == value
 
 
 def test_type_and_host_of_others() -> None:
-    """They are no words of the header, but are made so."""
+    """Invalid characters in header fields are replaced."""
     found = made(json.dumps({"type": "a b\n" + "x" * 40, "host": {"name": "h ö\n" * 200}}).encode())
     assert found["kind"] == b"a_b_" + b"x" * 28
     assert found["host"].startswith(b"h___h___")
@@ -112,7 +112,7 @@ def test_no_record(line: bytes) -> None:
 
 
 def test_too_long() -> None:
-    """Structured data goes first, then what is long in the record, which stays JSON; then it is rejected."""
+    """Structured data is omitted first, then long fields are trimmed (still valid JSON); then the line is rejected."""
     record = shown()
     record["victim"]["cmdline"] = ["word"] * 1000
     line = encode(record, 1 << 20)
@@ -130,7 +130,7 @@ def test_too_long() -> None:
 
 @pytest.mark.parametrize("style", ["nested", "flat", "ecs", "otel"])
 def test_styles(style: Literal["nested", "flat", "ecs", "otel"]) -> None:
-    """Severity, time, host and type are told of JSON in any style; a sentence has none."""
+    """Severity, time, host and type are known for JSON of any style; a sentence has no style."""
     record = shown()
     line = encode(record, style=STYLES[style])
     found = made(line, f"?style={style}")
@@ -143,7 +143,7 @@ def test_styles(style: Literal["nested", "flat", "ecs", "otel"]) -> None:
 
 
 def test_sentence() -> None:
-    """With message=sentence all fields are in the structured data, or where that is too long some."""
+    """With message=sentence the structured data has all fields, or some if that is too long."""
     line = encode(shown())
     found = made(line, "?message=sentence&facility=local0&sd-id=oom@1")
     assert found["priority"] == b"131"
@@ -171,7 +171,7 @@ def test_wrong_places(uri: str) -> None:
 
 @pytest.mark.parametrize("framing", ["octets", "newline"])
 def test_framing(framing: str) -> None:
-    """Messages of one batch are told apart by a count before each, or by newlines."""
+    """Messages of a batch are separated by byte counts, or by newlines."""
     lines = [encode(shown()), b'{"type":"stop"}\n']
     with socket.create_server(("127.0.0.1", 0)) as server:
         sink = open_uri(f"syslog+tcp://127.0.0.1:{server.getsockname()[1]}?framing={framing}")
@@ -196,7 +196,7 @@ def test_framing(framing: str) -> None:
 
 
 def test_too_many_bytes_for_a_datagram(tmp_path: Path) -> None:
-    """The kernel says so: it is rejected, not tried for ever."""
+    """A message too large for a datagram is rejected, not retried forever."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind(str(tmp_path / "s"))
         sink = open_uri(f"syslog+unix:{tmp_path}/s?max-bytes=2M")
