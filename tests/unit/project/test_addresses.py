@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses in the project's own files: real ones, or names that RFC 2606 reserves for examples."""
+"""Mail addresses and hosts in the project's files: real ones, or names that RFC 2606 reserves for examples."""
 
 import re
 
@@ -8,19 +8,19 @@ from tests.harness.environment import ROOT
 MAIL = re.compile(r"(?<![\w/:])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", re.IGNORECASE)
 EXAMPLE = re.compile(r"@(?:[\w-]+\.)*(?:example|example\.(?:com|net|org))$")
 UNIT = re.compile(r"\.(?:service|slice|scope|socket|mount)$")
-"""A unit of systemd looks like an address: user@1000.service."""
+"""Units of systemd look like addresses: user@1000.service."""
 FOLDERS = (".ci", ".github", "bpf", "deploy", "docs", "tracer", "vagrant")
 TEXT = frozenset({"", ".c", ".h", ".md", ".py", ".sh", ".toml", ".yaml", ".yml", ".service", ".conf", ".cfg"})
 
 
 def invalid(text: str) -> list[str]:
-    """Mail addresses at which nobody can be reached, and hosts that cannot exist."""
+    """Mail addresses and hosts that cannot exist."""
     mail = [found for found in MAIL.findall(text) if not EXAMPLE.search(found) and not UNIT.search(found)]
     return sorted({*mail, *re.findall(r"[\w.@-]+\.(?:invalid|localdomain)\b", text)})
 
 
 def test_addresses() -> None:
-    """No file names a mail address: the project has none yet, and who builds a package gives his own."""
+    """No file has a mail address: the project has none, and packages get that of who builds them."""
     files = [path for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT]
     files += [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile"]
     assert len(files) > 200
@@ -29,6 +29,6 @@ def test_addresses() -> None:
 
 
 def test_invalid() -> None:
-    """What is looked for is found, and examples are not."""
+    """Invalid addresses are found, and examples are not."""
     text = "Maintainer: x <x@oomtrace.invalid>, bob@company.com; alice@example.org user@1000.service pip@v1.2"
     assert invalid(text) == ["bob@company.com", "x@oomtrace.invalid"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of deploy/collectors for programs that do not run in the tests: their syntax, and what else is known."""
+"""Files of deploy/collectors for programs that do not run in the tests: syntax, and known settings."""
 
 import configparser
 import json
@@ -47,7 +47,7 @@ def parse(path: Path) -> Any:
     ],
 )
 def test_syntax(name: str) -> None:
-    """And the head says that this is all that was checked."""
+    """The head of the file says that only its syntax is checked."""
     assert parse(FOLDER / name)
     head = " ".join((FOLDER / name).read_text()[:600].split())
     assert "Only its syntax" in head or "Not run by" in head
@@ -73,5 +73,5 @@ def test_template_keeps_objects_together() -> None:
 
 
 def test_template_is_for_the_default_index() -> None:
-    """The data stream that is written to unless the URI names another."""
+    """The data stream is the default of the URI."""
     assert parse(FOLDER / "elasticsearch" / "index-template.json")["index_patterns"] == ["logs-oomtrace-*"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurement of coverage: children count, and the page says what was measured."""
+"""The measurement of coverage: children are included, and the page has the measured number."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_text() -> None:
 
 
 def test_page() -> None:
-    """The page's number is one that was measured; what is around it stays."""
+    """The number replaces that between the markers; the rest of the page is unchanged."""
     page = PAGE.read_text()
     (percent,) = re.findall(r"With Python 3\.\d+ the unit tests run ([\d.]+) % of the lines", page)
     assert 50 < float(percent) <= 100
@@ -49,7 +49,7 @@ def test_page() -> None:
 
 
 def test_children(tmp_path: Path) -> None:
-    """With the project's own settings: a child, and one that forks and leaves by _exit(), count."""
+    """With the project's settings a child, and one that forks and calls _exit(), are measured."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     settings = (ROOT / "pyproject.toml").read_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation says what the code does."""
+"""The documentation agrees with the code."""
 
 import json
 import re
@@ -32,24 +32,24 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def examples() -> list[tuple[str, str]]:
-    """Commands of README's console blocks, with what they print there."""
+    """Commands of README's console blocks, with their output there."""
     found = []
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
         for example in block.split("$ ")[1:]:
             command, _, output = example.partition("\n")
-            if not command.startswith("oomtrace why") or not output:  # that one is test_readme_answer
+            if not command.startswith("oomtrace why") or not output:  # tested by test_readme_answer
                 found.append((command.partition("#")[0].strip(), output))
     return found
 
 
 def test_record_reference() -> None:
-    """The tables in docs/record.md are what `make docs` writes."""
+    """The tables in docs/record.md are those of ``make docs``."""
     page = docs.RECORD.read_text()
     assert docs.render_record(page) == page
 
 
 def test_destinations_reference() -> None:
-    """The tables in docs/destinations.md are what `make docs` writes, and name every output and option."""
+    """The tables in docs/destinations.md are those of ``make docs``, with every output and option."""
     page = docs.DESTINATIONS.read_text()
     assert docs.render_destinations(page) == page
     for form in uri_forms().values():
@@ -107,7 +107,7 @@ def test_readme_answer() -> None:
 
 
 def test_picture() -> None:
-    """The picture of the report is small."""
+    """The picture of the report is a small file."""
     picture = ROOT / "docs" / "images" / "report.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size < 60_000
@@ -115,7 +115,7 @@ def test_picture() -> None:
 
 @pytest.mark.parametrize(("command", "output"), examples())
 def test_readme_examples(command: str, output: str) -> None:
-    """Commands in README exist, and print what stands below them."""
+    """Commands in README exist, and print the output shown."""
     program, verb, *arguments = shlex.split(command)
     assert program == "oomtrace"
     assert f"Usage: python -m tracer {verb}" in run(verb, "--help").stdout
@@ -124,7 +124,7 @@ def test_readme_examples(command: str, output: str) -> None:
 
 
 def test_make_targets() -> None:
-    """Every make target that the documentation names is in the Makefile, and `make help` lists it."""
+    """Every make target in the documentation is in the Makefile and in ``make help``."""
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = {line.split()[0] for line in listed.splitlines()}
     named = {
@@ -137,13 +137,13 @@ def test_make_targets() -> None:
 
 
 def test_fuzz_targets() -> None:
-    """docs/testing.md names every target of `make fuzz`."""
+    """docs/testing.md has every target of ``make fuzz``."""
     page = (ROOT / "docs" / "testing.md").read_text()
     assert all(f"`{name}`" in page for name in TARGETS)
 
 
 def test_parse_options() -> None:
-    """Options of `oomtrace parse` in docs/parse.md exist, and all that exist are there."""
+    """docs/parse.md has exactly the options of ``oomtrace parse``."""
     page = (ROOT / "docs" / "parse.md").read_text()
     shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", run("parse", "--help").stdout)) - {"--help", "--last"}
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page)) - {"--time-format", "--list-boots"}

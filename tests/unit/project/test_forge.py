@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the forge reads: workflows, issue forms, the security policy."""
+"""Files for the forge: workflows, issue forms, the security policy."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def check_schema(file: Path, schema: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("file", SCHEMAS, ids=lambda file: file.name)
 def test_schema(file: Path, tmp_path: Path) -> None:
-    """Each file is valid by the forge's schema; with a key that the schema does not know, it is not."""
+    """Each file is valid by the forge's schema, and invalid with an unknown key."""
     done = check_schema(file, SCHEMAS[file])
     assert done.returncode == 0, done.stdout + done.stderr
     broken = tmp_path / file.name
@@ -40,14 +40,14 @@ def test_every_file() -> None:
 
 
 def test_workflow_audit() -> None:
-    """zizmor: actions pinned by hash, no more permissions than needed, no input of others in a shell."""
+    """zizmor passes: actions pinned by hash, minimal permissions, no untrusted input in a shell."""
     command = [str(Path(sys.executable).with_name("zizmor")), "--offline", "--persona=pedantic", str(GITHUB)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_workflow_runs_what_ci_runs() -> None:
-    """The workflow has no test command of its own: it calls .ci/run, and targets of the Makefile."""
+    """The workflow calls only .ci/run and targets of the Makefile."""
     jobs = yaml.safe_load((GITHUB / "workflows/ci.yml").read_text())["jobs"]
     commands = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
     assert commands["test"] == [".ci/run"]
@@ -56,7 +56,7 @@ def test_workflow_runs_what_ci_runs() -> None:
 
 
 def test_security_policy() -> None:
-    """SECURITY.md links to what oomtrace promises, and names no address that does not exist."""
+    """SECURITY.md links to docs/security.md, and has no address."""
     policy = (ROOT / "SECURITY.md").read_text()
     assert "(docs/security.md)" in policy
     assert not re.findall(r"https?://|\S@\S", policy)

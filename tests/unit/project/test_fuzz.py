@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The targets of `make fuzz`, each with its seeds and some hundred changes of them; the same ones every time."""
+"""The targets of ``make fuzz``, each with its seeds and some hundred fixed variations of them."""
 
 from random import Random
 
@@ -11,7 +11,7 @@ from tests.fuzz.targets import TARGETS
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_target(target: Target) -> None:
-    """What must hold does, of ordinary input and of what lies beside it."""
+    """The invariants hold for valid input and variations of it."""
     random = Random(target.name)
     seeds = list(target.seeds())
     assert seeds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tests/vm/debian.py: making a Debian leaves no mount of this machine's /proc in the build folder."""
+"""tests/vm/debian.py: making a Debian leaves no mount of this machine's /proc in the build directory."""
 
 import os
 import re
@@ -17,13 +17,13 @@ MOUNTS = """#!/bin/sh
 mkdir -p "$1/proc" && mount --bind /proc "$1/proc" && grep -q " $1/proc " /proc/self/mounts && touch "$1/mounted"
 exec sleep 600
 """
-"""Stands for mmdebstrap while a script of a package runs."""
+"""Replaces mmdebstrap during a package's script."""
 MAKE = "import sys; from tests.vm.debian import mmdebstrap; mmdebstrap(sys.argv[1], stdin='')"
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_mounts_of_a_bootstrap(tmp_path: Path, by: signal.Signals) -> None:
-    """It is ended half-way: what it has mounted was never visible here."""
+    """When it is interrupted, its mounts were never visible here."""
     require(os.geteuid() == 0 and shutil.which("unshare"), "root, unshare")
     program = tmp_path / "mmdebstrap"
     program.write_text(MOUNTS)
@@ -34,7 +34,7 @@ def test_mounts_of_a_bootstrap(tmp_path: Path, by: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", MAKE, str(root)], cwd=ROOT, env=environment, start_new_session=True
     ) as process:
-        wait_until("it has mounted /proc", (root / "mounted").exists, 60)
+        wait_until("/proc is mounted", (root / "mounted").exists, 60)
         seen = str(tmp_path) in Path("/proc/self/mounts").read_text()
         process.send_signal(by)
         process.wait(60)
@@ -44,7 +44,7 @@ def test_mounts_of_a_bootstrap(tmp_path: Path, by: signal.Signals) -> None:
 
 
 def test_every_bootstrap() -> None:
-    """No other way to start it is in use."""
+    """mmdebstrap is started there only."""
     files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("vagrant/*.sh")]
     lines = [line for file in files if file != Path(__file__) for line in file.read_text().splitlines()]
     started = [line.strip() for line in lines if '"mmdebstrap"' in line or re.search(r"\bmmdebstrap --", line)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links in README, CONTRIBUTING, CHANGELOG and docs/: every file and every heading that one names exists.
+"""Links in README, CONTRIBUTING, CHANGELOG and docs/: their files and headings exist.
 
 Addresses of other hosts are not asked.
 """
@@ -20,7 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 class Page(HTMLParser):
-    """The links of a page, and the anchors that a forge gives to its headings."""
+    """Links of a page, and the anchors of its headings as made by a forge."""
 
     def __init__(self, markdown: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 def wrong(page: Path, markdown: str) -> list[str]:
-    """Links of a page that lead nowhere."""
+    """Broken links of a page."""
     found = []
     for link in Page(markdown).links:
         if re.match(r"[a-z]+:", link):
@@ -63,7 +63,7 @@ def wrong(page: Path, markdown: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links(page: Path) -> None:
-    """Files and headings, also those of its own page."""
+    """All links are valid: to files, and to headings of any page."""
     assert wrong(page, page.read_text()) == []
 
 
@@ -83,20 +83,20 @@ def test_links(page: Path) -> None:
     ],
 )
 def test_kinds(link: str, is_wrong: bool) -> None:
-    """What is wrong is found; a folder is no page of the site, so it counts as wrong."""
+    """Broken links are found; a directory is not a page of the site, so a link to it is broken."""
     markdown = f"# Here, and *there*\n\n[text]({link}) `[code](gone.md)`\n\n```\n[code](gone.md)\n```\n"
     assert wrong(ROOT / "docs" / "README.md", markdown) == ([link] if is_wrong else [])
 
 
 def test_index() -> None:
-    """docs/README.md leads to every page."""
+    """docs/README.md links to every page."""
     index = ROOT / "docs" / "README.md"
     linked = {link.partition("#")[0] for link in Page(index.read_text()).links}
     assert {page.name for page in PAGES if page.parent == index.parent} - {index.name} <= linked
 
 
 def test_navigation() -> None:
-    """The site's table of contents, made of docs/README.md, has every page once; README is where it begins."""
+    """The site's table of contents, made from docs/README.md, has every page once, and starts with README."""
     navigation = runpy.run_path(str(ROOT / "docs" / "conf.py"))["navigation"]()
     listed = [line for line in navigation.splitlines() if re.fullmatch(r"[\w/-]+", line)]
     assert sorted(listed) == sorted(

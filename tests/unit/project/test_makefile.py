@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Makefile: in a fresh clone each target makes what it uses before it uses it."""
+"""The Makefile: in a fresh clone each target makes its prerequisites first."""
 
 import re
 import shutil
@@ -18,12 +18,12 @@ BUILT = {
     r"pip wheel": "clang -target bpf",
     r"tests\.vm\.run --(?:few|all)$|tests\.vm\.systemd|pytest tests/packaging": "dpkg-buildpackage",
 }
-"""What a line of a recipe needs -> what a line before it makes it with."""
+"""Text in a recipe line -> text in an earlier line that makes its prerequisite."""
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `git clone` gives: nothing is built."""
+    """A fresh clone, without anything built."""
     made = tmp_path_factory.mktemp("clone") / "oomtrace"
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "dist", "objects", "__pycache__", ".*_cache", "results")
     shutil.copytree(ROOT, made, ignore=ignored)
@@ -32,7 +32,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_fresh_clone(clone: Path, target: str) -> None:
-    """The commands that `make` would run, in their order: nothing is used that is not there yet."""
+    """The commands that ``make`` would run use nothing before it is made."""
     done = subprocess.run(["make", "--dry-run", target], cwd=clone, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -44,7 +44,7 @@ def test_fresh_clone(clone: Path, target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_tests_leave_nothing(clone: Path, target: str) -> None:
-    """Each command that tests runs by way of tests/stage.py, which ends and removes what is left."""
+    """Each test command runs through tests/stage.py, which removes what is left behind."""
     done = subprocess.run(["make", "--dry-run", target], cwd=clone, capture_output=True, text=True, timeout=60)
     tests = [line for line in done.stdout.splitlines() if re.search(r"bin/pytest|-m tests\.vm\.(run|systemd)", line)]
     assert all("-m tests.stage " in line for line in tests), tests

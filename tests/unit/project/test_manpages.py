@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/man: manual pages are current, are right roff, and name all that there is."""
+"""docs/man: manual pages are up to date, valid and complete."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ every = pytest.mark.parametrize("page", manpages.PAGES, ids=lambda page: str(pag
 
 
 def text(name: str) -> str:
-    """A page as a terminal shows it, without bold type."""
+    """A page as rendered for a terminal, without bold type."""
     require(shutil.which("mandoc"), "mandoc")
     page = manpages.FOLDER / f"man{name[-1]}" / name
     command = ["mandoc", "-T", "ascii", "-O", "width=200", str(page)]
@@ -27,20 +27,20 @@ def text(name: str) -> str:
 
 
 def test_pages() -> None:
-    """There is a page for each command, for the configuration and for the records, and no other."""
+    """There is exactly one page for each command, for the configuration and for the records."""
     assert {path for path in manpages.FOLDER.rglob("*") if path.is_file()} == set(manpages.PAGES)
 
 
 @every
 def test_current(page: Path) -> None:
-    """It is what `make docs` writes."""
+    """The page is that of ``make docs``."""
     assert manpages.PAGES[page]() == page.read_text()
 
 
 @every
 @pytest.mark.parametrize("command", [("groff", "-man", "-Tutf8", "-ww", "-z"), ("mandoc", "-T", "lint")])
 def test_roff(page: Path, command: tuple[str, ...]) -> None:
-    """Neither formatter has anything to say about it."""
+    """Neither formatter prints a warning."""
     require(shutil.which(command[0]), command[0])
     done = subprocess.run([*command, str(page)], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
@@ -48,7 +48,7 @@ def test_roff(page: Path, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", manpages.MANUALS)
 def test_command(name: str) -> None:
-    """What --help shows is there: options, defaults, exit codes, examples."""
+    """A page has the content of --help: options, defaults, exit codes, examples."""
     page = manpages.MANUALS[name]
     shown = " ".join(text(f"{name}.1").split())
     for entry in (*(entry for section in page.sections for entry in section.entries), *page.examples, *page.exit_codes):
@@ -77,6 +77,6 @@ def test_record() -> None:
 
 
 def test_escapes() -> None:
-    """A character that means something to roff is printed as itself."""
+    """Characters with a meaning in roff are escaped."""
     assert manpages._wrapped(r"a-b \x 'q' `bold-er` .x") == [r"a\-b \ex \(aqq\(aq \fBbold\-er\fR .x"]
     assert manpages._wrapped(".x") == [r"\&.x"]

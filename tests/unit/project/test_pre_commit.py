@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pre-commit runs what `make lint` runs."""
+"""pre-commit runs the commands of ``make lint``."""
 
 import os
 import re
@@ -11,19 +11,19 @@ import yaml
 from tests.harness.environment import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-"""Without what `make test` tells its children."""
+"""The environment without the variables of ``make``."""
 FOLDERS = ("bpf", "deploy", "tests", "tracer", "vagrant")
 
 
 def hooks() -> list[dict[str, Any]]:
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [repository["repo"] for repository in repositories] == ["local"], "the tools are those of the checkout"
+    assert [repository["repo"] for repository in repositories] == ["local"], "tools of the checkout only"
     found: list[dict[str, Any]] = repositories[0]["hooks"]
     return found
 
 
 def command(hook: dict[str, Any]) -> list[str]:
-    """What the hook runs for all files: its entry, and the files unless the entry names them."""
+    """The command of a hook for all files: its entry, and the files unless the entry has them."""
     words: list[str] = hook["entry"].split()
     if hook.get("pass_filenames", True):
         paths = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())
@@ -33,7 +33,7 @@ def command(hook: dict[str, Any]) -> list[str]:
 
 
 def linted() -> list[list[str]]:
-    """The commands of `make lint` itself, without those that build what it needs."""
+    """The commands of ``make lint``, without those of its prerequisites."""
     make = ["make", "--no-print-directory", "--dry-run", "lint"]
     recipe = subprocess.run(make, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     text = recipe.replace("\\\n", " ").splitlines()
@@ -42,7 +42,7 @@ def linted() -> list[list[str]]:
 
 
 def test_commands() -> None:
-    """The same commands with the same arguments, on the same files, in the same order."""
+    """The commands, arguments, files and order are equal."""
     by_make = [line[:1] + sorted(line[1:]) for line in linted()]
     by_hooks = [words[:1] + sorted(words[1:]) for words in map(command, hooks())]
     assert by_make == by_hooks

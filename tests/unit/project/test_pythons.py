@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The versions of Python that the project supports, and what becomes of one that is not there."""
+"""The supported versions of Python, and missing ones."""
 
 import os
 import re
@@ -21,7 +21,7 @@ else:
 
 
 def test_classifiers() -> None:
-    """Every version from the oldest that pyproject.toml demands on, without a gap; the workflow has the same."""
+    """All versions since requires-python of pyproject.toml are supported, also in the workflow."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     supported = pythons.versions()
     assert project["requires-python"] == f">={supported[0]}"
@@ -46,7 +46,7 @@ def run(path: Path, *arguments: str, require: str = "") -> subprocess.CompletedP
 
 
 def test_missing_version(tmp_path: Path) -> None:
-    """A version that is not there is skipped with a message, and fails where everything is required.
+    """A missing version is skipped with a message, or fails if everything is required.
 
     A shim that stands for it and fails, as pyenv's do, is not it.
     """
@@ -60,7 +60,7 @@ def test_missing_version(tmp_path: Path) -> None:
 
 
 def test_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pyenv's versions are found without being on the PATH."""
+    """Versions of pyenv are found without being on the PATH."""
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     version = f"3.{sys.version_info.minor}"
@@ -78,14 +78,14 @@ def test_usage(tmp_path: Path) -> None:
 
 
 def test_end(tmp_path: Path) -> None:
-    """SIGTERM ends what it runs, and it waits for that: no test goes on alone."""
+    """SIGTERM stops the tests, and it waits for their end."""
     program = "import sys; from tests.pythons import run_to_end; run_to_end(sys.argv[1:])"
     script = (
         f"trap 'sleep 0.2; touch {tmp_path}/ended; exit' TERM; touch {tmp_path}/began; while :; do sleep 0.05; done"
     )
     process = subprocess.Popen([sys.executable, "-c", program, "sh", "-c", script], cwd=ROOT)
     try:
-        wait_until("it has begun", (tmp_path / "began").exists)
+        wait_until("the tests have started", (tmp_path / "began").exists)
         process.terminate()
         assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
         assert (tmp_path / "ended").exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a release needs: deploy/release/check.py names whatever is missing."""
+"""Requirements of a release: deploy/release/check.py reports what is missing."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ def git(root: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A checkout of which a release can be made."""
+    """A checkout that is ready for a release."""
     for name in (*VERSIONED, "tracer/__init__.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
@@ -42,13 +42,13 @@ def test_nothing_is_missing(root: Path) -> None:
 
 
 def test_tag(root: Path) -> None:
-    """The tag of the version is on this very commit."""
+    """The version's tag must be on this commit."""
     git(root, "commit", "--quiet", "--allow-empty", "--message", "one more")
     assert list(missing(root)) == [f"this commit has no tag v{__version__}: git tag --sign v{__version__}"]
 
 
 def test_uncommitted(root: Path) -> None:
-    """A file that is in no commit would be in the sdist."""
+    """An uncommitted file would be in the sdist."""
     (root / "scratch").touch()
     assert list(missing(root)) == ["files are not committed: ?? scratch"]
 
@@ -70,7 +70,7 @@ def test_changelog(root: Path, changelog: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", VERSIONED)
 def test_named_versions(root: Path, name: str) -> None:
-    """Each file that names the version names this one; it does name it."""
+    """Each file with the version must have this one."""
     text = (root / name).read_text()
     assert __version__ in text
     (root / name).write_text(text.replace(__version__, "9.8.7"))
@@ -79,7 +79,7 @@ def test_named_versions(root: Path, name: str) -> None:
 
 
 def test_every_named_version() -> None:
-    """No other file gives users a command or a file name with it."""
+    """No other file has a command or file name with the version."""
     if not (ROOT / ".git").exists():
         not_applicable("a copy without its history")
     names = [word for separator in ":_" for word in ("-e", f"oomtrace{separator}{__version__}")]

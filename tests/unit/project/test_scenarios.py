@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenarios of vagrant/: what they expect is compared rightly, and speaks of fields that records have."""
+"""The scenarios of vagrant/: expectations are compared correctly, and their fields exist."""
 
 import re
 from pathlib import Path
@@ -42,13 +42,13 @@ def record(name: str = "1", **victim: Any) -> dict[str, Any]:
     ],
 )
 def test_condition(condition: str, met: bool) -> None:
-    """Text is compared as it is, all else as in JSON; what is missing never fits."""
+    """Strings are compared literally, other values as JSON; a missing field never matches."""
     (expected,) = parse(condition)
     assert met == (differences([expected], [record(cmdline=["sleep", "1000"], group=True)]) == [])
 
 
 def test_records() -> None:
-    """Each record answers one expectation, in any order; what is left on either side is told."""
+    """Each record meets one expectation, in any order; the rest on either side is reported."""
     expected = parse("victim.pid=1\nvictim.comm=eat\n\nvictim.pid=2\n\n")
     assert differences(expected, [record(pid=2), record(pid=1)]) == []
     assert differences(expected, [record(pid=2)]) == ["no record with victim.pid=1 victim.comm=eat"]
@@ -58,7 +58,7 @@ def test_records() -> None:
 
 
 def test_sigkills() -> None:
-    """They are asked for by their type; those that nobody expects are let be, and none stands in for an OOM kill."""
+    """Other types are expected by type; unexpected ones are ignored, and none meets an OOM kill's expectation."""
     expected = parse("type=sigkill\nvictim.pid=1\n\nvictim.pid=2")
     one, other = ({"type": "sigkill", **record(pid=pid)} for pid in (1, 2))
     assert missing_sigkills(expected, [other, one]) == []
@@ -69,7 +69,7 @@ def test_sigkills() -> None:
 
 @pytest.mark.parametrize("text", ["victim.comm", "=eat", "victim.rss_bytes>=much"])
 def test_no_condition(text: str) -> None:
-    """A slip of the pen is told, not taken for something."""
+    """A typing error is reported."""
     with pytest.raises(ValueError, match="no condition"):
         parse(text)
 
@@ -86,7 +86,7 @@ def fields(definition: dict[str, Any], definitions: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_scenario(path: Path) -> None:
-    """Its first lines say what it does and what to expect; what it expects are fields of the records."""
+    """A scenario starts with a description and expectations, whose fields are those of records."""
     assert any(line.startswith("Expect ") for line in introduction(path)[1:])
     definitions = json_schema()["$defs"]
     known = fields(definitions["OomKill"], definitions)
@@ -99,6 +99,6 @@ def test_scenario(path: Path) -> None:
 
 
 def test_machines() -> None:
-    """The page tells of every machine."""
+    """The page has every machine."""
     assert machines.names()
     assert [name for name in machines.names() if f"`{name}`" not in machines.PAGE.read_text()] == []

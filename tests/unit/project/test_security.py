@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/security.md promises: its tests exist, and the code has nothing that would run what it reads."""
+"""The promises of docs/security.md: their tests exist, and no code executes its input."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput"}
 DANGEROUS_MODULES = {"pickle", "marshal", "shelve", "code", "codeop", "runpy", "pty", "xml", "yaml", "http", "urllib"}
 MAY_IMPORT = {"config.toml_file": {"urllib"}, "delivery.sinks.http_client": {"http"}}
-"""The first take URIs apart, and put them together; the last has a client of HTTP."""
+"""Modules that parse and build URIs; the last one is an HTTP client."""
 STARTS = {
     "subprocess",
     "posix_spawn",
@@ -30,7 +30,7 @@ STARTS = {
     "execl",
     "spawnv",
 }
-"""Names that start a program or a process."""
+"""Functions that start a program or a process."""
 STARTERS = {
     "capture.engine_bcc",
     "commands.run",
@@ -45,26 +45,26 @@ STARTERS = {
 journalctl."""
 LISTENS = {"listen", "accept", "create_server"}
 LISTENERS = {"delivery.metrics_server"}
-"""Only with ``--metrics HOST:PORT``."""
+"""Only used with ``--metrics HOST:PORT``."""
 COMPILES = {("re", "compile")}
 
 
 def promises() -> list[tuple[str, str]]:
-    """Rows of the page's tables that name tests: what cannot be done, and a test."""
+    """Rows of the page's tables with tests: a promise, and its test."""
     rows = [row.strip("|").split("|") for row in PAGE.splitlines() if row.startswith("|") and "::" in row]
     return [(said.strip(), test) for said, *_, tests in rows for test in re.findall(r"`([\w/.]+::\w+)`", tests)]
 
 
 @pytest.mark.parametrize(("said", "test"), promises())
 def test_promise_has_a_test(said: str, test: str) -> None:
-    """A test that the page names is there."""
+    """Tests in the page exist."""
     file, _, name = test.partition("::")
     functions = {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}
     assert name in functions, said
 
 
 def test_every_promise_names_a_test() -> None:
-    """In the tables of what cannot be done no row is without one, and neither is a test named in the text missing."""
+    """Each promise in the tables has a test, and tests in the text exist."""
     tables = re.findall(r"\| a (?:container|user) cannot \| tests \|\n\|---\|---\|\n((?:\|.*\n)+)", PAGE)
     assert len(tables) == 2
     for row in "".join(tables).splitlines():
@@ -74,7 +74,7 @@ def test_every_promise_names_a_test() -> None:
 
 
 def test_everything_that_is_read_names_a_test() -> None:
-    """So does each row of what is read, which has a bound or tells why there need be none."""
+    """Each row of inputs has a bound, or the reason why it needs none."""
     (table,) = re.findall(r"\| what is read or written \| .*\n\|(?:---\|)+\n((?:\|.*\n)+)", PAGE)
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
     assert len(rows) >= 19
@@ -85,7 +85,7 @@ def test_everything_that_is_read_names_a_test() -> None:
 
 
 def calls(module: str) -> Iterator[tuple[ast.Call, str, str]]:
-    """Every call in a module: the node, what the function is an attribute of, and its name."""
+    """Every call in a module: the node, the object of the function, and its name."""
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Call):
             function = node.func
@@ -106,7 +106,7 @@ def imported(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_runs_what_it_reads(module: str) -> None:
-    """No shell, no code made of data; and few modules start a program, each with a list of arguments."""
+    """No shell and no code made from data; few modules start programs, with lists of arguments."""
     assert imported(module).isdisjoint(DANGEROUS_MODULES - MAY_IMPORT.get(module, set()))
     for node, owner, name in calls(module):
         assert name not in DANGEROUS_CALLS or (owner, name) in COMPILES, f"line {node.lineno}: {name}"
@@ -117,18 +117,18 @@ def test_nothing_runs_what_it_reads(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_listener(module: str) -> None:
-    """Nobody can connect to it, unless metrics are asked for."""
+    """No module listens, except for metrics."""
     assert module in LISTENERS or not [name for _, _, name in calls(module) if name in LISTENS]
 
 
 def test_folders_of_the_service() -> None:
-    """What the unit has systemd make is not for everybody, and its user cannot get more rights."""
+    """Directories of the unit are not world-readable, and it cannot gain privileges."""
     unit = (ROOT / "deploy" / "oomtrace.service").read_text().splitlines()
     assert {"StateDirectoryMode=0750", "LogsDirectoryMode=0750", "UMask=0027", "NoNewPrivileges=yes"} <= set(unit)
 
 
 def test_seen_if_it_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two tests above find what they look for."""
+    """The two tests above detect violations."""
     bad = tmp_path / "bad.py"
     monkeypatch.setitem(MODULES, "bad", bad)
     for line in (

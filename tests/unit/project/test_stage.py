@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tests/stage.py: nothing of the tests outlives them, and what is left is named.  tests/repeat.py: what a run said."""
+"""tests/stage.py: removes and names what tests leave behind.  tests/repeat.py: counts results."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ STAGE = [sys.executable, "-m", "tests.stage"]
 
 
 def stage(*command: str) -> tuple[int, list[str]]:
-    """The status, and what is said to be left."""
+    """The status, and the reported leftovers."""
     done = subprocess.run([*STAGE, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stderr.splitlines() if line.startswith("stage: left behind: ")]
     return done.returncode, [line.removeprefix("stage: left behind: ") for line in lines]
 
 
 def runs(word: str) -> list[int]:
-    """Processes with this word in their command lines."""
+    """Pids of processes with this word in their command lines."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -38,7 +38,7 @@ def runs(word: str) -> list[int]:
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
 def test_status(script: str, status: int) -> None:
-    """The command's own; nothing is left of one that leaves nothing."""
+    """The status is the command's; nothing is reported without leftovers."""
     assert stage("sh", "-c", script) == (status, [])
 
 
@@ -47,7 +47,7 @@ def test_status(script: str, status: int) -> None:
 )
 @pytest.mark.parametrize(("end", "status"), [("exit 0", 1), ("exit 3", 3)])
 def test_processes(start: str, end: str, status: int) -> None:
-    """A process of another session, without the environment, that heeds no signal: it is named, and gone."""
+    """A process in another session, without the environment, that ignores signals is reported and killed."""
     seconds = f"{os.getpid()}.{abs(hash((start, end))) % 10**9}"
     found, left = stage("sh", "-c", f"{start.format(seconds)}\n{end}")
     assert (found, len(left)) == (status, 1), left
@@ -56,12 +56,12 @@ def test_processes(start: str, end: str, status: int) -> None:
 
 
 def test_slow_end_is_no_leftover() -> None:
-    """What ends by itself soon after the command is not left behind."""
+    """A process that exits soon after the command is not reported."""
     assert stage("sh", "-c", "setsid sleep 1 &") == (0, [])
 
 
 def test_networks_and_cgroups() -> None:
-    """A network namespace and a cgroup of a process that has ended; another run's, which lives, is left alone."""
+    """A network namespace and a cgroup of an exited process are removed; those of another run are kept."""
     require(os.geteuid() == 0 and shutil.which("ip"), "root, iproute2")
     script = "mkdir {0}/oomtrace-test-$$ {0}/oomtrace-test-$$/inner && ip netns add oomt$$n1 && echo $$"
     other = Hierarchy.find().make(f"oomtrace-test-{os.getpid()}")
@@ -85,7 +85,7 @@ def test_networks_and_cgroups() -> None:
 
 
 def test_mounts(tmp_path: Path) -> None:
-    """A mount is named, even in the checkout; and no other process ever sees it."""
+    """A mount is reported, even in the checkout, and is not visible to other processes."""
     require(os.geteuid() == 0, "root")
     (tmp_path / "a b").mkdir()
     script = f"mount -t tmpfs none '{tmp_path}/a b' && grep -c '{tmp_path}' /proc/self/mounts {PARENT}"
@@ -109,14 +109,14 @@ finally:
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_ended(tmp_path: Path, by: signal.Signals) -> None:
-    """Whatever ends it, the command tears down what it made, in a shell's background, too, where SIGINT is ignored."""
+    """On any signal the command's teardown runs, also in a shell's background, where SIGINT is ignored."""
     background = ["sh", "-c", 'exec "$@" & echo $!; wait', "sh"]
     with subprocess.Popen(
         [*background, *STAGE, sys.executable, "-c", TORN_DOWN, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     ) as shell:
         assert shell.stdout is not None
         pid = int(shell.stdout.readline())
-        wait_until("it has begun", (tmp_path / "begun").exists, 60)
+        wait_until("the command has started", (tmp_path / "begun").exists, 60)
         os.kill(pid, by)
         shell.wait(60)
     assert (tmp_path / "torn-down").exists()
@@ -135,7 +135,7 @@ stage: left behind: process 17 'sleep 600 '
 
 
 def test_count() -> None:
-    """All of pytest's last lines count, and nothing else that looks like one."""
+    """All summary lines of pytest are counted, and nothing similar."""
     assert count(LOG) == {"passed": 13, "failed": 2, "skipped": 2}
     assert failures(LOG) == {
         "tests/kernel/test_a.py::test_x[core]",

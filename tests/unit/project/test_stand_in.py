@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for orjson in the Debian package: the same as the real one, for all that oomtrace does with it."""
+"""The replacement of orjson in the Debian package behaves like orjson, as far as oomtrace uses it."""
 
 import ast
 import importlib.util
@@ -37,7 +37,7 @@ stand_in = load()
 
 
 def outcome(module: Any, data: bytes | str) -> object:
-    """The value, with the types of numbers, or that it is refused."""
+    """The value with the types of numbers, or that it is rejected."""
     try:
         return repr(module.loads(data))
     except module.JSONDecodeError:
@@ -46,14 +46,14 @@ def outcome(module: Any, data: bytes | str) -> object:
 
 @given(JSON)
 def test_dumps(value: Any) -> None:
-    """The same bytes."""
+    """dumps() returns the same bytes."""
     for option in (0, orjson.OPT_APPEND_NEWLINE, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE):
         assert orjson.dumps(value, option=option) == stand_in.dumps(value, option=option)
 
 
 @given(JSON, st.integers(0, 60), st.binary(max_size=3))
 def test_loads(value: Any, position: int, damage: bytes) -> None:
-    """The same values, of what is sound and of what is damaged; refused is the same."""
+    """loads() returns the same values, and rejects the same inputs."""
     sound = orjson.dumps(value)
     for data in (sound, sound.decode(), sound[:position] + damage + sound[position:]):
         assert outcome(orjson, data) == outcome(stand_in, data)
@@ -61,12 +61,12 @@ def test_loads(value: Any, position: int, damage: bytes) -> None:
 
 @pytest.mark.parametrize("data", ODD, ids=lambda data: repr(data[:20]))
 def test_odd(data: bytes) -> None:
-    """What only looks like JSON."""
+    """Inputs that only resemble JSON."""
     assert outcome(orjson, data) == outcome(stand_in, data)
 
 
 def test_complete() -> None:
-    """It has all that oomtrace uses, and options have the same numbers."""
+    """It has all names that oomtrace uses, and options have the same values."""
     used = {
         node.attr
         for path in (ROOT / "tracer").rglob("*.py")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/troubleshooting.md shows messages as oomtrace prints them."""
+"""The messages in docs/troubleshooting.md are those of oomtrace."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 
 def shown() -> list[str]:
-    """The messages of the page, in its order."""
+    """The messages of the page, in order."""
     return [block.strip("\n") for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)]
 
 
@@ -38,7 +38,7 @@ def message(act: Callable[[], object]) -> str:
 
 
 def unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Without records, and with a kernel log that begins as in docs/why.md."""
+    """Without records, and with a kernel log as in docs/why.md."""
     recorded = sources.RECORDS
     monkeypatch.setattr(sources, "_oldest_line", lambda: "2026-11-26T13:39:17.000000000Z")
     monkeypatch.setattr(sources, "RECORDS", str(tmp_path / "*.json*"))
@@ -48,7 +48,7 @@ def unknown_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def without_btf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
-    """What doctor says of the engines."""
+    """doctor's messages about the engines."""
     monkeypatch.setattr(kernel_features, "BTF", "/nowhere/vmlinux")
     monkeypatch.setattr(engine_bcc, "SYSTEM_PYTHON", "/nowhere/python3")
     with pytest.raises(typer.Exit) as left:
@@ -61,14 +61,14 @@ def without_btf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
 
 
 def without_bcc(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Neither the system's Python nor that of oomtrace has it."""
+    """Neither the system's Python nor that of oomtrace has bcc."""
     monkeypatch.setattr(engine_bcc, "SYSTEM_PYTHON", "/nowhere/python3")
     monkeypatch.setattr(engine_bcc, "OWN_PYTHON", "/nowhere/python3")
     return message(lambda: engine_bcc._compile_programs({}, []))
 
 
 def locked_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> str:
-    """What doctor says where the kernel says this of itself."""
+    """doctor's message for this state of the kernel."""
     (tmp_path / "lockdown").write_text("none integrity [confidentiality]\n")
     monkeypatch.setattr(kernel_features, "LOCKDOWN", str(tmp_path / "lockdown"))
     with pytest.raises(typer.Exit):
@@ -79,7 +79,7 @@ def locked_down(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[st
 
 
 def without_capabilities(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
-    """What doctor says of them."""
+    """doctor's messages about them."""
     monkeypatch.setattr(privileges, "missing_capabilities", lambda: ["CAP_BPF", "CAP_PERFMON"])
     with pytest.raises(typer.Exit):
         doctor(as_json=False)
@@ -87,14 +87,14 @@ def without_capabilities(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 def without_kernel_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
-    """A device that is not there, as in a container."""
+    """A missing device, as in a container."""
     monkeypatch.setattr(backfill, "Kmsg", lambda: kmsg.Kmsg("/nowhere/kmsg"))
     assert backfill.open_backfill("") is None
     return capfd.readouterr().err.strip("\n").replace("/nowhere/", "/dev/")
 
 
 def second_oomtrace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A folder that somebody else has locked; only root could have one in a bpffs."""
+    """A locked directory; in a bpffs it would need root."""
     monkeypatch.setattr(bpffs, "filesystem_magic", lambda _path: bpffs.MAGIC)
     first = pins.Pins(str(tmp_path))
     said = message(lambda: pins.Pins(str(tmp_path)))
@@ -103,7 +103,7 @@ def second_oomtrace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def test_messages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """All of them, and no others."""
+    """The page has exactly these messages."""
     produced = [
         unknown_name(monkeypatch, tmp_path),
         str(connect.explain_error(OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))).strerror),
@@ -119,13 +119,13 @@ def test_messages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[
 
 
 def test_answer() -> None:
-    """The answer of `oomtrace why` begins as in docs/why.md, which a test holds."""
+    """The answer of ``oomtrace why`` starts as in docs/why.md, which another test checks."""
     (example,) = re.findall(r"```console\n\$ (oomtrace why .*?)```", PAGE, re.DOTALL)
     assert f"$ {example}" in (ROOT / "docs" / "why.md").read_text()
 
 
 def test_options() -> None:
-    """Every option of oomtrace that the page names exists."""
+    """Every option in the page exists."""
     shown_, others = set(), {"--cap-add", "--pid", "--security-opt"}
     for verb in ("run", "why", "parse"):
         command = [sys.executable, "-m", "tracer", verb, "--help"]

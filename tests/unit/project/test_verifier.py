@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verifier's statistics: read from its log, and compared with the record."""
+"""Verifier statistics: parsed from its log, and compared with the record."""
 
 import json
 
@@ -15,7 +15,7 @@ FOUND = Statistics(instructions=307113, states=5805, stack_bytes=320, limit=1000
 
 
 def test_parse() -> None:
-    """Stacks of functions that call each other add up; a line between, as some kernels write, is passed over."""
+    """Stack depths of nested functions are added; an extra line of some kernels is skipped."""
     assert parse(LOG) == FOUND
     assert parse(LOG.replace("\nprocessed", "\ninsns processed: main 5\nprocessed")) == FOUND
     newer = LOG.replace("256+64\n", "max 320\nsubprog 0 (on_exit) main insns_self 5 insns_total 9 stack 256\n")
@@ -26,7 +26,7 @@ def test_parse() -> None:
 
 @pytest.mark.parametrize("figure", ["instructions", "states", "stack_bytes"])
 def test_grown(figure: str) -> None:
-    """More than a tenth is reported, a tenth is not; small programs may grow by a little whatever part that is."""
+    """Growth by more than a tenth is reported; small programs have an absolute allowance."""
     recorded = FOUND.kept()
     before = recorded[figure]
     assert grown({"on_exit": FOUND._replace(**{figure: before * 11 // 10})}, {"on_exit": recorded}) == []
@@ -38,7 +38,7 @@ def test_grown(figure: str) -> None:
 
 
 def test_other_programs() -> None:
-    """A program that came or went is reported: the record has them all."""
+    """A new or missing program is reported."""
     assert grown({"on_new": FOUND}, {"on_old": FOUND.kept()}) == [
         "on_new: not in the record",
         "on_old: only in the record",
@@ -46,14 +46,14 @@ def test_other_programs() -> None:
 
 
 def test_excessive() -> None:
-    """Three quarters of what the kernel allows."""
+    """Programs above three quarters of the kernel's limit are reported."""
     assert excessive({"on_exit": FOUND._replace(instructions=750_000)}) == []
     assert len(excessive({"on_exit": FOUND._replace(instructions=750_001)})) == 1
     assert len(excessive({"on_exit": FOUND._replace(stack_bytes=513)})) == 1
 
 
 def test_record() -> None:
-    """The record has the oldest and the newest kernel, and both architectures."""
+    """The record has the oldest and newest kernels, and both architectures."""
     kernels = [name for recorded in json.loads(RECORD.read_text()).values() for name in recorded]
     versions = sorted(tuple(map(int, name.split()[0].split("."))) for name in kernels)
     assert versions[0] == (5, 10)
