@@ -422,7 +422,7 @@ def test_since_of_adopted_capture(start: Start, cgroup: Cgroup, eat: Eat, pins: 
     if IN_VM:
         not_applicable("without KVM the kill rate is too low")
     first = start("containers", pins)
-    attached = seconds(first.start()["time"])
+    attached = seconds(first.wait_ready()["time"])
     wait_until("the first second is over", lambda: time.time() > attached + 1)
     stopped = seconds(first.stop()["time"])
     eat(0, container(cgroup), kills=1500, hold=True, life=600).full()

@@ -53,12 +53,12 @@ class Opened(NamedTuple):
 
     @property
     def boot(self) -> str:
-        """MetadataCache this boot in the ids of records."""
+        """This boot's prefix in the ids of records."""
         return (self.host["boot_id"] or "0").split("-")[0]
 
 
 class Attached(NamedTuple):
-    """The BPF programs run; state directory and kernel log are open, if they can be."""
+    """The BPF programs run; state directory and kernel log are open, unless they cannot be used."""
 
     opened: Opened
     capture: Capture
@@ -93,13 +93,19 @@ class Assembled(NamedTuple):
 
 
 def open_outputs(options: Options) -> Opened:
-    """Raises TracerError if an output cannot be opened, or the options need a package that is missing."""
+    """Fork the readers, then open the outputs.
+
+    Raises TracerError if an output cannot be opened, or a package that the options need is missing.
+    """
     reading = Reading(privileges.reader_capabilities(options.network), network=options.network)
     return Opened(options, reading, Notifier(), host.read_host(options.labels), Outputs(options.outputs))
 
 
 def attach_capture(opened: Opened) -> Attached:
-    """Raises TracerError if this kernel cannot be traced, or another oomtrace has the same pins or state directory."""
+    """Load and attach the BPF programs; open the state directory and the kernel log.
+
+    Raises TracerError if this kernel cannot be traced, or another oomtrace has the same pins or state directory.
+    """
     options = opened.options
     capture = start_capture(options.engine, options.pins, options.sigkill)
     state = state_dir.open_if_usable(options.state)
@@ -108,13 +114,13 @@ def attach_capture(opened: Opened) -> Attached:
 
 
 def drop_privileges(attached: Attached) -> Unprivileged:
-    """Of this thread, and so before there are others."""
+    """Drop the capabilities of this thread, before others are started."""
     privileges.drop_capabilities()
     return Unprivileged(attached)
 
 
 def start_threads(unprivileged: Unprivileged) -> Running:
-    """Begin to read what the runtimes say, and to deliver."""
+    """Start the threads of the readers, the ledger's disk and the outputs."""
     attached = unprivileged.attached
     (options, reading, _, this_host, outputs), state = attached.opened, attached.state
     disk = DiskWorker()
@@ -127,7 +133,10 @@ def start_threads(unprivileged: Unprivileged) -> Running:
 
 
 def build_pipeline(running: Running) -> Assembled:
-    """Raises TracerError if metrics cannot be shown."""
+    """Build the pipeline from ring buffers to outputs, and serve metrics.
+
+    Raises TracerError if the metrics cannot be served.
+    """
     attached, _, names, ledger, outputs = running
     opened, capture, state, _ = attached
     options, reading = opened.options, opened.reading
@@ -157,12 +166,12 @@ def build_pipeline(running: Running) -> Assembled:
 
 
 def assemble(options: Options) -> Assembled:
-    """All steps.  Raises TracerError if one of them fails."""
+    """All steps in their order.  Raises TracerError if one of them fails."""
     return build_pipeline(start_threads(drop_privileges(attach_capture(open_outputs(options)))))
 
 
 def _metrics(running: Running) -> tuple[Callable[[], None], Callable[[Record], None]]:
-    """What begins to show metrics, and what counts records for them."""
+    """A function that begins to serve metrics, and one that counts records for them."""
     opened, capture, _, _ = running.attached
     if not opened.options.metrics:
         return (lambda: None), (lambda record: None)

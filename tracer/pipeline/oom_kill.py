@@ -50,7 +50,7 @@ class RecordBuilder:
         self._scores = scores
 
     def kill_id(self, incident_ns: int, pid: int) -> str:
-        """MetadataCache this kill in all records."""
+        """The id of a kill in all records."""
         return f"{self._incident_id(incident_ns)}-{pid}"
 
     def _incident_id(self, incident_ns: int) -> str:
