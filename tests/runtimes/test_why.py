@@ -113,7 +113,7 @@ def test_child(docker: Docker, container: Container, tracer: Daemon, why: Why) -
     verdict = answer["verdict"]
     assert (verdict["cause"], verdict["ended"], verdict["running_now"]) == ("own_limit", False, True)
     assert "was not killed as a whole, but a process in it was OOM killed" in words
-    assert "The container lived on." in words
+    assert "The container kept running." in words
     assert (verdict["runtime"]["oom_killed"], verdict["runtime"]["agrees"]) == (inspected, inspected)
     assert f"docker inspect says OOMKilled {str(inspected).lower()}" in words
     follow(docker, answer, "docker update")
@@ -157,7 +157,7 @@ def test_not_killed(docker: Docker, why: Why) -> None:
         assert verdict["runtime"]["agrees"] is True
         answer, words = why(name, "--exit-code", "143")
         assert answer["verdict"]["cause"] == "exited"
-        assert "exit code 143 is what SIGTERM leaves" in words
+        assert "exit code 143 is that of SIGTERM" in words
     finally:
         docker.docker("rm", "--force", id_)
 

@@ -49,12 +49,12 @@ def advise(verdict: Verdict) -> list[Advice]:
     if verdict["killer"] is not None:
         return [_for_killer(verdict["killer"], verdict)]
     if cause in ("exited", "not_oom"):
-        text = "Look at what it said itself"
+        text = "Look at its own log"
         if cause == "not_oom":
-            text += "; to know of the next SIGKILL who sent it, let oomtrace run, which records those to containers"
+            text += "; run oomtrace to record the senders of further SIGKILLs to containers"
         return [{"text": f"{text}.", "commands": _log_commands(verdict)}]
     if cause == "unknown":
-        return [{"text": "Let oomtrace run: it records the next one.", "commands": ["oomtrace run"]}]
+        return [{"text": "Run oomtrace, which records the next one.", "commands": ["oomtrace run"]}]
     return []
 
 
@@ -81,22 +81,22 @@ def _for_oom(verdict: Verdict, kill: OomKill) -> list[Advice]:
         )
         return [{"text": text, "commands": _tmpfs_commands(kill)}, *_for_raising(verdict, kill, memory)]
     if filled == "kernel":
-        text = "Look at what the kernel keeps for it: sockets, open files, dentries; no process's heap is to blame."
+        text = "Look at kernel memory: sockets, open files, dentries; no process's heap is the cause."
         return [{"text": text, "commands": ["slabtop --once"]}, *_for_raising(verdict, kill, memory)]
-    watch_growth: Advice = {"text": "See what grows in it, while it grows.", "commands": [_top_command(verdict, kill)]}
+    watch_growth: Advice = {"text": "Watch what grows in it.", "commands": [_top_command(verdict, kill)]}
     pause_s = verdict["history"]["pause_s"]
     if verdict["history"]["regular"] and pause_s is not None:
         whom = printable(kill["victim"]["comm"] or "the victim")
         text = (
             f"Look for a leak in {whom}: it fills the same limit every {format_span(pause_s)} or so. A higher limit "
-            "does not cure that, it only makes the next kill come later."
+            "only delays the next kill."
         )
         return [{"text": text, "commands": watch_growth["commands"]}]
     raised, rss = _for_raising(verdict, kill, memory), memory["victim_rss_bytes"]
     if choice is not None and choice["by"] == "oom_score_adj" and choice["other"] is not None:
         text = (
-            f"See what grows in {printable(choice['other']['comm'])} (pid {choice['other']['pid']}) first: it had no "
-            "less than the victim, which was chosen for its oom_score_adj."
+            f"See what grows in {printable(choice['other']['comm'])} (pid {choice['other']['pid']}) first: it had at "
+            "least the victim's memory, but the victim had the higher oom_score_adj."
         )
         return [{"text": text, "commands": watch_growth["commands"]}, *raised]
     limit = memory["limit_bytes"]
@@ -121,12 +121,15 @@ def _for_no_limit(verdict: Verdict, kill: OomKill) -> list[Advice]:
             "cpuset": "allow the cgroup more nodes in cpuset.mems (docker run --cpuset-mems)",
             "mempolicy": "bind the process to more nodes (numactl --membind)",
         }.get(kill["incident"]["scope"] or "", "allow more nodes")
-        text = f"See which nodes are full: {give}, or start less on these. Memory that other nodes have does not help."
+        text = (
+            f"See which nodes are full: {give}, or start fewer processes on these. Memory that other nodes have does "
+            "not help."
+        )
         return [{"text": text, "commands": ["grep MemFree /sys/devices/system/node/node*/meminfo"]}]
     if (number := beancounter(kill)) is not None:
         text = f"See what runs in container {number}; vzctl or prlctl sets its memory."
         return [{"text": text, "commands": []}]
-    text = "See who has the memory now."
+    text = "See which processes have the memory now."
     if cause == "host":
         text += " Give the largest a limit of its own, or the host more memory."
     elif cause == "host_or_nodes":
@@ -142,7 +145,7 @@ def _for_lowered(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[A
     )
     new_mib = -(-usage * 5 // 4 // _MIB)
     where, commands = limit_commands(kill, memory, new_mib)
-    text = f"If it rightly needs the {usage // _MIB} MiB that were in use, raise the limit to {new_mib} MiB."
+    text = f"If it needs the {usage // _MIB} MiB that were in use, raise the limit to {new_mib} MiB."
     return [{"text": who, "commands": []}, {"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
 
@@ -175,8 +178,8 @@ def _for_raising(verdict: Verdict, kill: OomKill, memory: LimitMemory) -> list[A
     often = f", as it was too low {times} times" if times >= _TOO_LOW_KILLS else ""
     where, commands = limit_commands(kill, memory, new_mib)
     text = (
-        f"If it rightly needs that much, raise the limit{of} from {limit // _MIB} to {new_mib} MiB{often}; the peak "
-        "demand is unknown, so look again then."
+        f"If it needs that much, raise the limit{of} from {limit // _MIB} to {new_mib} MiB{often}; the peak "
+        "demand is unknown, so check again afterwards."
     )
     return [{"text": f"{text}{where and ' '}{where}", "commands": commands}]
 
@@ -190,16 +193,16 @@ def _for_killer(killer: KillerKind, verdict: Verdict) -> Advice:
     if killer in _DAEMON_UNITS:
         since = f"{(verdict['time'] or '')[:19].replace('T', ' ')} UTC"
         commands = [f"journalctl -u {_DAEMON_UNITS[killer]} --since '{since}'"]
-        return {"text": "It acts before the kernel has to: see in its log what it saw.", "commands": commands}
+        return {"text": "It acts before the kernel's OOM killer: see its log.", "commands": commands}
     if killer == "systemd":
         return _for_systemd(victim.systemd)
     sender = kill["sender"] if kill is not None and kill["type"] == "sigkill" else None
     if sender is None:
-        return {"text": "Look at what its parents did.", "commands": []}
+        return {"text": "Look at its parent processes.", "commands": []}
     systemd = owner_of(sender).systemd
     unit = systemd["unit"] if systemd is not None else None
     return {
-        "text": "Look at who sent it.",
+        "text": "Look at the sender.",
         "commands": [] if unit is None else [f"journalctl -u {shell_word(unit)}"],
     }
 
@@ -209,7 +212,7 @@ def _for_runtime(victim: Identity, time: str | None) -> Advice:
     container, pod = victim.container, victim.kubernetes
     if pod is not None and pod["pod_name"] is not None:
         return {
-            "text": "Ask Kubernetes why: a probe that failed, an eviction, a pod that was deleted.",
+            "text": "Ask Kubernetes why: a failed probe, an eviction, a deleted pod.",
             "commands": kubectl("describe pod", pod["pod_name"], pod["namespace"]),
         }
     commands = []
@@ -219,7 +222,7 @@ def _for_runtime(victim: Identity, time: str | None) -> Advice:
         until = format_rfc3339(int((at + _EVENTS_S) * 1e9))[:19] + "Z"
         span = f"--since {(time or '')[:19]}Z --until {until}"
         commands = [f"{container['runtime']} events {span} --filter container={shell_word(container['id'][:12])}"]
-    return {"text": "Ask the runtime who had it do that.", "commands": commands}
+    return {"text": "Find out who requested that of the runtime.", "commands": commands}
 
 
 def _for_systemd(victim: Systemd | None) -> Advice:
@@ -228,7 +231,7 @@ def _for_systemd(victim: Systemd | None) -> Advice:
     commands = []
     if unit is not None:
         commands = [f"journalctl -u {shell_word(unit)}", f"systemctl show -p TimeoutStopUSec {shell_word(unit)}"]
-    return {"text": "See why the unit was stopped, and whether it needs longer to end by itself.", "commands": commands}
+    return {"text": "See why the unit was stopped, and whether it needs more time to stop.", "commands": commands}
 
 
 def _log_commands(verdict: Verdict) -> list[str]:

@@ -130,9 +130,9 @@ def namesakes_sentence(others: Iterable[Namesake]) -> str | None:
     """One line that names the other owners; None: there is none."""
     parts = []
     for each in others:
-        often = "runs" if not each["kills"] else "once" if each["kills"] == 1 else f"{each['kills']} times"
+        often = "running" if not each["kills"] else "once" if each["kills"] == 1 else f"{each['kills']} times"
         parts.append(f"{each['kind']} {each['name']}: {often} (oomtrace why {shlex.quote(each['ask'])})")
-    return f"Others have that name, and are not counted here: {'; '.join(parts)}." if parts else None
+    return f"Others with that name, not counted here: {'; '.join(parts)}." if parts else None
 
 
 def _pod(kill: KillRecord) -> Kubernetes | None:

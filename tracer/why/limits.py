@@ -115,12 +115,12 @@ def _set_container(container: Container, memory: LimitMemory, mib: int) -> tuple
         file = labels.get("com.docker.compose.project.config_files")
         where = (
             f"Set mem_limit (or deploy.resources.limits.memory) of service {printable(service)} in "
-            f"{printable(file) if file else 'the Compose file'}, too: {program} update is lost when Compose makes the "
-            "container anew."
+            f"{printable(file) if file else 'the Compose file'}, too: {program} update is lost when Compose re-creates "
+            "the container."
         )
         return where, commands
     if unit:
-        where = f"Set it in {printable(unit)}, too: {program} update is lost when the unit makes the container anew."
+        where = f"Set it in {printable(unit)}, too: {program} update is lost when the unit re-creates the container."
         return where, commands
     return "", commands
 

@@ -57,7 +57,7 @@ def _resident(kill: OomKill, memory: LimitMemory | None, others: str) -> list[st
 def _breakdown(memory: LimitMemory) -> str | None:
     parts = memory["breakdown"]
     if parts is None:
-        return "What the limit was full of is not on record."
+        return "The memory under the limit is not on record by kind."
     shmem = parts["shmem_bytes"]
     cache = None if parts["file_bytes"] is None else max(0, parts["file_bytes"] - (shmem or 0))
     kernel = parts["kernel_bytes"] if parts["kernel_bytes"] is not None else parts["slab_bytes"]

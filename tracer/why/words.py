@@ -15,17 +15,17 @@ from tracer.why.usage import describe_memory, format_size
 from tracer.why.verdict import SIGKILLED, RuntimeStatus, Verdict
 
 _WHY_KILLERS: dict[KillerKind, str] = {
-    "kernel": "The kernel itself did, for another reason than memory: the init of its PID namespace ended, a limit of "
-    "CPU time was hit, or a seccomp filter.",
+    "kernel": "The kernel sent it, for a reason other than memory: the init of its PID namespace ended, a CPU time "
+    "limit was hit, or a seccomp filter acted.",
     "inside": "It came from inside the same container.",
     "container": "It came from another container.",
     "systemd-oomd": "systemd-oomd acts when a cgroup is under memory pressure, before the kernel's OOM killer has to.",
-    "oom_daemon": "That is a daemon which kills before the host is out of memory.",
-    "kubelet": "The kubelet did: an eviction, a probe that failed, or a pod that was deleted.",
-    "runtime": "A container runtime does that when it is told to: by a kill command, by a stop whose time was over "
-    "(10 s for docker stop), by the kubelet.",
-    "systemd": "systemd does that for systemctl kill, and when a stop took longer than TimeoutStopSec.",
-    "shell": "That is somebody's command or script.",
+    "oom_daemon": "That is a daemon that kills before the host runs out of memory.",
+    "kubelet": "The kubelet sent it: an eviction, a failed probe, or a deleted pod.",
+    "runtime": "A container runtime sends it on request: a kill command, a stop that timed out (10 s for docker stop), "
+    "or the kubelet.",
+    "systemd": "systemd sends it for systemctl kill, and if a stop takes longer than TimeoutStopSec.",
+    "shell": "It was sent by a command or a script.",
     "other": "",
 }
 _ITS_OWN = "its own limit"
@@ -56,24 +56,25 @@ def _what(verdict: Verdict) -> str:
             what += f" {sender['comm']} (pid {sender['pid']}{_place_of_sender(sender)}) sent it."
         return f"{what} {_WHY_KILLERS[verdict['killer'] or 'other']}".rstrip()
     if cause == "running":
-        return f"{who} runs, and no kill of it is on record."
+        return f"{who} is running, and no kill of it is on record."
     ended = f"{who} ended {when}" if verdict["time"] is not None else f"{who} ended"
     if cause == "exited" and code == SIGKILLED:
         return (
-            f"{ended} and was not killed: no kill of it is on record, so it exited with {code} by itself, as a shell "
-            "does whose command was killed."
+            f"{ended} and was not killed: no kill of it is on record, so it exited with {code} by itself, like a "
+            "shell whose command was killed."
         )
     if cause == "exited" and code in _SIGNALS:
-        signal = f"{_SIGNALS[code]} leaves, 128 + {code - 128}"
-        return f"{ended} and was not killed by SIGKILL: exit code {code} is what {signal}."
+        signal = f"{_SIGNALS[code]}, 128 + {code - 128}"
+        return f"{ended} and was not killed by SIGKILL: exit code {code} is that of {signal}."
     if cause == "exited":
-        return f"{ended} and was not killed: it exited with {code} by itself; SIGKILL would have left {SIGKILLED}."
+        return f"{ended} and was not killed: it exited with {code} by itself; after SIGKILL it would be {SIGKILLED}."
     if cause == "not_oom":
         return (
-            f"{ended} with exit code {code}, and it was not the OOM killer: that is on record. {code} is what SIGKILL "
-            "leaves, or the program's own choice; whether and by whom SIGKILL was sent is not on record."
+            f"{ended} with exit code {code}, and it was not the OOM killer, whose kills are on record. {code} is the "
+            "exit code of SIGKILL, or the program's own; other SIGKILLs are not on record."
         )
-    return f"{ended}{'' if code is None else f' with exit code {code}'}, and why is not known: nobody watched then."
+    with_code = "" if code is None else f" with exit code {code}"
+    return f"{ended}{with_code}, and the cause is unknown: kills were not recorded then."
 
 
 def _where(verdict: Verdict) -> str:
@@ -138,10 +139,10 @@ def _no_limit(verdict: Verdict, kill: OomKill) -> str:
     }
     return {
         "host": "because the host had no memory left; no limit was hit",
-        "nodes": f"{nodes.get(kill['incident']['scope'] or '', '')}; others may have had some",
+        "nodes": f"{nodes.get(kill['incident']['scope'] or '', '')}; other nodes may have had some",
         "host_or_nodes": "because the host, or the memory nodes that were allowed, had no memory left; no cgroup's "
         "limit was hit",
-        "sysrq": "because somebody asked for it with SysRq-f",
+        "sysrq": "because it was requested with SysRq-f",
         "some_limit": "by the limit of a memory cgroup; which one is unknown",
     }.get(verdict["cause"], "because memory ran out; what the limit was is unknown")
 
@@ -166,10 +167,10 @@ def _victim(verdict: Verdict, kill: OomKill) -> str:
     if verdict["exited_after"]:
         code = verdict["exit_code"]
         text += " Its first process ended right after that" + (
-            "." if code is None else f" with {code}, which is its own exit code."
+            "." if code is None else f" with exit code {code}, its own."
         )
     elif verdict["ended"] is False:
-        text += " The container lived on."
+        text += " The container kept running."
     elif verdict["ended"] is None:
         text += f" Whether the {verdict['kind']} ended by that is not on record."
     return text
@@ -225,14 +226,14 @@ def _often(verdict: Verdict) -> str | None:
     if past["first"] is None:
         return f"{text}, without dates."
     text += f" since {format_time(past['first'])}"
-    text += f", {past['last_day']} of the last 24 hours"
+    text += f", {past['last_day']} in the last 24 hours"
     if past["pause_s"] is None:
         return f"{text}."
     if past["regular"]:
         return f"{text}; they come regularly, every {format_span(past['pause_s'])}."
     if past["pattern"] == "burst" or past["pause_s"] < 1:
         return f"{text}, most in quick succession."
-    return f"{text}, with {format_span(past['pause_s'])} in between as a rule, but not regularly."
+    return f"{text}; the median interval is {format_span(past['pause_s'])}, but they are irregular."
 
 
 def _runtime(verdict: Verdict) -> str | None:
@@ -249,15 +250,15 @@ def _runtime(verdict: Verdict) -> str | None:
 
 def _assess(status: RuntimeStatus) -> str:
     if status["note"] == "earlier":
-        return ". It means an earlier kill in this container, which is not what ended it."
+        return ". It refers to an earlier kill in this container, which did not end it."
     if status["note"] == "unrecorded":
-        return ". No record tells of that kill: where nobody watched, the runtime is right."
+        return ". That kill has no record; of a time without records, the runtime is right."
     if status["agrees"] is False and status["note"] == "child":
         return ". The kernel is right: a process was OOM killed; this runtime counts only the container's first one."
     if status["agrees"] is False:
         return ". The kernel is right: it killed the container's first process, and the runtime did not notice."
     if status["agrees"] and status["note"] == "child":
-        return ". That is right of a process in it, not of the container's first one."
+        return ". That is true of a process in it, not of the container's first one."
     return ", and is right." if status["agrees"] else "."
 
 

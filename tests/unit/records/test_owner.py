@@ -451,8 +451,7 @@ def test_containers_of_one_name_in_two_pods() -> None:
     assert other == {"kind": "container", "name": "shop/web-0/app", "kills": 3, "ask": "shop/web-0/app"}
     line = namesakes_sentence([other])
     assert line == (
-        "Others have that name, and are not counted here: container shop/web-0/app: 3 times "
-        "(oomtrace why shop/web-0/app)."
+        "Others with that name, not counted here: container shop/web-0/app: 3 times (oomtrace why shop/web-0/app)."
     )
     assert answer(other["ask"], [*shop, *payments]) == ("container", ["kill-1", "kill-2", "kill-3"], ())
 

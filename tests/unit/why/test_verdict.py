@@ -372,7 +372,7 @@ def test_child_killed(killed: Killed, oom_killed: bool) -> None:
     assert verdict["runtime"] is not None
     assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (oom_killed, "child")
     assert "was not killed as a whole, but a process in it was OOM killed" in text(verdict)
-    assert "The container lived on." in text(verdict)
+    assert "The container kept running." in text(verdict)
 
 
 def test_exited_after_child(killed: Killed) -> None:
@@ -441,12 +441,12 @@ AFTER = format_rfc3339(int((KILL_S + 3600) * 1e9))
 @pytest.mark.parametrize(
     ("watches", "cause", "said"),
     [
-        ((), "unknown", "nobody watched then"),
-        ((Coverage(AFTER, None, "off"),), "unknown", "nobody watched then"),
-        ((Coverage(SINCE, BEFORE, "all"),), "unknown", "nobody watched then"),
-        ((Coverage(SINCE, None, "off"),), "not_oom", "by whom SIGKILL was sent is not on record"),
-        ((Coverage(SINCE, None, "off"), Coverage(AFTER, None, "containers")), "not_oom", "is not on record"),
-        ((Coverage(SINCE, None, "off"), Coverage(SINCE, BEFORE, "containers")), "not_oom", "is not on record"),
+        ((), "unknown", "kills were not recorded then"),
+        ((Coverage(AFTER, None, "off"),), "unknown", "kills were not recorded then"),
+        ((Coverage(SINCE, BEFORE, "all"),), "unknown", "kills were not recorded then"),
+        ((Coverage(SINCE, None, "off"),), "not_oom", "other SIGKILLs are not on record"),
+        ((Coverage(SINCE, None, "off"), Coverage(AFTER, None, "containers")), "not_oom", "are not on record"),
+        ((Coverage(SINCE, None, "off"), Coverage(SINCE, BEFORE, "containers")), "not_oom", "are not on record"),
         ((Coverage(SINCE, None, "containers"),), "exited", "was not killed: no kill of it is on record"),
         ((Coverage(SINCE, BEFORE, "off"), Coverage(SINCE, AFTER, "containers")), "exited", "was not killed"),
     ],
@@ -458,7 +458,7 @@ def test_137_without_a_kill(watches: tuple[Coverage, ...], cause: str, said: str
     assert said in text(verdict)
 
 
-@pytest.mark.parametrize(("code", "said"), [(0, "exited with 0 by itself"), (139, "SIGSEGV leaves"), (143, "SIGTERM")])
+@pytest.mark.parametrize(("code", "said"), [(0, "exited with 0 by itself"), (139, "that of SIGSEGV"), (143, "SIGTERM")])
 def test_other_exit_codes(code: int, said: str) -> None:
     """Exit codes other than 137 are no SIGKILL's, also where only the user knows them."""
     for verdict in (
@@ -473,7 +473,7 @@ def test_unrecorded() -> None:
     """Docker says OOMKilled, and no record does: it may be right."""
     verdict = judged([], "cart", "container", (state(),))
     assert verdict["cause"] == "unknown"
-    assert "where nobody watched, the runtime is right" in text(verdict)
+    assert "of a time without records, the runtime is right" in text(verdict)
 
 
 SENDERS = {
@@ -762,7 +762,7 @@ def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
     said = text(judged([found], "cart", "container"))
     assert "ended by itself, after a process in it was OOM killed" in said
     read = sources.read_sources([str(older), str(foreign)], [], no_names, lambda each: each["id"] == kill["id"], HOST)
-    assert "lived on" not in text(judged(read.found, "cart", "container"))
+    assert "kept running" not in text(judged(read.found, "cart", "container"))
     assert "is not on record" in text(judged(read.found, "cart", "container"))
 
 
@@ -818,7 +818,7 @@ def test_container_called_like_a_unit(tmp_path: Path, killed: Killed) -> None:
     told_ = ask("mail", "mail")
     assert (told_["verdict"]["kind"], [each["id"] for each in told_["evidence"]]) == ("container", [of_container["id"]])
     assert told_["sentences"][-1] == (
-        "Others have that name, and are not counted here: unit mail.service: once (oomtrace why unit:mail.service)."
+        "Others with that name, not counted here: unit mail.service: once (oomtrace why unit:mail.service)."
     )
     for called in ("mail", "mail.service", "unit:mail.service"):
         for name in (told_["others"][0]["ask"], "mail.service"):
@@ -878,7 +878,7 @@ def test_runs(tmp_path: Path) -> None:
     told_ = oomtrace("why", "1", "--records", str(tmp_path / "records.json"))
     assert own.isdecimal()
     assert told_.returncode == 0
-    assert "Process 1 runs, and no kill of it is on record." in told_.stdout
+    assert "Process 1 is running, and no kill of it is on record." in told_.stdout
 
 
 @pytest.mark.parametrize(

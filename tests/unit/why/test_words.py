@@ -85,16 +85,16 @@ def test_unknown_swap(killed: Killed) -> None:
         (
             {"com.docker.compose.service": "cart", "com.docker.compose.project.config_files": "/srv/shop/compose.yaml"},
             "Set mem_limit (or deploy.resources.limits.memory) of service cart in /srv/shop/compose.yaml, too: "
-            "docker update is lost when Compose makes the container anew.",
+            "docker update is lost when Compose re-creates the container.",
         ),
         (
             {"com.docker.compose.service": "cart"},
             "Set mem_limit (or deploy.resources.limits.memory) of service cart in the Compose file, too: docker update "
-            "is lost when Compose makes the container anew.",
+            "is lost when Compose re-creates the container.",
         ),
         (
             {"PODMAN_SYSTEMD_UNIT": "cart.service"},
-            "Set it in cart.service, too: docker update is lost when the unit makes the container anew.",
+            "Set it in cart.service, too: docker update is lost when the unit re-creates the container.",
         ),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_makes_it_anew(killed: Killed, labels: dict[str, str], where: str) 
     """A limit that is set by hand does not outlive the container; who makes that has the limit."""
     verdict = judged([of_docker(killed, 0, labels=labels)], "cart", "container")
     (raised,) = [advice["text"] for advice in advise(verdict) if "raise the limit" in advice["text"]]
-    assert raised.endswith(f"look again then. {where}")
+    assert raised.endswith(f"check again afterwards. {where}")
 
 
 def test_swarm(killed: Killed) -> None:
