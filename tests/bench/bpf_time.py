@@ -11,14 +11,14 @@ from typing import NamedTuple
 from tests.harness.cgroups import Cgroup
 
 from . import process
-from .kills import Victims
+from .kills import KillLoad
 from .measure import KILLS_S, QUIET_S, Samples
 from .running import RunningTool, listen
 
 SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
-class Program(NamedTuple):
+class ProgramCost(NamedTuple):
     """Runs of one BPF program during kills."""
 
     name: str
@@ -41,12 +41,12 @@ def counting() -> Iterator[None]:
         SWITCH.write_text(before)
 
 
-def measure(running: RunningTool, group: Cgroup, count: int, samples: Samples) -> list[Program]:
+def measure(running: RunningTool, group: Cgroup, count: int, samples: Samples) -> list[ProgramCost]:
     """Runs of the tool's programs during this many kills; other activity on this machine is included."""
     ids = process.bpf_programs(running.pid)
     with counting():
         before = _counters(ids)
-        with Victims([group], each=count) as victims:
+        with KillLoad([group], each=count) as victims:
             listen([running], KILLS_S, victims.ended)
         listen([running], QUIET_S)
         after = _counters(ids)
@@ -54,7 +54,7 @@ def measure(running: RunningTool, group: Cgroup, count: int, samples: Samples) -
     for number, (name, runs, ns) in after.items():
         _, runs_before, ns_before = before[number]
         runs, ns = runs - runs_before, ns - ns_before
-        found.append(Program(name, runs / count, ns / runs if runs else 0.0))
+        found.append(ProgramCost(name, runs / count, ns / runs if runs else 0.0))
     samples.figures["bpf_us"] = sum(program.us_per_kill for program in found)
     return sorted(found, key=lambda program: -program.us_per_kill)
 

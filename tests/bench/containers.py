@@ -37,7 +37,7 @@ class Containers(NamedTuple):
     groups: list[Cgroup]
 
 
-class Row(NamedTuple):
+class NameCost(NamedTuple):
     label: str
     value: float
     digits: int
@@ -84,7 +84,7 @@ def tool(root: Path) -> Tool:
     return CORE._replace(command=(*CORE.command, "--runtime-root", f"docker={root}"))
 
 
-def measure(marks: Marks, kills: int) -> list[Row]:
+def measure(marks: Marks, kills: int) -> list[NameCost]:
     """Start time, size and latency with COUNT containers, and cost of a name."""
     rows = []
     with ExitStack() as stack:
@@ -100,16 +100,16 @@ def measure(marks: Marks, kills: int) -> list[Row]:
                     rss_mb.append(process.memory_mb(running.pid, "VmRSS"))
                     latency_ms += latencies_ms([running], there.groups[0], marks, kills)[0]
             rows += [
-                Row(f"{label}: start to ready, s", statistics.median(ready_s), 3),
-                Row(f"{label}: RSS, MB", statistics.median(rss_mb), 1),
-                Row(f"{label}: kill in a container to named line, median, ms", statistics.median(latency_ms), 2),
-                Row(f"{label}: the same, p99, ms", percentile(latency_ms, 99) or 0, 2),
+                NameCost(f"{label}: start to ready, s", statistics.median(ready_s), 3),
+                NameCost(f"{label}: RSS, MB", statistics.median(rss_mb), 1),
+                NameCost(f"{label}: kill in a container to named line, median, ms", statistics.median(latency_ms), 2),
+                NameCost(f"{label}: the same, p99, ms", percentile(latency_ms, 99) or 0, 2),
             ]
         rows += _name_costs(many)
     return rows
 
 
-def _name_costs(there: Containers) -> list[Row]:
+def _name_costs(there: Containers) -> list[NameCost]:
     names = MetadataCache(Runtimes([("docker", str(there.root))]))
     asked = there.ids[:ASKED]
 
@@ -125,7 +125,7 @@ def _name_costs(there: Containers) -> list[Row]:
     first, from_memory = ask(), ask()
     time.sleep(FRESH_S)
     return [
-        Row("a name, from its file, median, µs", statistics.median(first), 0),
-        Row("a name, from memory, median, µs", statistics.median(from_memory), 0),
-        Row("a name, from its file again, median, µs", statistics.median(ask()), 0),
+        NameCost("a name, from its file, median, µs", statistics.median(first), 0),
+        NameCost("a name, from memory, median, µs", statistics.median(from_memory), 0),
+        NameCost("a name, from its file again, median, µs", statistics.median(ask()), 0),
     ]

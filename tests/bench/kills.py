@@ -76,7 +76,7 @@ def quiet_console() -> Iterator[None]:
         PRINTK.write_text(before)
 
 
-class Victims:
+class KillLoad:
     """Processes that get OOM killed: ``each`` of them in each cgroup, ``jobs`` at a time."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Victims:
             command += ["-j", str(jobs), "-w", str(wait_ms), *(["-H"] if hold else []), str(mib)]
             self._eaters.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output))
 
-    def __enter__(self) -> "Victims":
+    def __enter__(self) -> "KillLoad":
         return self
 
     def __exit__(self, *_: object) -> None:

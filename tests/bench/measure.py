@@ -10,7 +10,7 @@ from tests.harness.cgroups import Cgroup
 from tests.harness.environment import IN_VM
 
 from . import process
-from .kills import LIMIT_BYTES, MIB, Marks, Victims, vmstat_oom_kills
+from .kills import LIMIT_BYTES, MIB, KillLoad, Marks, vmstat_oom_kills
 from .running import BenchError, RunningTool, listen, listen_until_quiet
 from .tools import Tool
 
@@ -90,7 +90,7 @@ def peak_mb(tool: Tool) -> float:
 def until_caught(tool: Tool, group: Cgroup, marks: Marks, samples: Samples) -> None:
     """Start it during a steady stream of kills: the first one shown is the time when it captures."""
     marks.clear()
-    with Victims([group], each=10_000, wait_ms=5) as victims, RunningTool(tool) as running:
+    with KillLoad([group], each=10_000, wait_ms=5) as victims, RunningTool(tool) as running:
         running.wait_ready()
         ready_ns = running.chunks[-1][0]
         listen([running], KILLS_S, lambda: bool(running.victims()) or running.ended)
@@ -108,7 +108,7 @@ def until_caught(tool: Tool, group: Cgroup, marks: Marks, samples: Samples) -> N
 def latencies_ms(tools: Sequence[RunningTool], group: Cgroup, marks: Marks, count: int) -> list[list[float]]:
     """Per tool: times from the kernel's mark to the line at the reader, in ms, for the kills shown."""
     marks.clear()
-    with Victims([group], each=count, wait_ms=PAUSE_MS) as victims:
+    with KillLoad([group], each=count, wait_ms=PAUSE_MS) as victims:
         listen(tools, KILLS_S, victims.ended)
         listen_until_quiet(tools, QUIET_S, KILLS_S)
         pids = victims.pids()
@@ -119,7 +119,7 @@ def latencies_ms(tools: Sequence[RunningTool], group: Cgroup, marks: Marks, coun
 def undisturbed(groups: Sequence[Cgroup], marks: Marks, count: int) -> float:
     """Kills per second on this machine while no tool runs."""
     marks.clear()
-    with Victims(groups, each=count // len(groups)) as victims:
+    with KillLoad(groups, each=count // len(groups)) as victims:
         listen([], KILLS_S, victims.ended)
         pids = victims.pids()
     return _rate([ns for pid, ns in marks.times().items() if pid in pids])
@@ -136,7 +136,7 @@ def storm(running: RunningTool, groups: Sequence[Cgroup], marks: Marks, count: i
     marks.clear()
     on_host = vmstat_oom_kills()
     cpu_s = process.cpu_s(running.pid)
-    with Victims(groups, each=count // len(groups)) as victims:
+    with KillLoad(groups, each=count // len(groups)) as victims:
         listen([running], KILLS_S, victims.ended)
         listen_until_quiet([running], 2 * QUIET_S, KILLS_S)
         pids = victims.pids()
@@ -161,9 +161,9 @@ def group_kill(running: RunningTool, group: Cgroup, marks: Marks, count: int, sa
     marks.clear()
     group.limit(16 << 20)
     group.write("memory.oom.group", 1)
-    with Victims([group], each=count - 1, jobs=count - 1, hold=True, mib=0) as members:
+    with KillLoad([group], each=count - 1, jobs=count - 1, hold=True, mib=0) as members:
         listen([running], KILLS_S, lambda: len(group.processes()) == count - 1)
-        with Victims([group], each=1, mib=16 * MIB * 2) as victims:
+        with KillLoad([group], each=1, mib=16 * MIB * 2) as victims:
             listen([running], KILLS_S, lambda: members.ended() and victims.ended())
             listen_until_quiet([running], QUIET_S, KILLS_S)
             pids = members.pids() | victims.pids()

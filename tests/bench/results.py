@@ -6,8 +6,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .bpf_time import Program
-from .containers import Row
+from .bpf_time import ProgramCost
+from .containers import NameCost
 from .measure import Figures
 
 
@@ -16,8 +16,8 @@ class Results:
     where: str
     figures: dict[str, Figures] = field(default_factory=dict)
     """By tool."""
-    programs: dict[str, list[Program]] = field(default_factory=dict)
-    containers: list[Row] = field(default_factory=list)
+    programs: dict[str, list[ProgramCost]] = field(default_factory=dict)
+    containers: list[NameCost] = field(default_factory=list)
     """Cost of names on a host with many containers."""
     notes: list[str] = field(default_factory=list)
 
@@ -30,8 +30,8 @@ class Results:
     @classmethod
     def load(cls, text: str) -> "Results":
         results = cls(**json.loads(text))
-        results.programs = {tool: [Program(*row) for row in rows] for tool, rows in results.programs.items()}
-        results.containers = [Row(*row) for row in results.containers]
+        results.programs = {tool: [ProgramCost(*row) for row in rows] for tool, rows in results.programs.items()}
+        results.containers = [NameCost(*row) for row in results.containers]
         return results
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import kills
-from tests.fleet.run import Plan, run
+from tests.fleet.run import FleetPlan, run
 from tests.fleet.store import Postgres
 
-PLAN = Plan(nodes=50, seconds=10, kills_per_s=10, burst_kills=4, burst_s=3, restarts=True)
+PLAN = FleetPlan(nodes=50, seconds=10, kills_per_s=10, burst_kills=4, burst_s=3, restarts=True)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def modules() -> Path:
     return FOLDER
 
 
-class Server:
+class FluentForwardServer:
     """The server, and the entries that it has received."""
 
     def __init__(self, modules: Path, folder: Path, start: Start, where: Mapping[str, Any], **options: Any) -> None:
@@ -63,7 +63,7 @@ def _exact(fields: dict[str, Any]) -> Any:
 def test_killed_and_restarted(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """Over TCP: tag, time and every field arrive; kills while the server is down arrive later."""
     port = free_port()
-    server = Server(modules, tmp_path, start_program, {"port": port, "host": "127.0.0.1"})
+    server = FluentForwardServer(modules, tmp_path, start_program, {"port": port, "host": "127.0.0.1"})
     daemon.start("--output", f"forward://127.0.0.1:{port}/oomtrace")
     victims = kill(5)
     wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
@@ -83,7 +83,7 @@ def test_killed_and_restarted(daemon: Daemon, modules: Path, kill: Kill, start_p
 def test_unix(daemon: Daemon, modules: Path, kill: Kill, start_program: Start, tmp_path: Path) -> None:
     """Over a UNIX socket, with the given tag."""
     path = tmp_path / "fluent.sock"
-    server = Server(modules, tmp_path, start_program, {"path": str(path)})
+    server = FluentForwardServer(modules, tmp_path, start_program, {"path": str(path)})
     daemon.start("--output", f"forward+unix:{path}?tag=kernel.oom")
     victims = kill(3)
     wait_until("the kills", lambda: victims <= killed(server.records()), ARRIVES_S)
@@ -95,7 +95,7 @@ def test_tls_and_key(daemon: Daemon, modules: Path, kill: Kill, start_program: S
     made, port = certificates.make(tmp_path), free_port()
     tls = {"cert": str(made.server), "key": str(made.server_key)}
     where = {"port": port, "host": "127.0.0.1"}
-    server = Server(modules, tmp_path, start_program, where, tlsOptions=tls, security=SECURITY)
+    server = FluentForwardServer(modules, tmp_path, start_program, where, tlsOptions=tls, security=SECURITY)
     for name, secret in {"key": "the key", "password": "a secret", "other": "no secret"}.items():
         (tmp_path / name).write_text(f"{secret}\n")
         (tmp_path / name).chmod(0o600)

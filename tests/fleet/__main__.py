@@ -24,7 +24,7 @@ from tests.harness.environment import ROOT
 from tests.harness.mounts import mount_missing
 
 from . import kills
-from .run import TOPIC, Broker, Outcome, Plan, free_port, run
+from .run import TOPIC, FleetOutcome, FleetPlan, MosquittoBroker, free_port, run
 from .store import Postgres
 
 BUILD = ROOT / "build" / "fleet"
@@ -42,8 +42,8 @@ def main() -> int:
     options = parser.parse_args()
     mount_missing()
     BUILD.mkdir(parents=True, exist_ok=True)
-    burst = Plan(options.nodes, options.seconds, options.kills_per_s, options.burst_kills, 10, restarts=True)
-    flood = Plan(options.nodes, 1, 0, 20, 1, restarts=False)
+    burst = FleetPlan(options.nodes, options.seconds, options.kills_per_s, options.burst_kills, 10, restarts=True)
+    flood = FleetPlan(options.nodes, 1, 0, 20, 1, restarts=False)
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -84,14 +84,14 @@ def _cost(folder: Path) -> tuple[kills.Kills, kills.Kills]:
         here = folder / name
         here.mkdir()
         port = free_port()
-        broker = Broker(here, port)
+        broker = MosquittoBroker(here, port)
         uri = f"mqtt://127.0.0.1:{port}/{TOPIC}?wait=no" if name == "mqtt" else f"file:{here}/other.jsonl"
         made.append(kills.make(KILLS, here, uri))
         broker.stop()
     return made[0], made[1]
 
 
-def _summary(outcome: Outcome, postgres: Postgres) -> dict[str, Any]:
+def _summary(outcome: FleetOutcome, postgres: Postgres) -> dict[str, Any]:
     first_s = min(each.at_s for each in outcome.sent)
     last_s = max(at_s for at_s, _, _ in outcome.received)
     stored_s = max(at_s for _, at_s, _ in outcome.received)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same queries in ClickHouse, by chdb (``pip install chdb``, 900 MB): python -m tests.fleet.clickhouse.
 
-In: build/fleet/records.jsonl of the last run of the fleet.  Out: the answers, and what it took, as JSON.
+Reads build/fleet/records.jsonl of the last run of the fleet; prints results and times as JSON.
 """
 
 import json

@@ -29,7 +29,7 @@ READER = "reader"
 
 
 @dataclass(frozen=True)
-class Plan:
+class FleetPlan:
     nodes: int
     seconds: float
     kills_per_s: float
@@ -53,7 +53,7 @@ class Sent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FleetOutcome:
     sent: list[Sent]
     received: list[tuple[float, float, bytes]]
     """Time received from the broker, time stored, and the line; including duplicates."""
@@ -91,7 +91,7 @@ class Outcome:
         )
 
 
-class Broker:
+class MosquittoBroker:
     """mosquitto with the configuration of deploy/, which persists sessions and their queued messages."""
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -148,10 +148,10 @@ def subscribed(port: int, folder: Path, postgres: Postgres) -> Iterator[Loader]:
         loader.join(10)
 
 
-def run(plan: Plan, incidents: Sequence[Sequence[Record]], folder: Path, postgres: Postgres) -> Outcome:
+def run(plan: FleetPlan, incidents: Sequence[Sequence[Record]], folder: Path, postgres: Postgres) -> FleetOutcome:
     """Run the plan; ``folder`` is an empty temporary directory."""
     port = free_port()
-    broker = Broker(folder, port)
+    broker = MosquittoBroker(folder, port)
     templates = folder / "templates.json"
     templates.write_text(json.dumps(list(incidents)))
     workers: list[subprocess.Popen[bytes]] = []
@@ -175,7 +175,7 @@ def run(plan: Plan, incidents: Sequence[Sequence[Record]], folder: Path, postgre
                 if len(loader.received) >= len(expected):
                     break
             time.sleep(1)  # for duplicates
-            outcome = Outcome(
+            outcome = FleetOutcome(
                 sent, list(loader.received), undelivered, used_s, broker.cpu_s(),
                 memory_mb(broker.process.pid, "VmRSS"), down_s,
             )  # fmt: skip
@@ -199,7 +199,7 @@ def _start(task: Task, sent: Path) -> "subprocess.Popen[bytes]":
     return worker
 
 
-def _restart_in_burst(plan: Plan, broker: Broker, begin_s: float) -> float:
+def _restart_in_burst(plan: FleetPlan, broker: MosquittoBroker, begin_s: float) -> float:
     """Restart the broker in the burst; its downtime."""
     if not plan.restarts:
         return 0.0

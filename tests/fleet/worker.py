@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nodes of the fleet in one process: python -m tests.fleet.worker, with a Task as JSON on standard input.
 
-On standard output, a line each: ``ready``; ``TYPE ID UNIX_NS`` of every record when it is handed over; ``delivered``.
+Prints ``ready``, ``TYPE ID UNIX_NS`` of every record when it is queued, and ``delivered``, one per line.
 """
 
 import json

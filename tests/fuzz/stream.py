@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes of the ring buffer, through all stages, to lines of JSON.
 
-An input is a series of events, each with its length (16 bits) before it.
+An input is a series of events, each after its length (16 bits).
 """
 
 import json

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An oracle: OOM kills in the kernel log (/dev/kmsg).
 
-The log is not complete.  "Killed process" is written for every kill, but what stands above it (who asked,
-whose limit, the cgroups, the tasks) at most ten times in five seconds, and a line is cut near 1000 bytes.
+The log is not complete.  "Killed process" is logged for every kill, but the report above it (trigger,
+limit, cgroups, tasks) at most ten times in five seconds, and lines are cut near 1000 bytes.
 """
 
 import os

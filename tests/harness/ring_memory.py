@@ -10,7 +10,7 @@ PAGE = mmap.PAGESIZE
 SIZE = PAGE
 
 
-class Kernel:
+class RingProducer:
     """The producer: bpf_ringbuf_reserve(), bpf_ringbuf_commit()."""
 
     def __init__(self, size: int = SIZE) -> None:

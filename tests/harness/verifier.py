@@ -3,7 +3,7 @@
 
 python3 -m tests.harness.verifier [KERNEL...]    writes the record, for this kernel and for these in QEMU
 
-The statistics depend on kernel, architecture and compiler, so the record is kept per each of them.
+The statistics depend on kernel, architecture and compiler, so each combination has its own record.
 """
 
 from __future__ import annotations

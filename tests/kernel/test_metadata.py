@@ -26,7 +26,7 @@ SECRETS = ["--password=hunter2", "--user=me", "postgres://me:hunter2@db/shop", "
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Docker:
+class DockerDirectory:
     """A directory as Docker's, and a daemon that reads it."""
 
     def __init__(self, root: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> None:
@@ -56,8 +56,8 @@ class Docker:
 
 
 @pytest.fixture
-def docker(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> Docker:
-    return Docker(tmp_path / "docker", cgroup, make_daemon)
+def docker(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon) -> DockerDirectory:
+    return DockerDirectory(tmp_path / "docker", cgroup, make_daemon)
 
 
 def kill(daemon: Daemon, eat: Eat, group: Cgroup, extra: Sequence[str] = ()) -> tuple[Record, float]:
@@ -71,7 +71,7 @@ def kill(daemon: Daemon, eat: Eat, group: Cgroup, extra: Sequence[str] = ()) -> 
     pytest.fail("no record")
 
 
-def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
+def test_read_when_the_cgroup_is_made(docker: DockerDirectory, eat: Eat) -> None:
     """Files removed before the kill have been read, when the container's cgroup was made."""
     daemon = docker.start()
     for number in range(5 if IN_VM else 20):
@@ -83,7 +83,7 @@ def test_read_when_the_cgroup_is_made(docker: Docker, eat: Eat) -> None:
         assert (container["image"], container["labels"]) == (f"web-{number}:1", {"of": f"web-{number}"})
 
 
-def test_read_at_start(docker: Docker, eat: Eat) -> None:
+def test_read_at_start(docker: DockerDirectory, eat: Eat) -> None:
     """Files of containers older than the daemon have been read at its start."""
     file, group = docker.create(is_watched=True)
     daemon = docker.start()
@@ -132,7 +132,7 @@ def wrong(file: Path) -> None:
     file.write_text('{"Name": 1, "Config": [[[[')
 
 
-def test_hostile_files(docker: Docker, eat: Eat) -> None:
+def test_hostile_files(docker: DockerDirectory, eat: Eat) -> None:
     """The record lacks the name, the error is counted, and nothing is delayed."""
     daemon = docker.start()
     groups = []
@@ -148,7 +148,7 @@ def test_hostile_files(docker: Docker, eat: Eat) -> None:
     assert daemon.stop()["metadata_errors"] >= len(groups)
 
 
-def test_folder_replaced(docker: Docker, eat: Eat) -> None:
+def test_folder_replaced(docker: DockerDirectory, eat: Eat) -> None:
     """After the directory is replaced, the new one is read."""
     daemon = docker.start()
     file, group = docker.create()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arguments of ``docker run`` for the container of deploy/kubernetes/daemonset.yaml, as a kubelet would run it.
 
-What this does not know how to translate it refuses, so that nothing in the manifest goes untried.
+A field that it cannot translate is an error, so that all of the manifest is tested.
 """
 
 from collections.abc import Callable, Mapping

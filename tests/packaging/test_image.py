@@ -275,7 +275,7 @@ def test_container_that_was_there(pod: Pod, runtime: Runtime, early: dict[Runtim
 def test_process_of_another_user(pod: Pod, neighbours: list[Neighbour]) -> None:
     """Another user's process older than the DaemonSet is killed when a second one allocates: it has cmdline and exe.
 
-    It is on its way out while they are read: of five one at least is still there.
+    It exits while they are read, so one of five at least must have them.
     """
     for process, group in neighbours:
         asker = Eater(24, [group])

@@ -2,7 +2,7 @@
 """``make picture``: docs/images/report.png, the report's page in Chromium.
 
 The page is made by ``oomtrace report`` from the real kernel logs in tests/data/kernel_logs and the real record in
-docs/record.md.  These logs have no dates: each gets a boot time of its own, so that the timeline has something to show.
+docs/record.md.  These logs have no dates: each gets a boot time, so that the timeline is not empty.
 """
 
 import base64

@@ -44,7 +44,7 @@ def of_kernel_logs() -> list[Record]:
 def many(bases: Sequence[Record], number: int, seed: int = 1) -> Iterator[Record]:
     """This many incidents of five nodes and 60 containers in 24 days: leaks, bursts, and some without a pattern.
 
-    The figures are those of the bases.
+    Their figures are those of the real records.
     """
     random_ = random.Random(seed)
     moments = sorted(_moments(number, random_))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of the Kubernetes Container Runtime Interface (runtime.v1) that the tests use.
 
-Field numbers are those of k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.  What is not listed is skipped in answers.
+Field numbers are those of k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.  Other fields are ignored in answers.
 """
 
 from typing import Any

@@ -25,7 +25,7 @@ class LabError(Exception):
 def mirrors() -> tuple[str, str]:
     """URIs of the archive and of the security archive.
 
-    $OOMTRACE_DEBIAN_MIRROR goes first, for machines that are no Debian.
+    $OOMTRACE_DEBIAN_MIRROR has precedence, for machines that do not run Debian.
     """
     if chosen := os.environ.get("OOMTRACE_DEBIAN_MIRROR"):
         return chosen.rstrip("/"), chosen.rstrip("/") + "-security"

@@ -3,9 +3,9 @@
 
 python3 -m tests.vm.qemu                    fetch QEMU for guests with many CPUs, if this machine's is too old
 
-With more than one CPU, QEMU before 10 handles code that patches itself wrongly: kprobes, tracepoints and static keys
-end in "Oops: int3" or soft lockups.  Where this machine's is older, that of Debian 13 is unpacked into build/vm/qemu,
-with all that it depends on, and started by the loader that came with it: nothing is installed.
+With more than one CPU, QEMU before 10 mishandles self-modifying code: kprobes, tracepoints and static keys cause
+"Oops: int3" or soft lockups.  If this machine's is older, that of Debian 13 is unpacked into build/vm/qemu with all its
+dependencies, and started with their dynamic loader: nothing is installed.
 """
 
 from __future__ import annotations

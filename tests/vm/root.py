@@ -4,10 +4,10 @@
 python3 -m tests.vm.root [NAME]...          build these, or all, unless they are up to date
 
 SMALL is a Debian 12 without an init system; vm's own init.sh is its PID 1.  SMALL_ARM64 is the same for arm64, without
-what engine bcc needs.  SYSTEMD is a Debian 13 with systemd and container runtimes, on which no service runs but what
+what engine bcc needs.  SYSTEMD is a Debian 13 with systemd and container runtimes, which runs only services that
 the guest's command starts.
-Python packages that these Debians lack, or have too old, lie in /opt/site.
-Needs root: mmdebstrap unpacks files of many owners.
+Python packages that are missing or too old in these Debians are in /opt/site.
+Needs root, because mmdebstrap unpacks files of many owners.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Guest:
 def prepare(labels: Sequence[str], system: Root | None = None, cpus: int = 1) -> None:
     """Fetch and build what guests with these kernels and CPUs need; fast if it exists.
 
-    Without a system it is the small one of the kernel's architecture.  Several at once wait for each other.
+    The default system is the small one of the kernel's architecture.  Concurrent calls wait for each other.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:

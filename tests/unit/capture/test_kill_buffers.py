@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness import events
-from tests.harness.ring_memory import Kernel
+from tests.harness.ring_memory import RingProducer
 from tracer.capture import brief, kill_buffers, wire
 from tracer.capture.kill_buffers import KillRings, decode
 from tracer.capture.ringbuf import Ring
@@ -24,7 +24,7 @@ class Kernels:
     """Both ring buffers, with a writer that is called before each read."""
 
     def __init__(self) -> None:
-        self.whole, self.briefs = Kernel(SIZE), Kernel(SIZE)
+        self.whole, self.briefs = RingProducer(SIZE), RingProducer(SIZE)
         self.maps = {"events": self.whole.descriptor, "briefs": self.briefs.descriptor}
         self.before_read: Callable[[], None] = lambda: None
 

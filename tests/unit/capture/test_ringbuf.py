@@ -6,23 +6,23 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.harness.ring_memory import PAGE, SIZE, Kernel
+from tests.harness.ring_memory import PAGE, SIZE, RingProducer
 from tracer.capture import ringbuf
 
 
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    made = Kernel()
+def kernel() -> Iterator[RingProducer]:
+    made = RingProducer()
     yield made
     os.close(made.descriptor)
 
 
 @pytest.fixture
-def reader(kernel: Kernel) -> Callable[[], ringbuf.Ring]:
+def reader(kernel: RingProducer) -> Callable[[], ringbuf.Ring]:
     return lambda: ringbuf.Ring(kernel.descriptor, SIZE)
 
 
-def test_events_in_order(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_events_in_order(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """Each event is read once, with its position; lengths need not be multiples of 8."""
     read = reader()
     assert read.read() == []
@@ -32,7 +32,7 @@ def test_events_in_order(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> 
     assert read.position == kernel.producer[0]
 
 
-def test_event_being_written(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_event_being_written(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """An incomplete event holds back later ones."""
     read = reader()
     first, busy, last = kernel.write(b"first"), kernel.reserve(b"busy"), kernel.write(b"last")
@@ -42,7 +42,7 @@ def test_event_being_written(kernel: Kernel, reader: Callable[[], ringbuf.Ring])
     assert read.read() == [(busy, b"busy"), (last, b"last")]
 
 
-def test_discarded_event(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_discarded_event(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """A discarded event is skipped, also as the last one."""
     read = reader()
     kernel.write(b"gone", ringbuf.DISCARD)
@@ -52,7 +52,7 @@ def test_discarded_event(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> 
     assert read.position == kernel.producer[0]
 
 
-def test_wrap(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_wrap(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """Events wrap at any offset; even one as long as the buffer is read completely."""
     read = reader()
     cut = set()
@@ -68,7 +68,7 @@ def test_wrap(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
     assert read.read() == [(at, data)]
 
 
-def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_release_of_what_is_gone(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """The consumer's position never goes back, as the kernel may have overwritten released events."""
     kernel.write(b"a")
     second = kernel.write(b"b")
@@ -79,7 +79,7 @@ def test_release_of_what_is_gone(kernel: Kernel, reader: Callable[[], ringbuf.Ri
     assert kernel.consumer[0] == second
 
 
-def test_release(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_release(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """The next reader gets exactly the unreleased events."""
     read = reader()
     kernel.write(b"done")
@@ -94,7 +94,7 @@ def test_release(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
     assert reader().read() == []
 
 
-def test_positions_beyond_32_bits(kernel: Kernel, reader: Callable[[], ringbuf.Ring]) -> None:
+def test_positions_beyond_32_bits(kernel: RingProducer, reader: Callable[[], ringbuf.Ring]) -> None:
     """Positions beyond 32 bits work."""
     kernel.consumer[0] = kernel.producer[0] = (1 << 32) - 16
     read = reader()
@@ -103,7 +103,7 @@ def test_positions_beyond_32_bits(kernel: Kernel, reader: Callable[[], ringbuf.R
     assert read.read() == written
 
 
-def test_not_a_ring_buffer(kernel: Kernel) -> None:
+def test_not_a_ring_buffer(kernel: RingProducer) -> None:
     """A map of another type or size is refused."""
     os.truncate(kernel.descriptor, PAGE)
     with pytest.raises((OSError, ValueError)):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness.ring_memory import Kernel
+from tests.harness.ring_memory import RingProducer
 from tracer.capture.ringbuf import Ring
 from tracer.capture.ringbuf_retention import RetainedRing, Retention, release_all
 
 
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    made = Kernel()
+def kernel() -> Iterator[RingProducer]:
+    made = RingProducer()
     yield made
     os.close(made.descriptor)
 
@@ -94,7 +94,7 @@ def test_precedes_run() -> None:
     assert [retention.issue(position).precedes_run for position in (0, 96, 104)] == [True, True, False]
 
 
-def test_ring(kernel: Kernel) -> None:
+def test_ring(kernel: RingProducer) -> None:
     """The kernel gets the room back of what is acknowledged, once the ledger is saved."""
     for number in range(3):
         kernel.write(bytes([number]))
@@ -110,7 +110,7 @@ def test_ring(kernel: Kernel) -> None:
     assert kernel.consumer[0] == kernel.producer[0]
 
 
-def test_ring_older_half(kernel: Kernel) -> None:
+def test_ring_older_half(kernel: RingProducer) -> None:
     """What no output acknowledges takes half of the ring buffer at most."""
     retained = RetainedRing(Ring(kernel.descriptor, kernel.size))
     for line in range(1, 200):
