@@ -19,7 +19,7 @@ from tracer import __version__
 from tracer.cli import app
 from tracer.commands.manual import GENERAL, Entry, Manual, manual
 from tracer.config.options import CONFIG_FILE, PINS_DIR, STATE_DIR
-from tracer.config.settings import SETTINGS, Kind
+from tracer.config.settings import SETTINGS, SettingKind
 from tracer.delivery.sinks.open import uri_forms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +36,7 @@ FILES = (
     Entry(PINS_DIR, "Pinned BPF programs and maps; `--pins`."),
     Entry("/var/log/oomtrace", "The only directory for log files that the service can write to."),
 )
-TYPES: Mapping[Kind, str] = {
+TYPES: Mapping[SettingKind, str] = {
     "flag": "true or false",
     "number": "integer",
     "text": "string",

@@ -15,12 +15,12 @@ from tracer.records.filter import Filter
 from tracer.redaction.cmdline import Redactor
 
 MAX_MAX_BYTES = 1 << 30
-Kind = Literal["flag", "number", "text", "list", "table", "tables"]
+SettingKind = Literal["flag", "number", "text", "list", "table", "tables"]
 """``table``: one value per name; ``tables``: one or several values per name."""
 
 
 class Setting(NamedTuple):
-    kind: Kind
+    kind: SettingKind
     field: str | None
     """Field of Options; None: the setting changes other fields."""
 

@@ -103,7 +103,7 @@ class SegmentReader:
             self._file = None
 
     def _next_line(self) -> bytes:
-        """Raises OSError, GoneError."""
+        """Raises OSError, SegmentGoneError."""
         if self._file is None:
             self._file = self._open_file()
             if not self._is_begun:

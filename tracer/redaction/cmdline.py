@@ -18,7 +18,7 @@ _DEPTH = 3
 """Depth of nested shell scripts; deeper ones are searched by text only."""
 _PAIR = re.compile(r"(-{0,2}[\w.\[\]-]{1,128})([=:]\s{0,4})(.*)", re.DOTALL)
 _REST_OF_LIST = re.compile(r"[,;&](?=[\w. -]{1,32}=|\Z)")
-_CARRIERS = frozenset({"-e", "--env", "--build-arg", "--from-literal", "--setenv"})
+_ASSIGNMENT_OPTIONS = frozenset({"-e", "--env", "--build-arg", "--from-literal", "--setenv"})
 """Options whose value is NAME=VALUE."""
 _HEADER = ("-H", "--header")
 _FLAG = re.compile(
@@ -92,7 +92,7 @@ class Redactor:
         if not self._defaults:
             return list(cmdline)
         words = _Words(0)
-        redacted = [redact_text(words.argument(argument)) for argument in cmdline]
+        redacted = [redact_text(words.redact_argument(argument)) for argument in cmdline]
         return redact_aws_secrets(redacted) if any(map(has_aws_key, cmdline)) else redacted
 
 
@@ -105,25 +105,25 @@ class _Words:
 
     def _end_command(self) -> None:
         self._program: str | None = None
-        self._leads = False
-        self._first = True
+        self._is_program_first = False
+        self._is_first = True
         self._before = self._previous = ""
         self._pending: Callable[[str], str] | None = None
 
-    def argument(self, text: str) -> str:
+    def redact_argument(self, text: str) -> str:
         """Redact an argument or a quoted text: a word, a value with spaces, or a shell script."""
         if self._pending is not None or not _SHELL_SIGNS.search(text):
-            return self._word(text)
+            return self._redact_word(text)
         option_before = self._previous.startswith("-") and not self._previous.endswith("c")
         if (text.startswith("-") or option_before) and (pair := _PAIR.match(text)) and secret_kind(pair[1]):
-            return self._word(text)
-        self._first, self._previous = False, text
+            return self._redact_word(text)
+        self._is_first, self._previous = False, text
         if self._depth == _DEPTH:
             return text
-        inside = _Words(self._depth + 1)
-        return _SHELL.sub(inside._shell_word, text)
+        nested = _Words(self._depth + 1)
+        return _SHELL.sub(nested._redact_shell_word, text)
 
-    def _shell_word(self, match: re.Match[str]) -> str:
+    def _redact_shell_word(self, match: re.Match[str]) -> str:
         word = match[0]
         if match["operator"]:
             if word.strip("<>"):
@@ -132,12 +132,12 @@ class _Words:
         quote = word[0]
         if quote in "\"'" and self._pending is None:
             end = len(word) - (len(word) > 1 and word[-1] == quote)
-            return quote + self.argument(word[1:end]) + word[end:]
-        return self._word(word)
+            return quote + self.redact_argument(word[1:end]) + word[end:]
+        return self._redact_word(word)
 
-    def _word(self, word: str) -> str:
+    def _redact_word(self, word: str) -> str:
         pending, self._pending = self._pending, None
-        first, self._first = self._first, self._first and word in _WRAPPERS
+        first, self._is_first = self._is_first, self._is_first and word in _WRAPPERS
         previous = self._before = self._previous
         self._previous = word
         if pending is not None and not (word.startswith("-") and len(word) > 1):
@@ -147,35 +147,35 @@ class _Words:
             return redacted
         pair = _PAIR.match(word)
         if pair is not None:
-            return self._pair(word, pair)
+            return self._redact_pair(word, pair)
         if word.startswith("-"):
-            return self._option(word)
+            return self._long_option(word)
         if word in _SETTINGS:
             self._pending = lambda value: redact_value(value, "password")
         program = _PROGRAM.match(word.rpartition("/")[2][:_PROGRAM_LEN])
         if program is not None and (first or not previous.startswith("-")):
-            self._program, self._leads = program.lastgroup, first
+            self._program, self._is_program_first = program.lastgroup, first
         return word
 
-    def _pair(self, word: str, pair: re.Match[str]) -> str:
+    def _redact_pair(self, word: str, pair: re.Match[str]) -> str:
         name, sign, value = pair.groups()
-        if name in _CARRIERS and (inner := _PAIR.match(value)):
-            return f"{name}{sign}{self._pair(value, inner)}"
+        if name in _ASSIGNMENT_OPTIONS and (inner := _PAIR.match(value)):
+            return f"{name}{sign}{self._redact_pair(value, inner)}"
         kind = secret_kind(name)
         if kind is None or (sign[0] == ":" and not name.startswith("-") and self._before not in _HEADER):
-            return self._option(word) if word.startswith("-") else word
+            return self._long_option(word) if word.startswith("-") else word
         end = len(value)
         if not name.startswith("-") and value[:1] not in ('"', "'"):
             rest = _REST_OF_LIST.search(value)
             end = rest.start() if rest else end
         return name + sign + redact_value(value[:end], kind) + value[end:]
 
-    def _option(self, word: str) -> str:
+    def _long_option(self, word: str) -> str:
         kind = secret_kind(word)
         if kind is not None and not _FLAG.match(word) and self._program not in ("mysql", "prompting"):
             self._pending = lambda value: redact_value(value, kind)
         elif self._program == "curl" and word in _CURL_USER:
-            self._pending = lambda value: _after(value, ":")
+            self._pending = lambda value: _redact_after(value, ":")
         return word
 
     def _short_option(self, word: str) -> str | None:
@@ -191,13 +191,15 @@ class _Words:
         start += 1
         secret = word[start:]
         # After another program, -p may belong to that one: docker run mysql -p3306:3306
-        may_be_port = not self._leads
+        may_be_port = not self._is_program_first
         if self._program == "sshpass":
             self._program = None
         if not secret and option.separate:
-            self._pending = lambda value: value if may_be_port and _PORT.match(value) else _after(value, option.after)
+            self._pending = lambda value: (
+                value if may_be_port and _PORT.match(value) else _redact_after(value, option.after)
+            )
         elif secret and option.attached and not (may_be_port and _PORT.match(secret)):
-            return word[:start] + _after(secret, option.after)
+            return word[:start] + _redact_after(secret, option.after)
         return word
 
 
@@ -225,11 +227,11 @@ def _redact_matches(pattern: re.Pattern[str], text: str) -> str:
     return "".join(parts) + text[done:]
 
 
-def _after(value: str, sign: str) -> str:
+def _redact_after(value: str, sign: str) -> str:
     """Redact the part of a value after the first separator; without the separator, return the value unchanged."""
     if not sign:
         return redact_value(value, "password")
-    before, found, secret = value.partition(sign)
+    before, separator, secret = value.partition(sign)
     quote = before[:1] if before[:1] in ('"', "'") and secret.endswith(before[:1]) else ""
     secret = secret.removesuffix(quote) if quote else secret
-    return before + found + (redact_value(secret, "password") if secret else "") + quote
+    return before + separator + (redact_value(secret, "password") if secret else "") + quote

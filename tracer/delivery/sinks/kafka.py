@@ -79,7 +79,9 @@ class KafkaSink(RemoteSink):
         self._destination = destination
         self._topic = destination.path.removeprefix("/")
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", self._topic):
-            raise TracerError(f"output {destination.uri}: missing topic", f"write {destination.form.uri}", EXIT_USAGE)
+            raise TracerError(
+                f"output {destination.uri}: missing or invalid topic", f"write {destination.form.uri}", EXIT_USAGE
+            )
         self._brokers = ",".join(_brokers(destination))
         self.uri = destination.uri
         self._timeout_s = float(destination.options["timeout"] or 0)

@@ -64,10 +64,12 @@ class MqttSink(RemoteSink):
         self._topic = destination.path.removeprefix("/")
         if not self._topic or set(self._topic) & {"+", "#", "\0"}:
             raise TracerError(
-                f"output {destination.uri}: missing topic", f"write {destination.form.uri}, no + or #", EXIT_USAGE
+                f"output {destination.uri}: missing or invalid topic",
+                f"write {destination.form.uri}, no + or #",
+                EXIT_USAGE,
             )
         self._timeout_s = float(destination.options["timeout"] or 0)
-        self._contexts = tls.ClientContext(destination) if destination.scheme == "mqtts" else None
+        self._tls_context = tls.ClientContext(destination) if destination.scheme == "mqtts" else None
         destination.secret("password")
         self._accepted_codes = {_SUCCESS} if destination.options["wait"] else {_SUCCESS, _NO_SUBSCRIBERS}
         self._client: Client | None = None
@@ -150,8 +152,8 @@ class MqttSink(RemoteSink):
                 client.username_pw_set(str(options["user"]), self._destination.secret("password"))
             except TracerError as error:
                 raise OSError(errno.EACCES, str(error)) from error
-        if self._contexts is not None:
-            client.tls_set_context(self._contexts.current())
+        if self._tls_context is not None:
+            client.tls_set_context(self._tls_context.current())
         self._connect_code = None
         try:
             # No keepalive: nothing is sent between kills.  A session that ends with its connection needs no memory.

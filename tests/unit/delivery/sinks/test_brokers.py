@@ -18,16 +18,16 @@ from tracer.delivery.sinks.open import open_uri
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("kafka://127.0.0.1", "missing topic"),
-        ("kafka://127.0.0.1/a/b", "missing topic"),
-        ("kafka://127.0.0.1/a%0ab", "missing topic"),
+        ("kafka://127.0.0.1", "missing or invalid topic"),
+        ("kafka://127.0.0.1/a/b", "missing or invalid topic"),
+        ("kafka://127.0.0.1/a%0ab", "missing or invalid topic"),
         ("kafka:///topic", "missing or invalid host"),
         ("kafka://a,/topic", "missing or invalid host"),
         ("kafka://a,b:99999/topic", "missing or invalid host"),
         ("kafka:topic", "missing"),
-        ("mqtt://127.0.0.1", "missing topic"),
-        ("mqtt://127.0.0.1/a/%2b", "missing topic"),
-        ("mqtt://127.0.0.1/a/%23", "missing topic"),
+        ("mqtt://127.0.0.1", "missing or invalid topic"),
+        ("mqtt://127.0.0.1/a/%2b", "missing or invalid topic"),
+        ("mqtt://127.0.0.1/a/%23", "missing or invalid topic"),
         ("mqtt:///topic", "missing or invalid host"),
     ],
 )
