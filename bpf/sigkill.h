@@ -92,9 +92,11 @@ inline_always bool is_from_kernel(struct kernel_siginfo *info, struct task_struc
 /* Whether the init of a PID namespace of this process has exited: the kernel kills all other processes in it. */
 inline_always bool ends_with_namespace(struct task_struct *task, struct pid *pid)
 {
-	u32 level = READ(pid, level), i;
+	u32 i;
 
-	for (i = 1; i <= NAMESPACES_MAX && i <= level; i++) {
+	/* The level is read in each iteration: bcc keeps a copy on the stack, with which 6.1 fails to verify (EFAULT).
+	 */
+	for (i = 1; i <= NAMESPACES_MAX && i <= READ(pid, level); i++) {
 		char *upid = (char *)&pid->numbers + i * SIZE(upid);
 		struct pid_namespace *ns = READ_AT(struct pid_namespace *, upid + OFFSET(upid, ns));
 		struct task_struct *init = READ(ns, child_reaper);
