@@ -107,17 +107,17 @@ def test_cut_and_gone() -> None:
 OTHER = "f" * 64
 
 
-def found(container_id: str, _runtime: str | None, _pod_uid: str | None, _user: int | None = None) -> ContainerMetadata:
+def fetch(container_id: str, _runtime: str | None, _pod_uid: str | None, _user: int | None = None) -> ContainerMetadata:
     return {"runtime": "docker", "name": f"the name of {container_id}", "labels": {"team": "a"}}
 
 
 def test_names_of_another_container() -> None:
     """A container that creates a cgroup with the name of another does not get the other's name and labels."""
-    whose = resolve_cgroup(f"/docker/{ID}/docker/{OTHER}", found)
-    assert whose.container is not None
-    assert (whose.container["id"], whose.container["node_container_id"]) == (OTHER, ID)
-    assert (whose.container["name"], whose.container["labels"]) == (None, None)
-    own = resolve_cgroup(f"/docker/{ID}", found).container
+    identity = resolve_cgroup(f"/docker/{ID}/docker/{OTHER}", fetch)
+    assert identity.container is not None
+    assert (identity.container["id"], identity.container["node_container_id"]) == (OTHER, ID)
+    assert (identity.container["name"], identity.container["labels"]) == (None, None)
+    own = resolve_cgroup(f"/docker/{ID}", fetch).container
     assert own is not None
     assert own["name"] == f"the name of {ID}"
 

@@ -37,12 +37,12 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_asked(runtimes: Runtimes, tmp_path: Path) -> None:
+def test_fetch_metadata(runtimes: Runtimes, tmp_path: Path) -> None:
     """Metadata from the files; empty without files."""
     create(tmp_path)
-    asked = MetadataCache(runtimes)
-    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
-    assert asked.fetch_metadata(PAUSE, "docker", None) == {}
+    cache = MetadataCache(runtimes)
+    assert cache.fetch_metadata(ID, "docker", None)["name"] == "web"
+    assert cache.fetch_metadata(PAUSE, "docker", None) == {}
 
 
 def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,21 +50,21 @@ def test_outlives_its_files(runtimes: Runtimes, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
     monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
     folder = create(tmp_path)
-    asked = MetadataCache(runtimes)
-    asked.prefetch(f"/docker/{ID}")
-    wait_until(lambda: (ID, None) in asked._cache)
+    cache = MetadataCache(runtimes)
+    cache.prefetch(f"/docker/{ID}")
+    wait_until(lambda: (ID, None) in cache._cache)
     shutil.rmtree(folder)
-    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
+    assert cache.fetch_metadata(ID, "docker", None)["name"] == "web"
 
 
 def test_renamed(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Current files replace cached metadata."""
     monkeypatch.setattr(metadata_cache, "FRESH_S", 0.0)
     monkeypatch.setattr(metadata_cache, "REREAD_FACTOR", 0)
-    asked = MetadataCache(runtimes)
+    cache = MetadataCache(runtimes)
     for name in ("web", "shop"):
         create(tmp_path, name=name)
-        assert asked.fetch_metadata(ID, None, None)["name"] == name
+        assert cache.fetch_metadata(ID, None, None)["name"] == name
 
 
 def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
@@ -75,21 +75,21 @@ def test_pod_from_another_container(runtimes: Runtimes, tmp_path: Path) -> None:
     bundle.write_text(
         json.dumps({"annotations": {f"io.kubernetes.cri.{key}": value for key, value in annotations.items()}})
     )
-    asked = MetadataCache(runtimes)
-    asked.prefetch(f"/kubepods/burstable/pod{UID}/{PAUSE}")
-    wait_until(lambda: UID in asked._pods)
-    assert asked.fetch_metadata(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
+    cache = MetadataCache(runtimes)
+    cache.prefetch(f"/kubepods/burstable/pod{UID}/{PAUSE}")
+    wait_until(lambda: UID in cache._pods)
+    assert cache.fetch_metadata(ID, None, UID) == {"pod_name": "web-0", "namespace": "shop"}
 
 
 def test_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds the last CACHED_MAX containers."""
     monkeypatch.setattr(metadata_cache, "CACHED_MAX", 3)
-    asked = MetadataCache(runtimes)
+    cache = MetadataCache(runtimes)
     for number in range(5):
         container_id = f"{number:064x}"
         create(tmp_path, container_id)
-        asked.fetch_metadata(container_id, "docker", None)
-    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in asked._cache]
+        cache.fetch_metadata(container_id, "docker", None)
+    assert [f"{number:064x}" for number in (2, 3, 4)] == [container_id for container_id, _ in cache._cache]
 
 
 class Hanging(Runtimes):
@@ -110,25 +110,25 @@ class Hanging(Runtimes):
 def test_files_that_hang() -> None:
     """No request exceeds the timeout, others are answered meanwhile, and with too many hung readers none waits."""
     hanging = Hanging()
-    asked = MetadataCache(hanging)
+    cache = MetadataCache(hanging)
     try:
         for _ in range(HUNG_READERS_MAX):
             began = time.monotonic()
-            assert asked.fetch_metadata(ID, None, None) == {}
+            assert cache.fetch_metadata(ID, None, None) == {}
             assert TIMEOUT_S <= time.monotonic() - began < 3 * TIMEOUT_S
-            if asked._hung < HUNG_READERS_MAX:
-                assert asked.fetch_metadata(PAUSE, None, None) == {"name": PAUSE}
-                asked._cache.clear()
-        assert asked.timeouts == HUNG_READERS_MAX
+            if cache._hung < HUNG_READERS_MAX:
+                assert cache.fetch_metadata(PAUSE, None, None) == {"name": PAUSE}
+                cache._cache.clear()
+        assert cache.timeouts == HUNG_READERS_MAX
         began = time.monotonic()
-        assert asked.fetch_metadata(ID, None, None) == {}
+        assert cache.fetch_metadata(ID, None, None) == {}
         assert time.monotonic() - began < TIMEOUT_S
         before = threading.active_count()
     finally:
         hanging.server.set()
-    wait_until(lambda: asked._hung == 0)
+    wait_until(lambda: cache._hung == 0)
     wait_until(lambda: threading.active_count() == before - HUNG_READERS_MAX)
-    assert asked.fetch_metadata(ID, None, None) == {"name": ID}
+    assert cache.fetch_metadata(ID, None, None) == {"name": ID}
 
 
 class Failing(Runtimes):
@@ -141,33 +141,33 @@ class Failing(Runtimes):
 def test_failure_is_counted() -> None:
     """An unexpected exception only costs the metadata."""
     failing = Failing()
-    asked = MetadataCache(failing)
+    cache = MetadataCache(failing)
     for count in (1, 2):
-        assert asked.fetch_metadata(ID, None, None) == {}
-        assert (failing.errors, asked.timeouts) == (count, 0)
+        assert cache.fetch_metadata(ID, None, None) == {}
+        assert (failing.errors, cache.timeouts) == (count, 0)
 
 
 def test_a_storm_of_cgroups(runtimes: Runtimes, tmp_path: Path) -> None:
     """A victim's request comes before all queued cgroups."""
     create(tmp_path)
-    asked = MetadataCache(runtimes)
+    cache = MetadataCache(runtimes)
     for number in range(20_000):
-        asked.prefetch(f"/docker/{number:064x}")
-    assert asked.fetch_metadata(ID, "docker", None)["name"] == "web"
-    assert asked.timeouts == 0
+        cache.prefetch(f"/docker/{number:064x}")
+    assert cache.fetch_metadata(ID, "docker", None)["name"] == "web"
+    assert cache.timeouts == 0
 
 
 def test_container_in_a_container(runtimes: Runtimes, tmp_path: Path) -> None:
     """Cgroups that a container creates cause no reads, and do not replace a cached container of that name."""
     create(tmp_path)
-    asked = MetadataCache(runtimes)
-    asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
-    asked.prefetch(f"/docker/{ID}")
-    wait_until(lambda: (ID, None) in asked._cache)
-    before = asked._cache[ID, None]
-    asked.prefetch(f"/docker/{PAUSE}/docker/{ID}")
-    assert asked.fetch_metadata(PAUSE, "docker", None) == {}  # after the queue is empty
-    assert asked._cache[ID, None] is before
+    cache = MetadataCache(runtimes)
+    cache.prefetch(f"/docker/{PAUSE}/docker/{ID}")
+    cache.prefetch(f"/docker/{ID}")
+    wait_until(lambda: (ID, None) in cache._cache)
+    before = cache._cache[ID, None]
+    cache.prefetch(f"/docker/{PAUSE}/docker/{ID}")
+    assert cache.fetch_metadata(PAUSE, "docker", None) == {}  # after the queue is empty
+    assert cache._cache[ID, None] is before
 
 
 def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,16 +181,16 @@ def test_all_are_read_once(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) 
         yield "/"
 
     monkeypatch.setattr(cgroupfs, "list_cgroups", paths)
-    asked = MetadataCache(runtimes)
-    asked.prefetch(None)
+    cache = MetadataCache(runtimes)
+    cache.prefetch(None)
     assert begun.wait(10)
     for _ in range(100):
-        asked.prefetch(None)
+        cache.prefetch(None)
     go_on.set()
-    assert asked.fetch_metadata(ID, None, None) == {}
+    assert cache.fetch_metadata(ID, None, None) == {}
     wait_until(lambda: len(runs) == 2)
-    assert asked.fetch_metadata(PAUSE, None, None) == {}
-    wait_until(lambda: not asked._paths and asked._rescan is None)
+    assert cache.fetch_metadata(PAUSE, None, None) == {}
+    wait_until(lambda: not cache._paths and cache._rescan is None)
     assert len(runs) == 2
 
 
@@ -209,16 +209,16 @@ def test_what_waits_is_bounded(runtimes: Runtimes, tmp_path: Path, monkeypatch: 
             return runtimes.fetch_metadata(container_id, runtime, pod_uid)
 
     monkeypatch.setattr(cgroupfs, "list_cgroups", lambda: iter(["/", f"/docker/{ID}"]))
-    asked = MetadataCache(Waiting())
-    asked.prefetch(f"/docker/{PAUSE}")
+    cache = MetadataCache(Waiting())
+    cache.prefetch(f"/docker/{PAUSE}")
     assert begun.wait(10)
     for number in range(1000):
-        asked.prefetch(f"/{number:04}" + "/x" * 1500)
-        assert asked._paths_bytes <= 100_000
-    assert sum(map(len, asked._paths)) <= 100_000
-    asked.prefetch(f"/docker/{ID}")
+        cache.prefetch(f"/{number:04}" + "/x" * 1500)
+        assert cache._paths_bytes <= 100_000
+    assert sum(map(len, cache._paths)) <= 100_000
+    cache.prefetch(f"/docker/{ID}")
     go_on.set()
-    wait_until(lambda: (ID, None) in asked._cache)
+    wait_until(lambda: (ID, None) in cache._cache)
 
 
 class HangingOnce(Runtimes):
@@ -244,16 +244,16 @@ def test_who_takes_over_stays() -> None:
     try:
         for _ in range(10):
             hanging = HangingOnce()
-            asked = MetadataCache(hanging)
-            first = threading.Thread(target=asked.fetch_metadata, args=(ID, None, None))
+            cache = MetadataCache(hanging)
+            first = threading.Thread(target=cache.fetch_metadata, args=(ID, None, None))
             first.start()
             assert hanging.is_asked.wait(10)
-            asked.prefetch(f"/docker/{PAUSE}")
+            cache.prefetch(f"/docker/{PAUSE}")
             first.join()
             for number in range(3):
                 container_id = f"{number:064x}"
-                assert asked.fetch_metadata(container_id, None, None) == {"name": container_id}
+                assert cache.fetch_metadata(container_id, None, None) == {"name": container_id}
             hanging.server.set()
-            wait_until(lambda asked=asked: asked._hung == 0)  # type: ignore[misc]
+            wait_until(lambda cache=cache: cache._hung == 0)  # type: ignore[misc]
     finally:
         sys.setswitchinterval(interval_s)

@@ -490,7 +490,7 @@ def test_podman_write_ahead_log(podman: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_open", [False, True])
 def test_podman_of_a_user(is_open: bool, tmp_path: Path) -> None:
     """A command of root neither creates files in a user's directory nor changes their owners."""
-    require(os.geteuid() == 0, "root, as nobody else gives files away")
+    require(os.geteuid() == 0, "root: only root may change owners")
     folder = tmp_path / "containers-storage"
     database = with_log(folder)
     if not is_open:
@@ -576,7 +576,7 @@ def test_kubelet_names_that_are_no_text(runtimes: Runtimes, tmp_path: Path) -> N
 @pytest.mark.parametrize("way", ["folder", "above", "link"])
 def test_folder_of_a_user(way: str, tmp_path: Path) -> None:
     """A user's directory or link is read only for that user's containers, root's only for the host's."""
-    require(os.geteuid() == 0, "root, as nobody else gives files away")
+    require(os.geteuid() == 0, "root: only root may change owners")
     folder = tmp_path / "home" / "docker"
     ended = docker(Running=False, OOMKilled=True, ExitCode=1)
     write(tmp_path, f"home/docker/containers/{ID}/config.v2.json", ended)

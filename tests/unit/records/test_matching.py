@@ -56,8 +56,8 @@ def test_top(kill: Any, name: str, expected: bool) -> None:
     """``oomtrace top --container``."""
     own = processes.read_process(os.getpid())
     assert own is not None
-    whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
-    entry = ProcessEntry(own, "nobody", 1.0, 1.0, None, (), whose, ["python3"])
+    identity = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
+    entry = ProcessEntry(own, "nobody", 1.0, 1.0, None, (), identity, ["python3"])
     assert select_entries([entry], "rss", OwnerFilter(container=name)) == ([entry] if expected else [])
 
 
@@ -108,8 +108,8 @@ def test_selections(kill: Any, selection: dict[str, str], expected: bool, tmp_pa
     kill["victim"]["cgroup"] = path
     own = processes.read_process(os.getpid())
     assert own is not None
-    whose = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
-    entry = ProcessEntry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), whose, ["python3"])
+    identity = ResolvedIdentity(kill["container"], kill["kubernetes"], None, None, False)
+    entry = ProcessEntry(own._replace(cgroup=path), "nobody", 1.0, 1.0, None, (), identity, ["python3"])
     assert bool(select_entries([entry], "rss", OwnerFilter(**selection))) is expected
 
     page = tmp_path / "page.md"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A process that creates cgroups below its own, of any name and depth, changes nothing that is reported of others.
 
-Each test makes the record of a kill in a path whose beginning the host has made, and whose rest a hostile container, or
-a user, has chosen; what is said of it by name must be what is said of a kill in the beginning itself.
+Each test makes the record of a kill in a path that the host created the beginning of, and a hostile container or user
+chose the rest of.  It must be reported by the same names as a kill in the beginning itself.
 """
 
 import os

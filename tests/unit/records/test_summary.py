@@ -13,10 +13,10 @@ from tracer.records.summary import summarize
 @pytest.mark.parametrize("kind", FULL)
 def test_every_type(kind: str) -> None:
     """Each type has its own sentence, on one line."""
-    told = summarize(FULL[kind])
-    assert told.endswith(".")
-    assert "a record of type" not in told
-    assert told.isprintable()
+    sentence = summarize(FULL[kind])
+    assert sentence.endswith(".")
+    assert "a record of type" not in sentence
+    assert sentence.isprintable()
 
 
 @pytest.mark.parametrize(
