@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ class Endpoint(NamedTuple):
 
     @property
     def description(self) -> str:
-        """For messages, without secrets."""
+        """Address and access control, or path, without secrets."""
         return f"{_address(self.host, self.port)} ({self.access.description()})" if self.access else f"file:{self.path}"
 
 
@@ -238,10 +238,7 @@ class Metrics:
         kernel_kills = self._kernel_oom_kills()
         if kernel_kills is not None:
             yield CounterMetricFamily("oomtrace_kernel_oom_kills", "The kernel's own count since boot.", kernel_kills)
-        for name, text, kind in _OUTPUT_METRICS:
-            family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-            values = {(status.uri,): float(getattr(status, name)) for status in statuses}
-            yield _family(family, f"oomtrace_output_{name}", text, ("output",), values)
+        yield from _output_families(statuses)
 
     def _bounded(self, labels: VictimLabels) -> VictimLabels:
         if labels in self._kills or len(self._kills) < SERIES_MAX:
@@ -293,7 +290,17 @@ _OUTPUT_METRICS = (
 )
 
 
+def _output_families(statuses: Sequence[OutputStatus]) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for name, text, kind in _OUTPUT_METRICS:
+        family = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+        values = {(status.uri,): float(getattr(status, name)) for status in statuses}
+        yield _family(family, f"oomtrace_output_{name}", text, ("output",), values)
+
+
 def victim_labels(record: Any) -> VictimLabels:
+    """Labels of an ``oom_kill`` record."""
     owner = owner_of(record)  # a container must not add to the counts of another one
     parts: tuple[Any, ...] = (record["limit"], owner.kubernetes, owner.container, owner.systemd)
     limit, pod, container, unit = (each or {} for each in parts)

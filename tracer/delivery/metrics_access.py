@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tracer.base.errors import EXIT_USAGE, TracerError
 from tracer.delivery.metrics_server import Request, Response
-from tracer.delivery.sinks.destination import Destination, Option, UriForm, is_utf8, unquote
+from tracer.delivery.sinks.destination import Destination, Option, OptionValue, UriForm, is_utf8, unquote
 from tracer.delivery.sinks.tls import ReloadingContext, no_password
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Access:
 
     def __init__(self, address: str, query: str) -> None:
         self._address = address
+        values = self._parse_options(query)
+        self._check_combinations(values)
+        self._settings = Destination("metrics", address, values, _FORM)
+
+    def _parse_options(self, query: str) -> dict[str, OptionValue]:
         values = {name: option.default for name, option in OPTIONS.items()}
         for name, text in self._split_options(query).items():
             secret, _, source = name.rpartition("-")
@@ -54,7 +59,9 @@ class Access:
             else:
                 names = [f"{name}-file" if option.kind == "secret" else name for name, option in OPTIONS.items()]
                 raise self._error(f"unknown option {name!r}", f"the options are {', '.join(names)}")
-        self._settings = Destination("metrics", address, values, _FORM)
+        return values
+
+    def _check_combinations(self, values: Mapping[str, OptionValue]) -> None:
         for one, other in (("cert-file", "key-file"), ("key-file", "cert-file"), ("client-ca-file", "cert-file"),
                            ("user", "password"), ("password", "user")):  # fmt: skip
             if values[one] and not values[other]:

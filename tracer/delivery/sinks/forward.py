@@ -28,7 +28,7 @@ from tracer.delivery.sinks.forward_auth import Credentials
 _OPTIONS: Mapping[str, Option] = {
     **connect.OPTIONS,
     "shared-key": Option("Shared key.", None, "secret"),
-    "user": Option("User name, if the other side requires one in addition to the key."),
+    "user": Option("User name, if the server requires one in addition to the key."),
     "password": Option("Password.", None, "secret"),
 }
 FORMS = {

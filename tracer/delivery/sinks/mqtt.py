@@ -136,9 +136,27 @@ class MqttSink(RemoteSink):
 
     def _connect(self) -> None:
         """Raises OSError."""
+        client = self._client = self._make_client()
+        self._connect_code = None
+        try:
+            # No keepalive: nothing is sent between kills.  A session that ends with its connection needs no memory.
+            client.connect(self._host, self._port, keepalive=0, clean_start=False)
+        except OSError as error:
+            raise connect.explain_error(error) from error
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        self._loop(client, lambda: self._connect_code is not None)
+        if self._connect_code != 0:
+            code = (
+                self._reason(self._packets.CONNACK, identifier=self._connect_code) if self._connect_code else "nothing"
+            )
+            raise OSError(errno.EACCES, f"the broker answered: {code}")
+
+    def _make_client(self) -> "Client":
+        """Raises OSError if a secret or a certificate cannot be read."""
         paho, options = self._paho, self._destination.options
         name = f"-{options['name']}" if options["name"] else ""
-        client = self._client = paho.Client(
+        client: Client = paho.Client(
             paho.CallbackAPIVersion.VERSION2,
             str(options["client-id"] or f"oomtrace-{os.uname().nodename}{name}"),
             protocol=paho.MQTTv5,
@@ -154,20 +172,7 @@ class MqttSink(RemoteSink):
                 raise OSError(errno.EACCES, str(error)) from error
         if self._tls_context is not None:
             client.tls_set_context(self._tls_context.current())
-        self._connect_code = None
-        try:
-            # No keepalive: nothing is sent between kills.  A session that ends with its connection needs no memory.
-            client.connect(self._host, self._port, keepalive=0, clean_start=False)
-        except OSError as error:
-            raise connect.explain_error(error) from error
-        except ValueError as error:
-            raise OSError(errno.EINVAL, str(error)) from error
-        self._loop(client, lambda: self._connect_code is not None)
-        if self._connect_code != 0:
-            code = (
-                self._reason(self._packets.CONNACK, identifier=self._connect_code) if self._connect_code else "nothing"
-            )
-            raise OSError(errno.EACCES, f"the broker answered: {code}")
+        return client
 
     def _loop(self, client: "Client", is_done: Any) -> None:
         """Process packets until ``is_done``, or the timeout.  Raises OSError if the connection is closed."""
