@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the report reads, and what it says for a ticket.  The page has tests in a browser: tests/report."""
+"""Input files and Markdown of the report.  tests/report tests the page in a browser."""
 
 import codecs
 import copy
@@ -44,7 +44,7 @@ def written(path: Path, records: list[dict[str, Any]]) -> str:
 
 
 def read(*paths: str) -> tuple[Collection, list[int]]:
-    """What the files tell, and how many lines of each are bad."""
+    """The kills in the files, and the number of bad lines of each."""
     collection = Collection()
     inputs = ReportInputs(collection)
     for path in paths:
@@ -54,7 +54,7 @@ def read(*paths: str) -> tuple[Collection, list[int]]:
 
 
 def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Bad lines are counted, told once, and never the end."""
+    """Bad lines are counted, reported once, and skipped."""
     path = tmp_path / "oom.json"
     good = [json.dumps(record).encode() for record in many(BASES, 20)]
     bad = [b"not JSON", b'{"schema":1,"type":"oom_kill"}', b"x" * 3_000_000, good[3][:-9], b"\xff\xfe"]
@@ -69,7 +69,7 @@ def test_bad_lines(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -
 
 
 def test_journal(tmp_path: Path) -> None:
-    """Entries of the journal with records in them are read; what else the unit said counts as no record."""
+    """Journal entries with records are read; other messages of the unit count as bad."""
     path = tmp_path / "journal.json"
     texts = ["Started oomtrace.service.", *(json.dumps(record) for record in many(BASES, 5))]
     path.write_text("".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}) + "\n" for text in texts))
@@ -79,7 +79,7 @@ def test_journal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", ["records", "kernel log"])
 def test_journal_of_the_whole_host(first: str, tmp_path: Path) -> None:
-    """Records of oomtrace's unit and the kernel's lines in one journal: both are read, whichever come first."""
+    """Records and kernel lines in one journal are both read, in any order."""
     records = many(BASES, 5)
     texts = ["Started oomtrace.service.", *(json.dumps(record) for record in records)]
     said = b"".join(json.dumps({"_BOOT_ID": "1" * 32, "MESSAGE": text}).encode() + b"\n" for text in texts)
@@ -94,7 +94,7 @@ def test_journal_of_the_whole_host(first: str, tmp_path: Path) -> None:
 
 
 def test_compressed_and_repeated(tmp_path: Path) -> None:
-    """Whatever it is compressed with; the same kill in several files counts once."""
+    """Any compression is read; the same kill in several files counts once."""
     require(shutil.which("zstd"), "zstd")
     plain = Path(written(tmp_path / "plain", list(many(BASES, 30))))
     data = plain.read_bytes()
@@ -108,7 +108,7 @@ def test_compressed_and_repeated(tmp_path: Path) -> None:
 
 
 def test_group_kill_is_one_incident() -> None:
-    """All victims of a group kill, in one incident, with their exits."""
+    """All victims of a group kill are in one incident, with their exits."""
     collection = Collection()
     log = list(lines(FILES["7.2-group"]))
     assert len(log) > 50
@@ -135,7 +135,7 @@ def test_group_kill_is_one_incident() -> None:
 
 
 def test_kernel_log_of_the_same_kills(tmp_path: Path) -> None:
-    """Kills that records and a kernel log both tell are one each, with the log's own lines."""
+    """Kills in records and in a kernel log count once, with the log's lines."""
     path = tmp_path / "journal.json"
     path.write_bytes(WHOLE["journal json"](lines(FILES["7.2-group"])))
     logged = [kill for incident in read(str(path))[0].incidents() for kill in incident.kills]
@@ -160,7 +160,7 @@ def test_kernel_log_of_the_same_kills(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["7.2-group", "6.12-other"])
 def test_logs_in_several_forms(name: str, tmp_path: Path) -> None:
-    """A kill counts once, however many logs in however many forms tell it, in whatever order; the log's lines stay."""
+    """A kill in several logs, of any format and in any order, counts once, and keeps the log's lines."""
     paths = []
     for number, wrapped in enumerate([*WHOLE.values(), *SPLIT.values()]):
         paths.append(tmp_path / str(number))
@@ -178,7 +178,7 @@ def test_logs_in_several_forms(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["rsyslog without uptime", "rsyslog", "journal short"])
 def test_hosts_with_the_same_ids(form: str, tmp_path: Path) -> None:
-    """The same pid in the same second on two hosts is two kills; a log without a host is of one of them."""
+    """The same pid in the same second on two hosts are two kills; a log without a host matches one of them."""
     log = {**WHOLE, **SPLIT}[form](lines(FILES["7.2-group"]))
     paths = [tmp_path / name for name in ("node-1", "node-2")]
     for path in paths:
@@ -193,7 +193,7 @@ def test_hosts_with_the_same_ids(form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_lines_of_an_incident(name: str, tmp_path: Path) -> None:
-    """Each incident of a log has its own lines: those of its kills, no other's."""
+    """Each incident of a log has the lines of its own kills only."""
     path = tmp_path / "kern.log"
     path.write_bytes(WHOLE["journal json"](lines(FILES[name])))
     for incident in read(str(path))[0].incidents():
@@ -202,7 +202,7 @@ def test_lines_of_an_incident(name: str, tmp_path: Path) -> None:
 
 
 def test_neither(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """A file of something else is an error with a hint; the others are told all the same."""
+    """A file of another kind is an error with a hint; the others are reported."""
     other = tmp_path / "other"
     other.write_bytes(b"hello\nworld\n" * 100)
     good = written(tmp_path / "good", list(many(BASES, 2)))
@@ -216,7 +216,7 @@ def test_neither(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> 
 
 @pytest.mark.parametrize("count", [20, 200])
 def test_damaged(count: int, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """What came before the damage is told, however little that is."""
+    """Everything before the damage is reported."""
     path = tmp_path / "oom.json.gz"
     path.write_bytes(gzip.compress("".join(json.dumps(each) + "\n" for each in many(BASES, count)).encode())[:-4])
     assert write_report([str(path)], ReportOptions("md")) == EXIT_FAILED
@@ -226,7 +226,7 @@ def test_damaged(count: int, tmp_path: Path, capsysbinary: pytest.CaptureFixture
 
 
 def test_damaged_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Of a short log, too."""
+    """The same applies to a short log."""
     path = tmp_path / "kern.log.gz"
     log = WHOLE["journal json"](list(lines(FILES["6.12-other"]))[-20:])
     path.write_bytes(gzip.compress(log)[:-4])
@@ -236,7 +236,7 @@ def test_damaged_log(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes])
 
 @pytest.mark.parametrize("what", ["text", "missing", "damaged", "cut", "pretty"])
 def test_nothing_read_is_nothing_written(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A report that is there is not overwritten with an empty one."""
+    """An existing report is not overwritten with an empty one."""
     output, path = tmp_path / "keep.html", tmp_path / "file"
     output.write_text("good")
     (record,) = many(BASES, 1)
@@ -259,7 +259,7 @@ def test_nothing_read_is_nothing_written(what: str, tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal short", "journal json"])
 def test_records_after_a_kernel_log(form: str, tmp_path: Path) -> None:
-    """Both are told; what should be a record and is none is counted."""
+    """Both are reported; invalid records are counted."""
     log = {**WHOLE, **SPLIT}[form](lines(FILES["7.2-group"]))
     assert log.count(b"\n") > 64
     records = [json.dumps(record).encode() for record in many(BASES, 5)]
@@ -270,7 +270,7 @@ def test_records_after_a_kernel_log(form: str, tmp_path: Path) -> None:
 
 
 def test_name_that_is_a_record(tmp_path: Path) -> None:
-    """A cgroup's name may hold a newline, and after it a record; in a log that makes none."""
+    """A newline and a record in a cgroup's name do not make a record in a log."""
     (record,) = many(BASES, 1)
     forged = b"/a\n" + json.dumps(record).encode() + b"\n"
     log = [line._replace(text=line.text.replace(b"/grp", forged)) for line in lines(FILES["7.2-group"])]
@@ -285,7 +285,7 @@ def test_name_that_is_a_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export"])
 def test_log_in_two_files(form: str, tmp_path: Path) -> None:
-    """A report within which a log was rotated is whole, with the lines of both files."""
+    """An OOM report that rotation splits is complete, with the lines of both files."""
     log = list(lines(FILES["6.12-other"]))
     paths = [tmp_path / name for name in ("whole", "a", "b", "c")]
     parts_of = (log, log[:-1], log[-1:], [log[0]._replace(text=b"usb 1-1: new device")])
@@ -301,7 +301,7 @@ def test_log_in_two_files(form: str, tmp_path: Path) -> None:
 
 
 def test_this_boots_log(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """/dev/kmsg ends with what is there now, and has the kills that parse finds in it."""
+    """/dev/kmsg is read to its current end, and has the same kills as parse finds."""
     monkeypatch.setattr(this_boot, "Kmsg", lambda: kmsg_of(lines(FILES["7.2-group"])))
     found = list(kills.KillSearch().kills([kmsg.PATH]))
     assert [record["victim"]["tid"] for record in found] == [236, 233, 234]
@@ -318,7 +318,7 @@ def test_this_boots_log(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.Ca
 
 @pytest.mark.parametrize(("form", "expected"), [("dmesg", "19.08 s after boot"), ("journal json", None)])
 def test_undated(form: str, expected: str | None, tmp_path: Path) -> None:
-    """The page's list says when it was since boot where the log has no date."""
+    """The page's list shows the time since boot if the log has no dates."""
     (tmp_path / "log").write_bytes(WHOLE[form](lines(FILES["7.2-group"])))
     (found,) = re.findall(
         r'<script type="application/json" id="index">(.*?)</script>',
@@ -330,7 +330,7 @@ def test_undated(form: str, expected: str | None, tmp_path: Path) -> None:
 
 
 def test_byte_order_mark(tmp_path: Path) -> None:
-    """It hides neither the first record nor the first line of a log."""
+    """A byte order mark hides neither the first record nor the first line of a log."""
     (record,) = many(BASES, 1)
     (tmp_path / "oom.json").write_bytes(codecs.BOM_UTF8 + json.dumps(record).encode())
     (tmp_path / "dmesg").write_bytes(codecs.BOM_UTF8 + WHOLE["dmesg"](lines(FILES["7.2-group"])))
@@ -342,7 +342,7 @@ def test_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said to be that, in each form."""
+    """A closed standard output is an error, in both formats."""
     good = written(tmp_path / "good", list(many(BASES, 2)))
     monkeypatch.setattr(make.sys, "stdout", None)  # type: ignore[attr-defined]
     for form in ("html", "md"):
@@ -352,7 +352,7 @@ def test_standard_output_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is not for everybody; a page does not go to a terminal."""
+    """The file is not world-readable; a page is not written to a terminal."""
     good = written(tmp_path / "good", list(many(BASES, 2)))
     output = tmp_path / "report.html"
     assert write_report([good], ReportOptions("html", str(output))) == 0
@@ -367,7 +367,7 @@ def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_are_told(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """What the records say is missing is in the report."""
+    """Kills that lost and gap records count as missing are in the report."""
     base = {name: BASES[0][name] for name in ("schema", "time", "seq", "host")}
     lost = {**base, "type": "lost", "stage": "ring_buffer", "count": 3, "since": "2026-11-01T00:00:00.000000000Z"}
     gap = {**base, "type": "gap", "since": None, "oom_kills": 9, "records": 5, "missing": 4, "cgroups": []}
@@ -378,7 +378,7 @@ def test_losses_are_told(tmp_path: Path, capsysbinary: pytest.CaptureFixture[byt
 
 
 def hostile_records() -> list[dict[str, Any]]:
-    """A name that means harm wherever a container may choose one."""
+    """A hostile name in every field that a container can choose."""
     made = []
     for number, name in enumerate(HOSTILE):
         (record,) = many([BASES[0]], 1)
@@ -409,7 +409,7 @@ def hostile_records() -> list[dict[str, Any]]:
 
 
 def test_markdown_is_safe(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """GitHub's own renderer makes no link, picture, HTML or further cell of any name, and shows it whole."""
+    """GitHub's renderer makes no link, image, HTML or extra cell of any name, and shows it completely."""
     names = [*HOSTILE, "@everybody #1 https://hacked.example", "``` \n# x", "`", "\\", "| a | b |", "a`b``c|d"]
     records = hostile_records()
     for number, name in enumerate(names[len(HOSTILE) :]):
@@ -447,13 +447,13 @@ def test_markdown_is_safe(tmp_path: Path, capsysbinary: pytest.CaptureFixture[by
 
 @pytest.mark.parametrize("text", ["", "`", "``", " `a` ", "a|b", "\n", "x" * 9999])
 def test_code_span(text: str) -> None:
-    """One line that is nothing but code."""
+    """One line that is a code span."""
     rendered = cmarkgfm.github_flavored_markdown_to_html(code(text) + " end").strip()
     assert re.fullmatch(r"<p><code>[^\n]*</code> end</p>", rendered)
 
 
 def test_parts_count_each_byte_once() -> None:
-    """The parts of the memory add up to no more than was used, and what is known is in one of them."""
+    """The parts of the memory add up to at most the usage, and include all known counters."""
     limits = [record["limit"] for record in BASES if record["limit"] and record["limit"]["breakdown"]]
     assert len(limits) > 20
     for limit in limits:
@@ -468,7 +468,7 @@ def test_parts_count_each_byte_once() -> None:
 
 
 def test_workloads_are_found(tmp_path: Path) -> None:
-    """Of 3,000 incidents each container's pattern is the one that it was made with."""
+    """Of 3,000 incidents, each container has the pattern that it was generated with."""
     incidents = read(written(tmp_path / "oom.json", list(many(BASES, 3000))))[0].incidents()
     found = workloads(incidents)
     assert sum(workload.victims for workload in found) == sum(len(incident.kills) for incident in incidents)
@@ -485,7 +485,7 @@ def test_workloads_are_found(tmp_path: Path) -> None:
 
 
 def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """In Markdown, too, who lowered a limit did not ask for memory; a log without dates has the time since boot."""
+    """A process that lowered a limit did not request memory; a log without dates has the time since boot."""
     log = str((DATA / "kernel_logs") / "7.2-shrink.txt")
     assert write_report([log], ReportOptions("md")) == 0
     said = capsysbinary.readouterr().out.decode()
@@ -500,7 +500,7 @@ def test_lowered_limit(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes
 
 
 def test_victims_of_a_workload(tmp_path: Path) -> None:
-    """Of an incident with victims in two cgroups each is one of its own workload."""
+    """An incident with victims in two cgroups counts for both workloads."""
     records = list(many([BASES[0]], 2))
     for record, cgroup in zip(records, ("/gt", "/gt/b"), strict=True):
         record.update(container=None, kubernetes=None, systemd=None)

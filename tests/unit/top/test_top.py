@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``oomtrace top`` beside ps and the kernel's own score, and on a real terminal."""
+"""``oomtrace top`` compared with ps and the kernel's scores, and on a real terminal."""
 
 import contextlib
 import fcntl
@@ -36,7 +36,7 @@ BUSY = "import itertools, time; next(i for i in itertools.count() if time.proces
 
 @pytest.fixture(scope="module")
 def shapes() -> Iterator[dict[str, int]]:
-    """Processes of all kinds, by name; they do not change."""
+    """Processes of all kinds, by name, whose state does not change."""
     python = sys.executable
     commands: dict[str, dict[str, Any]] = {
         "plain": {"args": ["sleep", "561"]},
@@ -75,14 +75,14 @@ def shapes() -> Iterator[dict[str, int]]:
 
 
 def ps(pid: int, *fields: str) -> list[str]:
-    """What ps of procps says; args must be last."""
+    """Output of procps' ps; args must be the last column."""
     command = ["ps", "-ww", "-p", str(pid), *(word for field in fields for word in ("-o", f"{field}="))]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return told.split(None, len(fields) - 1)
 
 
 def rows(*arguments: str) -> list[dict[str, str]]:
-    """The table by its titles; COMMAND is the rest."""
+    """Cells of the table by title; COMMAND is the rest of the line."""
     command = [sys.executable, "-m", "tracer", "top", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True)
     assert done.stderr == ""
@@ -92,7 +92,7 @@ def rows(*arguments: str) -> list[dict[str, str]]:
 
 
 def test_as_ps(shapes: dict[str, int]) -> None:
-    """Every column of ps aux says what ps says, of processes of all kinds."""
+    """Every column of ps aux has the value of ps, for processes of all kinds."""
     require(Path("/usr/bin/ps").exists() or Path("/bin/ps").exists(), "procps")
     before = {name: float(ps(pid, "pcpu")[0]) for name, pid in shapes.items()}
     found = {int(row["PID"]): row for row in rows()}
@@ -112,7 +112,7 @@ def test_as_ps(shapes: dict[str, int]) -> None:
 
 
 def test_all_processes() -> None:
-    """No process of the host is left out; kernel threads stand in brackets."""
+    """All processes of the host are shown; kernel threads in brackets."""
     before = set(subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split())
     found = {row["PID"]: row for row in rows()}
     after = set(subprocess.run(["ps", "-eo", "pid="], capture_output=True, text=True, check=True).stdout.split())
@@ -122,7 +122,7 @@ def test_all_processes() -> None:
 
 @pytest.mark.parametrize("sort", ["rss", "mem", "vsz", "cpu", "oom"])
 def test_sort(sort: str, shapes: dict[str, int]) -> None:
-    """The highest come first."""
+    """The highest values come first."""
     column = {"rss": "RSS", "mem": "RSS", "vsz": "VSZ", "cpu": "%CPU", "oom": "OOM"}[sort]
     values = [float(row[column]) for row in rows("--sort", sort)]
     assert len(values) > len(shapes)
@@ -131,7 +131,7 @@ def test_sort(sort: str, shapes: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("adj", [0, 1, 300, 999, 1000])
 def test_badness_is_the_kernels(adj: int) -> None:
-    """The kernel's own score, which it makes of oom_badness() for the whole host, follows from these points."""
+    """The kernel's oom_score, which it computes from oom_badness() for the host, follows from these points."""
     program = "import sys; x = bytearray(40 << 20); open('/proc/self/oom_score_adj', 'w').write(sys.argv[1]); input()"
     process = subprocess.Popen([sys.executable, "-c", program, str(adj)], stdin=subprocess.PIPE)
     try:
@@ -151,7 +151,7 @@ def test_badness_is_the_kernels(adj: int) -> None:
 
 
 def test_never_killed() -> None:
-    """Kernel threads, zombies, the host's init and what is protected are nobody's choice."""
+    """Kernel threads, zombies, the host's init and protected processes are never chosen."""
     own = processes.read_process(os.getpid())
     assert own is not None
     assert badness(own, 1 << 20) is not None
@@ -166,7 +166,7 @@ def test_never_killed() -> None:
 
 
 def test_json(shapes: dict[str, int]) -> None:
-    """Everything is there as numbers in base units, and says what the table says."""
+    """All values are numbers in base units, and equal the table's."""
     command = [sys.executable, "-m", "tracer", "top", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True)
     told = json.loads(done.stdout)
@@ -180,7 +180,7 @@ def test_json(shapes: dict[str, int]) -> None:
 
 
 def test_secrets_stay_secret() -> None:
-    """Command lines are shown without what records leave out, too."""
+    """Command lines are redacted as in records."""
     # The shell itself waits for its input: a child that slept would outlive the test.
     command = ["sh", "-c", "read line; : --password=hunter2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
@@ -193,7 +193,7 @@ def test_secrets_stay_secret() -> None:
 
 
 def test_nothing_found() -> None:
-    """A container that is not there is said in one line."""
+    """An unknown container is an error of one line."""
     command = [sys.executable, "-m", "tracer", "top", "--container", "no\nsuch"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -201,7 +201,7 @@ def test_nothing_found() -> None:
 
 
 def test_narrow() -> None:
-    """A narrow terminal keeps pid, size and command, and no line is longer than it is wide."""
+    """A narrow terminal keeps pid, size and command, and no line exceeds its width."""
     own = processes.read_process(os.getpid())
     assert own is not None
     entry = snapshot.ProcessEntry(
@@ -216,7 +216,7 @@ def test_narrow() -> None:
 
 
 def test_options_in_docs() -> None:
-    """What the help shows, docs/top.md explains."""
+    """docs/top.md explains everything that the help shows."""
     command = [sys.executable, "-m", "tracer", "top", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=6 * TIMEOUT_S, check=True).stdout
     options = set(re.findall(r"(?<![\w-])(--[a-z-]+)", shown)) - {"--help"}
@@ -225,7 +225,7 @@ def test_options_in_docs() -> None:
 
 
 class Terminal:
-    """A terminal in which ``oomtrace top`` runs."""
+    """A terminal with ``oomtrace top`` in it."""
 
     def __init__(self, columns: int, rows: int, *arguments: str) -> None:
         self._end, inner = pty.openpty()
@@ -255,7 +255,7 @@ class Terminal:
         os.write(self._end, keys)
 
     def screens(self, count: int) -> list[list[str]]:
-        """Wait for so many; the lines of each."""
+        """Wait for this number of screens; returns the lines of each."""
         for _ in attempts(3 * TIMEOUT_S, pause=0):
             self._listen(0.1)
             parts = self.seen.split(b"\x1b[H")[1:]
@@ -265,7 +265,7 @@ class Terminal:
         pytest.fail(f"no {count} screens in {self.seen!r}")
 
     def end(self) -> int:
-        """Wait for its end; the exit status."""
+        """Wait for its end; returns the exit status."""
         for _ in attempts(3 * TIMEOUT_S, pause=0):
             self._listen(0.05)
             if self.process.poll() is not None:
@@ -298,7 +298,7 @@ def terminal() -> Iterator[Terminal]:
 
 @pytest.mark.parametrize("by", ["q", "Ctrl-C", "SIGTERM"])
 def test_terminal_ends(terminal: Terminal, by: str) -> None:
-    """It goes on until somebody ends it, and leaves the terminal as it was."""
+    """It runs until q or a signal, and restores the terminal."""
     (screen,) = terminal.screens(1)
     assert len(screen) == 12
     assert max(map(len, screen)) <= 100
@@ -316,7 +316,7 @@ def test_terminal_ends(terminal: Terminal, by: str) -> None:
 
 
 def test_terminal_refreshes() -> None:
-    """Two more screens come after two seconds each, without a key."""
+    """Two more screens follow, two seconds apart, without a key."""
     before = time.monotonic()
     terminal = Terminal(100, 12)
     try:
@@ -327,7 +327,7 @@ def test_terminal_refreshes() -> None:
 
 
 def test_terminal_resizes(terminal: Terminal) -> None:
-    """A new size is filled at once."""
+    """A resized terminal is filled at once."""
     terminal.screens(1)
     terminal.resize(60, 6)
     screen = terminal.screens(2)[1]
@@ -336,7 +336,7 @@ def test_terminal_resizes(terminal: Terminal) -> None:
 
 
 def test_terminal_once() -> None:
-    """-n 1 prints once, without commands for the terminal."""
+    """-n 1 prints once, without escape sequences."""
     once = Terminal(100, 12, "-n", "1", "--lines", "3")
     try:
         assert once.end() == 0

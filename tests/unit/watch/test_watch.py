@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the watch keeps, and what it says of an incident.  The terminal has tests of its own: tests/report."""
+"""The list of incidents and their details.  tests/report tests the terminal."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ def filled(records: list[dict[str, Any]]) -> IncidentList:
 
 
 def test_newest_first() -> None:
-    """Incidents are in the order in which they came, the last one first; the same kill counts once."""
+    """Incidents are in order of arrival, the last one first; duplicates count once."""
     records = list(many(BASES, 50))
     model = filled([*records, *records[:20]])
     assert (model.incidents, model.victims, model.bad, model.missing) == (50, 50, 0, 0)
@@ -34,7 +34,7 @@ def test_newest_first() -> None:
 
 
 def test_lowered_limit() -> None:
-    """Who lowered a limit did not ask for memory; a log without dates has the time since boot."""
+    """A process that lowered a limit did not request memory; a log without dates has the time since boot."""
     (record,) = [copy.deepcopy(record) for record in BASES if record["victim"]["comm"] == "hog-shrunk"]
     record["time"], record["id"] = None, "0-k40b3e5c-760"
 
@@ -52,7 +52,7 @@ def test_lowered_limit() -> None:
 
 
 def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old incidents are forgotten, but counted; the filter's list forgets them, too."""
+    """Old incidents are dropped, but counted; the filtered list drops them, too."""
     monkeypatch.setattr(models, "INCIDENTS_MAX", 30)
     records = list(many(BASES, 100))
     model = IncidentList()
@@ -68,7 +68,7 @@ def test_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_filter_as_it_comes() -> None:
-    """A filter that is set before gives the same as one that is set after; words may be in any order and case."""
+    """A filter has the same result before and after records arrive; words may be in any order and case."""
     records = list(many(BASES, 200))
     before = IncidentList()
     before.filter("CART node-1")
@@ -82,7 +82,7 @@ def test_filter_as_it_comes() -> None:
 
 
 def test_late_victim_of_an_old_incident(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the filter shows of an old incident only now stays where it is in time, and is forgotten in time."""
+    """An old incident that matches only now keeps its place in time, and is dropped in time."""
     monkeypatch.setattr(models, "INCIDENTS_MAX", 5)
     records = list(many(BASES, 10))
     late = copy.deepcopy(records[1])
@@ -101,7 +101,7 @@ def test_late_victim_of_an_old_incident(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_hosts_with_the_same_ids() -> None:
-    """Ids are of a host: the same of another one is another kill, with an exit of its own."""
+    """The same id on another host is another kill, with its own exit."""
     (one,) = many(BASES, 1)
     other = copy.deepcopy(one)
     one["host"]["name"], other["host"]["name"] = "node-1", "node-2"
@@ -120,7 +120,7 @@ def test_hosts_with_the_same_ids() -> None:
 
 
 def test_group_kill_and_its_end() -> None:
-    """Victims of one incident are one entry, and their exits belong to them."""
+    """Victims of one incident are one entry, with their exits."""
     group = [record for record in BASES if record["incident"]["group_kill"]]
     group = [record for record in group if record["incident"]["id"] == group[0]["incident"]["id"]]
     gone = {
@@ -142,7 +142,7 @@ def test_group_kill_and_its_end() -> None:
 
 
 def test_bad_lines() -> None:
-    """What is no record is counted."""
+    """Lines that are not records are counted."""
     model = IncidentList()
     for line in (b"x", b"{}", b'{"type":"oom_kill"}', b"\xff"):
         model.take(line)
@@ -150,7 +150,7 @@ def test_bad_lines() -> None:
 
 
 def test_what_is_said() -> None:
-    """Of every real kill: the sentence, and bars that are shares of one; the victim is marked where it is listed."""
+    """Every real kill has a sentence, and bars of 0 to 1; the victim is marked among the candidates."""
     bars = 0
     for record in BASES:
         (shown,) = filled([record]).shown
@@ -166,7 +166,7 @@ def test_what_is_said() -> None:
 
 
 def test_names_are_harmless() -> None:
-    """Whatever a name holds, nothing that is shown has a character that speaks to the terminal."""
+    """No name puts a control character on the screen."""
     model = filled(hostile_records())
     assert len(model.shown) == len(HOSTILE)
     for shown in model.shown:

@@ -25,7 +25,7 @@ class Case(NamedTuple):
     says: list[str]
     advises: list[str]
     cgroups: dict[str, str]
-    """Other names for those in the log."""
+    """Replacements for names in the log."""
     victim: str
 
 
@@ -44,7 +44,7 @@ CASES = [
 
 
 def path_of(log: str) -> Path:
-    """The whole log, or the one without what nothing here reads."""
+    """The complete log, or the excerpt with the lines that are read here."""
     whole = FOLDER / f"{log}.txt"
     return whole if whole.exists() else FOLDER / "trimmed" / f"{log}.txt"
 
@@ -54,13 +54,13 @@ def size(kb: float) -> str:
 
 
 def figures(log: str, name: str) -> dict[str, str]:
-    """What the log says of the last kill of that name: the victim's line, and what stands above it."""
+    """The log's lines about the last kill of that name: the victim's line, and the report above it."""
     kill = re.compile(
         rf"\[ *(?P<up>\d+\.\d+)\] [^\n]*: Killed process (?P<pid>\d+) \({re.escape(name)}\) total-vm:\d+kB, "
         r"anon-rss:(?P<anon>\d+)kB, file-rss:(?P<file>\d+)kB, shmem-rss:(?P<shmem>\d+)kB"
     )
     pid = [match["pid"] for match in kill.finditer(log)][-1]
-    line = next(match for match in kill.finditer(log) if match["pid"] == pid)  # a group's first has two
+    line = next(match for match in kill.finditer(log) if match["pid"] == pid)  # a group's first victim has two
     before = log[: line.start()]
     found = {
         "pid": pid,
@@ -118,7 +118,7 @@ def _row(match: re.Match[str]) -> Row:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.log}-{case.ask[:24]}")
 def test_answer(case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The whole answer, without the evidence."""
+    """The complete answer, without the evidence."""
     (tmp_path / "none.json").touch()
     text = path_of(case.log).read_bytes()
     for old, new in case.cgroups.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When somebody watched, from the records that are left of the stream."""
+"""Times in which kills were recorded, from the remaining records of a stream."""
 
 from typing import Any
 
@@ -77,6 +77,6 @@ STREAMS: dict[str, tuple[list[StreamPart], list[Coverage]]] = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_watches(name: str) -> None:
-    """What is left of the stream tells from when to when kills were put on record."""
+    """The remaining records show from when to when kills were recorded."""
     parts, expected = STREAMS[name]
     assert stream_coverage(parts, HOST["boot_id"]) == expected

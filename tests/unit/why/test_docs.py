@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/why.md shows what ``oomtrace why`` answers about records and files of Docker like these."""
+"""The examples in docs/why.md are the answers to these records and files of Docker."""
 
 import json
 import re
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def examples() -> list[tuple[str, str]]:
-    """Names that are asked for, and what is answered."""
+    """Names, and the answers in the page."""
     page = (ROOT / "docs" / "why.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
     return [
@@ -76,7 +76,7 @@ def records() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What this host's oomtrace and Docker have written."""
+    """Files that oomtrace and Docker have written."""
     folder, host = tmp_path_factory.mktemp("why"), read_host()
     lines = [{**record, "seq": seq, "host": host} for seq, record in enumerate(records())]
     for line in lines:
@@ -97,7 +97,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_are_run() -> None:
-    """None is left out."""
+    """Every example is tested."""
     page = (ROOT / "docs" / "why.md").read_text()
     assert [name for name, _ in examples()] == re.findall(r"^\$ oomtrace why (\S+)$", page, re.MULTILINE)
     assert {name for name, _ in examples()} == set(IDS)
@@ -107,8 +107,8 @@ def test_all_are_run() -> None:
 def test_example(
     name: str, expected: str, machine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer, word for word; where the page has three dots something was left out."""
-    monkeypatch.setattr(sources, "_oldest_line", lambda: at("13:39:17.000000000"))  # the kernel's log is this machine's
+    """The answer is in the page word for word; three dots stand for omitted text."""
+    monkeypatch.setattr(sources, "_oldest_line", lambda: at("13:39:17.000000000"))  # not this machine's kernel log
     path = str(machine / "oom.json")
     why(name, None, [path], [], False, [f"docker={machine}/docker"])  # type: ignore[arg-type]
     said = capsys.readouterr().out.replace(path, RECORDS).strip("\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why: evidence of real kernel logs and records, the verdict, and the words."""
+"""Evidence from real kernel logs and records, verdicts, and sentences."""
 
 import copy
 import json
@@ -56,7 +56,7 @@ def no_names(_id: str, _runtime: str | None, _pod: str | None, _user: int | None
 
 
 def kills(log: str, *replaced: tuple[bytes, bytes], tmp: Path) -> list[OomKill]:
-    """The kills of a real log, in which cgroups may have other names."""
+    """The kills in a real log, optionally with cgroups renamed."""
     text = FILES[log]
     for old, new in replaced:
         assert old in text
@@ -107,7 +107,7 @@ def state(**changed: Any) -> ContainerState:
 
 
 def sigkill(**changed: Any) -> Sigkill:
-    """As the daemon writes one for ``docker kill``."""
+    """A record as the daemon writes it for ``docker kill``."""
     record: dict[str, Any] = {
         "schema": 1,
         "type": "sigkill",
@@ -200,7 +200,7 @@ Killed = Callable[..., list[OomKill]]
     ],
 )
 def test_cause(killed: Killed, log: str, replaced: tuple[tuple[bytes, bytes], ...], cause: str) -> None:
-    """Whose limit it was follows from the kernel's own words; the answer says that, and advises something."""
+    """The cause follows from the kernel's log; the answer states it, and has advice."""
     verdict = judged(killed(log, *replaced)[-1:])
     assert cause == verdict["cause"]
     assert advise(verdict)
@@ -216,7 +216,7 @@ def test_cause(killed: Killed, log: str, replaced: tuple[tuple[bytes, bytes], ..
 
 
 def test_limit_above_is_named(killed: Killed) -> None:
-    """The limit that has to be raised is that above, not the container's."""
+    """The limit to raise is the one above, not the container's."""
     (kill,) = killed("6.1-v1-nested", (b"/outer/inner", UNIT), (b"/outer", b"/system.slice"))
     verdict = judged([kill], "mail", "unit")
     assert "that of the slice cgroup /system.slice, 40.0 MiB." in text(verdict)
@@ -225,7 +225,7 @@ def test_limit_above_is_named(killed: Killed) -> None:
 
 
 def test_pod(killed: Killed) -> None:
-    """A pod's own limit is its own, where the pod is asked for."""
+    """If the target is the pod, its limit is its own."""
     (kill,) = killed("6.1-v1-nested", (b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD))
     assert judged([kill], POD_UID, "pod")["cause"] == "own_limit"
     assert judged([kill], ID, "container")["cause"] == "limit_above"
@@ -234,7 +234,7 @@ def test_pod(killed: Killed) -> None:
 
 
 def test_where(killed: Killed) -> None:
-    """Names that many have are told with the pod, container or unit."""
+    """Ambiguous names are shown with the pod, container or unit."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
     assert kill["kubernetes"] is not None
     kill["kubernetes"].update({"pod_name": "cart-0", "namespace": "shop", "container_name": "app"})
@@ -245,7 +245,7 @@ def test_where(killed: Killed) -> None:
 
 
 def test_known_containers(tmp_path: Path) -> None:
-    """Containers are found by name in the runtimes' folders, whatever else lies there."""
+    """Containers are found by name in the runtimes' directories, among any other files."""
     folder = tmp_path / "containers" / ID
     folder.mkdir(parents=True)
     (tmp_path / "containers" / "no\nid").mkdir()
@@ -261,14 +261,14 @@ def test_known_containers(tmp_path: Path) -> None:
 
 
 def test_options_in_docs() -> None:
-    """What docs/why.md names exists, and nothing is left out."""
+    """docs/why.md explains every option."""
     shown = set(re.findall(r"(?<![\w-])(--[a-z-]+)", oomtrace("why", "--help").stdout)) - {"--help"}
     page = (ROOT / "docs" / "why.md").read_text()
     assert shown <= set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
 
 
 def test_names_match(killed: Killed) -> None:
-    """A victim is found by container, unit, pid and name; what is another's is not found."""
+    """A victim is found by container, unit, pid and name, and not by those of another."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     (served,) = killed("5.10-memcg2", (b"/test", UNIT))
 
@@ -289,7 +289,7 @@ def test_names_match(killed: Killed) -> None:
 
 
 def test_container_before_process(killed: Killed) -> None:
-    """A name that is both a container and a process somewhere else means the container."""
+    """A name of a container and of a process elsewhere means the container."""
     (kill,) = killed("6.1-v1-memcg1")
     kind, found, _ = search.select_kills([FoundKill(kill, "test")], Target("hog", (state(name="hog"),), ()))
     assert (kind, found) == ("container", [])
@@ -298,7 +298,7 @@ def test_container_before_process(killed: Killed) -> None:
 
 
 def test_the_same_kill_twice(killed: Killed) -> None:
-    """The record and the kernel log tell of one kill: it is told once, by the record, with the log's breakdown."""
+    """A kill in a record and in the kernel log counts once: the record, with the log's breakdown."""
     (logged,) = killed("5.10-memcg2")
     assert logged["limit"] is not None
     assert logged["limit"]["breakdown"] is not None
@@ -319,7 +319,7 @@ def test_the_same_kill_twice(killed: Killed) -> None:
 
 
 def test_tmpfs(killed: Killed) -> None:
-    """Files in tmpfs are said to be what they are, and the limit is not the first thing to raise."""
+    """Files in tmpfs are named, and raising the limit is not the first advice."""
     (kill,) = killed("6.12-tmpfs", (b"/tfs", DOCKER))
     verdict = judged([kill], ID, "container")
     assert "mostly tmpfs and shared memory" in text(verdict)
@@ -327,7 +327,7 @@ def test_tmpfs(killed: Killed) -> None:
 
 
 def test_the_victim_was_small(killed: Killed) -> None:
-    """A victim that had less than half is not the one to look at: the others are named."""
+    """If the victim had less than half of the limit, the other processes are named."""
     kill = killed("7.2-other")[-1]
     limit = kill["limit"]
     assert limit is not None
@@ -343,7 +343,7 @@ def container_kill(killed: Killed, is_init: bool | None) -> OomKill:
 
 
 def test_init_killed(killed: Killed) -> None:
-    """Container gone by its own limit; Docker agrees."""
+    """A container killed by its own limit; Docker agrees."""
     kill = container_kill(killed, True)
     verdict = judged([kill], "cart", "container", (state(),))
     assert (verdict["cause"], verdict["ended"], verdict["exited_after"]) == ("own_limit", True, False)
@@ -354,7 +354,7 @@ def test_init_killed(killed: Killed) -> None:
 
 
 def test_runtime_is_wrong_about_init(killed: Killed) -> None:
-    """podman 4.3 says false, whatever happens: the kernel is right."""
+    """podman 4.3 always reports false: the kernel is right."""
     verdict = judged([container_kill(killed, True)], "cart", "container", (state(oom_killed=False, runtime="podman"),))
     assert verdict["runtime"] is not None
     assert (verdict["runtime"]["agrees"], verdict["runtime"]["note"]) == (False, "init")
@@ -363,7 +363,7 @@ def test_runtime_is_wrong_about_init(killed: Killed) -> None:
 
 @pytest.mark.parametrize("oom_killed", [True, False])
 def test_child_killed(killed: Killed, oom_killed: bool) -> None:
-    """A child died, the container runs: Docker says one or the other, depending on its version."""
+    """A child was killed, the container runs: Docker's flag depends on its version."""
     kill = container_kill(killed, False)
     found = FoundKill(kill, "test", exit_of(kill, False, oom_killed))
     lives = state(running=True, oom_killed=oom_killed, exit_code=None, finished_at=None)
@@ -376,7 +376,7 @@ def test_child_killed(killed: Killed, oom_killed: bool) -> None:
 
 
 def test_exited_after_child(killed: Killed) -> None:
-    """A shell whose command was OOM killed exits with 137 itself: the container was not killed."""
+    """A shell whose command was OOM killed exits with 137: the container was not killed."""
     kill = container_kill(killed, False)
     verdict = judged([kill], "cart", "container", (state(oom_killed=False),))
     assert (verdict["cause"], verdict["ended"], verdict["exited_after"]) == ("own_limit", True, True)
@@ -384,14 +384,14 @@ def test_exited_after_child(killed: Killed) -> None:
 
 
 def test_exited_after_child_by_records_alone(killed: Killed) -> None:
-    """The record of the exit tells that the init was gone soon after, though nobody killed it."""
+    """The exit record shows that the init exited soon after, without having been killed."""
     kill = container_kill(killed, False)
     verdict = judged([FoundKill(kill, "test", exit_of(kill, True))], "cart", "container")
     assert (verdict["ended"], verdict["exited_after"]) == (True, True)
 
 
 def test_log_does_not_know_the_init(killed: Killed) -> None:
-    """With the kernel log alone, whether the container ended is known from its runtime only."""
+    """With only the kernel log, the runtime alone shows whether the container ended."""
     kill = container_kill(killed, None)
     assert judged([kill], "cart", "container")["ended"] is None
     assert "is not on record" in text(judged([kill], "cart", "container"))
@@ -402,7 +402,7 @@ def test_log_does_not_know_the_init(killed: Killed) -> None:
 
 
 def test_another_end_later(killed: Killed) -> None:
-    """A child was OOM killed an hour before the container exited with 0: that did not end it, though Docker says so."""
+    """An OOM kill of a child an hour before exit code 0 did not end the container, in spite of Docker's flag."""
     kill = container_kill(killed, False)
     later = state(exit_code=0, finished_at=format_rfc3339(int((KILL_S + 3600) * 1e9)))
     verdict = judged([kill], "cart", "container", (later,))
@@ -415,7 +415,7 @@ def test_another_end_later(killed: Killed) -> None:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_container_of_another_pod(killed: Killed, running: bool) -> None:
-    """Of several containers of that name the answer is about the pod in which one was killed, not about another."""
+    """Of several containers with the name, the answer is about the pod in which one was killed."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", POD + f"/{ID}".encode()))
     own = state(runtime="containerd", name="app", pod_uid=POD_UID, exit_code=137)
     finished_at = None if running else AFTER
@@ -452,7 +452,7 @@ AFTER = format_rfc3339(int((KILL_S + 3600) * 1e9))
     ],
 )
 def test_137_without_a_kill(watches: tuple[Coverage, ...], cause: str, said: str) -> None:
-    """That no kill is on record means nothing, unless somebody watched."""
+    """The absence of a record proves something only for times in which kills were recorded."""
     verdict = judged([], "cart", "container", (state(oom_killed=False),), watches=watches)
     assert cause == verdict["cause"]
     assert said in text(verdict)
@@ -460,7 +460,7 @@ def test_137_without_a_kill(watches: tuple[Coverage, ...], cause: str, said: str
 
 @pytest.mark.parametrize(("code", "said"), [(0, "exited with 0 by itself"), (139, "that of SIGSEGV"), (143, "SIGTERM")])
 def test_other_exit_codes(code: int, said: str) -> None:
-    """Exit codes other than 137 are no SIGKILL's, also where only the user knows them."""
+    """Exit codes other than 137 exclude SIGKILL, also if they come from --exit-code."""
     for verdict in (
         judged([], "cart", "container", (state(exit_code=code, oom_killed=False),)),
         judged([], "cart", "container", (state(exit_code=None, oom_killed=False),), exit_code=code),
@@ -470,7 +470,7 @@ def test_other_exit_codes(code: int, said: str) -> None:
 
 
 def test_unrecorded() -> None:
-    """Docker says OOMKilled, and no record does: it may be right."""
+    """Docker reports OOMKilled without a record of a kill: it may be right."""
     verdict = judged([], "cart", "container", (state(),))
     assert verdict["cause"] == "unknown"
     assert "of a time without records, the runtime is right" in text(verdict)
@@ -489,7 +489,7 @@ SENDERS = {
 
 @pytest.mark.parametrize("kind", SENDERS)
 def test_killed_by_somebody(kind: str) -> None:
-    """Who sent SIGKILL is named, with what that one does it for, and where to look."""
+    """The sender of SIGKILL is named, with its usual reasons and where to look."""
     record = sigkill()
     assert record["sender"] is not None
     record["sender"].update(SENDERS[kind])  # type: ignore[typeddict-item]
@@ -503,7 +503,7 @@ def test_killed_by_somebody(kind: str) -> None:
 
 
 def test_events_of_a_kill() -> None:
-    """Docker shows what it did at that time, also when it is asked within the same second, for which 0s is no end."""
+    """Docker's events have an explicit end: --until 0s shows none of the current second."""
     record = sigkill()
     assert record["sender"] is not None
     record["sender"].update(SENDERS["runtime"])  # type: ignore[typeddict-item]
@@ -517,7 +517,7 @@ def test_events_of_a_kill() -> None:
 
 
 def test_killed_from_inside() -> None:
-    """A process in a container may call itself runc: that it is in there counts."""
+    """A process in a container named runc is a process in a container."""
     record = sigkill()
     assert record["sender"] is not None
     record["sender"]["container"] = record["container"]
@@ -529,7 +529,7 @@ def test_killed_from_inside() -> None:
 
 
 def test_oom_kill_before_the_runtimes_own(killed: Killed) -> None:
-    """runc sends SIGKILL after a container's dead init: the OOM kill was the reason."""
+    """runc sends SIGKILL after the container's init was OOM killed: the OOM kill is the cause."""
     kill = container_kill(killed, True)
     late = sigkill(time=format_rfc3339(int((KILL_S + 0.2) * 1e9)))
     verdict = judged([kill, late], "cart", "container", (state(),))
@@ -538,7 +538,7 @@ def test_oom_kill_before_the_runtimes_own(killed: Killed) -> None:
 
 
 def test_docker_kill_after_a_child(killed: Killed) -> None:
-    """Docker's flag is of the child that was OOM killed before; the container was killed by somebody."""
+    """Docker's flag refers to a child that was OOM killed earlier; the container got a SIGKILL."""
     kill = container_kill(killed, False)
     late = sigkill(time=format_rfc3339(int((KILL_S + 60) * 1e9)))
     ended = state(finished_at=format_rfc3339(int((KILL_S + 60.2) * 1e9)))
@@ -557,7 +557,7 @@ def at(kill: OomKill, offset_s: float) -> OomKill:
 
 
 def test_regular(killed: Killed) -> None:
-    """What comes like a clock is a leak: no higher limit is advised."""
+    """Kills at regular intervals indicate a leak: no higher limit is advised."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     saw = [at(kill, -1800 * count + 20 * (count % 2)) for count in range(6, -1, -1)]
     verdict = judged(saw, ID, "container")
@@ -576,7 +576,7 @@ def test_regular(killed: Killed) -> None:
 
 
 def test_irregular(killed: Killed) -> None:
-    """What comes now and then is no leak: a quarter more is tried."""
+    """Irregular kills are not a leak: a quarter more is advised."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     kill["container"] = sigkill()["container"]
     found = [at(kill, offset) for offset in (-90000, -50000, -7000, -6000, 0)]
@@ -592,7 +592,7 @@ def test_irregular(killed: Killed) -> None:
 
 @pytest.mark.parametrize("pause_s", [0.01, 0.5, 5])
 def test_burst(killed: Killed, pause_s: float) -> None:
-    """What comes like a clock within seconds is no leak."""
+    """Regular kills within seconds are not a leak."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     verdict = judged([at(kill, -pause_s * count) for count in range(6, -1, -1)], ID, "container")
     assert verdict["history"]["regular"] is False
@@ -612,7 +612,7 @@ def test_burst(killed: Killed, pause_s: float) -> None:
     ],
 )
 def test_leak_is_what_the_report_calls_one(killed: Killed, pauses: list[int], pattern: str) -> None:
-    """The answer and the report judge the same kills alike."""
+    """The answer and the report find the same pattern."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     kills = [at(kill, -float(offset)) for offset in reversed([0, *accumulate(reversed(pauses))])]
     verdict = judged(kills, ID, "container")
@@ -628,7 +628,7 @@ def test_leak_is_what_the_report_calls_one(killed: Killed, pauses: list[int], pa
 
 
 def test_group_counts_once(killed: Killed) -> None:
-    """All victims of one run of the OOM killer are one kill."""
+    """All victims of one incident count as one kill."""
     group = killed("7.2-group")
     incidents = {kill["incident"]["id"] for kill in group}
     assert len(incidents) < len(group)
@@ -636,7 +636,7 @@ def test_group_counts_once(killed: Killed) -> None:
 
 
 def test_process_means_the_last(killed: Killed) -> None:
-    """Of processes of one name each has its own end; of a container's processes the init's counts."""
+    """Each process of a name has its own end; for a container that of its init counts."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     first, last = at(kill, 0), at(kill, 2)
     first["victim"]["is_container_init"], last["victim"]["is_container_init"] = True, False
@@ -648,7 +648,7 @@ def test_process_means_the_last(killed: Killed) -> None:
 
 
 def test_small_victim_and_no_breakdown(killed: Killed) -> None:
-    """What fills the limit is looked for before the limit is raised."""
+    """Advice to look at the memory precedes advice to raise the limit."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     assert kill["limit"] is not None
     kill["limit"]["breakdown"] = None
@@ -659,7 +659,7 @@ def test_small_victim_and_no_breakdown(killed: Killed) -> None:
 
 
 def test_hostile_names(killed: Killed) -> None:
-    """Whatever somebody is called, the terminal shows it as text, and a shell that gets the command takes it so."""
+    """Any name is printable text for the terminal, and one word for the shell."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     evil = "x\x1b[31m\n$(reboot); 'y"
     record = sigkill()
@@ -675,7 +675,7 @@ def test_hostile_names(killed: Killed) -> None:
 
 @pytest.mark.parametrize("name", ["--kubeconfig=x", "-A", "a b", "Web", "a..b", "x" * 254, "web\n", "é"])
 def test_no_kubernetes_name(killed: Killed, name: str) -> None:
-    """What Kubernetes does not allow as a name may be an option: no command has it; a name that it allows has one."""
+    """A name that is invalid in Kubernetes may be an option: no command has it; valid names have one."""
     (kill,) = killed("6.1-v1-nested", (b"/outer/inner", POD + f"/{ID}".encode()), (b"/outer", POD))
     record = sigkill(kubernetes=kill["kubernetes"])
     for pod, namespace, count in ((name, "shop", 0), ("web-0.a", name, 0), ("web-0.a", "shop", 1), ("web-0", None, 1)):
@@ -689,7 +689,7 @@ def test_no_kubernetes_name(killed: Killed, name: str) -> None:
 
 
 def test_container_called_like_an_option(killed: Killed) -> None:
-    """Docker's commands have its id."""
+    """Docker's commands have the container's id."""
     kill = container_kill(killed, True)
     assert kill["container"] is not None
     kill["container"].update({"name": "--all", "runtime": "docker"})
@@ -705,7 +705,7 @@ def line_of(record: Any, **changed: Any) -> bytes:
 
 
 def test_damaged_file(tmp_path: Path) -> None:
-    """What in a file is no record is counted and said, and the rest is used."""
+    """Lines that are not records are counted and reported; the rest is used."""
     file = tmp_path / "records.json"
     file.write_bytes(b"\n".join([line_of(sigkill()), b"{", b"\xff\xfe", line_of(sigkill(id="2", seq=4)), b'{"type":']))
     read = sources.read_sources([str(file), str(tmp_path / "missing")], [], no_names, lambda _kill: True, HOST)
@@ -718,7 +718,7 @@ def test_damaged_file(tmp_path: Path) -> None:
 
 
 def test_unread_log_tells_nothing(tmp_path: Path) -> None:
-    """That a log names no kill is said only of one that was read."""
+    """Only a log that could be read is reported as having no kill."""
     log = tmp_path / "kern.log"
     log.write_bytes(b"Nov 24 03:51:53 h kernel: [    1.000000] Linux\n")
     read = sources.read_sources(
@@ -729,7 +729,7 @@ def test_unread_log_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
-    """The oom_exit record is with its kill; gaps and losses are counted."""
+    """An oom_exit record is joined with its kill; gaps and losses are counted."""
     (kill,) = killed("6.1-v1-memcg1")
     base = {"schema": 1, "seq": 0, "host": HOST, "time": AT}
     gap = {**base, "type": "gap", "since": None, "oom_kills": 5, "records": 3, "missing": 2, "cgroups": []}
@@ -746,7 +746,7 @@ def test_exit_belongs_to_its_kill(killed: Killed, tmp_path: Path) -> None:
 
 
 def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
-    """Rotation may come between a kill and its exit, and the newer file is read first; another host's is no exit."""
+    """Rotation may separate a kill from its exit; the newer file is read first; exits of other hosts do not count."""
     kill = container_kill(killed, False)
     other = exit_of(kill, False)
     other["host"] = {**HOST, "name": "other", "boot_id": None}
@@ -767,7 +767,7 @@ def test_exit_in_another_file(killed: Killed, tmp_path: Path) -> None:
 
 
 def test_hosts_with_the_same_thread(killed: Killed) -> None:
-    """The same thread at the same time on two hosts is two kills, as is one of another name."""
+    """The same thread and time on two hosts, or with another name, are two kills."""
     (kill,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     others = [copy.deepcopy(kill), copy.deepcopy(kill)]
     others[0]["host"] = {**HOST, "name": "other", "boot_id": None}
@@ -779,7 +779,7 @@ def test_hosts_with_the_same_thread(killed: Killed) -> None:
 
 
 def test_command(tmp_path: Path, killed: Killed) -> None:
-    """The command reads records, answers in words and in JSON."""
+    """The command reads records, and answers in text and in JSON."""
     (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
     file = tmp_path / "records.json"
     file.write_bytes(line_of(kill) + b"\n")
@@ -796,7 +796,7 @@ def test_command(tmp_path: Path, killed: Killed) -> None:
 
 
 def test_container_called_like_a_unit(tmp_path: Path, killed: Killed) -> None:
-    """The answer names the other one, and the command shown asks for that one; a unit's whole name is its own."""
+    """The answer names the other owner, with a command that selects it; a full unit name is unambiguous."""
     (of_unit,) = killed("5.10-memcg2", (b"/test", UNIT))
     (of_container,) = killed("6.1-v1-memcg1", (b"/test", DOCKER))
     assert of_container["container"] is not None
@@ -830,7 +830,7 @@ def test_container_called_like_a_unit(tmp_path: Path, killed: Killed) -> None:
 
 @pytest.mark.parametrize("output", ["stdout", "stdout, a long record", "journald"])
 def test_journal(output: str, tmp_path: Path, killed: Killed) -> None:
-    """The service's records are found in the journal, by the real journalctl, among what else the unit said."""
+    """Records are found in the journal, by the real journalctl, among other messages of the unit."""
     remote, machine = Path("/lib/systemd/systemd-journal-remote"), Path("/etc/machine-id")
     require(remote.exists() and shutil.which("journalctl"), "systemd-journal-remote and journalctl")
     require(machine.exists() and Path("/run/log").is_dir(), "a machine id, and a place for journals")
@@ -861,7 +861,7 @@ def test_journal(output: str, tmp_path: Path, killed: Killed) -> None:
 
 
 def test_unknown(tmp_path: Path) -> None:
-    """A name of which nothing is known is one line that says where it was looked for."""
+    """An unknown name is an error of one line that lists the sources."""
     file = tmp_path / "records.json"
     file.write_bytes(line_of(sigkill()) + b"\n")
     check_refusal(oomtrace("why", "9" * 5000, "--records", str(file), stderr=-1), 1)
@@ -872,7 +872,7 @@ def test_unknown(tmp_path: Path) -> None:
 
 
 def test_runs(tmp_path: Path) -> None:
-    """What runs, and was never killed, is said to run."""
+    """A running target without kills is reported as running."""
     (tmp_path / "records.json").touch()
     own = Path("/proc/self/stat").read_text().split()[0]
     told_ = oomtrace("why", "1", "--records", str(tmp_path / "records.json"))
@@ -887,7 +887,7 @@ def test_runs(tmp_path: Path) -> None:
         ("2027-01-15T09:00:00.5+01:00", "2027-01-15T08:00:00.500000000Z"),  # podman, CRI-O
         ("2027-01-15T08:00:00.123456789Z", "2027-01-15T08:00:00.123456789Z"),  # Docker
         (1_800_000_000_000_000_017, "2027-01-15T08:00:00.000000017Z"),  # containerd
-        ("0001-01-01T00:00:00Z", None),  # Go's zero
+        ("0001-01-01T00:00:00Z", None),  # Go's zero time
         ("soon", None),
         (0, None),
         (-5, None),
@@ -896,12 +896,12 @@ def test_runs(tmp_path: Path) -> None:
     ],
 )
 def test_utc(told_: str | int | None, expected: str | None) -> None:
-    """When a container ended, as its runtime has it."""
+    """The end of a container, in the formats of the runtimes."""
     assert expected == to_rfc3339(told_)
 
 
 def test_moments() -> None:
-    """Times are read as they are written, and what is none is not read."""
+    """Times are parsed as they are written; invalid ones are not."""
     assert unix_seconds(format_rfc3339(1_800_000_000_500_000_000)) == 1_800_000_000.5
     assert unix_seconds("2027-01-15T08:00:00Z") == 1_800_000_000
     assert [unix_seconds(bad) for bad in (None, "", "soon", "2027-13-15T08:00:00Z", "2027-01-15T08:00:00+01:00")] == [
@@ -925,7 +925,7 @@ JSON_VALUES = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of everything in a record, how to get there."""
+    """The path of every value in a record."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -934,7 +934,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("log", ["6.1-v1-memcg1", "6.12-tmpfs", "6.12-global", "sigkill"])
 def test_any_record(log: str, killed: Killed) -> None:
-    """Whatever stands in a field, a line is no record, or it is answered; nothing is raised."""
+    """With any value in a field, a line is either not a record or answered; no exception is raised."""
     whole_record: Any = sigkill() if log == "sigkill" else killed(log)[0]
     changes_of = st.tuples(st.sampled_from(list(places(whole_record))), JSON_VALUES)
 
@@ -947,7 +947,7 @@ def test_any_record(log: str, killed: Killed) -> None:
             for key in path[:-1]:
                 try:
                     owner = owner[key]
-                except (KeyError, IndexError, TypeError):  # an earlier change took its place
+                except (KeyError, IndexError, TypeError):  # replaced by an earlier change
                     return
             if path and isinstance(owner, dict):
                 owner[path[-1]] = value

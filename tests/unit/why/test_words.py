@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``oomtrace why`` says of records that a log cannot tell as much of, and of sources that the user named."""
+"""Sentences about records with more detail than a log has, and about sources from the command line."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def killed(tmp_path: Path) -> Killed:
 
 @pytest.fixture
 def record() -> OomKill:
-    """The real record that docs/record.md shows."""
+    """The real record in docs/record.md."""
     made: OomKill = shown()
     made["host"] = HOST
     return made
@@ -50,7 +50,7 @@ def commands(verdict: Any) -> list[str]:
 
 
 def of_docker(killed: Killed, swap_limit: int | None, **changed: Any) -> OomKill:
-    """A container of 30 MiB, to be killed by its limit."""
+    """A kill in a container with a limit of 30 MiB."""
     (kill,) = killed("5.10-memcg2", (b"/test", DOCKER))
     assert kill["limit"] is not None
     kill["limit"]["swap_limit_bytes"] = swap_limit
@@ -62,7 +62,7 @@ def of_docker(killed: Killed, swap_limit: int | None, **changed: Any) -> OomKill
     ("swap_limit", "both"), [(0, "38m"), (30 * MIB, "68m"), (8 * MIB + 1, "47m"), (NO_LIMIT_BYTES, "-1")]
 )
 def test_swap_is_kept(killed: Killed, swap_limit: int, both: str) -> None:
-    """A container that has swap keeps it: the limit of memory and swap goes up with that of memory."""
+    """A container keeps its swap: memory+swap is raised together with memory."""
     kill = of_docker(killed, swap_limit)
     command = f"docker update --memory 38m --memory-swap {both} cart"
     assert command in commands(judged([kill], "cart", "container"))
@@ -73,7 +73,7 @@ def test_swap_is_kept(killed: Killed, swap_limit: int, both: str) -> None:
 
 
 def test_unknown_swap(killed: Killed) -> None:
-    """Where the swap is unknown, the command that shows it comes first."""
+    """If the swap is unknown, the command that shows it comes first."""
     first, second, *_ = commands(judged([of_docker(killed, None)], "cart", "container"))
     assert first == "docker inspect --format '{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}' cart"
     assert second == "docker update --memory 38m --memory-swap 38m cart  # plus the swap that it had"
@@ -99,20 +99,20 @@ def test_unknown_swap(killed: Killed) -> None:
     ],
 )
 def test_what_makes_it_anew(killed: Killed, labels: dict[str, str], where: str) -> None:
-    """A limit that is set by hand does not outlive the container; who makes that has the limit."""
+    """A limit set by hand does not survive re-creation; the file or unit that creates the container has it."""
     verdict = judged([of_docker(killed, 0, labels=labels)], "cart", "container")
     (raised,) = [advice["text"] for advice in advise(verdict) if "raise the limit" in advice["text"]]
     assert raised.endswith(f"check again afterwards. {where}")
 
 
 def test_swarm(killed: Killed) -> None:
-    """A service of a swarm is updated, not its container."""
+    """A Swarm service is updated, not its container."""
     kill = of_docker(killed, 0, labels={"com.docker.swarm.service.name": "shop_cart"})
     assert commands(judged([kill], "cart", "container"))[0] == "docker service update --limit-memory 38M shop_cart"
 
 
 def test_kubernetes(killed: Killed) -> None:
-    """The owner of a pod has the limits, however the container is run."""
+    """The limits are in the owner of the pod, with any runtime."""
     (kill,) = killed(
         "5.10-memcg2", (b"/test", f"/kubepods/burstable/pod2c48913c-b29f-11e7-9350-020968147796/{ID}".encode())
     )
@@ -128,7 +128,7 @@ def test_kubernetes(killed: Killed) -> None:
 
 
 def test_lowered_by_somebody(killed: Killed) -> None:
-    """Records of the programs have the trigger's cgroup: who lowered the limit is outside of it."""
+    """Records of the BPF programs have the trigger's cgroup: a process that lowers the limit is outside of it."""
     (kill,) = killed("7.2-shrink", (b"/shr", DOCKER))
     assert kill["trigger"] is not None
     kill["trigger"].update({"pid": 755, "cgroup": "/system.slice/ssh.service"})
@@ -157,7 +157,7 @@ def test_lowered_by_somebody(killed: Killed) -> None:
     ],
 )
 def test_trigger_role(killed: Killed, usage: int, cgroup: str | None, role: str | None) -> None:
-    """A charge may pass the limit by a little; one that is far above it, or was asked for from outside, was lowered."""
+    """Charges may exceed the limit slightly; usage far above it, or a request from outside, means a lowered limit."""
     (kill,) = killed("7.2-shrink")
     assert kill["trigger"] is not None
     assert kill["limit"] is not None
@@ -168,7 +168,7 @@ def test_trigger_role(killed: Killed, usage: int, cgroup: str | None, role: str 
 
 
 def test_unknown_trigger(killed: Killed) -> None:
-    """What has no pid is not said to have one, and the victim is not another process than the trigger."""
+    """An unknown pid is not shown, and the trigger is not called another process than the victim."""
     (kill,) = killed("6.1-thread")
     assert kill["trigger"] is not None
     kill["trigger"].update({"pid": None, "tid": None})
@@ -183,7 +183,7 @@ def test_unknown_trigger(killed: Killed) -> None:
 
 
 def test_highest_score(record: OomKill) -> None:
-    """The programs see the kernel's own scores."""
+    """The BPF programs record the kernel's own scores."""
     record["candidates_scored"] = 37
     verdict = judged([record])
     assert verdict["choice"] == {"by": "score", "other": None, "of": 37}
@@ -200,7 +200,7 @@ def test_highest_score(record: OomKill) -> None:
 @pytest.mark.parametrize("page", [4096, 16384, 65536])
 @pytest.mark.parametrize("adjusted", [0, 300, -200])
 def test_host_size(record: OomKill, page: int, adjusted: int) -> None:
-    """What the host has in all is in the record in pages; their size follows from the victim's score."""
+    """The host's total is recorded in pages, whose size follows from the victim's score."""
     victim, incident, pages = record["victim"], record["incident"], 8 * GIB // page
     victim["rss_bytes"], victim["swap_bytes"], victim["page_tables_bytes"] = 4 * GIB, MIB, 8 * MIB
     victim["oom_score_adj"] = adjusted
@@ -247,7 +247,7 @@ def test_given_log_comes_first(tmp_path: Path, killed: Killed) -> None:
 
 
 def test_given_log_before_containers(killed: Killed, tmp_path: Path) -> None:
-    """A process of another host's log is not a container of this machine that has its name."""
+    """A process in another host's log is not this machine's container of the same name."""
     folder = tmp_path / "containers" / ID
     folder.mkdir(parents=True)
     ended = {"Running": False, "OOMKilled": False, "ExitCode": 3, "FinishedAt": "2027-01-15T08:00:00.5Z"}
@@ -260,7 +260,7 @@ def test_given_log_before_containers(killed: Killed, tmp_path: Path) -> None:
 
 
 def test_given_log_with_records(killed: Killed, tmp_path: Path) -> None:
-    """What records have of the kill in the log is told, too."""
+    """Details that records have of the same kill are used."""
     (kill,) = killed("6.1-sysrq")
     logged = copy.deepcopy(kill)
     file = tmp_path / "oom.json"
@@ -275,7 +275,7 @@ def test_given_log_with_records(killed: Killed, tmp_path: Path) -> None:
 
 
 def test_evidence_since_boot() -> None:
-    """Where a log has no dates, the answer and its evidence have the log's own time."""
+    """For a log without dates, answer and evidence have the time since boot."""
     log = path_of("7.2-memcg2")
     said = oomtrace("why", "hog", "--log", str(log)).stdout
     uptime = next(line for line in log.read_text().splitlines() if "Killed process" in line)[1:].split("]")[0].strip()
@@ -305,5 +305,5 @@ def test_evidence_since_boot() -> None:
     ],
 )
 def test_sentence(log: str, said: str) -> None:
-    """One sentence has the reason, as reports, messages and `parse --sentence` show it."""
+    """The sentence of reports, messages and `parse --sentence` has the reason."""
     assert said in oomtrace("parse", "--sentence", str(path_of(log))).stdout
