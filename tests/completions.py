@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts for shell completion, as ``oomtrace`` itself prints them, under the names by which a shell finds them."""
+"""Writes the shell completion scripts of ``oomtrace``, with the file names that the shells look for."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ FOLDER = ROOT / "deploy" / "completion"
 
 
 def script(shell: str) -> str:
-    """What the user's own shell would evaluate."""
+    """The script that the user's shell would evaluate."""
     environment = {**os.environ, "_OOMTRACE_COMPLETE": f"{shell}_source"}
     command = [sys.executable, "-m", "tracer"]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
@@ -20,7 +20,7 @@ def script(shell: str) -> str:
 
 
 def autoloaded() -> str:
-    """For zsh's $fpath: the file is the function's body at the first completion, and must complete then."""
+    """For zsh's $fpath: at the first completion the file is the function's body, and must complete."""
     return f'{script("zsh")}\n_oomtrace_completion "$@"\n'
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: the unit tests.  Out: which lines of tracer/ they run, in total in docs/testing.md, by module in build/coverage.
+"""Measures the coverage of tracer/ by the unit tests: total in docs/testing.md, by module in build/coverage.
 
 python3 -m tests.coverage [pytest arguments]    writes docs/testing.md only without arguments, which choose tests
 
@@ -29,7 +29,7 @@ MARKS = ("<!-- coverage -->\n", "<!-- /coverage -->")
 
 
 def text(report: dict[str, Any], python: str) -> str:
-    """What docs/testing.md says, of coverage's report in JSON."""
+    """The lines for docs/testing.md, from coverage's JSON report."""
     totals = report["totals"]
     files = sorted(report["files"].items(), key=lambda item: (item[1]["summary"]["percent_covered"], item[0]))
     lowest = [f"`{name}` {each['summary']['percent_covered']:.0f} %" for name, each in files[:LOWEST]]
@@ -41,7 +41,7 @@ def text(report: dict[str, Any], python: str) -> str:
 
 
 def with_text(page: str, new: str) -> str:
-    """The page with these lines instead of those that it has."""
+    """The page with these lines between its markers."""
     begin, end = MARKS
     head, found, rest = page.partition(begin)
     _, closed, tail = rest.partition(end)
@@ -50,7 +50,7 @@ def with_text(page: str, new: str) -> str:
 
 
 def measure(arguments: list[str]) -> int:
-    """pytest's status; the data of all processes is in FOLDER then."""
+    """Run pytest; its status. The data of all processes is then in FOLDER."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     pytest = ["pytest", "-q", "-n", "auto", *(arguments or ["tests/unit"])]

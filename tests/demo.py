@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make demo``: the tracer beside one real OOM kill in a memory cgroup of its own; the record, and what it means."""
+"""``make demo``: the daemon during one real OOM kill in a temporary memory cgroup; the record and its meaning."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def trace_a_kill(cgroup: Path) -> int:
             print(
                 f"now a process in {cgroup} eats 200 MiB, where {LIMIT_BYTES >> 20} MiB are allowed ...\n", flush=True
             )
-            signal.alarm(int(WAIT_S))  # nothing here waits for ever
+            signal.alarm(int(WAIT_S))  # timeout
             eater = subprocess.run(
                 [sys.executable, "-c", EATER], env={**os.environ, "CGROUP": str(cgroup)}, timeout=WAIT_S, check=False
             )

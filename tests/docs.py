@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what in the documentation comes from the code: ``make docs``; ``--check`` only compares.
+"""Writes the generated parts of the documentation: ``make docs``; ``--check`` only compares.
 
 docs/record.md: every field of every record, from the JSON Schema.  docs/destinations.md: every output and its options,
 from the forms of the sinks.  docs/install.md: the extras.  README.md: an answer of ``oomtrace why``.  The prose around
@@ -26,7 +26,7 @@ RECORD = ROOT / "docs" / "record.md"
 DESTINATIONS = ROOT / "docs" / "destinations.md"
 INSTALL = ROOT / "docs" / "install.md"
 WIDTH = 90
-"""Of prose in the pages."""
+"""Line width of prose in the pages."""
 
 
 def render_record(page: str) -> str:
@@ -57,7 +57,7 @@ def render_readme(page: str) -> str:
 
 
 def _with_parts(page: str, parts: Mapping[str, Sequence[str]]) -> str:
-    """The page with the lines between its markers made anew."""
+    """The page with new lines between its markers."""
     for name, lines in parts.items():
         made = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
         (place,) = re.findall(rf"<!-- {name} -->\n.*<!-- /{name} -->", page, re.DOTALL)
@@ -66,7 +66,7 @@ def _with_parts(page: str, parts: Mapping[str, Sequence[str]]) -> str:
 
 
 def _why() -> list[str]:
-    """The first paragraph of what ``oomtrace why`` answers about the record in docs/record.md, broken for a page."""
+    """The first paragraph of the answer of ``oomtrace why`` about the record in docs/record.md, wrapped."""
     (record,) = re.findall(r"```json\n(.*?)```", RECORD.read_text(), re.DOTALL)
     name = json.loads(record)["container"]["name"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:

@@ -25,41 +25,41 @@ NAMED = {
     "memcg_stat": ("MEMCG_STAT", "MemcgStat"),
     "brief_event": ("BRIEF_FIXED", "BriefFields"),
 }
-"""What has another name in Python: the format, and the class."""
+"""Structs with other names in Python: format and class."""
 BRIEF = ("brief_event", "log_brief_event")
-"""Their part is in brief.py."""
+"""Structs whose Python part is in brief.py."""
 BEGIN, END = "# The mirror of bpf/event.h, written by `make layout`.", "# The end of what `make layout` writes."
 ADDED = {"VictimEvent": "brief: BriefIncident | None"}
-"""What user space adds to an event."""
+"""Fields added by user space."""
 
 
 class Field(NamedTuple):
     kind: str
     name: str
     length: str | None
-    """Of an array, as it is spelled."""
+    """Length of an array, as spelled in C."""
 
 
 def structs(text: str) -> dict[str, list[Field]]:
-    """Every struct, with its fields in their order."""
+    """Struct -> fields in order."""
     found = re.findall(r"^struct (\w+) \{\n(.*?)^\};", text, re.MULTILINE | re.DOTALL)
     line = re.compile(r"^\t(?:struct |__)?(\w+) (\w+)(?:\[(.*)\])?;", re.MULTILINE)
     return {name: [Field(*each) for each in line.findall(body)] for name, body in found}
 
 
 def constants(text: str) -> dict[str, int]:
-    """What is a number: #define NAME NUMBER."""
+    """Numeric constants: #define NAME NUMBER."""
     return {name: int(value, 0) for name, value in re.findall(r"^#define (\w+) (\w+?)U?\b", text, re.MULTILINE)}
 
 
 def enums(text: str) -> dict[str, dict[str, str]]:
-    """Every enum, with its names and values as they are spelled; one without values has no names here."""
+    """Enum -> names and values as spelled in C; empty for an enum without values."""
     found = re.findall(r"^enum (\w+) \{\n(.*?)^\};", text, re.MULTILINE | re.DOTALL)
     return {name: dict(re.findall(r"^\t(\w+) = (.*?),", body, re.MULTILINE)) for name, body in found}
 
 
 def fixed(fields: list[Field]) -> list[Field]:
-    """Those of the format."""
+    """Fields in the struct format."""
     return [field for field in fields if field.kind in CODES or (field.kind == "char" and field.length == "COMM_LEN")]
 
 
@@ -78,12 +78,12 @@ def format_of(fields: list[Field], numbers: dict[str, int]) -> str:
 
 
 def members(fields: list[Field]) -> Iterator[str]:
-    """Of the NamedTuple, as they are declared."""
+    """Field declarations of the NamedTuple."""
     if not fields:
         return
     last = fields[-1]
     has_strings = last.name == "strings"
-    # The array at the end is as long as what was sent, or as its length tells.
+    # The array at the end has the length of the data, or that in its length field.
     counts_last = (
         {f"{last.name}_len", "len"} if last.length and not has_strings and last.length != "COMM_LEN" else set()
     )
@@ -103,7 +103,7 @@ def members(fields: list[Field]) -> Iterator[str]:
 
 
 def named(struct: str) -> tuple[str, str]:
-    """What its format and its NamedTuple are called."""
+    """Names of its format and its NamedTuple."""
     if struct in NAMED:
         return NAMED[struct]
     return struct.upper().removesuffix("EVENT") + "FIXED", "".join(map(str.title, struct.split("_")))
@@ -142,7 +142,7 @@ def block(names: list[str], text: str) -> str:
     for name in names:
         label, declared = named(name)[1], list(members(found[name]))
         if name == "log_brief_event":
-            continue  # a number, for which the decoder has the line
+            continue  # a number; the decoder has the line for it
         without = ", without its header" if name in BRIEF else ""
         if label.endswith("Event"):
             declared = ["header: Header", *declared, *ADDED.get(label, "").splitlines()]
@@ -158,7 +158,7 @@ def block(names: list[str], text: str) -> str:
 
 
 def render(file: str, source: str, text: str) -> str:
-    """The module with its part written anew."""
+    """The module with its generated part replaced."""
     is_brief = file == "brief.py"
     names = [name for name in structs(text) if (name in BRIEF) == is_brief]
     made = f"{BEGIN}\n{block(names, text)}\n\n\n{END}\n"

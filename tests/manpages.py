@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Manual pages in docs/man, from what the commands, the settings and the JSON Schema say of themselves.
+"""Writes the manual pages in docs/man, from the help of commands and settings and the JSON Schema.
 
 oomtrace(1) and a page for each command are what --help shows (tracer/commands/manual.py); oomtrace-config(5) are the
 settings and the outputs; oomtrace-record(5) are the records.  man(7) is what they are written in.
@@ -25,10 +25,10 @@ from tracer.delivery.sinks.open import uri_forms
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "man"
 DATE = "2026-11-30"
-"""Of the last change of their contents that a reader should know of."""
+"""Date of the last relevant change of their contents."""
 WIDTH = 80
 ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti", "`": "\\(ga"})
-"""What roff would print as another character."""
+"""Characters that roff prints as other characters."""
 FILES = (
     Entry(CONFIG_FILE, "Configuration of the service, see `oomtrace-config`(5)."),
     Entry("/etc/default/oomtrace", "Command-line options of the service, in OOMTRACE_OPTIONS."),
@@ -47,7 +47,7 @@ TYPES: Mapping[SettingKind, str] = {
 
 
 def contexts() -> Iterator[Any]:
-    """Of every command, in the order of the help."""
+    """Help of every command, in the order of --help."""
     command: Any = typer.main.get_command(app)
     below = [command.make_context("oomtrace", [], resilient_parsing=True)]
     while below:
@@ -161,7 +161,7 @@ def _head(name: str, section: int, summary: str) -> list[str]:
 
 
 def _see_also(page: str) -> list[str]:
-    """The command, the files' pages, and for the command itself each of its commands."""
+    """SEE ALSO: the command, the pages of files, and in the command's page its subcommands."""
     every = [f"{name}(1)" for name in MANUALS] if page == "oomtrace(1)" else ["oomtrace(1)", "oomtrace-run(1)"]
     names = [each for each in dict.fromkeys([*every, *OTHERS]) if each != page]
     return [".SH SEE ALSO", *_broken(",\n".join(f"\\fB{_escaped(each[:-3])}\\fR{each[-3:]}" for each in names))]
@@ -172,7 +172,7 @@ def _setting(entry: Entry) -> str:
 
 
 def _meaning(entry: Entry, name: str) -> str:
-    """What the option's help says, with a flag's default as the file would have it."""
+    """The option's help, with a flag's default as in the file."""
     if SETTINGS[name].kind != "flag":
         return entry.text
     text, _, default = entry.text.partition(" [default: ")
@@ -199,7 +199,7 @@ def _entries(entries: Iterable[Entry], is_bold: bool = False) -> list[str]:
 
 
 def _terms(text: str) -> str:
-    """What is typed as it is in bold type, what stands for something in italics."""
+    """Literal text in bold, placeholders in italics."""
     words = []
     for word in re.split(r"( \| |, | / |\s+)", text):
         is_literal = re.match(r"-|[a-z0-9/]", word) is not None
@@ -212,7 +212,7 @@ def _bold(text: str) -> str:
 
 
 def _marked(text: str) -> str:
-    """What stands in backquotes in bold type."""
+    """Text in backquotes in bold."""
     parts = text.split("`")
     return "".join(_bold(part) if number % 2 else _escaped(part) for number, part in enumerate(parts))
 
@@ -226,7 +226,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _broken(roff: str) -> list[str]:
-    """Lines of the source; none begins as a request does."""
+    """Lines of roff source, escaped so that none starts as a request."""
     lines = []
     for part in roff.split("\n"):
         for line in textwrap.wrap(part, WIDTH - 2, break_long_words=False, break_on_hyphens=False):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms of tracer/delivery/sinks -> the options of each kind of output, for pages about them.
+"""The options of each kind of output, from the forms in tracer/delivery/sinks, for the documentation.
 
 Names and values stand in backquotes.
 """
@@ -27,7 +27,7 @@ class Group(NamedTuple):
 
 
 def groups() -> Iterator[Group]:
-    """Those of all outputs and those of TLS first."""
+    """Options of all outputs, and those of TLS, first."""
     yield _group("all outputs", {name: (option, "") for name, option in COMMON.items()})
     tls = _short([scheme for scheme, form in uri_forms().items() if set(TLS) <= set(form.options)])
     yield _group(f"TLS ({tls})", {name: (option, "") for name, option in TLS.items()})
@@ -91,7 +91,7 @@ def _spelled(name: str, option: Option) -> tuple[str, str]:
 
 
 def _written(option: Option) -> str:
-    """A default as it would be written in a URI."""
+    """A default as written in a URI."""
     if isinstance(option.default, bool):
         return "yes" if option.default else "no"
     if option.kind == "bytes" and isinstance(option.default, int):

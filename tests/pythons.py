@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: versions of Python, or those of pyproject.toml's classifiers.  Out: a line for each: the unit tests there.
+"""Runs the unit tests with versions of Python, those of pyproject.toml's classifiers by default; a line for each.
 
 python3 -m tests.pythons 3.10 3.13          what a run says goes to build/python/VERSION.log
 
@@ -26,19 +26,19 @@ VERSION = re.compile(r"3\.\d+")
 
 
 def versions() -> list[str]:
-    """Those that pyproject.toml says are supported."""
+    """The versions supported by pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text()
     return re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
 
 
 def interpreter(version: str) -> str | None:
-    """A program that is this version: on the PATH, or one of pyenv's."""
+    """The program of a version: on the PATH, or of pyenv."""
     root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
     installed = sorted(str(path) for path in root.glob(f"versions/{version}.*/bin/python{version}"))
     for program in [shutil.which(f"python{version}"), *installed]:
         if program is None:
             continue
-        # A shim of pyenv is on the PATH for versions that are not selected, too, and then fails.
+        # Shims of pyenv for versions that are not selected are on the PATH, too, and fail.
         done = subprocess.run([program, "--version"], capture_output=True, text=True)
         if done.returncode == 0 and done.stdout.startswith(f"Python {version}."):
             return program
@@ -46,7 +46,7 @@ def interpreter(version: str) -> str | None:
 
 
 def prepare(version: str, program: str) -> str:
-    """The Python of a virtual environment with the project and what its tests need."""
+    """The Python of a virtual environment with the project and the dependencies of its tests."""
     folder = FOLDER / version
     python = str(folder / "bin" / "python")
     ready = folder / "ready"
@@ -60,7 +60,7 @@ def prepare(version: str, program: str) -> str:
 
 
 def run(version: str, program: str) -> bool:
-    """Prints the line of this version; whether all is well."""
+    """Print the line of this version; whether the tests passed."""
     log = FOLDER / f"{version}.log"
     python = prepare(version, program)
     began = time.monotonic()
@@ -91,7 +91,7 @@ def run_to_end(command: list[str], out: IO[bytes] | None = None) -> int:
         for stage in stages:
             stage.send_signal(signal.SIGTERM)
 
-    # Before the command starts: a signal in between would leave it running.
+    # Before the command starts, because a signal in between would leave it running.
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     with subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as stage:
         stages.append(stage)

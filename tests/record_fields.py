@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON Schema of the records -> the fields of each type, for pages about them."""
+"""The fields of each type of record, from the JSON Schema, for the documentation."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ def _fields(definition: dict[str, Any], definitions: dict[str, Any], prefix: str
 
 
 def _type(field: dict[str, Any], definitions: dict[str, Any]) -> tuple[str, str | None, bool]:
-    """How a field's type is spelled, the record that it holds, and whether it holds a list of them."""
+    """A field's type as text, the object in it, and whether it is a list of them."""
     if "$ref" in field:
         return "object", _name(field), False
     if "anyOf" in field:

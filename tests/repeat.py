@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a stage of `make test`, and how often.  Out: a line for each run, and which tests failed how often.
+"""Repeats a stage of ``make test``: a line for each run, and how often each test failed.
 
 python3 -m tests.repeat STAGE TIMES         what a run says goes to build/repeat/STAGE-NUMBER.log
 
@@ -24,7 +24,7 @@ _WORDS = {"error": "failed", "errors": "failed"}
 
 
 def count(log: str) -> Counter[str]:
-    """Tests by outcome, over all of pytest's last lines."""
+    """Number of tests by outcome, over all summary lines of pytest."""
     found: Counter[str] = Counter()
     for summary in _SUMMARY.findall(log):
         for part in summary.split(", "):
@@ -34,7 +34,7 @@ def count(log: str) -> Counter[str]:
 
 
 def failures(log: str) -> set[str]:
-    """The tests that failed, and what a stage left behind."""
+    """Failed tests, and what a stage left behind."""
     left = set(re.findall(r"^stage: (left behind: \w+)", log, re.MULTILINE))
     return set(_FAILED.findall(log)) | left
 
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def _make(stage: str, log: Path) -> int:
-    """The status of a run; Ctrl-C ends it in order, and then this."""
+    """The status of a run; Ctrl-C stops it, and then this process."""
     interrupted = []
     with log.open("wb") as out:
         command = ["make", "--no-print-directory", stage]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In: a command of the tests.  Out: its status, and nothing that it made: processes, mounts, cgroups, networks, pins.
+"""Runs a test command, and removes processes, mounts, cgroups, networks and pins that it leaves behind.
 
 python3 -m tests.stage COMMAND...
 python3 -m tests.stage --check              fails if something of an earlier command of this checkout is there
@@ -31,11 +31,11 @@ CLONE_NEWNS = 0x20000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 PR_SET_CHILD_SUBREAPER = 36
 MARK = "OOMTRACE_STAGE"
-"""In the environment of all that a command starts: the checkout."""
+"""Environment variable of all processes of a command; its value is the checkout."""
 ENDING_S = 60
-"""How long a command that is told to end may take."""
+"""Timeout for a command to exit after a signal."""
 LAST_S = 5.0
-"""How long its processes may take when it has ended."""
+"""Timeout for its processes to exit after it."""
 PINS = Path("/sys/fs/bpf")
 
 
@@ -49,7 +49,7 @@ def main() -> int:
     if os.geteuid() == 0:
         _leave_mounts()
         mount_missing()
-    # `ip netns add` makes a mount of that folder, for good; here it goes with the namespace.
+    # `ip netns add` mounts that directory for good; here the mount is gone with the namespace.
     mounts = _mounts() | {str(NETWORK_NAMESPACES)}
     child, status = _run(sys.argv[1:])
     left = [f"process {pid} {_command(pid)}" for pid in _survivors()]
@@ -81,7 +81,7 @@ def named(pid: int) -> list[tuple[str, str]]:
     }
     name = re.compile(rf"oomt(?:race-test-)?{pid}(?!\d)")
     found = [(kind, str(path)) for kind, paths in places.items() for path in paths if name.match(path.name)]
-    return sorted(found, reverse=True)  # what is inside first
+    return sorted(found, reverse=True)  # children first
 
 
 def _mounts() -> set[str]:
@@ -99,7 +99,7 @@ def _remove(kind: str, name: str) -> None:
 
 
 def _marked() -> Iterator[str]:
-    """Processes of an earlier command."""
+    """Pids of processes of an earlier command."""
     mark = f"{MARK}={ROOT}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -109,7 +109,7 @@ def _marked() -> Iterator[str]:
 
 
 def _adopt() -> None:
-    """Processes whose parent ends become ours, however many sessions they make."""
+    """Become the parent of orphaned descendants, in any session."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
@@ -122,10 +122,10 @@ def _leave_mounts() -> None:
 
 
 def _run(command: list[str]) -> tuple[int, int]:
-    """The number and the status of a command, which is ended when this process is to end."""
+    """Pid and status of a command, which is stopped when this process is stopped."""
     handled = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, handled)
-    # A session of its own: Ctrl-C reaches it by way of this process alone, and its daemons only by its own teardown.
+    # In a new session: Ctrl-C reaches it through this process only, and its daemons through its teardown only.
     environment = {**os.environ, MARK: str(ROOT)}
     child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_heed_signals)
     ended_by = 0
@@ -133,7 +133,7 @@ def _run(command: list[str]) -> tuple[int, int]:
         number = signal.sigwaitinfo(handled).si_signo
         if number == signal.SIGALRM:
             child.kill()
-        elif number != signal.SIGCHLD and not ended_by:  # a second one would end the teardown
+        elif number != signal.SIGCHLD and not ended_by:  # a second signal would interrupt the teardown
             ended_by = number
             signal.alarm(ENDING_S)
             child.send_signal(signal.SIGINT)
@@ -145,13 +145,13 @@ def _run(command: list[str]) -> tuple[int, int]:
 
 
 def _heed_signals() -> None:
-    """A shell makes those that it starts in the background ignore SIGINT."""
+    """Reset SIGINT, which a shell makes its background processes ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _survivors() -> list[int]:
-    """Descendants that are still there after a while."""
+    """Descendants that still run after the timeout."""
     end = time.monotonic() + LAST_S
     while True:
         _reap()
@@ -162,7 +162,7 @@ def _survivors() -> list[int]:
 
 
 def _kill() -> None:
-    """What is left; those that it has started meanwhile, too."""
+    """Kill what is left, including processes started meanwhile; what that was."""
     end = time.monotonic() + LAST_S
     while (found := list(_descendants(os.getpid()))) and time.monotonic() < end:
         for pid in found:
@@ -173,7 +173,7 @@ def _kill() -> None:
 
 
 def _reap() -> dict[int, int]:
-    """Children that have ended, with their status."""
+    """Exited children, with their status."""
     found = {}
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vagrant/scenarios on a machine that was provisioned as Vagrant's machines are, without Vagrant."""
+"""vagrant/scenarios on a machine provisioned as by Vagrant, without Vagrant."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every scenario of an OOM kill makes the record that it promises, on a host with the installed package."""
+"""Every scenario makes the expected records, on a host with the installed package."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ SCENARIO_S = 700
 
 @pytest.fixture(scope="module", autouse=True)
 def provisioned() -> None:
-    """The machine, as vagrant/provision.sh leaves it; it is thrown away afterwards."""
+    """The machine after vagrant/provision.sh; it is discarded afterwards."""
     if not IN_VM or not SYSTEMD:
         not_applicable("scenarios are for a virtual machine with systemd: make test-systemd ARGS='--suite scenarios'")
     subprocess.run(["sh", VAGRANT / "provision.sh", ROOT], check=True, timeout=PROVISION_S)
@@ -29,7 +29,7 @@ def provisioned() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scenario(name: str, tmp_path: Path) -> None:
-    """Its records are as expected, and it ends in order."""
+    """The records of the scenario are as expected, and it stops cleanly."""
     results = tmp_path / "results.json"
     finished = subprocess.run(
         ["oom-scenario", name, "--results", results], capture_output=True, text=True, timeout=SCENARIO_S
