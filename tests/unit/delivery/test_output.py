@@ -26,7 +26,7 @@ from tracer.delivery import output as output_module
 from tracer.delivery import spool as spool_module
 from tracer.delivery import undelivered
 from tracer.delivery.line_queue import MAX_BYTES
-from tracer.delivery.output import Output
+from tracer.delivery.output import Output, OutputState
 from tracer.delivery.sinks import RejectedError, RemoteSink, Sink
 from tracer.delivery.sinks.open import open_uri
 from tracer.delivery.spool import REJECTED_MAX_BYTES, Spool
@@ -267,6 +267,36 @@ def test_close(make_output: MakeOutput, tmp_path: Path) -> None:
     output.close(5)
     assert output.acknowledged == 500
     assert numbers_in(tmp_path / "x") == list(range(500))
+
+
+def test_states(make_output: MakeOutput) -> None:
+    """An output drains, then is closed, and takes no lines from then on."""
+    output = make_output("x")
+    states = [output._state]
+    output.end(5)
+    states.append(output._state)
+    put(output, 0, 10)
+    output.close(5)
+    output.end(5)
+    states.append(output._state)
+    put(output, 10, 20)
+    assert states == [OutputState.OPEN, OutputState.DRAINING, OutputState.CLOSED]
+    assert output.acknowledged == 10
+
+
+def test_dead_stays_dead(make_output: MakeOutput, capfd: pytest.CaptureFixture[str]) -> None:
+    """A dead output takes no lines, acknowledges none, and is dead after close() as well."""
+    sink = Asked(takes=True)
+    sink.dead, sink.error = True, OSError(32, "Broken pipe")
+    output = make_output(sink, spool=False)
+    put(output, 0, 10)
+    wait_for(lambda: output.dead)
+    put(output, 10, 20)
+    for _ in range(2):
+        output.close(5)
+    assert output.dead
+    assert (output.acknowledged, output.dropped) == (0, 0)
+    assert capfd.readouterr().err.count("is closed permanently: Broken pipe") == 1
 
 
 def test_close_of_a_hung_output(make_output: MakeOutput, tmp_path: Path) -> None:
