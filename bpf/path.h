@@ -25,8 +25,7 @@ inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
 		       (char *)&cgroups->subsys + ENUM(cgroup_subsys_id, memory_cgrp_id) * sizeof(void *));
 }
 
-/* Since Linux commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.") (in v6.15) the field is __parent.
- */
+/* __parent since Linux commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent.") (in v6.15). */
 inline_always struct kernfs_node *kernfs_parent(struct kernfs_node *kn)
 {
 	if (EXISTS(kernfs_node, __parent))

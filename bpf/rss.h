@@ -5,8 +5,7 @@
 
 #include "engine.h"
 
-/* enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES }, since Linux v4.5; anonymous, so not in BTF by name.
- */
+/* An anonymous enum since Linux v4.5, so BTF does not have its name. */
 #define MM_FILEPAGES 0
 #define MM_ANONPAGES 1
 #define MM_SWAPENTS 2

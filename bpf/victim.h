@@ -225,8 +225,7 @@ inline_always void clear_victim(struct victim_event *event)
 	event->total_vm_pages = event->peak_rss_pages = event->page_tables_bytes = -1;
 }
 
-/* The highest cgroup from css up to limit with memory.oom.group set, as mem_cgroup_get_oom_group() finds it; v2 only.
- */
+/* The highest cgroup from css up to limit with memory.oom.group set, as in mem_cgroup_get_oom_group(); v2 only. */
 verified_once u64 find_oom_group(u64 css_address, u64 limit_address)
 {
 	struct cgroup_subsys_state *css = (struct cgroup_subsys_state *)css_address;

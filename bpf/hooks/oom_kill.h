@@ -90,12 +90,12 @@ inline_always void expect_mark(struct task_struct *task)
 	if (victim_pid && *victim_pid == pid)
 		return;
 	/*
-	 * Killed again, which brings no second mark: by a group kill, which includes its first victim, or because the
-	 * init of its PID namespace exits, too.
+	 * Killed again, without a second mark: by a group kill, which includes its first victim, or because the init of
+	 * its PID namespace exits, too.
 	 */
 	if (victim && victim->started_ns == started_ns)
 		return;
-	map_delete(awaiting_exit, &pid); /* an earlier process of this number */
+	map_delete(awaiting_exit, &pid); /* of an earlier process with this pid */
 	map_update(awaiting_mark, &pid, &started_ns, BPF_ANY);
 	map_update(victim_by_tid, &tid, &pid, BPF_ANY);
 }

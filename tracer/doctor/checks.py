@@ -58,10 +58,10 @@ def can_trace(checks: Sequence[Check]) -> bool:
 def summarize(checks: Sequence[Check]) -> str:
     """One sentence about all checks."""
     if not can_trace(checks):
-        return "This host cannot be traced yet: see MISSING."
+        return "This host cannot be traced yet: see the checks marked MISSING."
     if all(check.ok or check.spare for check in checks):
         return "This host can be traced, with every field."
-    return 'This host can be traced; fields that need what is "without" are null.'
+    return 'This host can be traced; fields that need a check marked "without" are null.'
 
 
 def _check_privileges() -> Check:
