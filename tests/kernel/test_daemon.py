@@ -138,7 +138,7 @@ for user in (0, 65534):
     os.setresuid(user, user, user)
     with contextlib.suppress(typer.Exit):
         doctor(as_json=True)
-    print("end of report")
+    print("end of report", flush=True)
 """
 """In one process, because user nobody may be unable to read the checkout and Python's modules."""
 
