@@ -154,7 +154,7 @@ def test_doctor_as_nobody() -> None:
     (mounted,) = (check for check in root["checks"] if check["name"] == "tracefs")
     (unreadable,) = (check for check in nobody["checks"] if check["name"] == "tracefs")
     assert (mounted["ok"], unreadable["ok"]) == (True, False)
-    assert unreadable["finding"] == f"{mounted['finding']} is mounted, but this user may not read it"
+    assert unreadable["finding"] == f"{mounted['finding']} is mounted, but this user cannot read it"
     assert not unreadable["remedy"].startswith("mount ")
 
 
