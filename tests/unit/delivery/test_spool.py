@@ -434,7 +434,7 @@ class Model:
             size = file.stat().st_size
             if how == "remove":
                 self.is_removed = file != files[-1]
-                if self.is_removed:  # nobody could know of more
+                if self.is_removed:  # the loss of a later part cannot be noticed
                     file.unlink()
             elif how == "cut":
                 begin = file.read_bytes()[: where % (size + 1)]
@@ -466,7 +466,7 @@ def test_whatever_happens(wanted: list[tuple[str, int]]) -> None:
         model.deliver(1 << 20)
         lost = model.kept - model.delivered
         assert model.is_damaged or not lost
-        if not (model.is_removed and model.is_cursor_damaged):  # the first segment may be missing, and nobody knows
+        if not (model.is_removed and model.is_cursor_damaged):  # a missing first segment cannot be noticed
             assert not lost or model.skipped + model.spool.damaged, "what is lost is counted"
         assert model.spool.is_empty
         model.spool.close()

@@ -135,7 +135,7 @@ def test_large(tmp_path: Path) -> None:
         sink = open_uri(f"journald:{tmp_path}/s?timeout=1")
         line = json.dumps({"type": "oom_kill", "x": "y" * (4 << 20)}).encode() + b"\n"
         with pytest.raises(TimeoutError):
-            sink.write([line])  # nobody reads it
+            sink.write([line])  # there is no reader
         data, descriptors, _, _ = socket.recv_fds(journald, 1 << 20, 1)
         sink.close()
     assert data == b""
