@@ -29,7 +29,7 @@ def parsed(log: Iterable[bytes], file: Path) -> dict[int, Record]:
     file.write_bytes(b"".join(log))
     booted_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     form = ReadOptions(boot_time=datetime.fromtimestamp(booted_ns / 1e9).astimezone().isoformat())
-    records: list[Any] = list(KillSearch(form=form).kills([str(file)]))
+    records: list[Any] = list(KillSearch(options=form).kills([str(file)]))
     found = {record["victim"]["tid"]: record for record in records}
     assert len(records) == len(found), "one record per victim"
     return found

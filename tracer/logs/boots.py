@@ -30,31 +30,31 @@ class Boots:
         self._named: dict[Origin, int] = {}
         self._uptime_ns: dict[str | None, int] = {}
 
-    def last(self, host: str | None) -> int:
+    def last_number(self, host: str | None) -> int:
         """The number of boots of a host so far."""
         return self._numbers.get(host, 0)
 
-    def begin(self, origin: Origin) -> None:
+    def begin_boot(self, origin: Origin) -> None:
         """A host boots."""
         if origin.boot_id is not None:
             self._name(origin)
         else:
-            self._numbers[origin.host] = self.last(origin.host) + 1
+            self._numbers[origin.host] = self.last_number(origin.host) + 1
             self._uptime_ns.pop(origin.host, None)
 
-    def of(self, report: VictimReport, origin: Origin) -> int:
+    def number_of(self, report: VictimReport, origin: Origin) -> int:
         """The boot number of a kill; kills come in the order of the log."""
         if origin.boot_id is not None:
             return self._name(origin)
         if report.clock == "printk" and report.time_ns is not None:
             if report.time_ns + _UNORDERED_NS < self._uptime_ns.get(origin.host, 0):
-                self.begin(origin)
+                self.begin_boot(origin)
             self._uptime_ns[origin.host] = report.time_ns
         return self._numbers.setdefault(origin.host, 1)
 
     def _name(self, origin: Origin) -> int:
         if origin not in self._named:
-            self._named[origin] = self._numbers[origin.host] = self.last(origin.host) + 1
+            self._named[origin] = self._numbers[origin.host] = self.last_number(origin.host) + 1
         return self._named[origin]
 
 
@@ -69,9 +69,9 @@ class LatestBoots:
 
     def add(self, record: OomKill, host: str | None, number: int) -> None:
         """Hold back a kill of a host's ``number``-th boot."""
-        for key in [key for key in self._held if key[0] == host and key[1] < self._wanted(host)]:
+        for key in [key for key in self._held if key[0] == host and key[1] < self._released_number(host)]:
             self._held.pop(key).close()
-        if number < self._wanted(host):
+        if number < self._released_number(host):
             return
         file = self._held.get((host, number))
         if file is None:
@@ -84,7 +84,7 @@ class LatestBoots:
         order of time, if all have one."""
         files = []
         for (host, number), file in self._held.items():
-            if number == self._wanted(host):
+            if number == self._released_number(host):
                 file.seek(0)
                 files.append(map(orjson.loads, file))
         yield from merge(*files, key=_time) if self._all_dated else chain(*files)
@@ -92,11 +92,11 @@ class LatestBoots:
             file.close()
         self._held, self._all_dated = {}, True
 
-    def _wanted(self, host: str | None) -> int:
-        return self._boots.last(host) - self._back
+    def _released_number(self, host: str | None) -> int:
+        return self._boots.last_number(host) - self._back
 
 
-def latest(records: list[OomKill], count: int) -> list[OomKill]:
+def latest_kills(records: list[OomKill], count: int) -> list[OomKill]:
     """The latest ``count`` kills: by time if all have one, else by their order in the log."""
     if all(record["time"] is not None for record in records):
         records = sorted(records, key=_time)

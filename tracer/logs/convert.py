@@ -16,19 +16,19 @@ from tracer.records.model import OomKill
 from tracer.records.summary import describe_kill
 
 
-def parse(files: list[str], wanted: KillFilter, form: ReadOptions, sentence: bool = False) -> int:
+def parse(files: list[str], kill_filter: KillFilter, options: ReadOptions, sentence: bool = False) -> int:
     """Print the kills in the logs; gives the exit code. Errors and remarks go to stderr, one line each.
 
     Raises TracerError for invalid options, OSError if the output cannot be written.
     """
-    search = KillSearch(wanted, form)
+    search = KillSearch(kill_filter, options)
     if sys.stdout is None:
         raise TracerError("there is no standard output", "run it with one")
     if not files:
-        files = [STDIN if _is_given() else kmsg.PATH]
-    if form.follow and len(files) > 1:
-        raise TracerError("--follow takes one file", "start one oomtrace for each", EXIT_USAGE)
-    printer = _Printer(sentence, form.follow)
+        files = [STDIN if _is_stdin_log() else kmsg.PATH]
+    if options.follow and len(files) > 1:
+        raise TracerError("--follow takes a single file", "run one oomtrace per file", EXIT_USAGE)
+    printer = _Printer(sentence, options.follow)
     code = 0
 
     def unreadable(error: TracerError) -> None:
@@ -41,23 +41,24 @@ def parse(files: list[str], wanted: KillFilter, form: ReadOptions, sentence: boo
         for record in search.kills(files, unreadable):
             printer.print(record)
     except KeyboardInterrupt:
-        for record in search.held():
+        for record in search.end():
             printer.print(record)
-        code = 0 if form.follow else 130
+        code = 0 if options.follow else 130
     sys.stdout.flush()
     for remark in search.remarks():
         print(f"oomtrace: {remark.text_with_hint()}", file=sys.stderr)
         code = code or (EXIT_FAILED if remark.is_loss else 0)
     if search.undated:
         print(
-            f"oomtrace: {_kills_have(search.undated)} no date, as the log tells only the time since some boot: "
+            f"oomtrace: {_kills_have(search.undated)} no date, as the log has only the time since boot: "
             "give --boot-time",
             file=sys.stderr,
         )
-    if search.unread_dates:
+    if search.unparsed_dates:
         print(
-            f"oomtrace: {_kills_have(search.unread_dates)} no time, as the log has no date, or none that can be read "
-            "(English ones can, and numbers): give what journalctl -o json prints, or LC_ALL=C dmesg -T or journalctl",
+            f"oomtrace: {_kills_have(search.unparsed_dates)} no time, as the log has no date, or none that can be read "
+            "(only English or numeric ones can): give the output of journalctl -o json, or of dmesg -T or journalctl "
+            "with LC_ALL=C",
             file=sys.stderr,
         )
     return code
@@ -67,7 +68,7 @@ def _kills_have(count: int) -> str:
     return "1 kill has" if count == 1 else f"{count} kills have"
 
 
-def _is_given() -> bool:
+def _is_stdin_log() -> bool:
     """Whether standard input may be a log: not a terminal, nor the /dev/null of cron jobs and units."""
     try:
         return sys.stdin is not None and not stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)

@@ -32,7 +32,7 @@ class Kmsg:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if path == PATH and os.fstat(self._fd).st_rdev != os.makedev(1, 11):  # in a container
             os.close(self._fd)
-            raise OSError(errno.ENODEV, "it is not the kernel's log", path)
+            raise OSError(errno.ENODEV, "not the kernel's log", path)
         self._next: int | None = None
         self.dropped = 0
         """The number of lines that were overwritten before they were read."""

@@ -6,6 +6,7 @@ which every distribution has: a Python package would be a dependency for this al
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -53,10 +54,10 @@ class LogFile:
             self._is_file = stat.S_ISREG(status.st_mode)
             self.modified_ns = status.st_mtime_ns if self._is_file else time.time_ns()
             """When the log was last written to."""
-            self._left = status.st_size if self._is_file else 0
+            self._backlog_bytes = status.st_size if self._is_file else 0
             self._live_s = None if self._is_file else time.monotonic() + _BACKLOG_S
             if not self._is_file:
-                self._raw = io.BufferedReader(_Begun(self._raw.detach()), BLOCK_BYTES)
+                self._raw = io.BufferedReader(_PeekedPipe(self._raw.detach()), BLOCK_BYTES)
             magic = self._raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
         except OSError as error:
             raise UnopenedError(f"cannot read {self.name} ({error.strerror or error})", read_hint(error)) from error
@@ -84,7 +85,7 @@ class LogFile:
             reason = getattr(error, "strerror", None) or error
             raise TracerError(f"{self.name} is damaged, and was read up to there", str(reason)) from error
         if self._program is not None and self._program.wait() != 0:
-            raise TracerError(f"{self.name} is damaged, and was read up to there", "zstd says no more than this")
+            raise TracerError(f"{self.name} is damaged, and was read up to there", "zstd reports no details")
 
     @property
     def is_rereadable(self) -> bool:
@@ -147,13 +148,13 @@ class LogFile:
             return self._zstd()
         if magic == _JOURNAL:
             path = "PATH" if self.path == STDIN else self.path
-            raise UnopenedError(f"{self.name} is a journal", f"give what journalctl --file={path} -k -o json prints")
+            raise UnopenedError(f"{self.name} is a journal", f"give the output of journalctl --file={path} -k -o json")
         self._is_plain = True
         return raw
 
     def _zstd(self) -> io.BufferedIOBase:
         if not self._is_file:
-            raise UnopenedError(f"{self.name} is compressed by zstd", "give the file itself, or what zstd -dc prints")
+            raise UnopenedError(f"{self.name} is compressed by zstd", "give the file itself, or the output of zstd -dc")
         program = shutil.which("zstd")
         if program is None:
             raise UnopenedError(f"{self.name} is compressed by zstd", "install the program (package zstd)")
@@ -178,8 +179,8 @@ class LogFile:
         quiet_s = 0.0
         while True:
             block = self._raw.read1(BLOCK_BYTES)
-            self._left -= len(block)
-            if self._live_s is None and (self._left <= 0 or not block):
+            self._backlog_bytes -= len(block)
+            if self._live_s is None and (self._backlog_bytes <= 0 or not block):
                 self._live_s = time.monotonic()
             if block:
                 quiet_s = 0.0
@@ -214,7 +215,7 @@ class LogFile:
         return False
 
 
-class _Begun(io.RawIOBase):
+class _PeekedPipe(io.RawIOBase):
     """A pipe whose first bytes were read, as many as identify its format: they may come one by one."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
@@ -246,7 +247,7 @@ def _open(path: str) -> io.BufferedReader:
     if path != STDIN:
         raw = open(path, "rb", buffering=0)  # noqa: SIM115
     elif sys.stdin is None:
-        raise OSError(9, "it is closed")
+        raise OSError(errno.EBADF, "it is closed")
     else:
         raw = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
     return io.BufferedReader(raw, BLOCK_BYTES)

@@ -119,7 +119,7 @@ class Remarks:
 
     def add_no_killable(self, text: bytes, position: Callable[[], LogPosition]) -> None:
         """Add a report of a kernel that found no process to kill."""
-        self._add(position(), f"the kernel killed nobody: {_text(text[:_LONGEST_REASON])}")
+        self._add(position(), f"the kernel found no process to kill: {_text(text[:_LONGEST_REASON])}")
 
     def add_unfinished(self, trigger_comm: bytes | None) -> None:
         """Add a report that does not name its victim."""
@@ -171,14 +171,14 @@ class Remarks:
         elif self._foreign and not self.kill_count and not self._unfinished:
             hold = "1 line" if self._foreign == 1 else f"{self._foreign} lines"
             yield Remark(
-                f"{name}: only other programs than the kernel used its words for OOM kills, in {hold}"
+                f"{name}: only programs other than the kernel used its words for OOM kills, in {hold}"
                 f"{first(self._first_foreign)}",
                 "if they are copies of the kernel's lines, give those alone, without what stands in front of them",
             )
         if self._unfinished:
             have = "1 report of the OOM killer does" if self._unfinished == 1 else f"{self._unfinished} reports do"
             which = f" ({_text(self._trigger_comm)} invoked the OOM killer)" if self._trigger_comm else ""
-            yield Remark(f"{name}: {have} not say who was killed{which}", "give the log from the report on, uncut")
+            yield Remark(f"{name}: {have} not say who was killed{which}", "give the complete log from the report on")
         for place, text in self._lines:
             line = number(place)
             yield Remark(f"{name}: {text}" if line is None else f"{name}: line {line}: {text}")

@@ -45,7 +45,9 @@ def read_zone(name: str) -> tzinfo:
         return timezone.utc if name == "UTC" else ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise TracerError(
-            f"no time zone {name!r}", "give one of /usr/share/zoneinfo (package tzdata), as Europe/Berlin", EXIT_USAGE
+            f"unknown time zone {name!r}",
+            "use a name from /usr/share/zoneinfo (package tzdata), such as Europe/Berlin",
+            EXIT_USAGE,
         ) from error
 
 

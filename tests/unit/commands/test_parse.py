@@ -204,7 +204,7 @@ def test_unusable(tmp_path: Path) -> None:
     said = REMARKS.sub(b"", finished.stderr).decode().splitlines()
     assert len(said) == 4
     assert f"cannot read {tmp_path / 'none'}" in said[0]
-    assert f"{other} is no kernel log" in said[1]
+    assert f"{other} is not a kernel log" in said[1]
     assert f"journalctl --file={journal} -k -o json" in said[2]
     assert f"cannot read {tmp_path}" in said[3]
 
@@ -216,7 +216,7 @@ def test_hostile_file_name(tmp_path: Path) -> None:
     said = run(os.fspath(name)).stderr
     assert said.count(b"\n") == 1
     assert b"\x1b" not in said
-    assert rb"a\noomtrace: all is well\x1b[2J\udcff is no kernel log" in said
+    assert rb"a\noomtrace: all is well\x1b[2J\udcff is not a kernel log" in said
 
 
 def test_json_over_many_lines() -> None:

@@ -47,7 +47,7 @@ def test_form(journal: Path, form: str, tmp_path: Path) -> None:
     if form in TEXT_FORMS:
         assert b" blob data]" in shown
     found = list(
-        KillSearch(form=ReadOptions(boot_time="2026-11-24T06:00:00Z", timezone="UTC")).kills([str(tmp_path / form)])
+        KillSearch(options=ReadOptions(boot_time="2026-11-24T06:00:00Z", timezone="UTC")).kills([str(tmp_path / form)])
     )
     tids = [record["victim"]["tid"] for record in found]
     for report in expected:

@@ -38,7 +38,7 @@ def parse(path: Path, *options: str) -> tuple[int, list[dict[str, Any]], str]:
     return finished.returncode, records, finished.stderr.decode()
 
 
-NO_DATE = "1 kill has no date, as the log tells only the time since some boot"
+NO_DATE = "1 kill has no date, as the log has only the time since boot"
 NO_TIME = "1 kill has no time, as the log has no date, or none that can be read"
 NO_YEAR = "no year in the log; assuming 2024 from when it was last written"
 WHEN = {

@@ -130,7 +130,7 @@ def test_others(tmp_path: Path) -> None:
     quoted = b"Nov 24 03:51:53 h detector[7]: " + KILLED + b"\n"
     code, said = parse(OTHER + quoted, tmp_path)
     assert code == 0
-    assert "only other programs than the kernel used its words for OOM kills, in 1 line; the first is line 2" in said[0]
+    assert "only programs other than the kernel used its words for OOM kills, in 1 line; the first is line 2" in said[0]
     code, said = parse(quoted + KERNEL + KILLED + b"\n", tmp_path)
     assert not [line for line in said if "other programs" in line]
 
@@ -251,7 +251,7 @@ def test_nobody_to_kill(tmp_path: Path) -> None:
     code, said = parse(log, tmp_path)
     assert (code, len(said)) == (0, 1)
     assert said[0].endswith(
-        f"line {log.count(10)}: the kernel killed nobody: Out of memory and no killable processes..."
+        f"line {log.count(10)}: the kernel found no process to kill: Out of memory and no killable processes..."
     )
 
 
