@@ -127,7 +127,7 @@ class KillSearch:
         return self._remarks.make_remarks()
 
     def end(self) -> Iterator[OomKill]:
-        """The kills that are held back until the last one is known. `kills` ends with this, unless it is interrupted."""
+        """The kills that were held back; `kills` ends with them, unless it is interrupted."""
         self._reports.end()
         yield from self._release()
 

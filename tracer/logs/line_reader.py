@@ -45,13 +45,13 @@ class LineReader(LineFormats):
             self._read_dmesg, self._read_syslog, self._read_dmesg_ctime, self._read_rfc5424, self._read_kmsg,
             self._read_dmesg_iso, self._read_talos, self._read_logread, self._read_dmesg_relative,
         )  # fmt: skip
-        """Formats whose lines may have a prefix; in the others a line is a part of an object."""
+        """Formats whose lines others may prefix; in the remaining ones a line is a part of an object."""
         self.is_unknown = False
         """Whether the last line, if `read` gave None for it, is neither in a known format nor behind the prefix."""
 
     @property
     def recognized(self) -> int:
-        """The number of lines that are of a log, whoever wrote them."""
+        """The number of lines that are of a log, of any program."""
         return self._in_known_format + self._collected
 
     def read(self, raw: bytes) -> LogLine | None:

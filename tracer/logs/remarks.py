@@ -173,7 +173,7 @@ class Remarks:
             yield Remark(
                 f"{name}: only programs other than the kernel used its words for OOM kills, in {hold}"
                 f"{first(self._first_foreign)}",
-                "if they are copies of the kernel's lines, give those alone, without what stands in front of them",
+                "if they are copies of the kernel's lines, give only those, without the prefix",
             )
         if self._unfinished:
             have = "1 report of the OOM killer does" if self._unfinished == 1 else f"{self._unfinished} reports do"

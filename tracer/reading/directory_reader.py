@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads of the runtimes' directories by reader processes, with a timeout.
 
-A user may have mounted a file system there whose server never answers; so may a file server be down.
+A user may have mounted a file system there whose server never answers, or a file server may be down.
 """
 
 import threading

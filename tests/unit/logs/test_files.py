@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/log_file.py: what is in a pipe is known however slowly it comes, and what is refused is so for any command."""
+"""logs/log_file.py: the format of a pipe is detected however slowly its bytes come; refusals name no command."""
 
 import bz2
 import gzip
@@ -31,7 +31,7 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
 
 @contextmanager
 def pipe(folder: Path, *pieces: bytes) -> Iterator[str]:
-    """A FIFO into which these are written, one after the other is read."""
+    """A FIFO into which these pieces are written, one after the other is read."""
     path = folder / "pipe"
     os.mkfifo(path)
 
@@ -50,7 +50,7 @@ def pipe(folder: Path, *pieces: bytes) -> Iterator[str]:
 @pytest.mark.parametrize("form", COMPRESSED)
 @pytest.mark.parametrize("begin", [1, 2, 7])
 def test_pipe_that_begins_slowly(form: str, begin: int, tmp_path: Path) -> None:
-    """The first bytes tell how it is compressed, though they come one by one."""
+    """The first bytes show the compression, though they come one by one."""
     data = COMPRESSED[form](TEXT)
     pieces = [data[at : at + 1] for at in range(begin)]
     with pipe(tmp_path, *pieces, data[begin:]) as path:
@@ -61,7 +61,7 @@ def test_pipe_that_begins_slowly(form: str, begin: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"a", b"1234567", b"12345678"])
 def test_pipe_with_little_in_it(text: bytes, tmp_path: Path) -> None:
-    """Nothing of it is lost."""
+    """Nothing is lost."""
     with pipe(tmp_path, *(text[at : at + 1] for at in range(len(text)))) as path:
         file = LogFile(path)
         assert b"".join(file.blocks()) == text
@@ -69,7 +69,7 @@ def test_pipe_with_little_in_it(text: bytes, tmp_path: Path) -> None:
 
 
 def test_pipe_that_goes_on(tmp_path: Path) -> None:
-    """Of a live one each piece is given when it comes; an empty one stands for a pause."""
+    """A live pipe gives each piece as it comes; an empty one stands for a pause."""
     pieces = (b"12345678", b"a\n", b"b\n")
     with pipe(tmp_path, *pieces) as path:
         file = LogFile(path)
@@ -78,7 +78,7 @@ def test_pipe_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_zstd_in_a_pipe(tmp_path: Path) -> None:
-    """The error names the pipe, and no command: it may be any."""
+    """The error names the pipe, and no command: it may come from any."""
     program = shutil.which("zstd")
     require(program is not None, "zstd")
     data = subprocess.run([str(program), "-qc"], input=TEXT, capture_output=True, check=True, timeout=20).stdout
@@ -89,7 +89,7 @@ def test_zstd_in_a_pipe(tmp_path: Path) -> None:
 
 
 def test_compressed_file_cannot_grow(tmp_path: Path) -> None:
-    """Following it is refused at once, by the watch, too, and no option is named that a command may not have."""
+    """Following is refused at once, also by the watch, and the error names no option that a command may lack."""
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(TEXT))
     attempts: list[Callable[[], object]] = [LogFile(str(path)).follow, lambda: RecordFeed(str(path))]
@@ -100,7 +100,7 @@ def test_compressed_file_cannot_grow(tmp_path: Path) -> None:
 
 
 def test_journal(tmp_path: Path) -> None:
-    """What makes a log of it is named, and no command."""
+    """The error names the program that makes a log of it, and no command."""
     path = tmp_path / "system.journal"
     path.write_bytes(b"LPKSHHRH" + bytes(1000))
     with pytest.raises(UnopenedError) as raised:

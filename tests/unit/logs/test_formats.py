@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and what is none."""
+"""logs/formats.py, journal.py, dmesg_json.py, scan.py: real reports in every format, and lines that are none."""
 
 import codecs
 import json
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def scan(*blocks: bytes, latest_ns: int = BOOT_NS + 86400 * SECOND_NS) -> list[Found]:
-    """What is found in a log that comes in these blocks; it was written to until then."""
+    """The reports in a log that comes in these blocks and was last written to at ``latest_ns``."""
     found: list[Found] = []
     reader = LogScan(Calendar(timezone.utc, latest_ns), lambda *each: found.append(Found(*each)))
     for block in blocks:
@@ -64,7 +64,7 @@ def wall_ns(report: VictimReport) -> int:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("form", WHOLE)
 def test_whole(form: str, name: str) -> None:
-    """A report is the same in whatever format, and its time what the format tells."""
+    """A report is the same in every format, and its time is the one that the format has."""
     log = list(lines(FILES[name]))
     expected = reports(log)
     found = scan(WHOLE[form](log))
@@ -81,7 +81,7 @@ def test_whole(form: str, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name != "7.2-oddname"])
 @pytest.mark.parametrize("form", SPLIT)
 def test_split(form: str, name: str) -> None:
-    """The same where records are split into lines."""
+    """The same if records are split into lines."""
     log = list(lines(FILES[name]))
     expected = reports(log)
     found = scan(SPLIT[form](log))
@@ -92,7 +92,7 @@ def test_split(form: str, name: str) -> None:
 
 @pytest.mark.parametrize("form", SPLIT)
 def test_odd_names_split(form: str) -> None:
-    """A newline in a name hides what is behind it, and makes no other kill of it."""
+    """A newline in a name hides what follows it, and never makes another kill."""
     log = list(lines(FILES["7.2-oddname"]))
     known = {each.tid for each in reports(log)}
     assert {each.report.tid for each in scan(SPLIT[form](log))} <= known
@@ -111,7 +111,7 @@ def test_blocks(form: str, size: int) -> None:
 
 @pytest.mark.parametrize("form", [*WHOLE, *SPLIT])
 def test_among_others(form: str) -> None:
-    """What lies between the reports is passed over, and changes nothing."""
+    """Lines between the reports are skipped, and change nothing."""
     log = list(lines(FILES["6.12-other"]))
     data = {**WHOLE, **SPLIT}[form](log)
     noise = {**WHOLE, **SPLIT}[form]([line._replace(text=b"usb 1-1: new device") for line in log] * 200)
@@ -121,7 +121,7 @@ def test_among_others(form: str) -> None:
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export", "journal short"])
 def test_without_first_lines(form: str, size: int) -> None:
-    """What is left in front of a kill counts, in whichever block it is, and is found among others' lines."""
+    """The lines that are left in front of a kill count, in whichever block they are, also among other lines."""
     log = [line for name in ("6.12-other", "6.12-global", "7.2-group") for line in lines(FILES[name])]
     left = [line for line in log if re.search(rb"invoked oom-killer|^CPU: ", line.text) is None]
     spelled = {**WHOLE, **SPLIT}[form]
@@ -142,7 +142,7 @@ def test_without_first_lines(form: str, size: int) -> None:
     st.integers(1, 9000),
 )
 def test_searched_and_fed(form: str, name: str, losses: list[tuple[int, int]], size: int) -> None:
-    """A log that lacks lines says the same when it is searched as when each line is fed."""
+    """A log with missing lines gives the same whether it is searched or each line is fed."""
     log = list(lines(FILES[name]))
     for at, count in losses:
         del log[at % len(log) : at % len(log) + min(count, len(log) - 1)]
@@ -167,7 +167,7 @@ MISSED = {
 
 @pytest.mark.parametrize("form", MISSED)
 def test_journald_missed_lines(form: str) -> None:
-    """What stands in front of the gap is no part of a report behind it."""
+    """Lines before a gap do not belong to a report after it."""
     log = list(lines(FILES["6.12-other"]))
     cut = next(number for number, line in enumerate(log) if line.text.startswith(b"oom-kill:"))
     spelled = {**WHOLE, **SPLIT}[form]
@@ -178,7 +178,7 @@ def test_journald_missed_lines(form: str) -> None:
 
 
 def test_damage() -> None:
-    """CRLF, NULs in front, lines without end, and lines that are nobody's."""
+    """CRLF, leading NULs, lines without a newline, and lines of no program."""
     log = list(lines(FILES["6.12-other"]))
     data = WHOLE["dmesg"](log)
     expected = timeless(reports(log))
@@ -198,7 +198,7 @@ def test_damage() -> None:
 
 @pytest.mark.parametrize("form", [form for form in WHOLE if form != "dmesg -J"])
 def test_cut(form: str) -> None:
-    """A last line that lacks its end counts for nothing: it may go on."""
+    """A last line without a newline is ignored: it may continue."""
     data = WHOLE[form](lines(FILES["6.12-other"]))
     cut = data[: data.rindex(b"illed process")] + b"illed process 3"
     assert scan(cut) == []
@@ -240,7 +240,7 @@ FORGED = [
 
 @pytest.mark.parametrize(("prefix", "counts"), FORGED)
 def test_whose(prefix: bytes, counts: bool) -> None:
-    """What somebody else wrote is no kill, where the format tells."""
+    """Lines from other programs make no kill, if the format shows the writer."""
     assert len(scan(prefix + KILLED + b"\n")) == counts
 
 
@@ -249,7 +249,7 @@ JOURNAL = {"__CURSOR": "a", "__REALTIME_TIMESTAMP": "1", "_TRANSPORT": "kernel",
 
 @pytest.mark.parametrize("spell", [entry, export])
 def test_whose_in_the_journal(spell: Callable[[dict[str, str], bytes], bytes]) -> None:
-    """Only journald says what came from the kernel; what a user makes of his own fields does not count."""
+    """Only journald's fields show what came from the kernel; a user's fields do not count."""
     fields = {**JOURNAL, "PRIORITY": "3"}
     assert len(scan(spell(fields, KILLED))) == 1
     for other in (
@@ -262,7 +262,7 @@ def test_whose_in_the_journal(spell: Callable[[dict[str, str], bytes], bytes]) -
 
 
 def test_entry_in_an_entry() -> None:
-    """What looks like the end of an entry, and like another, inside a field is none."""
+    """Text in a field that looks like the end of an entry, and like another entry, is neither."""
     fields = {**JOURNAL, "_TRANSPORT": "journal"}
     forged = b"x\n\n" + export(JOURNAL, KILLED)
     assert scan(export(fields, forged)) == []
@@ -273,7 +273,7 @@ def test_entry_in_an_entry() -> None:
 
 
 def test_two_hosts() -> None:
-    """A central log has the lines of many hosts mixed."""
+    """A central log interleaves the lines of many hosts."""
     one = SPLIT["rsyslog"](lines(FILES["6.12-other"])).splitlines(keepends=True)
     other = [line.replace(b"node-1", b"node-2") for line in one]
     found = scan(b"".join(line for pair in zip(one, other, strict=True) for line in pair))
@@ -292,7 +292,7 @@ def test_two_hosts() -> None:
     ],
 )
 def test_lines_alike(form: str, head: bytes, other: bytes) -> None:
-    """Rows and statistics of somebody else, in the midst of those of a report and at the same time, change nothing."""
+    """Rows and statistics from other writers, among those of a report and at the same time, change nothing."""
     log = list(lines(FILES["6.12-other"]))
     written = {**WHOLE, **SPLIT}[form](log).splitlines(keepends=True)
     data = b""
@@ -304,7 +304,7 @@ def test_lines_alike(form: str, head: bytes, other: bytes) -> None:
 
 
 def test_ids_do_not_depend_on_the_format() -> None:
-    """All formats with the uptime tell the same time of a kill, to the microsecond."""
+    """All formats with the uptime give the same time of a kill, to the microsecond."""
     log = list(lines(FILES["6.1-v1-storm"]))
     forms = ("dmesg", "dmesg -x", "dmesg -J", "/dev/kmsg", "journal json", "journal export")
     times = {tuple(each.report.time_ns for each in scan(WHOLE[form](log))) for form in forms}
@@ -315,7 +315,7 @@ def test_ids_do_not_depend_on_the_format() -> None:
 @pytest.mark.parametrize("option", ["", "-T", "-x", "-r", "-d", "--time-format=iso", "-x -T"])
 @pytest.mark.parametrize("name", ["6.12-other", "7.2-group", "6.1-v1-storm", "6.12-global"])
 def test_dmesg(option: str, name: str, tmp_path: Path) -> None:
-    """What util-linux's own dmesg makes of a log; not -J, which in 2.38 does not end a message of a file."""
+    """The output of util-linux's dmesg; not -J, which in 2.38 does not end a message of a file."""
     require(shutil.which("dmesg") is not None, "dmesg (util-linux)")
     file = tmp_path / "log"
     file.write_bytes(SPLIT["dmesg -r"](lines(FILES[name])))
@@ -326,7 +326,7 @@ def test_dmesg(option: str, name: str, tmp_path: Path) -> None:
 
 @given(st.lists(st.binary(max_size=60), max_size=30))
 def test_garbage(blocks: list[bytes]) -> None:
-    """Whatever it is fed, it never raises."""
+    """Any input: it never raises."""
     scan(*blocks)
 
 
@@ -338,7 +338,7 @@ SEEDS = [
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 30000), st.binary(max_size=12)), max_size=12))
 def test_damaged(log: bytes, changes: list[tuple[int, bytes]]) -> None:
-    """A damaged log never raises, either."""
+    """A damaged log does not raise either."""
     data = bytearray(log)
     for at, piece in changes:
         data[at : at + len(piece)] = piece
@@ -392,7 +392,7 @@ def change(log: list[bytes], how: str, at: int, what: int | bytes) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(ALIKE), st.lists(CHANGES, max_size=6), st.integers(1, 9000))
 def test_together_and_alone(form: tuple[str, str], changes: list[tuple[str, int, int | bytes]], size: int) -> None:
-    """Lines that are taken because they begin alike say what they do when each is read on its own."""
+    """The fast path for lines with the same prefix gives the same reports as parsing each line."""
     log = {**WHOLE, **SPLIT}[form[0]](lines(FILES[form[1]])).splitlines(keepends=True)
     for each in changes:
         change(log, *each)
@@ -405,7 +405,7 @@ def test_together_and_alone(form: tuple[str, str], changes: list[tuple[str, int,
 
 
 def test_boot_id_is_not_made_up() -> None:
-    """What is no boot id is none."""
+    """An invalid boot id is null."""
     found = scan(entry({**JOURNAL, "_BOOT_ID": BOOT_ID[:-1]}, KILLED))
     assert [each.origin for each in found] == [Origin(None, None)]
 
@@ -421,7 +421,7 @@ UNREAD_STAMPS = [
 
 @pytest.mark.parametrize("stamp", UNREAD_STAMPS)
 def test_stamp_that_cannot_be_read(stamp: str) -> None:
-    """The kill is told, with all but its time; kills of different seconds are different ones."""
+    """The kill has all values but its time; kills of different seconds are distinct."""
     log = WHOLE["journal short"](lines(FILES["7.2-group"]))
     month_and_day = stamp[: stamp.index(":") - 3].encode()
     found = scan(log.replace(b"Nov 24", month_and_day))
@@ -433,7 +433,7 @@ def test_stamp_that_cannot_be_read(stamp: str) -> None:
 
 @pytest.mark.parametrize("zone", ["+03", "-0330", "+05:45", "UTC", "CET"])
 def test_zones_of_journalctl(zone: str) -> None:
-    """Of 518 zones 199 have no name but a number."""
+    """Of 518 zones, 199 have only a number as their name."""
     (found,) = scan(f"Tue 2026-11-24 03:51:53 {zone} h kernel: ".encode() + KILLED + b"\n")
     hours = {"+03": 3, "-0330": -3.5, "+05:45": 5.75}.get(zone, 0)
     midnight_ns = BOOT_NS - 6 * 3600 * SECOND_NS
@@ -458,7 +458,7 @@ def test_without_host(form: str) -> None:
 
 
 def test_rfc5424_of_the_network() -> None:
-    """rsyslog keeps the space in front of a message that came with the older protocol."""
+    """rsyslog keeps the space in front of a message that came by RFC 3164."""
     log = SPLIT["RFC 5424"](lines(FILES["6.12-other"]))
     spaced = log.replace(b" - - - [", b" - - -  [")
     assert spaced != log
@@ -470,7 +470,7 @@ def test_rfc5424_of_the_network() -> None:
 
 @pytest.mark.parametrize(("comma", "colon"), [(", ", ": "), (", ", " : ")])
 def test_json_with_spaces(comma: str, colon: str) -> None:
-    """As journalctl wrote it until systemd 240: of names that are no text, too, which are lists of numbers."""
+    """As journalctl wrote it until systemd 240, also names that are not UTF-8, as lists of numbers."""
     log = WHOLE["journal json"](lines(FILES["7.2-oddname"]))
     assert b'"MESSAGE":[' in log
     spaced = [json.dumps(json.loads(line), separators=(comma, colon)) for line in log.splitlines()]
@@ -478,7 +478,7 @@ def test_json_with_spaces(comma: str, colon: str) -> None:
 
 
 def test_json_over_many_lines() -> None:
-    """``journalctl -o json-pretty`` is not read, and not taken for a log without kills."""
+    """``journalctl -o json-pretty`` is not read, and does not pass for a log without kills."""
     log = WHOLE["journal json"](lines(FILES["7.2-group"]))
     reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
     reader.feed("\n".join(json.dumps(json.loads(line), indent="\t") for line in log.splitlines()).encode())
@@ -488,7 +488,7 @@ def test_json_over_many_lines() -> None:
 
 
 def is_recognized(log: bytes) -> bool:
-    """Whether a log without kills is known as one."""
+    """Whether a log without kills is recognized as a log."""
     reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
     reader.feed(log)
     reader.end()
@@ -497,12 +497,12 @@ def is_recognized(log: bytes) -> bool:
 
 @pytest.mark.parametrize("field", ['"time": "2026-11-24T06:00:00.1Z"', '"pri": 3', '"msg": 7', '"time": {'])
 def test_json_of_something_else(field: str) -> None:
-    """Fields that are named as those of ``dmesg -J`` make no log of any JSON."""
+    """Fields with the names of those of ``dmesg -J`` do not make a log of any JSON."""
     assert not is_recognized(f'{{\n    "schema": 1,\n    {field},\n    "type": "start"\n}}\n'.encode() * 9)
 
 
 def test_dmesg_json_without_kills() -> None:
-    """It is known by its begin, and where that was cut off by its lines."""
+    """The object is recognized by its first line, or, if that is missing, by its fields."""
     log = WHOLE["dmesg -J"](LogLine(b"usb 1-1: new device", n, "printk") for n in range(3))
     assert is_recognized(log)
     assert is_recognized(log.replace(b'"pri"', b'"fac": "user",\n         "pri"'))
@@ -512,14 +512,14 @@ def test_dmesg_json_without_kills() -> None:
 
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal short", "RFC 5424", "dmesg -T"])
 def test_byte_order_mark(form: str) -> None:
-    """It does not hide the first line."""
+    """A byte order mark does not hide the first line."""
     log = {**WHOLE, **SPLIT}[form](lines(FILES["6.12-other"]))
     assert scan(codecs.BOM_UTF8 + log) == scan(log)
     assert scan(log)[0].report.trigger_comm is not None
 
 
 def test_log_after_something_else() -> None:
-    """It is known as one, however late it begins."""
+    """A log is recognized however late it begins."""
     log = SPLIT["rsyslog"]([LogLine(b"usb 1-1: new device", 1, "printk")])
     for blocks in ([b"Welcome\n", log], [b"Welcome\n", b"to\n" * 9999, log, b"\n"], [b"Welcome\n", log[:-1]]):
         reader = LogScan(Calendar(timezone.utc), lambda *_: pytest.fail("a kill"))
@@ -530,7 +530,7 @@ def test_log_after_something_else() -> None:
 
 
 def kmsg(records: Iterable[tuple[str, bytes]]) -> bytes:
-    """What ``cat /dev/kmsg`` shows of records, by flags and text; since Linux 6.4 it ends one at 2048 bytes."""
+    """The output of ``cat /dev/kmsg`` for records, by flags and text; since Linux 6.4 a record ends at 2048 bytes."""
     log = b""
     for number, (flags, text) in enumerate(records):
         escaped = re.sub(rb"[^ -\[\]-~]", lambda match: b"\\x%02x" % match[0][0], text)
@@ -540,7 +540,7 @@ def kmsg(records: Iterable[tuple[str, bytes]]) -> bytes:
 
 @pytest.mark.parametrize("length", [300, 490, 520, 700, 1024])
 def test_record_longer_than_kmsg_gives(length: int) -> None:
-    """The kernel cuts a record with many unprintable bytes, and the next one follows it on the same line."""
+    """The kernel cuts a record with many unprintable bytes; the next record follows on the same line."""
     path = (b"/" + b"\xff" * 200) * 6
     path = path[:length]
     found = scan(
@@ -574,7 +574,7 @@ def test_record_longer_than_kmsg_gives(length: int) -> None:
 
 
 def test_name_that_looks_like_the_next_record() -> None:
-    """Text in a path where a newer kernel would have cut its record is no record."""
+    """Text in a path at the position where a newer kernel cuts a record is not a record."""
     forged = b"6,1,1,-;Memory cgroup out of memory: Killed process 1 (init) total-vm:1kB, anon-rss:1kB, file-rss:1kB"
     header = len(b"6,400,21000000,-;")
     name = b"/" + b"\xff" * ((2048 - header - 1) // 4)

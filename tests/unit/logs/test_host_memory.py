@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much RAM and swap the host has, as a report of a kernel log tells it: in pages, and only where it is certain."""
+"""The host's RAM and swap from the report in a kernel log: in pages, and only if they are certain."""
 
 import re
 from pathlib import Path
@@ -41,14 +41,14 @@ def test_swap_counts(tmp_path: Path) -> None:
     ids=["no RAM", "no reserved", "no swap", "before 3.14", "CMA"],
 )
 def test_unknown(line: bytes, instead: bytes, tmp_path: Path) -> None:
-    """What is reserved, and whether that has the pages of CMA in it, depends on the kernel."""
+    """The kernel decides what is reserved, and whether that includes CMA's pages."""
     log, count = re.subn(line, instead, HOST)
     assert count == 1
     assert total_pages(log, tmp_path) is None
 
 
 def test_swap_without_page_size(tmp_path: Path) -> None:
-    """Swap is told in kB: without the table of tasks nothing tells how many pages that is."""
+    """Swap is in kB: without the table of tasks its number of pages is unknown."""
     log = re.sub(rb"\n\[ *[\d.]+\] (?:Tasks state|\[ +(?:\d+|pid +)\])[^\n]*", b"", HOST)
     assert total_pages(log, tmp_path) == RAM - RESERVED
     assert total_pages(log.replace(b"Total swap = 0kB", b"Total swap = 4096kB"), tmp_path) is None
@@ -56,7 +56,7 @@ def test_swap_without_page_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["6.1-cpuset", "6.1-policy", "7.2-oddname"])
 def test_constrained(name: str, tmp_path: Path) -> None:
-    """Where nodes or a limit constrain, the kernel counts something else, which the log does not tell."""
+    """If nodes or a limit constrain, the kernel counts something else, which is not in the log."""
     (tmp_path / "log").write_bytes({**FILES, **TRIMMED}[name])
     records = list(KillSearch().kills([str(tmp_path / "log")]))
     assert {record["incident"]["total_pages"] for record in records} == {None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the real journalctl shows of a real journal, in each of its formats that tell times."""
+"""The output of the real journalctl for a real journal, in each format with times."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("form", [*WHOLE_FORMS, *TEXT_FORMS])
 def test_form(journal: Path, form: str, tmp_path: Path) -> None:
-    """All kills are found; in text those of names that are no text are not, as they are not shown."""
+    """All kills are found; in text, except those with names that are not UTF-8, which it does not show."""
     command = ["journalctl", f"--file={journal}", "-k", "--no-pager", "-o", form]
     shown = subprocess.run(
         command, check=True, capture_output=True, timeout=120, env={**os.environ, "TZ": "UTC"}

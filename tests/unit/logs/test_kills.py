@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/kills.py and logs/boots.py: kills of some boot, process or name, of several sources."""
+"""logs/kills.py and logs/boots.py: kills by boot, process or name, from several sources."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ FORMS = ["dmesg", "rsyslog", "rsyslog, RFC 3339", "journal short", "journal shor
 @pytest.mark.parametrize(("asked", "expected"), [*ASKED, ("5", []), ("-4", []), ("-9", [])])
 @pytest.mark.parametrize("form", FORMS)
 def test_boot_by_number(form: str, asked: str, expected: list[int], tmp_path: Path) -> None:
-    """Boots are told apart by the kernel's first line, those without kills too, and counted as journalctl does."""
+    """Boots are separated by the kernel's first line, those without kills as well, and numbered as in journalctl."""
     log = {**WHOLE, **SPLIT}[form](line for each in BOOTS for line in each)
     assert search(log, tmp_path, boot=asked) == expected
 
@@ -60,7 +60,7 @@ def test_boot_by_number(form: str, asked: str, expected: list[int], tmp_path: Pa
 @pytest.mark.parametrize(("asked", "expected"), ASKED)
 @pytest.mark.parametrize("form", ["journal json", "journal export"])
 def test_boot_of_the_journal(form: str, asked: str, expected: list[int], tmp_path: Path) -> None:
-    """The journal has an id of each, and may have lost the first line."""
+    """The journal has an id per boot, and may have lost the first line."""
     log = b"".join(
         WHOLE[form](lines if number else lines[1:]).replace(BOOT_ID.encode(), b"%032x" % (number + 1))
         for number, lines in enumerate(BOOTS)
@@ -70,13 +70,13 @@ def test_boot_of_the_journal(form: str, asked: str, expected: list[int], tmp_pat
 
 
 def test_boot_without_first_line(tmp_path: Path) -> None:
-    """An uptime that goes back is another boot's; what stands before the first such line is of the first."""
+    """An uptime that goes back begins another boot; what precedes the first such line is of the first boot."""
     log = SPLIT["rsyslog"]([*boot(1, 2, start=False, at_s=500), *boot(3, start=False), *boot(4), *boot(5, start=False)])
     assert [search(log, tmp_path, boot=asked) for asked in ("1", "2", "3")] == [[1, 2], [3], [4, 5]]
 
 
 def test_boots_of_two_hosts(tmp_path: Path) -> None:
-    """Each host's last boot is its own."""
+    """Each host has its own last boot."""
     log = SPLIT["rsyslog"]([*boot(1), *boot(2)]) + SPLIT["rsyslog"](boot(3)).replace(b"node-1", b"node-2")
     assert search(log, tmp_path, boot="0") == [2, 3]
     assert search(log, tmp_path, boot="-1") == [1]
@@ -84,7 +84,7 @@ def test_boots_of_two_hosts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["rsyslog, RFC 3339", "journal json"])
 def test_order_of_hosts(form: str, tmp_path: Path) -> None:
-    """In a central log kills come in the order of time, and the latest are the latest, whichever host they are of."""
+    """In a central log kills come in the order of time, and the latest are the latest of all hosts."""
     wrapped = {**WHOLE, **SPLIT}[form]
     log = b""
     for name, tid, at_s in ((b"a", 1, 100), (b"b", 2, 4300), (b"a", 3, 7300), (b"b", 4, 7400)):
@@ -96,7 +96,7 @@ def test_order_of_hosts(form: str, tmp_path: Path) -> None:
 
 
 def test_hosts_that_kill_at_once(tmp_path: Path) -> None:
-    """Reports of two hosts that are mixed line by line stay whole, though one's clock is 5 s ahead."""
+    """Reports of two hosts that are interleaved line by line stay complete, though one's clock is 5 s ahead."""
     logs = []
     for name, ahead_ns in ((b"a", 0), (b"b", 5_000_000_000)):
         log = [line._replace(time_ns=(line.time_ns or 0) + ahead_ns) for line in lines(FILES["7.2-group"])]
@@ -117,7 +117,7 @@ def test_boots_of_rotated_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["dmesg", "rsyslog", "journal json", "journal export"])
 def test_report_in_two_files(form: str, tmp_path: Path) -> None:
-    """A report within which a log was rotated is whole; other logs are none of it."""
+    """A report within which a log was rotated is complete; other logs are no part of it."""
     log = list(lines(FILES["6.12-other"]))
     paths = [tmp_path / name for name in ("whole", "a", "b")]
     for path, part in zip(paths, (log, log[:-1], log[-1:]), strict=True):
@@ -141,7 +141,7 @@ def test_many_kills_are_not_kept_in_memory(tmp_path: Path) -> None:
 
 
 def test_boot_that_makes_no_sense() -> None:
-    """Says what to give."""
+    """The error names valid values."""
     for wrong in ("yesterday", "", "--1", BOOT_ID[:-1]):
         with pytest.raises(TracerError, match="no boot"):
             KillSearch(KillFilter(boot=wrong))
@@ -150,7 +150,7 @@ def test_boot_that_makes_no_sense() -> None:
 
 
 def test_process(tmp_path: Path) -> None:
-    """By pid, of the process and of the thread that the log names, and by name."""
+    """By pid, of the process and of the thread that the log names, and by comm."""
     log = SPLIT["rsyslog"](lines(FILES["7.2-group"]))
     assert len(search(log, tmp_path)) == 3
     (tid,) = search(log, tmp_path, comm="hog-main")
@@ -168,7 +168,7 @@ def _write(folder: Path, log: bytes) -> Path:
 
 
 def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
-    """They are told, or raised; the others are searched."""
+    """Unreadable sources are passed to the callback, or raised; the others are searched."""
     log, none = str(_write(tmp_path, SPLIT["rsyslog"](boot(1)))), str(tmp_path / "none")
     told: list[TracerError] = []
     assert tids(KillSearch().kills([none, log], told.append)) == [1]
@@ -178,13 +178,13 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_first_kill_comes_before_the_log_ends(tmp_path: Path) -> None:
-    """It is an iterator: nobody has to wait for the rest."""
+    """`kills` is an iterator: no kill waits for the rest."""
     log = SPLIT["rsyslog"](boot(*range(1, 20000)))
     assert next(iter(KillSearch().kills([str(_write(tmp_path, log))])))["victim"]["tid"] == 1
 
 
 def test_needs_no_command_line() -> None:
-    """Others can use it without typer."""
+    """Scripts can use it without typer."""
     program = "import sys, tracer.logs.kills; print('typer' in sys.modules)"
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, capture_output=True, check=True, timeout=60).stdout == b"False\n"
@@ -202,7 +202,7 @@ SPELL: Callable[[int, bytes], bytes] = lambda n, text: entry(  # noqa: E731
 
 
 def test_name_that_is_no_text_in_an_open_report(tmp_path: Path) -> None:
-    """In JSON such a message is a list of numbers, and is found there, too."""
+    """In JSON a message that is not UTF-8 is a list of numbers, and is found as well."""
     log = b"".join(
         SPELL(n, text)
         for n, text in enumerate(
@@ -239,7 +239,7 @@ DOCKER_ID = "5aaf9eb7648eeb1459d86eaa0ace8bcfa93089642e5c3113a14250dae3238aaf"
 def test_others_of_a_group(
     name: str, path: str, container: str | None, pod: str | None, unit: str | None, tmp_path: Path
 ) -> None:
-    """All victims of a group kill are in the cgroup that the log names; whose that is, is known."""
+    """All victims of a group kill are in the cgroup that the log names, so they have its owner."""
     group = {"7.2-group": b"/grp", "5.10-grouptree": b"/gt"}[name]
     log = _write(tmp_path, FILES[name].replace(group, path.encode()))
     first, *others = KillSearch().kills([str(log)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kmsg.py and backfill.py: records as /dev/kmsg gives them, one a read, through a pipe that keeps them apart."""
+"""kmsg.py and backfill.py: records as /dev/kmsg gives them, one per read, through a pipe that keeps them apart."""
 
 import os
 import time
@@ -41,7 +41,7 @@ def feed() -> Iterator[Feed]:
 
 
 def test_lines(feed: Feed) -> None:
-    """Text without what is in front of it and behind it, time and caller; the next read goes on."""
+    """Text without prefix and properties, time and caller; the next read continues."""
     kmsg = feed(
         b"6,100,5140900,-;NET: Registered protocol family 10\n",
         b"4,101,5140901,-,caller=T123;two\\x0alines, \\xff and a \\x5c\n SUBSYSTEM=acpi\n DEVICE=+acpi:PNP0A03:00\n",
@@ -59,14 +59,14 @@ def test_lines(feed: Feed) -> None:
 
 
 def test_only_the_kernel(feed: Feed) -> None:
-    """Lines that somebody wrote to /dev/kmsg are not the kernel's; nor is what is no record."""
+    """Lines that a process wrote to /dev/kmsg are not the kernel's; neither are malformed records."""
     kmsg = feed(b"12,1,5,-;Killed process 1 (init)\n", b"30,2,6,-;systemd[1]: x\n", b"garbage", b"7,3,7,-;x\n")
     assert [line.text for line in kmsg.read()] == [b"x"]
     assert kmsg.dropped == 0
 
 
 def test_overwritten(feed: Feed) -> None:
-    """A hole in the sequence is counted, and told where it is, in the kernel's words."""
+    """A gap in the sequence is counted, and reported at its place, in the kernel's words."""
     kmsg = feed(b"4,7,1,-;a\n", b"12,8,1,-;user\n", b"4,9,1,-;b\n", b"4,13,2,-;c\n")
     assert [line.text for line in kmsg.read()] == [b"a", b"b", b"** 3 printk messages dropped **", b"c"]
     assert kmsg.dropped == 3
@@ -79,14 +79,14 @@ def test_not_there() -> None:
 
 
 def test_something_else() -> None:
-    """What is no log in the place of one, as /dev/null in a container, has an end."""
+    """A device that replaces the log, such as /dev/null in a container, has an end."""
     log = Kmsg("/dev/null")
     assert list(log.read()) == []
     log.close()
 
 
 def test_backfill(feed: Feed) -> None:
-    """What is known, and what is of another time, is left out; what is not has a record."""
+    """Kills with a record, and those of another time, are left out; the others get a record."""
     records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
     asked = []
 
@@ -105,7 +105,7 @@ def test_backfill(feed: Feed) -> None:
 
 @pytest.mark.parametrize(("missing", "told"), [(0, []), (1, [14]), (2, [12, 14]), (9, [11, 12, 14])])
 def test_unknown(feed: Feed, missing: int, told: list[int]) -> None:
-    """As many as are missing, the latest ones: none where none is missing any more."""
+    """As many kills as are missing, the latest ones; none if none is missing."""
     records = [b"3,%d,%d,-;%s\n" % (n, n * 1000 * 10**6, KILL % (10 + n)) for n in range(1, 5)]
     logged = list(find_kills(feed(*records), "6a4ce4a0", lambda tid, kill_ns: False))
     known = {13: [logged[2][1]], 12: [0]}
@@ -113,13 +113,13 @@ def test_unknown(feed: Feed, missing: int, told: list[int]) -> None:
 
 
 def test_tolerance() -> None:
-    """Clocks run apart: the later, the more."""
+    """Clocks drift apart with time."""
     assert tolerance_ns(0) == 2_000_000_000
     assert tolerance_ns(30 * 86400 * 10**9) == 1_298_000_000_000
 
 
 def test_kills_of_this_boot(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that came since it was last asked, too."""
+    """Kills since the last call as well."""
     monkeypatch.setattr(this_boot, "Kmsg", feed)
     host = ThisBoot()
     for tid in (7, 8):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/inferred_prefix.py, line_reader.py, terminal.py: the forms in which people and collectors have kernel logs."""
+"""logs/inferred_prefix.py, line_reader.py, terminal.py: the forms in which people and collectors keep kernel logs."""
 
 import json
 import os
@@ -24,11 +24,11 @@ from .test_formats import KILLED, scan, timeless
 
 FOLDER = DATA / "log_forms"
 WRITTEN_S = 1_735_689_600
-"""When the files were written, 2025-01-01: it tells the year where they have none."""
+"""When the files were written, 2025-01-01: the year of dates without one."""
 
 
 def parse(path: Path, *options: str) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, records and what is said of a file."""
+    """Exit code, records and stderr for a file."""
     command = [sys.executable, "-m", "tracer", "parse", *options, str(path)]
     environment = {**os.environ, "TZ": "UTC"}
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False, env=environment)
@@ -64,11 +64,11 @@ WHEN = {
     "trailing-blanks.txt": (None, None, NO_DATE),
     "vmware-guest.txt": (None, None, NO_DATE),
 }
-"""Time and host that each file tells of the kill, and what is said."""
+"""Time and host of the kill in each file, and the remark on stderr."""
 
 
 def said_of_kill(record: dict[str, Any]) -> dict[str, Any]:
-    """All but who and when: that depends on the form."""
+    """The record without host and time, which depend on the form."""
     incident = {**record["incident"], "id": None}
     return {**record, "id": None, "time": None, "host": None, "incident": incident}
 
@@ -95,7 +95,7 @@ def test_file(name: str, plain: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_plain(plain: dict[str, Any]) -> None:
-    """What the report says, as it stands there."""
+    """The report's values, as they are printed in it."""
     victim = plain["victim"]
     assert (victim["comm"], victim["pid"], victim["uid"]) == ("doxygen", 473206, 504)
     assert (victim["anon_rss_bytes"], victim["total_vm_bytes"]) == (9234320 << 10, 30290680 << 10)
@@ -106,7 +106,7 @@ def test_plain(plain: dict[str, Any]) -> None:
 
 
 def test_all_files_are_tested() -> None:
-    """None is forgotten."""
+    """Every file has an expectation."""
     assert {path.name for path in FOLDER.glob("*.*")} == {*WHEN, "cut-at-screen-width.txt", "README.md"}
 
 
@@ -119,7 +119,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", FORMS)
 def test_form(form: str, name: str) -> None:
-    """A report is the same in whatever form, with all that a kernel may print."""
+    """A report is the same in every form, with all that a kernel may print."""
     log = list(lines(FILES[name]))
     assert timeless(reports(log)) == timeless(each.report for each in scan(FORMS[form](log)))
 
@@ -135,7 +135,7 @@ def test_odd_names(form: str) -> None:
 @pytest.mark.parametrize("size", [1, 100, 5000])
 @pytest.mark.parametrize("form", ["quoted", "bare", "Docker's json-file", "color", "grep -n"])
 def test_blocks(form: str, size: int) -> None:
-    """Blocks may end anywhere, also where it is not learnt yet what stands in front."""
+    """Blocks may end anywhere, also before the prefix is inferred."""
     data = FORMS[form]([*lines(FILES["6.12-other"]), *lines(FILES["7.2-group"])])
     found = scan(*(data[at : at + size] for at in range(0, len(data), size)))
     assert timeless(each.report for each in scan(data)) == timeless(each.report for each in found)
@@ -161,7 +161,7 @@ FORGERS = (
     b"2024-06-18T07:44:52.1234567Z stdout F app: " + KILLED,
     b"[  +0.000010] app: " + KILLED,
 )
-"""Lines in which somebody else quotes a kill."""
+"""Lines in which another program quotes a kill."""
 BEHIND_A_PREFIX = [form for form in FORMS if form not in ("bare", "dmesg -e")]
 
 
@@ -174,7 +174,7 @@ BEHIND_A_PREFIX = [form for form in FORMS if form not in ("bare", "dmesg -e")]
     st.lists(st.tuples(st.integers(0, 400), st.sampled_from(FORGERS)), min_size=1, max_size=12),
 )
 def test_forged(form: str, name: str, forged: list[tuple[int, bytes]]) -> None:
-    """Lines of others that quote a kill make none, wherever they stand, in whatever form the kernel's lines are."""
+    """Lines of other programs that quote a kill make none, wherever they are and whatever form the kernel's lines have."""
     log = {**WHOLE, **SPLIT, **FORMS}[form](lines(FILES[name])).splitlines(keepends=True)
     known = {each.tid for each in reports(lines(FILES[name]))}
     end = log[-1][len(log[-1].rstrip(b"\r\n")) :]
@@ -186,7 +186,7 @@ def test_forged(form: str, name: str, forged: list[tuple[int, bytes]]) -> None:
 @pytest.mark.parametrize("first", ["Nov 24 03:51:53 h systemd[1]: Started.", "[    1.000000] usb 1-1: new device"])
 @pytest.mark.parametrize("prefix", [b"", b"          ", b"> ", b"x | [    1.000000] "])
 def test_rest_of_a_message(first: str, prefix: bytes) -> None:
-    """Where a line is in a known format nothing is learnt: a program may write a message of many lines."""
+    """No prefix is inferred if a line is in a known format: a program may write a message of many lines."""
     assert scan(first.encode() + b"\n" + prefix + KILLED + b"\n") == []
     assert scan(prefix + KILLED + b"\n" + first.encode() + b"\n") == []
     filler = b"Nov 24 03:51:53 h app[1]: something\n" * 9999
@@ -194,7 +194,7 @@ def test_rest_of_a_message(first: str, prefix: bytes) -> None:
 
 
 def test_another_shape() -> None:
-    """Only one thing stands in front of the lines of a file."""
+    """Only one prefix is inferred per file."""
     log = list(lines(FILES["6.12-other"]))
     data = FORMS["quoted"](log)
     assert {each.report.tid for each in scan(data + KILLED + b"\n")} == {each.tid for each in reports(log)}
@@ -211,7 +211,7 @@ def test_another_shape() -> None:
     ],
 )
 def test_events(event: str) -> None:
-    """Of node-problem-detector, as kubectl shows them."""
+    """Events of node-problem-detector, as kubectl prints them."""
     log = "".join(event.format(n, KILLED.replace(b"process 1", b"process 1%d" % n).decode()) + "\n" for n in range(3))
     assert [each.report.tid for each in scan(log.encode())] == [10, 11, 12]
 
@@ -220,7 +220,7 @@ def test_events(event: str) -> None:
 @pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("form", ["dmesg -r", "rsyslog"])
 def test_broken_at_the_screens_width(form: str, trimmed: bool, width: int) -> None:
-    """What a terminal has broken is joined again, with the blanks that were not copied."""
+    """Lines that a terminal has broken are joined again, with the blanks that were not copied."""
     log = list(lines(FILES["6.12-global"]))
     pieces = [line[at : at + width] for line in SPLIT[form](log).splitlines() for at in range(0, len(line), width)]
     data = b"".join((piece.rstrip(b" ") if trimmed else piece) + b"\n" for piece in pieces)
@@ -231,7 +231,7 @@ def test_broken_at_the_screens_width(form: str, trimmed: bool, width: int) -> No
 
 @pytest.mark.parametrize("width", [100, 132, 160])
 def test_cut_at_the_screens_width(width: int) -> None:
-    """The kill is there, with what is whole of its line."""
+    """The kill has the values that are complete in its line."""
     log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
     (whole,) = scan(log)
     (found,) = scan(b"".join(line[:width] + b"\n" for line in log.splitlines()))
@@ -241,14 +241,14 @@ def test_cut_at_the_screens_width(width: int) -> None:
 
 
 def test_posted_log_cut_at_the_screens_width() -> None:
-    """A line that is cut makes nothing of the others wrong."""
+    """A line that is cut does not damage the others."""
     (found,) = scan((FOLDER / "cut-at-screen-width.txt").read_bytes())
     assert (found.report.tid, found.report.trigger_tid) == (16426, 16432)
     assert found.report.counters[b"memory"].limit == 5120 << 10
 
 
 def test_follow(tmp_path: Path) -> None:
-    """A form that is learnt is so of a log that grows, too."""
+    """A prefix is also inferred in a log that grows."""
     command = [sys.executable, "-m", "tracer", "parse", "--follow"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -265,21 +265,22 @@ def test_follow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "module", ["tracer.accounting.backfill", "tracer.logs.this_boot", "tracer.logs.kmsg", "tracer.daemon.daemon"]
 )
-def test_the_daemon_learns_nothing(module: str) -> None:
-    """What is read of /dev/kmsg, on its own, is in one format alone."""
-    said = f"import sys, {module}; print(any('learnt' in name or 'line_reader' in name for name in sys.modules))"
+def test_daemon_infers_nothing(module: str) -> None:
+    """/dev/kmsg has a single format: its readers load no other."""
+    names = "inferred_prefix", "line_reader"
+    said = f"import sys, {module}; print(any(name.endswith({names}) for name in sys.modules))"
     finished = subprocess.run([sys.executable, "-c", said], cwd=ROOT, capture_output=True, timeout=60, check=True)
     assert finished.stdout == b"False\n"
 
 
 @given(st.lists(st.binary(max_size=80), max_size=20), st.sampled_from([b"", b"> ", b'{"log":"', b"\x1b[31m", b"\r"]))
 def test_garbage(texts: list[bytes], prefix: bytes) -> None:
-    """Whatever it is fed, it never raises."""
+    """Any input: it never raises."""
     scan(b"".join(prefix + text + b"\n" for text in texts), prefix + KILLED + b"\n")
 
 
 def test_no_uptime_is_not_since_boot(tmp_path: Path) -> None:
-    """A log without any time gives none, whatever else is known."""
+    """A log without times gives none."""
     file = tmp_path / "log"
     file.write_bytes(FORMS["bare"]([LogLine(KILLED)]))
     _, records, said = parse(file, "--boot-time", "2026-11-24T06:00:00Z")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/oom_report.py and logs/log_records.py: real logs, and what a reader finds in them."""
+"""logs/oom_report.py and logs/log_records.py: real logs and their records."""
 
 import re
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ POD = f"/kubepods-burstable-pod{'0' * 199}7.slice"
 
 
 class Kill(NamedTuple):
-    """What the log says of one victim; sizes as they are printed there."""
+    """The values of one victim; sizes as they are printed in the log."""
 
     tid: int
     comm: str
@@ -28,12 +28,12 @@ class Kill(NamedTuple):
     file_kb: int
     page_tables_kb: int
     trigger: tuple[int | None, int | None, str] | None = None
-    """Its pid, tid and comm; None: it is the victim."""
+    """Pid, tid and comm of the trigger; None: it is the victim."""
     candidates: list[int] | None = None
-    """None: the victim alone."""
+    """None: only the victim."""
     cgroup: str | None = "/"
     limit: tuple[str, int, int, int] | None = None
-    """Of whom, usage and limit in kB, failcnt."""
+    """Cgroup, usage and limit in kB, failcnt."""
     scope: Scope = "memcg"
     victims: int = 1
     uid: int = 0
@@ -184,7 +184,7 @@ def records(name: str) -> list[OomKill]:
 
 
 def as_read(record: OomKill) -> Kill:
-    """What the record says of what the table has."""
+    """The values that come from the table."""
     incident, limit, victim, trigger = record["incident"], record["limit"], record["victim"], record["trigger"]
     assert trigger is not None
     assert incident["scope"] is not None
@@ -219,7 +219,7 @@ def _kb(size: int | None) -> int:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_log(name: str) -> None:
-    """Each victim, and nobody else, with what the log says of it."""
+    """Each victim, and no other process, with the values of the log."""
     made = records(name)
     assert [as_read(record) for record in made] == EXPECTED[name]
     for record, expected in zip(made, EXPECTED[name], strict=True):
@@ -238,12 +238,12 @@ def test_log(name: str) -> None:
 
 
 def test_every_log_is_read() -> None:
-    """No file lies there unused."""
+    """Every file is used."""
     assert sorted(FILES) == sorted([*EXPECTED, "6.1-v1-storm"])
 
 
 def test_breakdown() -> None:
-    """Statistics on lines of their own, or in one record of printk, and what cgroup v1 calls otherwise."""
+    """Statistics on lines of their own, or in one printk record, and by the names of cgroup v1."""
     names = ("anon_bytes", "file_bytes", "shmem_bytes", "slab_bytes", "kernel_bytes", "sock_bytes")
     found = {}
     for name in ("5.10-swapcg", "6.12-tmpfs", "6.1-v1-nested"):
@@ -274,7 +274,7 @@ def test_swap() -> None:
 
 
 def test_ids() -> None:
-    """From the times in the log, so that they are the same whoever reads it; those of one incident share one."""
+    """Ids come from the times in the log, so they are the same for every reader; kills of one incident share its id."""
     made = records("7.2-group")
     assert [record["id"] for record in made] == [
         f"6a4ce4a0-k{19083796:x}-236",
@@ -285,7 +285,7 @@ def test_ids() -> None:
 
 
 def test_suppressed_reports() -> None:
-    """Where the kernel limited its reports' rate, all but the line itself is unknown."""
+    """If the kernel suppressed the report, everything but the line of the kill is unknown."""
     found = reports(lines(FILES["6.1-v1-storm"]))
     assert [report.tid for report in found] == [
         int(tid) for tid in re.findall(rb"Killed process (\d+)", FILES["6.1-v1-storm"])
@@ -296,7 +296,7 @@ def test_suppressed_reports() -> None:
     assert first["victim"]["anon_rss_bytes"] == 3692 << 10
     assert (first["incident"]["scope"], first["limit"], first["trigger"]) == ("memcg", None, None)
     assert (first["candidates"], first["victim"]["cgroup"]) == (None, None)
-    # What was in front of the log's first line is unknown, too.
+    # Lines in front of the log's first line are unknown as well.
     assert (first["incident"]["group_kill"], first["incident"]["victims"]) == (None, None)
     told = found[-1]
     assert (told.tid, told.pid, told.trigger_tid, told.limit_cgroup) == (406, 406, 412, b"/st")
@@ -305,7 +305,7 @@ def test_suppressed_reports() -> None:
 
 
 def test_allocating_thread() -> None:
-    """vm.oom_kill_allocating_task chooses a thread: without the table of tasks, nothing tells its process."""
+    """vm.oom_kill_allocating_task chooses a thread: without the table of tasks its process is unknown."""
     log = [line for line in lines(FILES["6.12-alloctask"]) if not line.text.startswith(b"[")]
     (report,) = reports(log)
     assert (report.tid, report.pid, report.trigger_tid, report.trigger_pid) == (285, None, 285, None)
@@ -314,7 +314,7 @@ def test_allocating_thread() -> None:
 
 
 def test_names_and_words() -> None:
-    """Who it was is found as for any other record, and told in words, without what is unknown."""
+    """The owner is derived as for any other record, and the summary omits what is unknown."""
     (_, record), (other,) = records("7.2-oddcgroup"), records("6.1-thread")
     enrich_oom_kill(record, started_ns=-1)
     assert record["limit"] is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/oom_report.py, records.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
+"""logs/oom_report.py, log_records.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
 
 import itertools
 import re
@@ -65,7 +65,7 @@ def is_idle(joiner: ReportAssembler) -> bool:
 
 
 def check_records(found: list[VictimReport]) -> None:
-    """Each is a record that can be written."""
+    """Each makes a valid record."""
     for report in found:
         record = LogRecords("6a4ce4a0", 4096).oom_kill(report)
         record["host"] = HOST
@@ -73,12 +73,12 @@ def check_records(found: list[VictimReport]) -> None:
 
 
 def killed(log: list[LogLine]) -> set[int]:
-    """Threads that the log says were killed."""
+    """The threads whose kills are in the log."""
     return {int(tid) for line in log for tid in re.findall(rb"[Kk]illed process (\d+)", line.text)}
 
 
 def mixed(logs: list[list[LogLine]], data: st.DataObject) -> list[LogLine]:
-    """The lines of two logs, each in its order, some of the one and then some of the other."""
+    """The lines of two logs, each in its order, interleaved."""
     found, rest = list[LogLine](), [log.copy() for log in logs]
     while rest[0] or rest[1]:
         source = rest[data.draw(st.integers(0, 1))] or rest[0] or rest[1]
@@ -90,7 +90,7 @@ def mixed(logs: list[list[LogLine]], data: st.DataObject) -> list[LogLine]:
 
 @given(st.lists(st.one_of(st.binary(), st.lists(st.sampled_from(FRAGMENTS)).map(b"".join)), max_size=20))
 def test_anything(texts: list[bytes]) -> None:
-    """Whatever the lines: no error, and no kill that is not in them."""
+    """Any lines: no error, and no kill that is not in them."""
     log = [LogLine(text) for text in texts]
     found = reports(log)
     assert {report.tid for report in found} <= killed(log)
@@ -99,19 +99,19 @@ def test_anything(texts: list[bytes]) -> None:
 
 @given(st.sampled_from(SMALL), st.data())
 def test_truncated(name: str, data: st.DataObject) -> None:
-    """A log that is cut anywhere, in a line as well, at both ends."""
+    """A log that is cut anywhere, also within a line, at both ends."""
     log = FILES[name]
     begin = data.draw(st.integers(0, len(log)))
     cut = list(lines(log[begin : data.draw(st.integers(begin, len(log)))]))
     found = reports(cut)
-    # A number that was cut is none of the kernel's.
+    # A number that was cut is not the kernel's.
     assert {report.tid for report in found} <= killed(cut) & killed(LINES[name])
     check_records(found)
 
 
 @given(st.sampled_from(SMALL), st.data())
 def test_lost_lines(name: str, data: st.DataObject) -> None:
-    """Where lines are missing, those that are there are still understood: each "Killed process" has its report."""
+    """If lines are missing, the others still count: each "Killed process" has its report."""
     log = [line for line in LINES[name] if data.draw(st.integers(0, 9))]
     found = reports(log)
     assert {report.tid for report in found} == killed(log)
@@ -121,7 +121,7 @@ def test_lost_lines(name: str, data: st.DataObject) -> None:
 
 @given(st.sampled_from(SMALL), st.sampled_from(SMALL), st.data())
 def test_callers(one: str, other: str, data: st.DataObject) -> None:
-    """Two logs in one, with the callers that CONFIG_PRINTK_CALLER prints: each is read as if it were alone."""
+    """Two logs in one, with the callers that CONFIG_PRINTK_CALLER prints: each is read as if it were separate."""
     logs = [
         [line._replace(caller=caller, time_ns=n) for n, line in enumerate(LINES[name])]
         for name, caller in ((one, b"T1"), (other, b"T2"))
@@ -133,7 +133,7 @@ def test_callers(one: str, other: str, data: st.DataObject) -> None:
 
 @given(st.sampled_from(SMALL), st.sampled_from(SMALL), st.data())
 def test_interleaved(one: str, other: str, data: st.DataObject) -> None:
-    """Two logs in one, and nothing tells which line is whose: nobody is killed who was not."""
+    """Two logs in one without callers: no kill is invented."""
     both = mixed([LINES[one], LINES[other]], data)
     found = reports(both)
     assert {report.tid for report in found} == killed(both)
@@ -142,7 +142,7 @@ def test_interleaved(one: str, other: str, data: st.DataObject) -> None:
 
 @given(COMMS, NAMES, NAMES, st.booleans())
 def test_names(comm: bytes, name: bytes, child: bytes, is_limited: bool) -> None:
-    """Whatever victim and cgroups are called: what is told is right, or nothing is."""
+    """Any names of victim and cgroups: the values are right or null."""
     limit = b"/" + name
     cgroup = limit + b"/" + child
     where = b"oom_memcg=" + limit if is_limited else b"global_oom"
@@ -191,7 +191,7 @@ def test_names(comm: bytes, name: bytes, child: bytes, is_limited: bool) -> None
     ],
 )
 def test_not_the_kernels(text: bytes) -> None:
-    """Somebody else's words, or the kernel's about something else."""
+    """Words of other programs, or the kernel's about another subject."""
     assert reports([LogLine(text)]) == []
 
 
@@ -265,14 +265,14 @@ def test_kill_after_a_kill() -> None:
 
 
 def test_dropped() -> None:
-    """Where lines were lost, what was open is not known to be complete."""
+    """If lines were lost, open reports are not complete."""
     log = LINES["6.12-other"]
     (report,) = reports([*log, LogLine(b"** 3 printk messages dropped **"), *log[:1]])
     assert (report.tid, report.group_kill, report.victims) == (358, None, None)
 
 
 def summarised(cgroup: bytes, comm: bytes = b"x") -> VictimReport:
-    """The report of a kill for want of the host's memory, where the summary is all that names the cgroup."""
+    """The report of a kill for lack of host memory, in which only the summary names the cgroup."""
     summary = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg="
     texts = [
         b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
@@ -285,14 +285,14 @@ def summarised(cgroup: bytes, comm: bytes = b"x") -> VictimReport:
 
 
 def test_ambiguous_summary() -> None:
-    """The name in the line of the kill tells where the cgroup's ends; what could be two cgroups is none."""
+    """The comm in the line of the kill shows where the cgroup ends; an ambiguous cgroup is null."""
     assert summarised(b"/a,task=y").cgroup == b"/a,task=y"
     assert summarised(b"/a", b"x,task=y").cgroup == b"/a"
     assert summarised(b"/a,global_oom,task_memcg=/b").cgroup is None
 
 
 def test_report_without_end() -> None:
-    """A report is not waited for without end, nor what may follow a kill, where lines have no time, too."""
+    """A report does not wait without end, nor does what may follow a kill, also in lines without a time."""
     other, joiner = LogLine(b"usb 1-1: reset"), ReportAssembler()
     joiner.feed(LINES["6.12-other"][0]._replace(time_ns=None))
     assert not is_idle(joiner)
@@ -307,7 +307,7 @@ def test_report_without_end() -> None:
 
 
 def test_time_passes() -> None:
-    """What comes a second after a kill, or a minute after a report's line, is of another; so is what comes before."""
+    """Lines a second after a kill, or a minute after a line of a report, belong to another one; so do earlier ones."""
     kill, other = LogLine(KILL % b"x", 100 * 10**9, "printk"), LogLine(b"usb 1-1: reset", 0, "printk")
     for seconds, count in ((100, 0), (101, 0), (102, 1), (98, 1)):
         joiner = ReportAssembler()
@@ -320,7 +320,7 @@ def test_time_passes() -> None:
 
 
 def test_memory() -> None:
-    """A table of a million rows, and a report that never ends, are not kept."""
+    """A table of a million rows, and a report that never ends, are not kept in memory."""
     log = LINES["6.12-global"]
     at = next(n for n, line in enumerate(log) if line.text.startswith(b"[  pid  ]")) + 1
     row = b"[%7d]     0 %5d     1646 %8d        0       24         0    49152        0             0 sh"

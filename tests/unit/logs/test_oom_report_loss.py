@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/oom_report.py: lines were lost, in whatever way: a kill has nothing of another's report, and none is missing."""
+"""logs/oom_report.py: lines are lost in any way: no kill has anything of another's report, and none is missing."""
 
 import re
 from collections.abc import Sequence
@@ -18,36 +18,36 @@ from .test_oom_report_hostile import FRAGMENTS, INVOKED, NAMES, killed, mixed, s
 
 SECOND_NS = 1_000_000_000
 LINES = {name: list(lines(log)) for name, log in (TRIMMED | FILES).items()}
-# Logs that were posted have lost lines before, so that no property could tell what is right when others follow: this is
-# the line without which the first one says nothing.
+# Posted logs have lost lines before, so no property could decide what is right if others follow: this is the line
+# without which the first one says nothing.
 LINES["posted-before-5.3"].insert(
     1, LINES["posted-before-5.3"][0]._replace(text=b"CPU: 0 PID: 6600 Comm: sed Not tainted 3.10.0-327.el7.x86_64 #1")
 )
 NAMED = sorted(LINES)
-"""Each with one report or more, or with a part of one: those that were posted have lost lines already."""
+"""Each has one report or more, or a part of one: posted logs have lost lines already."""
 
 Loss = tuple[int, int]
 LOSSES = st.lists(st.tuples(st.integers(0, 600), st.one_of(st.just(1), st.integers(1, 120))), max_size=12)
-"""From where on how many lines are lost."""
+"""The position and number of the lost lines."""
 
 WHOSE = frozenset(("tid", "pid", "comm", "uid", "cgroup", "limit_cgroup", "constraint"))
 TRIGGERS = frozenset(("trigger_comm", "trigger_tid", "trigger_pid", "gfp_mask", "gfp_flags", "order"))
 MANY = {"tasks", "counters", "statistics"}
-"""Of them there is what is left."""
+"""What is left of them."""
 OF_A_LINE = {"time_ns", "wall_ns", "total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes"}
-"""A group kill's first victim is killed a second time, as one of the group."""
+"""The first victim of a group kill is killed a second time, with the group."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _all_rows() -> Any:
-    """A report has all rows that it knows, so that those of another one are seen."""
+    """Reports keep all rows, so that rows of another report are seen."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(oom_tasks, "_LARGEST_ROWS", 1 << 20)
         yield
 
 
 def sequence(names: Sequence[str], pause_ns: int, caller: bytes | None = None) -> list[LogLine]:
-    """Logs, one report after the other with such a pause."""
+    """Logs, one report after the other, with this pause."""
     log, later_ns = list[LogLine](), 0
     for name in names:
         for number, line in enumerate(LINES[name]):
@@ -58,7 +58,7 @@ def sequence(names: Sequence[str], pause_ns: int, caller: bytes | None = None) -
 
 
 def without(log: Sequence[LogLine], losses: Sequence[Loss], marked: bool = False) -> list[LogLine]:
-    """What is left; where lines are missing one may say so."""
+    """What is left; a line may mark where lines are missing."""
     lost = {at % len(log) + n for at, count in losses for n in range(count)}
     left = list[LogLine]()
     for number, line in enumerate(log):
@@ -96,7 +96,7 @@ def check(
             if name in ("group_kill", "victims"):
                 assert value == right or value == as_left(name, twin, whole, left), name
             elif name == "incident_ns":
-                # Where nothing in front of the kill is certain, it begins with the kill; less than that may be certain.
+                # If nothing in front of the kill is certain, the report begins with the kill.
                 assert value <= report.time_ns
                 assert twin.incident_ns <= value or twin.incident_ns == twin.time_ns
             elif name == "first_tid":
@@ -110,7 +110,7 @@ def check(
 
 
 def as_left(name: str, twin: VictimReport, whole: Sequence[VictimReport], left: Sequence[LogLine]) -> bool | int | None:
-    """What a log says of a group kill whose other lines leave no trace, if there is none of them."""
+    """The values of a group kill if none of its other lines is left, which leave no trace."""
     times = [each.time_ns or 0 for each in whole if each.incident_ns == twin.incident_ns]
     lines = [line.text for line in left if line.time_ns and min(times) <= line.time_ns <= max(times)]
     others = [text for text in lines if oom_lines.KILLED.fullmatch(text) or oom_lines.GROUP.fullmatch(text)]
@@ -120,7 +120,7 @@ def as_left(name: str, twin: VictimReport, whole: Sequence[VictimReport], left: 
 
 
 def certain(report: VictimReport, left: Sequence[LogLine]) -> frozenset[str]:
-    """Fields that show nothing of another report, as one of the lines is missing that stand between in all reports."""
+    """Fields that are null because a line is missing that all kernels print between two lines."""
     end = next(n for n, line in enumerate(left) if (line.time_ns, report.tid) == (report.time_ns, *killed([line])))
     begin = max((n + 1 for n in range(end) if killed([left[n]])), default=0)
     texts = [line.text for line in left[begin:end]]
@@ -145,7 +145,7 @@ def certain(report: VictimReport, left: Sequence[LogLine]) -> frozenset[str]:
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(NAMED), min_size=1, max_size=4), LOSSES)
 def test_silent_loss(names: list[str], losses: list[Loss]) -> None:
-    """Nothing tells that lines are missing, but the reports are some seconds apart."""
+    """Nothing marks the missing lines, but the reports are some seconds apart."""
     log = sequence(names, 10 * SECOND_NS)
     left = without(log, losses)
     check(reports(left), reports(log), left)
@@ -154,7 +154,7 @@ def test_silent_loss(names: list[str], losses: list[Loss]) -> None:
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(NAMED), min_size=1, max_size=4, unique=True), LOSSES)
 def test_marked_loss(names: list[str], losses: list[Loss]) -> None:
-    """Reports follow at once, and a line tells where some are missing."""
+    """Reports follow each other at once, and a line marks where lines are missing."""
     log = sequence(names, 1_000_000)
     left = without(log, losses, marked=True)
     check(reports(left), reports(log), left)
@@ -163,7 +163,7 @@ def test_marked_loss(names: list[str], losses: list[Loss]) -> None:
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(NAMED), min_size=1, max_size=4, unique=True), LOSSES)
 def test_silent_loss_at_once(names: list[str], losses: list[Loss]) -> None:
-    """Nothing tells two reports from one: whose a kill was, is right all the same."""
+    """Nothing separates two reports: the owner of a kill is right all the same."""
     log = sequence(names, 1_000_000)
     left = without(log, losses)
     check(reports(left), reports(log), left, WHOSE)
@@ -172,7 +172,7 @@ def test_silent_loss_at_once(names: list[str], losses: list[Loss]) -> None:
 @settings(max_examples=200)
 @given(st.tuples(*[st.lists(st.sampled_from(NAMED), min_size=1, max_size=2, unique=True)] * 2), LOSSES, st.data())
 def test_loss_of_two_callers(names: tuple[list[str], list[str]], losses: list[Loss], data: st.DataObject) -> None:
-    """The lines of two callers are mixed."""
+    """The lines of two callers are interleaved."""
     logs = [sequence(each, 10 * SECOND_NS, caller) for each, caller in zip(names, (b"T1", b"C2"), strict=True)]
     whole = reports(logs[0]) + reports(logs[1])
     left = without(mixed(logs, data), losses)
@@ -201,11 +201,11 @@ FORGED = st.one_of(
 @settings(max_examples=300)
 @given(st.sampled_from(NAMED), st.lists(st.tuples(st.integers(0, 600), FORGED), max_size=20))
 def test_forged_lines(name: str, forged: list[tuple[int, bytes]]) -> None:
-    """Lines of the kernel's in which others' words are, mixed in, change nothing."""
+    """Kernel lines that contain words of others, interleaved, change nothing."""
     log, log_with = LINES[name], list(LINES[name])
     for at, text in forged:
         at %= len(log_with) + 1
-        # A record that goes on in the next, as a long path does, is printed under the console's lock.
+        # A record that continues in the next one, for a long path, is printed under the console's lock.
         if not (at < len(log_with) and log_with[at].text[:1] in (b"/", b",", b":")):
             log_with.insert(at, LogLine(text, log_with[min(at, len(log_with) - 1)].time_ns, "printk"))
     assert reports(log_with) == reports(log)
@@ -240,7 +240,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("others", OTHERS)
 def test_kill_keeps_its_report(others: list[bytes]) -> None:
-    """What follows a kill, and can only begin a report, is of another one, also if the next kill has nothing else."""
+    """A line after a kill that can only begin a report belongs to another one, also if the next kill has no other line."""
     one = [INVOKED, summary(b"/a", 111), kill(111)]
     (alone,) = read(*one)
     for log in ([*one, *others], [*one, *others, kill(222)]):
@@ -251,7 +251,7 @@ def test_kill_keeps_its_report(others: list[bytes]) -> None:
 
 @pytest.mark.parametrize("others", [each for each in OTHERS if each.id not in ("summary", "table")])
 def test_kill_has_nothing_of_a_former_report(others: list[bytes]) -> None:
-    """A kill whose report is lost has nothing of one whose kill is lost: the summary's pid tells."""
+    """A kill whose report is lost has nothing of one whose kill is lost: the summary's pid decides."""
     *_, second = read(*others, summary(b"/a", 111), kill(222))
     assert (second.tid, second.pid, second.limit_cgroup, second.trigger_comm, second.counters) == (
         222,
@@ -273,7 +273,7 @@ def test_summaries_alone() -> None:
 
 
 def test_two_lines_of_old_kernels() -> None:
-    """Before 5.0: the cgroups and the counters are those in front of each kill."""
+    """Before 5.0: cgroups and counters are those in front of each kill."""
     log = [
         line
         for cgroup, tid, kb in ((b"/a", 111, 5), (b"/b", 222, 7))
@@ -311,20 +311,20 @@ def test_first_line_that_is_left(first: int) -> None:
     assert (report.trigger_tid == 9) is (first <= 1)
     assert (b"memory" in report.counters) is (first <= 3)
     assert (report.tasks is not None) is (first <= 6)
-    # Neither the rest of a stack nor rows without their header say anything.
+    # The rest of a stack says nothing, nor do rows without a header.
     assert report.incident_ns == 10**9 + (10**6 if first in (2, 7) else 0)
     assert report.gfp_mask == (0xCC0 if first == 0 else None)
 
 
 def test_stack_of_something_else() -> None:
-    """A warning's stack trace in front of a report makes nobody ask for memory."""
+    """A warning's stack trace in front of a report does not make a trigger."""
     warning = [b"CPU: 0 PID: 9 Comm: kworker/0:1 Not tainted 6.1.0 #1", b" __warn+0x1"]
     (report,) = read(*warning, summary(b"/a", 111), kill(111))
     assert (report.trigger_comm, report.cgroup) == (None, b"/a")
 
 
 def test_group_without_its_first_victim() -> None:
-    """It is a group kill all the same, of which nobody knows how many died."""
+    """It is a group kill, but its number of victims is unknown."""
     path = b"Tasks in /a are going to be killed due to memory.oom.group set"
     found = read(path, kill(111), kill(112))
     assert [(each.tid, each.group, each.group_kill, each.victims) for each in found] == [
@@ -336,7 +336,7 @@ def test_group_without_its_first_victim() -> None:
 
 
 def test_child_of_the_chosen() -> None:
-    """Before 5.1 a child may die for the chosen process, whose cgroup is not the child's."""
+    """Before 5.1 a child may be killed instead of the chosen process, whose cgroup is not the child's."""
     log = [
         b"Task in /a/b killed as a result of limit of /a",
         b"[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",

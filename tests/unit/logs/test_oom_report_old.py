@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""oom_report.py: lines as kernels before 5.10 print them, after the format strings of their sources."""
+"""oom_report.py: lines of kernels before 5.10, from the format strings of their sources."""
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_memcg_before_5_0() -> None:
     ],
 )
 def test_kill_lines(lines: list[bytes], expected: tuple[object, ...]) -> None:
-    """The line about the kill itself, in each of its shapes; its pid is a thread's, its process is not told."""
+    """The line of the kill in each of its forms; its pid is a thread's, the process is unknown."""
     (report,) = read(*lines)
     total_vm, shmem = (None if size is None else size >> 10 for size in (report.total_vm_bytes, report.shmem_rss_bytes))
     assert (report.tid, report.comm, total_vm, report.uid, shmem) == expected
@@ -147,7 +147,7 @@ def test_kill_lines(lines: list[bytes], expected: tuple[object, ...]) -> None:
     ],
 )
 def test_first_lines(invoked: bytes, expected: tuple[object, ...]) -> None:
-    """Who asked for memory, and for which."""
+    """Trigger and request."""
     chosen = b"Out of memory: Kill process 8 (x) score 919 or sacrifice child"
     (report,) = read(invoked, b"Pid: 7, comm: x Not tainted 2.6.32", chosen, b"Killed process 8 (x) " + SIZES)
     assert (report.trigger_comm, report.gfp_mask, report.gfp_flags, report.order) == expected
@@ -197,7 +197,7 @@ def test_tables(header: bytes, row: bytes, expected: tuple[object, ...]) -> None
 
 
 def test_sizes_of_page_tables_in_bytes() -> None:
-    """5.4.0 to 5.4.8 called bytes kB: the table has them right; without it they are unknown."""
+    """5.4.0 to 5.4.8 printed bytes as kB: the table has the right value; without it the size is unknown."""
     kill = b"Out of memory: Killed process 8 (x) " + SIZES + SHMEM + b", UID:0 pgtables:3190784kB oom_score_adj:0"
     assert read(kill)[0].page_tables_bytes is None
     (report,) = read(
@@ -212,7 +212,7 @@ def test_sizes_of_page_tables_in_bytes() -> None:
 
 
 def test_constraint_of_5_0() -> None:
-    """5.0 to 5.2 said CONSTRAINT_NONE of all: with the root's cpuset it is true, unless it was a memory cgroup."""
+    """5.0 to 5.2 always printed CONSTRAINT_NONE: with the root's cpuset it is right, except for a memory cgroup."""
     start = b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
     summary = b"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,%s,task=x,pid=8,uid=3"
     kill = b"%s: Killed process 8 (x) " + SIZES + SHMEM

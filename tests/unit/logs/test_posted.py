@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of kernel logs as people post them: each kill has its own container and limit, and none is invented."""
+"""Parts of kernel logs that people have posted: each kill has its own container and limit, and none is invented."""
 
 from typing import Any
 
@@ -74,14 +74,14 @@ def test_kills(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_unfinished(name: str) -> None:
-    """A report that ends before its kill gives no record, and a remark that names the trigger."""
+    """A report that ends before its kill makes no record, but a remark that names the trigger."""
     kills, remarks = read(name)
     assert kills == []
     assert any(f"does not say who was killed ({UNFINISHED[name]} invoked" in remark for remark in remarks)
 
 
 def test_request() -> None:
-    """A kill that SysRq-f requested has the worker of the kernel as its trigger, and all RAM as what was to give."""
+    """A kill by SysRq-f has a kernel worker as its trigger, and all RAM as its limit."""
     ((kill,), _) = read("sysrq")
     assert kill["incident"]["total_pages"] == 524158 - 17809
     assert (kill["trigger"]["comm"], kill["incident"]["order"]) == ("kworker/0:2", -1)

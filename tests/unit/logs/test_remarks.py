@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/remarks.py: what parse, report and why say of a log beside the kills in it."""
+"""logs/remarks.py: what parse, report and why say about a log beside its kills."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ EARLYOOM = (
 
 
 def run(command: str, log: bytes, *, piped: bool = False, folder: Path | None = None) -> tuple[int, list[str]]:
-    """Exit code, and the lines that are said."""
+    """Exit code and stderr."""
     path = "-"
     if not piped:
         assert folder is not None
@@ -70,7 +70,7 @@ UNREAD = {
 @pytest.mark.parametrize("piped", [False, True])
 @pytest.mark.parametrize("command", ["parse", "report"])
 def test_unread(command: str, piped: bool, tmp_path: Path) -> None:
-    """Where lines with the kernel's words cannot be read that is said, with the first, and the exit code tells."""
+    """Lines with the kernel's words that cannot be read give a remark with the first one, and exit code 1."""
     log = OTHER * 3 + b"| " + KILLED + b"\n" + OTHER + b"| " + KILLED + b"\n"
     code, said = run(command, log, piped=piped, folder=tmp_path)
     name = "standard input" if piped else str(tmp_path / "log")
@@ -88,7 +88,7 @@ def test_unread_by_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_is_unread(name: str, tmp_path: Path) -> None:
-    """Unknown forms, and lines of the kernel that are cut."""
+    """Unknown forms, and kernel lines that are cut."""
     log, line = UNREAD[name]
     code, said = parse(log, tmp_path)
     assert code == EXIT_FAILED
@@ -96,7 +96,7 @@ def test_what_is_unread(name: str, tmp_path: Path) -> None:
 
 
 def test_line_of_a_compressed_file(tmp_path: Path) -> None:
-    """Lines are counted behind what was skipped, and in what is compressed."""
+    """Line numbers include skipped lines, and those of compressed files."""
     file = tmp_path / "log.gz"
     file.write_bytes(gzip.compress(OTHER * 100_000 + b"| " + KILLED + b"\n" + OTHER * 10))
     command = [sys.executable, "-m", "tracer", "parse", str(file)]
@@ -105,7 +105,7 @@ def test_line_of_a_compressed_file(tmp_path: Path) -> None:
 
 
 def remarks(log: bytes) -> list[str]:
-    """What is said of a log, in no command."""
+    """The remarks about a log."""
     reader = LogScan(Calendar(timezone.utc), lambda *_: None)
     reader.feed(log)
     reader.end()
@@ -115,18 +115,18 @@ def remarks(log: bytes) -> list[str]:
 @pytest.mark.parametrize("form", [*WHOLE, *SPLIT, *FORMS])
 @pytest.mark.parametrize("name", ["6.1-v1-memcg1", "6.12-other", "7.2-group", "7.2-oddcgroup"])
 def test_nothing_is_unread(form: str, name: str) -> None:
-    """Of no whole report it is said that there is more, whatever names are in it."""
+    """A complete report gives no remark, whatever names are in it."""
     assert remarks({**WHOLE, **SPLIT, **FORMS}[form](lines(FILES[name]))) == []
 
 
 @pytest.mark.parametrize("form", WHOLE)
 def test_odd_names_are_read(form: str) -> None:
-    """The same where records are whole, of names with newlines."""
+    """The same for unsplit records, with newlines in names."""
     assert remarks(WHOLE[form](lines(FILES["7.2-oddname"]))) == []
 
 
 def test_others(tmp_path: Path) -> None:
-    """That another program quotes a kill is said only where the kernel's own lines are not there."""
+    """A program that quotes a kill gives a remark only if the kernel's own lines are missing."""
     quoted = b"Nov 24 03:51:53 h detector[7]: " + KILLED + b"\n"
     code, said = parse(OTHER + quoted, tmp_path)
     assert code == 0
@@ -136,7 +136,7 @@ def test_others(tmp_path: Path) -> None:
 
 
 def test_report_without_a_kill(tmp_path: Path) -> None:
-    """A report that ends before the line about the kill."""
+    """A report that ends before the line of the kill."""
     log = WHOLE["dmesg"](lines(FILES["6.12-other"]))
     code, said = parse(log[: log.index(b"oom-kill:constraint")], tmp_path)
     assert code == 0
@@ -146,7 +146,7 @@ def test_report_without_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["parse", "report"])
 def test_year(command: str, tmp_path: Path) -> None:
-    """A year that is not in the log is said, once."""
+    """An assumed year gives one remark."""
     log = KERNEL + KILLED + b"\n"
     for more in (log, log.replace(b"process 1 ", b"process 2 ")):
         log += more
@@ -182,7 +182,7 @@ KILLERS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", KILLERS)
 def test_other_killers(name: str, command: str, tmp_path: Path) -> None:
-    """Kills that are not the kernel's are no records, and are not passed over in silence."""
+    """Kills by other killers make no record, but a remark."""
     log, expected = KILLERS[name]
     code, said = run(command, OTHER + log, folder=tmp_path)
     assert [line for line in said if expected in line]
@@ -190,7 +190,7 @@ def test_other_killers(name: str, command: str, tmp_path: Path) -> None:
 
 
 def test_evicted_for_another_reason(tmp_path: Path) -> None:
-    """A full disk is no lack of memory."""
+    """A full disk is not a lack of memory."""
     log = KILLERS["kubelet"][0].replace(b'"memory"', b'"ephemeral-storage"').replace(b"ephemeral-storage", b"nodefs")
     assert parse(OTHER + log, tmp_path) == (0, [])
 
@@ -199,7 +199,7 @@ def test_evicted_for_another_reason(tmp_path: Path) -> None:
     "reason", ["Out of memory: compulsory panic_on_oom is enabled", "System is deadlocked on memory"]
 )
 def test_panic(reason: str, tmp_path: Path) -> None:
-    """A panic has no victim, and is said."""
+    """A panic has no victim, but gives a remark."""
     log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
     log = log[: log.index(b"oom-kill:constraint")] + f"Kernel panic - not syncing: {reason}\n".encode()
     code, said = parse(log, tmp_path)
@@ -218,7 +218,7 @@ def test_panic(reason: str, tmp_path: Path) -> None:
     ],
 )
 def test_panic_alone(reason: str, stamp: str, tmp_path: Path) -> None:
-    """Its report's first lines are lost, as in pstore, which keeps the last ones, or all of them."""
+    """The first lines of its report are lost, as in pstore, which keeps the last ones, or all of them."""
     panic = f"{stamp}Kernel panic - not syncing: {reason}\n".encode()
     report = WHOLE["dmesg"](lines(FILES["6.12-global"]))
     rest = report[report.index(b"Mem-Info") : report.index(b"oom-kill:constraint")].partition(b"\n")[2]
@@ -230,7 +230,7 @@ def test_panic_alone(reason: str, stamp: str, tmp_path: Path) -> None:
 
 
 def test_panic_after_a_kill(tmp_path: Path) -> None:
-    """It is of the next report, whose other lines are lost, and the kill has its record."""
+    """The panic is of the next report, whose other lines are lost; the kill has its record."""
     log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
     _, said = parse(
         log + b"[   14.2] x\n[   14.200000] Kernel panic - not syncing: System is deadlocked on memory\n", tmp_path
@@ -239,13 +239,13 @@ def test_panic_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_other_panic(tmp_path: Path) -> None:
-    """A panic for another reason is none of the OOM killer's."""
+    """A panic for another reason is not the OOM killer's."""
     panic = b"[   14.200000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"
     assert parse(panic, tmp_path) == (0, [])
 
 
 def test_nobody_to_kill(tmp_path: Path) -> None:
-    """A report says that there was nobody to kill; it is not one that is cut."""
+    """A report says that there was no process to kill; it does not count as cut."""
     log = WHOLE["dmesg"](lines(FILES["6.12-global"]))
     log = log[: log.index(b"oom-kill:constraint")] + b"Out of memory and no killable processes...\n"
     code, said = parse(log, tmp_path)
@@ -256,14 +256,14 @@ def test_nobody_to_kill(tmp_path: Path) -> None:
 
 
 def test_many_killers(tmp_path: Path) -> None:
-    """The first are told, the others counted."""
+    """The first ones give a remark each, the others are counted."""
     _, said = parse(EARLYOOM * 100, tmp_path)
     assert len(said) == 11
     assert said[-1].endswith(": 90 more such lines")
 
 
 def test_killers_do_not_speak_to_the_terminal(tmp_path: Path) -> None:
-    """A name may hold anything."""
+    """A name may contain anything."""
     _, said = parse(EARLYOOM.replace(b"cluster", b"a\x1b[2J"), tmp_path)
     assert "sent SIGTERM to a\\x1b[2J (pid" in said[0]
 
@@ -276,7 +276,7 @@ def test_colored_lines_are_counted(tmp_path: Path) -> None:
 
 
 def test_refused_in_an_export(tmp_path: Path) -> None:
-    """There lines have no numbers of their own."""
+    """Lines of the export format have no numbers."""
     log = WHOLE["journal export"]([LogLine(KILLED[:-20], 10**9, "printk")])
     _, said = parse(log, tmp_path)
     assert said[0].startswith(
@@ -285,7 +285,7 @@ def test_refused_in_an_export(tmp_path: Path) -> None:
 
 
 def test_python(tmp_path: Path) -> None:
-    """From Python nothing is raised for a line, and all is there to be asked for."""
+    """From Python no line raises, and the remarks can be read."""
     file = tmp_path / "log"
     file.write_bytes(KERNEL + KILLED + b"\n" + OTHER + b"| " + KILLED + b"\n")
     said = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a real rsyslogd makes of the kernel's reports, in each of its formats."""
+"""The kernel's reports as a real rsyslogd writes them, in each of its formats."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ UPTIME = {"with uptime": "on", "without": "off"}
 
 @pytest.fixture(scope="module", params=UPTIME)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that rsyslogd wrote of what stands in for /proc/kmsg, whose text is that of ``dmesg -r``."""
+    """Files that rsyslogd wrote from a substitute for /proc/kmsg with the text of ``dmesg -r``."""
     program = shutil.which("rsyslogd", path=f"{os.environ['PATH']}:/usr/sbin")
     require(program, "rsyslogd (package rsyslog)")
     assert program is not None
@@ -59,7 +59,7 @@ def _lines(file: Path) -> int:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_format(folder: Path, template: str) -> None:
-    """Each kill is found, with all that the log tells of it."""
+    """Each kill is found, with all values of the log."""
     expected = [report for name in NAMES for report in reports(lines(FILES[name]))]
     found = list(KillSearch().kills([str(folder / template)]))
     assert [each.tid for each in expected] == [record["victim"]["tid"] for record in found]

@@ -28,14 +28,14 @@ def unix_ns(*moment: int) -> int:
     ],
 )
 def test_without_year(written: tuple[int, ...], moment: tuple[int, int, int, int, int], year: int) -> None:
-    """A date without a year is the latest that was not yet to come when the log was written, across New Year, too."""
+    """A date without a year is the latest before the log was last written to, also across New Year."""
     found = Calendar(timezone.utc, unix_ns(*written)).without_year(*moment)
     assert unix_ns(year, *moment[:4], min(moment[4], 59)) == found
 
 
 @pytest.mark.parametrize("moment", [(2, 30, 0, 0, 0), (13, 1, 0, 0, 0), (0, 1, 0, 0, 0), (1, 1, 24, 0, 0)])
 def test_no_date(moment: tuple[int, int, int, int, int]) -> None:
-    """What no calendar has."""
+    """Dates that do not exist."""
     assert Calendar(timezone.utc).without_year(*moment) is None
 
 
@@ -61,7 +61,7 @@ def test_iso(text: bytes, zone: str, expected: int | None) -> None:
 
 
 def test_ctime() -> None:
-    """As ctime(3) has it."""
+    """As in ctime(3)."""
     calendar = Calendar(timezone.utc)
     assert calendar.parse_ctime(b"Tue Nov 24 03:51:53 2026") == unix_ns(2026, 11, 24, 3, 51, 53)
     assert calendar.parse_ctime(b"Tue Nox 24 03:51:53 2026") is None
@@ -104,13 +104,13 @@ def test_days() -> None:
     ["", "soon", "ago", "-", "2 parsecs ago", "25:00", "-2", "yesterday x", "@x", "2h 3", "9999-12-31 23:59-10:00"],
 )
 def test_no_moment(text: str) -> None:
-    """Anything else is said to be none."""
+    """Anything else is refused."""
     with pytest.raises(TracerError, match="not a valid time"):
         Calendar().parse_moment(text)
 
 
 @pytest.mark.parametrize("name", ["Mars/Base", "", "../../etc/passwd", "/etc/passwd", "\0"])
 def test_no_zone(name: str) -> None:
-    """A zone that is not there."""
+    """An unknown zone."""
     with pytest.raises(TracerError, match="unknown time zone"):
         read_zone(name)

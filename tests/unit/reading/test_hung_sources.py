@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""hung_sources.py: what is not asked again, in this run and the next ones of this boot."""
+"""hung_sources.py: what is not read again, in this run and later ones of this boot."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ OWN = os.getpid()
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds since boot, to be changed."""
+    """Seconds since boot; the test changes them."""
     clock = [1000.0]
     monkeypatch.setattr(module, "boottime_ns", lambda: int(clock[0] * 1e9))
     return clock
@@ -30,7 +30,7 @@ def own_start_ns() -> int:
 
 
 def test_process() -> None:
-    """By pid and start, to the tick in which it started."""
+    """By pid and start, to the clock tick."""
     hung = HungSources()
     hung.add_process(7, 120_000_001)
     assert hung.has_pid(7)
@@ -41,7 +41,7 @@ def test_process() -> None:
 
 
 def test_folder(now: list[float]) -> None:
-    """It is asked again after a while, which doubles, and not before the reader that hung in it has ended."""
+    """A directory is read again after a time that doubles, and not before the reader that hung in it has ended."""
     hung = HungSources()
     ended: list[int] = []
     hung.add_directory("/user", lambda: bool(ended))
@@ -61,7 +61,7 @@ def test_folder(now: list[float]) -> None:
 
 
 def test_kept(tmp_path: Path, now: list[float]) -> None:
-    """The next run knows it, unless the process is gone or the host was started anew."""
+    """The next run remembers it, unless the process has exited or the host was rebooted."""
     path, disk = str(tmp_path / "hung"), DiskWorker()
     first = HungSources(path, BOOT, disk)
     first.add_process(OWN, own_start_ns())
@@ -102,7 +102,7 @@ def test_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_damaged(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """What cannot be understood is forgotten, and written anew."""
+    """A damaged file is ignored, and written anew."""
     (tmp_path / "hung").write_text(text)
     disk = DiskWorker()
     hung = HungSources(str(tmp_path / "hung"), BOOT, disk)

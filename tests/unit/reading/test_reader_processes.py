@@ -24,7 +24,7 @@ LONG = "é" * 200_000
 
 
 def read(path: str, _subject: str = "") -> str:
-    """Waits for a writer where the path is a FIFO's."""
+    """Waits for a writer if the path is a FIFO's."""
     return Path(path).read_text()
 
 
@@ -59,7 +59,7 @@ def fifo(tmp_path: Path) -> str:
 
 
 def test_answers(readers: ReaderPool, tmp_path: Path) -> None:
-    """What the function returns, however long it is, or why it failed."""
+    """The function's result, however long, or its error."""
     (tmp_path / "file").write_text("text")
     assert readers.ask(TIMEOUT_S, read, str(tmp_path / "file")) == "text"
     assert readers.ask(TIMEOUT_S, long) == LONG
@@ -70,7 +70,7 @@ def test_answers(readers: ReaderPool, tmp_path: Path) -> None:
 
 
 def test_hangs(readers: ReaderPool, fifo: str) -> None:
-    """Nobody waits longer than the bound; the process that hangs is killed, and the next question has an answer."""
+    """No call exceeds its timeout; a process that hangs is killed, and the next call has an answer."""
     first = readers.ask(TIMEOUT_S, pid)
     began_s = time.monotonic()
     with pytest.raises(ReadTimeoutError) as hangs:
@@ -83,7 +83,7 @@ def test_hangs(readers: ReaderPool, fifo: str) -> None:
 
 
 def test_others_do_not_wait(readers: ReaderPool, fifo: str) -> None:
-    """A question that hangs in one thread delays none of another; processes are used again."""
+    """A call that hangs in one thread delays no other thread; processes are reused."""
     asking = threading.Thread(target=hangs, args=(lambda: readers.ask(1.0, read, fifo),))
     asking.start()
     seen = {readers.ask(TIMEOUT_S, pid) for _ in range(20)}
@@ -93,7 +93,7 @@ def test_others_do_not_wait(readers: ReaderPool, fifo: str) -> None:
 
 
 def test_idle(readers: ReaderPool) -> None:
-    """No more processes stay than are needed."""
+    """No more idle processes stay than allowed."""
     threads = [threading.Thread(target=readers.ask, args=(TIMEOUT_S, long)) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -103,14 +103,14 @@ def test_idle(readers: ReaderPool) -> None:
 
 
 def test_ended_by_somebody(readers: ReaderPool) -> None:
-    """One that was killed while nobody asked is replaced."""
+    """A process that was killed while idle is replaced."""
     first = readers.ask(TIMEOUT_S, pid)
     os.kill(first, signal.SIGKILL)
     assert readers.ask(TIMEOUT_S, pid) != first
 
 
 def test_nobody_left(readers: ReaderPool, tmp_path: Path) -> None:
-    """Where there can be no processes the read fails; signals that are meant for the asker do not end them."""
+    """If no process can be started the read fails; signals for the parent do not end readers."""
     first = readers.ask(TIMEOUT_S, pid)
     forker = int(Path(f"/proc/{first}/stat").read_text().split()[3])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -127,7 +127,8 @@ def test_nobody_left(readers: ReaderPool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_ends_with_the_asker(fifo: str, by: signal.Signals) -> None:
-    """However that ends; none of its descriptors is kept, so who reads its output sees the end."""
+    """Readers end with their parent, however it ends, and keep none of its descriptors: a reader of its output sees the
+    end."""
     program = (
         "from tests.unit.reading.test_reader_processes import *\n"
         "readers = ReaderPool((read, pid))\n"
@@ -146,7 +147,7 @@ def test_ends_with_the_asker(fifo: str, by: signal.Signals) -> None:
 
 
 def test_folder(readers: ReaderPool, fifo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that hung is not asked again at once, others are; nor is one that is slow at this moment."""
+    """A directory that hung is not read again at once, others are; neither is one that is slow at the moment."""
     monkeypatch.setattr(directory_reader, "READ_S", 0.5)
     (tmp_path / "file").write_text("text")
     hung = HungSources()
@@ -166,7 +167,7 @@ def test_folder(readers: ReaderPool, fifo: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_processes_without_a_reader() -> None:
-    """Where none can be started, all processes are listed, without command lines."""
+    """If no reader can be started, all processes are listed without command lines."""
     readers = ReaderPool((processes.read_as_plain,))
     readers.close()
     found = {each.pid: each for each in ProcessList(readers, HungSources()).read()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command could not read of a runtime's files it says: an answer with fewer names does not look whole."""
+"""A command reports which runtime files it could not read, so that an answer with fewer names does not look complete."""
 
 import json
 import os
@@ -26,7 +26,7 @@ MISSING = "names of Docker's containers may be missing"
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Path]:
-    """Docker's folder, which takes questions and never answers."""
+    """Docker's directory, which accepts requests and never answers."""
     require(os.geteuid() == 0, "root, to mount it")
     with dead_server(tmp_path / "docker") as asked:
         yield tmp_path / "docker"
@@ -35,7 +35,7 @@ def hanging(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("arguments", [("why", ID), ("why", "no-such-name"), ("resolve", f"/docker/{ID}")])
 def test_hanging_folder(arguments: tuple[str, ...], hanging: Path, tmp_path: Path) -> None:
-    """Once on stderr, whatever the answer, and in what --json prints."""
+    """Once on stderr, for any answer, and in the output of --json."""
     (tmp_path / "records.json").write_bytes(line_of(sigkill()) + b"\n")
     of_why = ["--records", str(tmp_path / "records.json")] if arguments[0] == "why" else []
     finished = oomtrace(*arguments, *of_why, "--json", "--runtime-root", f"docker={hanging}", stderr=-1)
@@ -48,7 +48,7 @@ def test_hanging_folder(arguments: tuple[str, ...], hanging: Path, tmp_path: Pat
 
 
 def test_hanging_folder_of_top(hanging: Path) -> None:
-    """For as long as names may be missing for that."""
+    """For as long as names may be missing."""
     own = processes.read_process(os.getpid())
     assert own is not None
     shown = [own._replace(cgroup=f"/docker/{ID}")]
@@ -66,7 +66,7 @@ def test_hanging_folder_of_top(hanging: Path) -> None:
 
 
 def test_damaged_file(tmp_path: Path) -> None:
-    """So it is where a file is there and cannot be read; the first of a folder stands for all of them."""
+    """The same for a file that exists and cannot be read; one message per directory."""
     file = tmp_path / "containers" / ID / "config.v2.json"
     file.parent.mkdir(parents=True)
     file.write_text("{")
@@ -82,7 +82,7 @@ def test_damaged_file(tmp_path: Path) -> None:
 
 
 def test_each_folder_is_named_once() -> None:
-    """However many containers are asked for; and each says whose names may be missing."""
+    """For any number of containers; the message names those whose names may be missing."""
 
     def hangs(_question: Callable[[str, str], object], folder: str, _subject: str) -> object:
         raise UnreadableError(f"{folder}: no answer")
