@@ -143,7 +143,7 @@ def test_many_kills_are_not_kept_in_memory(tmp_path: Path) -> None:
 def test_boot_that_makes_no_sense() -> None:
     """The error names valid values."""
     for wrong in ("yesterday", "", "--1", BOOT_ID[:-1]):
-        with pytest.raises(TracerError, match="no boot"):
+        with pytest.raises(TracerError, match="invalid boot"):
             KillSearch(KillFilter(boot=wrong))
     with pytest.raises(TracerError, match="--follow"):
         KillSearch(KillFilter(boot="-1"), ReadOptions(follow=True))
