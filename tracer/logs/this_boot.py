@@ -80,7 +80,7 @@ def open_kmsg() -> Kmsg:
     try:
         return Kmsg()
     except OSError as error:
-        hint = "run it as root (sudo), or give it a file with what dmesg prints"
+        hint = "run it as root (sudo), or give it a file with the output of dmesg"
         if error.errno in (errno.ENODEV, errno.ENOENT):
             hint = "run it on the host, not in a container, or give it a file"
         raise UnopenedError(f"cannot read {PATH} ({error.strerror})", hint) from error

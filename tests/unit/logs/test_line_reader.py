@@ -174,7 +174,7 @@ BEHIND_A_PREFIX = [form for form in FORMS if form not in ("bare", "dmesg -e")]
     st.lists(st.tuples(st.integers(0, 400), st.sampled_from(FORGERS)), min_size=1, max_size=12),
 )
 def test_forged(form: str, name: str, forged: list[tuple[int, bytes]]) -> None:
-    """Lines of other programs that quote a kill make none, wherever they are and whatever form the kernel's lines have."""
+    """Lines of other programs that quote a kill make none, wherever they are, in any form of the log."""
     log = {**WHOLE, **SPLIT, **FORMS}[form](lines(FILES[name])).splitlines(keepends=True)
     known = {each.tid for each in reports(lines(FILES[name]))}
     end = log[-1][len(log[-1].rstrip(b"\r\n")) :]

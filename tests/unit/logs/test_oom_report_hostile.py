@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""logs/oom_report.py, log_records.py: damaged logs, interleaved ones, and names that look like the kernel's own words."""
+"""logs/oom_report.py, log_records.py: damaged logs, interleaved ones, and names with the kernel's own words."""
 
 import itertools
 import re

@@ -240,7 +240,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("others", OTHERS)
 def test_kill_keeps_its_report(others: list[bytes]) -> None:
-    """A line after a kill that can only begin a report belongs to another one, also if the next kill has no other line."""
+    """A line after a kill that only begins reports belongs to another one, also if the next kill has no other line."""
     one = [INVOKED, summary(b"/a", 111), kill(111)]
     (alone,) = read(*one)
     for log in ([*one, *others], [*one, *others, kill(222)]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command reports which runtime files it could not read, so that an answer with fewer names does not look complete."""
+"""A command reports which runtime files it could not read, so an answer with fewer names does not look complete."""
 
 import json
 import os
