@@ -3,12 +3,13 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.daemon import Daemon
-from tests.harness.environment import wait_until
+from tests.harness.environment import IN_VM, not_applicable, wait_until
 
 from .conftest import Eat, MakeDaemon
 
@@ -30,6 +31,12 @@ uri = "file:{folder}/flat.json"
 style = "flat"
 types = ["oom_kill"]
 """
+
+STORM_KILLS = 600
+AT_ONCE = 4
+"""SIGHUPs per change: most arrive while the daemon reads the configuration."""
+PAUSE_S = 0.02
+RELOADED = "the configuration was reloaded"
 
 
 def reload(daemon: Daemon, message: str) -> str:
@@ -108,3 +115,40 @@ def test_output_leaves(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_pa
     daemon.stop()
     assert [record["victim"]["pid"] for record in kills_in(tmp_path / "records.json", *pids)] == pids
     assert [record["victim"]["pid"] for record in kills_in(tmp_path / "other.json", *pids)] == [pids[0], pids[2]]
+
+
+def test_storm(make_daemon: MakeDaemon, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """Bursts of SIGHUP with valid and invalid configurations while processes are killed: one record per kill."""
+    if IN_VM:
+        not_applicable("does not depend on the kernel's OOM path")
+    config, group = tmp_path / "config.toml", cgroup.child("limit", 8)
+    one = f'output = ["file:{tmp_path}/records.json"]\n'
+    two = f'output = ["file:{tmp_path}/records.json", "file:{tmp_path}/other.json"]\n'
+    labelled, nowhere = f'label = {{site = "x"}}\n{one}', f'output = ["file:{tmp_path}/no/such/file"]\n'
+    texts = [(text, RELOADED) for text in (two, labelled, one)]
+    texts[1:1] = [("output = 1", "an output has no uri"), (nowhere, "its directory does not exist")]
+    config.write_text(one)
+    daemon = make_daemon(arguments=["--config", str(config)])
+    daemon.wait_ready()
+    eater = eat(16, group, children=STORM_KILLS, jobs=2, life=600)
+    rounds = 0
+    while rounds < len(texts) or not eater.ended():
+        new = tmp_path / "new.toml"
+        text, message = texts[rounds % len(texts)]
+        new.write_text(text)
+        new.rename(config)
+        before = daemon.stderr().count(message)
+        for _ in range(AT_ONCE):
+            daemon.process.send_signal(signal.SIGHUP)
+            time.sleep(PAUSE_S)
+        wait_until(message, lambda: daemon.stderr().count(message) > before)  # noqa: B023
+        rounds += 1
+    pids = eater.children(STORM_KILLS)
+    assert group.oom_kills() == STORM_KILLS
+    wait_until("the records", lambda: len(kills_in(tmp_path / "records.json", *pids)) >= STORM_KILLS)
+    stop = daemon.stop()
+    assert sorted(pids) == sorted(kill["victim"]["pid"] for kill in kills_in(tmp_path / "records.json", *pids))
+    assert (stop["lost"], daemon.of_type("lost"), daemon.of_type("gap")) == (0, [], [])
+    assert [record["seq"] for record in daemon.records()] == list(range(len(daemon.records())))
+    assert "Traceback" not in daemon.stderr()
+    print(f"SIGHUPs: {AT_ONCE * rounds}; reloads: {daemon.stderr().count(RELOADED)}, of {rounds}")
