@@ -134,8 +134,8 @@ class CgroupCounts:
 
     def mark_explained(self, until_ns: int | None = None) -> None:
         """All kills, or all until ``until_ns`` (CLOCK_BOOTTIME), are explained: start a new period."""
-        settled = [path for path, noted in self._noted.items() if until_ns is None or noted.last_ns <= until_ns]
-        for path in settled:
+        explained = [path for path, noted in self._noted.items() if until_ns is None or noted.last_ns <= until_ns]
+        for path in explained:
             del self._noted[path]
             self._noted_bytes -= _bytes_of(path)
         for noted in self._noted.values():
@@ -146,7 +146,7 @@ class CgroupCounts:
             if self._snapshot_retry_s is not None and time.monotonic() >= self._snapshot_retry_s:
                 self.snapshot()
             return
-        self._read(self._baseline, settled)
+        self._read(self._baseline, explained)
         if len(self._baseline) > self._prune_at:
             self._read(self._baseline, list(self._baseline))
             self._prune_at = max(PRUNE_AT_LEAST, 2 * len(self._baseline))

@@ -54,8 +54,8 @@ def why(
 
     question = answer.Question(format_owner(name) if name.startswith("/") else name, exit_code, records, log)
     with runtimes(runtime_root) as found:
-        told = answer.answer_question(question, found)
+        result = answer.answer_question(question, found)
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        print(*answer.format_answer(told), sep="\n")
+        print(*answer.format_answer(result), sep="\n")

@@ -72,7 +72,7 @@ class Daemon:
         self._settle()
 
     def _handle_events(self) -> None:
-        """OOM kills come before each SIGKILL: they tell which SIGKILLs are the OOM killer's."""
+        """OOM kills come before each SIGKILL: they identify the SIGKILLs that are the OOM killer's."""
         self._handle_kills()
         for event, token in self._rings.sigkills():
             self._pipeline.feed(event, time.monotonic_ns(), token)

@@ -33,7 +33,7 @@ from tracer.why.sources import FoundKill
 from tracer.why.timestamps import to_rfc3339
 
 
-class _ContainerState(TypedDict):
+class _ContainerStatus(TypedDict):
     id: str
     runtime: str | None
     name: str | None
@@ -44,7 +44,7 @@ class _ContainerState(TypedDict):
     finished_at: str | None
 
 
-class ContainerState(_ContainerState, total=False):
+class ContainerStatus(_ContainerStatus, total=False):
     """State of a container, read from its runtime's files."""
 
     key: grouping.GroupKey
@@ -57,7 +57,7 @@ class Target(NamedTuple):
     """What NAME refers to."""
 
     name: str
-    states: tuple[ContainerState, ...]
+    states: tuple[ContainerStatus, ...]
     """Containers with this name or id, or in this pod, that the runtimes know."""
     running: tuple[Kind, ...]
     """Kinds under which it is running."""
@@ -78,7 +78,7 @@ class Target(NamedTuple):
 def find_target(text: str, runtimes: Runtimes) -> Target:
     """Look up NAME or KIND:NAME among running cgroups and processes and in the runtimes' files."""
     name, only = split_kind(text)
-    states: list[ContainerState] = []
+    states: list[ContainerStatus] = []
     running: set[Kind] = set()
     inside: set[Kind] = set()
     full: set[Kind] = set()
@@ -253,8 +253,8 @@ def _group_kills(kinds: list[tuple[FoundKill, Kind]], is_inner: bool) -> list[_G
 
 
 def _split_states(
-    states: tuple[ContainerState, ...], group: _Group | None
-) -> tuple[tuple[ContainerState, ...], tuple[ContainerState, ...]]:
+    states: tuple[ContainerStatus, ...], group: _Group | None
+) -> tuple[tuple[ContainerStatus, ...], tuple[ContainerStatus, ...]]:
     """The states of the group and the rest; without a group, of the container that runs or ended last and the rest."""
     if group is None:
         last = max(states, key=lambda state: (state["running"] is True, state["finished_at"] or ""))
@@ -282,7 +282,7 @@ def _namesakes_with_kills(groups: Iterable[_Group], chosen: _Group | None, targe
 
 
 def _running_others(
-    target: Target, kind: Kind, groups: list[_Group], states: Iterable[ContainerState]
+    target: Target, kind: Kind, groups: list[_Group], states: Iterable[ContainerStatus]
 ) -> Iterator[Namesake]:
     """Running owners of that name without a kill on record."""
     keys = {group.key for group in groups}
@@ -346,7 +346,7 @@ def _container_ids(runtimes: Runtimes) -> Iterator[tuple[str, str | None]]:
             yield container["id"], container["runtime"]
 
 
-def _find_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState | None:
+def _find_state(name: str, container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerStatus | None:
     """State of a container; None if it does not have the name."""
     container: Container = {
         "id": container_id,
@@ -373,7 +373,7 @@ def _find_state(name: str, container_id: str, found: ContainerMetadata, runtimes
     return state
 
 
-def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerState:
+def _state(container_id: str, found: ContainerMetadata, runtimes: Runtimes) -> ContainerStatus:
     runtime = found.get("runtime")
     verdict = None if runtime is None else runtimes.fetch_state(container_id, runtime)
     return {

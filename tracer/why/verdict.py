@@ -19,7 +19,7 @@ from tracer.why.coverage import Coverage, coverage_at, covers
 from tracer.why.history import History, summarize_history
 from tracer.why.killer import KillerKind
 from tracer.why.memory import LimitMemory, memory_at_limit
-from tracer.why.search import ContainerState, Target, is_inner
+from tracer.why.search import ContainerStatus, Target, is_inner
 from tracer.why.sources import FoundKill
 
 SIGKILLED = 137
@@ -142,13 +142,13 @@ def judge(
     return verdict
 
 
-def _state_of(target: Target, found: Sequence[FoundKill]) -> ContainerState | None:
+def _state_of(target: Target, found: Sequence[FoundKill]) -> ContainerStatus | None:
     """State of the container: if the last kill's pod has several, the one that runs, or the last that ended."""
     killed_id = _container_id(found[-1]) if found else None
     kubernetes = owner_of(found[-1].kill).kubernetes if found else None
     pod = kubernetes["pod_uid"] if kubernetes is not None else None
 
-    def priority(state: ContainerState) -> tuple[bool, bool, str, bool]:
+    def priority(state: ContainerStatus) -> tuple[bool, bool, str, bool]:
         is_in_pod = pod is None or state["id"] == killed_id or state["pod_uid"] == pod
         return is_in_pod, state["running"] is True, state["finished_at"] or "", state["id"] == killed_id
 
@@ -156,7 +156,7 @@ def _state_of(target: Target, found: Sequence[FoundKill]) -> ContainerState | No
 
 
 def _choose(
-    kind: Kind, found: Sequence[FoundKill], state: ContainerState | None, finished_s: float | None, code: int | None
+    kind: Kind, found: Sequence[FoundKill], state: ContainerStatus | None, finished_s: float | None, code: int | None
 ) -> tuple[FoundKill | None, bool]:
     """The kill that the verdict is about, and whether the container exited by itself after it."""
     if state is not None and finished_s is not None:
@@ -240,7 +240,7 @@ def _has_ended(chosen: FoundKill, kind: Kind, finished_s: float | None) -> bool 
 
 
 def _cause_without_kill(
-    state: ContainerState | None,
+    state: ContainerStatus | None,
     kind: Kind,
     target: Target,
     code: int | None,
@@ -258,7 +258,7 @@ def _cause_without_kill(
 
 
 def _runtime_status(
-    verdict: Verdict, state: ContainerState | None, chosen: FoundKill | None, any_oom: bool
+    verdict: Verdict, state: ContainerStatus | None, chosen: FoundKill | None, any_oom: bool
 ) -> RuntimeStatus | None:
     """Status in the runtime's files now or, if they are gone, as recorded when the victim exited."""
     at_exit = chosen.exit["runtime_verdict"] if chosen is not None and chosen.exit is not None else None

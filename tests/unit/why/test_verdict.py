@@ -33,7 +33,7 @@ from tracer.why import search, sources
 from tracer.why.advice import advise
 from tracer.why.coverage import Coverage
 from tracer.why.history import summarize_history
-from tracer.why.search import ContainerState, Target
+from tracer.why.search import ContainerStatus, Target
 from tracer.why.sources import FoundKill, SearchedSource
 from tracer.why.timestamps import format_span, format_time, to_rfc3339
 from tracer.why.usage import format_size
@@ -82,7 +82,7 @@ def judged(
     found: list[Any],
     name: str = "x",
     kind: Kind = "process",
-    states: tuple[ContainerState, ...] = (),
+    states: tuple[ContainerStatus, ...] = (),
     running: tuple[Kind, ...] = (),
     watches: tuple[Coverage, ...] = (),
     exit_code: int | None = None,
@@ -91,9 +91,9 @@ def judged(
     return judge(Target(name, states, running), kind, each, watches, 0, exit_code, NOW_S)
 
 
-def state(**changed: Any) -> ContainerState:
+def state(**changed: Any) -> ContainerStatus:
     """A Docker container that has ended."""
-    ended: ContainerState = {
+    ended: ContainerStatus = {
         "id": ID,
         "runtime": "docker",
         "name": "cart",
