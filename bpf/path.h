@@ -14,11 +14,20 @@
 /* The largest offset of a path in its buffer: behind another one. */
 #define START_MAX (MESSAGE_LEN + PATH_LEN)
 
+/*
+ * False with CONFIG_MEMCG=n.  Functions that are verified once and use struct mem_cgroup return early then: the
+ * verifier would reject accesses to fields that the kernel lacks, though no caller gets that far.
+ */
+inline_always bool has_memory_controller(void)
+{
+	return EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id);
+}
+
 inline_always struct cgroup_subsys_state *memcg_css(struct task_struct *task)
 {
 	struct css_set *cgroups;
 
-	if (!EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id)) /* CONFIG_MEMCG=n */
+	if (!has_memory_controller())
 		return 0;
 	cgroups = READ(task, cgroups);
 	return READ_AT(struct cgroup_subsys_state *,

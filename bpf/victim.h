@@ -233,6 +233,8 @@ verified_once u64 find_oom_group(u64 css_address, u64 limit_address)
 	struct mem_cgroup *group = 0;
 	int i;
 
+	if (!has_memory_controller())
+		return 0;
 	for (i = 0; i < MEMCG_DEPTH_MAX && css; i++) {
 		struct mem_cgroup *memcg = (struct mem_cgroup *)css;
 
@@ -253,7 +255,7 @@ verified_once u32 send_memcg_chain(u64 css_address)
 	struct memcg_chain_event *event = map_lookup(memcg_chains, &zero);
 	struct incident_state *state = map_lookup(incident_states, &zero);
 
-	if (!event || !state)
+	if (!has_memory_controller() || !event || !state)
 		return 0;
 	event->memcg_chain_len = 0;
 	for (i = 0; i < MEMCG_CHAIN_MAX; i++) {

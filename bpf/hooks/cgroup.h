@@ -14,7 +14,7 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	u32 zero = 0;
 	long copied;
 
-	if (!EXISTS_ENUM(cgroup_subsys_id, memory_cgrp_id) ||
+	if (!has_memory_controller() ||
 	    !READ_AT(void *, (char *)&cgroup->subsys + ENUM(cgroup_subsys_id, memory_cgrp_id) * sizeof(void *)))
 		return 0;
 	event = map_lookup(cgroup_events, &zero);

@@ -59,7 +59,7 @@ def daemon(tmp_path: Path, own: Cgroup, make_daemon: MakeDaemon) -> Daemon:
         state = {"Running": False, "OOMKilled": name == "payments", "ExitCode": 137}
         file.write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": f"{name}:1"}, "State": state}))
     made = make_daemon(arguments=["--sigkill", "all", "--runtime-root", f"docker={tmp_path}/docker"])
-    made.start()
+    made.wait_ready()
     return made
 
 
