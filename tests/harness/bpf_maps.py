@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.harness.vanishing import read_existing
 from tracer.linux import libbpf
 
 MAP_INFO = struct.Struct("=6I16s")
@@ -79,8 +80,8 @@ def write(descriptor: int, key: int, value: bytes) -> None:
 def _programs(pid: int) -> set[int]:
     """Ids of the programs whose links the process holds."""
     found = set()
-    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in path.read_text().splitlines():
+    for text in read_existing(Path(f"/proc/{pid}/fdinfo").iterdir()):
+        for line in text.splitlines():
             if line.startswith("prog_id:"):
                 found.add(int(line.split()[1]))
     return found

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.harness.vanishing import read_existing
+
 from .cgroups import Cgroup, Hierarchy
 from .eater import compiled
 from .environment import IN_VM, not_applicable, require, wait_until
@@ -109,7 +111,7 @@ def process_state(pid: int) -> str:
 
 
 def states_of_threads(pid: int) -> list[str]:
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    stats = list(read_existing(Path(f"/proc/{pid}/task").glob("*/stat")))
     return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 

@@ -20,6 +20,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.environment import IN_VM, ROOT, TIMEOUT_S, TIMEOUT_SCALE, attempts, not_applicable, wait_until
 from tests.harness.hanging import dead_server, ends_in, frozen, process_state, stuck
 from tests.harness.oracles import Record
+from tests.harness.vanishing import processes_below, read_existing
 from tracer.base.hung_disk import DiskWorker
 from tracer.identity.runtimes import READ_FUNCTIONS, list_entries
 from tracer.linux import procfs
@@ -63,21 +64,14 @@ def end(daemon: Daemon) -> None:
     assert daemon.records()[-1]["type"] == "stop"
 
 
-def processes_below(pid: int) -> list[int]:
-    """All descendants of a process."""
-    children = [
-        child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-    return [found for child in map(int, children) for found in (child, *processes_below(child))]
-
-
 def left_behind(pid: int) -> list[int]:
     """Its readers in uninterruptible sleep."""
     return [found for found in processes_below(pid) if comm(found) == "oomtrace-read" and process_state(found) == "D"]
 
 
 def comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    """Empty if the process has ended."""
+    return "".join(read_existing([Path(f"/proc/{pid}/comm")])).strip()
 
 
 def test_stuck_before_the_start(tmp_path: Path, cgroup: Cgroup, make_daemon: MakeDaemon, eat: Eat) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.harness.cgroups import Cgroup
 from tests.harness.environment import ROOT, START_TIMEOUT_S, TIMEOUT_S, require, wait_until
+from tests.harness.vanishing import processes_below
 from tests.kernel.conftest import Eat
 from tests.unit.report.test_report import hostile_records
 from tracer.base.errors import EXIT_FAILED, EXIT_UNSUPPORTED, EXIT_USAGE
@@ -46,20 +47,11 @@ def terminal() -> Iterator[MakeTerminal]:
         each.close()
 
 
-def below(pid: int) -> set[int]:
-    """Descendants of a process."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child} | below(child)
-    return found
-
-
 def test_own_tracer(terminal: MakeTerminal, cgroup: Cgroup, eat: Eat) -> None:
     """The watch starts a daemon, shows kills live, adapts to the terminal's size, and stops the daemon on q."""
     window = terminal(WATCH)
     window.wait_for("bpf", 6 * START_TIMEOUT_S)
-    running = below(window.pid)
+    running = processes_below(window.pid)
     assert len(running) >= 2, "the watch and its daemon"
     window.keys("/", f"oomtrace-test-{os.getpid()}", "Enter")  # other processes may be killed meanwhile
     eat(32, cgroup.child("first", 16), comm="first-eater").die()
@@ -92,7 +84,7 @@ def test_hang_up(terminal: MakeTerminal) -> None:
     """After a hangup no process is left behind."""
     window = terminal(WATCH)
     window.wait_for("bpf", 6 * START_TIMEOUT_S)
-    running = below(window.pid)
+    running = processes_below(window.pid)
     window.hang_up()
     wait_until("all processes have exited", lambda: not any(Path(f"/proc/{pid}").exists() for pid in running))
 
