@@ -50,7 +50,8 @@ def test_swapped_out(watch: Watch, cgroup: Cgroup, eat: Eat, kprobes: bool) -> N
     record = watch.kill(eat(64, group).die())
     limit, victim = record["limit"], record["victim"]
     assert 6 * MIB < victim["swap_bytes"] < 10 * MIB
-    assert 20 * MIB < victim["swap_bytes"] + victim["rss_bytes"] < 26 * MIB
+    # Pages that are still being written to swap are in swap_bytes, but charged as memory: up to 8 MiB of the 16.
+    assert 15 * MIB < victim["swap_bytes"] + victim["rss_bytes"] < 26 * MIB
     if cgroup.hierarchy.version == 2:
         assert limit["swap_limit_bytes"] == 8 * MIB
         assert 6 * MIB < limit["swap_usage_bytes"] <= 8 * MIB
