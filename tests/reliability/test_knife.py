@@ -188,14 +188,14 @@ def test_beside_another(daemon: Daemon, storm: Storm, tmp_path: Path) -> None:
 
 
 def test_little_memory(daemon: Daemon, storm: Storm, cgroup: Cgroup) -> None:
-    """64 MB are enough for the daemon, verification of its programs included; it loses nothing in a storm."""
-    little = cgroup.child("tracer", 64)
+    """48 MB are enough for the daemon, verification of its programs included; it loses nothing in a storm."""
+    little = cgroup.child("tracer", 48)
     daemon.start(wrapper=["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(little.path)])
     storm.end(*[storm.brew(250) for _ in range(8)])
     daemon.wait_for_kills(2000, 60)
     daemon.stop()
     assert little.oom_kills() == 0
-    storm.tally("64 MB for the tracer within a storm", 1, daemon).check()
+    storm.tally("48 MB for the tracer within a storm", 1, daemon).check()
 
 
 def test_clock(daemon: Daemon, storm: Storm) -> None:
