@@ -23,16 +23,20 @@ from tests.harness.environment import (
     KERNEL_VERSION,
     ROOT,
     TIMEOUT_S,
+    TIMEOUT_SCALE,
     attempts,
     not_applicable,
     wait_until,
 )
+from tests.harness.hanging import states_of_threads, stuck
 from tests.harness.kernel_log import KernelLog
 from tests.harness.oracles import Record
 from tracer.linux import libbpf
 
 from .conftest import Eat, MakeDaemon
 
+SOON_S = 1.0 * TIMEOUT_SCALE
+"""A record is written within this time, whatever hangs."""
 BPFFS = Path("/sys/fs/bpf")
 PINNABLE = KERNEL_VERSION >= (5, 15) or not Path("/sys/bus/event_source/devices/kprobe").exists()
 """Kprobes can be pinned since Linux commit b89fbfbb854c ("bpf: Implement minimal BPF perf link"), in v5.15."""
@@ -97,6 +101,10 @@ def kills_of(daemon: Daemon, *pids: int) -> list[Record]:
     return found
 
 
+def victims(daemon: Daemon) -> list[int]:
+    return [record["victim"]["pid"] for record in daemon.of_type("oom_kill")]
+
+
 def captures(path: Path) -> list[Path]:
     """The directories of pinned captures; the pins of further maps lie beside them."""
     return sorted(each for each in path.iterdir() if each.is_dir()) if path.exists() else []
@@ -155,6 +163,29 @@ def test_no_tracer_runs(pins: Path, start: Start, kill: Kill, by: signal.Signals
     pids = [record["victim"]["pid"] for record in adopter.of_type("oom_kill")]
     assert before.pid not in pids
     assert len(pids) == len(set(pids))
+
+
+def test_stuck_victim(pins: Path, start: Start, kill: Kill, cgroup: Cgroup, eat: Eat, tmp_path: Path) -> None:
+    """While a victim's memory cannot be read, the successor of a killed daemon records each kill once, and exits."""
+    daemon, group = start(), cgroup.child("both", 24)
+    with stuck(tmp_path / "mnt", group) as pid:
+        other = eat(20, group)  # killed, too, once the kernel gives up on the first victim's memory
+        before = kill()
+        kills_of(daemon, pid, before.pid)
+        daemon.kill()
+        assert "D" in states_of_threads(pid)
+        missed, began_s = [kill().pid, kill().pid], time.monotonic()
+        adopter = start()
+        assert adopter.wait_ready()["adopted"]
+        after = kill()
+        wait_until("its record", lambda: after.pid in victims(adopter), SOON_S)
+        kills_of(adopter, *missed)
+        assert time.monotonic() - began_s < TIMEOUT_S
+        assert "D" in states_of_threads(pid)
+        adopter.stop()
+    assert [pid for pid in victims(adopter) if pid != other.pid] == [*missed, after.pid]
+    assert len(victims(daemon)) == len(set(victims(daemon))), "records of both daemons"
+    assert [gap for gap in adopter.of_type("gap") if gap["since"] is not None] == []  # else: of before the first start
 
 
 def test_adoption(pins: Path, start: Start) -> None:
