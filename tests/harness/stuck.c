@@ -33,6 +33,7 @@
 #define SIZE (1 << 20)
 
 static int folder, cached, direct;
+static volatile int *is_locked; /* shared with the server */
 
 static void die(const char *what)
 {
@@ -101,6 +102,8 @@ static void serve(int fd)
 			answer(fd, in, 0, "", 0);
 			break;
 		case FUSE_READ:
+			*is_locked = 1; /* the kernel has locked the page that it asks for */
+			break;
 		case FUSE_INTERRUPT:
 		case FUSE_FORGET:
 		case FUSE_BATCH_FORGET:
@@ -163,7 +166,8 @@ static void be_stuck(int takes_memory)
 	if (cached < 0 || direct < 0)
 		die("file");
 	pthread_create(&thread, NULL, lock_page, NULL);
-	usleep(300000);
+	while (!*is_locked)
+		usleep(1000);
 	/* In the main thread, which keeps its memory until it exits, which it never does. */
 	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, direct, 0);
 }
@@ -181,6 +185,9 @@ int main(int argc, char **argv)
 	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, NOBODY, NOBODY);
 	if (mount("stuck", argv[1], "fuse", MS_NOSUID | MS_NODEV, options))
 		die(argv[1]);
+	is_locked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (is_locked == MAP_FAILED)
+		die("shared memory");
 	folder = open(argv[1], O_PATH); /* the directory is not accessible to nobody */
 	if (argc > 2) {
 		snprintf(path, sizeof(path), "%s/cgroup.procs", argv[2]);
