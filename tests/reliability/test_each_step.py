@@ -163,9 +163,12 @@ def ids(records: Sequence[Record]) -> list[str]:
 
 
 def of_type(kind: str, daemon: Daemon, collector: Collector | None) -> list[list[Record]]:
-    """The records of a type, by output."""
-    others = [collector.records()] if collector else []
-    return [daemon.of_type(kind), *([each for each in records if each["type"] == kind] for records in others)]
+    """The records of a type, by output; of those that the collector has twice, one.
+
+    Over a network a record is delivered at least once: a daemon that is killed cannot know what was accepted before.
+    """
+    others = [{each["id"]: each for each in collector.records() if each["type"] == kind}] if collector else []
+    return [daemon.of_type(kind), *(list(records.values()) for records in others)]
 
 
 def events_lost(daemon: Daemon) -> int:
